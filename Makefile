@@ -1,0 +1,42 @@
+# Each target builds .venv when it is missing or when the pins changed.
+PYTHON ?= python3
+export DAGSTER_HOME := $(CURDIR)/.dagster_home
+BIN := .venv/bin
+DEFINITIONS := -m booru_embed_dagster.definitions
+
+.PHONY: run test ui lint bench lock clean
+
+run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
+	$(BIN)/dagster asset materialize $(DEFINITIONS) --select '*'
+	@echo "Report: data/warehouse/evaluation/current/report.md"
+
+test: .venv/.installed
+	$(BIN)/pytest
+
+ui: .venv/.installed  ## Dagster's UI at http://127.0.0.1:3000
+	$(BIN)/dagster dev -w workspace.yaml
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "booru-embed needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dag,dev]'
+	@touch $@
+
+lock: ## writes constraints.txt anew from the newest versions that pyproject.toml allows
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dag,dev]'
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf .venv .dagster_home/storage .dagster_home/history .dagster_home/schedules .dagster_home/logs data/warehouse

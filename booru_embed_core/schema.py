@@ -1,0 +1,58 @@
+"""The words all other modules use: categories, export columns, ratings, splits and special tokens.
+
+Nothing here reads a file. Orders are part of the formats: a category's place in ``CATEGORIES`` is its
+``category_id``, a rating's place in ``RATINGS`` is its ``rating_id``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Category(StrEnum):
+    """A tag's category, in schema order (the order of fields in the packed file)."""
+
+    GENERAL = "general"
+    ARTIST = "artist"
+    COPYRIGHT = "copyright"
+    CHARACTER = "character"
+    META = "meta"
+
+
+CATEGORIES: Final = tuple(Category)
+NUM_CATEGORIES: Final = len(CATEGORIES)
+
+RATINGS: Final = ("g", "s", "q", "e")
+"""general, sensitive, questionable, explicit; the index is the ``rating_id`` (uint8)."""
+
+TAG_SEPARATOR: Final = " "
+"""U+0020 alone separates tags in an export: other white space occurs inside tags."""
+
+
+def tag_column(category: Category) -> str:
+    """The export's column that holds the tags of `category`, such as ``tag_string_general``."""
+    return f"tag_string_{category.value}"
+
+
+TAG_COLUMNS: Final = tuple(tag_column(category) for category in CATEGORIES)
+POST_COLUMNS: Final = ("id", "rating", "score", *TAG_COLUMNS)
+"""Columns of the ``posts`` table: ``id`` int64, ``rating`` string of `RATINGS`, ``score`` int32, tag strings."""
+
+SPLITS: Final = ("train", "validation", "test")
+"""The index is the ``split_id`` (uint8)."""
+
+NUM_SCORE_BINS: Final = 10
+"""Scores are read by the model as their decile among the training posts of the same rating."""
+
+# Special tokens are spelled with a space, which no tag can contain: no tag, however hostile, collides with one.
+PAD_TOKEN: Final = "pad token"
+UNKNOWN_TOKEN: Final = "unknown tag"
+SUMMARY_TOKEN: Final = "summary token"
+RATING_TOKENS: Final = tuple(f"rating {rating}" for rating in RATINGS)
+SCORE_TOKENS: Final = tuple(f"score decile {decile}" for decile in range(NUM_SCORE_BINS))
+SPECIAL_TOKENS: Final = (PAD_TOKEN, UNKNOWN_TOKEN, SUMMARY_TOKEN, *RATING_TOKENS, *SCORE_TOKENS)
+"""The first token ids, in this order; tags follow from ``len(SPECIAL_TOKENS)``."""
+
+MAX_U16_TAGS: Final = 65_536
+"""A category with more tags than this needs 32-bit local ids in the packed file."""

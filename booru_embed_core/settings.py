@@ -1,0 +1,228 @@
+"""Every knob of the pipeline: one frozen model for each section of ``settings.toml``.
+
+An unknown key, a wrong type or a value out of range is a `SettingsError` of one line that names the file, the key,
+the value and what is allowed. Defaults live here alone; ``settings.toml`` may leave any key out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from booru_embed_core.schema import Category
+
+SETTINGS_VARIABLE: Final = "BOORU_EMBED_SETTINGS"
+
+Percentile = Annotated[float, Field(gt=0, le=100)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class SettingsError(ValueError):
+    """The settings file cannot be used; the message names file, key, value and remedy in one line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WarehouseSettings(_Section):
+    """Where products are kept. Not observed: moving the warehouse changes no content."""
+
+    path: Path = Path("data/warehouse")
+    keep_versions: PositiveInt = 3
+
+
+class DuckdbSettings(_Section):
+    """Resources of the data stages. Not observed: the same bytes come out whatever these say."""
+
+    threads: PositiveInt = 2
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(MB|MiB|GB|GiB)$")] = "1GB"
+
+
+class PostsSettings(_Section):
+    """The export to read: files or globs, relative to the settings file."""
+
+    export: Annotated[tuple[str, ...], Field(min_length=1)] = ("data/sample/*.csv.gz",)
+    max_rejected_share: Share = 0.01
+
+
+class CategoryCut(_Section):
+    """What one category does differently from ``[vocab]``; None takes the general value."""
+
+    keep_percentile: Percentile | None = None
+    min_count: PositiveInt | None = None
+
+
+class VocabSettings(_Section):
+    """Which tags are worth a token: the most frequent that make `keep_percentile` of a category's uses."""
+
+    keep_percentile: Percentile = 99.5
+    min_count: PositiveInt = 5
+    general: CategoryCut = CategoryCut()
+    artist: CategoryCut = CategoryCut()
+    copyright: CategoryCut = CategoryCut()
+    character: CategoryCut = CategoryCut()
+    meta: CategoryCut = CategoryCut()
+
+    def cut(self, category: Category) -> tuple[float, int]:
+        """The percentile and the minimal count that hold for `category`."""
+        own: CategoryCut = getattr(self, category.value)
+        percentile = self.keep_percentile if own.keep_percentile is None else own.keep_percentile
+        return percentile, self.min_count if own.min_count is None else own.min_count
+
+
+class TokensSettings(_Section):
+    """How posts are split; a post's split depends on its id and `split_key` alone."""
+
+    validation_share: Share = 0.05
+    test_share: Share = 0.10
+    split_key: str = "booru-embed"
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share + test_share must be below 1, or nothing is left to train on")
+        return self
+
+
+class ModelSettings(_Section):
+    """The network's shape; the vocabulary's size is read from the vocab, never set here."""
+
+    trunk: Literal["attention", "deepsets"] = "attention"
+    width: PositiveInt = 192
+    num_layers: PositiveInt = 4
+    num_heads: PositiveInt = 3
+    ffn_width: PositiveInt = 512
+    embedding_dim: PositiveInt = 128
+    matryoshka_dims: tuple[PositiveInt, ...] = (16, 32, 64)
+    dropout: Share = 0.1
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.width % self.num_heads or (self.width // self.num_heads) % 8:
+            raise ValueError(
+                f"width {self.width} must be num_heads ({self.num_heads}) times a multiple of 8, as flash attention wants"
+            )
+        if any(dim >= self.embedding_dim for dim in self.matryoshka_dims):
+            raise ValueError(f"matryoshka_dims {list(self.matryoshka_dims)} must lie below {self.embedding_dim=}")
+        return self
+
+
+class TrainingSettings(_Section):
+    """How the model is trained; everything that changes the weights and nothing else."""
+
+    seed: Seed = 7
+    num_epochs: PositiveInt = 12
+    batch_posts: PositiveInt = 512
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    warmup_share: Share = 0.05
+    weight_decay: NonNegative = 0.05
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    duplicate_weight: NonNegative = 0.05
+    contrastive_weight: NonNegative = 0.1
+    contrastive_temperature: Annotated[float, Field(gt=0)] = 0.07
+    metadata_weight: NonNegative = 0.2
+    metadata_keep_share: Share = 0.5
+    checkpoint_every_steps: PositiveInt = 200
+
+
+class EvaluationSettings(_Section):
+    """What is measured on the test split, and beside which baselines."""
+
+    seed: Seed = 7
+    max_posts: PositiveInt = 20_000
+    baselines: tuple[Literal["popularity", "naive_bayes", "ppmi_svd", "ease"], ...] = (
+        "popularity",
+        "naive_bayes",
+        "ppmi_svd",
+        "ease",
+    )
+    ease_lambdas: Annotated[tuple[float, ...], Field(min_length=1)] = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+    naive_bayes_dampings: Annotated[tuple[float, ...], Field(min_length=1)] = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+    ppmi_dim: PositiveInt = 256
+    implied_threshold: Annotated[float, Field(gt=0, le=1)] = 0.98
+    implied_min_count: PositiveInt = 20
+
+
+class Settings(_Section):
+    """All sections, and the folder that relative paths start from."""
+
+    warehouse: WarehouseSettings = WarehouseSettings()
+    duckdb: DuckdbSettings = DuckdbSettings()
+    posts: PostsSettings = PostsSettings()
+    vocab: VocabSettings = VocabSettings()
+    tokens: TokensSettings = TokensSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    root: Annotated[Path, Field(exclude=True)] = Path()
+
+    @property
+    def warehouse_path(self) -> Path:
+        """The warehouse's folder, relative paths resolved against the settings file."""
+        return self.root / self.warehouse.path
+
+
+OBSERVED_SECTIONS: Final = ("posts", "vocab", "tokens", "model", "training", "evaluation")
+"""Sections whose change rebuilds something."""
+
+
+def load_settings(path: Path | str | None = None) -> Settings:
+    """Settings of the file `path`, or of ``$BOORU_EMBED_SETTINGS``, or of ``settings.toml`` in the working directory.
+
+    Raises:
+        SettingsError: the file is missing, is not TOML, or holds an unknown key or a bad value.
+    """
+    file = Path(path or os.environ.get(SETTINGS_VARIABLE) or "settings.toml")
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{file}: no such settings file; run in the project's root or point {SETTINGS_VARIABLE} at one"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}; mend that line") from None
+    if "root" in values:
+        raise SettingsError(f"{file}: unknown setting 'root'; remove it")
+    try:
+        return Settings.model_validate({**values, "root": file.resolve().parent})
+    except ValidationError as error:
+        raise SettingsError(_one_line(file, error)) from None
+
+
+def section_version(section: BaseModel) -> str:
+    """16 hex digits that change when a value of `section` does, a default included; the data version of a section."""
+    return hashlib.sha256(json.dumps(section.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _one_line(file: Path, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(tuple(str(part) for part in first["loc"][:-1]))
+        return f"{file}: unknown setting '{where}'; known here: {', '.join(known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = first["input"]
+    shown = "" if isinstance(value, dict) else f" = {value!r}"
+    return f"{file}: {where}{shown}: {message}; correct the value"
+
+
+def _known_keys(parents: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        model = annotation
+    return sorted(set(model.model_fields) - {"root"})
