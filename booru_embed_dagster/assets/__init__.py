@@ -1,0 +1,1 @@
+"""One file a stage, named like the folders of the core."""
