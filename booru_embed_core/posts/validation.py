@@ -1,0 +1,140 @@
+"""What makes a line of an export unfit, and where such lines go.
+
+A line is one record: no tag contains a line break, so a stray quote costs its own line and not the rest of the file.
+Reasons are told by Python's ``csv`` from the raw line; ``scan.py`` finds the lines fast. Reading files is in
+``files.py``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from booru_embed_core.schema import POST_COLUMNS, RATINGS
+
+MAX_LINE_BYTES: Final = 1 << 20
+"""Longer lines are rejected: the longest real record is below 20 kB, and a reader's buffers must be bounded."""
+
+INT32_RANGE: Final = range(-(2**31), 2**31)
+INT64_RANGE: Final = range(-(2**63), 2**63)
+
+REJECTS_SCHEMA: Final = pa.schema(
+    [("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())]
+)
+"""``line`` counts the file's physical lines from 1, the header included; ``raw`` has no line end."""
+
+_BATCH_REJECTS: Final = 10_000
+
+
+class ExportError(ValueError):
+    """The export cannot be read; the message names the file and the remedy in one line."""
+
+
+class TooManyRejectsError(ExportError):
+    """More than the allowed share of the export's lines is unfit."""
+
+
+def line_problem(line: bytes, columns: Sequence[str]) -> str | None:
+    """Why `line` (no line end) is no post, or None for a good one. `columns` are the file's, in its order."""
+    if len(line) > MAX_LINE_BYTES:
+        return f"the line is longer than {MAX_LINE_BYTES} bytes"
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start}"
+    if "\r" in text:
+        return "a carriage return inside the line"
+    if "\n" in text:
+        return "a line break inside the line"
+    try:
+        fields = next(csv.reader([text], strict=True))
+    except csv.Error as error:
+        return f"broken quotes or an endless field: {error}"
+    if len(fields) != len(columns):
+        return f"{len(fields)} fields instead of {len(columns)}"
+    values = dict(zip(columns, fields, strict=True))
+    return (
+        _number_problem("id", values["id"], INT64_RANGE)
+        or _rating_problem(values["rating"])
+        or _number_problem("score", values["score"], INT32_RANGE)
+        or _quote_problem(text)
+    )
+
+
+def _number_problem(column: str, value: str, allowed: range) -> str | None:
+    digits = value.removeprefix("-")
+    if digits.isascii() and digits.isdigit() and len(digits) <= 19 and int(value) in allowed:
+        return None
+    return f"{column} {value[:40]!r} is not a whole number from {allowed[0]} to {allowed[-1]}"
+
+
+def _rating_problem(value: str) -> str | None:
+    return None if value in RATINGS else f"rating {value[:40]!r} is not one of {', '.join(RATINGS)}"
+
+
+def _quote_problem(text: str) -> str | None:
+    """Quotes inside a field that is not quoted itself: readers disagree about them."""
+    # Every other piece between quotes lies outside of them; it must be empty or end and start with commas.
+    outside = text.split('"')[::2]
+    inner = outside[1:-1]
+    if all(not piece or (piece[0] == "," == piece[-1]) for piece in inner) and (
+        len(outside) == 1 or (outside[0][-1:] in ("", ",") and outside[-1][:1] in ("", ","))
+    ):
+        return None
+    return "a quote inside a field that is not quoted"
+
+
+def columns_of(header: bytes, file: Path) -> tuple[str, ...]:
+    """The column names of `header` (a file's first line), which must be those of a post, in any order.
+
+    Raises:
+        ExportError: a column is missing, unknown or named twice.
+    """
+    wanted = ",".join(POST_COLUMNS)
+    try:
+        found = tuple(next(csv.reader([header.decode("utf-8-sig").rstrip("\r")], strict=True), ()))
+    except (UnicodeDecodeError, csv.Error):
+        raise ExportError(
+            f"{file}: the first line is no CSV header in UTF-8: {header[:80]!r}; wanted the columns {wanted}"
+        ) from None
+    if sorted(found) != sorted(POST_COLUMNS):
+        raise ExportError(
+            f"{file}: wrong header: found the columns {','.join(found)[:400]!r}, wanted {wanted}; export these columns"
+        )
+    return found
+
+
+class RejectsWriter:
+    """Writes ``rejects.parquet`` a bounded batch at a time; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, REJECTS_SCHEMA, compression="zstd")
+        self._rows: list[tuple[str, int, str, str]] = []
+
+    def add(self, file: str, line: int, reason: str, raw: bytes) -> None:
+        """Sets one line aside; bytes that are not UTF-8 are kept as ``\\xNN``."""
+        self._rows.append((file, line, reason, raw.decode("utf-8", errors="backslashreplace")))
+        if len(self._rows) >= _BATCH_REJECTS:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(REJECTS_SCHEMA)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, REJECTS_SCHEMA, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=REJECTS_SCHEMA))
+        self._rows.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()

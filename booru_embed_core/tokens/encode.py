@@ -1,0 +1,214 @@
+"""Posts to the packed file: Arrow batches, split and looked up without a Python loop over records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from booru_embed_core.posts.database import scratch_folder
+from booru_embed_core.posts.parts import open_posts
+from booru_embed_core.schema import (
+    CATEGORIES,
+    MAX_U16_TAGS,
+    NUM_CATEGORIES,
+    RATINGS,
+    TAG_SEPARATOR,
+    Category,
+    tag_column,
+)
+from booru_embed_core.settings import DuckdbSettings, TokensSettings
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.packed_file import PACKED_FILE, packed_metadata, write_packed_file
+
+MAX_FIELD_TAGS: Final = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    """What the packed file holds; uses are (post, tag) pairs, a tag twice in one post counting once."""
+
+    num_posts: int
+    num_tokens: int
+    num_posts_without_tags: int
+    kept_uses: dict[Category, int]
+    dropped_uses: dict[Category, int]
+    """Uses of tags that the vocabulary has not."""
+    file_bytes: int
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def encode_posts(
+    posts_dir: Path,
+    vocab: Vocab,
+    out_dir: Path,
+    settings: TokensSettings,
+    duckdb_settings: DuckdbSettings,
+    temp_dir: Path | None = None,
+) -> EncodeReport:
+    """The report on ``tokens.safetensors``, written to `out_dir`: every post in order, tags as the fields have them.
+
+    Tags outside `vocab` are dropped and counted; a tag twice in one field is kept once. Memory does not grow with the
+    number of posts: tensors are gathered in files of `temp_dir`.
+    """
+    fields = [_Field(category, vocab) for category in CATEGORIES]
+    type_of_tokens = np.uint16 if max(vocab.sizes.values()) <= MAX_U16_TAGS else np.uint32
+    num_empty = 0
+    with scratch_folder(temp_dir) as scratch:
+        with _Tensors(scratch, type_of_tokens) as tensors:
+            for batch in open_posts(posts_dir, duckdb_settings, temp_dir=scratch):
+                num_empty += _encode_batch(batch, fields, tensors)
+        arrays = tensors.arrays()
+        num_posts, num_tokens = len(arrays["post_id"]), len(arrays["tokens"])
+        file = out_dir / PACKED_FILE
+        write_packed_file(file, arrays, packed_metadata(vocab.hash, num_posts, num_tokens, settings))
+    return EncodeReport(
+        num_posts=num_posts,
+        num_tokens=num_tokens,
+        num_posts_without_tags=num_empty,
+        kept_uses={field.category: field.num_kept for field in fields},
+        dropped_uses={field.category: field.num_dropped for field in fields},
+        file_bytes=file.stat().st_size,
+    )
+
+
+class _Field:
+    """Encodes one category's field and counts uses."""
+
+    def __init__(self, category: Category, vocab: Vocab) -> None:
+        self.category = category
+        self.num_kept = 0
+        self.num_dropped = 0
+        self._tags = pa.array(vocab.tags_of(category), pa.string())
+
+    def encode(self, field: pa.StringArray) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Post within the batch (ascending) and local id of each use in the vocabulary, both `[uses]`."""
+        lists = pc.split_pattern(field, TAG_SEPARATOR)
+        words = lists.flatten()
+        posts = pc.list_parent_indices(lists).to_numpy()
+        local_ids = pc.index_in(words, self._tags).fill_null(-1).to_numpy(zero_copy_only=False)
+        is_known = local_ids >= 0
+        unknown = np.flatnonzero(~is_known)
+        self.num_dropped += _num_distinct_uses(posts[unknown], words.take(pa.array(unknown)))
+        posts, local_ids = _without_repeats(posts[is_known], local_ids[is_known])
+        self.num_kept += len(posts)
+        return posts, local_ids
+
+
+def _num_distinct_uses(posts: NDArray[np.int64], words: pa.StringArray) -> int:
+    """How many different (post, word) pairs there are, empty words aside."""
+    if len(words) == 0:
+        return 0
+    codes = words.dictionary_encode()
+    keys = posts * np.int64(len(codes.dictionary)) + codes.indices.to_numpy()
+    keys = keys[pc.not_equal(words, "").to_numpy(zero_copy_only=False)]
+    return len(np.unique(keys))
+
+
+def _without_repeats(
+    posts: NDArray[np.int64], local_ids: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The uses without those that repeat an earlier one of the same post."""
+    keys = (posts << 32) | local_ids
+    ordered = np.sort(keys)
+    # Repeats hardly occur, and a plain sort is several times faster than one that remembers places.
+    if not np.any(ordered[1:] == ordered[:-1]):
+        return posts, local_ids
+    first = np.sort(np.unique(keys, return_index=True)[1])
+    return posts[first], local_ids[first]
+
+
+def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors) -> int:
+    """Appends `batch` to `tensors`; returns how many of its posts have no tag in the vocabulary."""
+    num_posts = len(batch)
+    lengths = np.empty((num_posts, NUM_CATEGORIES), dtype=np.int64)
+    encoded = []
+    for category_id, field in enumerate(fields):
+        posts, local_ids = field.encode(batch.column(tag_column(field.category)))
+        lengths[:, category_id] = np.bincount(posts, minlength=num_posts)
+        encoded.append((posts, local_ids))
+    if num_posts and lengths.max() > MAX_FIELD_TAGS:
+        post_index, category_id = np.unravel_index(lengths.argmax(), lengths.shape)
+        raise ValueError(
+            f"post {batch.column('id')[int(post_index)]}: {lengths.max()} tags in {CATEGORIES[category_id]}, more than "
+            f"{MAX_FIELD_TAGS}; remove the post from the export"
+        )
+    # Where each field of each post starts; a use's place is that start and its rank within the field.
+    starts = np.cumsum(lengths.ravel()).reshape(lengths.shape) - lengths
+    tokens = np.empty(int(lengths.sum()), dtype=tensors.type_of_tokens)
+    for category_id, (posts, local_ids) in enumerate(encoded):
+        field_lengths = lengths[:, category_id]
+        rank = np.arange(len(posts)) - np.repeat(np.cumsum(field_lengths) - field_lengths, field_lengths)
+        tokens[starts[posts, category_id] + rank] = local_ids
+    per_post = lengths.sum(axis=1)
+    ratings = pc.index_in(batch.column("rating"), pa.array(RATINGS)).to_numpy(zero_copy_only=False)
+    tensors.append(
+        tokens=tokens,
+        field_lengths=lengths.astype(np.uint16),
+        lengths=per_post.astype(np.uint64),
+        post_id=batch.column("id").to_numpy(),
+        rating=ratings.astype(np.uint8),
+        score=batch.column("score").to_numpy(),
+    )
+    return int((per_post == 0).sum())
+
+
+class _Tensors:
+    """Tensors that grow in files, a context manager; `arrays` maps them afterwards."""
+
+    def __init__(self, folder: Path, type_of_tokens: type[np.uint16] | type[np.uint32]) -> None:
+        self.type_of_tokens = type_of_tokens
+        self._types: Mapping[str, type[np.generic]] = {
+            "tokens": type_of_tokens,
+            "offsets": np.uint64,
+            "field_lengths": np.uint16,
+            "post_id": np.int64,
+            "rating": np.uint8,
+            "score": np.int32,
+        }
+        self._folder = folder
+        self._files: dict[str, IO[bytes]] = {}
+        self._end = np.uint64(0)
+
+    def __enter__(self) -> Self:
+        for name in self._types:
+            self._files[name] = (self._folder / name).open("wb")
+        self._files["offsets"].write(self._end.tobytes())
+        return self
+
+    def append(self, *, lengths: NDArray[np.uint64], **arrays: NDArray[Any]) -> None:
+        """Appends a batch; `lengths` of its records become offsets."""
+        offsets = self._end + np.cumsum(lengths)
+        self._end = offsets[-1] if len(offsets) else self._end
+        for name, array in (arrays | {"offsets": offsets}).items():
+            assert array.dtype == self._types[name], (name, array.dtype)
+            self._files[name].write(np.ascontiguousarray(array).data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The tensors, mapped from their files."""
+        arrays = {name: _mapped(self._folder / name, dtype) for name, dtype in self._types.items()}
+        arrays["field_lengths"] = arrays["field_lengths"].reshape(-1, NUM_CATEGORIES)
+        return arrays
+
+
+def _mapped(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
+    if path.stat().st_size == 0:  # nothing can be mapped
+        return np.empty(0, dtype)
+    return cast("NDArray[Any]", np.memmap(path, dtype=dtype, mode="r"))

@@ -1,0 +1,297 @@
+"""The packed file: every post's tags as local ids, mmapped, in one safetensors file that any language can read.
+
+============== ============ =====================================================================================
+tokens         u16 or u32   ``[num_tokens]`` local ids, record after record, within one category after category
+offsets        u64          ``[num_posts + 1]`` where each record's tokens start
+field_lengths  u16          ``[num_posts, 5]`` tags of each category, in schema order
+post_id        i64          ``[num_posts]``
+rating         u8           ``[num_posts]`` place in `RATINGS`
+score          i32          ``[num_posts]``
+============== ============ =====================================================================================
+
+The safetensors library's numpy interface copies every tensor into memory, so the header is parsed here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, RATINGS
+from booru_embed_core.settings import TokensSettings
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.splits import split_ids
+
+FORMAT_VERSION: Final = 1
+PACKED_FILE: Final = "tokens.safetensors"
+CATEGORY_ORDER: Final = ",".join(CATEGORIES)
+_MAX_HEADER_BYTES: Final = 1 << 20
+_WRITE_BYTES: Final = 16 << 20
+_REMEDY: Final = "materialize packed_tokens again"
+
+_DTYPES: Final = {"U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I32": "<i4", "I64": "<i8"}
+_TYPE_NAMES: Final = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+TENSOR_TYPES: Final = {
+    "tokens": ("U16", "U32"),
+    "offsets": ("U64",),
+    "field_lengths": ("U16",),
+    "post_id": ("I64",),
+    "rating": ("U8",),
+    "score": ("I32",),
+}
+_METADATA_KEYS: Final = (
+    "format_version",
+    "vocab_hash",
+    "category_order",
+    "num_posts",
+    "num_tokens",
+    "validation_share",
+    "test_share",
+    "split_key",
+)
+
+Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+class PackedFileError(ValueError):
+    """A packed file cannot be used; the message names the file, what is wrong and the remedy in one line."""
+
+
+@dataclass(frozen=True)
+class PackedFile:
+    """An open packed file; the arrays are read-only views of the file (see the module for shapes and dtypes)."""
+
+    path: Path
+    tokens: Tokens
+    offsets: NDArray[np.uint64]
+    field_lengths: NDArray[np.uint16]
+    post_id: NDArray[np.int64]
+    rating: NDArray[np.uint8]
+    score: NDArray[np.int32]
+    vocab_hash: str
+    split_settings: TokensSettings
+
+    @property
+    def num_posts(self) -> int:
+        """Records in the file."""
+        return len(self.post_id)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tags of all records."""
+        return len(self.tokens)
+
+    @classmethod
+    def open(cls, path: Path, vocab_hash: str | None = None) -> PackedFile:
+        """The file at `path`, mmapped; with `vocab_hash` only if it was made with that vocabulary.
+
+        Raises:
+            PackedFileError: no such file, not a packed file, truncated or damaged, or made with another vocabulary.
+        """
+        header, data_start = _read_header(path)
+        metadata = _checked_metadata(path, header.pop("__metadata__", None))
+        arrays = _map_tensors(path, header, data_start, metadata)
+        _check_content(path, arrays)
+        if vocab_hash is not None and metadata["vocab_hash"] != vocab_hash:
+            raise PackedFileError(
+                f"{path}: was made with the vocab {metadata['vocab_hash'][:16]}, not with {vocab_hash[:16]}; {_REMEDY}"
+            )
+        return cls(
+            path=path, vocab_hash=metadata["vocab_hash"], split_settings=_split_settings(path, metadata), **arrays
+        )
+
+    def split_ids(self) -> NDArray[np.uint8]:
+        """Each record's place in `SPLITS`, uint8 `[num_posts]`."""
+        return split_ids(self.post_id, self.split_settings)
+
+    def token_categories(self) -> NDArray[np.uint8]:
+        """Each token's category_id, uint8 `[num_tokens]`."""
+        ids = np.tile(np.arange(NUM_CATEGORIES, dtype=np.uint8), self.num_posts)
+        return np.repeat(ids, self.field_lengths.ravel())
+
+    def global_token_ids(self, vocab: Vocab) -> NDArray[np.int32]:
+        """Each token's token_id in `vocab`, int32 `[num_tokens]`.
+
+        Raises:
+            PackedFileError: the file was made with another vocabulary, or holds an id beyond it.
+        """
+        if vocab.hash != self.vocab_hash:
+            raise PackedFileError(
+                f"{self.path}: was made with the vocab {self.vocab_hash[:16]}, not with {vocab.hash[:16]}; {_REMEDY}"
+            )
+        categories = self.token_categories()
+        token_ids = vocab.category_offsets.astype(np.int32)[categories]
+        token_ids += self.tokens
+        if np.any(token_ids >= vocab.category_offsets[1:].astype(np.int32)[categories]):
+            raise PackedFileError(f"{self.path}: damaged: a token lies beyond its category's vocabulary; {_REMEDY}")
+        return token_ids
+
+    def record_token_ids(self, post_index: int, vocab: Vocab) -> NDArray[np.int64]:
+        """The token_ids of one record, int64 `[tags]`; for looking at single posts, not for training."""
+        start, end = int(self.offsets[post_index]), int(self.offsets[post_index + 1])
+        starts = np.repeat(vocab.category_offsets[:-1], self.field_lengths[post_index])
+        return starts + self.tokens[start:end].astype(np.int64)
+
+
+def packed_metadata(vocab_hash: str, num_posts: int, num_tokens: int, settings: TokensSettings) -> dict[str, str]:
+    """The metadata of a packed file; safetensors wants strings."""
+    return {
+        "format_version": str(FORMAT_VERSION),
+        "vocab_hash": vocab_hash,
+        "category_order": CATEGORY_ORDER,
+        "num_posts": str(num_posts),
+        "num_tokens": str(num_tokens),
+        "validation_share": repr(settings.validation_share),
+        "test_share": repr(settings.test_share),
+        "split_key": settings.split_key,
+    }
+
+
+def write_packed_file(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """Writes `arrays` (those of `TENSOR_TYPES`; mmapped ones are copied a piece at a time) as a safetensors file."""
+    # The widest items first, so that each tensor is aligned to its items.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        array = arrays[name]
+        start, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": _TYPE_NAMES[array.dtype.newbyteorder("<")],
+            "shape": list(array.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            _write_array(out, arrays[name])
+
+
+def _write_array(out: IO[bytes], array: NDArray[Any]) -> None:
+    flat = array.reshape(-1)
+    step = _WRITE_BYTES // array.itemsize
+    for start in range(0, len(flat), step):
+        piece = np.ascontiguousarray(flat[start : start + step])
+        out.write(memoryview(piece.astype(piece.dtype.newbyteorder("<"), copy=False)).cast("B"))
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The parsed header of `path` and the byte at which data starts."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= _MAX_HEADER_BYTES:
+                raise PackedFileError(f"{path}: not a packed file: no safetensors header at its start; {_REMEDY}")
+            text = stream.read(length)
+    except FileNotFoundError:
+        raise PackedFileError(f"{path}: no such packed file; materialize packed_tokens") from None
+    except OSError as error:
+        raise PackedFileError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if len(text) < length:
+        raise PackedFileError(f"{path}: truncated within its header; {_REMEDY}")
+    try:
+        header = json.loads(text)
+    except ValueError:
+        raise PackedFileError(f"{path}: not a packed file: its header is not JSON; {_REMEDY}") from None
+    if not isinstance(header, dict):
+        raise PackedFileError(f"{path}: not a packed file: its header is no JSON object; {_REMEDY}")
+    return header, 8 + length
+
+
+def _checked_metadata(path: Path, metadata: Any) -> dict[str, str]:
+    if not isinstance(metadata, dict):
+        raise PackedFileError(f"{path}: not a packed file: it has no metadata; {_REMEDY}")
+    for key in _METADATA_KEYS:
+        if not isinstance(metadata.get(key), str):
+            raise PackedFileError(f"{path}: not a packed file: its metadata lack {key}; {_REMEDY}")
+    if metadata["format_version"] != str(FORMAT_VERSION):
+        raise PackedFileError(
+            f"{path}: format_version {metadata['format_version']!r} instead of {FORMAT_VERSION}; {_REMEDY}"
+        )
+    if metadata["category_order"] != CATEGORY_ORDER:
+        raise PackedFileError(f"{path}: category_order {metadata['category_order']!r}; {_REMEDY}")
+    for key in ("num_posts", "num_tokens"):
+        if not (metadata[key].isascii() and metadata[key].isdigit()):
+            raise PackedFileError(f"{path}: damaged header: {key} = {metadata[key]!r}; {_REMEDY}")
+    return metadata
+
+
+def _split_settings(path: Path, metadata: Mapping[str, str]) -> TokensSettings:
+    try:
+        return TokensSettings(
+            validation_share=float(metadata["validation_share"]),
+            test_share=float(metadata["test_share"]),
+            split_key=metadata["split_key"],
+        )
+    except ValueError:
+        raise PackedFileError(
+            f"{path}: damaged header: shares {metadata['validation_share']!r}, {metadata['test_share']!r}; {_REMEDY}"
+        ) from None
+
+
+def _map_tensors(path: Path, header: Mapping[str, Any], data_start: int, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The tensors as read-only maps, after every type, shape and size was compared with what the metadata say."""
+    if set(header) != set(TENSOR_TYPES):
+        raise PackedFileError(
+            f"{path}: not a packed file: holds the tensors {', '.join(sorted(header))[:200]}; {_REMEDY}"
+        )
+    num_posts, num_tokens = int(metadata["num_posts"]), int(metadata["num_tokens"])
+    shapes = {
+        "tokens": (num_tokens,),
+        "offsets": (num_posts + 1,),
+        "field_lengths": (num_posts, NUM_CATEGORIES),
+    }
+    end = 0
+    spans = {}
+    for name in sorted(header, key=lambda name: _start_of(path, name, header[name])):
+        entry, shape = header[name], shapes.get(name, (num_posts,))
+        if entry.get("dtype") not in TENSOR_TYPES[name] or entry.get("shape") != list(shape):
+            raise PackedFileError(
+                f"{path}: damaged header: {name} is {entry.get('dtype')} {entry.get('shape')}, wanted "
+                f"{' or '.join(TENSOR_TYPES[name])} {list(shape)}; {_REMEDY}"
+            )
+        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=object))
+        if entry["data_offsets"] != [start, end]:
+            raise PackedFileError(
+                f"{path}: damaged header: {name} lies at {entry['data_offsets']}, wanted {[start, end]}; {_REMEDY}"
+            )
+        spans[name] = (data_start + start, dtype, shape)
+    size = os.path.getsize(path)
+    if size != data_start + end:
+        kind = "truncated" if size < data_start + end else "damaged"
+        raise PackedFileError(f"{path}: {kind}: {size} bytes, wanted {data_start + end}; {_REMEDY}")
+    return {name: _map(path, *span) for name, span in spans.items()}
+
+
+def _start_of(path: Path, name: str, entry: Any) -> int:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)):
+        raise PackedFileError(f"{path}: damaged header: {name} has no place; {_REMEDY}")
+    return int(offsets[0])
+
+
+def _map(path: Path, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if 0 in shape:  # nothing can be mapped
+        return np.empty(shape, dtype)
+    # As a plain array: the subclass np.memmap makes every slice and result of its own kind, which is slow.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape))
+
+
+def _check_content(path: Path, arrays: Mapping[str, Any]) -> None:
+    """The small arrays must fit each other; the tokens themselves are not read."""
+    offsets, field_lengths, rating = arrays["offsets"], arrays["field_lengths"], arrays["rating"]
+    lengths = field_lengths.sum(axis=1, dtype=np.uint64)
+    if offsets[0] != 0 or offsets[-1] != len(arrays["tokens"]) or np.any(offsets[:-1] + lengths != offsets[1:]):
+        raise PackedFileError(f"{path}: damaged: offsets and field_lengths disagree; {_REMEDY}")
+    if len(rating) and rating.max() >= len(RATINGS):
+        raise PackedFileError(f"{path}: damaged: rating {rating.max()} is none of {len(RATINGS)}; {_REMEDY}")
