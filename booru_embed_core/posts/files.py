@@ -63,13 +63,10 @@ class PostsReport:
     @property
     def reconciles(self) -> bool:
         """Whether read = kept + duplicate + rejected, in every file and in all."""
-        sums = {
-            name: sum(getattr(counts, name) for counts in self.files)
-            for name in ("num_read", "num_kept", "num_duplicate", "num_rejected")
-        }
+        names = ("num_read", "num_kept", "num_duplicate", "num_rejected")
+        sums = {name: sum(getattr(counts, name) for counts in self.files) for name in names}
         return all(getattr(self, name) == value for name, value in sums.items()) and all(
-            counts.num_read == counts.num_kept + counts.num_duplicate + counts.num_rejected
-            for counts in (self, *self.files)
+            counts.num_read == counts.num_kept + counts.num_duplicate + counts.num_rejected for counts in self.files
         )
 
     def to_json(self) -> str:
@@ -122,10 +119,14 @@ def read_posts(
     state = _Reading(PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
     labels = _labels(files)
     try:
-        with scratch_folder(temp_dir) as scratch, connect(duckdb_settings, scratch) as connection:
-            with state.parts, state.rejects:
-                for file in files:
-                    state.counts.append(_read_file(file, labels[file], state, connection, scratch))
+        with (
+            scratch_folder(temp_dir) as scratch,
+            connect(duckdb_settings, scratch) as connection,
+            state.parts,
+            state.rejects,
+        ):
+            for file in files:
+                state.counts.append(_read_file(file, labels[file], state, connection, scratch))
         report = _report(state.counts)
         _accept(report, state.reasons, settings)
     except BaseException:
@@ -228,12 +229,22 @@ def _query(file: Path, columns: Sequence[str], newline: str, *, is_gzip: bool) -
             *TAG_COLUMNS,
         ]
     )
-    return (
-        f"select {fields} from read_csv({quoted(str(file))}, columns = {{{types}}}, auto_detect = false, "
-        f"header = true, delim = ',', quote = '\"', escape = '\"', comment = '', "
-        f"new_line = {quoted(repr(newline)[1:-1])}, compression = '{'gzip' if is_gzip else 'none'}', "
-        f"encoding = 'utf-8', force_not_null = [{names}], max_line_size = {2 * MAX_LINE_BYTES})"
-    )
+    options = {
+        "columns": f"{{{types}}}",
+        "auto_detect": "false",
+        "header": "true",
+        "delim": "','",
+        "quote": "'\"'",
+        "escape": "'\"'",
+        "comment": "''",
+        "new_line": "'\\r\\n'" if newline == "\r\n" else "'\\n'",
+        "compression": "'gzip'" if is_gzip else "'none'",
+        "encoding": "'utf-8'",
+        "force_not_null": f"[{names}]",
+        "max_line_size": str(2 * MAX_LINE_BYTES),
+    }
+    arguments = ", ".join([quoted(str(file)), *(f"{name} = {value}" for name, value in options.items())])
+    return f"select {fields} from read_csv({arguments})"  # noqa: S608
 
 
 def _set_aside(

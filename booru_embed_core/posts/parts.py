@@ -12,17 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.schema import POST_COLUMNS, TAG_COLUMNS
 from booru_embed_core.settings import DuckdbSettings
 
-POSTS_SCHEMA: Final = pa.schema(
-    [
-        pa.field("id", pa.int64(), nullable=False),
-        pa.field("rating", pa.string(), nullable=False),
-        pa.field("score", pa.int32(), nullable=False),
-        *(pa.field(name, pa.string(), nullable=False) for name in TAG_COLUMNS),
-    ]
+POSTS_SCHEMA: Final = schema_of(
+    {
+        "id": pa.int64(),
+        "rating": pa.string(),
+        "score": pa.int32(),
+        **dict.fromkeys(TAG_COLUMNS, pa.string()),
+    }
 )
 ROW_GROUP_POSTS: Final = 131_072
 PART_POSTS: Final = 8 * ROW_GROUP_POSTS
@@ -65,10 +66,7 @@ class PartsWriter:
         if self._writer is None or self._num_in_part == PART_POSTS:
             self._close()
             self.paths.append(self._out_dir / f"part-{len(self.paths):05d}.parquet")
-            # Strings of tags hardly repeat: a dictionary of them would only be built to be given up.
-            self._writer = pq.ParquetWriter(
-                self.paths[-1], POSTS_SCHEMA, compression="zstd", use_dictionary=["rating", "score"]
-            )
+            self._writer = pq.ParquetWriter(self.paths[-1], POSTS_SCHEMA, compression="zstd")
             self._num_in_part = 0
         return self._writer
 
@@ -144,6 +142,6 @@ def open_posts(
     temp_dir: Path | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of `columns` in export order, of at most `BATCH_POSTS` posts."""
-    query = f"select {', '.join(columns)} from {posts_relation(posts_dir)}"  # noqa: S608: names of our own
+    query = f"select {', '.join(columns)} from {posts_relation(posts_dir)}"  # noqa: S608
     with connect(duckdb_settings, temp_dir) as connection:
         yield from connection.sql(query).to_arrow_reader(BATCH_POSTS)

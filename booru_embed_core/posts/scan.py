@@ -1,8 +1,8 @@
 """A first look at the bytes of an export: how many records there are, and which lines are not well formed.
 
 It knows nothing of DuckDB, so its count is an independent one to reconcile against. It asks of every line what
-RFC 4180 asks of a record without line breaks: balanced quotes, which stand at the ends of fields, and the right number of
-fields. It works on blocks of bytes with numpy: about 3 CPU seconds a gigabyte.
+RFC 4180 asks of a record without line breaks: balanced quotes, which stand at the ends of fields, and the right
+number of fields. It works on blocks of bytes with numpy: about 3 CPU seconds a gigabyte.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _misplaced(data: NDArray[np.uint8], quotes: NDArray[np.int64], closes: NDArr
     after = data[quotes + 1]
     starts_field = (before == _COMMA) | (before == _NEWLINE) | (before == _QUOTE) | (quotes == 0)
     ends_field = (after == _COMMA) | (after == _NEWLINE) | (after == _QUOTE) | (after == _RETURN)
-    return ~np.where(closes, ends_field, starts_field)
+    return cast("NDArray[np.bool_]", ~np.where(closes, ends_field, starts_field))
 
 
 def _mark_undecodable(block: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], bad: NDArray[np.bool_]) -> None:

@@ -16,6 +16,7 @@ from typing import Final, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.schema import POST_COLUMNS, RATINGS
 
 MAX_LINE_BYTES: Final = 1 << 20
@@ -24,9 +25,7 @@ MAX_LINE_BYTES: Final = 1 << 20
 INT32_RANGE: Final = range(-(2**31), 2**31)
 INT64_RANGE: Final = range(-(2**63), 2**63)
 
-REJECTS_SCHEMA: Final = pa.schema(
-    [("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())]
-)
+REJECTS_SCHEMA: Final = schema_of({"file": pa.string(), "line": pa.int64(), "reason": pa.string(), "raw": pa.string()})
 """``line`` counts the file's physical lines from 1, the header included; ``raw`` has no line end."""
 
 _BATCH_REJECTS: Final = 10_000

@@ -10,17 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.posts.database import connect
 from booru_embed_core.posts.parts import posts_relation
 from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS, TAG_SEPARATOR, Category
 from booru_embed_core.settings import DuckdbSettings
 
-FREQUENCY_SCHEMA: Final = pa.schema(
-    [
-        pa.field("tag", pa.string(), nullable=False),
-        pa.field("count", pa.int64(), nullable=False),
-        pa.field("cumulative_share", pa.float64(), nullable=False),
-    ]
+FREQUENCY_SCHEMA: Final = schema_of(
+    {
+        "tag": pa.string(),
+        "count": pa.int64(),
+        "cumulative_share": pa.float64(),
+    }
 )
 
 
@@ -78,4 +79,4 @@ def _query(posts: str) -> str:
         uses as (select category, unnest(tags) as tag from fields)
         select category, tag, count(*) as count from uses where tag <> '' group by all
         order by category, count desc, tag
-    """  # noqa: S608: column names of our own
+    """  # noqa: S608

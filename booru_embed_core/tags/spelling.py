@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, TAG_SEPARATOR, UNKNOWN_TOKEN
 
@@ -37,7 +38,7 @@ def tokenizers_json(spellings: Mapping[str, int]) -> str:
     contain a space, no text gives them.
     """
     words = {token: token_id for token_id, token in enumerate(SPECIAL_TOKENS)} | dict(spellings)
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from booru_embed_core.posts.arrow import schema_of, strings
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, SPECIAL_TOKENS, Category
 from booru_embed_core.settings import VocabSettings
 from booru_embed_core.tags.frequency import read_frequencies
@@ -37,25 +38,25 @@ COST_PERCENTILES: Final = (
 )
 """From 50 to 100, finer where the curve turns."""
 
-VOCAB_SCHEMA: Final = pa.schema(
-    [
-        pa.field("token_id", pa.int32(), nullable=False),
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("tag", pa.string(), nullable=False),
-        pa.field("count", pa.int64(), nullable=False),
-        pa.field("local_id", pa.int32(), nullable=False),
-    ]
+VOCAB_SCHEMA: Final = schema_of(
+    {
+        "token_id": pa.int32(),
+        "category": pa.string(),
+        "tag": pa.string(),
+        "count": pa.int64(),
+        "local_id": pa.int32(),
+    }
 )
 
-COST_SCHEMA: Final = pa.schema(
-    [
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("percentile", pa.float64(), nullable=False),
-        pa.field("min_count", pa.int64(), nullable=False),
-        pa.field("vocab_size", pa.int64(), nullable=False),
-        pa.field("coverage", pa.float64(), nullable=False),
-        pa.field("embedding_bytes", pa.int64(), nullable=False),
-    ]
+COST_SCHEMA: Final = schema_of(
+    {
+        "category": pa.string(),
+        "percentile": pa.float64(),
+        "min_count": pa.int64(),
+        "vocab_size": pa.int64(),
+        "coverage": pa.float64(),
+        "embedding_bytes": pa.int64(),
+    }
 )
 COST_EMBEDDING_BYTES: Final = 4 * 192
 """A tag's row in the embedding of a model of the default width, in float32."""
@@ -86,8 +87,9 @@ def cut_size(counts: NDArray[np.int64], keep_percentile: float, min_count: int) 
 def cost_curve(freq_dir: Path) -> pa.Table:
     """What each of `COST_PERCENTILES` would keep, by category, as `COST_SCHEMA`.
 
-    ``min_count`` is the count of the last kept tag (0 for an empty category), ``coverage`` the share of the uses that is
-    kept, ``embedding_bytes`` what the rows weigh in a model of the default width in float32. No minimal count is applied.
+    ``min_count`` is the count of the last kept tag (0 for an empty category), ``coverage`` the share of the uses that
+    is kept, ``embedding_bytes`` what the rows weigh in a model of the default width in float32. No minimal count is
+    applied.
     """
     rows = []
     for category, table in read_frequencies(freq_dir).items():
@@ -115,18 +117,19 @@ def write_vocab_cost(freq_dir: Path, out_dir: Path) -> pa.Table:
     return table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocab:
     """The tokens: special ones first, then tags, category after category, most used first.
 
-    ``token_id`` = ``category_offsets[category_id] + local_id``; ``tag_index`` = ``token_id - num_special`` places a tag
-    in `tags` (a tuple of strings), `categories` (uint8 `[num_tags]`, the category_id) and `counts` (int64 `[num_tags]`).
+    ``token_id`` = ``category_offsets[category_id] + local_id``; ``tag_index`` = ``token_id - num_special`` places a
+    tag in `tags` (a tuple of strings), `categories` (uint8 `[num_tags]`, the category_id) and `counts` (int64
+    `[num_tags]`).
     """
 
     tags: tuple[str, ...]
     categories: NDArray[np.uint8]
     counts: NDArray[np.int64]
-    settings: VocabSettings = VocabSettings()
+    settings: VocabSettings = field(default_factory=VocabSettings)
 
     @property
     def num_special(self) -> int:
@@ -248,7 +251,7 @@ def build_vocab(freq_dir: Path, settings: VocabSettings) -> Vocab:
     for category, table in read_frequencies(freq_dir).items():
         all_counts = table.column("count").to_numpy()
         size = cut_size(all_counts, *settings.cut(category))
-        tags += table.column("tag").slice(0, size).to_pylist()
+        tags += strings(table.column("tag").slice(0, size))
         counts.append(all_counts[:size])
         sizes.append(size)
     if not tags:
@@ -262,7 +265,7 @@ def _category_ids(sizes: Sequence[int]) -> NDArray[np.uint8]:
     return np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), sizes)
 
 
-def _checked(file: Path, description: Any, table: pa.Table) -> Vocab:  # noqa: ANN401: JSON from outside
+def _checked(file: Path, description: Any, table: pa.Table) -> Vocab:  # JSON from outside
     if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
         found = description.get("format_version") if isinstance(description, dict) else None
         raise VocabError(f"{file}: format_version {found!r} instead of {FORMAT_VERSION}; build the vocab again")
@@ -273,13 +276,13 @@ def _checked(file: Path, description: Any, table: pa.Table) -> Vocab:  # noqa: A
         )
     category_ids = {category.value: category_id for category_id, category in enumerate(CATEGORIES)}
     try:
-        categories = np.array([category_ids[name] for name in table.column("category").to_pylist()], dtype=np.uint8)
+        categories = np.array([category_ids[name] for name in strings(table.column("category"))], dtype=np.uint8)
         settings = VocabSettings.model_validate(description.get("settings"))
     except (KeyError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
         raise VocabError(f"{file}: unknown category or settings ({first_line}); build the vocab again") from None
     vocab = Vocab(
-        tuple(table.column("tag").to_pylist()), categories, table.column("count").to_numpy().astype(np.int64), settings
+        tuple(strings(table.column("tag"))), categories, table.column("count").to_numpy().astype(np.int64), settings
     )
     if vocab.hash != description.get("sha256") or not vocab._table().equals(table.cast(VOCAB_SCHEMA)):
         raise VocabError(

@@ -92,7 +92,7 @@ class _Field:
         self.num_dropped = 0
         self._tags = pa.array(vocab.tags_of(category), pa.string())
 
-    def encode(self, field: pa.StringArray) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def encode(self, field: pa.Array[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Post within the batch (ascending) and local id of each use in the vocabulary, both `[uses]`."""
         lists = pc.split_pattern(field, TAG_SEPARATOR)
         words = lists.flatten()
@@ -100,19 +100,19 @@ class _Field:
         local_ids = pc.index_in(words, self._tags).fill_null(-1).to_numpy(zero_copy_only=False)
         is_known = local_ids >= 0
         unknown = np.flatnonzero(~is_known)
-        self.num_dropped += _num_distinct_uses(posts[unknown], words.take(pa.array(unknown)))
+        self.num_dropped += _num_distinct_uses(posts[unknown], words.take(unknown))
         posts, local_ids = _without_repeats(posts[is_known], local_ids[is_known])
         self.num_kept += len(posts)
         return posts, local_ids
 
 
-def _num_distinct_uses(posts: NDArray[np.int64], words: pa.StringArray) -> int:
+def _num_distinct_uses(posts: NDArray[np.int64], words: pa.Array[Any]) -> int:
     """How many different (post, word) pairs there are, empty words aside."""
     if len(words) == 0:
         return 0
     codes = words.dictionary_encode()
     keys = posts * np.int64(len(codes.dictionary)) + codes.indices.to_numpy()
-    keys = keys[pc.not_equal(words, "").to_numpy(zero_copy_only=False)]
+    keys = keys[pc.not_equal(words, pa.scalar("")).to_numpy(zero_copy_only=False)]
     return len(np.unique(keys))
 
 
@@ -139,9 +139,9 @@ def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors
         lengths[:, category_id] = np.bincount(posts, minlength=num_posts)
         encoded.append((posts, local_ids))
     if num_posts and lengths.max() > MAX_FIELD_TAGS:
-        post_index, category_id = np.unravel_index(lengths.argmax(), lengths.shape)
+        post, longest = (int(index) for index in np.unravel_index(lengths.argmax(), lengths.shape))
         raise ValueError(
-            f"post {batch.column('id')[int(post_index)]}: {lengths.max()} tags in {CATEGORIES[category_id]}, more than "
+            f"post {batch.column('id')[post]}: {lengths.max()} tags in {CATEGORIES[longest]}, more than "
             f"{MAX_FIELD_TAGS}; remove the post from the export"
         )
     # Where each field of each post starts; a use's place is that start and its rank within the field.

@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.tokens.packed_file import PackedFile
 
 CAPTION_LENGTHS_FILE: Final = "caption_lengths.parquet"
-LENGTHS_SCHEMA: Final = pa.schema(
-    [
-        pa.field("length", pa.int64(), nullable=False),
-        pa.field("num_posts", pa.int64(), nullable=False),
-        pa.field("share_covered", pa.float64(), nullable=False),
-    ]
+LENGTHS_SCHEMA: Final = schema_of(
+    {
+        "length": pa.int64(),
+        "num_posts": pa.int64(),
+        "share_covered": pa.float64(),
+    }
 )
 
 

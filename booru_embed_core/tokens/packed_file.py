@@ -180,8 +180,8 @@ def _write_array(out: IO[bytes], array: NDArray[Any]) -> None:
     flat = array.reshape(-1)
     step = _WRITE_BYTES // array.itemsize
     for start in range(0, len(flat), step):
-        piece = np.ascontiguousarray(flat[start : start + step])
-        out.write(memoryview(piece.astype(piece.dtype.newbyteorder("<"), copy=False)).cast("B"))
+        piece = flat[start : start + step]
+        out.write(piece.astype(piece.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
