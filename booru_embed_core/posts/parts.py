@@ -46,13 +46,14 @@ class PartsWriter:
     def add(self, batch: pa.RecordBatch) -> None:
         """Appends the rows of `batch`, which has the columns of `POSTS_SCHEMA`."""
         self.num_rows += len(batch)
-        self._pending.append(batch)
+        # Batches from DuckDB say that their columns may hold nulls; a table wants one schema for all.
+        self._pending.append(pa.RecordBatch.from_arrays(batch.columns, schema=POSTS_SCHEMA))
         self._num_pending += len(batch)
         if self._num_pending >= ROW_GROUP_POSTS:
             self._write(last=False)
 
     def _write(self, *, last: bool) -> None:
-        table = pa.Table.from_batches(self._pending).cast(POSTS_SCHEMA).combine_chunks()
+        table = pa.Table.from_batches(self._pending).combine_chunks()
         start = 0
         while len(table) - start >= ROW_GROUP_POSTS or (last and start < len(table)):
             group = table.slice(start, ROW_GROUP_POSTS)
