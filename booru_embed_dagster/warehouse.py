@@ -67,9 +67,16 @@ class Manifest:
 class Draft:
     """A version being written: the writer fills `path`; `product` is there once the ``with`` block has ended."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "product"
+        self._scratch = folder / "scratch"
         self._product: Product | None = None
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on the warehouse's disk for what spills over; never published, gone when the block ends."""
+        self._scratch.mkdir(exist_ok=True)
+        return self._scratch
 
     @property
     def product(self) -> Product:
@@ -119,7 +126,7 @@ class Warehouse:
         made_from = dict(inputs or {})
         folder, guard = self._open_draft(home, made_from)
         try:
-            draft = Draft(folder / "product")
+            draft = Draft(folder)
             yield draft
             draft._product = self._publish(asset, folder, made_from, defined_by)
         finally:

@@ -1,0 +1,73 @@
+"""Posts → how often tags are used → which of them are worth a token."""
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.tags.frequency import count_tags, frequency_file, read_frequencies
+from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, build_vocab, cost_curve, write_vocab_cost
+from booru_embed_dagster import plots
+from booru_embed_dagster.metadata import materialized, parquet_metadata, picture, table_metadata
+from booru_embed_dagster.observation import settings_key
+from booru_embed_dagster.resources import Pipeline, one_line_errors
+
+
+@dg.asset(group_name="tags", kinds={"duckdb", "parquet"}, code_version="1", deps=["posts"])
+@one_line_errors
+def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
+    """How many posts have each tag: one table for each of Danbooru's five categories, the most used tag first."""
+    (posts,) = pipeline.current("posts")
+    with pipeline.new_version("tag_frequencies", inputs=[posts], defined_by=["*.parquet"]) as draft:
+        summaries = count_tags(posts.path, draft.path, pipeline.settings.duckdb, draft.scratch)
+        plot = picture(plots.tag_frequencies(read_frequencies(draft.path)), draft.path / "tag_frequencies.png")
+    return materialized(
+        draft.product,
+        **parquet_metadata([frequency_file(draft.product.path, category) for category in CATEGORIES]),
+        **{f"num_{category}_tags": summary.num_tags for category, summary in summaries.items()},
+        num_uses=sum(summary.num_uses for summary in summaries.values()),
+        plot=plot,
+    )
+
+
+@dg.asset(group_name="tags", kinds={"parquet"}, code_version="1", deps=["tag_frequencies"])
+@one_line_errors
+def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
+    """What each `keep_percentile` would cost and cover, by category: look at its plot before you choose one."""
+    (frequencies,) = pipeline.current("tag_frequencies")
+    with pipeline.new_version("vocab_cost", inputs=[frequencies], defined_by=["*.parquet"]) as draft:
+        curve = write_vocab_cost(frequencies.path, draft.path)
+        plot = picture(plots.vocab_cost(curve), draft.path / "vocab_cost.png")
+    return materialized(draft.product, **table_metadata(curve), plot=plot)
+
+
+@dg.asset(
+    group_name="tags",
+    kinds={"parquet", "json"},
+    code_version="1",
+    deps=["tag_frequencies", settings_key("vocab")],
+)
+@one_line_errors
+def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
+    """The tags that get a token: of each category the most frequent that make `keep_percentile` of its uses.
+
+    Change `keep_percentile` in settings.toml, materialize `vocab+`, and the tokens, the model and its evaluation
+    follow. `tokenizer.json` opens with the `tokenizers` library and gives the same ids.
+    """
+    settings = pipeline.settings.vocab
+    (frequencies,) = pipeline.current("tag_frequencies")
+    # Not vocab.json: it repeats the settings, and another cut that keeps the same tags is the same vocabulary.
+    with pipeline.new_version(
+        "vocab", inputs=[frequencies], sections=["vocab"], defined_by=["*.parquet", "tokenizer.json"]
+    ) as draft:
+        made = build_vocab(frequencies.path, settings)
+        made.save(draft.path)
+        chosen = {category: (settings.cut(category)[0], size) for category, size in made.sizes.items()}
+        plot = picture(plots.vocab_cost(cost_curve(frequencies.path), chosen), draft.path / "vocab.png")
+    return materialized(
+        draft.product,
+        **table_metadata(pq.read_table(draft.product.path / VOCAB_TABLE_FILE)),
+        **{f"num_{category}_tags": size for category, size in made.sizes.items()},
+        num_tokens=made.num_tokens,
+        sha256=made.hash,
+        plot=plot,
+    )

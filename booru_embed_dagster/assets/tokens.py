@@ -1,0 +1,50 @@
+"""Posts and vocabulary → packed tokens → how long captions are."""
+
+import dagster as dg
+
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.encode import encode_posts
+from booru_embed_core.tokens.lengths import write_caption_lengths
+from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+from booru_embed_dagster import plots
+from booru_embed_dagster.metadata import materialized, packed_metadata, picture, table_metadata
+from booru_embed_dagster.observation import settings_key
+from booru_embed_dagster.resources import Pipeline, one_line_errors
+
+
+@dg.asset(
+    group_name="tokens",
+    kinds={"arrow", "safetensors"},
+    code_version="1",
+    deps=["posts", "vocab", settings_key("tokens")],
+)
+@one_line_errors
+def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
+    """Every post as numbers: its tags that are in the vocabulary, two bytes each, in one file that training maps.
+
+    Any language reads it: it is a safetensors file. Posts keep their order; a post's split depends on its id alone.
+    """
+    settings = pipeline.settings
+    posts, vocab_product = pipeline.current("posts", "vocab")
+    vocab = Vocab.load(vocab_product.path)
+    with pipeline.new_version("packed_tokens", inputs=[posts, vocab_product], sections=["tokens"]) as draft:
+        report = encode_posts(posts.path, vocab, draft.path, settings.tokens, settings.duckdb, draft.scratch)
+    return materialized(
+        draft.product,
+        **packed_metadata(PackedFile.open(draft.product.path / PACKED_FILE, vocab.hash), vocab),
+        num_posts_without_tags=report.num_posts_without_tags,
+        num_kept_uses=sum(report.kept_uses.values()),
+        num_dropped_uses=sum(report.dropped_uses.values()),
+    )
+
+
+@dg.asset(group_name="tokens", kinds={"parquet"}, code_version="1", deps=["packed_tokens", "vocab"])
+@one_line_errors
+def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
+    """How many tags posts have in the vocabulary, and the share of posts that each context length holds whole."""
+    tokens, vocab_product = pipeline.current("packed_tokens", "vocab")
+    packed = PackedFile.open(tokens.path / PACKED_FILE, Vocab.load(vocab_product.path).hash)
+    with pipeline.new_version("caption_lengths", inputs=[tokens, vocab_product], defined_by=["*.parquet"]) as draft:
+        lengths = write_caption_lengths(packed, draft.path)
+        plot = picture(plots.caption_lengths(lengths), draft.path / "caption_lengths.png")
+    return materialized(draft.product, **table_metadata(lengths), plot=plot)

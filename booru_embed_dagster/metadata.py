@@ -1,0 +1,142 @@
+"""What Dagster shows of a product: its version and path, its size, its columns, its first rows, a picture.
+
+Only presentation: every figure is handed over by the asset or read from the product's own tables.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from booru_embed_core.schema import RATINGS, SPLITS
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.packed_file import TENSOR_TYPES, PackedFile
+from booru_embed_dagster.warehouse import Product
+
+_PREVIEW_ROWS: Final = 10
+_PREVIEW_CHARACTERS: Final = 100
+
+COLUMN_MEANINGS: Final = {
+    "id": "Danbooru's id of the post",
+    "post_id": "Danbooru's id of the post",
+    "rating": "general, sensitive, questionable or explicit, by its first letter",
+    "score": "votes for the post minus votes against it",
+    "tag": "the tag as Danbooru spells it",
+    "tags": "the post's tags that are in the vocabulary",
+    "category": "general, artist, copyright, character or meta",
+    "count": "posts that have the tag",
+    "cumulative_share": "share of the category's uses, of this tag and all more frequent ones",
+    "percentile": "share of the category's uses to keep, in percent",
+    "min_count": "posts that have the least used tag that is kept",
+    "vocab_size": "tags kept",
+    "coverage": "share of the category's uses that is kept",
+    "embedding_bytes": "memory for one row a tag at the default width, in float32",
+    "token_id": "number of the token, unique over all categories",
+    "local_id": "number of the tag within its category",
+    "length": "tags of a post that are in the vocabulary",
+    "num_posts": "posts of exactly this length",
+    "share_covered": "share of posts of this length or shorter",
+    "vector": "embedding of the tag",
+    "tokens": "local ids of the tags, record after record, within a record category after category",
+    "offsets": "where each record starts in tokens, and the end",
+    "field_lengths": "tags of each category, in schema order",
+    "x": "place on the map",
+    "y": "place on the map",
+}
+"""What a column holds, in words for somebody who sees the table for the first time."""
+
+
+def materialized(product: Product, **metadata: dg.MetadataValue | str | float | int) -> dg.MaterializeResult[None]:
+    """The result of an asset: `product`'s version as the data version, where it lies, how big it is, and `metadata`."""
+    size_bytes = sum(file.stat().st_size for file in product.path.iterdir() if file.is_file())
+    num_rows = metadata.get("dagster/row_count")
+    rows = f"{num_rows:,} rows, " if isinstance(num_rows, int) else ""
+    dg.get_dagster_logger().info(f"{product.asset}: {rows}{size_bytes / 1e6:,.1f} MB in {product.path}")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(product.version),
+        metadata={"path": dg.MetadataValue.path(product.path), "size_bytes": size_bytes, **metadata},
+    )
+
+
+def table_metadata(rows: pa.Table, num_rows: int | None = None) -> dict[str, dg.MetadataValue | int]:
+    """Row count, column schema and preview of a table of `num_rows` (all of them when None) that starts with `rows`."""
+    columns = [(field.name, str(field.type)) for field in rows.schema]
+    return {
+        "dagster/row_count": rows.num_rows if num_rows is None else num_rows,
+        "dagster/column_schema": column_schema(columns),
+        "preview": preview(rows.slice(0, _PREVIEW_ROWS).to_pylist()),
+    }
+
+
+def parquet_metadata(files: Sequence[Path]) -> dict[str, dg.MetadataValue | int]:
+    """The same of the Parquet `files` that are one table; only their footers and the first rows are read."""
+    first = pq.ParquetFile(files[0])
+    batches = list(itertools.islice(first.iter_batches(batch_size=_PREVIEW_ROWS), 1))
+    num_rows = sum(int(pq.read_metadata(file).num_rows) for file in files)
+    return table_metadata(pa.Table.from_batches(batches, first.schema_arrow), num_rows)
+
+
+def packed_metadata(packed: PackedFile, vocab: Vocab) -> dict[str, dg.MetadataValue | int]:
+    """Records, tensors and the first records in words, of a packed file that was made with `vocab`."""
+    tensors = {name: getattr(packed, name) for name in TENSOR_TYPES}
+    splits = np.bincount(packed.split_ids(), minlength=len(SPLITS))
+    rows = [
+        {
+            "post_id": int(packed.post_id[post_index]),
+            "rating": RATINGS[packed.rating[post_index]],
+            "score": int(packed.score[post_index]),
+            "tags": " ".join(vocab.tags[i - vocab.num_special] for i in packed.record_token_ids(post_index, vocab)),
+        }
+        for post_index in range(min(_PREVIEW_ROWS, packed.num_posts))
+    ]
+    return {
+        "dagster/row_count": packed.num_posts,
+        "dagster/column_schema": column_schema(
+            [(name, f"{array.dtype}{list(array.shape)}") for name, array in tensors.items()]
+        ),
+        "preview": preview(rows),
+        "num_tokens": packed.num_tokens,
+        **{f"num_{split}_posts": int(num_posts) for split, num_posts in zip(SPLITS, splits, strict=True)},
+    }
+
+
+def column_schema(columns: Sequence[tuple[str, str]]) -> dg.TableColumnSchemaMetadataValue | dg.MetadataValue:
+    """Names and types of `columns` with what they mean."""
+    described = [
+        dg.TableColumn(name, type_name, description=COLUMN_MEANINGS.get(name) or _tag_string_meaning(name))
+        for name, type_name in columns
+    ]
+    return dg.MetadataValue.table_schema(dg.TableSchema(described))
+
+
+def preview(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
+    """`rows` as a table; long values are cut short."""
+    return dg.MetadataValue.table([dg.TableRecord({key: _shown(value) for key, value in row.items()}) for row in rows])
+
+
+def picture(png: bytes, file: Path) -> dg.MetadataValue:
+    """`png` as Markdown that Dagster shows in place; also written to `file`, beside the product's data."""
+    file.write_bytes(png)
+    return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _shown(value: object) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    text = str(value)
+    return text if len(text) <= _PREVIEW_CHARACTERS else text[: _PREVIEW_CHARACTERS - 1] + "…"
+
+
+def _tag_string_meaning(name: str) -> str | None:
+    category = name.removeprefix("tag_string_")
+    return f"the post's {category} tags, separated by one space" if category != name else None

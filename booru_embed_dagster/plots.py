@@ -1,0 +1,259 @@
+"""Plots as PNG bytes, drawn with matplotlib's objects: no pyplot, so no global state and no display.
+
+Each function takes what a product already holds and draws it; nothing is computed here that a reader of the product
+would want as a number. A category has the colour that Danbooru gives it, in every plot.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from booru_embed_core.schema import CATEGORIES, Category
+
+CATEGORY_COLOURS: Final = {
+    Category.GENERAL: "#0075f8",
+    Category.ARTIST: "#c00004",
+    Category.COPYRIGHT: "#a800aa",
+    Category.CHARACTER: "#00ab2c",
+    Category.META: "#fd9200",
+}
+OURS: Final = "#0075f8"
+_INK: Final = "#24292f"
+_MUTED: Final = "#6e7781"
+_PALE: Final = "#d0d7de"
+_DOTS_PER_INCH: Final = 110
+
+
+def vocab_cost(curve: pa.Table, chosen: Mapping[Category, tuple[float, int]] | None = None) -> bytes:
+    """PNG of the vocabulary's size and coverage over the percentile that is kept, a line a category.
+
+    `curve` has the columns category, percentile, vocab_size and coverage; `chosen` are the percentile and the
+    vocabulary's size in force, drawn as dots.
+    """
+    figure, (size, coverage) = _figure("What a percentile costs", columns=2)
+    for category in CATEGORIES:
+        rows = curve.filter(pc.field("category") == category.value)
+        if rows.num_rows == 0:
+            continue
+        percentile = rows["percentile"].to_numpy()
+        colour = CATEGORY_COLOURS[category]
+        size.plot(percentile, rows["vocab_size"].to_numpy(), color=colour, lw=1.8, label=category.value)
+        coverage.plot(rows["vocab_size"].to_numpy(), rows["coverage"].to_numpy(), color=colour, lw=1.8)
+        if chosen and category in chosen:
+            kept_percentile, kept = chosen[category]
+            covered = np.interp(kept, rows["vocab_size"].to_numpy(), rows["coverage"].to_numpy())
+            size.plot(kept_percentile, kept, "o", color=colour, ms=7, mec="white", mew=1.2)
+            coverage.plot(kept, covered, "o", color=colour, ms=7, mec="white", mew=1.2)
+            _name(size, (kept_percentile, kept), f"{kept:,}", colour, size=9, offset=(-8, 2), align="right")
+    _label(size, "tags kept, by the percentile of uses", "percentile of a category's tag uses", "tags")
+    _label(coverage, "share of uses covered, by the tags kept", "tags", "share of uses")
+    size.set_yscale("log")
+    coverage.set_xscale("log")
+    size.yaxis.set_major_formatter(_THOUSANDS)
+    coverage.xaxis.set_major_formatter(_THOUSANDS)
+    coverage.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    handles, names = size.get_legend_handles_labels()
+    title = "a dot is the cut in force" if chosen else ""
+    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, title=title, labelcolor=_INK)
+    return _png(figure)
+
+
+def tag_frequencies(frequencies: Mapping[Category, pa.Table]) -> bytes:
+    """PNG of posts a tag over the tag's rank, both axes logarithmic, a line a category."""
+    figure, (axes,) = _figure("How often tags are used", columns=1)
+    for category in CATEGORIES:
+        counts = frequencies[category]["count"].to_numpy() if category in frequencies else np.zeros(0)
+        if counts.size:
+            ranks = np.arange(1, counts.size + 1)
+            shown = np.unique(np.geomspace(1, counts.size, 400).astype(int)) - 1
+            label = f"{category.value}: {counts.size:,} tags, {counts.sum():,} uses"
+            axes.plot(ranks[shown], counts[shown], color=CATEGORY_COLOURS[category], lw=1.8, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.yaxis.set_major_formatter(_THOUSANDS)
+    _label(axes, "", "rank within the category", "posts that have the tag")
+    _legend(axes)
+    return _png(figure)
+
+
+def caption_lengths(lengths: pa.Table) -> bytes:
+    """PNG of posts by number of tags, with the share of posts that each context length holds whole.
+
+    `lengths` has the columns length, num_posts and share_covered.
+    """
+    figure, (axes,) = _figure("How long captions are", columns=1)
+    length, share = lengths["length"].to_numpy(), lengths["share_covered"].to_numpy()
+    axes.bar(length, lengths["num_posts"].to_numpy(), width=0.9, color=OURS, alpha=0.35, lw=0)
+    axes.yaxis.set_major_formatter(_THOUSANDS)
+    _label(axes, "", "tags of a post that are in the vocabulary", "posts")
+    right = axes.twinx()
+    right.plot(length, share, color=_INK, lw=1.6)
+    for wanted, marker in ((0.5, "o"), (0.95, "^"), (0.99, "s"), (0.999, "D")):
+        if share.size and share[-1] >= wanted:
+            place = int(np.argmax(share >= wanted))
+            note = f"{length[place]} tags hold {math.floor(share[place] * 1000) / 10:.1f}% of the posts"
+            right.plot(length[place], share[place], marker, color=_INK, ms=6, label=note)
+    _legend(right, place="center right")
+    right.set_ylim(0, 1.04)
+    right.set_ylabel("share of posts held whole", color=_MUTED)
+    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    right.tick_params(colors=_MUTED, length=0)
+    right.spines[:].set_visible(False)
+    return _png(figure)
+
+
+def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """PNG of the training loss over the epochs, smoothed, with the validation loss where one was taken.
+
+    `records` are the training log's lines: epoch (fractional or whole), step, loss and at times validation_loss.
+    """
+    figure, (axes,) = _figure("Training", columns=1)
+    loss = _series(records, "loss")
+    if loss.size:
+        smooth = max(1, loss.shape[0] // 60)
+        axes.plot(loss[:, 0], loss[:, 1], color=OURS, lw=0.8, alpha=0.3)
+        axes.plot(loss[:, 0], _running_mean(loss[:, 1], smooth), color=OURS, lw=1.8, label="training loss")
+    validation = _series(records, "validation_loss")
+    if validation.size:
+        axes.plot(validation[:, 0], validation[:, 1], "o-", color=_INK, lw=1.2, ms=4, label="validation loss")
+        best = validation[int(np.argmin(validation[:, 1]))]
+        axes.annotate(f"best {best[1]:.3f}", (best[0], best[1]), (0, -14), textcoords="offset points", ha="center")
+    _label(axes, "", "step", "loss")
+    axes.xaxis.set_major_formatter(_THOUSANDS)
+    _legend(axes)
+    return _png(figure)
+
+
+def recall(tasks: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str = "booru-embed") -> bytes:
+    """PNG of recall@1, @10 and @50 of each model, one panel a task; models whose name starts with `ours` in blue.
+
+    `tasks` maps a task's title to its models, and a model to its metrics (``recall@10`` and so on).
+    """
+    figure, panels = _figure("Finding hidden tags: recall on posts that no model has seen", columns=max(1, len(tasks)))
+    for axes, (title, models) in zip(panels, tasks.items(), strict=True):
+        ranked = sorted(models, key=lambda name: models[name].get("recall@10", 0.0))
+        for offset, (metric, shade) in enumerate((("recall@50", 0.35), ("recall@10", 1.0), ("recall@1", 0.6))):
+            places = np.arange(len(ranked)) + 0.26 * (offset - 1)
+            values = [models[name].get(metric, math.nan) for name in ranked]
+            colours = [OURS if name.startswith(ours) else _MUTED for name in ranked]
+            axes.barh(places, values, height=0.25, color=colours, alpha=shade, lw=0)
+            for place, value in zip(places, values, strict=True):
+                axes.text(value + 0.008, place, f"{value:.3f}", va="center", fontsize=7.5, color=_INK)
+        axes.set_yticks(np.arange(len(ranked)), ranked)
+        axes.set_xlim(0, 1.1)
+        axes.grid(visible=False, axis="y")
+        _label(axes, title, "from the top: recall@1, recall@10, recall@50", "")
+    return _png(figure)
+
+
+def tag_map(
+    x: npt.NDArray[np.floating],
+    y: npt.NDArray[np.floating],
+    categories: Sequence[Category],
+    counts: npt.NDArray[np.integer],
+    tags: Sequence[str],
+    num_labels: int = 60,
+) -> bytes:
+    """PNG of the tags at (`x`, `y`), coloured by category, sized by use, the most used named.
+
+    All of one length, an item a tag. A label that would lie on one already drawn is left out.
+    """
+    figure, (axes,) = _figure("Tags that are used alike lie together", columns=1, height=9.5)
+    sizes = 4 + 90 * np.sqrt(counts / max(1, int(counts.max(initial=1))))
+    colours = np.array([CATEGORY_COLOURS[category] for category in categories])
+    drawn = np.argsort(-counts, kind="stable")
+    axes.scatter(x[drawn], y[drawn], s=sizes[drawn], c=colours[drawn], alpha=0.55, lw=0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.margins(0.04)
+    for category in CATEGORIES:
+        if category in categories:
+            axes.scatter([], [], s=40, color=CATEGORY_COLOURS[category], label=category.value)
+    _legend(axes)
+    taken: list[tuple[float, float]] = []
+    span_x, span_y = float(np.ptp(x)) or 1.0, float(np.ptp(y)) or 1.0
+    for index in drawn.tolist():
+        place = (float(x[index]) / span_x, float(y[index]) / span_y)
+        if len(taken) == num_labels or any(abs(place[0] - a) < 0.1 and abs(place[1] - b) < 0.018 for a, b in taken):
+            continue
+        taken.append(place)
+        _name(axes, (x[index], y[index]), tags[index], CATEGORY_COLOURS[categories[index]])
+    return _png(figure)
+
+
+_THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
+
+
+def _figure(title: str, columns: int, height: float = 4.6) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(9.5 if columns == 1 else 5.6 * columns, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
+    panels = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
+    for axes in panels:
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(_PALE)
+        axes.tick_params(colors=_MUTED, length=0, which="both")
+        axes.grid(color=_PALE, lw=0.6, alpha=0.7)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10, color=_INK)
+    axes.set_xlabel(x, color=_MUTED)
+    axes.set_ylabel(y, color=_MUTED)
+
+
+def _legend(axes: Axes, place: Literal["best", "center right"] = "best") -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=place, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=_INK)
+
+
+def _name(
+    axes: Axes,
+    place: tuple[float, float],
+    name: str,
+    colour: str,
+    size: float = 7.5,
+    offset: tuple[float, float] = (0, 4),
+    align: Literal["center", "right"] = "center",
+) -> None:
+    text = axes.annotate(name, place, offset, textcoords="offset points", ha=align, fontsize=size, color=colour)
+    text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+    # A tag is a name, not a formula: matplotlib would read what stands between two dollar signs as one.
+    text.set_parse_math(False)
+
+
+def _series(records: Sequence[Mapping[str, Any]], name: str) -> npt.NDArray[np.float64]:
+    points = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+    return np.array(points, dtype=np.float64).reshape(-1, 2)
+
+
+def _running_mean(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+    total = np.cumsum(np.concatenate([np.zeros(1), values]))
+    middle = np.arange(values.size)
+    start, end = np.maximum(0, middle - width // 2), np.minimum(values.size, middle + width // 2 + 1)
+    smoothed: npt.NDArray[np.float64] = (total[end] - total[start]) / (end - start)
+    return smoothed
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, pil_kwargs={"optimize": True})
+    return buffer.getvalue()
