@@ -1,0 +1,1 @@
+"""Exports to the ``posts`` table."""

@@ -132,14 +132,15 @@ def record_fields(record: Mapping[str, str]) -> dict[Category, str]:
 
 def _pieces(text: str, known: Mapping[str, int]) -> Iterable[str]:
     """The parts of typed `text` that stand for a tag each, in order."""
-    if "," not in text:
-        for word in text.split(TAG_SEPARATOR):
+    words = [word for word in text.split(TAG_SEPARATOR) if word]
+    if "," not in text or all(word in known for word in words):
+        for word in words:
             # Other white space occurs inside tags, but people also separate with it.
             yield from [word] if word in known else word.split()
         return
     # A tag may contain a comma; it is only taken for one where it stands between spaces as the export has it.
     pending: list[str] = []
-    for word in text.split(TAG_SEPARATOR):
+    for word in words:
         if "," in word and word in known:
             yield from _stripped(" ".join(pending))
             pending = []

@@ -276,15 +276,16 @@ def _checked(file: Path, description: Any, table: pa.Table) -> Vocab:  # JSON fr
         )
     category_ids = {category.value: category_id for category_id, category in enumerate(CATEGORIES)}
     try:
+        table = table.cast(VOCAB_SCHEMA)
         categories = np.array([category_ids[name] for name in strings(table.column("category"))], dtype=np.uint8)
         settings = VocabSettings.model_validate(description.get("settings"))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, NotImplementedError) as error:
         first_line = str(error).partition("\n")[0]
-        raise VocabError(f"{file}: unknown category or settings ({first_line}); build the vocab again") from None
+        raise VocabError(f"{file}: unknown category, type or settings ({first_line}); build the vocab again") from None
     vocab = Vocab(
         tuple(strings(table.column("tag"))), categories, table.column("count").to_numpy().astype(np.int64), settings
     )
-    if vocab.hash != description.get("sha256") or not vocab._table().equals(table.cast(VOCAB_SCHEMA)):
+    if vocab.hash != description.get("sha256") or not vocab._table().equals(table):
         raise VocabError(
             f"{file}: its sha256 {description.get('sha256')!r} is not that of {VOCAB_TABLE_FILE} ({vocab.hash}); "
             "the files do not belong together or were changed: build the vocab again"

@@ -14,6 +14,7 @@ The safetensors library's numpy interface copies every tensor into memory, so th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -55,6 +56,7 @@ _METADATA_KEYS: Final = (
     "validation_share",
     "test_share",
     "split_key",
+    "header_sha256",
 )
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
@@ -96,7 +98,8 @@ class PackedFile:
             PackedFileError: no such file, not a packed file, truncated or damaged, or made with another vocabulary.
         """
         header, data_start = _read_header(path)
-        metadata = _checked_metadata(path, header.pop("__metadata__", None))
+        metadata = _checked_metadata(path, header)
+        del header["__metadata__"]
         arrays = _map_tensors(path, header, data_start, metadata)
         _check_content(path, arrays)
         if vocab_hash is not None and metadata["vocab_hash"] != vocab_hash:
@@ -168,12 +171,19 @@ def write_packed_file(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: 
             "shape": list(array.shape),
             "data_offsets": [start, end],
         }
+    header["__metadata__"]["header_sha256"] = _header_sha256(header)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             _write_array(out, arrays[name])
+
+
+def _header_sha256(header: Mapping[str, Any]) -> str:
+    """SHA-256 of a header without this hash itself: a flipped bit in a split's share would pass every other check."""
+    metadata = {key: value for key, value in header["__metadata__"].items() if key != "header_sha256"}
+    return hashlib.sha256(json.dumps({**header, "__metadata__": metadata}, sort_keys=True).encode()).hexdigest()
 
 
 def _write_array(out: IO[bytes], array: NDArray[Any]) -> None:
@@ -200,14 +210,15 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         raise PackedFileError(f"{path}: truncated within its header; {_REMEDY}")
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise PackedFileError(f"{path}: not a packed file: its header is not JSON; {_REMEDY}") from None
     if not isinstance(header, dict):
         raise PackedFileError(f"{path}: not a packed file: its header is no JSON object; {_REMEDY}")
     return header, 8 + length
 
 
-def _checked_metadata(path: Path, metadata: Any) -> dict[str, str]:
+def _checked_metadata(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
+    metadata = header.get("__metadata__")
     if not isinstance(metadata, dict):
         raise PackedFileError(f"{path}: not a packed file: it has no metadata; {_REMEDY}")
     for key in _METADATA_KEYS:
@@ -219,8 +230,10 @@ def _checked_metadata(path: Path, metadata: Any) -> dict[str, str]:
         )
     if metadata["category_order"] != CATEGORY_ORDER:
         raise PackedFileError(f"{path}: category_order {metadata['category_order']!r}; {_REMEDY}")
+    if metadata["header_sha256"] != _header_sha256(header):
+        raise PackedFileError(f"{path}: damaged header: its SHA-256 is another; {_REMEDY}")
     for key in ("num_posts", "num_tokens"):
-        if not (metadata[key].isascii() and metadata[key].isdigit()):
+        if not (metadata[key].isascii() and metadata[key].isdigit() and len(metadata[key]) < 19):
             raise PackedFileError(f"{path}: damaged header: {key} = {metadata[key]!r}; {_REMEDY}")
     return metadata
 
