@@ -23,6 +23,8 @@ Percentile = Annotated[float, Field(gt=0, le=100)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -142,14 +144,26 @@ class EvaluationSettings(_Section):
 
     seed: Seed = 7
     max_posts: PositiveInt = 20_000
-    baselines: tuple[Literal["popularity", "naive_bayes", "ppmi_svd", "ease"], ...] = (
+    baselines: tuple[Literal["popularity", "naive_bayes", "ppmi_svd", "ease", "edlae"], ...] = (
         "popularity",
         "naive_bayes",
         "ppmi_svd",
         "ease",
+        "edlae",
     )
-    ease_lambdas: Annotated[tuple[float, ...], Field(min_length=1)] = (30.0, 100.0, 300.0, 1000.0, 3000.0)
-    naive_bayes_dampings: Annotated[tuple[float, ...], Field(min_length=1)] = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+    max_fitted_tags: PositiveInt = 8192
+    ease_lambdas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
+    edlae_dropouts: Annotated[tuple[OpenShare, ...], Field(min_length=1)] = (0.03, 0.1, 0.25, 0.4, 0.5, 0.6)
+    naive_bayes_dampings: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (
+        0.1,
+        0.2,
+        0.25,
+        0.3,
+        0.35,
+        0.5,
+        0.7,
+        1.0,
+    )
     ppmi_dim: PositiveInt = 256
     implied_threshold: Annotated[float, Field(gt=0, le=1)] = 0.98
     implied_min_count: PositiveInt = 20
