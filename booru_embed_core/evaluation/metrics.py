@@ -1,0 +1,174 @@
+"""What a ranking of tags, or an embedding of posts, is worth.
+
+A scorer gives every tag a number; filtered tags (the visible ones) are taken out, ties go to the lower tag index, so
+that the same scores always give the same figures. Memory is bounded: posts are scored in chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.evaluation.tasks import Captions, HeldOut
+
+if TYPE_CHECKING:
+    from booru_embed_core.evaluation.baselines import Scorer
+
+Metrics: TypeAlias = "dict[str, float]"
+PostMetrics: TypeAlias = "dict[str, NDArray[np.float64]]"
+
+KS: Final = (1, 10, 50)
+HEADLINE: Final = "recall@10"
+"""The metric that hyper-parameters are chosen by."""
+
+_MAX_CELLS: Final = 2**24
+"""Scores that are held at a time: 64 MiB of float32."""
+
+
+class ScoreError(ValueError):
+    """A scorer gave something that cannot be ranked; the message names it."""
+
+
+def evaluate_scorer(scorer: Scorer, held_out: HeldOut, ks: Sequence[int] = KS, chunk: int = 1024) -> Metrics:
+    """Means over posts of recall@k for each k in `ks`, and of the reciprocal rank, as ``{"recall@1": …, "mrr": …}``.
+
+    For a post with hidden tags H, and the rank of each among all tags that are not filtered (1 is best):
+        recall@k = |{h ∈ H: rank(h) ≤ k}| / min(k, |H|)
+        mrr      = 1 / min_{h ∈ H} rank(h)
+
+    Raises:
+        ScoreError: a score that is ranked is NaN or infinite, or the scores' shape is wrong.
+        ValueError: `held_out` has no posts.
+    """
+    return mean_metrics(post_metrics(scorer, [held_out], ks, chunk)[0])
+
+
+def mean_metrics(values: PostMetrics) -> Metrics:
+    """The mean over posts of each metric.
+
+    Raises:
+        ValueError: there are no posts.
+    """
+    if not all(len(of_posts) for of_posts in values.values()):
+        raise ValueError("no post to evaluate: each needs two tags of the vocabulary; give more posts")
+    return {metric: float(of_posts.mean()) for metric, of_posts in values.items()}
+
+
+def post_metrics(
+    scorer: Scorer, held_outs: Sequence[HeldOut], ks: Sequence[int] = KS, chunk: int = 1024
+) -> list[PostMetrics]:
+    """Metrics of every post, float64[n] each, for each of `held_outs`, which are scored in one pass.
+
+    The first of `held_outs` has all the posts; the others show the same tags of some of these posts, and ask or
+    filter differently (`implied.without_implied`).
+
+    Raises:
+        ScoreError: as `evaluate_scorer`.
+    """
+    first = held_outs[0]
+    positions = [np.searchsorted(first.post_index, held_out.post_index) for held_out in held_outs]
+    step = max(1, min(chunk, _MAX_CELLS // max(1, first.visible.shape[1])))
+    parts: list[list[PostMetrics]] = [[] for _ in held_outs]
+    for start in range(0, first.num_posts, step):
+        stop = min(start + step, first.num_posts)
+        scores = _checked_scores(scorer, first.visible[start:stop])
+        for held_out, position, part in zip(held_outs, positions, parts, strict=True):
+            own = slice(*np.searchsorted(position, (start, stop)))
+            hidden = held_out.hidden[own]
+            ranks = hidden_ranks(scores[position[own] - start], held_out.filtered[own], hidden)
+            part.append(_metrics_of_ranks(ranks, hidden.getnnz(axis=1), ks))
+    empty: PostMetrics = _metrics_of_ranks(np.empty(0, np.int64), np.empty(0, np.int64), ks)
+    return [{name: np.concatenate([empty[name], *(p[name] for p in part)]) for name in empty} for part in parts]
+
+
+def hidden_ranks(
+    scores: NDArray[np.float32], filtered: Captions, hidden: Captions, max_cells: int = _MAX_CELLS
+) -> NDArray[np.int64]:
+    """The rank from 1 of each hidden tag, in the order of ``hidden.indices``, int64[hidden.nnz].
+
+    rank(h) = 1 + |{t not filtered: s_t > s_h, or s_t = s_h and t < h}|
+
+    Args:
+        scores: [n, num_tags]; overwritten with -inf where `filtered`.
+        filtered: [n, num_tags], disjoint from `hidden`.
+        hidden: [n, num_tags].
+        max_cells: scores that are compared at a time.
+    """
+    scores[filtered.nonzero()] = -np.inf
+    rows = np.repeat(np.arange(hidden.shape[0]), np.diff(hidden.indptr))
+    tags = hidden.indices[:, None]
+    every_tag = np.arange(scores.shape[1])
+    ranks = np.empty(len(rows), dtype=np.int64)
+    step = max(1, max_cells // max(1, scores.shape[1]))
+    for start in range(0, len(rows), step):
+        pairs = slice(start, start + step)
+        others = scores[rows[pairs]]
+        own = np.take_along_axis(others, tags[pairs], axis=1)
+        better = (others > own) | ((others == own) & (every_tag < tags[pairs]))
+        ranks[pairs] = 1 + np.count_nonzero(better, axis=1)
+    return ranks
+
+
+def halves_top1(embed_a: NDArray[np.float32], embed_b: NDArray[np.float32], chunk: int = 1024) -> float:
+    """The share of posts whose other half is the nearest by cosine among all other halves, mean of both directions.
+
+    With unit vectors a_i, b_i of the halves of post i, and ties given to the lower index:
+        ½ · mean_i [argmax_j a_i·b_j = i] + ½ · mean_i [argmax_j b_i·a_j = i]
+
+    Args:
+        embed_a: [n, dim], row i is one half of post i.
+        embed_b: [n, dim], row i is the other half.
+        chunk: rows that are compared with all others at a time.
+
+    Raises:
+        ValueError: shapes differ, there are no posts, or an embedding is NaN or infinite.
+    """
+    if embed_a.shape != embed_b.shape or not len(embed_a):
+        raise ValueError(f"halves of shapes {embed_a.shape} and {embed_b.shape}; give two embeddings of the same posts")
+    a, b = _unit(embed_a), _unit(embed_b)
+    return (_nearest_is_own(a, b, chunk) + _nearest_is_own(b, a, chunk)) / 2
+
+
+def _nearest_is_own(queries: NDArray[np.float32], keys: NDArray[np.float32], chunk: int) -> float:
+    found = 0
+    step = max(1, min(chunk, _MAX_CELLS // len(keys)))
+    for start in range(0, len(queries), step):
+        nearest = np.argmax(queries[start : start + step] @ keys.T, axis=1)
+        found += int(np.count_nonzero(nearest == np.arange(start, start + len(nearest))))
+    return found / len(queries)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(vectors).all():
+        raise ValueError("an embedding is NaN or infinite; look at the model that made it")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def _checked_scores(scorer: Scorer, visible: Captions) -> NDArray[np.float32]:
+    """Scores of `visible` as an array of our own, -inf at the visible tags, finite elsewhere."""
+    scores = np.array(scorer.scores(visible), dtype=np.float32)
+    if scores.shape != visible.shape:
+        raise ScoreError(
+            f"{scorer.name}: scores of shape {scores.shape} for captions of {visible.shape}; mend the scorer"
+        )
+    scores[visible.nonzero()] = -np.inf
+    num_bad = scores.size - visible.nnz - np.count_nonzero(np.isfinite(scores))
+    if num_bad:
+        raise ScoreError(f"{scorer.name}: {num_bad} of {scores.size} scores are NaN or infinite; mend the scorer")
+    return scores
+
+
+def _metrics_of_ranks(ranks: NDArray[np.int64], num_hidden: NDArray[np.int64], ks: Sequence[int]) -> PostMetrics:
+    """Metrics of posts whose hidden tags' ranks stand one after the other, `num_hidden` (at least 1) for each post."""
+    starts = np.cumsum(num_hidden) - num_hidden
+    values: PostMetrics = {}
+    for k in ks:
+        hits = np.add.reduceat(ranks <= k, starts, dtype=np.int64) if len(starts) else np.empty(0, np.int64)
+        values[f"recall@{k}"] = hits / np.minimum(k, num_hidden)
+    best = np.minimum.reduceat(ranks, starts) if len(starts) else np.empty(0, np.int64)
+    values["mrr"] = 1 / best
+    return values

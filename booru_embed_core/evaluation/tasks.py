@@ -1,0 +1,135 @@
+"""Held-out tasks: which tags of a post are shown to a scorer, and which it has to find.
+
+Captions are a ``csr_matrix`` of float32 ones, shape [num_posts, num_tags], column = ``tag_index`` = ``token_id -
+num_special``, columns ascending within a row: ``indices`` and ``indptr`` are the varlen form that the model reads.
+
+Every use of a tag gets a 64-bit number from (post id, tag index, seed) alone; a post hides the tags with the
+smallest numbers. So neither the order of posts nor their company decides what is hidden, and the tag that
+``"one"`` hides is among those that ``"half"`` hides:
+
+    post 11: bow 7f…, hat 03…, smile c2…, wings 41…    one: hat    half: hat, wings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from booru_embed_core.tokens.splits import keyed_hash
+
+if TYPE_CHECKING:
+    from booru_embed_core.tags.vocab import Vocab
+    from booru_embed_core.tokens.packed_file import PackedFile
+
+Captions: TypeAlias = "sparse.csr_matrix[np.float32]"
+Hide: TypeAlias = Literal["one", "half"]
+HIDES: Final[tuple[Hide, ...]] = ("one", "half")
+
+MIN_TAGS: Final = 2
+"""A post with fewer tags has nothing to show or nothing to hide."""
+
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio: multiples of it lie far from each other."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Posts with some tags hidden.
+
+    Attributes:
+        visible: tags that a scorer is given, [n, num_tags].
+        hidden: tags that it has to find, at least one a post, [n, num_tags].
+        filtered: tags that stand in no ranking: the visible ones, and what they imply where that is left out.
+        post_index: int64[n], the rows of the captions that are kept, ascending.
+    """
+
+    visible: Captions
+    hidden: Captions
+    filtered: Captions
+    post_index: NDArray[np.int64]
+
+    @property
+    def num_posts(self) -> int:
+        """Posts that are asked about."""
+        return len(self.post_index)
+
+
+def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[np.int64]) -> Captions:
+    """Captions [len(post_index), num_tags] of the posts at `post_index` (rows of the packed file), in that order."""
+    offsets = packed.offsets.astype(np.int64)
+    starts, lengths = offsets[post_index], np.diff(offsets)[post_index]
+    indptr = np.concatenate(([0], np.cumsum(lengths)))
+    positions = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
+    tags = packed.global_token_ids(vocab)[positions] - vocab.num_special
+    return _csr(tags, indptr, vocab.num_tags)
+
+
+def captions_from_tags(rows: Iterable[Iterable[int]], num_tags: int) -> Captions:
+    """Captions [num_posts, num_tags] of lists of tag indices; a tag named twice counts once."""
+    unique = [sorted(set(row)) for row in rows]
+    indptr = np.concatenate(([0], np.cumsum([len(row) for row in unique], dtype=np.int64)))
+    return _csr(np.array([tag for row in unique for tag in row], dtype=np.int64), indptr, num_tags)
+
+
+def hold_out(captions: Captions, post_ids: NDArray[np.int64], hide: Hide, seed: int) -> HeldOut:
+    """Captions with one tag, or half of the tags rounded down, hidden; posts with fewer than two tags are left out.
+
+    Args:
+        captions: [num_posts, num_tags].
+        post_ids: int64[num_posts]; with the tag index and `seed` they alone decide what is hidden.
+        hide: ``"one"`` or ``"half"``.
+        seed: another seed hides other tags.
+
+    Raises:
+        ValueError: `post_ids` does not have one id for each caption.
+    """
+    if len(post_ids) != captions.shape[0]:
+        raise ValueError(f"{len(post_ids)} post ids for {captions.shape[0]} captions; give one id for each caption")
+    post_index = np.flatnonzero(np.diff(captions.indptr) >= MIN_TAGS).astype(np.int64)
+    kept = captions[post_index]
+    kept.sort_indices()
+    lengths = np.diff(kept.indptr)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((_numbers(post_ids[post_index][rows], kept.indices, seed), rows))
+    places = np.empty(kept.nnz, dtype=np.int64)
+    places[order] = np.arange(kept.nnz) - kept.indptr[rows]
+    num_hidden = np.ones_like(lengths) if hide == "one" else lengths // 2
+    is_hidden = places < num_hidden[rows]
+    visible = _where(kept, rows, ~is_hidden)
+    return HeldOut(visible=visible, hidden=_where(kept, rows, is_hidden), filtered=visible, post_index=post_index)
+
+
+def halves(captions: Captions, post_ids: NDArray[np.int64], seed: int) -> tuple[Captions, Captions]:
+    """Two halves of each post with two tags or more, row by row: they share no tag, and make the caption together."""
+    held_out = hold_out(captions, post_ids, "half", seed)
+    return held_out.visible, held_out.hidden
+
+
+def sample_posts(post_ids: NDArray[np.int64], max_posts: int, seed: int) -> NDArray[np.int64]:
+    """Indices into `post_ids`, int64, ascending, of at most `max_posts` posts chosen by post id and `seed` alone."""
+    if len(post_ids) <= max_posts:
+        return np.arange(len(post_ids), dtype=np.int64)
+    return np.sort(np.argsort(keyed_hash(post_ids, f"sampled posts {seed}"), kind="stable")[:max_posts])
+
+
+def _numbers(post_ids: NDArray[np.int64], tags: NDArray[np.integer], seed: int) -> NDArray[np.uint64]:
+    """64 well-mixed bits for each pair of a post id and a tag index."""
+    of_post = keyed_hash(post_ids, f"held-out posts {seed}")
+    return keyed_hash((of_post + tags.astype(np.uint64) * _GOLDEN).view(np.int64), "held-out tags")
+
+
+def _where(captions: Captions, rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> Captions:
+    counts = np.bincount(rows[keep], minlength=captions.shape[0])
+    return _csr(captions.indices[keep], np.concatenate(([0], np.cumsum(counts))), captions.shape[1])
+
+
+def _csr(tags: NDArray[np.integer], indptr: NDArray[np.int64], num_tags: int) -> Captions:
+    ones = np.ones(len(tags), dtype=np.float32)
+    captions = sparse.csr_matrix((ones, tags.astype(np.int32), indptr), shape=(len(indptr) - 1, num_tags))
+    captions.sort_indices()
+    return captions

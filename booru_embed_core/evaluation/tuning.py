@@ -1,0 +1,177 @@
+"""Baselines fitted on training captions, each task with the hyper-parameters that do best on its validation posts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.evaluation.baselines import (
+    Cooccurrence,
+    EmbeddingScorer,
+    Popularity,
+    PpmiRule,
+    Scorer,
+    count_cooccurrence,
+    factor_ppmi,
+    fit_ease,
+    fit_naive_bayes,
+)
+from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, halves_top1
+from booru_embed_core.evaluation.tasks import (
+    HIDES,
+    Captions,
+    HeldOut,
+    Hide,
+    captions_from_packed,
+    hold_out,
+    sample_posts,
+)
+from booru_embed_core.schema import SPLITS
+from booru_embed_core.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from booru_embed_core.tags.vocab import Vocab
+    from booru_embed_core.tokens.packed_file import PackedFile
+
+Params: TypeAlias = "dict[str, float | str]"
+Candidates: TypeAlias = "Iterator[tuple[Params, Scorer]]"
+
+HALVES: Final = "halves"
+"""The name, beside those of the tasks, under which the choice for "halves find each other" is reported."""
+
+_PPMI_RULES: Final[tuple[PpmiRule, ...]] = ("cosine", "product")
+
+
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """Fitted baselines.
+
+    Attributes:
+        scorers: for each task the scorers in the order of the settings, each with its best hyper-parameters.
+        embedders: those that embed, with the hyper-parameters that find most halves.
+        chosen: task (or `HALVES`) → baseline → its hyper-parameters.
+        num_fitted_tags: tags that all but popularity know; the rest ranks below these.
+    """
+
+    scorers: Mapping[Hide, Sequence[Scorer]]
+    embedders: Sequence[EmbeddingScorer]
+    chosen: Mapping[str, Mapping[str, Params]]
+    num_fitted_tags: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A candidate and what it reached on validation."""
+
+    value: float
+    params: Params
+    scorer: Scorer
+
+
+def fit_baselines(
+    train: Captions,
+    validation: Mapping[Hide, HeldOut],
+    settings: EvaluationSettings,
+    report: Callable[[str], None] = lambda _: None,
+) -> Baselines:
+    """The baselines of ``settings.baselines`` fitted on `train`, tuned by recall@10 on each task of `validation`.
+
+    Args:
+        train: [num_posts, num_tags].
+        validation: held-out tags of other posts; ``"half"`` also tunes "halves find each other".
+        settings: names, grids, and how many tags are fitted.
+        report: called with a line after each baseline.
+
+    Raises:
+        ValueError: there is nothing to fit or to tune on.
+    """
+    if not train.nnz:
+        raise ValueError("the training split has no tag of the vocabulary; give more posts or a smaller test_share")
+    if not all(held_out.num_posts for held_out in validation.values()):
+        raise ValueError("no validation post has two tags of the vocabulary; give more posts or raise validation_share")
+    pairs = count_cooccurrence(train, settings.max_fitted_tags)
+    best: dict[str, dict[str, _Fitted]] = {}
+    for name in settings.baselines:
+        best[name] = _search(_candidates(name, pairs, settings), validation)
+        figures = (f"{task} {fitted.value:.3f} {fitted.params or ''}".strip() for task, fitted in best[name].items())
+        report(f"fitted {name}; on validation: {', '.join(figures)}")
+    embedders = [fitted[HALVES].scorer for fitted in best.values() if HALVES in fitted]
+    return Baselines(
+        scorers={hide: [fitted[hide].scorer for fitted in best.values()] for hide in validation},
+        embedders=[scorer for scorer in embedders if isinstance(scorer, EmbeddingScorer)],
+        chosen={
+            task: {name: fitted[task].params for name, fitted in best.items() if task in fitted}
+            for task in (*validation, HALVES)
+        },
+        num_fitted_tags=len(pairs.fitted),
+    )
+
+
+def baselines_from_packed(
+    packed: PackedFile,
+    vocab: Vocab,
+    settings: EvaluationSettings,
+    report: Callable[[str], None] = lambda _: None,
+) -> Baselines:
+    """Baselines fitted on the training posts of `packed` and tuned on its validation posts, at most ``max_posts``.
+
+    Raises:
+        ValueError: as `fit_baselines`.
+        PackedFileError: `packed` was made with another vocabulary.
+    """
+    train = captions_from_packed(packed, vocab, split_rows(packed, "train"))
+    rows = split_rows(packed, "validation")
+    rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
+    captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
+    validation = {hide: hold_out(captions, post_ids, hide, settings.seed) for hide in HIDES}
+    return fit_baselines(train, validation, settings, report)
+
+
+def split_rows(packed: PackedFile, split: str) -> NDArray[np.int64]:
+    """The rows of `packed` that belong to `split` (a name of ``SPLITS``), int64, ascending."""
+    return np.flatnonzero(packed.split_ids() == SPLITS.index(split)).astype(np.int64)
+
+
+def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, _Fitted]:
+    """The best candidate of each task, and for `HALVES` where candidates embed; only these are kept in memory.
+
+    A tie keeps the earlier candidate.
+    """
+    best: dict[str, _Fitted] = {}
+    for params, scorer in candidates:
+        values = {str(hide): evaluate_scorer(scorer, asked)[HEADLINE] for hide, asked in validation.items()}
+        if isinstance(scorer, EmbeddingScorer) and "half" in validation:
+            half = validation["half"]
+            values[HALVES] = halves_top1(scorer.embed(half.visible), scorer.embed(half.hidden))
+        for task, value in values.items():
+            if task not in best or value > best[task].value:
+                best[task] = _Fitted(value, params, scorer)
+    return best
+
+
+def _candidates(name: str, pairs: Cooccurrence, settings: EvaluationSettings) -> Candidates:
+    """Every point of the grid of baseline `name`, fitted one at a time."""
+    if name == "popularity":
+        yield {}, Popularity(pairs)
+    elif name == "naive_bayes":
+        for damping in settings.naive_bayes_dampings:
+            yield {"damping": damping}, fit_naive_bayes(pairs, damping)
+    elif name == "ppmi_svd":
+        factors = factor_ppmi(pairs, settings.ppmi_dim)
+        size = len(factors.singular)
+        for dim in sorted({max(1, size // 4), max(1, size // 2), size}):
+            for rule in _PPMI_RULES:
+                yield {"dim": dim, "rule": rule}, factors.scorer(dim, rule)
+    elif name == "ease":
+        for ridge in settings.ease_lambdas:
+            yield {"lambda": ridge}, fit_ease(pairs, ridge)
+    elif name == "edlae":
+        ridge = min(settings.ease_lambdas)
+        for dropout in settings.edlae_dropouts:
+            yield {"lambda": ridge, "dropout": dropout}, fit_ease(pairs, ridge, dropout)
+    else:
+        raise AssertionError(name)

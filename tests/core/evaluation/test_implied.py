@@ -1,0 +1,59 @@
+"""Implications against the obvious loop, and what is left of a task without them."""
+
+from __future__ import annotations
+
+import pytest
+from evaluation_helpers import CAPTIONS, NUM_TAGS, captions_of, held_out_of, rows_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from booru_embed_core.evaluation import implied as implied_module
+from booru_embed_core.evaluation.implied import implied_pairs, without_implied
+
+RULES = st.tuples(st.sampled_from([0.3, 0.5, 0.98, 1.0]), st.integers(1, 3))
+
+
+def implied_slowly(rows: list[list[int]], threshold: float, min_count: int) -> set[tuple[int, int]]:
+    posts = {tag: {i for i, row in enumerate(rows) if tag in row} for tag in range(NUM_TAGS)}
+    return {
+        (a, b)
+        for a in posts
+        for b in posts
+        if a != b and len(posts[a]) >= min_count and len(posts[a] & posts[b]) > threshold * len(posts[a])
+    }
+
+
+@given(CAPTIONS, RULES)
+def test_implications_are_those_of_the_loop(rows: list[list[int]], rule: tuple[float, int]) -> None:
+    found = implied_pairs(captions_of(rows), *rule)
+    assert set(zip(*(axis.tolist() for axis in found.nonzero()), strict=True)) == implied_slowly(rows, *rule)
+    assert found.shape == (NUM_TAGS, NUM_TAGS)
+
+
+def test_implications_do_not_depend_on_the_size_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = captions_of([[0, 1, 2], [0, 1], [3, 4, 5, 6], [3, 4], [2, 3]])
+    whole = implied_pairs(captions, 0.6, 1)
+    monkeypatch.setattr(implied_module, "_MAX_PAIRS", 2 * NUM_TAGS)
+    assert whole.nnz
+    assert (implied_pairs(captions, 0.6, 1) != whole).nnz == 0
+
+
+@given(CAPTIONS, st.sets(st.tuples(st.integers(0, NUM_TAGS - 1), st.integers(0, NUM_TAGS - 1)), max_size=12))
+def test_what_a_visible_tag_implies_is_no_target_and_in_no_ranking(
+    rows: list[list[int]], pairs: set[tuple[int, int]]
+) -> None:
+    held_out = held_out_of(rows)
+    implied = captions_of([[b for a, b in pairs if a == tag] for tag in range(NUM_TAGS)]).astype(bool)
+    left = without_implied(held_out, implied)
+    expected = []
+    for index, visible, hidden in zip(
+        held_out.post_index.tolist(), rows_of(held_out.visible), rows_of(held_out.hidden), strict=True
+    ):
+        reached = {b for a, b in pairs if a in visible}
+        targets = sorted(set(hidden) - reached)
+        if targets:
+            expected.append((index, visible, targets, sorted({*visible, *reached})))
+    assert expected == list(
+        zip(left.post_index.tolist(), rows_of(left.visible), rows_of(left.hidden), rows_of(left.filtered), strict=True)
+    )
+    assert set(left.filtered.data.tolist()) | set(left.hidden.data.tolist()) <= {1.0}
