@@ -1,0 +1,120 @@
+"""How an `Evaluation` reads: a short report in Markdown whose every sentence follows from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from booru_embed_core.evaluation.metrics import Metrics
+    from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult
+    from booru_embed_core.evaluation.tasks import Hide
+
+_TITLES: Final[Mapping[Hide, str]] = {"one": "One tag hidden", "half": "Half of the tags hidden"}
+
+
+def render_markdown(evaluation: Evaluation) -> str:
+    """The report of `evaluation`: a table for each task, who is ahead, what was chosen, and caveats."""
+    sections = [_head(evaluation)]
+    for hide, result in evaluation.tasks.items():
+        sections.append(_task(_TITLES[hide], result))
+    for hide, result in evaluation.without_implied.items():
+        sections.append(_task(f"{_TITLES[hide]}, implied tags left out", result))
+    sections += [_halves(evaluation), _chosen(evaluation), _caveats(evaluation)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(evaluation: Evaluation) -> str:
+    sizes = ", ".join(f"{size:,} {split}" for split, size in evaluation.split_sizes.items())
+    return (
+        "# Evaluation\n\n"
+        "A post's hidden tags are looked for among all tags but the visible ones. "
+        "recall@k = hits / min(k, hidden tags), MRR = 1 / rank of the best-ranked hidden tag; means over posts, the "
+        "best in bold. Baselines are fitted on the training posts and tuned on the validation posts. "
+        f"Posts: {sizes}. Tags: {evaluation.num_tags:,}. Seed {evaluation.seed}."
+    )
+
+
+def _task(title: str, result: TaskResult) -> str:
+    if not result.num_posts:
+        return f"## {title}\n\nNo post is left."
+    lines = [f"{result.num_posts:,} posts, {result.num_hidden:,} hidden tags.", "", *_table(result.models)]
+    lines += ["", *(_verdict(model, margins) for model, margins in result.margins.items())]
+    return f"## {title}\n\n" + "\n".join(lines).rstrip()
+
+
+def _table(models: Mapping[str, Metrics]) -> list[str]:
+    metrics = list(next(iter(models.values())))
+    best = {metric: max(round(values[metric], 3) for values in models.values()) for metric in metrics}
+    rows = [f"| | {' | '.join(_shown(metric) for metric in metrics)} |", "|---|" + "---:|" * len(metrics)]
+    for name, values in models.items():
+        cells = (_bold(values[metric], best[metric]) for metric in metrics)
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def _verdict(model: str, margins: Mapping[str, Margin]) -> str:
+    """One line: against the best baseline at each metric, ahead, behind, or too close to tell."""
+    words = {True: "ahead of", False: "behind", None: "level with"}
+    parts = [
+        f"{words[margin.is_ahead]} {margin.against} at {_shown(metric)} "
+        f"({margin.difference:+.3f} ± {margin.standard_error:.3f})"
+        for metric, margin in margins.items()
+    ]
+    return f"- `{model}` is {', '.join(parts)}."
+
+
+def _halves(evaluation: Evaluation) -> str:
+    found = evaluation.halves_top1
+    if not found:
+        return "## Halves find each other\n\nNothing that embeds was given."
+    best = max(round(value, 3) for value in found.values())
+    rows = [f"| {name} | {_bold(value, best)} |" for name, value in found.items()]
+    chance = 1 / evaluation.halves_num_posts
+    text = (
+        f"Share of {evaluation.halves_num_posts:,} posts whose other half, which has none of the same tags, is the "
+        f"nearest by cosine among all (by chance: {chance:.4f})."
+    )
+    return "\n".join(["## Halves find each other", "", text, "", "| | top 1 |", "|---|---:|", *rows])
+
+
+def _chosen(evaluation: Evaluation) -> str:
+    rows = []
+    for task, of_task in evaluation.chosen.items():
+        for name, params in of_task.items():
+            if params:
+                values = ", ".join(f"{key} {_value(value)}" for key, value in params.items())
+                rows.append(f"| {task} | {name} | {values} |")
+    if not rows:
+        return "## Chosen on validation\n\nNothing was to be chosen."
+    return "\n".join(["## Chosen on validation", "", "| task | baseline | values |", "|---|---|---|", *rows])
+
+
+def _caveats(evaluation: Evaluation) -> str:
+    caveats: Sequence[str] = [
+        "± is the standard error of the mean difference over the same posts; within two of them is called level. "
+        "It does not cover the chance of another training run.",
+        f"Implied: {evaluation.num_implied_pairs:,} pairs of tags a → b with P(b given a) above "
+        f"{evaluation.implied_threshold:g} among training posts.",
+        *evaluation.caveats,
+    ]
+    left_out = evaluation.num_tags - evaluation.num_fitted_tags
+    if left_out:
+        caveats = [
+            *caveats,
+            f"Baselines other than popularity know the {evaluation.num_fitted_tags:,} most used tags; "
+            f"they rank the other {left_out:,} below these, by popularity.",
+        ]
+    return "## Caveats\n\n" + "\n".join(f"- {caveat}" for caveat in caveats)
+
+
+def _shown(metric: str) -> str:
+    return "MRR" if metric == "mrr" else metric
+
+
+def _bold(value: float, best: float) -> str:
+    return f"**{value:.3f}**" if round(value, 3) >= best else f"{value:.3f}"
+
+
+def _value(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

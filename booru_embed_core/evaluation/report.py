@@ -1,0 +1,274 @@
+"""The evaluation of models beside the baselines: what is measured on the test split, as data.
+
+How it reads is `markdown`'s business; plots are made elsewhere from `Evaluation`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer
+from booru_embed_core.evaluation.implied import implied_pairs, without_implied
+from booru_embed_core.evaluation.metrics import (
+    Metrics,
+    PostMetrics,
+    evaluate_scorer,
+    halves_top1,
+    mean_metrics,
+    post_metrics,
+)
+from booru_embed_core.evaluation.tasks import (
+    HIDES,
+    MIN_TAGS,
+    Captions,
+    HeldOut,
+    Hide,
+    captions_from_packed,
+    halves,
+    hold_out,
+    sample_posts,
+)
+from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed, split_rows
+from booru_embed_core.schema import RATINGS, SPLITS
+from booru_embed_core.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from booru_embed_core.evaluation.implied import Implications
+    from booru_embed_core.tags.vocab import Vocab
+    from booru_embed_core.tokens.packed_file import PackedFile
+
+_WELL_TAGGED: Final = 20
+"""Tags that 95% of posts reach only in an export that was picked for them: on the whole site p5 is 10 general tags."""
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far a model stands above the best baseline, over the same posts.
+
+    Attributes:
+        against: the baseline with the highest mean.
+        difference: mean over posts of the model's metric less the baseline's.
+        standard_error: of that mean: the standard deviation of the posts' differences over √n.
+    """
+
+    against: str
+    difference: float
+    standard_error: float
+
+    @property
+    def is_ahead(self) -> bool | None:
+        """True or False where the difference exceeds two standard errors, None where it does not."""
+        return None if abs(self.difference) <= 2 * self.standard_error else self.difference > 0
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One held-out task.
+
+    Attributes:
+        num_posts: posts asked about.
+        num_hidden: hidden tags of all these posts.
+        models: name → metric → mean over posts; the models first, then the baselines.
+        margins: name of a model → metric → its margin over the best baseline; empty without baselines.
+    """
+
+    num_posts: int
+    num_hidden: int
+    models: Mapping[str, Metrics]
+    margins: Mapping[str, Mapping[str, Margin]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on the test split.
+
+    Attributes:
+        seed: decides which tags are hidden.
+        split_sizes: split → posts of the packed file.
+        num_tags: tags of the vocabulary.
+        num_fitted_tags: tags that the baselines other than popularity know.
+        tasks: ``"one"`` and ``"half"`` → figures.
+        without_implied: the same without tags that a visible tag implies.
+        num_implied_pairs: pairs a → b found in the training split, P(b | a) > `implied_threshold`.
+        implied_threshold: as set.
+        halves_num_posts: posts whose halves are to find each other.
+        halves_top1: name → share found, for those that embed.
+        chosen: task → baseline → its hyper-parameters.
+        caveats: sentences that the data give rise to.
+    """
+
+    seed: int
+    split_sizes: Mapping[str, int]
+    num_tags: int
+    num_fitted_tags: int
+    tasks: Mapping[Hide, TaskResult]
+    without_implied: Mapping[Hide, TaskResult]
+    num_implied_pairs: int
+    implied_threshold: float
+    halves_num_posts: int
+    halves_top1: Mapping[str, float]
+    chosen: Mapping[str, Mapping[str, Params]]
+    caveats: Sequence[str]
+
+    def to_json(self) -> str:
+        """The evaluation as indented JSON, keys in the order of the fields."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+
+def run_evaluation(
+    scorers: Sequence[Scorer],
+    packed: PackedFile,
+    vocab: Vocab,
+    settings: EvaluationSettings,
+    report: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Figures of `scorers` and of the baselines on the test posts of `packed`, at most ``settings.max_posts`` of them.
+
+    Baselines and implications are read from training posts alone, hyper-parameters are chosen on validation posts.
+
+    Args:
+        scorers: the models; those with ``embed`` also take part in "halves find each other".
+        packed: the packed file, made with `vocab`.
+        vocab: its vocabulary.
+        settings: seed, baselines and their grids.
+        report: called with a line after each step.
+
+    Raises:
+        ValueError: a split has nothing to fit, tune or test on, or a model has a baseline's name.
+        ScoreError: a model's scores cannot be ranked.
+    """
+    rows = split_rows(packed, "test")
+    rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
+    captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
+    if not np.any(np.diff(captions.indptr) >= MIN_TAGS):
+        raise ValueError("no test post has two tags of the vocabulary; give more posts or raise test_share")
+    baselines = baselines_from_packed(packed, vocab, settings, report)
+    train = captions_from_packed(packed, vocab, split_rows(packed, "train"))
+    implied = implied_pairs(train, settings.implied_threshold, settings.implied_min_count)
+    results = {
+        hide: _evaluate_task(
+            scorers, baselines.scorers[hide], hold_out(captions, post_ids, hide, settings.seed), implied, report
+        )
+        for hide in HIDES
+    }
+    found, num_posts = _evaluate_halves(scorers, baselines, halves(captions, post_ids, settings.seed), report)
+    return Evaluation(
+        seed=settings.seed,
+        split_sizes={split: len(split_rows(packed, split)) for split in SPLITS},
+        num_tags=vocab.num_tags,
+        num_fitted_tags=baselines.num_fitted_tags,
+        tasks={hide: result[0] for hide, result in results.items()},
+        without_implied={hide: result[1] for hide, result in results.items()},
+        num_implied_pairs=implied.nnz,
+        implied_threshold=settings.implied_threshold,
+        halves_num_posts=num_posts,
+        halves_top1=found,
+        chosen=baselines.chosen,
+        caveats=_caveats(results["half"], captions, packed.rating[rows]),
+    )
+
+
+def evaluate_captions(
+    scorers: Sequence[Scorer],
+    baselines: Baselines,
+    captions: Captions,
+    post_ids: NDArray[np.int64],
+    hide: Hide,
+    seed: int,
+) -> dict[str, Any]:
+    """``{"hide": …, "num_posts": …, "models": {name: {"recall@1": …, …}}}`` of one task on posts from anywhere.
+
+    Args:
+        scorers: the models.
+        baselines: fitted on the models' training split.
+        captions: [num_posts, num_tags]; tags outside the vocabulary are left out of them and do not count.
+        post_ids: int64[num_posts].
+        hide: which task.
+        seed: decides which tags are hidden.
+
+    Raises:
+        ValueError: no post has two tags of the vocabulary.
+        ScoreError: a model's scores cannot be ranked.
+    """
+    held_out = hold_out(captions, post_ids, hide, seed)
+    every = (*scorers, *baselines.scorers[hide])
+    models = {scorer.name: evaluate_scorer(scorer, held_out) for scorer in every}
+    return {"hide": hide, "num_posts": held_out.num_posts, "models": models}
+
+
+def _evaluate_task(
+    scorers: Sequence[Scorer],
+    baselines: Sequence[Scorer],
+    held_out: HeldOut,
+    implied: Implications,
+    report: Callable[[str], None],
+) -> tuple[TaskResult, TaskResult]:
+    """The task as it is, and without implied tags; every scorer scores the posts once for both."""
+    asked = (held_out, without_implied(held_out, implied))
+    values: list[dict[str, PostMetrics]] = [{}, {}]
+    for scorer in (*scorers, *baselines):
+        if scorer.name in values[0]:
+            raise ValueError(f"two scorers are called {scorer.name!r}; rename one")
+        for of_task, of_scorer in zip(values, post_metrics(scorer, asked), strict=True):
+            of_task[scorer.name] = of_scorer
+        report(f"evaluated {scorer.name} on {held_out.num_posts} posts")
+    models, names = [scorer.name for scorer in scorers], [scorer.name for scorer in baselines]
+    first, second = (_result(task, of_task, models, names) for task, of_task in zip(asked, values, strict=True))
+    return first, second
+
+
+def _result(
+    held_out: HeldOut, values: Mapping[str, PostMetrics], models: Sequence[str], baselines: Sequence[str]
+) -> TaskResult:
+    if not held_out.num_posts:
+        return TaskResult(0, 0, {}, {})
+    means = {name: mean_metrics(of_scorer) for name, of_scorer in values.items()}
+    margins: dict[str, dict[str, Margin]] = {}
+    for model in models if baselines else ():
+        margins[model] = {}
+        for metric in means[model]:
+            best = max(baselines, key=lambda name: means[name][metric])
+            differences = values[model][metric] - values[best][metric]
+            error = float(differences.std()) / len(differences) ** 0.5
+            margins[model][metric] = Margin(best, float(differences.mean()), error)
+    return TaskResult(held_out.num_posts, held_out.hidden.nnz, means, margins)
+
+
+def _evaluate_halves(
+    scorers: Sequence[Scorer],
+    baselines: Baselines,
+    two_halves: tuple[Captions, Captions],
+    report: Callable[[str], None],
+) -> tuple[dict[str, float], int]:
+    one, other = two_halves
+    embedders = [scorer for scorer in (*scorers, *baselines.embedders) if isinstance(scorer, EmbeddingScorer)]
+    found = {scorer.name: halves_top1(scorer.embed(one), scorer.embed(other)) for scorer in embedders}
+    report(f"halves of {one.shape[0]} posts compared")
+    return found, one.shape[0]
+
+
+def _caveats(half: tuple[TaskResult, TaskResult], captions: Captions, ratings: NDArray[np.uint8]) -> tuple[str, ...]:
+    caveats = []
+    asked, left = half
+    implied_share = 1 - left.num_hidden / asked.num_hidden
+    if implied_share > 0:
+        caveats.append(
+            f"With half of the tags hidden, a visible tag implies {implied_share:.1%} of the hidden ones: the first "
+            "tables are partly the ease of implications."
+        )
+    fifth, median = np.percentile(np.diff(captions.indptr), [5, 50])
+    if fifth >= _WELL_TAGGED:
+        caveats.append(
+            f"The posts were picked for many tags (95% have {fifth:.0f} or more, the median is {median:.0f}): the "
+            "figures say nothing about sparsely tagged posts."
+        )
+    seen = np.unique(ratings)
+    if len(seen) == 1:
+        caveats.append(f"Every post is rated {RATINGS[seen[0]]!r}: what the model makes of ratings is not tested.")
+    return tuple(caveats)

@@ -1,0 +1,92 @@
+"""What the report says follows from the figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from booru_embed_core.evaluation.markdown import render_markdown
+from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult
+
+MODELS = {
+    "booru-embed": {"recall@1": 0.95, "recall@10": 0.58, "recall@50": 0.7, "mrr": 0.9},
+    "ease": {"recall@1": 0.87, "recall@10": 0.54, "recall@50": 0.7001, "mrr": 0.95},
+}
+MARGINS = {
+    "booru-embed": {
+        "recall@1": Margin("ease", 0.08, 0.01),
+        "recall@10": Margin("ease", 0.04, 0.03),
+        "mrr": Margin("ease", -0.05, 0.01),
+    }
+}
+RESULT = TaskResult(num_posts=5575, num_hidden=94925, models=MODELS, margins=MARGINS)
+EVALUATION = Evaluation(
+    seed=7,
+    split_sizes={"train": 46510, "validation": 2678, "test": 5575},
+    num_tags=520,
+    num_fitted_tags=520,
+    tasks={"half": RESULT},
+    without_implied={"half": TaskResult(0, 0, {}, {})},
+    num_implied_pairs=129,
+    implied_threshold=0.98,
+    halves_num_posts=5575,
+    halves_top1={"booru-embed": 0.4, "ppmi_svd": 0.02},
+    chosen={"half": {"popularity": {}, "ease": {"lambda": 3000.0}, "ppmi_svd": {"dim": 64, "rule": "cosine"}}},
+    caveats=("Every post is rated 's'.",),
+)
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return render_markdown(EVALUATION)
+
+
+def test_the_best_is_bold_and_equal_figures_are_both_best(text: str) -> None:
+    assert "| booru-embed | **0.950** | **0.580** | **0.700** | 0.900 |" in text
+    assert "| ease | 0.870 | 0.540 | **0.700** | **0.950** |" in text
+    assert "| booru-embed | **0.400** |\n| ppmi_svd | 0.020 |" in text
+
+
+def test_who_is_ahead_is_said_with_its_error(text: str) -> None:
+    assert (
+        "- `booru-embed` is ahead of ease at recall@1 (+0.080 ± 0.010), level with ease at recall@10 (+0.040 ± 0.030), "
+        "behind ease at MRR (-0.050 ± 0.010)." in text
+    )
+
+
+def test_sizes_choices_and_caveats_are_told(text: str) -> None:
+    assert "Posts: 46,510 train, 2,678 validation, 5,575 test. Tags: 520. Seed 7." in text
+    assert "5,575 posts, 94,925 hidden tags." in text
+    assert "| half | ease | lambda 3000 |\n| half | ppmi_svd | dim 64, rule cosine |" in text
+    assert "| half | popularity" not in text
+    assert "129 pairs of tags" in text
+    assert "- Every post is rated 's'." in text
+    assert "by chance: 0.0002" in text
+
+
+def test_tags_that_baselines_do_not_know_are_a_caveat(text: str) -> None:
+    assert "most used tags" not in text
+    limited = render_markdown(replace(EVALUATION, num_fitted_tags=500))
+    assert "know the 500 most used tags; they rank the other 20 below these" in limited
+
+
+def test_what_is_missing_is_said(text: str) -> None:
+    assert "## Half of the tags hidden, implied tags left out\n\nNo post is left." in text
+    bare = render_markdown(replace(EVALUATION, halves_top1={}, chosen={}))
+    assert "Nothing that embeds was given." in bare
+    assert "Nothing was to be chosen." in bare
+
+
+def test_every_section_is_a_heading_once(text: str) -> None:
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings == [
+        "# Evaluation",
+        "## Half of the tags hidden",
+        "## Half of the tags hidden, implied tags left out",
+        "## Halves find each other",
+        "## Chosen on validation",
+        "## Caveats",
+    ]
+    assert text.endswith("\n")
+    assert "\n\n\n" not in text

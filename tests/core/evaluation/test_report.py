@@ -1,0 +1,227 @@
+"""The whole evaluation on a small packed file: what is measured, on whom, and what a reader is told."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from evaluation_helpers import FixedScorer, captions_of, packed_of, rows_of, topic_rows
+from numpy.typing import NDArray
+
+from booru_embed_core.evaluation import report as report_module
+from booru_embed_core.evaluation.baselines import Popularity, count_cooccurrence
+from booru_embed_core.evaluation.metrics import evaluate_scorer
+from booru_embed_core.evaluation.report import Evaluation, Margin, evaluate_captions, run_evaluation
+from booru_embed_core.evaluation.tasks import HIDES, Captions, hold_out
+from booru_embed_core.evaluation.tuning import baselines_from_packed, split_rows
+from booru_embed_core.settings import EvaluationSettings
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.packed_file import PackedFile
+
+NUM_TAGS = 24
+ROWS = [[*row, 23] if 22 in row and 23 not in row else row for row in topic_rows(400, NUM_TAGS, seed=1)]  # 22 → 23
+SETTINGS = EvaluationSettings(ppmi_dim=8, implied_min_count=5)
+
+
+class Oracle:
+    """Knows the test posts, and the order in which they are asked about, task after task."""
+
+    name = "oracle"
+
+    def __init__(self, packed: PackedFile) -> None:
+        posts = [ROWS[row] for row in split_rows(packed, "test")]
+        self.captions = captions_of([post for post in posts if len(post) >= 2], NUM_TAGS)
+        self.num_scored = 0
+
+    def scores(self, visible: Captions) -> NDArray[np.float32]:
+        start = self.num_scored % self.captions.shape[0]
+        self.num_scored += visible.shape[0]
+        return self.captions[start : start + visible.shape[0]].toarray()
+
+    def embed(self, visible: Captions) -> NDArray[np.float32]:
+        return np.eye(visible.shape[0], dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def packed_and_vocab() -> tuple[PackedFile, Vocab]:
+    return packed_of(ROWS, NUM_TAGS)
+
+
+@pytest.fixture(scope="module")
+def evaluation(packed_and_vocab: tuple[PackedFile, Vocab]) -> Evaluation:
+    packed, vocab = packed_and_vocab
+    return run_evaluation([Oracle(packed)], packed, vocab, SETTINGS)
+
+
+def test_an_oracle_is_always_right(evaluation: Evaluation) -> None:
+    for result in (*evaluation.tasks.values(), *evaluation.without_implied.values()):
+        assert set(result.models["oracle"].values()) == {1.0}
+
+
+def test_models_stand_before_baselines_with_all_metrics(evaluation: Evaluation) -> None:
+    for results in (evaluation.tasks, evaluation.without_implied):
+        assert list(results) == list(HIDES)
+        for result in results.values():
+            assert list(result.models) == ["oracle", *SETTINGS.baselines]
+            for metrics in result.models.values():
+                assert list(metrics) == ["recall@1", "recall@10", "recall@50", "mrr"]
+                assert all(0 <= value <= 1 for value in metrics.values())
+
+
+def test_baselines_figures_are_those_of_the_test_split(
+    packed_and_vocab: tuple[PackedFile, Vocab], evaluation: Evaluation
+) -> None:
+    packed, _ = packed_and_vocab
+    train, test = (split_rows(packed, split) for split in ("train", "test"))
+    popularity = Popularity(count_cooccurrence(captions_of([ROWS[row] for row in train], NUM_TAGS), NUM_TAGS))
+    for hide in HIDES:
+        held_out = hold_out(captions_of([ROWS[row] for row in test], NUM_TAGS), packed.post_id[test], hide, 7)
+        assert evaluation.tasks[hide].models["popularity"] == evaluate_scorer(popularity, held_out)
+        assert evaluation.tasks[hide].num_posts == held_out.num_posts
+        assert evaluation.tasks[hide].num_hidden == held_out.hidden.nnz
+
+
+def test_sizes_add_up(evaluation: Evaluation) -> None:
+    assert sum(evaluation.split_sizes.values()) == len(ROWS)
+    assert evaluation.num_tags == evaluation.num_fitted_tags == NUM_TAGS
+    assert evaluation.halves_num_posts == evaluation.tasks["half"].num_posts
+    assert evaluation.tasks["one"].num_hidden == evaluation.tasks["one"].num_posts <= evaluation.split_sizes["test"]
+
+
+def test_implied_tags_are_left_out_of_the_second_figures(evaluation: Evaluation) -> None:
+    assert evaluation.num_implied_pairs >= 1
+    for hide in HIDES:
+        assert 0 < evaluation.without_implied[hide].num_hidden < evaluation.tasks[hide].num_hidden
+
+
+def test_halves_are_compared_for_all_that_embed(evaluation: Evaluation) -> None:
+    assert list(evaluation.halves_top1) == ["oracle", "ppmi_svd"]
+    assert evaluation.halves_top1["oracle"] == 1
+    assert 0 < evaluation.halves_top1["ppmi_svd"] < 1
+
+
+def test_margins_are_paired_differences_to_the_best_baseline(evaluation: Evaluation) -> None:
+    result = evaluation.tasks["half"]
+    assert list(result.margins) == ["oracle"]
+    for metric, margin in result.margins["oracle"].items():
+        others = {name: values[metric] for name, values in result.models.items() if name != "oracle"}
+        assert others[margin.against] == max(others.values())
+        assert margin.difference == pytest.approx(result.models["oracle"][metric] - others[margin.against])
+    assert result.margins["oracle"]["recall@10"].is_ahead
+    assert result.margins["oracle"]["recall@10"].standard_error > 0
+
+
+def test_a_margin_within_two_standard_errors_is_no_lead() -> None:
+    assert Margin("ease", 0.03, 0.01).is_ahead is True
+    assert Margin("ease", -0.03, 0.01).is_ahead is False
+    assert Margin("ease", 0.02, 0.01).is_ahead is None
+    assert Margin("ease", 0.0, 0.0).is_ahead is None
+
+
+def test_a_model_scores_every_post_once_a_task(packed_and_vocab: tuple[PackedFile, Vocab]) -> None:
+    packed, vocab = packed_and_vocab
+    oracle = Oracle(packed)
+    settings = EvaluationSettings(baselines=(), implied_min_count=5)
+    evaluation = run_evaluation([oracle], packed, vocab, settings)
+    assert oracle.num_scored == evaluation.tasks["one"].num_posts + evaluation.tasks["half"].num_posts
+    assert evaluation.tasks["one"].margins == {}
+
+
+def test_json_holds_everything_and_is_the_same_every_time(
+    packed_and_vocab: tuple[PackedFile, Vocab], evaluation: Evaluation
+) -> None:
+    packed, vocab = packed_and_vocab
+    text = evaluation.to_json()
+    values = json.loads(text)
+    assert values["tasks"]["half"]["models"]["ease"] == evaluation.tasks["half"].models["ease"]
+    assert values["chosen"]["one"]["ease"] == evaluation.chosen["one"]["ease"]
+    assert values["tasks"]["one"]["margins"]["oracle"]["mrr"]["against"] in SETTINGS.baselines
+    lines: list[str] = []
+    assert run_evaluation([Oracle(packed)], packed, vocab, SETTINGS, lines.append).to_json() == text
+    assert any("evaluated oracle" in line for line in lines)
+
+
+def test_no_more_than_max_posts_are_asked_about(packed_and_vocab: tuple[PackedFile, Vocab]) -> None:
+    packed, vocab = packed_and_vocab
+    settings = EvaluationSettings(baselines=("popularity",), max_posts=30)
+    evaluation = run_evaluation([], packed, vocab, settings)
+    assert 25 <= evaluation.tasks["one"].num_posts <= 30
+    assert evaluation.split_sizes["test"] > 30
+
+
+def test_test_posts_reach_no_fit(
+    packed_and_vocab: tuple[PackedFile, Vocab], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, vocab = packed_and_vocab
+    changed = list(ROWS)
+    for row in split_rows(packed, "test"):
+        changed[row] = [0, 1, 2]
+    other_packed, _ = packed_of(changed, NUM_TAGS)
+    other = run_evaluation([], other_packed, vocab, SETTINGS)
+    assert other.chosen == evaluation.chosen
+    assert other.num_implied_pairs == evaluation.num_implied_pairs
+    fitted = [baselines_from_packed(file, vocab, SETTINGS).scorers["half"] for file in (packed, other_packed)]
+    probe = captions_of([[0, 5], [3]], NUM_TAGS)
+    for first, second in zip(*fitted, strict=True):
+        assert np.array_equal(first.scores(probe), second.scores(probe))
+
+    # Implications come from training posts: validation posts without the pair 22 → 23 do not break it.
+    seen: list[Captions] = []
+    original = report_module.implied_pairs
+    monkeypatch.setattr(
+        report_module, "implied_pairs", lambda train, *rest: seen.append(train) or original(train, *rest)
+    )
+    run_evaluation([], packed, vocab, EvaluationSettings(baselines=("popularity",)))
+    assert rows_of(seen[0]) == [ROWS[row] for row in split_rows(packed, "train")]
+
+
+def test_a_test_split_without_posts_is_an_error() -> None:
+    packed, vocab = packed_of([[1]] * 50, NUM_TAGS)
+    with pytest.raises(ValueError, match="no test post has two tags"):
+        run_evaluation([], packed, vocab, SETTINGS)
+
+
+def test_two_scorers_of_one_name_are_refused(packed_and_vocab: tuple[PackedFile, Vocab]) -> None:
+    packed, vocab = packed_and_vocab
+    table = np.zeros((1000, NUM_TAGS), np.float32)
+    with pytest.raises(ValueError, match="two scorers are called 'ease'"):
+        run_evaluation([FixedScorer(table, "ease")], packed, vocab, SETTINGS)
+
+
+def test_posts_of_an_outside_file_are_judged_as_the_command_line_prints_it(
+    packed_and_vocab: tuple[PackedFile, Vocab],
+) -> None:
+    packed, vocab = packed_and_vocab
+    baselines = baselines_from_packed(packed, vocab, SETTINGS)
+    rows = [*topic_rows(30, NUM_TAGS, seed=9), [4], []]
+    captions, post_ids = captions_of(rows, NUM_TAGS), np.arange(len(rows))
+    found = evaluate_captions(
+        [FixedScorer(np.zeros((99, NUM_TAGS)), "booru-embed")], baselines, captions, post_ids, "one", 3
+    )
+    assert (found["hide"], found["num_posts"]) == ("one", sum(len(row) >= 2 for row in rows))
+    assert list(found["models"]) == ["booru-embed", *SETTINGS.baselines]
+    held_out = hold_out(captions, post_ids, "one", 3)
+    for scorer in baselines.scorers["one"]:
+        assert found["models"][scorer.name] == evaluate_scorer(scorer, held_out)
+    assert json.loads(json.dumps(found)) == found
+    with pytest.raises(ValueError, match="no post to evaluate"):
+        evaluate_captions([], baselines, captions[-2:], post_ids[-2:], "one", 3)
+
+
+def caveats_of(rows: list[list[int]], num_tags: int, num_ratings: int) -> str:
+    packed, vocab = packed_of(rows, num_tags, num_ratings=num_ratings)
+    settings = EvaluationSettings(baselines=("popularity",), implied_min_count=5)
+    return " ".join(run_evaluation([], packed, vocab, settings).caveats)
+
+
+def test_caveats_follow_from_the_data() -> None:
+    told = caveats_of(ROWS, NUM_TAGS, num_ratings=1)
+    assert "Every post is rated 'g'" in told
+    assert "of the hidden ones: the first tables are partly the ease of implications" in told
+    assert "picked for many tags" not in told
+    plain = caveats_of(topic_rows(300, NUM_TAGS, seed=3), NUM_TAGS, num_ratings=4)
+    assert plain == ""
+    assert "95% have 20 or more, the median is 20" in caveats_of(
+        [list(range(i % 9, i % 9 + 20)) for i in range(99)], 30, 1
+    )
