@@ -22,8 +22,8 @@ from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.resources import Pipeline
 
 SAMPLED_ROW_GROUPS: Final = 4
-SAMPLED_POSTS: Final = 64
-"""Of each row group."""
+SAMPLED_POSTS: Final = 256
+"""Of all of these row groups together."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,11 @@ def sample_rows(posts_dir: Path, seed: int = 7) -> Iterator[tuple[int, dict[str,
         for number in range(metadata.num_row_groups):
             groups.append((file, number, start))
             start += int(metadata.row_group(number).num_rows)
-    for place in generator.permutation(len(groups))[:SAMPLED_ROW_GROUPS].tolist():
+    chosen = generator.permutation(len(groups))[:SAMPLED_ROW_GROUPS].tolist()
+    for place in chosen:
         file, number, start = groups[place]
         table = pq.ParquetFile(file).read_row_group(number)
-        rows = generator.permutation(table.num_rows)[:SAMPLED_POSTS]
+        rows = generator.permutation(table.num_rows)[: SAMPLED_POSTS // len(chosen)]
         yield from zip((start + rows).tolist(), table.take(rows).to_pylist(), strict=True)
 
 

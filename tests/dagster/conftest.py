@@ -1,0 +1,24 @@
+"""A project to write to, and one in which everything has been materialized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from project_helpers import Project, make_project
+
+Built = tuple[Project, dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project in which nothing has been materialized."""
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A project in which everything has been observed and materialized, with that run; to be read, never written."""
+    made = make_project(tmp_path_factory.mktemp("built") / "project")
+    return made, made.materialize('key:"*"')

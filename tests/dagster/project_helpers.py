@@ -1,0 +1,92 @@
+"""A tiny project: some hundred real posts, its own settings, warehouse and Dagster instance."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from booru_embed_core.settings import SETTINGS_VARIABLE
+from booru_embed_dagster.definitions import defs
+from booru_embed_dagster.warehouse import Warehouse
+
+SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "danbooru2017_sfw_posts.csv.gz"
+NUM_POSTS = 400
+SETTINGS = """
+[warehouse]
+path = "warehouse"
+keep_versions = 3
+[duckdb]
+threads = 1
+memory_limit = "500MB"
+[posts]
+export = ["export/*.csv"]
+[vocab]
+keep_percentile = {keep_percentile}
+min_count = 2
+[tokens]
+validation_share = 0.1
+test_share = 0.2
+"""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with settings.toml, export/ and, once something was materialized, warehouse/."""
+
+    folder: Path
+
+    @property
+    def settings_file(self) -> Path:
+        return self.folder / "settings.toml"
+
+    @property
+    def export_file(self) -> Path:
+        return self.folder / "export" / "posts.csv"
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.folder / "warehouse")
+
+    def set(self, *, keep_percentile: float = 95) -> None:
+        self.settings_file.write_text(SETTINGS.format(keep_percentile=keep_percentile))
+
+    def copy_to(self, folder: Path) -> Project:
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+    def materialize(self, selection: str, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
+        """What `dagster asset materialize --select` runs, in this process; a failed run is returned, not raised."""
+        keys = dg.AssetSelection.from_coercible(selection.split(",")).resolve(defs.get_repository_def().asset_graph)
+        with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as ephemeral:
+            patch.setenv(SETTINGS_VARIABLE, str(self.settings_file))
+            return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+                asset_selection=sorted(keys), instance=instance or ephemeral, raise_on_error=False
+            )
+
+
+def versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """The data version of each asset that `result` materialized."""
+    events = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
+    return {event.asset_key.to_user_string(): (event.tags or {})["dagster/data_version"] for event in events}
+
+
+def make_project(folder: Path) -> Project:
+    (folder / "export").mkdir(parents=True)
+    made = Project(folder)
+    made.set()
+    with gzip.open(SAMPLE, "rt", encoding="utf-8", newline="") as source:
+        made.export_file.write_text("".join(itertools.islice(source, NUM_POSTS + 1)), encoding="utf-8")
+    return made
+
+
+def rows(project: Project) -> list[dict[str, str]]:
+    """The export by Python's own reader."""
+    with project.export_file.open(encoding="utf-8", newline="") as source:
+        return list(csv.DictReader(source))

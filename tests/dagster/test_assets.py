@@ -1,0 +1,210 @@
+"""The assets of all stages: versions, metadata, and what a change rebuilds."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from project_helpers import Project, rows, versions
+
+from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
+from booru_embed_dagster.definitions import defs
+from booru_embed_dagster.warehouse import content_version, read_manifest
+
+DATA_ASSETS = ("posts", "tag_frequencies", "vocab_cost", "vocab", "packed_tokens", "caption_lengths")
+ALL_ASSETS = DATA_ASSETS
+Built = tuple[Project, dg.ExecuteInProcessResult]
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]:
+    (event,) = result.asset_materializations_for_node(asset)
+    return {key: value.value for key, value in event.metadata.items()}
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = [event for event in result.get_step_failure_events() if event.step_failure_data.user_failure_data]
+    return str(event.step_failure_data.user_failure_data.description)
+
+
+def test_everything_materializes_and_every_check_passes(built: Built) -> None:
+    _, result = built
+    assert result.success
+    assert set(versions(result)) == set(ALL_ASSETS)
+    checks = result.get_asset_check_evaluations()
+    assert {check.asset_key.to_user_string() for check in checks} >= {"posts", "vocab", "packed_tokens"}
+    assert all(check.passed and check.blocking for check in checks)
+
+
+@pytest.mark.parametrize("asset", ALL_ASSETS)
+def test_the_data_version_is_the_hash_of_what_is_in_the_warehouse(built: Built, asset: str) -> None:
+    project, result = built
+    product = project.warehouse.current(asset)
+    assert versions(result)[asset] == product.version
+    assert content_version(product.path, read_manifest(product.path).files) == product.version
+    assert metadata(result, asset)["path"] == str(product.path)
+    assert metadata(result, asset)["size_bytes"] > 0
+
+
+@pytest.mark.parametrize("asset", ALL_ASSETS)
+def test_a_version_names_what_dagster_says_it_is_made_from(built: Built, asset: str) -> None:
+    project, _ = built
+    recorded = read_manifest(project.warehouse.current(asset).path).inputs
+    node = defs.get_repository_def().asset_graph.get(dg.AssetKey(asset))
+    assert set(recorded) == {key.to_user_string() for key in node.parent_keys}
+    for name in set(recorded) & set(ALL_ASSETS):
+        assert recorded[name] == project.warehouse.current(name).version
+
+
+def test_sources_are_observed_with_the_hash_of_their_content(built: Built) -> None:
+    project, result = built
+    settings = load_settings(project.settings_file)
+    observed = {
+        event.asset_key.to_user_string(): event.asset_observation_data.asset_observation.data_version
+        for event in result.get_asset_observation_events()
+    }
+    assert set(observed) == {"posts_export", *(f"settings/{section}" for section in OBSERVED_SECTIONS)}
+    for section in OBSERVED_SECTIONS:
+        assert observed[f"settings/{section}"] == section_version(getattr(settings, section))
+    assert read_manifest(project.warehouse.current("posts").path).inputs["posts_export"] == observed["posts_export"]
+
+
+def test_metadata_say_how_many_rows_there_are(built: Built) -> None:
+    project, result = built
+    posts = rows(project)
+    general = Counter(tag for row in posts for tag in set(row["tag_string_general"].split(" ")) if tag)
+    assert metadata(result, "posts")["dagster/row_count"] == len(posts) == metadata(result, "posts")["num_read"]
+    assert metadata(result, "tag_frequencies")["num_general_tags"] == len(general)
+    assert metadata(result, "packed_tokens")["dagster/row_count"] == len(posts)
+    splits = [metadata(result, "packed_tokens")[f"num_{split}_posts"] for split in ("train", "validation", "test")]
+    assert sum(splits) == len(posts)
+    assert min(splits) > 0
+
+
+@pytest.mark.parametrize("asset", DATA_ASSETS)
+def test_metadata_hold_columns_with_their_meaning_and_a_preview(built: Built, asset: str) -> None:
+    _, result = built
+    shown = metadata(result, asset)
+    columns = shown["dagster/column_schema"].columns
+    assert columns
+    described = {column.name for column in columns if column.description}
+    assert {column.name for column in columns} == described
+    (event,) = result.asset_materializations_for_node(asset)
+    preview = event.metadata["preview"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    assert preview.records
+    assert all(len(str(value)) <= 100 for record in preview.records for value in record.data.values())
+
+
+@pytest.mark.parametrize("asset", ["tag_frequencies", "vocab_cost", "vocab", "caption_lengths"])
+def test_plots_are_shown_and_lie_beside_the_data(built: Built, asset: str) -> None:
+    project, result = built
+    shown = re.fullmatch(r"!\[\w+\]\(data:image/png;base64,(.+)\)", str(metadata(result, asset)["plot"]))
+    assert shown
+    file = project.warehouse.current(asset).path / f"{asset}.png"
+    assert base64.b64decode(shown[1]) == file.read_bytes()
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_percentile_rebuilds_what_is_below_vocab_and_nothing_else(built: Built, tmp_path: Path) -> None:
+    before = versions(built[1])
+    project = built[0].copy_to(tmp_path / "copy")
+    project.set(keep_percentile=80)
+    changed = versions(project.materialize("vocab+"))
+    below = {name for name in ALL_ASSETS if name not in ("posts", "tag_frequencies", "vocab_cost")}
+    assert set(changed) == below
+    assert all(changed[name] != before[name] for name in below)
+    assert all(project.warehouse.current(name).version == changed[name] for name in below)
+    assert project.warehouse.current("posts").version == before["posts"]
+    assert {path.name for path in (project.folder / "warehouse" / "posts").glob("[!.]*")} == {
+        before["posts"],
+        "current",
+    }
+
+
+def test_another_percentile_that_keeps_the_same_tags_gives_the_same_versions(built: Built, tmp_path: Path) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    project.set(keep_percentile=95.0001)
+    assert section_version(load_settings(project.settings_file).vocab) != section_version(
+        load_settings(built[0].settings_file).vocab
+    )
+    again = versions(project.materialize("vocab,packed_tokens"))
+    assert again == {name: versions(built[1])[name] for name in again}
+
+
+def test_the_same_settings_give_the_same_versions_and_write_nothing(built: Built, tmp_path: Path) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    folders = sorted(path for path in (project.folder / "warehouse").glob("*/*") if path.name != ".drafts")
+    selection = ",".join(DATA_ASSETS)
+    assert versions(project.materialize(selection)) == {name: versions(built[1])[name] for name in DATA_ASSETS}
+    assert sorted(path for path in (project.folder / "warehouse").glob("*/*") if path.name != ".drafts") == folders
+
+
+def test_the_same_input_gives_the_same_versions_elsewhere(built: Built, project: Project) -> None:
+    selection = ",".join(DATA_ASSETS)
+    assert versions(project.materialize(selection)) == {name: versions(built[1])[name] for name in DATA_ASSETS}
+
+
+def test_a_changed_export_is_another_version_of_the_export_and_of_posts(built: Built, tmp_path: Path) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    lines = project.export_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    project.export_file.write_text("".join(lines[:-1]), encoding="utf-8")
+    result = project.materialize("posts_export,posts")
+    assert metadata(result, "posts")["dagster/row_count"] == len(rows(built[0])) - 1
+    assert versions(result)["posts"] != versions(built[1])["posts"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[vocab]\nkeep_percentile = 0", r"/settings\.toml: vocab\.keep_percentile = 0: .*; correct the value"),
+        ("[vocab]\npercentile = 9", r"/settings\.toml: unknown setting 'vocab\.percentile'; known here: .*"),
+        ("[vocab", r"/settings\.toml: not valid TOML: .*; mend that line"),
+        ('[posts]\nexport = ["none/*.csv"]', r".*none/\*\.csv: no such export file; .*"),
+    ],
+)
+def test_a_run_with_bad_settings_fails_with_one_line(project: Project, line: str, message: str) -> None:
+    project.settings_file.write_text(line)
+    result = project.materialize("posts")
+    assert not result.success
+    assert re.fullmatch(message, failure(result).removeprefix(str(project.folder)))
+    assert "\n" not in failure(result)
+
+
+def test_observing_with_bad_settings_fails_with_one_line(project: Project) -> None:
+    project.settings_file.unlink()
+    assert "no such settings file" in failure(project.materialize('key:"settings/vocab"'))
+
+
+@pytest.mark.parametrize(("asset", "missing"), [("tag_frequencies", "posts"), ("packed_tokens", "posts")])
+def test_a_missing_input_is_named_with_the_remedy(project: Project, asset: str, missing: str) -> None:
+    result = project.materialize(asset)
+    assert re.search(rf"no version of '{missing}' yet; materialize it first: .*--select {missing}$", failure(result))
+
+
+def test_a_packed_file_of_another_vocabulary_is_refused(built: Built, tmp_path: Path) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    project.set(keep_percentile=80)
+    assert project.materialize("vocab").success
+    assert re.search("was made with the vocab .*, not with", failure(project.materialize("caption_lengths")))
+
+
+def test_a_failed_run_leaves_the_old_version_current_and_no_draft(built: Built, tmp_path: Path) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    shutil.rmtree(project.export_file.parent)
+    (project.folder / "export").mkdir()
+    project.export_file.write_text("id,rating\n1,g\n")
+    assert not project.materialize("posts").success
+    assert project.warehouse.current("posts").version == versions(built[1])["posts"]
+    assert list((project.folder / "warehouse" / "posts" / ".drafts").iterdir()) == []
+
+
+def test_the_manifest_of_a_product_can_be_read_by_any_program(built: Built) -> None:
+    product = built[0].warehouse.current("vocab")
+    manifest = json.loads((product.path / "version.json").read_text())
+    assert manifest["inputs"]["tag_frequencies"] == built[0].warehouse.current("tag_frequencies").version
