@@ -1,0 +1,21 @@
+"""booru-embed: a set of Danbooru tags as one low-dimensional vector.
+
+`BooruEmbedder` is imported on first use: it needs torch, the data stages do not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from booru_embed_core.serving.embedder import BooruEmbedder, Completion, Neighbour
+
+__all__ = ["BooruEmbedder", "Completion", "Neighbour"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from booru_embed_core.serving import embedder
+
+        return getattr(embedder, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -112,7 +112,7 @@ class ModelSettings(_Section):
     def _shapes_fit(self) -> Self:
         if self.width % self.num_heads or (self.width // self.num_heads) % 8:
             raise ValueError(
-                f"width {self.width} must be num_heads ({self.num_heads}) times a multiple of 8, as flash attention wants"
+                f"width {self.width} must be num_heads ({self.num_heads}) times a multiple of 8, for flash attention"
             )
         if any(dim >= self.embedding_dim for dim in self.matryoshka_dims):
             raise ValueError(f"matryoshka_dims {list(self.matryoshka_dims)} must lie below {self.embedding_dim=}")

@@ -79,12 +79,13 @@ def _rating_problem(value: str) -> str | None:
 
 def _quote_problem(text: str) -> str | None:
     """Quotes inside a field that is not quoted itself: readers disagree about them."""
-    # Every other piece between quotes lies outside of them; it must be empty or end and start with commas.
+    if '"' not in text:
+        return None
     outside = text.split('"')[::2]
-    inner = outside[1:-1]
-    if all(not piece or (piece[0] == "," == piece[-1]) for piece in inner) and (
-        len(outside) == 1 or (outside[0][-1:] in ("", ",") and outside[-1][:1] in ("", ","))
-    ):
+    # What lies outside of quotes is nothing (an escaped quote) or reaches from comma to comma.
+    starts = all(piece[:1] in ("", ",") for piece in outside[1:])
+    ends = all(piece[-1:] in ("", ",") for piece in outside[:-1])
+    if text.count('"') % 2 == 0 and starts and ends:
         return None
     return "a quote inside a field that is not quoted"
 

@@ -1,0 +1,270 @@
+"""Attention over variable-length sets, through one function whatever the device.
+
+`attend` takes tokens laid end to end with ``cu_seqlens``, as flash-attn spells it, and never a padded batch. Backends:
+
+========== ======================================= =========================================================
+name       where                                   what
+========== ======================================= =========================================================
+flash-attn CUDA, fp16/bf16, extra ``cuda``         ``flash_attn_varlen_func``
+varlen     CUDA, fp16/bf16, torch >= 2.10          ``torch.nn.attention.varlen`` (flash kernels inside torch)
+buckets    anywhere, any dtype                     sets of similar length share one dense matmul-softmax
+========== ======================================= =========================================================
+
+There is no positional information and no causal mask anywhere: a caption is a set.
+
+How the buckets work, with two sets of lengths 3 and 4 and one head: both fall into the bucket of width 4. ::
+
+    tokens   a0 a1 a2 b0 b1 b2 b3                gathered once for queries, keys and values
+    slots    a0 a1 a2 .. | b0 b1 b2 b3           a padded slot repeats a token; as a key it is masked
+    output   o0 o1 o2    | o3 o4 o5 o6           gathered back, the padded slot's row is dropped
+
+Shape legend: T tokens, S sets, H heads, D head dimension, P slots of all buckets.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+Backend = Literal["flash-attn", "varlen", "buckets"]
+
+# A set is padded to the next multiple of this. Finer steps pad less, but make more and smaller products, and an odd
+# width leaves bf16's fast path.
+_BUCKET_STEP: Final = 4
+_MASKED: Final = -1e4  # finite in bf16 and fp16: rows of -inf turn into NaN
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """`num_sets` sets of similar length as one dense block of `width` slots each."""
+
+    num_sets: int
+    width: int
+    is_padding: Tensor | None
+    """bool ``[num_sets, width]``; None when no slot is padding."""
+
+
+@dataclass(frozen=True)
+class BucketPlan:
+    """How tokens are gathered into buckets and back. A row is D numbers: one head of one token.
+
+    A bucket's block ``[H, num_sets, width, D]`` is contiguous, so that it goes into one batched product as it is.
+    """
+
+    buckets: tuple[Bucket, ...]
+    to_slots: Tensor
+    """int64 ``[P * H]``: the row ``token * H + head`` of the input that fills each slot's row."""
+    from_slots: Tensor
+    """int64 ``[T * H]``: the inverse: the slot row of each input row."""
+    padding_rows: Tensor
+    """int64: the slot rows that are padding."""
+    to_pool_slots: Tensor
+    """int64 ``[S * H]``: as `to_slots`, where each set has one query."""
+    from_pool_slots: Tensor
+    """int64 ``[S * H]``: its inverse."""
+
+
+@dataclass(frozen=True)
+class SetLayout:
+    """Where each set lies among the tokens, and what the backend needs to know of it."""
+
+    cu_seqlens: Tensor
+    """int32 ``[S + 1]``: set ``s`` holds the tokens ``cu_seqlens[s]:cu_seqlens[s + 1]``."""
+    max_seqlen: int
+    backend: Backend
+    plan: BucketPlan | None
+
+    @property
+    def num_sets(self) -> int:
+        """S."""
+        return self.cu_seqlens.numel() - 1
+
+    @classmethod
+    def build(cls, lengths: Tensor, max_seqlen: int, num_heads: int, backend: Backend) -> SetLayout:
+        """The layout of sets with `lengths` (int64 ``[S]``, each at least 1; ascending for the buckets backend)."""
+        cu_seqlens = torch.zeros(lengths.numel() + 1, dtype=torch.int32, device=lengths.device)
+        torch.cumsum(lengths, 0, out=cu_seqlens[1:])
+        return cls(cu_seqlens, max_seqlen, backend, _bucket_plan(lengths, num_heads) if backend == "buckets" else None)
+
+
+def pick_backend(device: torch.device, dtype: torch.dtype) -> Backend:
+    """The fastest backend that can run on `device` in `dtype`."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return "buckets"
+    return "flash-attn" if _flash_attn() is not None else "varlen"
+
+
+def order_by_length(lengths: Tensor) -> Tensor:
+    """int64 ``[S]``: the sets' indices in ascending length, ties in their own order."""
+    return torch.argsort(lengths, stable=True)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout) -> Tensor:
+    """Softmax attention of each token over its own set: as `queries`, in the inputs' dtype.
+
+    Args:
+        queries: ``[T, H, D]``; or ``[S, H, D]``, one query a set, which attends over its set (pooling).
+        keys: ``[T, H, D]``.
+        values: ``[T, H, D]``.
+        layout: of the T tokens.
+    """
+    pooling = len(queries) == layout.num_sets and len(queries) != len(keys)
+    if layout.plan is not None:
+        return _BucketedAttention.apply(queries, keys, values, layout.plan, pooling)  # type: ignore[no-any-return, no-untyped-call]
+    cu_queries, max_queries = layout.cu_seqlens, layout.max_seqlen
+    if pooling:
+        cu_queries = torch.arange(layout.num_sets + 1, dtype=torch.int32, device=queries.device)
+        max_queries = 1
+    kernel = _flash_attn() if layout.backend == "flash-attn" else _torch_varlen()
+    assert kernel is not None
+    # By position: the keywords of torch's function changed between 2.10 and 2.13.
+    output: Tensor = kernel(queries, keys, values, cu_queries, layout.cu_seqlens, max_queries, layout.max_seqlen)
+    return output
+
+
+class _BucketedAttention(torch.autograd.Function):
+    """Softmax(QK'/sqrt(D))V bucket by bucket, with its gradient written out.
+
+    Autograd would record about ten nodes a bucket and scatter where this gathers: twice the time of a training step on
+    two cores. SDPA was tried: its bf16 backward pass on CPU takes three times as long as these products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, plan: BucketPlan, pooling: bool) -> Tensor:
+        heads, head_dim = keys.shape[1:]
+        to_queries, from_queries = _query_rows(plan, pooling)
+        q = queries.reshape(-1, head_dim).index_select(0, to_queries) * head_dim**-0.5
+        k, v = (x.reshape(-1, head_dim).index_select(0, plan.to_slots) for x in (keys, values))
+        output = torch.empty_like(q)
+        weights = []
+        for bucket, (qs, ks, vs, os) in _each_bucket(
+            plan, heads, pooling, (q, True), (k, False), (v, False), (output, True)
+        ):
+            scores = torch.bmm(qs, ks.transpose(1, 2))
+            if bucket.is_padding is not None:
+                scores.view(heads, bucket.num_sets, -1, bucket.width).masked_fill_(
+                    bucket.is_padding[:, None, :], _MASKED
+                )
+            weights.append(scores.softmax(-1))
+            torch.bmm(weights[-1], vs, out=os)
+        ctx.save_for_backward(q, k, v, *weights)
+        ctx.plan, ctx.pooling, ctx.heads = plan, pooling, heads
+        return output.index_select(0, from_queries).view(queries.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *weights = ctx.saved_tensors
+        plan, pooling, heads = ctx.plan, ctx.pooling, ctx.heads
+        to_queries, from_queries = _query_rows(plan, pooling)
+        head_dim = q.shape[-1]
+        grad_out = grads[0].reshape(-1, head_dim).index_select(0, to_queries)
+        if not pooling:
+            grad_out.index_fill_(0, plan.padding_rows, 0)
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        parts = _each_bucket(
+            plan, heads, pooling, (q, True), (k, False), (v, False), (grad_out, True),
+            (grad_q, True), (grad_k, False), (grad_v, False),
+        )  # fmt: skip
+        for weight, (_, (qs, ks, vs, gs, gq, gk, gv)) in zip(weights, parts, strict=True):
+            torch.bmm(weight.transpose(1, 2), gs, out=gv)
+            grad_weight = torch.bmm(gs, vs.transpose(1, 2))
+            grad_scores = torch._softmax_backward_data(grad_weight, weight, -1, weight.dtype)
+            torch.bmm(grad_scores, ks, out=gq)
+            torch.bmm(grad_scores.transpose(1, 2), qs, out=gk)
+        return (
+            (grad_q.index_select(0, from_queries) * head_dim**-0.5).view(-1, heads, head_dim),
+            grad_k.index_select(0, plan.from_slots).view(-1, heads, head_dim),
+            grad_v.index_select(0, plan.from_slots).view(-1, heads, head_dim),
+            None,
+            None,
+        )
+
+
+def _query_rows(plan: BucketPlan, pooling: bool) -> tuple[Tensor, Tensor]:
+    return (plan.to_pool_slots, plan.from_pool_slots) if pooling else (plan.to_slots, plan.from_slots)
+
+
+def _each_bucket(plan: BucketPlan, heads: int, pooling: bool, *rows: tuple[Tensor, bool]) -> Any:
+    """Each bucket with its block ``[H * num_sets, width or 1, D]`` of every tensor; True marks those of queries."""
+    start = query_start = 0
+    for bucket in plan.buckets:
+        num, width = heads * bucket.num_sets, bucket.width
+        query_width = 1 if pooling else width
+        blocks = []
+        for tensor, of_queries in rows:
+            first, wide = (query_start, query_width) if of_queries else (start, width)
+            blocks.append(tensor[first : first + num * wide].view(num, wide, -1))
+        yield bucket, blocks
+        start += num * width
+        query_start += num * query_width
+
+
+def _bucket_plan(lengths: Tensor, heads: int) -> BucketPlan:
+    """The plan for sets of ascending `lengths` (int64 ``[S]``)."""
+    assert bool((lengths[1:] >= lengths[:-1]).all()), "the buckets backend wants sets in ascending length"
+    device = lengths.device
+    widths = torch.div(lengths + _BUCKET_STEP - 1, _BUCKET_STEP, rounding_mode="floor") * _BUCKET_STEP
+    bucket_widths, bucket_sets = (x.tolist() for x in torch.unique_consecutive(widths, return_counts=True))
+    num_tokens, num_slots = int(lengths.sum()), int(widths.sum())
+
+    set_starts, slot_starts = torch.cumsum(lengths, 0) - lengths, torch.cumsum(widths, 0) - widths
+    token_range = torch.arange(num_tokens, device=device)
+    places = torch.repeat_interleave(slot_starts - set_starts, lengths) + token_range
+    tokens = torch.repeat_interleave(set_starts, widths)  # padding repeats the first token of its set
+    tokens[places] = token_range
+    is_padding = torch.ones(num_slots, dtype=torch.bool, device=device)
+    is_padding[places] = False
+
+    buckets = []
+    parts = torch.split(is_padding, [n * width for n, width in zip(bucket_sets, bucket_widths, strict=True)])
+    for num_sets, width, part in zip(bucket_sets, bucket_widths, parts, strict=True):
+        buckets.append(Bucket(num_sets, width, part.view(num_sets, width) if bool(part.any()) else None))
+    rows = _slot_rows([bucket.num_sets * bucket.width for bucket in buckets], heads, device)
+    pool_rows = _slot_rows([bucket.num_sets for bucket in buckets], heads, device)
+    every_set = torch.arange(len(lengths), device=device)
+    return BucketPlan(
+        tuple(buckets),
+        to_slots=_gather_rows(rows, tokens),
+        from_slots=rows[places].reshape(-1),
+        padding_rows=rows[is_padding].reshape(-1),
+        to_pool_slots=_gather_rows(pool_rows, every_set),
+        from_pool_slots=pool_rows.reshape(-1),
+    )
+
+
+def _slot_rows(bucket_slots: list[int], heads: int, device: torch.device) -> Tensor:
+    """int64 ``[P, H]``: the row of each slot and head: bucket by bucket, inside it head by head, then slot by slot."""
+    sizes = torch.tensor(bucket_slots, dtype=torch.int64, device=device)
+    starts = torch.cumsum(sizes, 0) - sizes
+    size, start = (torch.repeat_interleave(x, sizes)[:, None] for x in (sizes, starts))
+    slot = torch.arange(int(sizes.sum()), device=device)[:, None]
+    return start * heads + torch.arange(heads, device=device) * size + (slot - start)
+
+
+def _gather_rows(rows: Tensor, tokens: Tensor) -> Tensor:
+    """int64 ``[P * H]``: for each slot row the input row that fills it, from the token in each slot (int64 ``[P]``)."""
+    heads = rows.shape[1]
+    gather = torch.empty(rows.numel(), dtype=torch.int64, device=rows.device)
+    gather[rows] = tokens[:, None] * heads + torch.arange(heads, device=rows.device)
+    return gather
+
+
+@functools.cache
+def _flash_attn() -> Callable[..., Any] | None:
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
+        return None
+    return flash_attn_varlen_func  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _torch_varlen() -> Callable[..., Any]:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn

@@ -1,0 +1,308 @@
+"""The whole network, from token ids to an embedding and to scores for every tag. Reads top to bottom.
+
+Choices, with their reasons:
+
+* A caption is a set: no positions, no causal mask; the output does not change when tags are permuted.
+* A token is a tag: its vector is the tag's plus its category's. The decoder uses the same tag vectors.
+* Every set begins with the summary token. It gives an empty caption something to be, and its state is the query of the
+  last block, which therefore attends from one token a set and costs next to nothing.
+* Pre-RMSNorm without gains, QK-norm, SwiGLU, no biases: stable at high learning rates, and nothing to tune.
+* The bottleneck is a Matryoshka embedding: its prefixes work on their own. The decoder reads the unit-length vector, so
+  what a user is handed is exactly what predicts tags.
+* `trunk="deepsets"` replaces attention between tags by feed-forward blocks and a mean: the control.
+
+Shape legend: T tokens, S sets, d width, E embedding_dim, V tags.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from booru_embed_core.model.attention import SetLayout, attend, order_by_length, pick_backend
+from booru_embed_core.schema import NUM_CATEGORIES, RATINGS, SPECIAL_TOKENS, SUMMARY_TOKEN
+from booru_embed_core.settings import ModelSettings
+
+SUMMARY_ID: Final = SPECIAL_TOKENS.index(SUMMARY_TOKEN)
+
+
+class EncoderConfig(BaseModel):
+    """Everything that shapes the network: the settings' section, and the sizes that follow from the vocab."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: ModelSettings
+    num_special: int
+    category_sizes: tuple[int, ...]
+    """Tags of each category, in schema order; token ids of a category are contiguous, in the same order."""
+
+    @property
+    def num_tags(self) -> int:
+        """V: the tags that can be predicted."""
+        return sum(self.category_sizes)
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows of the embedding table: special tokens, then tags."""
+        return self.num_special + self.num_tags
+
+
+class Linear(nn.Linear):
+    """A bias-free linear map that computes in its input's dtype and keeps float32 weights for the optimizer."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """`x` with the root mean square of its last dimension made 1, without a gain (Zhang & Sennrich 2019)."""
+    if x.is_cuda:
+        return F.rms_norm(x, (x.shape[-1],))
+    normed: Tensor = _RmsNorm.apply(x)  # type: ignore[no-untyped-call]
+    return normed
+
+
+class _RmsNorm(torch.autograd.Function):
+    """On CPU torch composes RMSNorm and its gradient of 13 passes over memory; these are 5.
+
+    With y = x / rms(x) and g the gradient of y, the gradient of x is (g - y * mean(g * y)) / rms(x).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        inverse = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) * x.shape[-1] ** -0.5).clamp(min=1e-6).reciprocal()
+        y: Tensor = x * inverse
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        y, inverse = ctx.saved_tensors
+        projection = (grads[0] * y).mean(-1, keepdim=True)
+        return torch.addcmul(grads[0], y, projection, value=-1).mul_(inverse)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up of the two halves of the last dimension."""
+    if gate_up.is_cuda:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate) * up
+    return _SwiGLU.apply(gate_up)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _SwiGLU(torch.autograd.Function):
+    """On CPU autograd would join the two gradients with a copy; here both are written where they belong."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        ctx.save_for_backward(gate_up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        grad = torch.empty_like(gate_up)
+        grad_gate, grad_up = grad.chunk(2, dim=-1)
+        torch.mul(grads[0], F.silu(gate), out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grads[0] * up, gate, grad_input=grad_gate)
+        return grad
+
+
+class Attention(nn.Module):
+    """Multi-head attention within each set, with RMS-normalised queries and keys (Henry et al. 2020)."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.num_heads = settings.num_heads
+        self.head_dim = settings.width // settings.num_heads
+        self.query = Linear(settings.width, settings.width)
+        self.key_value = Linear(settings.width, 2 * settings.width)
+        self.output = Linear(settings.width, settings.width)
+        # QK-norm fixes the norms, so the softmax needs a temperature of its own; starts as 1/sqrt(head_dim) would act.
+        self.log_scale = nn.Parameter(torch.zeros(self.num_heads))
+
+    def forward(self, query_states: Tensor, states: Tensor, layout: SetLayout) -> Tensor:
+        heads = (-1, self.num_heads, self.head_dim)
+        scale = self.log_scale.exp().to(states.dtype)[:, None]
+        queries = rms_norm(self.query(query_states).view(heads)) * scale
+        keys, values = self.key_value(states).chunk(2, dim=-1)
+        mixed = attend(queries, rms_norm(keys.view(heads)), values.view(heads), layout)
+        return self.output(mixed.reshape(-1, self.num_heads * self.head_dim))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.gate_up = Linear(settings.width, 2 * settings.ffn_width)
+        self.down = Linear(settings.ffn_width, settings.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(swiglu(self.gate_up(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on a normalised input and added to it; without attention for DeepSets."""
+
+    def __init__(self, settings: ModelSettings, with_attention: bool) -> None:
+        super().__init__()
+        self.attention = Attention(settings) if with_attention else None
+        self.feed_forward = FeedForward(settings)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
+        if self.attention is not None:
+            normed = rms_norm(x)
+            x = x + self.dropout(self.attention(normed, normed, layout))
+        return x + self.dropout(self.feed_forward(rms_norm(x)))  # type: ignore[no-any-return]
+
+
+class Pool(nn.Module):
+    """One state a set: the summary token attends over its set (Lee et al. 2019, PMA); DeepSets takes the mean."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.attention = Attention(settings) if settings.trunk == "attention" else None
+        self.feed_forward = FeedForward(settings)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
+        first = layout.cu_seqlens[:-1].long()
+        if self.attention is None:
+            lengths = layout.cu_seqlens.diff()
+            sets = torch.repeat_interleave(torch.arange(layout.num_sets, device=x.device), lengths, output_size=len(x))
+            sums = torch.zeros(layout.num_sets, x.shape[-1], dtype=torch.float32, device=x.device)
+            pooled = sums.index_add(0, sets, x.float()) * lengths[:, None].rsqrt()
+            pooled = rms_norm(pooled).to(x.dtype)
+        else:
+            normed = rms_norm(x)
+            summary = x.index_select(0, first)
+            pooled = summary + self.dropout(self.attention(rms_norm(summary), normed, layout))
+        return pooled + self.dropout(self.feed_forward(rms_norm(pooled)))  # type: ignore[no-any-return]
+
+
+class SetEncoder(nn.Module):
+    """Token ids of sets → states, embedding, tag scores.
+
+    Masters are float32; `states` computes in the dtype it is asked for and everything after the pool in float32.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        settings = config.settings
+        width, dim = settings.width, settings.embedding_dim
+        self.tokens = nn.Embedding(config.num_tokens, width)
+        self.categories = nn.Embedding(NUM_CATEGORIES, width)
+        self.blocks = nn.ModuleList(
+            Block(settings, with_attention=settings.trunk == "attention") for _ in range(settings.num_layers)
+        )
+        self.pool = Pool(settings)
+        self.bottleneck = Linear(width, dim)
+        self.decoder_in = Linear(dim, width)
+        self.decoder = FeedForward(settings)
+        self.head = FeedForward(settings)
+        self.tag_bias = nn.Parameter(torch.zeros(config.num_tags))
+        self.rating_head = Linear(dim, len(RATINGS))
+        self.score_head = Linear(dim, 1)
+        sizes = torch.tensor(config.category_sizes)
+        categories = torch.repeat_interleave(torch.arange(NUM_CATEGORIES), sizes)
+        self.register_buffer("tag_category", categories, persistent=False)
+        self.tag_category: Tensor
+        self._initialise()
+
+    def _initialise(self) -> None:
+        depth = max(1, 2 * len(self.blocks))
+        for name, module in self.named_modules():
+            if isinstance(module, Linear):
+                # Residual branches start small, so that the depth does not set the scale of the states.
+                is_branch = name.endswith(("attention.output", "feed_forward.down"))
+                scale = math.sqrt(module.in_features * (depth if is_branch else 1))
+                nn.init.normal_(module.weight, std=1 / scale)
+        nn.init.normal_(self.tokens.weight, std=self.config.settings.width**-0.5)
+        nn.init.zeros_(self.categories.weight)
+        nn.init.zeros_(self.rating_head.weight)
+        nn.init.zeros_(self.score_head.weight)
+
+    @torch.no_grad()
+    def start_from_frequencies(self, shares: Tensor) -> None:
+        """Sets the bias of each tag's score to the log of its share of posts (float ``[V]``).
+
+        Without it the first hundreds of steps go into learning which tags are common.
+        """
+        self.tag_bias.copy_(shares.clamp(min=1e-7).log())
+
+    def tag_vectors(self) -> Tensor:
+        """float32 ``[V, d]``: each tag's vector plus its category's, as the encoder reads and the decoder writes it."""
+        vectors: Tensor = self.tokens.weight[self.config.num_special :] + self.categories(self.tag_category)
+        return vectors
+
+    def states(self, token_ids: Tensor, layout: SetLayout, dtype: torch.dtype) -> Tensor:
+        """The token states that the pool reads, in `dtype` ``[T, d]``; each set must begin with the summary token."""
+        table = torch.cat([self.tokens.weight[: self.config.num_special], self.tag_vectors()])
+        x = rms_norm(F.embedding(token_ids, table)).to(dtype)
+        for block in self.blocks:
+            x = block(x, layout)
+        return x
+
+    def forward(
+        self, token_ids: Tensor, lengths: Tensor, max_seqlen: int, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """The pooled state of each set, float32 ``[S, d]``, in the order of the input.
+
+        Args:
+            token_ids: int64 ``[T]``, sets laid end to end, each beginning with the summary token.
+            lengths: int64 ``[S]``, each at least 1.
+            max_seqlen: an upper bound of `lengths`, known to the host.
+            dtype: in which the trunk computes.
+        """
+        backend, heads = pick_backend(token_ids.device, dtype), self.config.settings.num_heads
+        if backend != "buckets":
+            layout = SetLayout.build(lengths, max_seqlen, heads, backend)
+            return rms_norm(self.pool(self.states(token_ids, layout, dtype), layout).float())
+        order = order_by_length(lengths)
+        layout = SetLayout.build(lengths[order], max_seqlen, heads, backend)
+        pooled = self.pool(self.states(token_ids[token_order(lengths, order)], layout, dtype), layout)
+        return rms_norm(pooled.float())[torch.argsort(order)]
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """The bottleneck before normalisation, float32 ``[S, E]``, of pooled states ``[S, d]``."""
+        return self.bottleneck(pooled)  # type: ignore[no-any-return]
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        """The state that scores tags, float32 ``[S, d]``, from an embedding or a zero-padded prefix ``[S, E]``.
+
+        The embedding's length is ignored: it is brought to unit length first.
+        """
+        unit = F.normalize(embedding, dim=-1) * math.sqrt(self.config.settings.embedding_dim)
+        hidden = self.decoder_in(unit)
+        return rms_norm(hidden + self.decoder(rms_norm(hidden)))
+
+    def complete(self, pooled: Tensor) -> Tensor:
+        """The completion head's state, float32 ``[S, d]``: as `decode`, but from before the bottleneck."""
+        return rms_norm(pooled + self.head(pooled))
+
+    def tag_scores(self, decoded: Tensor) -> Tensor:
+        """Logits of all tags, float32 ``[S, V]``, from decoded states ``[S, d]``."""
+        return F.linear(decoded, self.tag_vectors()) + self.tag_bias
+
+
+def token_order(lengths: Tensor, order: Tensor) -> Tensor:
+    """int64 ``[T]``: the tokens' indices once their sets (`lengths` int64 ``[S]``) stand in `order` (int64 ``[S]``)."""
+    starts = torch.cumsum(lengths, 0) - lengths
+    new_lengths = lengths[order]
+    new_starts = torch.cumsum(new_lengths, 0) - new_lengths
+    total = int(lengths.sum())
+    shift = torch.repeat_interleave(starts[order] - new_starts, new_lengths, output_size=total)
+    return shift + torch.arange(total, device=lengths.device)

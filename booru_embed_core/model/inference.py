@@ -1,0 +1,94 @@
+"""Many sets through the encoder in bounded memory: what evaluation and serving call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from booru_embed_core.model.attention import SetLayout, order_by_length, pick_backend
+from booru_embed_core.model.encoder import SetEncoder, token_order
+from booru_embed_core.model.objective import read_tokens
+
+BATCH_TOKENS: Final = 32_768
+"""Tokens of one forward pass: 100 MB of states at width 512 in float32."""
+
+
+def inference_dtype(device: torch.device) -> torch.dtype:
+    """bf16 on a GPU, where the flash kernels want it; float32 on a CPU, so that order and batch change nothing."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+@torch.inference_mode()
+def encode_sets(
+    model: SetEncoder,
+    tags: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    ratings: NDArray[np.int64] | None = None,
+    score_bins: NDArray[np.int64] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Tensor:
+    """The pooled state of each set, float32 ``[S, d]`` on the model's device, in the order of the input.
+
+    Args:
+        model: in evaluation mode.
+        tags: int64 ``[T]`` tag indices (``token_id - num_special``), set after set.
+        lengths: int64 ``[S]`` tags of each set, 0 allowed.
+        ratings: int64 ``[S]``, -1 where none is given.
+        score_bins: int64 ``[S]`` score deciles, -1 where none is given.
+        batch_tokens: at most so many tags go through at once (one set is never divided).
+    """
+    device = model.tag_bias.device
+    pooled = torch.empty(len(lengths), model.config.settings.width, dtype=torch.float32, device=device)
+    starts = np.cumsum(lengths) - lengths
+    order = np.argsort(lengths, kind="stable")
+    for part in _parts(lengths[order], batch_tokens):
+        sets = order[part]
+        positions = np.repeat(starts[sets] - (np.cumsum(lengths[sets]) - lengths[sets]), lengths[sets])
+        positions += np.arange(len(positions))
+        owners = torch.from_numpy(np.repeat(np.arange(len(sets)), lengths[sets])).to(device)
+        token_ids, seen_lengths = read_tokens(
+            torch.from_numpy(tags[positions]).to(device),
+            owners,
+            len(sets),
+            model.config.num_special,
+            None if ratings is None else torch.from_numpy(ratings[sets]).to(device),
+            None if score_bins is None else torch.from_numpy(score_bins[sets]).to(device),
+        )
+        longest = int(lengths[sets].max()) + 3
+        pooled[torch.from_numpy(sets).to(device)] = model(token_ids, seen_lengths, longest, inference_dtype(device))
+    return pooled
+
+
+@torch.inference_mode()
+def token_states(model: SetEncoder, token_ids: Tensor, lengths: Tensor) -> Tensor:
+    """The state of every token, float32 ``[T, d]``, in the order of the input, whose sets begin with the summary token.
+
+    Args:
+        model: in evaluation mode.
+        token_ids: int64 ``[T]``.
+        lengths: int64 ``[S]``, each at least 1.
+    """
+    dtype = inference_dtype(token_ids.device)
+    backend, heads = pick_backend(token_ids.device, dtype), model.config.settings.num_heads
+    order = order_by_length(lengths)
+    tokens = token_order(lengths, order)
+    layout = SetLayout.build(lengths[order], int(lengths.max()), heads, backend)
+    states = torch.empty(len(token_ids), model.config.settings.width, device=token_ids.device)
+    states[tokens] = model.states(token_ids[tokens], layout, dtype).float()
+    return states
+
+
+def _parts(ascending: NDArray[np.int64], batch_tokens: int) -> Iterator[slice]:
+    """Runs of sets of ascending length whose tags, and the summary token of each, stay within `batch_tokens`."""
+    ends = np.cumsum(ascending + 1)
+    start = 0
+    while start < len(ascending):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + batch_tokens, side="right")))
+        yield slice(start, stop)
+        start = stop

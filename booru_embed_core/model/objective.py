@@ -1,0 +1,230 @@
+"""What the model is trained to do: from one part of a caption, predict the other part.
+
+Each caption is split at random into two sets, and each set predicts the tags of the other. The loss of a set, with H
+the tags to predict and N every tag that the caption does not have::
+
+    L = 1/|H| * sum over h in H of [ log(exp s_h + sum over n in N of exp s_n) - s_h ]
+
+Each hidden tag competes with true negatives only: neither with the other hidden tags, which are right as well, nor with
+the visible ones, which cannot be asked for. Predicting a visible tag again is punished apart, by
+``-log(1 - P_visible)``, so that how much it matters is a number in the settings. Two embeddings of one caption
+are drawn together, away from the others' (InfoNCE), and the embedding predicts rating and score where these were
+not given.
+
+What belongs here: the split, the loss, its terms. Not the optimizer or the data.
+
+Shape legend: T tokens of the batch's captions, N captions, 2N sets (first halves, then second halves), V tags.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder
+from booru_embed_core.schema import NUM_SCORE_BINS, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS
+from booru_embed_core.settings import TrainingSettings
+
+FIRST_RATING_ID = SPECIAL_TOKENS.index(RATING_TOKENS[0])
+FIRST_SCORE_ID = SPECIAL_TOKENS.index(SCORE_TOKENS[0])
+
+
+@dataclass(frozen=True)
+class Captions:
+    """A batch of whole captions on the device."""
+
+    tags: Tensor
+    """int64 ``[T]``: tag indices (``token_id - num_special``), caption after caption."""
+    lengths: Tensor
+    """int64 ``[N]``: tags of each caption, 0 allowed."""
+    ratings: Tensor
+    """int64 ``[N]``: index into ``schema.RATINGS``."""
+    score_bins: Tensor
+    """int64 ``[N]``: decile of the score among training posts of the same rating."""
+    max_length: int
+    """The longest caption, known to the host."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The two sets that each caption was split into: set ``i`` and set ``i + N`` come from caption ``i``."""
+
+    token_ids: Tensor
+    """int64 ``[T + prefixes]``, what the encoder reads: summary token, maybe rating and score, then visible tags."""
+    lengths: Tensor
+    """int64 ``[2N]``."""
+    tag_sets: Tensor
+    """int64 ``[T]``: the set in which each of the captions' tags is visible; its caption's other set predicts it."""
+    rating_given: Tensor
+    """bool ``[2N]``."""
+    score_given: Tensor
+    """bool ``[2N]``."""
+
+
+def read_tokens(
+    tags: Tensor, sets: Tensor, num_sets: int, num_special: int, ratings: Tensor | None, score_bins: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What the encoder reads of each set: token ids int64 ``[T + prefixes]`` and lengths int64 ``[num_sets]``.
+
+    Args:
+        tags: int64 ``[T]`` tag indices, in any order.
+        sets: int64 ``[T]``, the set of each tag.
+        num_sets: sets, empty ones included.
+        num_special: the token id of tag 0.
+        ratings: int64 ``[num_sets]``, -1 where no rating is given.
+        score_bins: int64 ``[num_sets]``, -1 where no score is given.
+    """
+    every_set = torch.arange(num_sets, device=tags.device)
+    ids, owners = [torch.full_like(every_set, SUMMARY_ID)], [every_set]
+    for values, first_id in ((ratings, FIRST_RATING_ID), (score_bins, FIRST_SCORE_ID)):
+        if values is not None:
+            given = values >= 0
+            ids.append(values[given] + first_id)
+            owners.append(every_set[given])
+    all_sets = torch.cat([*owners, sets])
+    order = torch.argsort(all_sets, stable=True)
+    return torch.cat([*ids, tags + num_special])[order], torch.bincount(all_sets, minlength=num_sets)
+
+
+def split_captions(
+    captions: Captions, num_special: int, settings: TrainingSettings, generator: torch.Generator
+) -> Halves:
+    """A random split of each caption: its share of first-half tags is uniform in (0, 1), each tag drawn on its own."""
+    num, device = captions.lengths.numel(), captions.tags.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    owners = torch.repeat_interleave(
+        torch.arange(num, device=device), captions.lengths, output_size=captions.tags.numel()
+    )
+    second = uniform(captions.tags.numel()) >= uniform(num)[owners]
+    tag_sets = owners + num * second
+    rating_given = uniform(2 * num) < settings.metadata_keep_share
+    score_given = uniform(2 * num) < settings.metadata_keep_share
+    ratings = torch.where(rating_given, captions.ratings.repeat(2), -1)
+    score_bins = torch.where(score_given, captions.score_bins.repeat(2), -1)
+    token_ids, lengths = read_tokens(captions.tags, tag_sets, 2 * num, num_special, ratings, score_bins)
+    return Halves(token_ids, lengths, tag_sets, rating_given, score_given)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Terms of the loss, each a float32 scalar mean over the batch's sets."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+def tag_losses(scores: Tensor, captions: Captions, halves: Halves) -> tuple[Tensor, Tensor, Tensor]:
+    """Per set, float32 ``[2N]``: the true-negatives loss, ``-log(1 - P_visible)``, and whether any tag was asked for.
+
+    Args:
+        scores: float32 ``[2N, V]``.
+        captions: the whole captions.
+        halves: their split.
+    """
+    num = captions.lengths.numel()
+    seen, asked = halves.tag_sets, (halves.tag_sets + num) % (2 * num)
+    in_caption = torch.zeros_like(scores, dtype=torch.bool)
+    in_caption[seen, captions.tags] = True
+    in_caption[asked, captions.tags] = True
+    negatives = scores.masked_fill(in_caption, -torch.inf).logsumexp(-1)
+    hidden_scores, visible_scores = scores[asked, captions.tags], scores[seen, captions.tags]
+
+    num_hidden = torch.bincount(asked, minlength=2 * num)
+    per_tag = F.softplus(negatives[asked] - hidden_scores)
+    per_set = torch.zeros_like(negatives).index_add(0, asked, per_tag) / num_hidden.clamp(min=1)
+    allowed = torch.logaddexp(negatives, _segment_logsumexp(hidden_scores, asked, 2 * num))
+    visible = _segment_logsumexp(visible_scores, seen, 2 * num)
+    # -log(1 - P_visible) = log(sum over all) - log(sum over all but the visible)
+    duplicates = F.softplus(visible - allowed)
+    return per_set, duplicates, num_hidden > 0
+
+
+def _segment_logsumexp(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
+    """Log of the sum of exponentials of each segment, float32 ``[num_segments]``; very low where it is empty."""
+    floor = torch.full((num_segments,), -1e4, dtype=values.dtype, device=values.device)
+    highest = floor.scatter_reduce(0, segments, values.detach(), "amax")
+    sums = torch.zeros_like(highest).index_add(0, segments, (values - highest[segments]).exp())
+    return torch.where(sums > 0, sums, torch.ones_like(sums)).log() + highest
+
+
+def contrastive_loss(embedding: Tensor, temperature: float) -> Tensor:
+    """InfoNCE between the halves of each caption, both directions (van den Oord et al. 2018): a scalar.
+
+    Args:
+        embedding: float32 ``[2N, E]``, of any length.
+        temperature: what the cosine is divided by.
+    """
+    first, second = F.normalize(embedding, dim=-1).chunk(2)
+    similarity = first @ second.T / temperature
+    target = torch.arange(len(first), device=embedding.device)
+    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
+
+
+def random_prefixes(embedding: Tensor, dims: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """`embedding` ``[S, E]`` with each row cut (zeroed) to a random one of its Matryoshka prefixes, half of them whole.
+
+    One random prefix a row trains all of them (Kusupati et al. 2022, §3, sums over them) at the price of one.
+    """
+    if not dims:
+        return embedding
+    full = embedding.shape[-1]
+    choices = torch.tensor([*dims, *([full] * len(dims))], device=embedding.device)
+    picked = torch.randint(len(choices), (len(embedding),), generator=generator, device=embedding.device)
+    kept = torch.arange(full, device=embedding.device)[None, :] < choices[picked][:, None]
+    return embedding * kept
+
+
+def objective(
+    model: SetEncoder,
+    captions: Captions,
+    settings: TrainingSettings,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    encode: Callable[..., Tensor] | None = None,
+) -> Losses:
+    """The loss of a batch, split anew by `generator`; `encode` stands in for `model.forward` where it is wrapped.
+
+    total = L(bottleneck) + L(head) + duplicate_weight * duplicates + contrastive_weight * InfoNCE
+    + metadata_weight * [CE(rating) + 0.5 MSE(score decile)]
+    """
+    halves = split_captions(captions, model.config.num_special, settings, generator)
+    pooled = (encode or model)(halves.token_ids, halves.lengths, captions.max_length + 3, dtype)
+    embedding = model.embed(pooled)
+    prefixes = random_prefixes(embedding, model.config.settings.matryoshka_dims, generator)
+    terms: dict[str, Tensor] = {}
+    duplicates = []
+    for name, decoded in (("bottleneck", model.decode(prefixes)), ("head", model.complete(pooled))):
+        per_set, duplicate, asked = tag_losses(model.tag_scores(decoded), captions, halves)
+        terms[name] = (per_set * asked).sum() / asked.sum().clamp(min=1)
+        duplicates.append(duplicate.mean())
+    terms["duplicates"] = torch.stack(duplicates).mean()
+    terms["contrastive"] = contrastive_loss(embedding, settings.contrastive_temperature)
+    terms["metadata"] = _metadata_loss(model, embedding, captions, halves)
+    total = (
+        terms["bottleneck"]
+        + terms["head"]
+        + settings.duplicate_weight * terms["duplicates"]
+        + settings.contrastive_weight * terms["contrastive"]
+        + settings.metadata_weight * terms["metadata"]
+    )
+    return Losses(total, terms)
+
+
+def _metadata_loss(model: SetEncoder, embedding: Tensor, captions: Captions, halves: Halves) -> Tensor:
+    unit = F.normalize(embedding, dim=-1) * math.sqrt(embedding.shape[-1])
+    rating = F.cross_entropy(model.rating_head(unit), captions.ratings.repeat(2), reduction="none")
+    target = captions.score_bins.repeat(2) / (NUM_SCORE_BINS - 1) * 2 - 1
+    score = (model.score_head(unit)[:, 0] - target).square()
+    return _masked_mean(rating, ~halves.rating_given) + 0.5 * _masked_mean(score, ~halves.score_given)
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,253 @@
+"""The library's face: tags as people write them in, vectors and tags out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.model.inference import encode_sets, token_states
+from booru_embed_core.model.objective import read_tokens
+from booru_embed_core.schema import CATEGORIES, RATINGS, Category
+from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.batches import score_bins
+from booru_embed_core.training.checkpoint import CheckpointConfig, load_checkpoint
+from booru_embed_core.training.loop import pick_device
+
+
+class UnknownTagsError(ValueError):
+    """A caption has tags, but none of them is in the vocabulary."""
+
+
+class UnknownTagsWarning(UserWarning):
+    """Some tags of a caption are not in the vocabulary and were left out."""
+
+
+class Completion(NamedTuple):
+    """A tag that may follow; `probability` is its share among all tags that the input does not have."""
+
+    tag: str
+    category: Category
+    probability: float
+
+
+class Neighbour(NamedTuple):
+    """A tag whose embedding lies near; `similarity` is the cosine."""
+
+    tag: str
+    category: Category
+    similarity: float
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Captions as sets of tag indices (int64, end to end), with their metadata (-1 where not given)."""
+
+    tags: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    ratings: NDArray[np.int64]
+    score_bins: NDArray[np.int64]
+
+
+class BooruEmbedder:
+    """A trained model, ready to embed captions, complete them and compare tags.
+
+    A caption is a string as people type it (``"1girl, cat ears, tracer_\\(overwatch\\)"``) or as an export has it
+    (``"1girl cat_ears"``). Tags that the vocabulary does not hold are left out with an `UnknownTagsWarning`; a caption
+    of nothing but such tags is an `UnknownTagsError`. The empty caption is allowed: it stands for "anything".
+    """
+
+    def __init__(self, model: SetEncoder, config: CheckpointConfig, vocab: Vocab) -> None:
+        self.model = model
+        self.config = config
+        self.vocab = vocab
+        self.tokenizer = Tokenizer(vocab)
+        self._tag_embeddings: NDArray[np.float32] | None = None
+
+    @classmethod
+    def load(cls, checkpoint: Path | str, device: str = "auto") -> Self:
+        """The embedder of a checkpoint's folder, such as ``data/warehouse/checkpoint/current``.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or does not belong to the vocabulary beside it.
+        """
+        return cls(*load_checkpoint(Path(checkpoint), pick_device(device)))
+
+    @property
+    def embedding_dim(self) -> int:
+        """E: numbers of a whole embedding."""
+        return self.config.model.embedding_dim
+
+    def embed(
+        self,
+        captions: str | Sequence[str],
+        rating: str | None = None,
+        score: int | None = None,
+        dim: int | None = None,
+    ) -> NDArray[np.float32]:
+        """The embeddings, float32 ``[n, dim]``, each of unit length.
+
+        Args:
+            captions: one or many.
+            rating: one of ``g s q e``, for all captions; None withholds it.
+            score: for all captions; needs a rating, since scores are compared within one. None withholds it.
+            dim: a Matryoshka prefix of 1 to E numbers; None takes all.
+
+        Raises:
+            UnknownTagsError: a caption has tags and none is known.
+            ValueError: an unknown rating, a score without one, or a `dim` out of range.
+        """
+        dim = self.embedding_dim if dim is None else dim
+        if not 1 <= dim <= self.embedding_dim:
+            raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the embedding's length")
+        sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
+        with torch.inference_mode():
+            embedding = F.normalize(self.model.embed(self._pooled(sets))[:, :dim], dim=-1)
+        return embedding.cpu().numpy()
+
+    def complete(
+        self,
+        caption: str,
+        k: int = 10,
+        category: Category | str | None = None,
+        rating: str | None = None,
+        score: int | None = None,
+    ) -> list[Completion]:
+        """The `k` most probable further tags, the most probable first; never one of the input's.
+
+        Args:
+            caption: what is there already; may be empty.
+            k: at most so many.
+            category: only tags of this one; their probabilities are still shares among all tags.
+            rating: as in `embed`.
+            score: as in `embed`.
+
+        Raises:
+            UnknownTagsError, ValueError: as in `embed`; or no such category, or k below 1.
+        """
+        allowed = self._tags_of(category, k)
+        sets = self._sets([caption], rating, score)
+        with torch.inference_mode():
+            scores = self.model.tag_scores(self.model.complete(self._pooled(sets)))[0].float().cpu()
+            scores[torch.from_numpy(sets.tags)] = -torch.inf
+            probabilities = scores.softmax(-1).numpy()
+        allowed[sets.tags] = False
+        best = self._best(probabilities, allowed, k)
+        return [Completion(self.vocab.tags[i], self._category(i), float(probabilities[i])) for i in best]
+
+    def similar_tags(self, tag: str, k: int = 10, category: Category | str | None = None) -> list[Neighbour]:
+        """The `k` tags whose embeddings are nearest to that of `tag` by cosine, the nearest first, without `tag`.
+
+        Raises:
+            UnknownTagsError: `tag` is not in the vocabulary.
+            ValueError: more than one tag, no such category, or k below 1.
+        """
+        allowed = self._tags_of(category, k)
+        encoded = self.tokenizer.encode(tag)
+        if not encoded.token_ids:
+            raise UnknownTagsError(_unknown_message(tag, encoded))
+        if len(encoded.token_ids) != 1:
+            raise ValueError(f"{tag!r} is {len(encoded.token_ids)} tags, not one; use `embed` for sets of tags")
+        index = encoded.token_ids[0] - self.vocab.num_special
+        vectors = self.tag_embeddings()
+        similarity = vectors @ vectors[index]
+        allowed[index] = False
+        return [
+            Neighbour(self.vocab.tags[i], self._category(i), float(similarity[i]))
+            for i in self._best(similarity, allowed, k)
+        ]
+
+    def tag_embeddings(self) -> NDArray[np.float32]:
+        """The embedding of each tag alone, float32 ``[num_tags, E]``, unit length: the same space as captions'."""
+        if self._tag_embeddings is None:
+            every = np.arange(self.vocab.num_tags, dtype=np.int64)
+            nothing = np.full(len(every), -1, dtype=np.int64)
+            pooled = self._pooled(_Sets(every, np.ones_like(every), nothing, nothing))
+            with torch.inference_mode():
+                self._tag_embeddings = F.normalize(self.model.embed(pooled), dim=-1).cpu().numpy()
+        return self._tag_embeddings
+
+    def hidden_states(
+        self, captions: str | Sequence[str], rating: str | None = None, score: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """A state for every token, for cross-attention: float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``.
+
+        The tokens of caption ``i`` are the rows ``cu_seqlens[i]:cu_seqlens[i + 1]``: first the summary token, then
+        rating and score where given, then the caption's tags.
+        """
+        sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
+        device = self.model.tag_bias.device
+        token_ids, lengths = read_tokens(
+            torch.from_numpy(sets.tags).to(device),
+            torch.from_numpy(np.repeat(np.arange(len(sets.lengths)), sets.lengths)).to(device),
+            len(sets.lengths),
+            self.vocab.num_special,
+            torch.from_numpy(sets.ratings).to(device),
+            torch.from_numpy(sets.score_bins).to(device),
+        )
+        states = token_states(self.model, token_ids, lengths).cpu().numpy()
+        return states, np.concatenate([[0], np.cumsum(lengths.cpu().numpy())]).astype(np.int32)
+
+    def _sets(self, captions: Sequence[str], rating: str | None, score: int | None) -> _Sets:
+        rating_id, score_bin = self._metadata(rating, score)
+        encoded = [self.tokenizer.encode(caption) for caption in captions]
+        for caption, one in zip(captions, encoded, strict=True):
+            if one.unknown and not one.token_ids:
+                raise UnknownTagsError(_unknown_message(caption, one))
+            if one.unknown:
+                warnings.warn(_unknown_message(caption, one), UnknownTagsWarning, stacklevel=3)
+        ids = [token_id - self.vocab.num_special for one in encoded for token_id in one.token_ids]
+        return _Sets(
+            tags=np.array(ids, dtype=np.int64),
+            lengths=np.array([len(one.token_ids) for one in encoded], dtype=np.int64),
+            ratings=np.full(len(encoded), rating_id, dtype=np.int64),
+            score_bins=np.full(len(encoded), score_bin, dtype=np.int64),
+        )
+
+    def _metadata(self, rating: str | None, score: int | None) -> tuple[int, int]:
+        if rating is not None and rating not in RATINGS:
+            raise ValueError(f"rating {rating!r} is not one of {', '.join(RATINGS)}")
+        if score is not None and rating is None:
+            raise ValueError(f"score {score} needs a rating: scores are compared among posts of one rating")
+        rating_id = -1 if rating is None else RATINGS.index(rating)
+        if score is None:
+            return rating_id, -1
+        bins = score_bins(self.config.score_bin_edges, torch.tensor([rating_id]), torch.tensor([score]))
+        return rating_id, int(bins[0])
+
+    def _pooled(self, sets: _Sets) -> torch.Tensor:
+        return encode_sets(self.model, sets.tags, sets.lengths, sets.ratings, sets.score_bins)
+
+    def _tags_of(self, category: Category | str | None, k: int) -> NDArray[np.bool_]:
+        if k < 1:
+            raise ValueError(f"k {k} is below 1; ask for at least one tag")
+        if category is None:
+            return np.ones(self.vocab.num_tags, dtype=np.bool_)
+        names = [known.value for known in CATEGORIES]
+        if category not in names:
+            raise ValueError(f"category {category!r} is not one of {', '.join(names)}")
+        return np.asarray(self.vocab.categories == names.index(category))
+
+    def _category(self, tag_index: int) -> Category:
+        return CATEGORIES[int(self.vocab.categories[tag_index])]
+
+    @staticmethod
+    def _best(values: NDArray[np.float32], allowed: NDArray[np.bool_], k: int) -> list[int]:
+        candidates = np.flatnonzero(allowed)
+        order = np.argsort(-values[candidates], kind="stable")[:k]
+        return [int(i) for i in candidates[order]]
+
+
+def _unknown_message(caption: str, encoded: Encoded) -> str:
+    names = ", ".join(encoded.unknown) or "(nothing)"
+    what = "left out" if encoded.token_ids else "no known tag remains"
+    return f"{caption!r}: not in the vocabulary: {names}; {what}. `booru-embed inspect vocab` lists what is known"

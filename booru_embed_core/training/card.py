@@ -1,0 +1,43 @@
+"""The model card that travels with a checkpoint."""
+
+from __future__ import annotations
+
+from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.training.checkpoint import CheckpointConfig
+
+
+def model_card(config: CheckpointConfig, vocab: Vocab, num_parameters: int) -> str:
+    """The card as Markdown: what the model is, what it was trained on, how to use it, where it must not be trusted."""
+    sizes = ", ".join(f"{vocab.sizes[category]:,} {category.value}" for category in CATEGORIES)
+    model = config.model
+    dims = ", ".join(str(dim) for dim in (*model.matryoshka_dims, model.embedding_dim))
+    return f"""---
+library_name: booru-embed
+tags: [danbooru, tags, embedding, set-transformer, matryoshka]
+---
+# A booru-embed checkpoint
+
+Embeds a set of Danbooru tags as one unit vector of {model.embedding_dim} numbers; its prefixes {dims} work alone too.
+
+| | |
+|---|---|
+| trunk | {model.trunk}, width {model.width}, {model.num_layers} layers, {num_parameters:,} parameters |
+| vocabulary | {vocab.num_tags:,} tags: {sizes} |
+| trained on | {config.num_train_posts:,} posts, {config.training.num_epochs} epochs; best after {config.best_epoch:g} |
+| validation loss | {config.validation_loss:.4f} (bottleneck + head) |
+| vocab SHA-256 | `{config.vocab_hash}` |
+
+```python
+from booru_embed_core import BooruEmbedder
+
+embedder = BooruEmbedder.load("path/to/this/folder")
+vectors = embedder.embed(["1girl cat_ears solo"])  # float32 [1, {model.embedding_dim}], unit length
+```
+
+## Limits
+
+It knows the {vocab.num_tags:,} tags above and no others: unknown tags are reported and left out. What it has learned is
+which tags people put together on the posts it was trained on, with their habits, gaps and biases. How good it is stands
+in the evaluation made beside it, against linear baselines fitted on the same posts.
+"""

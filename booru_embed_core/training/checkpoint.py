@@ -1,0 +1,166 @@
+"""Checkpoints on disk: the published folder that anyone loads, and the training state that a run resumes from.
+
+A published checkpoint holds everything that inference needs and nothing that can be executed: ``model.safetensors``
+(float32 weights), ``config.json`` (shape, sizes, what it was trained on) and the vocabulary's files. Its sizes are
+derived from the vocabulary and its ``vocab_hash`` must match, so ids can never shift against the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
+from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
+from booru_embed_core.tags.vocab import TOKENIZER_FILE, VOCAB_FILE, VOCAB_TABLE_FILE, Vocab
+
+FORMAT_VERSION: Final = 1
+WEIGHTS_FILE: Final = "model.safetensors"
+CONFIG_FILE: Final = "config.json"
+LOG_FILE: Final = "training_log.jsonl"
+CARD_FILE: Final = "README.md"
+STATE_FILE: Final = "state.pt"
+_REMEDY: Final = "materialize the checkpoint again"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file, what is wrong and the remedy in one line."""
+
+
+class CheckpointConfig(BaseModel):
+    """What ``config.json`` says: written once, from the vocab and the settings, never by hand."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    vocab_hash: str
+    num_special: int
+    category_sizes: tuple[int, ...]
+    model: ModelSettings
+    training: TrainingSettings
+    splits: TokensSettings
+    packed_tokens: str
+    """Version of the packed file it was trained on: the name of its folder."""
+    score_bin_edges: list[list[float]]
+    """For each rating, the 9 inner decile edges of the training scores."""
+    num_train_posts: int
+    best_epoch: float
+    validation_loss: float
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """The network's shape."""
+        return EncoderConfig(settings=self.model, num_special=self.num_special, category_sizes=self.category_sizes)
+
+
+def encoder_config(vocab: Vocab, settings: ModelSettings) -> EncoderConfig:
+    """The shape of a network for `vocab`."""
+    return EncoderConfig(settings=settings, num_special=vocab.num_special, category_sizes=tuple(vocab.sizes.values()))
+
+
+def save_checkpoint(out_dir: Path, model: SetEncoder, config: CheckpointConfig, vocab_dir: Path) -> None:
+    """Writes weights, ``config.json`` and a copy of the vocabulary's files into `out_dir`."""
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, out_dir / WEIGHTS_FILE, metadata={"format": "pt", "vocab_hash": config.vocab_hash})
+    (out_dir / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for name in (VOCAB_TABLE_FILE, VOCAB_FILE, TOKENIZER_FILE):
+        shutil.copyfile(vocab_dir / name, out_dir / name)
+
+
+def read_config(checkpoint_dir: Path) -> CheckpointConfig:
+    """The config of a published checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, of another format, or not a checkpoint's.
+    """
+    file = checkpoint_dir / CONFIG_FILE
+    try:
+        config = CheckpointConfig.model_validate_json(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(
+            f"{file}: no such file; give the folder of a checkpoint, such as data/warehouse/checkpoint/current"
+        ) from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        first_line = str(error).replace("\n", " ")[:200]
+        raise CheckpointError(f"{file}: not a checkpoint's config ({first_line}); {_REMEDY}") from None
+    if config.format_version != FORMAT_VERSION:
+        raise CheckpointError(f"{file}: format_version {config.format_version} instead of {FORMAT_VERSION}; {_REMEDY}")
+    return config
+
+
+def load_checkpoint(
+    checkpoint_dir: Path, device: torch.device | str = "cpu"
+) -> tuple[SetEncoder, CheckpointConfig, Vocab]:
+    """The model in evaluation mode on `device`, its config and its vocabulary.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights do not belong to the vocabulary beside them.
+        VocabError: the vocabulary is damaged.
+    """
+    config = read_config(checkpoint_dir)
+    vocab = Vocab.load(checkpoint_dir)
+    if vocab.hash != config.vocab_hash or tuple(vocab.sizes.values()) != config.category_sizes:
+        raise CheckpointError(
+            f"{checkpoint_dir}: the weights were trained with the vocab {config.vocab_hash[:16]}, but the vocab beside "
+            f"them is {vocab.hash[:16]}; restore the vocab files of that checkpoint, or {_REMEDY}"
+        )
+    file = checkpoint_dir / WEIGHTS_FILE
+    model = SetEncoder(config.encoder)
+    try:
+        model.load_state_dict(load_file(file))
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: no such file; {_REMEDY}") from None
+    except (SafetensorError, RuntimeError) as error:
+        first_line = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: not this model's weights ({first_line}); {_REMEDY}") from None
+    return model.eval().to(device), config, vocab
+
+
+def save_state(work_dir: Path, state: dict[str, Any]) -> None:
+    """Writes the training state, whole or not at all: a kill at any moment leaves the previous one."""
+    partial = work_dir / (STATE_FILE + ".partial")
+    with partial.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(work_dir / STATE_FILE)
+
+
+def load_state(work_dir: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The training state in `work_dir`, or None where there is none.
+
+    Loaded with ``weights_only``: a state file cannot execute anything.
+
+    Raises:
+        CheckpointError: it is damaged, or belongs to a training of other inputs or settings.
+    """
+    file = work_dir / STATE_FILE
+    if not file.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        first_line = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{file}: not a training state ({first_line}); remove it to train from the start"
+        ) from None
+    if state.get("fingerprint") != fingerprint:
+        raise CheckpointError(
+            f"{file}: belongs to a training of other inputs or settings; remove it to train from the start"
+        )
+    return state
+
+
+def read_log(checkpoint_dir: Path) -> list[dict[str, Any]]:
+    """The training log's records, in order: ``{"step", "epoch", "loss", …}`` and ``{"step", "validation": {…}}``."""
+    text = (checkpoint_dir / LOG_FILE).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
