@@ -1,0 +1,50 @@
+"""The bundled sample, walked once through the data path."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from export_helpers import Walked, walk
+
+from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
+from booru_embed_core.settings import DuckdbSettings, PostsSettings, VocabSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def sample_export() -> Path:
+    (file,) = expand_export(["data/sample/*.csv.gz"], ROOT)
+    return file
+
+
+@pytest.fixture(scope="session")
+def sample(sample_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Walked:
+    """The sample with the default cut."""
+    return walk(sample_export, tmp_path_factory.mktemp("sample"), VocabSettings())
+
+
+@pytest.fixture(scope="session")
+def sample_rows(sample_export: Path) -> list[dict[str, str]]:
+    """The sample as Python's csv module reads it."""
+    with gzip.open(sample_export, "rt", encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def read_export(tmp_path: Path) -> Callable[..., tuple[PostsReport, Path]]:
+    """Reads bytes as an export and gives the report and the posts' folder."""
+
+    def read(content: bytes, *, max_rejected_share: float = 0.999, threads: int = 1) -> tuple[PostsReport, Path]:
+        number = len(list(tmp_path.iterdir()))
+        file, out_dir = tmp_path / f"export-{number}.csv", tmp_path / f"posts-{number}"
+        file.write_bytes(content)
+        out_dir.mkdir()
+        settings = PostsSettings(max_rejected_share=max_rejected_share)
+        return read_posts([file], out_dir, settings, DuckdbSettings(threads=threads)), out_dir
+
+    return read

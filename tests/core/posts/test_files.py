@@ -1,0 +1,238 @@
+"""Exports to posts: what is kept, what is set aside, and which errors are told."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from export_helpers import (
+    ANY_FORM,
+    HOSTILE_TAGS,
+    ONE_THREAD,
+    Walked,
+    csv_bytes,
+    hostile_rows,
+    read_rejects,
+    read_rows,
+    row,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from booru_embed_core.posts.files import DUPLICATE_REASON, PostsReport, expand_export, read_posts
+from booru_embed_core.posts.parts import POSTS_SCHEMA
+from booru_embed_core.posts.validation import ExportError, TooManyRejectsError, line_problem
+from booru_embed_core.schema import POST_COLUMNS
+from booru_embed_core.settings import DuckdbSettings, PostsSettings
+
+ReadExport = Callable[..., tuple[PostsReport, Path]]
+
+
+def test_the_sample_is_read_whole(sample: Walked, sample_rows: list[dict[str, str]]) -> None:
+    assert sample.report.reconciles
+    assert (sample.report.num_read, sample.report.num_kept) == (54_763, 54_763)
+    typed = [{**post, "id": int(post["id"]), "score": int(post["score"])} for post in sample_rows]
+    assert read_rows(sample.posts_dir) == typed
+    assert pq.read_schema(sample.posts_dir / "part-00000.parquet").equals(POSTS_SCHEMA)
+    assert read_rejects(sample.posts_dir) == []
+
+
+def test_two_threads_and_a_second_run_give_the_same_bytes(sample: Walked, tmp_path: Path) -> None:
+    read_posts([sample.export], tmp_path, PostsSettings(), DuckdbSettings(threads=2, memory_limit="600MB"))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["part-00000.parquet", "rejects.parquet", "report.json"]
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (sample.posts_dir / name).read_bytes(), name
+
+
+def test_hostile_tags_survive(read_export: ReadExport) -> None:
+    rows = [row(number, f"{tag} plain", artist=tag) for number, tag in enumerate(HOSTILE_TAGS)]
+    report, posts_dir = read_export(csv_bytes(rows))
+    assert report.num_kept == len(HOSTILE_TAGS)
+    assert read_rows(posts_dir) == rows
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=hostile_rows(), newline=st.sampled_from(["\n", "\r\n"]), columns=st.permutations(POST_COLUMNS))
+def test_any_export_in_any_order_of_columns_comes_back(
+    read_export: ReadExport, rows: list[dict[str, object]], newline: str, columns: list[str]
+) -> None:
+    report, posts_dir = read_export(csv_bytes(rows, columns, newline))
+    assert report.num_rejected == 0
+    assert read_rows(posts_dir) == rows
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(forms=st.lists(ANY_FORM, min_size=1, max_size=8), newline=st.sampled_from([b"\n", b"\r\n"]))
+def test_a_malformed_line_costs_itself_alone(read_export: ReadExport, forms: list[bytes], newline: bytes) -> None:
+    lines = [b"%d,q,-3,%s" % (number, form) for number, form in enumerate(forms)]
+    lines.append(b"99,s,0,a,b,c,d,e")
+    report, posts_dir = read_export(newline.join([",".join(POST_COLUMNS).encode(), *lines, b""]))
+    texts = [line.decode() for line in lines if line_problem(line.removesuffix(b"\r"), POST_COLUMNS) is None]
+    fit = [next(csv.reader([text.removesuffix("\r")])) for text in texts]
+    assert [[str(value) for value in post.values()] for post in read_rows(posts_dir)] == fit
+    assert report.reconciles
+    assert (report.num_read, report.num_rejected) == (len(lines), len(lines) - len(fit))
+    assert len(read_rejects(posts_dir)) == report.num_rejected
+
+
+def test_quoted_empty_fields_stay_empty_strings(read_export: ReadExport) -> None:
+    _, posts_dir = read_export(",".join(POST_COLUMNS).encode() + b'\n1,s,0,"","",,"",')
+    assert read_rows(posts_dir) == [row(1, "")]
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_records(read_export: ReadExport) -> None:
+    content = b"\xef\xbb\xbf" + csv_bytes([row(1), row(2)]).replace(b"\n2,", b"\n\n\n2,") + b"\n"
+    report, posts_dir = read_export(content)
+    assert (report.num_read, report.num_kept) == (2, 2)
+    assert read_rows(posts_dir) == [row(1), row(2)]
+
+
+def test_each_unfit_line_is_set_aside_with_line_reason_and_raw_text(read_export: ReadExport) -> None:
+    lines = csv_bytes([row(number) for number in range(1, 13)]).split(b"\n")
+    unfit = {
+        2: (b"one,s,0,a,b,c,d,e", "id 'one'"),
+        4: (b"3,x,0,a,b,c,d,e", "rating 'x'"),
+        5: (b"4,s,0.5,a,b,c,d,e", "score '0.5'"),
+        7: (b"6,s,0,a,b", "5 fields instead of 8"),
+        8: (b'7,s,0,"a,b,c,d,e', "broken quotes"),
+        10: (b"9,s,0,a,b,c,d,e,f", "9 fields instead of 8"),
+        13: (b"12,s,0,\xe3\x81,b,c,d,e", "not UTF-8"),
+    }
+    for line, (raw, _) in unfit.items():
+        lines[line - 1] = raw
+    report, posts_dir = read_export(b"\n".join(lines))
+    assert report.reconciles
+    assert (report.num_read, report.num_kept, report.num_rejected) == (12, 5, 7)
+    assert [post["id"] for post in read_rows(posts_dir)] == [2, 5, 8, 10, 11]
+    rejects = read_rejects(posts_dir)
+    assert [reject["line"] for reject in rejects] == sorted(unfit)
+    for reject in rejects:
+        raw, reason = unfit[int(str(reject["line"]))]
+        assert str(reject["reason"]).startswith(reason)
+        assert reject["raw"] == raw.decode("utf-8", "backslashreplace")
+        assert reject["file"] == "export-0.csv"
+
+
+def test_unfit_values_alone_need_no_copy_and_have_their_lines(read_export: ReadExport) -> None:
+    content = csv_bytes([row(1), row("?"), row(2, rating="safe"), row(3), row(4, score="")], newline="\r\n")
+    report, posts_dir = read_export(content)
+    assert (report.num_read, report.num_kept, report.num_rejected) == (5, 2, 3)
+    assert [(reject["line"], reject["raw"]) for reject in read_rejects(posts_dir)] == [
+        (3, "?,s,0,1girl,,,,"),
+        (4, "2,safe,0,1girl,,,,"),
+        (6, "4,s,,1girl,,,,"),
+    ]
+
+
+def test_a_stray_quote_costs_its_own_line_only(read_export: ReadExport) -> None:
+    """The second broken line would close the quote of the first for a reader that lets fields run over lines."""
+    content = csv_bytes([row(1), row(2), row(3), row(4)]).replace(b"2,s,0,1girl", b'2,s,0,"1girl')
+    report, posts_dir = read_export(content.replace(b"4,s,0,1girl", b'4,s,0,a" b'))
+    assert [post["id"] for post in read_rows(posts_dir)] == [1, 3]
+    assert [reject["line"] for reject in read_rejects(posts_dir)] == [3, 5]
+    assert report.reconciles
+
+
+def test_the_first_of_duplicates_is_kept_also_over_files(tmp_path: Path) -> None:
+    first, second, out_dir = tmp_path / "a" / "x.csv", tmp_path / "b" / "x.csv", tmp_path / "posts"
+    for folder in (first.parent, second.parent, out_dir):
+        folder.mkdir()
+    first.write_bytes(csv_bytes([row(5, "first"), row(7), row(5, "again"), row("bad")]))
+    second.write_bytes(csv_bytes([row(7, "other_file"), row(8), row(8)]))
+    report = read_posts([first, second], out_dir, PostsSettings(max_rejected_share=0.5), ONE_THREAD)
+    assert read_rows(out_dir) == [row(5, "first"), row(7), row(8)]
+    assert [(reject["file"], reject["line"], reject["raw"]) for reject in read_rejects(out_dir)] == [
+        ("a/x.csv", 4, "5,s,0,again,,,,"),
+        ("a/x.csv", 5, "bad,s,0,1girl,,,,"),
+        ("b/x.csv", 2, "7,s,0,other_file,,,,"),
+        ("b/x.csv", 4, "8,s,0,1girl,,,,"),
+    ]
+    assert [reject["reason"] == DUPLICATE_REASON for reject in read_rejects(out_dir)] == [True, False, True, True]
+    assert report.reconciles
+    assert (report.num_read, report.num_kept, report.num_duplicate, report.num_rejected) == (7, 3, 3, 1)
+    assert [(file.file, file.num_read, file.num_kept) for file in report.files] == [
+        ("a/x.csv", 4, 2),
+        ("b/x.csv", 3, 1),
+    ]
+
+
+def test_the_report_is_written_and_comes_back(read_export: ReadExport) -> None:
+    report, posts_dir = read_export(csv_bytes([row(1), row(1), row("?")]))
+    text = (posts_dir / "report.json").read_text(encoding="utf-8")
+    assert PostsReport.from_json(text) == report
+    assert json.loads(text)["reconciles"] is True
+
+
+def test_a_report_that_does_not_add_up_does_not_reconcile(read_export: ReadExport) -> None:
+    report, _ = read_export(csv_bytes([row(1)]))
+    values = json.loads(report.to_json())
+    assert not PostsReport.from_json(json.dumps({**values, "num_kept": 2})).reconciles
+    values["files"][0]["num_rejected"] = 1
+    assert not PostsReport.from_json(json.dumps({**values, "num_rejected": 1})).reconciles
+
+
+def test_too_many_rejects_fail_with_the_first_five_reasons_and_leave_nothing(tmp_path: Path) -> None:
+    file, out_dir = tmp_path / "export.csv", tmp_path / "posts"
+    out_dir.mkdir()
+    file.write_bytes(csv_bytes([*(row(number) for number in range(94)), *(row(f"bad{n}") for n in range(6))]))
+    wanted = r"6 of 100 records \(6\.00%\).*max_rejected_share = 0\.05.*line 96: id 'bad0'.*line 100: id 'bad4' is not"
+    with pytest.raises(TooManyRejectsError, match=wanted) as caught:
+        read_posts([file], out_dir, PostsSettings(max_rejected_share=0.05), ONE_THREAD)
+    assert "bad5" not in str(caught.value)
+    assert list(out_dir.iterdir()) == []
+    assert read_posts([file], out_dir, PostsSettings(max_rejected_share=0.06), ONE_THREAD).num_rejected == 6
+
+
+def test_a_wrong_second_file_leaves_nothing(tmp_path: Path) -> None:
+    good, wrong, out_dir = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "posts"
+    out_dir.mkdir()
+    good.write_bytes(csv_bytes([row(1)]))
+    wrong.write_bytes(b"id,tags\n1,a\n")
+    with pytest.raises(ExportError, match=r"b\.csv: wrong header: found the columns 'id,tags', wanted id,rating"):
+        read_posts([good, wrong], out_dir, PostsSettings(), ONE_THREAD)
+    assert list(out_dir.iterdir()) == []
+
+
+def test_an_export_of_headers_alone_is_an_error(tmp_path: Path) -> None:
+    file, out_dir = tmp_path / "export.csv.gz", tmp_path / "posts"
+    out_dir.mkdir()
+    file.write_bytes(gzip.compress(csv_bytes([])))
+    with pytest.raises(ExportError, match=r"export\.csv\.gz: the export holds no post"):
+        read_posts([file], out_dir, PostsSettings(), ONE_THREAD)
+
+
+def test_names_with_glob_characters_and_quotes_are_read_literally(tmp_path: Path) -> None:
+    folder = tmp_path / "it's [1]*"
+    folder.mkdir()
+    (folder / "a?.csv").write_bytes(csv_bytes([row(1)]))
+    (folder / "ab.csv").write_bytes(csv_bytes([row(2)]))
+    out_dir = folder / "posts"
+    out_dir.mkdir()
+    report = read_posts([folder / "a?.csv"], out_dir, PostsSettings(), ONE_THREAD)
+    assert report.num_read == 1
+    assert read_rows(out_dir) == [row(1)]
+
+
+def test_patterns_give_sorted_files_once(tmp_path: Path) -> None:
+    for name in ("b.csv", "a.csv", "c.txt"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (tmp_path / "folder.csv").mkdir()
+    files = expand_export(["*.csv", "b.csv", str(tmp_path / "a.csv")], tmp_path)
+    assert [file.name for file in files] == ["a.csv", "b.csv"]
+
+
+def test_a_pattern_without_files_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"posts-\*\.csv: no such export file; correct \[posts\] export"):
+        expand_export(["posts-*.csv"], tmp_path)
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(ExportError, match=r"a\.csv: is empty; export the posts again or remove the file"):
+        expand_export(["a.csv"], tmp_path)

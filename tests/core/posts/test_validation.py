@@ -1,0 +1,104 @@
+"""Reasons, headers and the table of rejects."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from booru_embed_core.posts import validation
+from booru_embed_core.posts.validation import (
+    MAX_LINE_BYTES,
+    REJECTS_SCHEMA,
+    ExportError,
+    RejectsWriter,
+    columns_of,
+    line_problem,
+)
+from booru_embed_core.schema import POST_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"1,s,0,a,b,c,d", "7 fields instead of 8"),
+        (b"1,s,0,a,b,c,d,e,f", "9 fields instead of 8"),
+        (b"1,s,0,a,b,c,d,e,", "9 fields instead of 8"),
+        (b"x,s,0,a,b,c,d,e", "id 'x' is not a whole number from -9223372036854775808 to 9223372036854775807"),
+        (b"9223372036854775808,s,0,a,b,c,d,e", "id '9223372036854775808' is not"),
+        (b"1.0,s,0,a,b,c,d,e", "id '1.0' is not"),
+        (b",s,0,a,b,c,d,e", "id '' is not"),
+        ("\u0661,s,0,a,b,c,d,e".encode(), "id '\u0661' is not"),
+        (b"1,z,0,a,b,c,d,e", "rating 'z' is not one of g, s, q, e"),
+        (b"1,,0,a,b,c,d,e", "rating '' is not one of g, s, q, e"),
+        (b"1,s,1e3,a,b,c,d,e", "score '1e3' is not a whole number from -2147483648 to 2147483647"),
+        (b"1,s,2147483648,a,b,c,d,e", "score '2147483648' is not"),
+        (b"1,s, 5,a,b,c,d,e", "score ' 5' is not"),
+        (b'1,s,0,"a,b,c,d,e', "broken quotes"),
+        (b'1,s,0,"a"x,b,c,d,e', "broken quotes"),
+        (b'1,s,0,a"x"y,b,c,d,e', "a quote inside a field that is not quoted"),
+        (b"1,s,0,\xff,b,c,d,e", "not UTF-8: byte 0xff at position 6"),
+        (b"1,s,0,a\rb,b,c,d,e", "a carriage return inside the line"),
+        (b"1,s,0," + b"a" * MAX_LINE_BYTES + b",b,c,d,e", f"the line is longer than {MAX_LINE_BYTES} bytes"),
+    ],
+)
+def test_a_problem_is_told_with_its_field_and_value(line: bytes, reason: str) -> None:
+    problem = line_problem(line, POST_COLUMNS)
+    assert problem is not None
+    assert problem.startswith(reason)
+
+
+@given(
+    fields=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n")), min_size=5, max_size=5
+    )
+)
+def test_what_the_csv_module_writes_has_no_problem(fields: list[str]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([-5, "e", 2**31 - 1, *fields])
+    assert line_problem(text.getvalue().encode(), POST_COLUMNS) is None
+
+
+def test_columns_may_stand_in_any_order_and_behind_a_byte_order_mark() -> None:
+    columns = POST_COLUMNS[::-1]
+    assert columns_of(b"\xef\xbb\xbf" + ",".join(columns).encode() + b"\r", Path("x.csv")) == columns
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"1,s,0,a,b,c,d,e",
+        ",".join(POST_COLUMNS[1:]).encode(),
+        ",".join((*POST_COLUMNS, "extra")).encode(),
+        ",".join((*POST_COLUMNS[1:], "score")).encode(),
+        b"PAR1\x15\x04\x15\x00",
+        b"\xff\xfei\x00d\x00",
+        b'"id',
+    ],
+)
+def test_a_wrong_header_is_told_in_one_line_with_what_was_wanted(header: bytes) -> None:
+    with pytest.raises(ExportError, match=r"^folder/x\.csv: .*wanted .*id,rating,score,tag_string_general") as caught:
+        columns_of(header, Path("folder/x.csv"))
+    assert "\n" not in str(caught.value)
+
+
+def test_rejects_are_written_in_order_over_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "_BATCH_REJECTS", 2)
+    with RejectsWriter(tmp_path / "rejects.parquet") as writer:
+        for line in range(5):
+            writer.add("a.csv", line, "reason", b"raw \xff" if line == 3 else b"raw")
+    table = pq.read_table(tmp_path / "rejects.parquet")
+    assert table.schema.equals(REJECTS_SCHEMA)
+    assert table.column("line").to_pylist() == [0, 1, 2, 3, 4]
+    assert table.column("raw").to_pylist() == ["raw", "raw", "raw", "raw \\xff", "raw"]
+
+
+def test_no_reject_is_an_empty_table(tmp_path: Path) -> None:
+    with RejectsWriter(tmp_path / "rejects.parquet"):
+        pass
+    assert pq.read_table(tmp_path / "rejects.parquet").schema.equals(REJECTS_SCHEMA)
