@@ -1,65 +1,94 @@
-"""Our model as the evaluation sees it: visible captions in, scores of all tags or embeddings out."""
+"""Our model as the evaluation sees it: visible captions in, scores of all tags or embeddings out.
+
+Rating and score are withheld: the baselines have none of them either.
+"""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+import hashlib
+from collections import OrderedDict
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from booru_embed_core.evaluation.baselines import Scorer
 from booru_embed_core.evaluation.tasks import Captions
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets
 
 EMBEDDING_NAME: Final = "booru-embed"
 HEAD_NAME: Final = "booru-embed-head"
+_KEPT_CHUNKS: Final = 128
 
 
-class ModelScorer:
-    """Scores from the bottleneck (the embedding that is handed out) or from the completion head before it.
+class PooledStates:
+    """The pooled state of visible captions, remembered for the scorers that share it.
 
-    Rating and score are withheld: a baseline has none of them either.
+    The encoder is nearly all of the work, and the bottleneck, its prefixes and the head all read the same state. The
+    newest 128 chunks are kept: 134 MB for chunks of 1,024 posts at width 256.
     """
 
-    def __init__(self, model: SetEncoder, reads: Literal["bottleneck", "head"], dim: int | None = None) -> None:
+    def __init__(self, model: SetEncoder) -> None:
         self.model = model
-        self.reads = reads
-        self.dim = dim or model.config.settings.embedding_dim
+        self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+
+    def of(self, visible: Captions) -> torch.Tensor:
+        """float32 ``[n, d]`` of `visible` ``[n, num_tags]``."""
+        indices, indptr = visible.indices.astype(np.int64), visible.indptr.astype(np.int64)
+        key = hashlib.blake2b(indices.tobytes() + indptr.tobytes()).digest()
+        if key not in self._kept:
+            self._kept[key] = encode_sets(self.model, indices, np.diff(indptr))
+            if len(self._kept) > _KEPT_CHUNKS:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+class BottleneckScorer:
+    """Scores from the embedding that is handed out, or from its first `dim` numbers."""
+
+    def __init__(self, states: PooledStates, dim: int | None = None) -> None:
+        self.states = states
+        self.dim = dim or states.model.config.settings.embedding_dim
 
     @property
     def name(self) -> str:
         """As the report calls it; a Matryoshka prefix says how long it is."""
-        if self.reads == "head":
-            return HEAD_NAME
-        whole = self.dim == self.model.config.settings.embedding_dim
-        return EMBEDDING_NAME if whole else f"{EMBEDDING_NAME}-{self.dim}d"
+        is_whole = self.dim == self.states.model.config.settings.embedding_dim
+        return EMBEDDING_NAME if is_whole else f"{EMBEDDING_NAME}-{self.dim}d"
 
     @torch.inference_mode()
     def scores(self, visible: Captions) -> NDArray[np.float32]:
         """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
-        pooled = self._pooled(visible)
-        if self.reads == "head":
-            decoded = self.model.complete(pooled)
-        else:
-            embedding = self.model.embed(pooled)
-            embedding[:, self.dim :] = 0
-            decoded = self.model.decode(embedding)
-        scores: NDArray[np.float32] = self.model.tag_scores(decoded).float().cpu().numpy()
-        return scores
+        model = self.states.model
+        embedding = model.embed(self.states.of(visible))
+        embedding[:, self.dim :] = 0
+        return model.tag_scores(model.decode(embedding)).float().cpu().numpy()
 
     @torch.inference_mode()
     def embed(self, visible: Captions) -> NDArray[np.float32]:
         """float32 ``[n, dim]``, not normalised."""
-        embedding: NDArray[np.float32] = self.model.embed(self._pooled(visible))[:, : self.dim].cpu().numpy()
-        return embedding
-
-    def _pooled(self, visible: Captions) -> torch.Tensor:
-        lengths = np.diff(visible.indptr).astype(np.int64)
-        return encode_sets(self.model, visible.indices.astype(np.int64), lengths)
+        return self.states.model.embed(self.states.of(visible))[:, : self.dim].cpu().numpy()
 
 
-def model_scorers(model: SetEncoder) -> list[ModelScorer]:
-    """The embedding, its completion head, and each Matryoshka prefix: what the report shows of a model."""
-    prefixes = [ModelScorer(model, "bottleneck", dim) for dim in reversed(model.config.settings.matryoshka_dims)]
-    return [ModelScorer(model, "bottleneck"), ModelScorer(model, "head"), *prefixes]
+class HeadScorer:
+    """Scores from the completion head, which reads the state before the bottleneck; it embeds nothing."""
+
+    name = HEAD_NAME
+
+    def __init__(self, states: PooledStates) -> None:
+        self.states = states
+
+    @torch.inference_mode()
+    def scores(self, visible: Captions) -> NDArray[np.float32]:
+        """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
+        model = self.states.model
+        return model.tag_scores(model.complete(self.states.of(visible))).float().cpu().numpy()
+
+
+def model_scorers(model: SetEncoder) -> list[Scorer]:
+    """The embedding, its completion head, and each Matryoshka prefix, longest first: what the report shows of a model."""
+    states = PooledStates(model)
+    prefixes = sorted(model.config.settings.matryoshka_dims, reverse=True)
+    return [BottleneckScorer(states), HeadScorer(states), *(BottleneckScorer(states, dim) for dim in prefixes)]
