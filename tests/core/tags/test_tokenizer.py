@@ -81,9 +81,21 @@ def test_a_name_of_several_categories_is_the_most_used_or_the_named_one(text: st
     assert TYPED.decode(TYPED.encode(text).token_ids) == [tag]
 
 
+def test_a_tag_is_taken_as_it_stands_before_it_is_unescaped_or_lowered() -> None:
+    tags = ["\\(x)", "(x)", "ABC", "abc", "cat_ears", "cat", "ears"]
+    tokenizer = tokenizer_of([(GENERAL, tag) for tag in tags])
+    for tag in tags:
+        assert tokenizer.decode(tokenizer.encode(tag).token_ids) == [(GENERAL, tag)]
+    assert [tag for _, tag in tokenizer.decode(tokenizer.encode("\\(X\\), Abc, cat ears").token_ids)] == [
+        "(x)",
+        "abc",
+        "cat_ears",
+    ]
+
+
 def test_unknown_tags_are_returned_normalised_and_once() -> None:
     encoded = TYPED.encode("dog ears, 1girl, x\\(y\\), dog_ears, meta:1girl, 1girl dog")
-    assert encoded.unknown == ("dog_ears", "x_(y)".replace("_", ""), "meta:1girl", "1girl_dog")
+    assert encoded.unknown == ("dog_ears", "x(y)", "meta:1girl", "1girl_dog")
     assert [tag for _, tag in TYPED.decode(encoded.token_ids)] == ["1girl"]
 
 
