@@ -4,6 +4,8 @@ All of them block: when one fails, what is downstream of its asset does not run.
 as its readers do, and compares it with something that it was not made by.
 """
 
+import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Final
 import dagster as dg
 import numpy as np
 import pyarrow.parquet as pq
+from safetensors.numpy import load_file
 
 from booru_embed_core.posts.files import REJECTS_FILE, REPORT_FILE, PostsReport
 from booru_embed_core.posts.parts import count_posts, part_files
@@ -19,8 +22,10 @@ from booru_embed_core.schema import CATEGORIES, RATINGS, Category, tag_column
 from booru_embed_core.tags.tokenizer import split_field
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+from booru_embed_dagster.assets.evaluation import EVALUATION_FILE, TAG_EMBEDDINGS_FILE
 from booru_embed_dagster.resources import Pipeline
 
+LENGTH_TOLERANCE: Final = 1e-3
 SAMPLED_ROW_GROUPS: Final = 4
 SAMPLED_POSTS: Final = 256
 """Of all of these row groups together."""
@@ -49,6 +54,8 @@ def blocking(asset: str) -> Callable[[Callable[[Pipeline], Findings]], dg.AssetC
                 findings = Findings([str(error)])
             passed = not findings.problems
             description = "; ".join(findings.problems) or None
+            if description:  # Dagster's own error says only which check it was
+                dg.get_dagster_logger().error(f"{asset}: {description}")
             return dg.AssetCheckResult(passed=passed, description=description, metadata=dict(findings.figures))
 
         return check
@@ -115,6 +122,62 @@ def packed_tokens_decode_to_posts(pipeline: Pipeline) -> Findings:
     return Findings([], {"num_compared": num_compared})
 
 
+@blocking("checkpoint")
+def training_stayed_finite(pipeline: Pipeline) -> Findings:
+    """Every loss in the training log is a number, and so is every weight."""
+    from booru_embed_core.training.checkpoint import LOG_FILE, WEIGHTS_FILE, read_log
+
+    (checkpoint,) = pipeline.current("checkpoint")
+    records = read_log(checkpoint.path)
+    problems = []
+    if not records:
+        problems.append(f"{checkpoint.path / LOG_FILE}: is empty; materialize checkpoint again")
+    broken = [record["step"] for record in records if not _is_finite([record["loss"], record.get("validation", {})])]
+    if broken:
+        problems.append(f"{checkpoint.path / LOG_FILE}: no finite loss at step {broken[0]}; lower learning_rate")
+    weights = load_file(checkpoint.path / WEIGHTS_FILE)
+    spoilt = [name for name, tensor in weights.items() if not np.isfinite(tensor).all()]
+    if spoilt:
+        problems.append(f"{checkpoint.path / WEIGHTS_FILE}: {spoilt[0]} is not finite; lower learning_rate")
+    return Findings(problems, {"num_records": len(records), "num_tensors": len(weights)})
+
+
+@blocking("evaluation")
+def embedding_beats_popularity(pipeline: Pipeline) -> Findings:
+    """The embedding finds more hidden tags among its first ten than naming the most used tags does."""
+    from booru_embed_core.evaluation.scorers import EMBEDDING_NAME
+
+    (evaluation,) = pipeline.current("evaluation")
+    tasks = json.loads((evaluation.path / EVALUATION_FILE).read_text(encoding="utf-8"))["tasks"]
+    problems: list[str] = []
+    figures: dict[str, int | float | str] = {}
+    for hide, task in tasks.items():
+        recall = {name: metrics["recall@10"] for name, metrics in task["models"].items()}
+        ours, floor = recall.get(EMBEDDING_NAME, math.nan), recall.get("popularity", 0.0)
+        figures |= {f"{hide}_hidden": ours, f"{hide}_hidden_popularity": floor}
+        if not ours > floor:  # nan is no better either
+            problems.append(
+                f"{hide} hidden: recall@10 {ours:.3f}, popularity {floor:.3f}; train longer or lower learning_rate"
+            )
+    return Findings(problems, figures)
+
+
+@blocking("tag_embeddings")
+def embeddings_are_unit_vectors(pipeline: Pipeline) -> Findings:
+    """Every tag of the vocabulary has an embedding that is finite and of unit length."""
+    (embeddings,) = pipeline.current("tag_embeddings")
+    vocab = Vocab.load(pipeline.made_from(embeddings, "vocab").path)
+    file = embeddings.path / TAG_EMBEDDINGS_FILE
+    table = pq.read_table(file)
+    problems = []
+    if table["tag"].to_pylist() != list(vocab.tags):
+        problems.append(f"{file}: its tags are not those of the vocab; materialize tag_embeddings again")
+    lengths = np.linalg.norm(np.array(table["vector"].to_pylist(), dtype=np.float64), axis=-1)
+    if not np.all(np.abs(lengths - 1) < LENGTH_TOLERANCE):  # nan is none either
+        problems.append(f"{file}: a vector is not of unit length; materialize checkpoint again")
+    return Findings(problems, {"num_tags": table.num_rows})
+
+
 def sample_rows(posts_dir: Path, seed: int = 7) -> Iterator[tuple[int, dict[str, object]]]:
     """Rows of the posts table with their post_index: some of some row groups, the same ones each time."""
     generator = np.random.default_rng(seed)
@@ -131,6 +194,12 @@ def sample_rows(posts_dir: Path, seed: int = 7) -> Iterator[tuple[int, dict[str,
         table = pq.ParquetFile(file).read_row_group(number)
         rows = generator.permutation(table.num_rows)[: SAMPLED_POSTS // len(chosen)]
         yield from zip((start + rows).tolist(), table.take(rows).to_pylist(), strict=True)
+
+
+def _is_finite(values: object) -> bool:
+    if isinstance(values, Mapping):
+        values = list(values.values())
+    return all(map(_is_finite, values)) if isinstance(values, list) else math.isfinite(float(str(values)))
 
 
 _Record = tuple[object, object, object, dict[Category, list[str]]]

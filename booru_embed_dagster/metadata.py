@@ -9,17 +9,22 @@ import base64
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import safe_open
 
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import TENSOR_TYPES, PackedFile
 from booru_embed_dagster.warehouse import Product
+
+if TYPE_CHECKING:
+    from booru_embed_core.evaluation.report import TaskResult
+    from booru_embed_core.evaluation.tasks import Hide
 
 _PREVIEW_ROWS: Final = 10
 _PREVIEW_CHARACTERS: Final = 100
@@ -44,12 +49,16 @@ COLUMN_MEANINGS: Final = {
     "length": "tags of a post that are in the vocabulary",
     "num_posts": "posts of exactly this length",
     "share_covered": "share of posts of this length or shorter",
-    "vector": "embedding of the tag",
+    "vector": "embedding of the tag alone, of unit length",
+    "hidden": "how many of a post's tags were hidden",
+    "model": "ours (booru-embed…) or a baseline",
+    "mrr": "1 / rank of the best-ranked hidden tag, mean over posts",
+    "recall@1": "share of posts whose best-ranked tag is a hidden one",
+    "recall@10": "hits among the first 10 / min(10, hidden tags), mean over posts",
+    "recall@50": "hits among the first 50 / min(50, hidden tags), mean over posts",
     "tokens": "local ids of the tags, record after record, within a record category after category",
     "offsets": "where each record starts in tokens, and the end",
     "field_lengths": "tags of each category, in schema order",
-    "x": "place on the map",
-    "y": "place on the map",
 }
 """What a column holds, in words for somebody who sees the table for the first time."""
 
@@ -105,6 +114,35 @@ def packed_metadata(packed: PackedFile, vocab: Vocab) -> dict[str, dg.MetadataVa
         "preview": preview(rows),
         "num_tokens": packed.num_tokens,
         **{f"num_{split}_posts": int(num_posts) for split, num_posts in zip(SPLITS, splits, strict=True)},
+    }
+
+
+def weights_metadata(file: Path) -> dict[str, dg.MetadataValue | int]:
+    """Tensors of a safetensors `file`, from its header alone."""
+    with safe_open(file, framework="np") as weights:
+        slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+        columns = [(name, f"{part.get_dtype()}{part.get_shape()}") for name, part in slices.items()]
+    return {"dagster/column_schema": column_schema(columns), "num_tensors": len(columns)}
+
+
+def evaluation_metadata(tasks: Mapping[Hide, TaskResult]) -> dict[str, dg.MetadataValue | int | float]:
+    """A row for each task and model, and our embedding's figures as numbers of their own, to follow over versions."""
+    rows = [
+        {"hidden": hide, "model": name, **metrics}
+        for hide, task in tasks.items()
+        for name, metrics in task.models.items()
+    ]
+    figures = {
+        f"{hide}_hidden_{metric}": value
+        for hide, task in tasks.items()
+        for metric, value in task.models.get("booru-embed", {}).items()
+    }
+    columns = [(name, "string" if name in ("hidden", "model") else "float") for name in (rows[0] if rows else ())]
+    return {
+        "dagster/row_count": len(rows),
+        "dagster/column_schema": column_schema(columns),
+        "preview": preview(rows),
+        **figures,
     }
 
 

@@ -117,23 +117,24 @@ def caption_lengths(lengths: pa.Table) -> bytes:
 
 
 def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """PNG of the training loss over the epochs, smoothed, with the validation loss where one was taken.
+    """PNG of what training and validation cost over the epochs: of the terms that both have, bottleneck and head.
 
-    `records` are the training log's lines: epoch (fractional or whole), step, loss and at times validation_loss.
+    `records` are the training log's: epoch, loss, terms (name to value), and at an epoch's end validation (the same
+    names, and their loss). The training curve is drawn as it was and smoothed.
     """
     figure, (axes,) = _figure("Training", columns=1)
-    loss = _series(records, "loss")
-    if loss.size:
-        smooth = max(1, loss.shape[0] // 60)
+    loss = np.array([(record["epoch"], _comparable(record)) for record in records]).reshape(-1, 2)
+    if len(loss):
         axes.plot(loss[:, 0], loss[:, 1], color=OURS, lw=0.8, alpha=0.3)
-        axes.plot(loss[:, 0], _running_mean(loss[:, 1], smooth), color=OURS, lw=1.8, label="training loss")
-    validation = _series(records, "validation_loss")
-    if validation.size:
-        axes.plot(validation[:, 0], validation[:, 1], "o-", color=_INK, lw=1.2, ms=4, label="validation loss")
+        smooth = _running_mean(loss[:, 1], len(loss) // 60)
+        axes.plot(loss[:, 0], smooth, color=OURS, lw=1.8, label="training posts, with dropout")
+    taken = [(record["epoch"], record["validation"]["loss"]) for record in records if record.get("validation")]
+    if taken:
+        validation = np.array(taken)
+        axes.plot(validation[:, 0], validation[:, 1], "o-", color=_INK, lw=1.2, ms=4, label="validation posts")
         best = validation[int(np.argmin(validation[:, 1]))]
-        axes.annotate(f"best {best[1]:.3f}", (best[0], best[1]), (0, -14), textcoords="offset points", ha="center")
-    _label(axes, "", "step", "loss")
-    axes.xaxis.set_major_formatter(_THOUSANDS)
+        _name(axes, (best[0], best[1]), f"best {best[1]:.3f}", _INK, size=9, offset=(0, -15))
+    _label(axes, "", "epoch", "loss of bottleneck and head")
     _legend(axes)
     return _png(figure)
 
@@ -240,9 +241,11 @@ def _name(
     text.set_parse_math(False)
 
 
-def _series(records: Sequence[Mapping[str, Any]], name: str) -> npt.NDArray[np.float64]:
-    points = [(record["step"], record[name]) for record in records if record.get(name) is not None]
-    return np.array(points, dtype=np.float64).reshape(-1, 2)
+def _comparable(record: Mapping[str, Any]) -> float:
+    terms = record.get("terms", {})
+    return (
+        float(terms["bottleneck"] + terms["head"]) if {"bottleneck", "head"} <= terms.keys() else float(record["loss"])
+    )
 
 
 def _running_mean(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:

@@ -67,8 +67,9 @@ class Manifest:
 class Draft:
     """A version being written: the writer fills `path`; `product` is there once the ``with`` block has ended."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inputs: Mapping[str, str]) -> None:
         self.path = folder / "product"
+        self.inputs = inputs
         self._scratch = folder / "scratch"
         self._product: Product | None = None
 
@@ -77,6 +78,11 @@ class Draft:
         """A folder on the warehouse's disk for what spills over; never published, gone when the block ends."""
         self._scratch.mkdir(exist_ok=True)
         return self._scratch
+
+    @property
+    def inputs_key(self) -> str:
+        """16 hex digits that are the same for drafts made from the same versions."""
+        return hashlib.sha256(json.dumps(dict(self.inputs), sort_keys=True).encode()).hexdigest()[:VERSION_DIGITS]
 
     @property
     def product(self) -> Product:
@@ -126,7 +132,7 @@ class Warehouse:
         made_from = dict(inputs or {})
         folder, guard = self._open_draft(home, made_from)
         try:
-            draft = Draft(folder)
+            draft = Draft(folder, made_from)
             yield draft
             draft._product = self._publish(asset, folder, made_from, defined_by)
         finally:
@@ -188,6 +194,7 @@ class Warehouse:
         version = content_version(written, files)
         manifest = Manifest(asset, version, inputs, files, datetime.now(UTC).isoformat(timespec="microseconds"))
         (written / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+        _let_others_read(written)
         _sync_tree(written)
         home = self.root / asset
         product = Product(asset, version, home / version)
@@ -333,6 +340,14 @@ def _lock(file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _let_others_read(folder: Path) -> None:
+    # Some writers (safetensors' among them) make files that their owner alone can read; the umask is to decide that.
+    mode = (folder / MANIFEST).stat().st_mode
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -33,6 +33,23 @@ min_count = 2
 [tokens]
 validation_share = 0.1
 test_share = 0.2
+[model]
+width = 32
+num_layers = 1
+num_heads = 2
+ffn_width = 64
+embedding_dim = 16
+matryoshka_dims = [8]
+dropout = 0.0
+[training]
+num_epochs = {num_epochs}
+batch_posts = 16
+learning_rate = 0.02
+precision = "fp32"
+device = "cpu"
+[evaluation]
+baselines = ["popularity", "ease"]
+ease_lambdas = [100.0]
 """
 
 
@@ -54,8 +71,9 @@ class Project:
     def warehouse(self) -> Warehouse:
         return Warehouse(self.folder / "warehouse")
 
-    def set(self, *, keep_percentile: float = 95) -> None:
-        self.settings_file.write_text(SETTINGS.format(keep_percentile=keep_percentile))
+    def set(self, *, keep_percentile: float = 95, num_epochs: int = 16) -> None:
+        text = SETTINGS.format(keep_percentile=keep_percentile, num_epochs=num_epochs)
+        self.settings_file.write_text(text, encoding="utf-8")
 
     def copy_to(self, folder: Path) -> Project:
         shutil.copytree(self.folder, folder, symlinks=True)
@@ -66,6 +84,7 @@ class Project:
         keys = dg.AssetSelection.from_coercible(selection.split(",")).resolve(defs.get_repository_def().asset_graph)
         with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as ephemeral:
             patch.setenv(SETTINGS_VARIABLE, str(self.settings_file))
+            patch.setenv("OMP_NUM_THREADS", "1")
             return defs.resolve_implicit_global_asset_job_def().execute_in_process(
                 asset_selection=sorted(keys), instance=instance or ephemeral, raise_on_error=False
             )

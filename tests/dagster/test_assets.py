@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 from project_helpers import Project, rows, versions
 
+from booru_embed_core import BooruEmbedder
 from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse import content_version, read_manifest
 
 DATA_ASSETS = ("posts", "tag_frequencies", "vocab_cost", "vocab", "packed_tokens", "caption_lengths")
-ALL_ASSETS = DATA_ASSETS
+ALL_ASSETS = (*DATA_ASSETS, "checkpoint", "evaluation", "tag_embeddings")
 Built = tuple[Project, dg.ExecuteInProcessResult]
 
 
@@ -37,7 +42,8 @@ def test_everything_materializes_and_every_check_passes(built: Built) -> None:
     assert result.success
     assert set(versions(result)) == set(ALL_ASSETS)
     checks = result.get_asset_check_evaluations()
-    assert {check.asset_key.to_user_string() for check in checks} >= {"posts", "vocab", "packed_tokens"}
+    unchecked = {"tag_frequencies", "vocab_cost", "caption_lengths"}
+    assert {check.asset_key.to_user_string() for check in checks} == set(ALL_ASSETS) - unchecked
     assert all(check.passed and check.blocking for check in checks)
 
 
@@ -86,7 +92,7 @@ def test_metadata_say_how_many_rows_there_are(built: Built) -> None:
     assert min(splits) > 0
 
 
-@pytest.mark.parametrize("asset", DATA_ASSETS)
+@pytest.mark.parametrize("asset", [*DATA_ASSETS, "evaluation", "tag_embeddings"])
 def test_metadata_hold_columns_with_their_meaning_and_a_preview(built: Built, asset: str) -> None:
     _, result = built
     shown = metadata(result, asset)
@@ -101,30 +107,35 @@ def test_metadata_hold_columns_with_their_meaning_and_a_preview(built: Built, as
     assert all(len(str(value)) <= 100 for record in preview.records for value in record.data.values())
 
 
-@pytest.mark.parametrize("asset", ["tag_frequencies", "vocab_cost", "vocab", "caption_lengths"])
-def test_plots_are_shown_and_lie_beside_the_data(built: Built, asset: str) -> None:
+@pytest.mark.parametrize(
+    ("asset", "name"),
+    [
+        ("tag_frequencies", "tag_frequencies.png"),
+        ("vocab_cost", "vocab_cost.png"),
+        ("vocab", "vocab.png"),
+        ("caption_lengths", "caption_lengths.png"),
+        ("checkpoint", "curves.png"),
+        ("evaluation", "recall.png"),
+        ("tag_embeddings", "tag_map.png"),
+    ],
+)
+def test_plots_are_shown_and_lie_beside_the_data(built: Built, asset: str, name: str) -> None:
     project, result = built
     shown = re.fullmatch(r"!\[\w+\]\(data:image/png;base64,(.+)\)", str(metadata(result, asset)["plot"]))
     assert shown
-    file = project.warehouse.current(asset).path / f"{asset}.png"
+    file = project.warehouse.current(asset).path / name
     assert base64.b64decode(shown[1]) == file.read_bytes()
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_another_percentile_rebuilds_what_is_below_vocab_and_nothing_else(built: Built, tmp_path: Path) -> None:
+def test_another_percentile_gives_a_new_vocab_and_new_tokens(built: Built, tmp_path: Path) -> None:
     before = versions(built[1])
     project = built[0].copy_to(tmp_path / "copy")
     project.set(keep_percentile=80)
-    changed = versions(project.materialize("vocab+"))
-    below = {name for name in ALL_ASSETS if name not in ("posts", "tag_frequencies", "vocab_cost")}
-    assert set(changed) == below
-    assert all(changed[name] != before[name] for name in below)
-    assert all(project.warehouse.current(name).version == changed[name] for name in below)
-    assert project.warehouse.current("posts").version == before["posts"]
-    assert {path.name for path in (project.folder / "warehouse" / "posts").glob("[!.]*")} == {
-        before["posts"],
-        "current",
-    }
+    changed = versions(project.materialize("vocab,packed_tokens,caption_lengths"))
+    assert set(changed) == {"vocab", "packed_tokens", "caption_lengths"}
+    assert all(changed[name] != before[name] == built[0].warehouse.current(name).version for name in changed)
+    assert all(project.warehouse.current(name).version == changed[name] for name in changed)
 
 
 def test_another_percentile_that_keeps_the_same_tags_gives_the_same_versions(built: Built, tmp_path: Path) -> None:
@@ -202,6 +213,59 @@ def test_a_failed_run_leaves_the_old_version_current_and_no_draft(built: Built, 
     assert not project.materialize("posts").success
     assert project.warehouse.current("posts").version == versions(built[1])["posts"]
     assert list((project.folder / "warehouse" / "posts" / ".drafts").iterdir()) == []
+
+
+def test_the_checkpoint_is_the_hash_of_its_weights_and_can_be_used(built: Built) -> None:
+    project, result = built
+    product = project.warehouse.current("checkpoint")
+    assert read_manifest(product.path).files == ["model.safetensors"]
+    embedder = BooruEmbedder.load(product.path, "cpu")
+    assert embedder.embed("1girl, long hair").shape == (1, 16)
+    shown = metadata(result, "checkpoint")
+    assert shown["num_steps"] == 16 * math.ceil(shown["num_train_posts"] / 16)
+    assert shown["validation_loss"] == pytest.approx(embedder.config.validation_loss)
+    assert "# A booru-embed checkpoint" in str(shown["card"])
+    assert list((project.folder / "warehouse" / "checkpoint" / ".work").iterdir()) == []
+
+
+def test_the_evaluation_stands_beside_the_baselines(built: Built) -> None:
+    project, result = built
+    folder = project.warehouse.current("evaluation").path
+    figures = json.loads((folder / "evaluation.json").read_text())
+    for hide in ("one", "half"):
+        models = figures["tasks"][hide]["models"]
+        assert {"booru-embed", "booru-embed-head", "popularity", "ease"} <= set(models)
+        assert metadata(result, "evaluation")[f"{hide}_hidden_recall@10"] == models["booru-embed"]["recall@10"]
+    assert (folder / "report.md").read_text() == metadata(result, "evaluation")["report"]
+
+
+def test_tag_embeddings_are_those_of_the_library(built: Built) -> None:
+    project, _ = built
+    table = pq.read_table(project.warehouse.current("tag_embeddings").path / "tag_embeddings.parquet")
+    embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu")
+    assert table.schema.names == ["tag", "category", "count", "vector"]
+    assert table["tag"].to_pylist() == list(embedder.vocab.tags)
+    assert np.array_equal(np.array(table["vector"].to_pylist(), np.float32), embedder.tag_embeddings())
+
+
+def test_a_checkpoint_of_other_splits_is_not_evaluated(built: Built, tmp_path: Path) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    text = project.settings_file.read_text()
+    project.settings_file.write_text(text.replace("test_share = 0.2", "test_share = 0.3"))
+    assert project.materialize("packed_tokens").success
+    assert "trained with other splits than" in failure(project.materialize("evaluation"))
+
+
+def test_training_that_fails_names_the_reason_in_one_line(built: Built, tmp_path: Path) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    text = project.settings_file.read_text()
+    project.settings_file.write_text(text.replace('device = "cpu"', 'device = "cuda"'))
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, so the setting is right")
+    message = failure(project.materialize("checkpoint"))
+    assert message.startswith('device = "cuda", but torch finds no GPU; ')
+    assert "\n" not in message
+    assert project.warehouse.current("checkpoint").version == versions(built[1])["checkpoint"]
 
 
 def test_the_manifest_of_a_product_can_be_read_by_any_program(built: Built) -> None:

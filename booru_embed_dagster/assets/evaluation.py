@@ -1,0 +1,112 @@
+"""Checkpoint → how good it is, and what it makes of every tag."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+from booru_embed_dagster import plots
+from booru_embed_dagster.metadata import evaluation_metadata, materialized, picture, table_metadata
+from booru_embed_dagster.observation import settings_key
+from booru_embed_dagster.resources import Pipeline, one_line_errors
+from booru_embed_dagster.tag_map import map_tags, most_used
+
+if TYPE_CHECKING:
+    from booru_embed_core.evaluation.report import Evaluation
+    from booru_embed_core.serving.embedder import BooruEmbedder
+
+EVALUATION_FILE: Final = "evaluation.json"
+REPORT_FILE: Final = "report.md"
+TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"pytorch", "scipy", "json"},
+    code_version="1",
+    deps=["checkpoint", "packed_tokens", "vocab", settings_key("evaluation")],
+)
+@one_line_errors
+def evaluation(pipeline: Pipeline) -> dg.MaterializeResult[None]:
+    """How well the embedding finds hidden tags of posts it has not seen, beside baselines fitted on the same posts.
+
+    Read the report below; `booru-embed-head` is the completion head, which sees more than the embedding holds.
+    """
+    inputs = pipeline.current("checkpoint", "packed_tokens", "vocab")
+    checkpoint, tokens, _ = inputs
+    with pipeline.new_version(
+        "evaluation", inputs=inputs, sections=["evaluation"], defined_by=[EVALUATION_FILE]
+    ) as draft:
+        result, report = evaluate(checkpoint.path, tokens.path / PACKED_FILE, pipeline)
+        (draft.path / EVALUATION_FILE).write_text(result.to_json() + "\n", encoding="utf-8")
+        (draft.path / REPORT_FILE).write_text(report, encoding="utf-8")
+        tasks = {f"{hide} hidden": dict(task.models) for hide, task in result.tasks.items() if task.num_posts}
+        plot = picture(plots.recall(tasks), draft.path / "recall.png")
+    return materialized(
+        draft.product, **evaluation_metadata(result.tasks), report=dg.MetadataValue.md(report), plot=plot
+    )
+
+
+def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tuple["Evaluation", str]:
+    """The evaluation of a checkpoint on the test posts of a packed file, and its report as Markdown.
+
+    Raises:
+        ValueError: the checkpoint was trained with other splits, so that it may have seen the test posts.
+    """
+    from booru_embed_core.evaluation.markdown import render_markdown
+    from booru_embed_core.evaluation.report import run_evaluation
+    from booru_embed_core.evaluation.scorers import model_scorers
+    from booru_embed_core.training.checkpoint import load_checkpoint
+    from booru_embed_core.training.loop import pick_device
+
+    settings = pipeline.settings
+    model, config, vocab = load_checkpoint(checkpoint_dir, pick_device(settings.training.device))
+    packed = PackedFile.open(packed_path, vocab.hash)
+    if packed.split_settings != config.splits:
+        raise ValueError(f"{checkpoint_dir}: trained with other splits than {packed_path} has; materialize checkpoint")
+    log = dg.get_dagster_logger().info
+    result = run_evaluation(model_scorers(model), packed, vocab, settings.evaluation, log)
+    return result, render_markdown(result)
+
+
+@dg.asset(group_name="evaluation", kinds={"pytorch", "parquet"}, code_version="1", deps=["checkpoint", "vocab"])
+@one_line_errors
+def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
+    """The embedding of each tag alone, for any program that reads Parquet, and a map of the most used tags."""
+    from booru_embed_core.serving.embedder import BooruEmbedder
+
+    inputs = pipeline.current("checkpoint", "vocab")
+    embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device)
+    with pipeline.new_version("tag_embeddings", inputs=inputs, defined_by=[TAG_EMBEDDINGS_FILE]) as draft:
+        table = embeddings_table(embedder)
+        pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
+        plot = picture(draw_map(embedder), draft.path / "tag_map.png")
+    return materialized(draft.product, **table_metadata(table), plot=plot)
+
+
+def embeddings_table(embedder: "BooruEmbedder") -> pa.Table:
+    """A row for each tag in the order of the vocabulary: tag, category, count, vector (float32, unit length)."""
+    vocab, vectors = embedder.vocab, embedder.tag_embeddings()
+    categories = [CATEGORIES[category_id].value for category_id in vocab.categories.tolist()]
+    flat = pa.array(vectors.reshape(-1), pa.float32())
+    columns = {
+        "tag": pa.array(vocab.tags, pa.string()),
+        "category": pa.array(categories, pa.string()),
+        "count": pa.array(vocab.counts, pa.int64()),
+        "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+    }
+    return pa.table(columns)
+
+
+def draw_map(embedder: "BooruEmbedder") -> bytes:
+    """PNG of the most used tags on a plane."""
+    vocab = embedder.vocab
+    shown = most_used(vocab.counts)
+    places = map_tags(embedder.tag_embeddings()[shown])
+    categories = [CATEGORIES[category_id] for category_id in vocab.categories[shown].tolist()]
+    tags = [vocab.tags[tag_index] for tag_index in shown.tolist()]
+    return plots.tag_map(places[:, 0], places[:, 1], categories, vocab.counts[shown], tags)

@@ -1,0 +1,143 @@
+"""The process that trains: ``python -m booru_embed_dagster.train``, started by the `checkpoint` asset through Pipes.
+
+Training is a process of its own so that it can be stopped, logged and, one day, spread over ranks: every rank reads the
+same job, rank 0 alone talks to Dagster. Without Dagster the job is a JSON file, the only argument.
+
+Standard library and Pipes only at module level: the asset imports `Job` from here, and torch would slow it down.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
+from pydantic import BaseModel, ConfigDict
+
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_dagster.warehouse import lock_folder
+
+if TYPE_CHECKING:
+    from booru_embed_core.training.loop import Progress
+
+FAILURE_FILE: Final = "failure.txt"
+"""Why training failed, in one line, in the job's `out_dir`: a failed process has no other way to tell its parent."""
+_LOG_EVERY_SECONDS: Final = 5.0
+_USAGE: Final = "usage: python -m booru_embed_dagster.train JOB.json   (or without an argument, started by Dagster)"
+
+
+class Job(BaseModel):
+    """One training: what it reads, where it works and writes, and its settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    packed_path: Path
+    vocab_dir: Path
+    work_dir: Path
+    """Where the training state is kept; an interrupted training is gone on from there."""
+    out_dir: Path
+    model: ModelSettings
+    training: TrainingSettings
+
+
+class StopRequest:
+    """Whether training should stop: SIGINT or SIGTERM came, or the process that started it is gone.
+
+    The signals are caught even where the parent ignores them (a shell's background job hands that down), and stop
+    training at its next report, with its state saved.
+    """
+
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
+        self._was_signalled = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def __call__(self) -> bool:
+        """Whether to stop now."""
+        # An orphan would train for hours, and keep the next run of the same job from starting.
+        return self._was_signalled or (self._parent is not None and os.getppid() != self._parent)
+
+    def _on_signal(self, *_: object) -> None:
+        self._was_signalled = True
+
+
+class ProgressLog:
+    """Writes a line for each validation, and for other reports at most one every five seconds."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._last_seconds = -_LOG_EVERY_SECONDS
+
+    def __call__(self, progress: Progress) -> None:
+        """Logs `progress` unless it comes too soon."""
+        now = time.monotonic()
+        if progress.validation is not None or now - self._last_seconds >= _LOG_EVERY_SECONDS:
+            self._last_seconds = now
+            self._write(progress.line())
+
+
+def run_job(
+    job: Job, log: Callable[[str], object], deliver: Callable[[dict[str, Any]], object], stop: Callable[[], bool]
+) -> int:
+    """The exit code of `job`: 0, and its report is delivered; or 1, and `FAILURE_FILE` says why.
+
+    Args:
+        job: what to train.
+        log: called with lines for people.
+        deliver: called once, with the training report.
+        stop: asked at each report of training.
+    """
+    from booru_embed_core.training.loop import TrainingInterrupted, train
+
+    try:
+        job.work_dir.mkdir(parents=True, exist_ok=True)
+        with lock_folder(job.work_dir):
+            report = train(
+                job.packed_path,
+                job.vocab_dir,
+                job.work_dir,
+                job.out_dir,
+                job.model,
+                job.training,
+                ProgressLog(log),
+                stop,
+            )
+    except (ValueError, TrainingInterrupted) as error:
+        (job.out_dir / FAILURE_FILE).write_text(str(error), encoding="utf-8")
+        sys.stderr.write(f"training: {error}\n")
+        return 1
+    deliver(asdict(report))
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0 done, 1 training failed or was stopped, 2 wrong use."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    params = PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
+    is_started_by_dagster = params.is_dagster_pipes_process() and not arguments
+    if not is_started_by_dagster and len(arguments) != 1:
+        sys.stderr.write(_USAGE + "\n")
+        return 2
+    stop = StopRequest(os.getppid() if is_started_by_dagster else None)
+    if not is_started_by_dagster:
+        job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+        return run_job(job, logging.getLogger(__name__).info, lambda _: None, stop)
+    with ExitStack() as stack:
+        if int(os.environ.get("RANK", "0")) == 0:
+            pipes = stack.enter_context(open_dagster_pipes())
+            return run_job(Job.model_validate(pipes.extras), pipes.log.info, pipes.report_custom_message, stop)
+        data = stack.enter_context(PipesDefaultContextLoader().load_context(params.load_context_params()))
+        return run_job(Job.model_validate(data["extras"]), lambda _: None, lambda _: None, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
