@@ -7,6 +7,8 @@ derived from the vocabulary and its ``vocab_hash`` must match, so ids can never 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import pickle
@@ -16,8 +18,8 @@ from typing import Any, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
@@ -30,6 +32,8 @@ LOG_FILE: Final = "training_log.jsonl"
 CARD_FILE: Final = "README.md"
 STATE_FILE: Final = "state.pt"
 _REMEDY: Final = "materialize the checkpoint again"
+_VOCAB_KEY: Final = "vocab_hash"
+_STATE_REMEDY: Final = "remove it to train from the start"
 
 
 class CheckpointError(ValueError):
@@ -54,7 +58,8 @@ class CheckpointConfig(BaseModel):
     """For each rating, the 9 inner decile edges of the training scores."""
     num_train_posts: int
     best_epoch: float
-    validation_loss: float
+    validation_loss: float | None
+    """The best one, of bottleneck and head; None without a validation split."""
 
     @property
     def encoder(self) -> EncoderConfig:
@@ -68,9 +73,19 @@ def encoder_config(vocab: Vocab, settings: ModelSettings) -> EncoderConfig:
 
 
 def save_checkpoint(out_dir: Path, model: SetEncoder, config: CheckpointConfig, vocab_dir: Path) -> None:
-    """Writes weights, ``config.json`` and a copy of the vocabulary's files into `out_dir`."""
+    """Writes weights, ``config.json`` and a copy of the vocabulary's files into `out_dir`.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite.
+    """
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, out_dir / WEIGHTS_FILE, metadata={"format": "pt", "vocab_hash": config.vocab_hash})
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"{out_dir}: {name} has weights that are NaN or infinite; lower [training] learning_rate"
+            )
+    # One entry alone: safetensors writes several in random order, and the same weights would not be the same bytes.
+    save_file(weights, out_dir / WEIGHTS_FILE, metadata={_VOCAB_KEY: config.vocab_hash})
     (out_dir / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     for name in (VOCAB_TABLE_FILE, VOCAB_FILE, TOKENIZER_FILE):
         shutil.copyfile(vocab_dir / name, out_dir / name)
@@ -84,17 +99,22 @@ def read_config(checkpoint_dir: Path) -> CheckpointConfig:
     """
     file = checkpoint_dir / CONFIG_FILE
     try:
-        config = CheckpointConfig.model_validate_json(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
+        # First of all: another format has other keys, and the complaint about these would mislead.
+        found = values.get("format_version") if isinstance(values, dict) else None
+        if found not in (None, FORMAT_VERSION):
+            raise CheckpointError(f"{file}: format_version {found!r} instead of {FORMAT_VERSION}; {_REMEDY}")
+        return CheckpointConfig.model_validate(values)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{file}: no such file; give the folder of a checkpoint, such as data/warehouse/checkpoint/current"
         ) from None
-    except (ValidationError, UnicodeDecodeError) as error:
-        first_line = str(error).replace("\n", " ")[:200]
-        raise CheckpointError(f"{file}: not a checkpoint's config ({first_line}); {_REMEDY}") from None
-    if config.format_version != FORMAT_VERSION:
-        raise CheckpointError(f"{file}: format_version {config.format_version} instead of {FORMAT_VERSION}; {_REMEDY}")
-    return config
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{file}: not a checkpoint's config ({where}: {first['msg']}); {_REMEDY}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file}: not a checkpoint's config ({error}); {_REMEDY}") from None
 
 
 def load_checkpoint(
@@ -116,7 +136,15 @@ def load_checkpoint(
     file = checkpoint_dir / WEIGHTS_FILE
     model = SetEncoder(config.encoder)
     try:
-        model.load_state_dict(load_file(file))
+        with safe_open(file, framework="pt") as weights:
+            made_with = (weights.metadata() or {}).get(_VOCAB_KEY, "")
+            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118  it is no mapping
+        if made_with != vocab.hash:
+            raise CheckpointError(
+                f"{file}: weights of the vocab {made_with[:16] or '(none named)'}, but the vocab beside them is "
+                f"{vocab.hash[:16]}; restore the weights of that checkpoint, or {_REMEDY}"
+            )
+        model.load_state_dict(tensors)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file; {_REMEDY}") from None
     except (SafetensorError, RuntimeError) as error:
@@ -126,10 +154,14 @@ def load_checkpoint(
 
 
 def save_state(work_dir: Path, state: dict[str, Any]) -> None:
-    """Writes the training state, whole or not at all: a kill at any moment leaves the previous one."""
+    """Writes the training state after its SHA-256, whole or not at all: a kill at any time leaves the previous one."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
     partial = work_dir / (STATE_FILE + ".partial")
     with partial.open("wb") as stream:
-        torch.save(state, stream)
+        stream.write(hashlib.sha256(content).digest())
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(work_dir / STATE_FILE)
@@ -146,17 +178,19 @@ def load_state(work_dir: Path, fingerprint: str) -> dict[str, Any] | None:
     file = work_dir / STATE_FILE
     if not file.exists():
         return None
+    with file.open("rb") as stream:
+        digest, content = stream.read(hashlib.sha256().digest_size), stream.read()
+    # Asked here, since torch reads numbers with flipped bits without a complaint.
+    if hashlib.sha256(content).digest() != digest:
+        raise CheckpointError(f"{file}: damaged training state: its SHA-256 is another; {_STATE_REMEDY}")
     try:
-        state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        first_line = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{file}: not a training state ({first_line}); remove it to train from the start"
-        ) from None
-    if state.get("fingerprint") != fingerprint:
-        raise CheckpointError(
-            f"{file}: belongs to a training of other inputs or settings; remove it to train from the start"
-        )
+        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        found = state["fingerprint"]
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, EOFError) as error:
+        # Without torch's own words: they advise to load it all the same.
+        raise CheckpointError(f"{file}: not a training state ({type(error).__name__}); {_STATE_REMEDY}") from None
+    if found != fingerprint:
+        raise CheckpointError(f"{file}: belongs to a training of other inputs or settings; {_STATE_REMEDY}")
     return state
 
 

@@ -1,0 +1,259 @@
+"""Checkpoints and training states on disk: whole, of one vocabulary, and without anything that is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_helpers import Trained, encoder, model_settings
+from safetensors.torch import load_file, save_file
+
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.training.checkpoint import (
+    CONFIG_FILE,
+    STATE_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    encoder_config,
+    load_checkpoint,
+    load_state,
+    read_config,
+    save_checkpoint,
+    save_state,
+)
+
+STATE: dict[str, Any] = {
+    "fingerprint": "mine",
+    "step": 3,
+    "model": {"weight": torch.arange(600.0).view(30, 20)},
+    "best_loss": 1.5,
+    "best_weights": None,
+}
+
+
+@pytest.fixture
+def copy(trained: Trained, tmp_path: Path) -> Path:
+    """A checkpoint to damage."""
+    return Path(shutil.copytree(trained.checkpoint, tmp_path / "checkpoint"))
+
+
+def refused(action: Callable[[], object], error: type[ValueError] = CheckpointError) -> str:
+    """The message with which `action` fails: one line."""
+    with pytest.raises(error) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def change_config(checkpoint: Path, **values: object) -> None:
+    file = checkpoint / CONFIG_FILE
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+
+
+def test_weights_come_back_as_they_were(trained: Trained, tmp_path: Path) -> None:
+    model, config, vocab = load_checkpoint(trained.checkpoint)
+    assert not model.training
+    save_checkpoint(tmp_path, model, config, trained.checkpoint)
+    again, config_again, vocab_again = load_checkpoint(tmp_path)
+    assert config_again == config
+    assert vocab_again.hash == vocab.hash
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() == (trained.checkpoint / WEIGHTS_FILE).read_bytes()
+    assert (tmp_path / CONFIG_FILE).read_bytes() == (trained.checkpoint / CONFIG_FILE).read_bytes()
+
+
+def test_sizes_follow_from_the_vocab(trained: Trained) -> None:
+    vocab = trained.corpus.vocab
+    config = encoder_config(vocab, model_settings())
+    assert config.num_tokens == vocab.num_tokens
+    assert config.num_tags == vocab.num_tags
+    assert config.category_sizes == tuple(vocab.sizes.values())
+
+
+def test_a_missing_folder_or_file_is_named(copy: Path) -> None:
+    for folder in (copy / "nowhere", copy / CONFIG_FILE):
+        message = refused(lambda folder=folder: load_checkpoint(folder))
+        assert message.startswith(f"{folder / CONFIG_FILE}: no such file; give the folder of a checkpoint")
+    (copy / WEIGHTS_FILE).unlink()
+    assert refused(lambda: load_checkpoint(copy)).startswith(f"{copy / WEIGHTS_FILE}: no such file; materialize")
+    (copy / "vocab.json").unlink()
+    assert "vocab.json: no such file" in refused(lambda: load_checkpoint(copy), ValueError)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"format_version": 1}', b'{"format_version": "1"}']
+)
+def test_a_config_that_is_none_is_refused(copy: Path, content: bytes) -> None:
+    (copy / CONFIG_FILE).write_bytes(content)
+    message = refused(lambda: load_checkpoint(copy))
+    assert message.startswith(f"{copy / CONFIG_FILE}: ")
+    assert message.endswith("materialize the checkpoint again")
+
+
+def test_another_format_is_named_before_its_unknown_keys(copy: Path) -> None:
+    change_config(copy, format_version=2, quantisation="int8")
+    message = refused(lambda: read_config(copy))
+    assert message == f"{copy / CONFIG_FILE}: format_version 2 instead of 1; materialize the checkpoint again"
+
+
+def test_an_unknown_or_wrong_key_is_named(copy: Path) -> None:
+    change_config(copy, colour="red")
+    assert "not a checkpoint's config (colour: Extra inputs are not permitted)" in refused(lambda: read_config(copy))
+    shutil.rmtree(copy)
+
+
+def test_another_vocabulary_beside_the_weights_is_refused(copy: Path) -> None:
+    vocab = Vocab.load(copy)
+    renamed = Vocab(("another_tag", *vocab.tags[1:]), vocab.categories, vocab.counts, vocab.settings)
+    renamed.save(copy)
+    message = refused(lambda: load_checkpoint(copy))
+    assert f"trained with the vocab {vocab.hash[:16]}, but the vocab beside them is {renamed.hash[:16]}" in message
+    assert message.endswith("restore the vocab files of that checkpoint, or materialize the checkpoint again")
+
+
+def test_weights_of_another_vocabulary_of_the_same_sizes_are_refused(copy: Path) -> None:
+    file = copy / WEIGHTS_FILE
+    vocab = Vocab.load(copy)
+    save_file(load_file(file), file, metadata={"vocab_hash": "f" * 64})
+    message = refused(lambda: load_checkpoint(copy))
+    assert f"weights of the vocab {'f' * 16}, but the vocab beside them is {vocab.hash[:16]}" in message
+    save_file(load_file(file), file)
+    assert "weights of the vocab (none named)" in refused(lambda: load_checkpoint(copy))
+
+
+def test_weights_cut_short_anywhere_are_refused(copy: Path) -> None:
+    file = copy / WEIGHTS_FILE
+    whole = file.read_bytes()
+    for size in (0, 1, 7, 8, 100, 1000, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        message = refused(lambda: load_checkpoint(copy))
+        assert message.startswith(f"{file}: not this model's weights (")
+        assert message.endswith("materialize the checkpoint again")
+
+
+def test_weights_of_another_shape_or_without_a_tensor_are_refused(copy: Path) -> None:
+    file = copy / WEIGHTS_FILE
+    metadata = {"vocab_hash": Vocab.load(copy).hash}
+    weights = load_file(file)
+    first, *others = sorted(weights)
+    save_file({name: weights[name] for name in others}, file, metadata)
+    assert f'Missing key(s) in state_dict: "{first}"' in refused(lambda: load_checkpoint(copy))
+    save_file({**weights, "bottleneck.weight": torch.zeros(3, 3)}, file, metadata)
+    assert "size mismatch for bottleneck.weight" in refused(lambda: load_checkpoint(copy))
+    file.write_bytes(b"not weights at all, but long enough to look at")
+    assert refused(lambda: load_checkpoint(copy)).startswith(f"{file}: not this model's weights (")
+
+
+def test_weights_that_are_no_numbers_are_never_published(trained: Trained, tmp_path: Path) -> None:
+    model, config, _ = load_checkpoint(trained.checkpoint)
+    with torch.no_grad():
+        model.tag_bias[3] = torch.nan
+    message = refused(lambda: save_checkpoint(tmp_path, model, config, trained.checkpoint))
+    assert message == f"{tmp_path}: tag_bias has weights that are NaN or infinite; lower [training] learning_rate"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_comes_back_as_it_was_and_none_is_none(tmp_path: Path) -> None:
+    assert load_state(tmp_path, "mine") is None
+    model = encoder()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    sum(parameter.square().sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    save_state(tmp_path, {**STATE, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    state = load_state(tmp_path, "mine")
+    assert state is not None
+    assert state["step"] == 3
+    assert all(torch.equal(state["model"][name], tensor) for name, tensor in model.state_dict().items())
+    moments = optimizer.state_dict()["state"]
+    assert all(torch.equal(state["optimizer"]["state"][i]["exp_avg"], moments[i]["exp_avg"]) for i in moments)
+    assert [file.name for file in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
+    save_state(tmp_path, STATE)
+    message = refused(lambda: load_state(tmp_path, "other"))
+    assert message == (
+        f"{tmp_path / STATE_FILE}: belongs to a training of other inputs or settings; remove it to train from the start"
+    )
+
+
+def test_a_damaged_state_is_refused_whatever_was_damaged(tmp_path: Path) -> None:
+    save_state(tmp_path, STATE)
+    file = tmp_path / STATE_FILE
+    whole = file.read_bytes()
+    numbers = random.Random(1)
+    damaged = [whole[: numbers.randrange(len(whole))] for _ in range(100)] + [b"", whole + b"\0"]
+    for _ in range(300):
+        flipped = bytearray(whole)
+        flipped[numbers.randrange(len(whole))] ^= 1 << numbers.randrange(8)
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        file.write_bytes(content)
+        message = refused(lambda: load_state(tmp_path, "mine"))
+        assert message == (f"{file}: damaged training state: its SHA-256 is another; remove it to train from the start")
+
+
+def test_a_kill_while_saving_leaves_the_previous_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_state(tmp_path, STATE)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path, {**STATE, "step": 4})
+    state = load_state(tmp_path, "mine")
+    assert state is not None
+    assert state["step"] == 3
+
+
+class Hostile:
+    """Unpickling this creates the file at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch", "torch, old format"])
+def test_a_hostile_state_is_refused_and_not_executed(tmp_path: Path, writer: str) -> None:
+    trap = tmp_path / "executed"
+    state = {**STATE, "extra": Hostile(trap)}
+    buffer = io.BytesIO()
+    if writer == "pickle":
+        pickle.dump(state, buffer, protocol=2)
+    else:
+        torch.save(state, buffer, _use_new_zipfile_serialization=writer == "torch")
+    content = buffer.getvalue()
+    # Whoever forges a state forges its hash as well.
+    (tmp_path / STATE_FILE).write_bytes(hashlib.sha256(content).digest() + content)
+    message = refused(lambda: load_state(tmp_path, "mine"))
+    assert (
+        message == f"{tmp_path / STATE_FILE}: not a training state (UnpicklingError); remove it to train from the start"
+    )
+    assert not trap.exists()
+    # The trap is one: without the guard it snaps.
+    buffer.seek(0)
+    if writer == "pickle":
+        pickle.load(buffer)["extra"].close()
+    else:
+        torch.load(buffer, weights_only=False)["extra"].close()
+    assert trap.exists()
+
+
+@pytest.mark.parametrize("state", [[1, 2], {"step": 3}, 7])
+def test_something_else_that_torch_saved_is_refused(tmp_path: Path, state: object) -> None:
+    save_state(tmp_path, state)  # type: ignore[arg-type]
+    assert "not a training state (" in refused(lambda: load_state(tmp_path, "mine"))
