@@ -11,6 +11,7 @@ def model_card(config: CheckpointConfig, vocab: Vocab, num_parameters: int) -> s
     """The card as Markdown: what the model is, what it was trained on, how to use it, where it must not be trusted."""
     sizes = ", ".join(f"{vocab.sizes[category]:,} {category.value}" for category in CATEGORIES)
     model = config.model
+    loss = "not measured" if config.validation_loss is None else f"{config.validation_loss:.4f}"
     dims = ", ".join(str(dim) for dim in (*model.matryoshka_dims, model.embedding_dim))
     return f"""---
 library_name: booru-embed
@@ -25,7 +26,7 @@ Embeds a set of Danbooru tags as one unit vector of {model.embedding_dim} number
 | trunk | {model.trunk}, width {model.width}, {model.num_layers} layers, {num_parameters:,} parameters |
 | vocabulary | {vocab.num_tags:,} tags: {sizes} |
 | trained on | {config.num_train_posts:,} posts, {config.training.num_epochs} epochs; best after {config.best_epoch:g} |
-| validation loss | {config.validation_loss:.4f} (bottleneck + head) |
+| validation loss | {loss} (bottleneck + head) |
 | vocab SHA-256 | `{config.vocab_hash}` |
 
 ```python

@@ -10,15 +10,16 @@ nor what is on disk (``checkpoint``).
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import Captions, Losses, objective
@@ -36,6 +37,8 @@ from booru_embed_core.training.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from booru_embed_core.training.log import TrainingLog
+from booru_embed_core.training.schedule import learning_rate, mixed_seed
 
 VALIDATION_SEED: Final = 0x5EED
 _LOG_EVERY_STEPS: Final = 10
@@ -46,7 +49,7 @@ class TrainingInterrupted(Exception):  # noqa: N818  not an error: the state is 
 
 
 class NonFiniteLossError(ValueError):
-    """The loss is NaN or infinite; the message names the step and the posts of its batch."""
+    """A loss or gradient is NaN or infinite; the message names the step and the posts of its batch."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class TrainReport:
     num_steps: int
     num_train_posts: int
     best_epoch: float
-    validation_loss: float
+    validation_loss: float | None
+    """The best one; None without a validation split."""
     final_loss: float
     seconds: float
     precision: str
@@ -113,7 +117,7 @@ class _Run:
         return captions_of(batch, self.model.config.category_sizes, bins, self.device)
 
     def generator(self, *key: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(_mix(self.settings.seed, *key))
+        return torch.Generator(self.device).manual_seed(mixed_seed(self.settings.seed, *key))
 
 
 def train(
@@ -141,7 +145,7 @@ def train(
     Raises:
         PackedFileError: the packed file is damaged or was made with another vocabulary.
         CheckpointError: `work_dir` holds the state of another training.
-        NonFiniteLossError: the loss is no number any more; the last saved state is kept.
+        NonFiniteLossError: a loss or a gradient is no number any more; the last saved state is kept.
         TrainingInterrupted: `should_stop` said so.
     """
     vocab = Vocab.load(vocab_dir)
@@ -152,18 +156,17 @@ def train(
     state = load_state(work_dir, fingerprint)
     if state is not None:
         _restore(run, state)
-    log = _Log(work_dir / LOG_FILE, run.step)
-    final_loss = math.nan
+    log = TrainingLog(work_dir / LOG_FILE, run.step)
     for progress in _steps(run, packed):
-        log.append(progress)
-        report(progress)
-        final_loss = progress.loss
-        if progress.step % settings.checkpoint_every_steps == 0 or progress.validation is not None:
-            save_state(work_dir, _state(run, fingerprint))
-        if should_stop() and run.step < run.num_steps:
+        if progress is not None:
+            log.append({name: value for name, value in vars(progress).items() if value is not None})
+            report(progress)
+            if progress.step % settings.checkpoint_every_steps == 0 or progress.validation is not None:
+                save_state(work_dir, _state(run, fingerprint))
+        if run.step < run.num_steps and should_stop():
             save_state(work_dir, _state(run, fingerprint))
             raise TrainingInterrupted(f"stopped at step {run.step} of {run.num_steps}; the state is in {work_dir}")
-    return _publish(run, packed, vocab, vocab_dir, out_dir, log, final_loss)
+    return _publish(run, packed, vocab, vocab_dir, out_dir, log)
 
 
 def captions_of(batch: Batch, category_sizes: tuple[int, ...], bins: torch.Tensor, device: torch.device) -> Captions:
@@ -202,15 +205,6 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def learning_rate(step: int, num_steps: int, settings: TrainingSettings) -> float:
-    """The learning rate of `step` (0-based): linear warm-up, then half a cosine down to zero at `num_steps`."""
-    num_warmup = max(1, round(settings.warmup_share * num_steps))
-    if step < num_warmup:
-        return settings.learning_rate * (step + 1) / num_warmup
-    done = (step - num_warmup) / max(1, num_steps - num_warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
 def _start(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, settings: TrainingSettings) -> _Run:
     device = pick_device(settings.device)
     rows = rows_of_split(packed, "train")
@@ -228,36 +222,43 @@ def _start(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, sett
     return _Run(model, optimizer, batches, settings, device, dtype, score_bin_edges(packed, rows))
 
 
-def _steps(run: _Run, packed: PackedFile) -> Iterator[Progress]:
-    """Trains from `run.step` to the end, yielding after every logged step; validates at the end of each epoch."""
+def _steps(run: _Run, packed: PackedFile) -> Iterator[Progress | None]:
+    """Trains from `run.step` to the end and yields after every step, None where it is not logged.
+
+    Validates at the end of each epoch.
+    """
     validation_rows = rows_of_split(packed, "validation")
     started, first_step, before = time.monotonic(), run.step, run.seconds
-    num_tokens, losses = 0, None
+    num_tokens = 0
     while run.step < run.num_steps:
         epoch, index = divmod(run.step, len(run.batches))
         batch = run.batches.read(epoch, index)
-        losses, rate = _step(run, batch)
+        losses, rate, norm = _step(run, batch)
         run.step += 1
         num_tokens += len(batch.tokens)
+        run.seconds = before + time.monotonic() - started
         ends_epoch = run.step % len(run.batches) == 0
         is_logged = run.step % _LOG_EVERY_STEPS == 0 or run.step % run.settings.checkpoint_every_steps == 0
-        if not (ends_epoch or is_logged):
+        is_logged = is_logged or ends_epoch
+        if is_logged or run.device.type == "cpu":  # on a GPU a look at a number waits for the device
+            _check_finite(run, batch, {"loss": losses.total.item(), "gradient's norm": norm.item()})
+        if not is_logged:
+            yield None
             continue
         validation = _validate(run, packed, validation_rows) if ends_epoch and len(validation_rows) else None
         epochs_done = run.step / len(run.batches)
+        if validation is not None:
+            _check_finite(run, batch, {"validation loss": validation["loss"]})
         if validation is not None and validation["loss"] < run.best_loss:
             run.best_loss, run.best_epoch = validation["loss"], epochs_done
             run.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.state_dict().items()}
         elapsed = time.monotonic() - started
         run.seconds = before + elapsed
-        loss = losses.total.item()
-        if not math.isfinite(loss):
-            _refuse(run, batch, loss)
         yield Progress(
             step=run.step,
             num_steps=run.num_steps,
             epoch=epochs_done,
-            loss=loss,
+            loss=losses.total.item(),
             terms={name: term.item() for name, term in losses.terms.items()},
             learning_rate=rate,
             tokens_per_second=num_tokens / elapsed,
@@ -266,29 +267,28 @@ def _steps(run: _Run, packed: PackedFile) -> Iterator[Progress]:
         )
 
 
-def _step(run: _Run, batch: Batch) -> tuple[Losses, float]:
+def _step(run: _Run, batch: Batch) -> tuple[Losses, float, torch.Tensor]:
+    """The losses, the learning rate and the norm of the gradient before it was clipped."""
     rate = learning_rate(run.step, run.num_steps, run.settings)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    torch.manual_seed(_mix(run.settings.seed, run.step, 1))  # dropout's
+    torch.manual_seed(mixed_seed(run.settings.seed, run.step, 1))  # dropout's
     losses = objective(run.model, run.captions(batch), run.settings, run.generator(run.step), run.dtype)
     run.optimizer.zero_grad(set_to_none=True)
     losses.total.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip_norm)
-    if run.device.type == "cpu" and not math.isfinite(norm.item()):
-        _refuse(run, batch, losses.total.item())
     run.optimizer.step()
-    return losses, rate
+    return losses, rate, norm
 
 
 @torch.no_grad()
-def _validate(run: _Run, packed: PackedFile, rows: Any) -> dict[str, float]:
+def _validate(run: _Run, packed: PackedFile, rows: NDArray[np.int64]) -> dict[str, float]:
     """Mean terms over the validation split, each post split the same way every time."""
     run.model.eval()
     sums: dict[str, float] = {}
     for number, start in enumerate(range(0, len(rows), run.settings.batch_posts)):
         batch = read_batch(packed, rows[start : start + run.settings.batch_posts])
-        generator = torch.Generator(run.device).manual_seed(_mix(VALIDATION_SEED, number))
+        generator = torch.Generator(run.device).manual_seed(mixed_seed(VALIDATION_SEED, number))
         losses = objective(run.model, run.captions(batch), run.settings, generator, run.dtype)
         share = len(batch.post_index) / len(rows)
         for name, term in {"loss": losses.terms["bottleneck"] + losses.terms["head"], **losses.terms}.items():
@@ -297,16 +297,20 @@ def _validate(run: _Run, packed: PackedFile, rows: Any) -> dict[str, float]:
     return sums
 
 
-def _refuse(run: _Run, batch: Batch, loss: float) -> None:
-    ids = run.batches.packed.post_id[batch.post_index.numpy()]
+def _check_finite(run: _Run, batch: Batch, numbers: Mapping[str, float]) -> None:
+    bad = ", ".join(f"{name} {number}" for name, number in numbers.items() if not math.isfinite(number))
+    if not bad:
+        return
+    ids = [str(post_id) for post_id in run.batches.packed.post_id[batch.post_index.numpy()]]
+    shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
     raise NonFiniteLossError(
-        f"step {run.step}: loss {loss}, batch of {len(ids)} posts with ids {', '.join(map(str, ids[:8]))}, …; lower "
-        f'[training] learning_rate (is {run.settings.learning_rate}) or set precision = "fp32"'
+        f"step {run.step}: {bad}, at a batch of {len(ids)} posts with the ids {shown}; lower [training] learning_rate "
+        f'(is {run.settings.learning_rate}) or set precision = "fp32" (is "{run.settings.precision}")'
     )
 
 
 def _publish(
-    run: _Run, packed: PackedFile, vocab: Vocab, vocab_dir: Path, out_dir: Path, log: _Log, final_loss: float
+    run: _Run, packed: PackedFile, vocab: Vocab, vocab_dir: Path, out_dir: Path, log: TrainingLog
 ) -> TrainReport:
     if run.best_weights is not None:
         run.model.load_state_dict(run.best_weights)
@@ -323,7 +327,7 @@ def _publish(
         score_bin_edges=run.edges,
         num_train_posts=len(run.batches.post_index),
         best_epoch=run.best_epoch,
-        validation_loss=run.best_loss if math.isfinite(run.best_loss) else 0.0,
+        validation_loss=run.best_loss if run.best_weights is not None else None,
     )
     save_checkpoint(out_dir, run.model, config, vocab_dir)
     log.copy_to(out_dir / LOG_FILE)
@@ -335,7 +339,7 @@ def _publish(
         num_train_posts=config.num_train_posts,
         best_epoch=config.best_epoch,
         validation_loss=config.validation_loss,
-        final_loss=final_loss,
+        final_loss=log.records[-1]["loss"],
         seconds=run.seconds,
         precision=str(run.dtype).removeprefix("torch."),
         device=run.device.type,
@@ -365,10 +369,13 @@ def _restore(run: _Run, state: dict[str, Any]) -> None:
 def _fingerprint(
     packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, settings: TrainingSettings, run: _Run
 ) -> str:
+    content = hashlib.sha256()
+    for array in (packed.tokens, packed.field_lengths, packed.post_id, packed.rating, packed.score):
+        content.update(array.data)
     # Saving more often does not make it another training.
     parts = [
         vocab.hash,
-        hashlib.sha256(packed.post_id.tobytes() + packed.offsets.tobytes()).hexdigest(),
+        content.hexdigest(),
         section_version(packed.split_settings),
         section_version(model_settings),
         section_version(settings.model_copy(update={"checkpoint_every_steps": 1})),
@@ -378,33 +385,7 @@ def _fingerprint(
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _mix(*numbers: int) -> int:
-    """A seed below 2**63 that depends on all of `numbers` and their order."""
-    digest = hashlib.blake2b(json.dumps(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-class _Log:
-    """JSON lines in the work folder; a resumed run drops what came after the state it resumes from."""
-
-    def __init__(self, path: Path, first_step: int) -> None:
-        self.path = path
-        kept = []
-        if path.exists() and first_step:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-    def append(self, progress: Progress) -> None:
-        record = {name: value for name, value in vars(progress).items() if value is not None}
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-
-    def copy_to(self, path: Path) -> None:
-        path.write_bytes(self.path.read_bytes())

@@ -1,0 +1,443 @@
+"""Training: it learns, it can be stopped anywhere, and it never goes on with what is no number."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import Corpus, Trained, model_settings, training_settings
+from safetensors.torch import load_file
+
+from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
+from booru_embed_core.tokens.packed_file import PackedFile, packed_metadata, write_packed_file
+from booru_embed_core.training.checkpoint import CheckpointError, load_checkpoint, read_config, read_log
+from booru_embed_core.training.loop import (
+    NonFiniteLossError,
+    Progress,
+    TrainingInterrupted,
+    TrainReport,
+    pick_device,
+    pick_dtype,
+    train,
+)
+
+NARROW = model_settings(width=16, num_layers=1, ffn_width=16, embedding_dim=8, matryoshka_dims=(4,), dropout=0.2)
+FIELDS_OF_TIME = ("tokens_per_second", "eta_seconds")
+
+
+@dataclasses.dataclass
+class Bench:
+    """Trainings of one corpus side by side, each in folders of its own name."""
+
+    corpus: Corpus
+    folder: Path
+
+    def work_dir(self, name: str) -> Path:
+        return self.folder / f"work-{name}"
+
+    def out_dir(self, name: str) -> Path:
+        return self.folder / f"out-{name}"
+
+    def train(
+        self,
+        name: str,
+        settings: TrainingSettings,
+        model: ModelSettings = NARROW,
+        packed_path: Path | None = None,
+        report: Callable[[Progress], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> TrainReport:
+        self.out_dir(name).mkdir(exist_ok=True)
+        return train(
+            packed_path or self.corpus.packed_path,
+            self.corpus.vocab_dir,
+            self.work_dir(name),
+            self.out_dir(name),
+            model,
+            settings,
+            report,
+            should_stop,
+        )
+
+    def weights_sha256(self, name: str) -> str:
+        return hashlib.sha256((self.out_dir(name) / "model.safetensors").read_bytes()).hexdigest()
+
+    def log(self, name: str) -> list[dict[str, object]]:
+        """The published log without what depends on the clock."""
+        return [
+            {key: value for key, value in record.items() if key not in FIELDS_OF_TIME}
+            for record in read_log(self.out_dir(name))
+        ]
+
+
+ARRAYS = ("tokens", "offsets", "field_lengths", "post_id", "rating", "score")
+
+
+def write_packed(
+    packed: PackedFile, path: Path, arrays: dict[str, object], splits: TokensSettings | None = None
+) -> None:
+    metadata = packed_metadata(packed.vocab_hash, packed.num_posts, packed.num_tokens, splits or packed.split_settings)
+    write_packed_file(path, arrays, metadata)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def bench(corpus: Corpus, tmp_path: Path) -> Bench:
+    return Bench(corpus, tmp_path)
+
+
+RESUMED = training_settings(checkpoint_every_steps=7)
+LOGGED_STEPS = (7, 10, 14, 17, 20, 21, 28, 30, 34)
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, object]]]:
+    """Weights and log of a training with `RESUMED` that nothing interrupts."""
+    bench = Bench(corpus, tmp_path_factory.mktemp("whole"))
+    bench.train("whole", RESUMED)
+    assert [record["step"] for record in bench.log("whole")] == list(LOGGED_STEPS)
+    return bench.weights_sha256("whole"), bench.log("whole")
+
+
+def stop_after(num_steps: int) -> Callable[[], bool]:
+    """A `should_stop` that says so when it was asked `num_steps` times: once a step."""
+    asked = iter(range(1, 1_000_000))
+    return lambda: next(asked) >= num_steps
+
+
+def test_the_loss_falls_on_a_corpus_that_can_be_learned(trained: Trained) -> None:
+    log = read_log(trained.checkpoint)
+    first, last = log[0], log[-1]
+    assert last["loss"] < 0.8 * first["loss"]
+    assert last["terms"]["bottleneck"] < 0.8 * first["terms"]["bottleneck"]
+    validations = [record["validation"]["loss"] for record in log if "validation" in record]
+    assert len(validations) == 6
+    assert validations[-1] < 0.9 * validations[0]
+    assert trained.report.validation_loss == min(validations)
+
+
+def test_the_weights_of_the_best_epoch_are_published(bench: Bench) -> None:
+    # Trained far past the point where a network of this size still generalises from so few posts.
+    settings = training_settings(num_epochs=8, learning_rate=5e-2, batch_posts=64)
+    losses: dict[float, float] = {}
+
+    def note(progress: Progress) -> None:
+        if progress.validation is not None:
+            losses[progress.epoch] = progress.validation["loss"]
+
+    report = bench.train("best", settings, report=note)
+    best_epoch = min(losses, key=losses.__getitem__)
+    assert report.best_epoch == best_epoch
+    assert report.validation_loss == losses[best_epoch]
+    config = read_config(bench.out_dir("best"))
+    assert (config.best_epoch, config.validation_loss) == (best_epoch, losses[best_epoch])
+
+
+def test_a_checkpoint_holds_what_inference_needs_and_sizes_from_the_vocab(trained: Trained) -> None:
+    names = sorted(file.name for file in trained.checkpoint.iterdir())
+    assert names == [
+        "README.md", "config.json", "model.safetensors", "tokenizer.json", "training_log.jsonl", "vocab.json",
+        "vocab.parquet",
+    ]  # fmt: skip
+    model, config, vocab = load_checkpoint(trained.checkpoint)
+    made_with = trained.corpus.vocab
+    assert vocab.hash == config.vocab_hash == made_with.hash
+    assert config.category_sizes == tuple(made_with.sizes.values())
+    assert config.num_special == made_with.num_special
+    assert config.packed_tokens == "v1"
+    assert config.splits == trained.corpus.packed.split_settings
+    assert model.tokens.weight.shape == (made_with.num_tokens, config.model.width)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert trained.report.num_parameters == num_parameters
+    weights = load_file(trained.checkpoint / "model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in weights.values())
+    card = (trained.checkpoint / "README.md").read_text(encoding="utf-8")
+    assert f"{num_parameters:,} parameters" in card
+    assert config.vocab_hash in card
+
+
+def test_the_same_settings_give_the_same_bytes_and_another_seed_gives_others(bench: Bench) -> None:
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        bench.train(name, training_settings(seed=seed, num_epochs=1))
+    assert bench.weights_sha256("one") == bench.weights_sha256("two") != bench.weights_sha256("three")
+    assert bench.log("one") == bench.log("two") != bench.log("three")
+
+
+@pytest.mark.parametrize("num_steps", [1, 13, 17, 20, 33])
+def test_a_training_that_was_stopped_ends_in_the_same_bits(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]], num_steps: int
+) -> None:
+    with pytest.raises(TrainingInterrupted, match=f"stopped at step {num_steps} of 34; the state is in"):
+        bench.train("stopped", RESUMED, should_stop=stop_after(num_steps))
+    assert not list(bench.out_dir("stopped").iterdir())
+    seen: list[int] = []
+    bench.train("stopped", RESUMED, report=lambda progress: seen.append(progress.step))
+    assert seen == [step for step in LOGGED_STEPS if step > num_steps]
+    assert (bench.weights_sha256("stopped"), bench.log("stopped")) == whole
+
+
+def test_a_training_that_is_stopped_again_and_again_ends_in_the_same_bits(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]]
+) -> None:
+    num_stops = 0
+    while num_stops < 20:
+        try:
+            bench.train("stopped", RESUMED, should_stop=stop_after(3))
+            break
+        except TrainingInterrupted:
+            num_stops += 1
+    assert num_stops == 11
+    assert (bench.weights_sha256("stopped"), bench.log("stopped")) == whole
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training.loop import train
+import torch
+torch.set_num_threads(1)
+packed, vocab, work, out, model, training = sys.argv[1:7]
+def report(progress):
+    if progress.step == int(sys.argv[7]):
+        os.kill(os.getpid(), signal.SIGKILL)
+train(Path(packed), Path(vocab), Path(work), Path(out), ModelSettings.model_validate_json(model),
+      TrainingSettings.model_validate_json(training), report)
+"""
+
+
+def test_a_killed_training_goes_on_from_its_last_state_and_ends_in_the_same_bits(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]]
+) -> None:
+    bench.out_dir("killed").mkdir()
+    paths = (bench.corpus.packed_path, bench.corpus.vocab_dir, bench.work_dir("killed"), bench.out_dir("killed"))
+    # Step 20 is logged, and then lost: the last state is that of step 17.
+    arguments = [*map(str, paths), NARROW.model_dump_json(), RESUMED.model_dump_json(), "20"]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert not list(bench.out_dir("killed").iterdir())
+    seen: list[int] = []
+    bench.train("killed", RESUMED, report=lambda progress: seen.append(progress.step))
+    assert seen == [step for step in LOGGED_STEPS if step > 17]
+    assert (bench.weights_sha256("killed"), bench.log("killed")) == whole
+
+
+def test_a_training_that_was_done_but_not_published_is_published(bench: Bench) -> None:
+    settings = training_settings(num_epochs=1)
+    whole = bench.train("whole", settings)
+    again = bench.train("whole", settings)
+    assert math.isfinite(again.final_loss)
+    assert dataclasses.replace(again, seconds=whole.seconds) == whole
+
+
+def test_saving_more_often_is_the_same_training(bench: Bench, whole: tuple[str, list[dict[str, object]]]) -> None:
+    with pytest.raises(TrainingInterrupted):
+        bench.train("often", RESUMED.model_copy(update={"checkpoint_every_steps": 3}), should_stop=stop_after(5))
+    bench.train("often", RESUMED)
+    assert bench.weights_sha256("often") == whole[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        (training_settings(learning_rate=2e-2), NARROW),
+        (training_settings(num_epochs=3), NARROW),
+        (training_settings(precision="bf16"), NARROW),
+        (training_settings(), NARROW.model_copy(update={"dropout": 0.1})),
+    ],
+)
+def test_the_state_of_another_training_is_refused(
+    bench: Bench, settings: TrainingSettings, model: ModelSettings
+) -> None:
+    with pytest.raises(TrainingInterrupted):
+        bench.train("one", training_settings(), should_stop=stop_after(2))
+    state = bench.work_dir("one") / "state.pt"
+    before = state.read_bytes()
+    with pytest.raises(CheckpointError, match=r"state\.pt: belongs to a training of other inputs or settings; remove"):
+        bench.train("one", settings, model)
+    assert state.read_bytes() == before
+
+
+def test_the_state_of_other_posts_is_refused(bench: Bench, corpus: Corpus) -> None:
+    with pytest.raises(TrainingInterrupted):
+        bench.train("one", training_settings(), should_stop=stop_after(2))
+    packed = corpus.packed
+    for name in ("tokens", "rating", "score"):
+        arrays = {key: getattr(packed, key).copy() for key in (*ARRAYS, name)}
+        arrays[name][:2] = arrays[name][1::-1]  # two neighbours change places: lengths and counts stay
+        assert not np.array_equal(arrays[name], getattr(packed, name))
+        other = bench.folder / f"{name}.safetensors"
+        write_packed(packed, other, arrays)
+        with pytest.raises(CheckpointError, match="belongs to a training of other inputs"):
+            bench.train("one", training_settings(), packed_path=other)
+
+
+def test_a_huge_learning_rate_stops_with_step_and_posts(bench: Bench) -> None:
+    with pytest.raises(NonFiniteLossError) as error:
+        bench.train("wild", training_settings(learning_rate=1e30, warmup_share=0.0))
+    message = str(error.value)
+    assert re.match(r"step \d+: (validation )?(loss|gradient's norm) (nan|inf)", message)
+    assert re.search(r"at a batch of \d+ posts with the ids \d+, ", message)
+    assert "lower [training] learning_rate (is 1e+30)" in message
+    assert "\n" not in message
+    assert not list(bench.out_dir("wild").iterdir())
+
+
+def test_weights_that_turn_nan_stop_the_next_step_and_keep_the_last_state(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step = torch.optim.AdamW.step
+    steps: list[int] = []
+
+    def poisoned(optimizer: torch.optim.AdamW, *arguments: object) -> object:
+        steps.append(1)
+        result = real_step(optimizer, *arguments)
+        if len(steps) == 15:
+            optimizer.param_groups[0]["params"][0].data[0, 0] = math.nan
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", poisoned)
+        with pytest.raises(NonFiniteLossError, match=r"step 16: loss nan, gradient's norm nan, at a batch of 16 posts"):
+            bench.train("nan", RESUMED)
+    # What was saved at step 14 is sound: without the poison it ends as a training that never met it.
+    bench.train("nan", RESUMED)
+    assert (bench.weights_sha256("nan"), bench.log("nan")) == whole
+
+
+def test_the_posts_named_are_those_of_the_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_step = torch.optim.AdamW.step
+
+    def poisoned(optimizer: torch.optim.AdamW, *arguments: object) -> object:
+        result = real_step(optimizer, *arguments)
+        optimizer.param_groups[0]["params"][0].data.fill_(math.nan)
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
+    with pytest.raises(NonFiniteLossError) as error:
+        bench.train("nan", training_settings(batch_posts=5))
+    named = [int(number) for number in re.findall(r"\d+", str(error.value).partition("ids ")[2].partition(";")[0])]
+    packed = bench.corpus.packed
+    rows = np.flatnonzero(packed.split_ids() == 0)
+    order = rows[np.random.default_rng([7, 0]).permutation(len(rows))]
+    assert named == packed.post_id[order[5:10]].tolist()
+
+
+def test_a_validation_loss_that_is_no_number_stops_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_eval = SetEncoder.eval
+
+    def poisoned(model: SetEncoder) -> SetEncoder:
+        model.tag_bias.data.fill_(math.nan)
+        return real_eval(model)
+
+    monkeypatch.setattr(SetEncoder, "eval", poisoned)
+    with pytest.raises(NonFiniteLossError, match="step 17: validation loss nan"):
+        bench.train("nan", training_settings())
+    assert not list(bench.out_dir("nan").iterdir())
+
+
+def test_validation_is_the_same_each_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With an optimizer that does nothing, every epoch validates the same weights.
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: None)
+    seen: list[dict[str, float]] = []
+
+    def note(progress: Progress) -> None:
+        if progress.validation is not None:
+            seen.append(progress.validation)
+
+    bench.train("still", training_settings(num_epochs=3), report=note)
+    assert len(seen) == 3
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0]["loss"] == pytest.approx(seen[0]["bottleneck"] + seen[0]["head"], rel=1e-6)
+
+
+def test_validation_leaves_no_trace_in_the_training(bench: Bench, corpus: Corpus) -> None:
+    """Without a validation split the last weights are published; on the same posts they are those of the same run."""
+    packed = corpus.packed
+    path = bench.folder / "v0" / "tokens.safetensors"
+    path.parent.mkdir()
+    arrays = {name: getattr(packed, name) for name in ARRAYS}
+    write_packed(packed, path, arrays, TokensSettings(validation_share=0.0, test_share=0.1))
+    report = bench.train("none", training_settings(), packed_path=path)
+    assert report.validation_loss is None
+    assert report.best_epoch == 2.0
+    config = read_config(bench.out_dir("none"))
+    assert config.validation_loss is None
+    assert config.num_train_posts == int((PackedFile.open(path).split_ids() == 0).sum()) > report.num_steps
+    assert not any("validation" in record for record in read_log(bench.out_dir("none")))
+    assert "| validation loss | not measured" in (bench.out_dir("none") / "README.md").read_text(encoding="utf-8")
+
+
+def test_progress_counts_steps_epochs_and_says_it_in_a_line(bench: Bench) -> None:
+    seen: list[Progress] = []
+    bench.train("one", training_settings(), report=seen.append)
+    assert [progress.step for progress in seen] == [10, 17, 20, 30, 34]
+    assert [progress.epoch for progress in seen] == pytest.approx([10 / 17, 1, 20 / 17, 30 / 17, 2])
+    assert all(progress.num_steps == 34 and progress.tokens_per_second > 0 for progress in seen)
+    assert [progress.validation is not None for progress in seen] == [False, True, False, False, True]
+    assert seen[-1].eta_seconds == 0
+    fixed = dataclasses.replace(seen[1], loss=1.25, tokens_per_second=12345.6, eta_seconds=3725)
+    assert re.fullmatch(
+        r"step 17/34  epoch 1\.00  loss 1\.2500  validation loss \d+\.\d{4}  12,346 tokens/s  ETA 1:02:05", fixed.line()
+    )
+    assert dataclasses.replace(fixed, validation=None, eta_seconds=59.6).line() == (
+        "step 17/34  epoch 1.00  loss 1.2500  12,346 tokens/s  ETA 1:00"
+    )
+
+
+def test_every_term_is_in_the_log(trained: Trained) -> None:
+    terms = {"bottleneck", "head", "duplicates", "contrastive", "metadata"}
+    for record in read_log(trained.checkpoint):
+        assert set(record["terms"]) == terms
+        assert all(math.isfinite(value) for value in record["terms"].values())
+        if "validation" in record:
+            assert set(record["validation"]) == {*terms, "loss"}
+
+
+def test_bf16_trains_as_well(bench: Bench) -> None:
+    report = bench.train("bf16", training_settings(precision="bf16"))
+    assert report.precision == "bfloat16"
+    assert report.final_loss < 0.95 * bench.log("bf16")[0]["loss"]  # type: ignore[operator]
+
+
+def test_deepsets_trains_as_well(bench: Bench) -> None:
+    bench.train("deepsets", training_settings(), model_settings(trunk="deepsets"))
+    log = bench.log("deepsets")
+    assert log[-1]["loss"] < 0.95 * log[0]["loss"]  # type: ignore[operator]
+
+
+def test_a_packed_file_of_another_vocabulary_is_refused(bench: Bench, corpus: Corpus) -> None:
+    packed = corpus.packed
+    other = bench.folder / "other.safetensors"
+    arrays = {name: getattr(packed, name) for name in ARRAYS}
+    write_packed(dataclasses.replace(packed, vocab_hash="0" * 64), other, arrays)
+    with pytest.raises(ValueError, match=r"other\.safetensors: was made with the vocab 0000000000000000, not with"):
+        bench.train("one", training_settings(), packed_path=other)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match='device = "cuda", but torch finds no GPU; install a CUDA build'):
+        pick_device("cuda")
+
+
+@pytest.mark.parametrize(("native", "wanted"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_precision_is_bf16_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, wanted: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native, "amx_bf16": False})
+    cpu = torch.device("cpu")
+    assert pick_dtype("auto", cpu) == wanted
+    assert pick_dtype("bf16", cpu) == torch.bfloat16
+    assert pick_dtype("fp32", cpu) == torch.float32

@@ -1,0 +1,45 @@
+"""The learning rate's shape, and seeds that do not collide."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from model_helpers import training_settings
+
+from booru_embed_core.training.schedule import learning_rate, mixed_seed
+
+
+@given(num_steps=st.integers(1, 400), share=st.floats(0, 0.99), peak=st.floats(1e-5, 1.0))
+def test_the_learning_rate_climbs_to_its_peak_and_falls_towards_zero(num_steps: int, share: float, peak: float) -> None:
+    settings = training_settings(learning_rate=peak, warmup_share=share)
+    rates = [learning_rate(step, num_steps, settings) for step in range(num_steps)]
+    num_warmup = max(1, round(share * num_steps))
+    assert all(rate > 0 for rate in rates)
+    assert rates[num_warmup - 1] == pytest.approx(peak)
+    assert max(rates) == pytest.approx(peak)
+    assert all(after > before for before, after in itertools.pairwise(rates[:num_warmup]))
+    falling = rates[num_warmup - 1 :]
+    assert all(after <= before * (1 + 1e-12) for before, after in itertools.pairwise(falling))
+
+
+def test_the_learning_rate_is_the_formula() -> None:
+    settings = training_settings(learning_rate=0.8, warmup_share=0.25)
+    rates = [learning_rate(step, 8, settings) for step in range(8)]
+    cosine = [0.4 * (1 + math.cos(math.pi * done / 6)) for done in range(6)]
+    assert rates == pytest.approx([0.4, 0.8, *cosine])
+
+
+def test_a_training_of_one_step_has_the_peak() -> None:
+    assert learning_rate(0, 1, training_settings(learning_rate=0.5, warmup_share=0.0)) == 0.5
+
+
+@given(st.lists(st.lists(st.integers(-(2**63), 2**64), max_size=4), max_size=20))
+def test_seeds_tell_numbers_and_their_order_apart(keys: list[list[int]]) -> None:
+    different = {tuple(key) for key in keys}
+    seeds = {mixed_seed(*key) for key in different}
+    assert len(seeds) == len(different)
+    assert all(0 <= seed < 2**63 for seed in seeds)
