@@ -157,7 +157,9 @@ def column_schema(columns: Sequence[tuple[str, str]]) -> dg.TableColumnSchemaMet
 
 def preview(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
     """`rows` as a table; long values are cut short."""
-    return dg.MetadataValue.table([dg.TableRecord({key: _shown(value) for key, value in row.items()}) for row in rows])
+    records = [dg.TableRecord({key: _shown(value) for key, value in row.items()}) for row in rows]
+    # Dagster takes the columns from the first record, and wants to be told when there is none.
+    return dg.MetadataValue.table(records, schema=None if records else dg.TableSchema([]))
 
 
 def picture(png: bytes, file: Path) -> dg.MetadataValue:

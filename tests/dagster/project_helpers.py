@@ -16,7 +16,8 @@ from booru_embed_core.settings import SETTINGS_VARIABLE
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse import Warehouse
 
-SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "danbooru2017_sfw_posts.csv.gz"
+REPOSITORY = Path(__file__).parents[2]
+SAMPLE = REPOSITORY / "data" / "sample" / "danbooru2017_sfw_posts.csv.gz"
 NUM_POSTS = 400
 SETTINGS = """
 [warehouse]
@@ -34,6 +35,7 @@ min_count = 2
 validation_share = 0.1
 test_share = 0.2
 [model]
+trunk = "{trunk}"
 width = 32
 num_layers = 1
 num_heads = 2
@@ -71,9 +73,21 @@ class Project:
     def warehouse(self) -> Warehouse:
         return Warehouse(self.folder / "warehouse")
 
-    def set(self, *, keep_percentile: float = 95, num_epochs: int = 16) -> None:
-        text = SETTINGS.format(keep_percentile=keep_percentile, num_epochs=num_epochs)
+    def set(self, *, keep_percentile: float = 95, num_epochs: int = 16, trunk: str = "attention") -> None:
+        text = SETTINGS.format(keep_percentile=keep_percentile, num_epochs=num_epochs, trunk=trunk)
         self.settings_file.write_text(text, encoding="utf-8")
+
+    def environment(self) -> dict[str, str]:
+        """What a Dagster process needs to work on this project and nothing else."""
+        home = self.folder / "dagster_home"
+        home.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / ".dagster_home" / "dagster.yaml", home)
+        return {
+            SETTINGS_VARIABLE: str(self.settings_file),
+            "DAGSTER_HOME": str(home),
+            "PYTHONPATH": str(REPOSITORY),
+            "OMP_NUM_THREADS": "1",
+        }
 
     def copy_to(self, folder: Path) -> Project:
         shutil.copytree(self.folder, folder, symlinks=True)

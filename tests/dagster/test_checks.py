@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from project_helpers import Project
+from safetensors.numpy import load_file, save_file
 
 from booru_embed_core.posts.files import REJECTS_FILE, REPORT_FILE
 from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab
@@ -219,3 +222,89 @@ def test_the_sample_is_the_same_each_time_and_of_the_posts(built: Built) -> None
     ids = pq.read_table(posts_dir / "part-00000.parquet")["id"].to_pylist()
     assert [ids[index] for index, _ in first] == [row["id"] for _, row in first]
     assert len({ids[index] for index, _ in first}) == len(first)
+
+
+def edit_log(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    file = folder / "training_log.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    change(records[1])
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def no_loss(folder: Path) -> None:
+    edit_log(folder, lambda record: record.update(loss=math.nan))
+
+
+def no_validation_loss(folder: Path) -> None:
+    edit_log(folder, lambda record: record.update(validation={"loss": math.inf}))
+
+
+def no_log(folder: Path) -> None:
+    (folder / "training_log.jsonl").write_text("")
+
+
+def broken_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    next(iter(weights.values())).reshape(-1)[0] = math.nan
+    save_file(weights, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (no_loss, "no finite loss at step"),
+        (no_validation_loss, "no finite loss at step"),
+        (no_log, "is empty"),
+        (broken_weights, "is not finite"),
+    ],
+)
+def test_a_training_that_broke_down_fails(copy: Project, damage: Callable[[Path], None], message: str) -> None:
+    assert run_check(checks.training_stayed_finite, copy).passed
+    damage(copy.warehouse.current("checkpoint").path)
+    result = run_check(checks.training_stayed_finite, copy)
+    assert not result.passed
+    assert message in str(result.description)
+
+
+@pytest.mark.parametrize("recall", [0.0, math.nan, None])
+def test_an_embedding_no_better_than_popularity_fails(copy: Project, recall: float | None) -> None:
+    assert run_check(checks.embedding_beats_popularity, copy).passed
+    file = copy.warehouse.current("evaluation").path / "evaluation.json"
+    figures = json.loads(file.read_text())
+    models = figures["tasks"]["half"]["models"]
+    if recall is None:
+        del models["booru-embed"]
+    else:
+        models["booru-embed"]["recall@10"] = recall
+    file.write_text(json.dumps(figures))
+    result = run_check(checks.embedding_beats_popularity, copy)
+    assert not result.passed
+    assert str(result.description).startswith("half hidden: recall@10 ")
+    assert set(result.metadata) == {"one_hidden", "one_hidden_popularity", "half_hidden", "half_hidden_popularity"}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(math.nan, "a vector is not of unit length"), (2.0, "a vector is not of unit length")]
+)
+def test_embeddings_that_are_no_unit_vectors_fail(copy: Project, value: float, message: str) -> None:
+    assert run_check(checks.embeddings_are_unit_vectors, copy).passed
+    file = copy.warehouse.current("tag_embeddings").path / "tag_embeddings.parquet"
+    table = pq.read_table(file)
+    vectors = table["vector"].to_pylist()
+    vectors[3][0] = value
+    pq.write_table(table.set_column(3, "vector", pa.array(vectors, table.schema.field("vector").type)), file)
+    assert message in str(run_check(checks.embeddings_are_unit_vectors, copy).description)
+
+
+def test_embeddings_of_other_tags_fail(copy: Project) -> None:
+    file = copy.warehouse.current("tag_embeddings").path / "tag_embeddings.parquet"
+    pq.write_table(pq.read_table(file).slice(1), file)
+    description = str(run_check(checks.embeddings_are_unit_vectors, copy).description)
+    assert "its tags are not those of the vocab" in description
+
+
+def test_a_missing_product_fails_its_check_with_the_remedy(project: Project) -> None:
+    for check in (checks.posts_reconcile, checks.vocab_is_sane, checks.training_stayed_finite):
+        result = run_check(check, project)
+        assert not result.passed
+        assert "materialize it first" in str(result.description)

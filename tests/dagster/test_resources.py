@@ -1,0 +1,110 @@
+"""What a run shares: settings read once, inputs recorded, errors of one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from project_helpers import Project
+
+from booru_embed_core.settings import SETTINGS_VARIABLE, SettingsError, section_version
+from booru_embed_dagster.resources import Pipeline, one_line_errors
+from booru_embed_dagster.warehouse import WarehouseError, read_manifest
+
+
+@pytest.fixture
+def pipeline(project: Project) -> Pipeline:
+    return Pipeline(settings_file=str(project.settings_file))
+
+
+def test_settings_are_read_once_a_run_and_anew_by_the_next(project: Project, pipeline: Pipeline) -> None:
+    assert pipeline.settings.vocab.keep_percentile == 95
+    project.set(keep_percentile=80)
+    assert pipeline.settings.vocab.keep_percentile == 95
+    assert Pipeline(settings_file=str(project.settings_file)).settings.vocab.keep_percentile == 80
+
+
+def test_two_runs_of_one_definition_read_the_settings_each(project: Project) -> None:
+    seen = []
+
+    @dg.asset
+    def reader(pipeline: Pipeline) -> None:
+        seen.append(pipeline.settings.vocab.keep_percentile)
+
+    resource = Pipeline(settings_file=str(project.settings_file))
+    for percentile in (95, 80):
+        project.set(keep_percentile=percentile)
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert dg.materialize([reader], instance=instance, resources={"pipeline": resource}).success
+    assert seen == [95, 80]
+
+
+def test_the_environment_names_the_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTINGS_VARIABLE, str(project.settings_file))
+    assert Pipeline().warehouse.root == project.folder / "warehouse"
+    assert Pipeline().warehouse.keep_versions == 3
+
+
+def test_a_missing_settings_file_is_an_error_only_when_it_is_read(tmp_path: Path) -> None:
+    pipeline = Pipeline(settings_file=str(tmp_path / "none.toml"))
+    with pytest.raises(SettingsError, match="no such settings file"):
+        _ = pipeline.settings
+
+
+def test_a_version_records_products_sections_and_sources(pipeline: Pipeline) -> None:
+    with pipeline.new_version("posts", sources={"posts_export": "e" * 16}) as draft:
+        (draft.path / "part.parquet").write_text("posts")
+    with pipeline.new_version("packed_tokens", inputs=[draft.product], sections=["tokens"]) as packed:
+        (packed.path / "tokens").write_text("tokens")
+    assert read_manifest(draft.product.path).inputs == {"posts_export": "e" * 16}
+    assert read_manifest(packed.product.path).inputs == {
+        "posts": draft.product.version,
+        "settings/tokens": section_version(pipeline.settings.tokens),
+    }
+    assert pipeline.current("packed_tokens", "posts") == (packed.product, draft.product)
+
+
+def test_what_a_product_was_made_from_is_found_even_when_another_is_current(pipeline: Pipeline) -> None:
+    made = {}
+    for text in ("old", "new"):
+        with pipeline.new_version("posts") as draft:
+            (draft.path / "part.parquet").write_text(text)
+        made[text] = draft.product
+        if text == "old":
+            with pipeline.new_version("vocab", inputs=[draft.product]) as vocab:
+                (vocab.path / "vocab").write_text("vocab")
+    assert pipeline.made_from(vocab.product, "posts") == made["old"]
+    made["old"].path.rename(made["old"].path.with_name("gone"))
+    assert pipeline.made_from(vocab.product, "posts") == made["new"]
+    with pytest.raises(WarehouseError, match="no version of 'checkpoint' yet"):
+        pipeline.made_from(vocab.product, "checkpoint")
+
+
+class NamedError(ValueError):
+    """An error of the core's kind."""
+
+
+@pytest.mark.parametrize(("error", "has_cause"), [(NamedError("a: b; do c"), False), (ValueError("a: b"), True)])
+def test_a_value_error_becomes_a_failure_of_its_line(error: ValueError, has_cause: bool) -> None:
+    @one_line_errors
+    def fail(number: int) -> int:
+        """Fails."""
+        raise error
+
+    with pytest.raises(dg.Failure) as caught:
+        fail(number=1)
+    assert caught.value.description == str(error)
+    assert not caught.value.allow_retries
+    assert (caught.value.__cause__ is error) == has_cause
+    assert (fail.__name__, fail.__doc__) == ("fail", "Fails.")
+
+
+def test_other_errors_and_results_pass() -> None:
+    @one_line_errors
+    def invert(number: int) -> float:
+        return 1 / number
+
+    assert invert(4) == 0.25
+    with pytest.raises(ZeroDivisionError):
+        invert(0)

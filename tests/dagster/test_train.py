@@ -1,0 +1,201 @@
+"""The process that trains: its job, its signals, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
+from project_helpers import Project
+
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training import loop
+from booru_embed_dagster import train
+from booru_embed_dagster.train import FAILURE_FILE, Job, ProgressLog, StopRequest, main, run_job
+from booru_embed_dagster.warehouse import lock_folder
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    before: dict[signal.Signals, Handler] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@dataclass
+class Report:
+    """As much of training's report as this process needs."""
+
+    num_steps: int
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    (tmp_path / "out").mkdir()
+    return Job(
+        packed_path=tmp_path / "tokens.safetensors",
+        vocab_dir=tmp_path / "vocab",
+        work_dir=tmp_path / "work" / "key",
+        out_dir=tmp_path / "out",
+        model=ModelSettings(),
+        training=TrainingSettings(),
+    )
+
+
+def progress(**values: Any) -> loop.Progress:
+    every: dict[str, Any] = {
+        "step": 1,
+        "num_steps": 9,
+        "epoch": 0.1,
+        "loss": 2.5,
+        "terms": {},
+        "learning_rate": 0.1,
+        "tokens_per_second": 5.0,
+        "eta_seconds": 1.0,
+    }
+    return loop.Progress(**{**every, **values})
+
+
+def test_a_job_survives_json(job: Job) -> None:
+    assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json")))) == job
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_training_to_stop(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)  # as a shell leaves it for a job in the background
+    stop = StopRequest(parent=os.getppid())
+    assert not stop()
+    os.kill(os.getpid(), number)
+    assert stop()
+
+
+def test_an_orphan_stops() -> None:
+    assert StopRequest(parent=os.getppid() + 1)()
+    assert not StopRequest(parent=None)()
+
+
+def test_progress_is_logged_at_intervals_and_every_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 1.0, 2.0, 6.0, 7.0])
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(times))
+    lines: list[str] = []
+    log = ProgressLog(lines.append)
+    for step in range(5):
+        log(progress(step=step, validation={"loss": 1.5} if step == 2 else None))
+    assert [line.split()[1] for line in lines] == ["0/9", "2/9", "4/9"]
+    assert "validation loss 1.5" in lines[1]
+
+
+def test_a_job_that_succeeds_delivers_its_report(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(*arguments: Any) -> Report:
+        assert arguments[:6] == (job.packed_path, job.vocab_dir, job.work_dir, job.out_dir, job.model, job.training)
+        arguments[6](progress())
+        assert not arguments[7]()
+        return Report(num_steps=9)
+
+    monkeypatch.setattr(loop, "train", fake)
+    lines: list[str] = []
+    delivered: list[dict[str, Any]] = []
+    assert run_job(job, lines.append, delivered.append, lambda: False) == 0
+    assert delivered == [{"num_steps": 9}]
+    assert len(lines) == 1
+    assert not (job.out_dir / FAILURE_FILE).exists()
+
+
+@pytest.mark.parametrize("error", [ValueError("no number; lower it"), loop.TrainingInterrupted("stopped at step 3")])
+def test_a_job_that_fails_leaves_its_reason(job: Job, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fake(*_: Any) -> Report:
+        raise error
+
+    monkeypatch.setattr(loop, "train", fake)
+    delivered: list[dict[str, Any]] = []
+    assert run_job(job, lambda _: None, delivered.append, lambda: False) == 1
+    assert (job.out_dir / FAILURE_FILE).read_text() == str(error)
+    assert delivered == []
+
+
+def test_two_trainings_never_share_a_work_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("it must not start"))
+    job.work_dir.mkdir(parents=True)
+    with lock_folder(job.work_dir):
+        assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+    assert "another process works on these inputs" in (job.out_dir / FAILURE_FILE).read_text()
+
+
+@pytest.mark.parametrize("arguments", [[], ["one", "two"]])
+def test_wrong_use_is_exit_code_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(DAGSTER_PIPES_CONTEXT_ENV_VAR, raising=False)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("usage: python -m booru_embed_dagster.train JOB.json")
+
+
+def test_without_dagster_the_job_is_a_file(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Job] = []
+    monkeypatch.setattr(train, "run_job", lambda job, *_: ran.append(job) or 0)
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    assert main([str(tmp_path / "job.json")]) == 0
+    assert ran == [job]
+
+
+def test_other_ranks_read_the_job_and_send_nothing(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Job] = []
+    monkeypatch.setattr(train, "run_job", lambda job, *_: ran.append(job) or 0)
+    monkeypatch.setattr(train, "open_dagster_pipes", lambda: pytest.fail("rank 0 alone talks to Dagster"))
+    context = {"data": {"extras": job.model_dump(mode="json")}}
+    monkeypatch.setenv(DAGSTER_PIPES_CONTEXT_ENV_VAR, encode_param(context))
+    monkeypatch.setenv(DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param({"path": str(tmp_path / "messages")}))
+    monkeypatch.setenv("RANK", "1")
+    assert main([]) == 0
+    assert ran == [job]
+    assert not (tmp_path / "messages").exists()
+
+
+@pytest.mark.slow
+def test_a_terminated_run_stops_training_and_the_next_one_goes_on(
+    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path
+) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    project.set(num_epochs=30, trunk="deepsets")
+    environment = {**os.environ, **project.environment()}
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "booru_embed_dagster.definitions"]
+    run = subprocess.Popen([*command, "--select", "checkpoint"], env=environment, stderr=subprocess.DEVNULL)
+    work = wait_for_log(project)
+    run.terminate()
+    assert run.wait(timeout=60) != 0
+    with lock_folder(work):  # the training process is gone, or it would hold this
+        assert (work / "state.pt").is_file()
+    saved = [json.loads(line) for line in (work / "training_log.jsonl").read_text().splitlines()]
+    assert project.warehouse.current("checkpoint").version == built[0].warehouse.current("checkpoint").version
+    result = project.materialize("checkpoint")
+    assert result.success
+    log = (project.warehouse.current("checkpoint").path / "training_log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in log][: len(saved)] == saved
+    assert json.loads(log[-1])["step"] == json.loads(log[-1])["num_steps"]
+    assert not work.exists()
+
+
+def wait_for_log(project: Project) -> Path:
+    """The work folder of the training, once it has logged a step."""
+    for _ in range(1200):
+        for file in (project.folder / "warehouse").glob("checkpoint/.work/*/training_log.jsonl"):
+            if file.stat().st_size:
+                return file.parent
+        time.sleep(0.05)
+    raise TimeoutError("training has not begun within a minute")
