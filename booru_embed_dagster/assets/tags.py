@@ -1,11 +1,12 @@
 """Posts → how often tags are used → which of them are worth a token."""
 
+from pathlib import Path
+
 import dagster as dg
-import pyarrow.parquet as pq
 
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.tags.frequency import count_tags, frequency_file, read_frequencies
-from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, build_vocab, cost_curve, write_vocab_cost
+from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab, build_vocab, cost_curve, write_vocab_cost
 from booru_embed_dagster import plots
 from booru_embed_dagster.metadata import materialized, parquet_metadata, picture, table_metadata
 from booru_embed_dagster.observation import settings_key
@@ -53,21 +54,24 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     Change `keep_percentile` in settings.toml, materialize `vocab+`, and the tokens, the model and its evaluation
     follow. `tokenizer.json` opens with the `tokenizers` library and gives the same ids.
     """
-    settings = pipeline.settings.vocab
     (frequencies,) = pipeline.current("tag_frequencies")
     # Not vocab.json: it repeats the settings, and another cut that keeps the same tags is the same vocabulary.
     with pipeline.new_version(
         "vocab", inputs=[frequencies], sections=["vocab"], defined_by=["*.parquet", "tokenizer.json"]
     ) as draft:
-        made = build_vocab(frequencies.path, settings)
+        made = build_vocab(frequencies.path, pipeline.settings.vocab)
         made.save(draft.path)
-        chosen = {category: (settings.cut(category)[0], size) for category, size in made.sizes.items()}
-        plot = picture(plots.vocab_cost(cost_curve(frequencies.path), chosen), draft.path / "vocab.png")
+        plot = picture(draw_cut(frequencies.path, made), draft.path / "vocab.png")
     return materialized(
         draft.product,
-        **table_metadata(pq.read_table(draft.product.path / VOCAB_TABLE_FILE)),
+        **parquet_metadata([draft.product.path / VOCAB_TABLE_FILE]),
         **{f"num_{category}_tags": size for category, size in made.sizes.items()},
-        num_tokens=made.num_tokens,
         sha256=made.hash,
         plot=plot,
     )
+
+
+def draw_cut(freq_dir: Path, vocab: Vocab) -> bytes:
+    """PNG of what each percentile would have cost, with the cut that made `vocab`."""
+    cut = {category: (vocab.settings.cut(category)[0], size) for category, size in vocab.sizes.items()}
+    return plots.vocab_cost(cost_curve(freq_dir), cut)

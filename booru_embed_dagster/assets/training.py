@@ -13,6 +13,7 @@ from booru_embed_dagster.metadata import materialized, picture, weights_metadata
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 from booru_embed_dagster.train import FAILURE_FILE, Job
+from booru_embed_dagster.warehouse import Draft, Product
 
 
 @dg.asset(
@@ -35,20 +36,24 @@ def checkpoint(
     with pipeline.new_version(
         "checkpoint", inputs=[tokens, vocab], sections=["model", "training"], defined_by=[WEIGHTS_FILE]
     ) as draft:
-        job = Job(
-            packed_path=tokens.path / PACKED_FILE,
-            vocab_dir=vocab.path,
-            work_dir=pipeline.warehouse.work_folder("checkpoint", draft.inputs_key),
-            out_dir=draft.path,
-            model=pipeline.settings.model,
-            training=pipeline.settings.training,
-        )
-        report = train_in_process(context, pipes, job)
+        report = train_in_process(context, pipes, new_job(pipeline, tokens, vocab, draft))
         plot = picture(plots.loss_curves(read_log(draft.path)), draft.path / "curves.png")
     pipeline.warehouse.clear_work("checkpoint")
     card = (draft.product.path / CARD_FILE).read_text(encoding="utf-8")
     weights = weights_metadata(draft.product.path / WEIGHTS_FILE)
     return materialized(draft.product, **weights, **report, card=dg.MetadataValue.md(card), plot=plot)
+
+
+def new_job(pipeline: Pipeline, tokens: Product, vocab: Product, draft: Draft) -> Job:
+    """The training that makes `draft`; the same inputs work in the same folder, so that it can be resumed."""
+    return Job(
+        packed_path=tokens.path / PACKED_FILE,
+        vocab_dir=vocab.path,
+        work_dir=pipeline.warehouse.work_folder("checkpoint", draft.inputs_key),
+        out_dir=draft.path,
+        model=pipeline.settings.model,
+        training=pipeline.settings.training,
+    )
 
 
 class TrainingFailedError(ValueError):
