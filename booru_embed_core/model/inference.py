@@ -73,6 +73,8 @@ def token_states(model: SetEncoder, token_ids: Tensor, lengths: Tensor) -> Tenso
         token_ids: int64 ``[T]``.
         lengths: int64 ``[S]``, each at least 1.
     """
+    if not len(lengths):
+        return torch.empty(0, model.config.settings.width, device=token_ids.device)
     dtype = inference_dtype(token_ids.device)
     backend, heads = pick_backend(token_ids.device, dtype), model.config.settings.num_heads
     order = order_by_length(lengths)

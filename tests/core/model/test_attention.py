@@ -1,0 +1,215 @@
+"""Attention over sets laid end to end: every backend gives what a loop over the sets gives, forward and backward."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+
+import model_helpers  # noqa: F401  one thread
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from booru_embed_core.model import attention
+from booru_embed_core.model.attention import Backend, SetLayout, attend, order_by_length, pick_backend
+
+LENGTHS = st.one_of(
+    st.lists(st.just(1), min_size=1, max_size=8),
+    st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    st.tuples(st.integers(1, 12), st.integers(1, 6)).map(lambda pair: [pair[0]] * pair[1]),
+    st.tuples(st.lists(st.integers(1, 3), max_size=6), st.integers(40, 90)).map(lambda pair: [*pair[0], pair[1]]),
+).map(sorted)
+
+
+def loop(queries: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
+    """One set at a time through torch's own attention: `queries` of the tokens, or one a set."""
+    pooling = len(queries) == len(lengths) != sum(lengths)
+    parts = []
+    by_set = zip(queries.split([1] * len(lengths) if pooling else lengths), keys.split(lengths), values.split(lengths))  # noqa: B905
+    for q, k, v in by_set:
+        heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
+        parts.append(F.scaled_dot_product_attention(*heads_first)[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
+def inputs(
+    lengths: list[int], num_queries: int, heads: int, head_dim: int, dtype: torch.dtype, seed: int = 0
+) -> tuple[list[Tensor], Tensor]:
+    """Queries, keys and values that want a gradient, and the gradient of the output."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (num_queries, sum(lengths), sum(lengths))
+    tensors = [torch.randn(size, heads, head_dim, generator=generator, dtype=torch.float64) for size in sizes]
+    grad = torch.randn(num_queries, heads, head_dim, generator=generator, dtype=torch.float64)
+    return [tensor.to(dtype).requires_grad_() for tensor in tensors], grad.to(dtype)
+
+
+def with_gradients(attend_: Callable[..., Tensor], tensors: list[Tensor], grad: Tensor) -> list[Tensor]:
+    """The output and the gradients of `tensors`."""
+    output = attend_(*tensors)
+    return [output, *torch.autograd.grad(output, tensors, grad)]
+
+
+def buckets(lengths: list[int], heads: int) -> SetLayout:
+    return SetLayout.build(torch.tensor(lengths), max(lengths), heads, "buckets")
+
+
+def assert_same(found: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:
+    for name, one, other in zip(("output", "queries", "keys", "values"), found, wanted, strict=True):
+        assert one.shape == other.shape, name
+        assert one.isfinite().all(), name
+        one, other = one.detach().double(), other.detach().double()
+        worst = (one - other).abs().max() / other.abs().max().clamp(min=1)
+        assert worst <= tolerance, name
+
+
+@given(lengths=LENGTHS, heads=st.sampled_from([1, 2, 3]), pooling=st.booleans(), seed=st.integers(0, 2**31))
+@example(lengths=[1], heads=1, pooling=True, seed=0)
+@example(lengths=[4, 4, 8], heads=2, pooling=False, seed=0)  # no slot is padding
+@example(lengths=[1, 1, 1], heads=2, pooling=True, seed=0)  # queries of the tokens and one a set are the same
+@settings(max_examples=60, deadline=None)
+def test_buckets_equal_the_loop_forward_and_backward(lengths: list[int], heads: int, pooling: bool, seed: int) -> None:
+    layout = buckets(lengths, heads)
+    tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), heads, 8, torch.float64, seed)
+    found = with_gradients(lambda *qkv: attend(*qkv, layout), tensors, grad)
+    wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), tensors, grad)
+    assert_same(found, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("pooling", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_buckets_equal_the_loop_in_lower_precision(dtype: torch.dtype, tolerance: float, pooling: bool) -> None:
+    lengths = [1, 1, 2, 3, 4, 5, 7, 8, 13, 13, 30, 61]
+    layout = buckets(lengths, 3)
+    tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), 3, 32, dtype)
+    found = with_gradients(lambda *qkv: attend(*qkv, layout), tensors, grad)
+    assert all(tensor.dtype == dtype for tensor in found)
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), exact, grad.double())
+    # Keys that no query singles out have gradients near zero: measured against the largest number of each tensor.
+    scaled = [(one.double() / other.abs().max(), other / other.abs().max()) for one, other in zip(found, wanted)]  # noqa: B905
+    assert_same([one for one, _ in scaled], [other for _, other in scaled], tolerance)
+
+
+def test_sharp_attention_is_exact_too() -> None:
+    """Scores of some hundreds, as far as a learned temperature may go: what is masked stays far below."""
+    lengths = [1, 2, 3, 5]
+    tensors, grad = inputs(lengths, sum(lengths), 2, 8, torch.float64)
+    tensors[0] = (tensors[0].detach() * 200).requires_grad_()
+    layout = buckets(lengths, 2)
+    found = with_gradients(lambda *qkv: attend(*qkv, layout), tensors, grad)
+    assert_same(found, with_gradients(lambda *qkv: loop(*qkv, lengths), tensors, grad), 1e-10)
+
+
+def test_the_gradient_is_the_derivative() -> None:
+    lengths = [1, 2, 3, 5]
+    layout = buckets(lengths, 2)
+    for num_queries in (sum(lengths), len(lengths)):
+        tensors, _ = inputs(lengths, num_queries, 2, 3, torch.float64)
+        assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, layout), tuple(tensors))
+
+
+def test_a_set_does_not_see_its_neighbours() -> None:
+    lengths = [2, 3, 6]
+    layout = buckets(lengths, 2)
+    tensors, _ = inputs(lengths, sum(lengths), 2, 8, torch.float64)
+    before = attend(*tensors, layout)
+    changed = [tensor.detach().clone() for tensor in tensors]
+    for tensor in changed:
+        tensor[2:5] = torch.randn(3, 2, 8, dtype=torch.float64)
+    after = attend(*changed, layout)
+    assert torch.equal(before[:2], after[:2])
+    assert torch.equal(before[5:], after[5:])
+    assert not torch.isclose(before[2:5], after[2:5]).any()
+
+
+@given(lengths=LENGTHS, heads=st.integers(1, 3))
+@settings(max_examples=50, deadline=None)
+def test_the_plan_places_every_token_once_and_pads_little(lengths: list[int], heads: int) -> None:
+    plan = buckets(lengths, heads).plan
+    assert plan is not None
+    num_slots = sum(bucket.num_sets * bucket.width for bucket in plan.buckets)
+    assert sum(bucket.num_sets for bucket in plan.buckets) == len(lengths)
+    assert num_slots < sum(lengths) + 4 * len(lengths)
+    assert len(plan.to_slots) == num_slots * heads
+    # A row goes to its slot, and the slot's row comes back to it.
+    assert torch.equal(plan.to_slots[plan.from_slots], torch.arange(sum(lengths) * heads))
+    assert torch.equal(plan.to_pool_slots[plan.from_pool_slots], torch.arange(len(lengths) * heads))
+    rows = torch.cat([plan.from_slots, plan.padding_rows])
+    assert torch.equal(rows.sort().values, torch.arange(num_slots * heads))
+    num_padding = sum(int(bucket.is_padding.sum()) for bucket in plan.buckets if bucket.is_padding is not None)
+    assert num_padding == num_slots - sum(lengths)
+
+
+def test_the_layout_says_where_sets_lie() -> None:
+    layout = SetLayout.build(torch.tensor([1, 3, 3]), 9, 2, "varlen")
+    assert layout.cu_seqlens.dtype == torch.int32
+    assert layout.cu_seqlens.tolist() == [0, 1, 4, 7]
+    assert (layout.num_sets, layout.max_seqlen, layout.plan) == (3, 9, None)
+
+
+def test_sets_out_of_order_are_our_own_mistake() -> None:
+    with pytest.raises(AssertionError, match="ascending length"):
+        buckets([3, 2], 1)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=20))
+def test_the_order_by_length_is_ascending_and_keeps_ties(lengths: list[int]) -> None:
+    order = order_by_length(torch.tensor(lengths)).tolist()
+    assert order == sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+
+
+def test_the_backend_follows_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert pick_backend(cpu, dtype) == "buckets"
+    assert pick_backend(cuda, torch.float32) == "buckets"
+    monkeypatch.setattr(attention, "_flash_attn", lambda: None)
+    assert pick_backend(cuda, torch.bfloat16) == pick_backend(cuda, torch.float16) == "varlen"
+    monkeypatch.setattr(attention, "_flash_attn", lambda: len)
+    assert pick_backend(cuda, torch.bfloat16) == pick_backend(cuda, torch.float16) == "flash-attn"
+
+
+@pytest.mark.parametrize("backend", ["varlen", "flash-attn"])
+@pytest.mark.parametrize("pooling", [False, True])
+def test_kernels_are_called_with_the_layout(monkeypatch: pytest.MonkeyPatch, backend: Backend, pooling: bool) -> None:
+    """What a kernel is given, without one: a stand-in computes by the arguments alone."""
+    lengths = [1, 2, 5]
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int) -> Tensor:
+        assert cu_q.dtype == cu_k.dtype == torch.int32
+        assert int(cu_q.diff().max()) <= max_q
+        assert int(cu_k.diff().max()) <= max_k
+        parts = []
+        for start, end, first, last in zip(cu_q, cu_q[1:], cu_k, cu_k[1:]):  # noqa: B905
+            scores = torch.einsum("qhd,khd->hqk", q[start:end], k[first:last]) / math.sqrt(q.shape[-1])
+            parts.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v[first:last]))
+        return torch.cat(parts)
+
+    monkeypatch.setattr(attention, "_flash_attn" if backend == "flash-attn" else "_torch_varlen", lambda: kernel)
+    layout = SetLayout.build(torch.tensor(lengths), 5, 2, backend)
+    tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), 2, 8, torch.float64)
+    found = with_gradients(lambda *qkv: attend(*qkv, layout), tensors, grad)
+    assert_same(found, with_gradients(lambda *qkv: loop(*qkv, lengths), tensors, grad), 1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("pooling", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["varlen", "flash-attn", "buckets"])
+def test_gpu_kernels_equal_the_loop(backend: Backend, dtype: torch.dtype, pooling: bool) -> None:
+    if backend == "flash-attn" and importlib.util.find_spec("flash_attn") is None:
+        pytest.skip("flash-attn is not installed")
+    lengths = [1, 1, 2, 3, 4, 5, 7, 8, 13, 13, 30, 61, 130]
+    tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), 3, 64, dtype)
+    on_gpu = [tensor.detach().cuda().requires_grad_() for tensor in tensors]
+    layout = SetLayout.build(torch.tensor(lengths).cuda(), max(lengths), 3, backend)
+    found = with_gradients(lambda *qkv: attend(*qkv, layout), on_gpu, grad.cuda())
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), exact, grad.double())
+    scaled = [(one.cpu().double() / other.abs().max(), other / other.abs().max()) for one, other in zip(found, wanted)]  # noqa: B905
+    assert_same([one for one, _ in scaled], [other for _, other in scaled], 2e-2)

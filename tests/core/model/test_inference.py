@@ -1,0 +1,95 @@
+"""Sets in bounded memory: neither the size of a part nor the order of sets shows in what comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_helpers import CATEGORY_SIZES, NUM_SPECIAL, encoder, random_captions
+from numpy.typing import NDArray
+
+from booru_embed_core.model import inference
+from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder
+from booru_embed_core.model.inference import encode_sets, inference_dtype, token_states
+from booru_embed_core.model.objective import FIRST_RATING_ID, FIRST_SCORE_ID
+
+NUM_TAGS = sum(CATEGORY_SIZES)
+MODEL = encoder()
+
+
+def flat(sets: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.array([tag for tags in sets for tag in tags], np.int64), np.array([len(tags) for tags in sets], np.int64)
+
+
+@given(num=st.integers(1, 30), seed=st.integers(0, 1000), batch_tokens=st.integers(1, 60))
+@settings(max_examples=25, deadline=None)
+def test_parts_of_any_size_give_the_same_states(num: int, seed: int, batch_tokens: int) -> None:
+    sets = random_captions(num, NUM_TAGS, seed)
+    whole = encode_sets(MODEL, *flat(sets))
+    assert whole.shape == (num, 32)
+    in_parts = encode_sets(MODEL, *flat(sets), batch_tokens=batch_tokens)
+    torch.testing.assert_close(in_parts, whole, rtol=0, atol=2e-6)
+
+
+def test_states_stand_in_the_order_of_the_sets() -> None:
+    sets = [[4, 5, 6], [], [1], [2, 3], [7, 8, 9, 10]]
+    states = encode_sets(MODEL, *flat(sets), batch_tokens=4)
+    for state, tags in zip(states, sets, strict=True):
+        ids = torch.tensor([SUMMARY_ID, *(tag + NUM_SPECIAL for tag in tags)])
+        with torch.no_grad():
+            alone = MODEL(ids, torch.tensor([len(ids)]), len(ids))[0]
+        torch.testing.assert_close(state, alone, rtol=0, atol=2e-6)
+
+
+def test_rating_and_score_are_tokens_where_they_are_given() -> None:
+    tags, lengths = flat([[1, 2], [1, 2], [1, 2], [1, 2]])
+    ratings, bins = np.array([-1, 2, -1, 2]), np.array([-1, -1, 9, 9])
+    states = encode_sets(MODEL, tags, lengths, ratings, bins)
+    for state, rating, score_bin in zip(states, ratings.tolist(), bins.tolist(), strict=True):
+        given_ = [FIRST_RATING_ID + rating] * (rating >= 0) + [FIRST_SCORE_ID + score_bin] * (score_bin >= 0)
+        ids = torch.tensor([SUMMARY_ID, *given_, 1 + NUM_SPECIAL, 2 + NUM_SPECIAL])
+        with torch.no_grad():
+            alone = MODEL(ids, torch.tensor([len(ids)]), len(ids))[0]
+        torch.testing.assert_close(state, alone, rtol=0, atol=2e-6)
+    assert torch.cdist(states, states).add(torch.eye(4)).min() > 1e-2
+
+
+def test_no_part_is_larger_than_allowed_but_for_a_single_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    real = SetEncoder.forward
+
+    def noted(model: SetEncoder, token_ids: torch.Tensor, lengths: torch.Tensor, *rest: object) -> torch.Tensor:
+        sizes.append((len(token_ids), len(lengths)))
+        return real(model, token_ids, lengths, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SetEncoder, "forward", noted)
+    sets = [*random_captions(40, NUM_TAGS, 1), list(range(NUM_TAGS))]
+    encode_sets(MODEL, *flat(sets), batch_tokens=14)
+    assert sum(num_sets for _, num_sets in sizes) == len(sets)
+    assert all(num_tokens <= 14 or num_sets == 1 for num_tokens, num_sets in sizes)
+    assert len(sizes) < len(sets)
+
+
+def test_no_sets_give_no_states() -> None:
+    nothing = np.zeros(0, np.int64)
+    assert encode_sets(MODEL, nothing, nothing).shape == (0, 32)
+    assert token_states(MODEL, torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)).shape == (0, 32)
+
+
+@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=6), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_token_states_stand_in_the_order_of_the_tokens(lengths: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(NUM_SPECIAL, NUM_SPECIAL + NUM_TAGS, (sum(lengths),), generator=generator)
+    ids[np.cumsum([0, *lengths[:-1]])] = SUMMARY_ID
+    states = token_states(MODEL, ids, torch.tensor(lengths))
+    alone = [token_states(MODEL, part, torch.tensor([len(part)])) for part in ids.split(lengths)]
+    torch.testing.assert_close(states, torch.cat(alone), rtol=0, atol=2e-6)
+
+
+def test_a_gpu_computes_in_bf16_and_a_cpu_in_float32() -> None:
+    assert inference_dtype(torch.device("cpu")) == torch.float32
+    assert inference_dtype(torch.device("cuda")) == torch.bfloat16
+    assert inference.BATCH_TOKENS > 0
