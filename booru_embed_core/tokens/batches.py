@@ -73,7 +73,13 @@ class EpochBatches:
         return -(-len(self.post_index) // self.batch_posts)
 
     def rows(self, epoch: int, index: int, rank: int = 0, num_ranks: int = 1) -> NDArray[np.int64]:
-        """int64 ``[n]``: the packed file's rows of batch `index` of `epoch`, or `rank`'s share of them."""
+        """int64 ``[n]``: the packed file's rows of batch `index` of `epoch`, or `rank`'s share of them.
+
+        Raises:
+            IndexError: there is no such batch.
+        """
+        if epoch < 0 or not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of epoch {epoch}: there are {len(self)} batches an epoch, counted from 0")
         if epoch != self._epoch:
             self._order = self.post_index[np.random.default_rng([self.seed, epoch]).permutation(len(self.post_index))]
             self._epoch = epoch

@@ -1,0 +1,202 @@
+"""Batches: every record once an epoch, whatever the seed, the rank or the batch one starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_helpers import corpus
+from numpy.typing import NDArray
+
+from booru_embed_core.schema import NUM_CATEGORIES, NUM_SCORE_BINS, RATINGS, SPLITS
+from booru_embed_core.settings import TokensSettings
+from booru_embed_core.tokens.batches import EpochBatches, read_batch, rows_of_split, score_bin_edges, score_bins
+from booru_embed_core.tokens.packed_file import PackedFile
+
+ROWS = np.arange(100, 900, 3, dtype=np.int64)
+
+
+def packed_of(
+    fields: list[list[list[int]]], ratings: list[int] | None = None, scores: list[int] | None = None
+) -> PackedFile:
+    """A packed file in memory, of local ids by record and category."""
+    num = len(fields)
+    lengths = [[len(field) for field in record] for record in fields]
+    return PackedFile(
+        path=Path("in-memory"),
+        tokens=np.array([i for record in fields for field in record for i in field], np.uint16),
+        offsets=np.cumsum([0, *(sum(record) for record in lengths)]).astype(np.uint64),
+        field_lengths=np.array(lengths, np.uint16).reshape(num, NUM_CATEGORIES),
+        post_id=np.arange(num, dtype=np.int64) * 11,
+        rating=np.array(ratings or [0] * num, np.uint8),
+        score=np.array(scores or [0] * num, np.int32),
+        vocab_hash="",
+        split_settings=TokensSettings(),
+    )
+
+
+EMPTY = packed_of([])
+RECORDS = st.lists(
+    st.lists(st.lists(st.integers(0, 65_535), max_size=3), min_size=5, max_size=5), min_size=1, max_size=8
+)
+
+
+def epoch_rows(batches: EpochBatches, epoch: int) -> list[int]:
+    return np.concatenate([batches.rows(epoch, index) for index in range(len(batches))]).tolist()
+
+
+@given(num=st.integers(1, 60), batch_posts=st.integers(1, 70), seed=st.integers(0, 2**62), epoch=st.integers(0, 1000))
+@settings(deadline=None)
+def test_every_record_is_drawn_once_an_epoch(num: int, batch_posts: int, seed: int, epoch: int) -> None:
+    rows = ROWS[:num]
+    batches = EpochBatches(EMPTY, rows, batch_posts, seed)
+    sizes = [len(batches.rows(epoch, index)) for index in range(len(batches))]
+    assert sorted(epoch_rows(batches, epoch)) == rows.tolist()
+    assert all(size == batch_posts for size in sizes[:-1])
+    assert 1 <= sizes[-1] <= batch_posts
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    batches, same, other = (EpochBatches(EMPTY, ROWS, 16, seed) for seed in (5, 5, 6))
+    orders = [epoch_rows(batches, epoch) for epoch in range(4)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert [epoch_rows(same, epoch) for epoch in range(4)] == orders
+    assert epoch_rows(other, 0) != orders[0]
+    assert ROWS.tolist() not in orders
+
+
+def test_a_seed_and_an_epoch_are_not_exchanged() -> None:
+    assert epoch_rows(EpochBatches(EMPTY, ROWS, 16, 1), 2) != epoch_rows(EpochBatches(EMPTY, ROWS, 16, 2), 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8)), max_size=12))
+@settings(deadline=None)
+def test_a_batch_does_not_depend_on_what_was_read_before(visits: list[tuple[int, int]]) -> None:
+    wanted = [[epoch_rows(EpochBatches(EMPTY, ROWS, 32, 9), epoch)] for epoch in range(4)]
+    batches = EpochBatches(EMPTY, ROWS, 32, 9)
+    for epoch, index in visits:
+        assert batches.rows(epoch, index).tolist() == wanted[epoch][0][32 * index : 32 * (index + 1)]
+
+
+@given(num_ranks=st.integers(1, 9), batch_posts=st.integers(1, 20))
+@settings(deadline=None)
+def test_ranks_share_each_batch_and_read_it_whole_together(num_ranks: int, batch_posts: int) -> None:
+    batches = EpochBatches(EMPTY, ROWS[:50], batch_posts, 3)
+    for index in range(len(batches)):
+        shares = [batches.rows(1, index, rank, num_ranks).tolist() for rank in range(num_ranks)]
+        assert sorted(row for share in shares for row in share) == sorted(batches.rows(1, index).tolist())
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_nothing_to_draw_from_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="in-memory: no record to draw batches from; lower the validation and test"):
+        EpochBatches(EMPTY, ROWS[:0], 16, 1)
+
+
+@pytest.mark.parametrize(("epoch", "index"), [(0, 17), (0, -1), (-1, 0)])
+def test_a_batch_that_there_is_not_is_an_error(epoch: int, index: int) -> None:
+    batches = EpochBatches(EMPTY, ROWS, 16, 1)
+    assert len(batches) == 17
+    with pytest.raises(IndexError, match=f"batch {index} of epoch {epoch}: there are 17 batches an epoch"):
+        batches.rows(epoch, index)
+
+
+@given(records=RECORDS, data=st.data())
+@settings(deadline=None)
+def test_read_batch_is_the_plain_loop(records: list[list[list[int]]], data: st.DataObject) -> None:
+    num = len(records)
+    ratings = data.draw(st.lists(st.integers(0, 3), min_size=num, max_size=num))
+    scores = data.draw(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=num, max_size=num))
+    rows = data.draw(st.lists(st.integers(0, num - 1), max_size=10))
+    batch = read_batch(packed_of(records, ratings, scores), np.array(rows, np.int64))
+    assert batch.tokens.tolist() == [i for row in rows for field in records[row] for i in field]
+    assert batch.field_lengths.tolist() == [[len(field) for field in records[row]] for row in rows]
+    assert batch.field_lengths.shape == (len(rows), NUM_CATEGORIES)
+    assert batch.post_index.tolist() == rows
+    assert batch.ratings.tolist() == [ratings[row] for row in rows]
+    assert batch.scores.tolist() == [scores[row] for row in rows]
+    assert batch.max_length == max((sum(map(len, records[row])) for row in rows), default=0)
+    assert batch.tokens.dtype == torch.int32
+    assert {batch.field_lengths.dtype, batch.ratings.dtype, batch.scores.dtype} == {torch.int64}
+
+
+@given(records=RECORDS, sizes=st.lists(st.integers(0, 70_000), min_size=5, max_size=5))
+@settings(deadline=None)
+def test_tag_indices_tell_categories_apart(records: list[list[list[int]]], sizes: list[int]) -> None:
+    batch = read_batch(packed_of(records), np.arange(len(records)))
+    wanted = [sum(sizes[:c]) + i for record in records for c, field in enumerate(record) for i in field]
+    found = batch.tag_indices(sizes)
+    assert found.dtype == torch.int64
+    assert found.tolist() == wanted
+
+
+def test_tag_indices_are_those_of_the_vocab(tmp_path_factory: pytest.TempPathFactory) -> None:
+    made = corpus(tmp_path_factory.getbasetemp() / "tiny")
+    packed, vocab = made.packed, made.vocab
+    batch = EpochBatches(packed, np.arange(packed.num_posts), 64, 0).read(0, 2)
+    found = (batch.tag_indices(tuple(vocab.sizes.values())) + vocab.num_special).tolist()
+    wanted = [i for row in batch.post_index.tolist() for i in packed.record_token_ids(row, vocab).tolist()]
+    assert found == wanted
+    assert len(set(found)) == vocab.num_tags
+    assert all(vocab.sizes.values())
+
+
+def test_a_batch_is_written_to_without_harm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its tensors are copies: the file is read-only, and torch would warn of that."""
+    packed = corpus(tmp_path_factory.getbasetemp() / "tiny").packed
+    before = packed.tokens[:50].copy()
+    batch = read_batch(packed, np.arange(5))
+    for tensor in (batch.tokens, batch.field_lengths, batch.ratings, batch.scores):
+        tensor.zero_()
+    assert np.array_equal(packed.tokens[:50], before)
+
+
+def test_rows_of_splits_are_disjoint_and_complete(tmp_path_factory: pytest.TempPathFactory) -> None:
+    packed = corpus(tmp_path_factory.getbasetemp() / "tiny").packed
+    by_split = [rows_of_split(packed, split) for split in SPLITS]
+    assert sorted(np.concatenate(by_split).tolist()) == list(range(packed.num_posts))
+    assert all(len(rows) and rows.dtype == np.int64 for rows in by_split)
+    assert all((packed.split_ids()[rows] == split_id).all() for split_id, rows in enumerate(by_split))
+
+
+def test_scores_fall_into_deciles_of_their_own_rating() -> None:
+    # Rating 0 has the scores 0 to 99, rating 2 has 1000 to 1099; rating 1 has one post; rating 3 has none.
+    ratings = [0] * 100 + [2] * 100 + [1]
+    scores = [*range(100), *range(1000, 1100), 7]
+    packed = packed_of([[[], [], [], [], []]] * 201, ratings, scores)
+    edges = score_bin_edges(packed, np.arange(201))
+    assert len(edges) == len(RATINGS)
+    assert all(len(of_rating) == NUM_SCORE_BINS - 1 for of_rating in edges)
+    bins = score_bins(edges, torch.tensor(ratings), torch.tensor(scores))
+    for first in (0, 100):
+        assert torch.bincount(bins[first : first + 100], minlength=10).tolist() == pytest.approx([10] * 10, abs=1)
+        assert torch.equal(bins[first : first + 100], bins[first : first + 100].sort().values)
+    far = score_bins(edges, torch.tensor([0, 0, 2, 2, 3]), torch.tensor([-(2**31), 2**31 - 1, 999, 2000, 5]))
+    assert far.tolist()[:4] == [0, 9, 0, 9]
+    assert 0 <= far[4] <= 9
+
+
+@given(
+    scores=st.lists(st.integers(-20, 20), min_size=1, max_size=40),
+    asked=st.lists(st.integers(-30, 30), min_size=2, max_size=10).map(sorted),
+)
+@settings(deadline=None)
+def test_a_higher_score_is_never_in_a_lower_bin(scores: list[int], asked: list[int]) -> None:
+    packed = packed_of([[[], [], [], [], []]] * len(scores), [1] * len(scores), scores)
+    edges = score_bin_edges(packed, np.arange(len(scores)))
+    bins = score_bins(edges, torch.ones(len(asked), dtype=torch.int64), torch.tensor(asked)).tolist()
+    assert bins == sorted(bins)
+    assert all(0 <= one < NUM_SCORE_BINS for one in bins)
+
+
+def test_only_the_given_rows_decide_the_edges() -> None:
+    packed = packed_of([[[], [], [], [], []]] * 20, [0] * 20, [*range(10), *[10**6] * 10])
+    train: NDArray[np.int64] = np.arange(10)
+    changed = dataclasses.replace(packed, score=np.where(np.arange(20) < 10, packed.score, -(10**6)).astype(np.int32))
+    assert score_bin_edges(packed, train) == score_bin_edges(changed, train)
+    assert score_bin_edges(packed, train)[0][-1] <= 9
