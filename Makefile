@@ -2,12 +2,12 @@
 PYTHON ?= python3
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 BIN := .venv/bin
-DEFINITIONS := -m booru_embed_dagster.definitions
 
 .PHONY: run test ui lint bench lock clean
 
+# All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is out of date.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
-	$(BIN)/dagster asset materialize $(DEFINITIONS) --select '*'
+	$(BIN)/dg launch --assets 'key:"*"'
 	@echo "Report: data/warehouse/evaluation/current/report.md"
 
 test: .venv/.installed
