@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import score_bins
 from booru_embed_core.training.checkpoint import CheckpointConfig, load_checkpoint
 from booru_embed_core.training.loop import pick_device
+
+_LISTED: Final = "`booru-embed inspect vocab` lists what is known"
 
 
 class UnknownTagsError(ValueError):
@@ -148,13 +150,16 @@ class BooruEmbedder:
         """The `k` tags whose embeddings are nearest to that of `tag` by cosine, the nearest first, without `tag`.
 
         Raises:
-            UnknownTagsError: `tag` is not in the vocabulary.
-            ValueError: more than one tag, no such category, or k below 1.
+            UnknownTagsError: `tag`, or a part of it, is not in the vocabulary.
+            ValueError: not one tag, no such category, or k below 1.
         """
         allowed = self._tags_of(category, k)
         encoded = self.tokenizer.encode(tag)
-        if not encoded.token_ids:
-            raise UnknownTagsError(_unknown_message(tag, encoded))
+        if encoded.unknown:  # with a comma, spaces within a tag are underscores
+            encoded = self.tokenizer.encode(f"{tag},")
+        if encoded.unknown:  # also beside a known one: half of what was asked for is no answer
+            names = ", ".join(encoded.unknown)
+            raise UnknownTagsError(f"{tag!r}: not in the vocabulary: {names}; {_LISTED}")
         if len(encoded.token_ids) != 1:
             raise ValueError(f"{tag!r} is {len(encoded.token_ids)} tags, not one; use `embed` for sets of tags")
         index = encoded.token_ids[0] - self.vocab.num_special
@@ -248,6 +253,5 @@ class BooruEmbedder:
 
 
 def _unknown_message(caption: str, encoded: Encoded) -> str:
-    names = ", ".join(encoded.unknown) or "(nothing)"
     what = "left out" if encoded.token_ids else "no known tag remains"
-    return f"{caption!r}: not in the vocabulary: {names}; {what}. `booru-embed inspect vocab` lists what is known"
+    return f"{caption!r}: not in the vocabulary: {', '.join(encoded.unknown)}; {what}. {_LISTED}"

@@ -1,0 +1,112 @@
+"""Our model as a scorer: what it scores is what the embedder would say, from the visible tags alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from evaluation_helpers import captions_of
+from model_helpers import Trained, trained
+from torch.nn import functional as F
+
+from booru_embed_core.evaluation import scorers
+from booru_embed_core.evaluation.baselines import EmbeddingScorer
+from booru_embed_core.evaluation.metrics import evaluate_scorer
+from booru_embed_core.evaluation.scorers import BottleneckScorer, HeadScorer, PooledStates, model_scorers
+from booru_embed_core.evaluation.tasks import captions_from_packed, hold_out
+from booru_embed_core.serving.embedder import BooruEmbedder
+from booru_embed_core.tokens.batches import rows_of_split
+
+ROWS = [[0, 5, 9], [], [35], [1, 2, 3, 4, 6, 7, 8, 30], [9, 5, 0]]
+
+
+@pytest.fixture(scope="module", name="trained")
+def trained_fixture(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@pytest.fixture(scope="module")
+def embedder(trained: Trained) -> BooruEmbedder:
+    return BooruEmbedder.load(trained.checkpoint, "cpu")
+
+
+def typed(embedder: BooruEmbedder) -> list[str]:
+    return [" ".join(embedder.vocab.tags[tag] for tag in tags) for tags in ROWS]
+
+
+def test_a_model_is_shown_whole_by_its_head_and_by_its_prefixes(embedder: BooruEmbedder) -> None:
+    found = model_scorers(embedder.model)
+    names = [scorer.name for scorer in found]
+    assert names == ["booru-embed", "booru-embed-head", "booru-embed-8d", "booru-embed-4d"]
+    assert [isinstance(scorer, EmbeddingScorer) for scorer in found] == [True, False, True, True]
+
+
+def test_scores_and_embeddings_are_the_embedders(embedder: BooruEmbedder) -> None:
+    visible = captions_of(ROWS, embedder.vocab.num_tags)
+    states = PooledStates(embedder.model)
+    for dim in (4, 8, None):
+        scorer = BottleneckScorer(states, dim)
+        vectors = embedder.embed(typed(embedder), dim=dim)
+        embedded = scorer.embed(visible)
+        assert embedded.shape == (5, dim or 16)
+        unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
+        assert unit == pytest.approx(vectors, abs=2e-6)
+        padded = F.pad(torch.from_numpy(vectors), (0, 16 - vectors.shape[1]))
+        with torch.no_grad():
+            wanted = embedder.model.tag_scores(embedder.model.decode(padded)).numpy()
+        assert scorer.scores(visible) == pytest.approx(wanted, abs=1e-4)
+        assert scorer.scores(visible).dtype == np.float32
+
+
+def test_the_head_ranks_as_complete_does(embedder: BooruEmbedder) -> None:
+    scores = HeadScorer(PooledStates(embedder.model)).scores(captions_of(ROWS, embedder.vocab.num_tags))
+    for row, tags, caption in zip(scores, ROWS, typed(embedder), strict=True):
+        row[tags] = -np.inf
+        best = [embedder.vocab.tags[i] for i in np.argsort(-row)[:5]]
+        assert [one.tag for one in embedder.complete(caption, k=5)] == best
+
+
+def test_states_are_shared_and_those_of_their_own_captions(
+    embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_encoded: list[int] = []
+    real = scorers.encode_sets
+
+    def counted(model: object, indices: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        num_encoded.append(len(lengths))
+        return real(model, indices, lengths)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scorers, "encode_sets", counted)
+    num_tags = embedder.vocab.num_tags
+    first, second = captions_of(ROWS, num_tags), captions_of([[0, 5], [9], [], [35], []], num_tags)
+    every = model_scorers(embedder.model)
+    before = [[scorer.scores(visible).copy() for visible in (first, second)] for scorer in every]
+    assert num_encoded == [5, 5]
+    # Whatever a scorer does with its scores, the next one sees the states as they were.
+    again = [[scorer.scores(visible) for visible in (first, second)] for scorer in reversed(every)][::-1]
+    for one, other in zip(before, again, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    every[0].scores(captions_of([[2]], num_tags))
+    every[0].scores(captions_of([[2]], num_tags))
+    assert num_encoded == [5, 5, 1]
+
+
+def test_the_model_finds_hidden_tags_of_posts_that_it_never_saw(trained: Trained, embedder: BooruEmbedder) -> None:
+    packed = trained.corpus.packed
+    rows = rows_of_split(packed, "test")
+    captions = captions_from_packed(packed, embedder.vocab, rows)
+    held_out = hold_out(captions, packed.post_id[rows], "half", 7)
+    chance = 10 / embedder.vocab.num_tags
+    for scorer in model_scorers(embedder.model)[:2]:
+        assert evaluate_scorer(scorer, held_out)["recall@10"] > 2 * chance
+
+
+def test_the_oldest_states_make_room(embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorers, "_KEPT_CHUNKS", 2)
+    states = PooledStates(embedder.model)
+    asked = [captions_of([[tag]], embedder.vocab.num_tags) for tag in range(3)]
+    kept = [states.of(visible) for visible in asked]
+    assert states.of(asked[2]) is kept[2]
+    assert states.of(asked[1]) is kept[1]
+    assert states.of(asked[0]) is not kept[0]
+    assert torch.equal(states.of(asked[0]), kept[0])
