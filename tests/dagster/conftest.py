@@ -21,4 +21,5 @@ def project(tmp_path: Path) -> Project:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """A project in which everything has been observed and materialized, with that run; to be read, never written."""
     made = make_project(tmp_path_factory.mktemp("built") / "project")
-    return made, made.materialize('key:"*"')
+    with made.instance() as instance:
+        return made, made.materialize('key:"*"', instance)

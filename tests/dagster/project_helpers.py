@@ -89,6 +89,10 @@ class Project:
             "OMP_NUM_THREADS": "1",
         }
 
+    def instance(self) -> dg.DagsterInstance:
+        """The Dagster instance that a process with that environment uses; to be closed."""
+        return dg.DagsterInstance.from_config(self.environment()["DAGSTER_HOME"])
+
     def copy_to(self, folder: Path) -> Project:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)

@@ -40,10 +40,6 @@ def run(project: Project, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
-def instance_of(project: Project) -> dg.DagsterInstance:
-    return dg.DagsterInstance.from_config(project.environment()["DAGSTER_HOME"])
-
-
 def test_the_definitions_can_be_loaded() -> None:
     dg.Definitions.validate_loadable(defs)
 
@@ -98,9 +94,10 @@ def test_the_command_line_rebuilds_what_a_new_percentile_touches(built: Built, t
     dagster = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "booru_embed_dagster.definitions"]
     done = run(project, *dagster, "--select", "vocab+")
     assert done.returncode == 0, done.stderr
-    with instance_of(project) as instance:
+    with project.instance() as instance:
         events = {asset: instance.get_latest_materialization_event(dg.AssetKey(asset)) for asset in INPUTS}
-        assert {asset for asset, event in events.items() if event} == {"vocab", *BELOW_VOCAB}
+    anew = {asset for asset, event in events.items() if event and event.run_id != built[1].run_id}
+    assert anew == {"vocab", *BELOW_VOCAB}
     for asset in ("vocab", *BELOW_VOCAB):
         assert project.warehouse.current(asset).version != before[asset]
     for asset in ("posts", "tag_frequencies", "vocab_cost"):
@@ -118,15 +115,16 @@ def test_dg_launch_gives_the_same_versions_from_the_same_settings(built: Built, 
 
 
 @pytest.mark.slow
-def test_the_web_server_shows_the_code_location_of_the_workspace_even_with_bad_settings(project: Project) -> None:
+def test_the_web_server_shows_everything_fresh_and_loads_even_with_bad_settings(built: Built, tmp_path: Path) -> None:
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
     from dagster_webserver.app import create_app_from_workspace_process_context
     from starlette.testclient import TestClient
 
+    project = built[0].copy_to(tmp_path / "copy")
     project.settings_file.write_text("[vocab")
-    query = "{ assetNodes { assetKey { path } dependencyKeys { path } } }"
-    with pytest.MonkeyPatch.context() as patch, instance_of(project) as instance:
+    query = "{ assetNodes { assetKey { path } dependencyKeys { path } staleStatus } }"
+    with pytest.MonkeyPatch.context() as patch, project.instance() as instance:
         for name, value in project.environment().items():
             patch.setenv(name, value)
         target = WorkspaceFileTarget(paths=[str(REPOSITORY / "workspace.yaml")])
@@ -137,4 +135,5 @@ def test_the_web_server_shows_the_code_location_of_the_workspace_even_with_bad_s
     found = {
         "/".join(node["assetKey"]["path"]): {"/".join(key["path"]) for key in node["dependencyKeys"]} for node in nodes
     }
+    assert {node["staleStatus"] for node in nodes} == {"FRESH"}
     assert found == {**{source: set() for inputs in INPUTS.values() for source in inputs}, **INPUTS}
