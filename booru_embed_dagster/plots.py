@@ -10,7 +10,7 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,27 +38,35 @@ _PALE: Final = "#d0d7de"
 _DOTS_PER_INCH: Final = 110
 
 
-def vocab_cost(curve: pa.Table, chosen: Mapping[Category, tuple[float, int]] | None = None) -> bytes:
+class Cut(NamedTuple):
+    """What is kept of a category: `min_count` may keep fewer tags than the percentile alone would."""
+
+    percentile: float
+    vocab_size: int
+    coverage: float
+
+
+def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> bytes:
     """PNG of the vocabulary's size and coverage over the percentile that is kept, a line a category.
 
-    `curve` has the columns category, percentile, vocab_size and coverage; `chosen` are the percentile and the
-    vocabulary's size in force, drawn as dots.
+    `curve` has the columns category, percentile, vocab_size and coverage; `cuts` are those in force, drawn as dots.
     """
     figure, (size, coverage) = _figure("What a percentile costs", columns=2)
     for category in CATEGORIES:
         rows = curve.filter(pc.field("category") == category.value)
-        if rows.num_rows == 0:
+        if not pc.max(rows["vocab_size"]).as_py():  # a category without tags
             continue
         percentile = rows["percentile"].to_numpy()
         colour = CATEGORY_COLOURS[category]
         size.plot(percentile, rows["vocab_size"].to_numpy(), color=colour, lw=1.8, label=category.value)
         coverage.plot(rows["vocab_size"].to_numpy(), rows["coverage"].to_numpy(), color=colour, lw=1.8)
-        if chosen and category in chosen:
-            kept_percentile, kept = chosen[category]
-            covered = np.interp(kept, rows["vocab_size"].to_numpy(), rows["coverage"].to_numpy())
-            size.plot(kept_percentile, kept, "o", color=colour, ms=7, mec="white", mew=1.2)
-            coverage.plot(kept, covered, "o", color=colour, ms=7, mec="white", mew=1.2)
-            _name(size, (kept_percentile, kept), f"{kept:,}", colour, size=9, offset=(-8, 2), align="right")
+        cut = cuts.get(category) if cuts else None
+        if cut and cut.vocab_size:
+            dot: dict[str, Any] = {"color": colour, "marker": "o", "ms": 7, "mec": "white", "mew": 1.2}
+            size.plot(cut.percentile, cut.vocab_size, **dot)
+            coverage.plot(cut.vocab_size, cut.coverage, **dot)
+            name = f"{cut.vocab_size:,}"
+            _name(size, (cut.percentile, cut.vocab_size), name, colour, size=9, offset=(-8, 2), align="right")
     _label(size, "tags kept, by the percentile of uses", "percentile of a category's tag uses", "tags")
     _label(coverage, "share of uses covered, by the tags kept", "tags", "share of uses")
     size.set_yscale("log")
@@ -67,7 +75,7 @@ def vocab_cost(curve: pa.Table, chosen: Mapping[Category, tuple[float, int]] | N
     coverage.xaxis.set_major_formatter(_THOUSANDS)
     coverage.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     handles, names = size.get_legend_handles_labels()
-    title = "a dot is the cut in force" if chosen else ""
+    title = "a dot is the cut in force; below its line where min_count keeps fewer" if cuts else ""
     figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, title=title, labelcolor=_INK)
     return _png(figure)
 
@@ -80,8 +88,9 @@ def tag_frequencies(frequencies: Mapping[Category, pa.Table]) -> bytes:
         if counts.size:
             ranks = np.arange(1, counts.size + 1)
             shown = np.unique(np.geomspace(1, counts.size, 400).astype(int)) - 1
-            label = f"{category.value}: {counts.size:,} tags, {counts.sum():,} uses"
-            axes.plot(ranks[shown], counts[shown], color=CATEGORY_COLOURS[category], lw=1.8, label=label)
+            label = f"{category.value}: {counts.sum():,} uses of {counts.size:,} tag{'s' if counts.size > 1 else ''}"
+            marker = "o" if counts.size == 1 else None  # a line needs two points to be seen
+            axes.plot(ranks[shown], counts[shown], color=CATEGORY_COLOURS[category], lw=1.8, label=label, marker=marker)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(_THOUSANDS)

@@ -73,5 +73,9 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 
 def draw_cut(freq_dir: Path, vocab: Vocab) -> bytes:
     """PNG of what each percentile would have cost, with the cut that made `vocab`."""
-    cut = {category: (vocab.settings.cut(category)[0], size) for category, size in vocab.sizes.items()}
-    return plots.vocab_cost(cost_curve(freq_dir), cut)
+    cuts = {}
+    for category, frequencies in read_frequencies(freq_dir).items():
+        size = vocab.sizes[category]
+        coverage = frequencies["cumulative_share"][size - 1].as_py() if size else 0.0
+        cuts[category] = plots.Cut(vocab.settings.cut(category)[0], size, coverage)
+    return plots.vocab_cost(cost_curve(freq_dir), cuts)

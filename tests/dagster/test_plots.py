@@ -61,7 +61,9 @@ def hostile_map() -> bytes:
     "draw",
     [
         lambda: plots.vocab_cost(curve()),
-        lambda: plots.vocab_cost(curve(), {Category.GENERAL: (40.0, 5), Category.META: (99.0, 0)}),
+        lambda: plots.vocab_cost(
+            curve(), {Category.GENERAL: plots.Cut(40.0, 5, 0.3), Category.META: plots.Cut(99, 0, 0)}
+        ),
         lambda: plots.vocab_cost(curve(1)),
         lambda: plots.vocab_cost(COST_SCHEMA.empty_table()),
         lambda: plots.tag_frequencies({category: frequency([9, 3, 1]) for category in CATEGORIES}),
@@ -92,7 +94,7 @@ def test_the_same_content_is_drawn_the_same() -> None:
 
 
 def test_the_cut_in_force_is_drawn() -> None:
-    assert plots.vocab_cost(curve(), {Category.GENERAL: (75.0, 10)}) != plots.vocab_cost(curve())
+    assert plots.vocab_cost(curve(), {Category.GENERAL: plots.Cut(75.0, 10, 0.75)}) != plots.vocab_cost(curve())
 
 
 def test_every_category_has_danboorus_colour() -> None:
