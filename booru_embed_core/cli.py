@@ -1,12 +1,14 @@
 """The command line: ``booru-embed embed | complete | similar | evaluate | inspect``.
 
-Exit code 0 on success, 2 for wrong use, 1 for a failure, which is one line on stderr (``--debug`` adds the traceback).
+Exit code 0 on success, 2 for wrong use, 1 for a failure. Both say why in one line on stderr (``--debug`` adds the
+traceback of a failure).
 ``--json`` prints one JSON value on stdout, and nothing else goes there. What belongs here: options and printing.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -73,6 +75,8 @@ def embed(
     as_json: JsonOption = False,
 ) -> None:
     """Print the embedding of each caption: a unit vector, one line a caption."""
+    if output is not None and as_json:
+        raise click.UsageError("--output writes a .npy file and --json prints: give one of them.")
     embedder = _load(checkpoint, rating, score, dim)
     vectors, unknown = _reporting_unknown(embedder, captions, lambda: embedder.embed(captions, rating, score, dim))
     if output is not None:
@@ -242,22 +246,31 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = len(arguments) < len(sys.argv) - 1
     try:
-        code = app(arguments, standalone_mode=False)
-    except click.ClickException as error:
+        code = app(arguments, prog_name=app.info.name, standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else app.info.name
+        print(f"error: {_one_line(error.format_message())} See `{command} --help`", file=sys.stderr)
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output has enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except click.exceptions.Abort:
         code = 130
     except (ValueError, OSError) as error:
         if is_debug:
             raise
-        print(f"error: {_first_line(error)}", file=sys.stderr)
+        print(f"error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         code = 1
     sys.exit(code or 0)
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
 
 
 def _load(
@@ -265,12 +278,12 @@ def _load(
 ) -> BooruEmbedder:
     """The embedder; wrong combinations of options end with exit code 2."""
     if score is not None and rating is None:
-        raise click.BadOptionUsage("score", "--score needs --rating: scores are compared among posts of one rating")
+        raise click.BadOptionUsage("score", "--score needs --rating: scores are compared among posts of one rating.")
     from booru_embed_core.serving.embedder import BooruEmbedder
 
     embedder = BooruEmbedder.load(checkpoint)
     if dim is not None and dim > embedder.embedding_dim:
-        raise click.BadOptionUsage("dim", f"--dim {dim} is more than the {embedder.embedding_dim} numbers there are")
+        raise click.BadOptionUsage("dim", f"--dim {dim} is more than the {embedder.embedding_dim} numbers there are.")
     return embedder
 
 
@@ -291,6 +304,8 @@ def _reporting_unknown(
 def _save_npy(output: Path, vectors: NDArray[np.float32]) -> None:
     import numpy as np
 
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output.parent}: no such folder, for --output {output.name}; create it first")
     partial = output.with_name(output.name + ".partial")
     with partial.open("wb") as stream:
         np.save(stream, vectors)

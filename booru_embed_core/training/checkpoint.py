@@ -107,7 +107,7 @@ def read_config(checkpoint_dir: Path) -> CheckpointConfig:
         return CheckpointConfig.model_validate(values)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
-            f"{file}: no such file; give the folder of a checkpoint, such as data/warehouse/checkpoint/current"
+            f"{file}: no such file; give the folder of a checkpoint, or train one with `make run`"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
