@@ -100,13 +100,13 @@ class ModelSettings(_Section):
     """The network's shape; the vocabulary's size is read from the vocab, never set here."""
 
     trunk: Literal["attention", "deepsets"] = "attention"
-    width: PositiveInt = 192
-    num_layers: PositiveInt = 4
-    num_heads: PositiveInt = 3
+    width: PositiveInt = 256
+    num_layers: PositiveInt = 2
+    num_heads: PositiveInt = 4
     ffn_width: PositiveInt = 512
     embedding_dim: PositiveInt = 128
     matryoshka_dims: tuple[PositiveInt, ...] = (16, 32, 64)
-    dropout: Share = 0.1
+    dropout: Share = 0.0
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
@@ -123,8 +123,8 @@ class TrainingSettings(_Section):
     """How the model is trained; everything that changes the weights and nothing else."""
 
     seed: Seed = 7
-    num_epochs: PositiveInt = 12
-    batch_posts: PositiveInt = 512
+    num_epochs: PositiveInt = 6
+    batch_posts: PositiveInt = 256
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup_share: Share = 0.05
     weight_decay: NonNegative = 0.05

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.posts.arrow import schema_of, strings
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, SPECIAL_TOKENS, Category
-from booru_embed_core.settings import VocabSettings
+from booru_embed_core.settings import ModelSettings, VocabSettings
 from booru_embed_core.tags.frequency import read_frequencies
 from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
 
@@ -58,7 +58,7 @@ COST_SCHEMA: Final = schema_of(
         "embedding_bytes": pa.int64(),
     }
 )
-COST_EMBEDDING_BYTES: Final = 4 * 192
+COST_EMBEDDING_BYTES: Final = 4 * ModelSettings().width
 """A tag's row in the embedding of a model of the default width, in float32."""
 
 
