@@ -88,7 +88,7 @@ class HeadScorer:
 
 
 def model_scorers(model: SetEncoder) -> list[Scorer]:
-    """The embedding, its completion head, and each Matryoshka prefix, longest first: what the report shows of a model."""
+    """The embedding, its completion head, and each Matryoshka prefix, longest first: what the report shows."""
     states = PooledStates(model)
     prefixes = sorted(model.config.settings.matryoshka_dims, reverse=True)
     return [BottleneckScorer(states), HeadScorer(states), *(BottleneckScorer(states, dim) for dim in prefixes)]
