@@ -7,6 +7,7 @@ the value and what is allowed. Defaults live here alone; ``settings.toml`` may l
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import tomllib
@@ -19,13 +20,26 @@ from booru_embed_core.schema import Category
 
 SETTINGS_VARIABLE: Final = "BOORU_EMBED_SETTINGS"
 
-Percentile = Annotated[float, Field(gt=0, le=100)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-OpenShare = Annotated[float, Field(gt=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+# Strict: "12" and true are no numbers, though pydantic would take them for some.
+Percentile = Annotated[float, Field(gt=0, le=100, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+OpenShare = Annotated[float, Field(gt=0, lt=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+
+
+# Where pydantic's words are those of Python and not of TOML.
+_MESSAGES: Final = {
+    "model_type": "is a section, not a value: it holds keys",
+    "tuple_type": "should be a list, in brackets",
+    "too_short": "should have at least one entry",
+    "path_type": "should be a path, in quotes",
+    "int_type": "should be a whole number, without quotes or point",
+    "float_type": "should be a number, without quotes",
+    "finite_number": "should be a finite number",
+}
 
 
 class SettingsError(ValueError):
@@ -33,7 +47,7 @@ class SettingsError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class WarehouseSettings(_Section):
@@ -114,8 +128,12 @@ class ModelSettings(_Section):
             raise ValueError(
                 f"width {self.width} must be num_heads ({self.num_heads}) times a multiple of 8, for flash attention"
             )
-        if any(dim >= self.embedding_dim for dim in self.matryoshka_dims):
-            raise ValueError(f"matryoshka_dims {list(self.matryoshka_dims)} must lie below {self.embedding_dim=}")
+        dims = (*self.matryoshka_dims, self.embedding_dim)
+        if any(shorter >= longer for shorter, longer in itertools.pairwise(dims)):
+            raise ValueError(
+                f"matryoshka_dims {list(self.matryoshka_dims)} must ascend and lie below embedding_dim "
+                f"({self.embedding_dim})"
+            )
         return self
 
 
@@ -125,15 +143,15 @@ class TrainingSettings(_Section):
     seed: Seed = 7
     num_epochs: PositiveInt = 6
     batch_posts: PositiveInt = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Positive = 2e-3
     warmup_share: Share = 0.05
     weight_decay: NonNegative = 0.05
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    clip_norm: Positive = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     duplicate_weight: NonNegative = 0.05
     contrastive_weight: NonNegative = 0.1
-    contrastive_temperature: Annotated[float, Field(gt=0)] = 0.07
+    contrastive_temperature: Positive = 0.07
     metadata_weight: NonNegative = 0.2
     metadata_keep_share: Share = 0.5
     checkpoint_every_steps: PositiveInt = 200
@@ -165,7 +183,7 @@ class EvaluationSettings(_Section):
         1.0,
     )
     ppmi_dim: PositiveInt = 256
-    implied_threshold: Annotated[float, Field(gt=0, le=1)] = 0.98
+    implied_threshold: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.98
     implied_min_count: PositiveInt = 20
 
 
@@ -205,6 +223,8 @@ def load_settings(path: Path | str | None = None) -> Settings:
         raise SettingsError(
             f"{file}: no such settings file; run in the project's root or point {SETTINGS_VARIABLE} at one"
         ) from None
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read ({error.strerror}); give a settings file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: not valid TOML: {error}; mend that line") from None
     if "root" in values:
@@ -212,7 +232,7 @@ def load_settings(path: Path | str | None = None) -> Settings:
     try:
         return Settings.model_validate({**values, "root": file.resolve().parent})
     except ValidationError as error:
-        raise SettingsError(_one_line(file, error)) from None
+        raise SettingsError(" ".join(_one_line(file, error).split())) from None
 
 
 def section_version(section: BaseModel) -> str:
@@ -226,7 +246,7 @@ def _one_line(file: Path, error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = _known_keys(tuple(str(part) for part in first["loc"][:-1]))
         return f"{file}: unknown setting '{where}'; known here: {', '.join(known)}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, "))
     value = first["input"]
     shown = "" if isinstance(value, dict) else f" = {value!r}"
     return f"{file}: {where}{shown}: {message}; correct the value"

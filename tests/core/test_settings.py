@@ -1,0 +1,280 @@
+"""Settings: what a file may say, and the one line that tells what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.settings import (
+    OBSERVED_SECTIONS,
+    SETTINGS_VARIABLE,
+    ModelSettings,
+    Settings,
+    SettingsError,
+    TokensSettings,
+    TrainingSettings,
+    VocabSettings,
+    load_settings,
+    section_version,
+)
+
+ROOT = Path(__file__).parents[2]
+Load = Callable[[str], Settings]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """The settings of a file with this text."""
+
+    def write_and_load(text: str) -> Settings:
+        file = tmp_path / "settings.toml"
+        file.write_text(text, encoding="utf-8")
+        return load_settings(file)
+
+    return write_and_load
+
+
+def leaves(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted names of all values below `section`."""
+    names = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += leaves(inner, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def test_an_empty_file_has_the_defaults(load: Load, tmp_path: Path) -> None:
+    assert load("") == Settings(root=tmp_path)
+
+
+def test_the_projects_file_is_valid_and_says_nothing_that_is_not_known() -> None:
+    settings = load_settings(ROOT / "settings.toml")
+    assert settings.root == ROOT
+    assert settings.warehouse_path == ROOT / settings.warehouse.path
+
+
+def test_values_of_the_file_are_taken(load: Load) -> None:
+    settings = load(
+        """
+        [warehouse]
+        keep_versions = 9
+        [posts]
+        export = ["a.csv", "b/*.csv.gz"]
+        [vocab]
+        keep_percentile = 90
+        min_count = 2
+        [vocab.artist]
+        keep_percentile = 50.5
+        [model]
+        matryoshka_dims = []
+        [training]
+        precision = "fp32"
+        """
+    )
+    assert settings.warehouse.keep_versions == 9
+    assert settings.posts.export == ("a.csv", "b/*.csv.gz")
+    assert settings.model.matryoshka_dims == ()
+    assert settings.training.precision == "fp32"
+    assert settings.vocab.cut(Category.GENERAL) == (90.0, 2)
+    assert settings.vocab.cut(Category.ARTIST) == (50.5, 2)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_category_may_differ_in_either_value(category: Category) -> None:
+    for own, wanted in (({}, (80.0, 7)), ({"keep_percentile": 10}, (10.0, 7)), ({"min_count": 1}, (80.0, 1))):
+        cuts = VocabSettings.model_validate({"keep_percentile": 80, "min_count": 7, category.value: own})
+        assert cuts.cut(category) == wanted
+        others = [cuts.cut(other) for other in CATEGORIES if other != category]
+        assert others == [(80.0, 7)] * 4
+
+
+@pytest.mark.parametrize("percentile", ["0", "0.0", "-1", "100.0001", "101", "1e9"])
+@pytest.mark.parametrize("section", ["vocab", "vocab.artist"])
+def test_a_percentile_outside_its_range_is_refused(load: Load, section: str, percentile: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(f"[{section}]\nkeep_percentile = {percentile}")
+    value = float(percentile) if "." in percentile or "e" in percentile else int(percentile)
+    bound = "greater than 0" if value <= 0 else "less than or equal to 100"
+    assert f"settings.toml: {section}.keep_percentile = {value!r}: Input should be {bound}; correct" in str(error.value)
+
+
+@given(st.floats(0, 100, exclude_min=True))
+def test_every_percentile_within_it_is_taken(percentile: float) -> None:
+    assert VocabSettings(keep_percentile=percentile).cut(Category.META)[0] == percentile
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[training]\nnum_epoch = 5", "unknown setting 'training.num_epoch'; known here: batch_posts, "),
+        ("[vocab.artists]\nmin_count = 5", "unknown setting 'vocab.artists'; known here: artist, character, copyright"),
+        ("[vocab.artist]\nkeep = 5", "unknown setting 'vocab.artist.keep'; known here: keep_percentile, min_count"),
+        ("[colour]\na = 1", "unknown setting 'colour'; known here: duckdb, evaluation, model, posts, tokens, training"),
+        ("num_epochs = 3", "unknown setting 'num_epochs'; known here: duckdb, "),
+        ('"a\\nb" = 3', "unknown setting 'a b'; known here: duckdb, "),
+        ('root = "/"', "unknown setting 'root'; remove it"),
+        ('[training]\nnum_epochs = "12"', "training.num_epochs = '12': should be a whole number, without quotes or"),
+        ("[training]\nnum_epochs = 12.0", "training.num_epochs = 12.0: should be a whole number"),
+        ("[training]\nnum_epochs = true", "training.num_epochs = True: should be a whole number"),
+        ("[training]\nnum_epochs = 0", "training.num_epochs = 0: Input should be greater than or equal to 1; correct"),
+        ('[vocab]\nkeep_percentile = "99"', "vocab.keep_percentile = '99': should be a number, without quotes"),
+        ("[vocab]\nkeep_percentile = true", "vocab.keep_percentile = True: should be a number"),
+        ("[vocab]\nkeep_percentile = nan", "vocab.keep_percentile = nan: should be a finite number"),
+        ("[training]\nlearning_rate = inf", "training.learning_rate = inf: should be a finite number"),
+        ('[training]\nprecision = "fp16"', "training.precision = 'fp16': Input should be 'auto', 'bf16' or 'fp32'"),
+        ("training = 5", "training = 5: is a section, not a value: it holds keys; correct the value"),
+        ('[posts]\nexport = "a.csv"', "posts.export = 'a.csv': should be a list, in brackets; correct the value"),
+        ("[posts]\nexport = []", "posts.export = []: should have at least one entry"),
+        ("[posts]\nexport = [1]", "posts.export.0 = 1: Input should be a valid string"),
+        ("[posts]\nmax_rejected_share = 1", "posts.max_rejected_share = 1: Input should be less than 1"),
+        ('[duckdb]\nmemory_limit = "lots"', "duckdb.memory_limit = 'lots': String should match pattern"),
+        ("[warehouse]\npath = 3", "warehouse.path = 3: should be a path, in quotes"),
+        ("[warehouse]\nkeep_versions = 0", "warehouse.keep_versions = 0: Input should be greater than or equal to 1"),
+        ('[evaluation]\nbaselines = ["bm25"]', "evaluation.baselines.0 = 'bm25': Input should be 'popularity', "),
+        (
+            "[tokens]\nvalidation_share = 0.6\ntest_share = 0.5",
+            "tokens: validation_share + test_share must be below 1, or nothing is left to train on; correct the value",
+        ),
+        (
+            "[model]\nwidth = 100\nnum_heads = 5",
+            "model: width 100 must be num_heads (5) times a multiple of 8, for flash attention; correct the value",
+        ),
+        (
+            "[model]\nembedding_dim = 32\nmatryoshka_dims = [16, 32]",
+            "model: matryoshka_dims [16, 32] must ascend and lie below embedding_dim (32); correct the value",
+        ),
+        ("[model]\nmatryoshka_dims = [16, 16]", "model: matryoshka_dims [16, 16] must ascend and lie below "),
+        ("[model]\nmatryoshka_dims = [8, 4]", "model: matryoshka_dims [8, 4] must ascend and lie below "),
+        ("a = ", "not valid TOML: Invalid value (at end of document); mend that line"),
+        ("[vocab]\n[vocab]", "not valid TOML: Cannot declare ('vocab',) twice (at line 2, column 7); mend that line"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(load: Load, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(text)
+    assert str(error.value).startswith(f"{tmp_path / 'settings.toml'}: {message}")
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.toml: no such settings file; run in the project's root or point"):
+        load_settings(tmp_path / "none.toml")
+    with pytest.raises(SettingsError, match=r"cannot be read \(Is a directory\); give a settings file"):
+        load_settings(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'[posts]\nexport = ["\xe9.csv"]')
+    with pytest.raises(SettingsError, match=r"latin\.toml: not valid TOML: .*can't decode byte 0xe9"):
+        load_settings(tmp_path / "latin.toml")
+
+
+def test_the_file_is_the_given_one_or_the_variables_or_the_working_directorys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("here/settings.toml", "there/other.toml", "given.toml"), start=1):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"[warehouse]\nkeep_versions = {number}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv(SETTINGS_VARIABLE, raising=False)
+    assert load_settings().warehouse.keep_versions == 1
+    monkeypatch.setenv(SETTINGS_VARIABLE, str(tmp_path / "there" / "other.toml"))
+    assert load_settings().warehouse.keep_versions == 2
+    assert load_settings(tmp_path / "given.toml").warehouse.keep_versions == 3
+    monkeypatch.setenv(SETTINGS_VARIABLE, "")
+    assert load_settings().warehouse.keep_versions == 1
+    monkeypatch.setenv(SETTINGS_VARIABLE, "nowhere.toml")
+    with pytest.raises(SettingsError, match=r"^nowhere\.toml: no such settings file"):
+        load_settings()
+
+
+def test_relative_paths_start_from_the_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project").mkdir()
+    file = tmp_path / "project" / "settings.toml"
+    file.write_text('[warehouse]\npath = "out/warehouse"\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for path in (file, Path("project/settings.toml"), "project/settings.toml"):
+        settings = load_settings(path)
+        assert settings.root == tmp_path / "project"
+        assert settings.warehouse_path == tmp_path / "project" / "out" / "warehouse"
+    file.write_text('[warehouse]\npath = "/var/warehouse"\n', encoding="utf-8")
+    assert load_settings(file).warehouse_path == Path("/var/warehouse")
+
+
+def test_a_sections_version_follows_its_values_alone(load: Load) -> None:
+    plain = load("[vocab]\nkeep_percentile = 90.0\nmin_count = 3\n[tokens]\ntest_share = 0.1")
+    same = load("# a comment\n[tokens]\ntest_share = 1e-1\n\n[vocab]\nmin_count = 3 # why\nkeep_percentile = 90")
+    other = load("[vocab]\nkeep_percentile = 90.1\nmin_count = 3\n[tokens]\ntest_share = 0.1")
+    assert section_version(plain.vocab) == section_version(same.vocab) != section_version(other.vocab)
+    assert section_version(plain.tokens) == section_version(same.tokens) == section_version(other.tokens)
+    own = load("[vocab]\nkeep_percentile = 90.0\nmin_count = 3\n[vocab.meta]\nmin_count = 4")
+    assert section_version(own.vocab) != section_version(plain.vocab)
+
+
+def test_a_version_is_16_hex_digits_and_no_two_sections_share_one() -> None:
+    versions = [section_version(getattr(Settings(), name)) for name in OBSERVED_SECTIONS]
+    assert all(len(version) == 16 and int(version, 16) >= 0 for version in versions)
+    assert len(set(versions)) == len(versions)
+
+
+def changed(value: object) -> object:
+    """Another value of the same type, valid or not."""
+    if isinstance(value, tuple):
+        return (*value, *(value[:1] or (77,)))
+    if isinstance(value, str):
+        return value + " changed"
+    assert value is None or isinstance(value, int | float)
+    return (value or 0) + 1
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("name", [name for name in leaves(Settings) if name.partition(".")[0] in OBSERVED_SECTIONS])
+def test_every_value_of_an_observed_section_is_part_of_its_version(name: str) -> None:
+    section, *path, last = name.split(".")
+    before = getattr(Settings(), section)
+    if path:
+        inner = getattr(before, path[0])
+        after = before.model_copy(update={path[0]: inner.model_copy(update={last: changed(getattr(inner, last))})})
+    else:
+        after = before.model_copy(update={last: changed(getattr(before, last))})
+    assert section_version(after) != section_version(before)
+
+
+def test_settings_cannot_be_changed_by_accident() -> None:
+    settings = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.training.num_epochs = 5  # type: ignore[misc]
+
+
+@given(validation=st.floats(0, 0.999), test=st.floats(0, 0.999))
+def test_splits_leave_something_to_train_on_or_are_refused(validation: float, test: float) -> None:
+    if validation + test < 1:
+        assert TokensSettings(validation_share=validation, test_share=test).test_share == test
+    else:
+        with pytest.raises(ValueError, match="nothing is left to train on"):
+            TokensSettings(validation_share=validation, test_share=test)
+
+
+@given(heads=st.integers(1, 16), head_dim=st.integers(1, 80))
+def test_heads_have_a_size_that_flash_attention_takes(heads: int, head_dim: int) -> None:
+    values = {"width": heads * head_dim, "num_heads": heads}
+    if head_dim % 8 == 0:
+        assert ModelSettings.model_validate(values).width == heads * head_dim
+    else:
+        with pytest.raises(ValueError, match="times a multiple of 8"):
+            ModelSettings.model_validate(values)
+
+
+def test_settings_survive_json() -> None:
+    """They travel inside config.json and to the process that trains."""
+    for section in (VocabSettings(), TokensSettings(), ModelSettings(), TrainingSettings(learning_rate=1)):
+        again = type(section).model_validate_json(section.model_dump_json())
+        assert again == section
+        assert section_version(again) == section_version(section)
