@@ -154,7 +154,9 @@ def recall(tasks: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str = "
 
     `tasks` maps a task's title to its models, and a model to its metrics (``recall@10`` and so on).
     """
-    figure, panels = _figure("Finding hidden tags: recall on posts that no model has seen", columns=max(1, len(tasks)))
+    most_models = max(map(len, tasks.values()), default=1)
+    title = "Finding hidden tags: recall on posts that no model has seen"
+    figure, panels = _figure(title, columns=max(1, len(tasks)), height=max(4.6, 1.2 + 0.56 * most_models))
     for axes, (title, models) in zip(panels, tasks.items(), strict=False):  # one empty panel without tasks
         ranked = sorted(models, key=lambda name: models[name].get("recall@10", 0.0))
         for offset, (metric, shade) in enumerate((("recall@50", 0.35), ("recall@10", 1.0), ("recall@1", 0.6))):
@@ -181,7 +183,7 @@ def tag_map(
 ) -> bytes:
     """PNG of the tags at (`x`, `y`), coloured by category, sized by use, the most used named.
 
-    All of one length, an item a tag. A label that would lie on one already drawn is left out.
+    All of one length, an item a tag. First come names from every category; one that would lie on another is left out.
     """
     figure, (axes,) = _figure("Tags that are used alike lie together", columns=1, height=9.5)
     sizes = 4 + 90 * np.sqrt(counts / max(1, int(counts.max(initial=1))))
@@ -199,7 +201,7 @@ def tag_map(
     _legend(axes)
     taken: list[tuple[float, float]] = []
     span_x, span_y = float(np.ptp(x)) or 1.0, float(np.ptp(y)) or 1.0
-    for index in drawn.tolist():
+    for index in _named_first(drawn.tolist(), categories):
         place = (float(x[index]) / span_x, float(y[index]) / span_y)
         if len(taken) == num_labels or any(abs(place[0] - a) < 0.1 and abs(place[1] - b) < 0.018 for a, b in taken):
             continue
@@ -249,6 +251,12 @@ def _name(
     text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
     # A tag is a name, not a formula: matplotlib would read what stands between two dollar signs as one.
     text.set_parse_math(False)
+
+
+def _named_first(order: Sequence[int], categories: Sequence[Category], num_each: int = 4) -> list[int]:
+    """`order` with the first `num_each` of every category moved to the front."""
+    first = [index for category in CATEGORIES for index in [i for i in order if categories[i] == category][:num_each]]
+    return list(dict.fromkeys([*first, *order]))
 
 
 def _comparable(record: Mapping[str, Any]) -> float:

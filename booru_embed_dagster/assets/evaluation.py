@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EVALUATION_FILE: Final = "evaluation.json"
 REPORT_FILE: Final = "report.md"
+TASK_TITLES: Final = {"one": "one tag hidden", "half": "half of the tags hidden"}
 TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
 
 
@@ -44,7 +45,7 @@ def evaluation(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         result, report = evaluate(checkpoint.path, tokens.path / PACKED_FILE, pipeline)
         (draft.path / EVALUATION_FILE).write_text(result.to_json() + "\n", encoding="utf-8")
         (draft.path / REPORT_FILE).write_text(report, encoding="utf-8")
-        tasks = {f"{hide} hidden": dict(task.models) for hide, task in result.tasks.items() if task.num_posts}
+        tasks = {TASK_TITLES[hide]: task.models for hide, task in result.tasks.items() if task.num_posts}
         plot = picture(plots.recall(tasks), draft.path / "recall.png")
     return materialized(
         draft.product, **evaluation_metadata(result.tasks), report=dg.MetadataValue.md(report), plot=plot
