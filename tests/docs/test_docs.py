@@ -1,0 +1,85 @@
+"""The docs cannot drift from the code: every setting and command is named, every link leads somewhere, snippets parse."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from typer.main import get_command
+
+from booru_embed_core.cli import app
+from booru_embed_core.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def sections() -> dict[str, type[BaseModel]]:
+    found = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found[name] = field.annotation
+    return found
+
+
+def documented_keys() -> dict[str, set[str]]:
+    text = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## `\[(\w+)\]`.*$", text, flags=re.MULTILINE)[1:]
+    return {
+        name: {key for line in re.findall(r"^\| (`.*?`) \|", body, re.MULTILINE) for key in re.findall(r"`(\w+)`", line)}
+        for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    assert documented_keys() == {name: set(model.model_fields) for name, model in sections().items()}
+
+
+def test_documented_defaults_are_the_defaults() -> None:
+    text = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    checked = 0
+    for model in sections().values():
+        for name, field in model.model_fields.items():
+            row = re.search(rf"^\| `{name}` \| ([^|]*) \|", text, re.MULTILINE)
+            if row and isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
+                shown = row.group(1).strip().strip("`")
+                same = str(field.default) == shown if isinstance(field.default, str) else field.default == float(shown)
+                assert same or name == "seed", (name, field.default, shown)
+                checked += 1
+    assert checked > 25
+
+
+def test_every_command_is_in_the_docs() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    commands = list(get_command(app).commands)  # type: ignore[attr-defined]
+    assert {"embed", "complete", "similar", "evaluate", "inspect"} <= set(commands)
+    for name in commands:
+        assert f"booru-embed {name}" in text, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_python_and_toml_snippets_parse(page: Path) -> None:
+    for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            ast.parse(code)
+        elif language == "toml":
+            values = tomllib.loads(code)
+            Settings.model_validate(values)
+
+
+def test_the_bundled_settings_are_the_documented_sections() -> None:
+    values = tomllib.loads((ROOT / "settings.toml").read_text(encoding="utf-8"))
+    assert set(values) == set(sections())
+    Settings.model_validate(values)
