@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -108,6 +108,7 @@ def test_a_percentile_outside_its_range_is_refused(load: Load, section: str, per
 
 
 @given(st.floats(0, 100, exclude_min=True))
+@settings(deadline=None)
 def test_every_percentile_within_it_is_taken(percentile: float) -> None:
     assert VocabSettings(keep_percentile=percentile).cut(Category.META)[0] == percentile
 
@@ -254,6 +255,7 @@ def test_settings_cannot_be_changed_by_accident() -> None:
 
 
 @given(validation=st.floats(0, 0.999), test=st.floats(0, 0.999))
+@settings(deadline=None)
 def test_splits_leave_something_to_train_on_or_are_refused(validation: float, test: float) -> None:
     if validation + test < 1:
         assert TokensSettings(validation_share=validation, test_share=test).test_share == test
@@ -263,6 +265,7 @@ def test_splits_leave_something_to_train_on_or_are_refused(validation: float, te
 
 
 @given(heads=st.integers(1, 16), head_dim=st.integers(1, 80))
+@settings(deadline=None)
 def test_heads_have_a_size_that_flash_attention_takes(heads: int, head_dim: int) -> None:
     values = {"width": heads * head_dim, "num_heads": heads}
     if head_dim % 8 == 0:

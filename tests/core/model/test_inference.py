@@ -44,12 +44,13 @@ def test_states_stand_in_the_order_of_the_sets() -> None:
 
 
 def test_rating_and_score_are_tokens_where_they_are_given() -> None:
-    tags, lengths = flat([[1, 2], [1, 2], [1, 2], [1, 2]])
+    sets = [[1, 2, 3], [1], [1, 2], []]
+    tags, lengths = flat(sets)
     ratings, bins = np.array([-1, 2, -1, 2]), np.array([-1, -1, 9, 9])
     states = encode_sets(MODEL, tags, lengths, ratings, bins)
-    for state, rating, score_bin in zip(states, ratings.tolist(), bins.tolist(), strict=True):
+    for state, own, rating, score_bin in zip(states, sets, ratings.tolist(), bins.tolist(), strict=True):
         given_ = [FIRST_RATING_ID + rating] * (rating >= 0) + [FIRST_SCORE_ID + score_bin] * (score_bin >= 0)
-        ids = torch.tensor([SUMMARY_ID, *given_, 1 + NUM_SPECIAL, 2 + NUM_SPECIAL])
+        ids = torch.tensor([SUMMARY_ID, *given_, *(tag + NUM_SPECIAL for tag in own)])
         with torch.no_grad():
             alone = MODEL(ids, torch.tensor([len(ids)]), len(ids))[0]
         torch.testing.assert_close(state, alone, rtol=0, atol=2e-6)
@@ -60,9 +61,12 @@ def test_no_part_is_larger_than_allowed_but_for_a_single_set(monkeypatch: pytest
     sizes: list[tuple[int, int]] = []
     real = SetEncoder.forward
 
-    def noted(model: SetEncoder, token_ids: torch.Tensor, lengths: torch.Tensor, *rest: object) -> torch.Tensor:
+    def noted(
+        model: SetEncoder, token_ids: torch.Tensor, lengths: torch.Tensor, longest: int, dtype: torch.dtype
+    ) -> torch.Tensor:
+        assert int(lengths.max()) <= longest
         sizes.append((len(token_ids), len(lengths)))
-        return real(model, token_ids, lengths, *rest)  # type: ignore[arg-type]
+        return real(model, token_ids, lengths, longest, dtype)
 
     monkeypatch.setattr(SetEncoder, "forward", noted)
     sets = [*random_captions(40, NUM_TAGS, 1), list(range(NUM_TAGS))]
@@ -70,6 +74,8 @@ def test_no_part_is_larger_than_allowed_but_for_a_single_set(monkeypatch: pytest
     assert sum(num_sets for _, num_sets in sizes) == len(sets)
     assert all(num_tokens <= 14 or num_sets == 1 for num_tokens, num_sets in sizes)
     assert len(sizes) < len(sets)
+    tags, lengths = flat(sets)
+    encode_sets(MODEL, tags, lengths, np.ones_like(lengths), np.ones_like(lengths))
 
 
 def test_no_sets_give_no_states() -> None:

@@ -268,6 +268,14 @@ def test_the_state_of_another_training_is_refused(
     assert state.read_bytes() == before
 
 
+def test_the_state_of_a_training_in_another_precision_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings say "auto" on both machines."""
+    for native, refusal in ((False, None), (True, "belongs to a training of other inputs or settings")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
+        with pytest.raises(CheckpointError if refusal else TrainingInterrupted, match=refusal):
+            bench.train("one", training_settings(precision="auto"), should_stop=stop_after(2))
+
+
 def test_the_state_of_other_posts_is_refused(bench: Bench, corpus: Corpus) -> None:
     with pytest.raises(TrainingInterrupted):
         bench.train("one", training_settings(), should_stop=stop_after(2))
@@ -376,6 +384,19 @@ def test_validation_leaves_no_trace_in_the_training(bench: Bench, corpus: Corpus
     assert config.num_train_posts == int((PackedFile.open(path).split_ids() == 0).sum()) > report.num_steps
     assert not any("validation" in record for record in read_log(bench.out_dir("none")))
     assert "| validation loss | not measured" in (bench.out_dir("none") / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_step_drops_something_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    real = torch.manual_seed
+
+    def noted(seed: int) -> torch.Generator:
+        seeds.append(seed)
+        return real(seed)
+
+    monkeypatch.setattr(torch, "manual_seed", noted)
+    bench.train("one", training_settings(num_epochs=1))
+    assert len(seeds) == len(set(seeds)) == 1 + 17  # the first weights, then each step
 
 
 def test_progress_counts_steps_epochs_and_says_it_in_a_line(bench: Bench) -> None:

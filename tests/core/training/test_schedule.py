@@ -6,7 +6,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_helpers import training_settings
 
@@ -14,6 +14,7 @@ from booru_embed_core.training.schedule import learning_rate, mixed_seed
 
 
 @given(num_steps=st.integers(1, 400), share=st.floats(0, 0.99), peak=st.floats(1e-5, 1.0))
+@settings(deadline=None)
 def test_the_learning_rate_climbs_to_its_peak_and_falls_towards_zero(num_steps: int, share: float, peak: float) -> None:
     settings = training_settings(learning_rate=peak, warmup_share=share)
     rates = [learning_rate(step, num_steps, settings) for step in range(num_steps)]
@@ -38,6 +39,7 @@ def test_a_training_of_one_step_has_the_peak() -> None:
 
 
 @given(st.lists(st.lists(st.integers(-(2**63), 2**64), max_size=4), max_size=20))
+@settings(deadline=None)
 def test_seeds_tell_numbers_and_their_order_apart(keys: list[list[int]]) -> None:
     different = {tuple(key) for key in keys}
     seeds = {mixed_seed(*key) for key in different}
