@@ -1,118 +1,28 @@
-"""Training: it learns, it can be stopped anywhere, and it never goes on with what is no number."""
+"""Training: it learns, the same settings give the same bytes, and it never goes on with what is no number."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from model_helpers import Corpus, Trained, model_settings, training_settings
 from safetensors.torch import load_file
+from training_helpers import ARRAYS, Bench, write_packed
 
 from booru_embed_core.model.encoder import SetEncoder
-from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
-from booru_embed_core.tokens.packed_file import PackedFile, packed_metadata, write_packed_file
-from booru_embed_core.training.checkpoint import CheckpointError, load_checkpoint, read_config, read_log
+from booru_embed_core.settings import TokensSettings
+from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.training.checkpoint import load_checkpoint, read_config, read_log
 from booru_embed_core.training.loop import (
     NonFiniteLossError,
     Progress,
-    TrainingInterrupted,
-    TrainReport,
     pick_device,
     pick_dtype,
-    train,
 )
-
-NARROW = model_settings(width=16, num_layers=1, ffn_width=16, embedding_dim=8, matryoshka_dims=(4,), dropout=0.2)
-FIELDS_OF_TIME = ("tokens_per_second", "eta_seconds")
-
-
-@dataclasses.dataclass
-class Bench:
-    """Trainings of one corpus side by side, each in folders of its own name."""
-
-    corpus: Corpus
-    folder: Path
-
-    def work_dir(self, name: str) -> Path:
-        return self.folder / f"work-{name}"
-
-    def out_dir(self, name: str) -> Path:
-        return self.folder / f"out-{name}"
-
-    def train(
-        self,
-        name: str,
-        settings: TrainingSettings,
-        model: ModelSettings = NARROW,
-        packed_path: Path | None = None,
-        report: Callable[[Progress], None] = lambda _: None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> TrainReport:
-        self.out_dir(name).mkdir(exist_ok=True)
-        return train(
-            packed_path or self.corpus.packed_path,
-            self.corpus.vocab_dir,
-            self.work_dir(name),
-            self.out_dir(name),
-            model,
-            settings,
-            report,
-            should_stop,
-        )
-
-    def weights_sha256(self, name: str) -> str:
-        return hashlib.sha256((self.out_dir(name) / "model.safetensors").read_bytes()).hexdigest()
-
-    def log(self, name: str) -> list[dict[str, object]]:
-        """The published log without what depends on the clock."""
-        return [
-            {key: value for key, value in record.items() if key not in FIELDS_OF_TIME}
-            for record in read_log(self.out_dir(name))
-        ]
-
-
-ARRAYS = ("tokens", "offsets", "field_lengths", "post_id", "rating", "score")
-
-
-def write_packed(
-    packed: PackedFile, path: Path, arrays: dict[str, object], splits: TokensSettings | None = None
-) -> None:
-    metadata = packed_metadata(packed.vocab_hash, packed.num_posts, packed.num_tokens, splits or packed.split_settings)
-    write_packed_file(path, arrays, metadata)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def bench(corpus: Corpus, tmp_path: Path) -> Bench:
-    return Bench(corpus, tmp_path)
-
-
-RESUMED = training_settings(checkpoint_every_steps=7)
-LOGGED_STEPS = (7, 10, 14, 17, 20, 21, 28, 30, 34)
-
-
-@pytest.fixture(scope="module")
-def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, object]]]:
-    """Weights and log of a training with `RESUMED` that nothing interrupts."""
-    bench = Bench(corpus, tmp_path_factory.mktemp("whole"))
-    bench.train("whole", RESUMED)
-    assert [record["step"] for record in bench.log("whole")] == list(LOGGED_STEPS)
-    return bench.weights_sha256("whole"), bench.log("whole")
-
-
-def stop_after(num_steps: int) -> Callable[[], bool]:
-    """A `should_stop` that says so when it was asked `num_steps` times: once a step."""
-    asked = iter(range(1, 1_000_000))
-    return lambda: next(asked) >= num_steps
 
 
 def test_the_loss_falls_on_a_corpus_that_can_be_learned(trained: Trained) -> None:
@@ -173,123 +83,6 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_gives_others(ben
     assert bench.log("one") == bench.log("two") != bench.log("three")
 
 
-@pytest.mark.parametrize("num_steps", [1, 13, 17, 20, 33])
-def test_a_training_that_was_stopped_ends_in_the_same_bits(
-    bench: Bench, whole: tuple[str, list[dict[str, object]]], num_steps: int
-) -> None:
-    with pytest.raises(TrainingInterrupted, match=f"stopped at step {num_steps} of 34; the state is in"):
-        bench.train("stopped", RESUMED, should_stop=stop_after(num_steps))
-    assert not list(bench.out_dir("stopped").iterdir())
-    seen: list[int] = []
-    bench.train("stopped", RESUMED, report=lambda progress: seen.append(progress.step))
-    assert seen == [step for step in LOGGED_STEPS if step > num_steps]
-    assert (bench.weights_sha256("stopped"), bench.log("stopped")) == whole
-
-
-def test_a_training_that_is_stopped_again_and_again_ends_in_the_same_bits(
-    bench: Bench, whole: tuple[str, list[dict[str, object]]]
-) -> None:
-    num_stops = 0
-    while num_stops < 20:
-        try:
-            bench.train("stopped", RESUMED, should_stop=stop_after(3))
-            break
-        except TrainingInterrupted:
-            num_stops += 1
-    assert num_stops == 11
-    assert (bench.weights_sha256("stopped"), bench.log("stopped")) == whole
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from booru_embed_core.settings import ModelSettings, TrainingSettings
-from booru_embed_core.training.loop import train
-import torch
-torch.set_num_threads(1)
-packed, vocab, work, out, model, training = sys.argv[1:7]
-def report(progress):
-    if progress.step == int(sys.argv[7]):
-        os.kill(os.getpid(), signal.SIGKILL)
-train(Path(packed), Path(vocab), Path(work), Path(out), ModelSettings.model_validate_json(model),
-      TrainingSettings.model_validate_json(training), report)
-"""
-
-
-def test_a_killed_training_goes_on_from_its_last_state_and_ends_in_the_same_bits(
-    bench: Bench, whole: tuple[str, list[dict[str, object]]]
-) -> None:
-    bench.out_dir("killed").mkdir()
-    paths = (bench.corpus.packed_path, bench.corpus.vocab_dir, bench.work_dir("killed"), bench.out_dir("killed"))
-    # Step 20 is logged, and then lost: the last state is that of step 17.
-    arguments = [*map(str, paths), NARROW.model_dump_json(), RESUMED.model_dump_json(), "20"]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert not list(bench.out_dir("killed").iterdir())
-    seen: list[int] = []
-    bench.train("killed", RESUMED, report=lambda progress: seen.append(progress.step))
-    assert seen == [step for step in LOGGED_STEPS if step > 17]
-    assert (bench.weights_sha256("killed"), bench.log("killed")) == whole
-
-
-def test_a_training_that_was_done_but_not_published_is_published(bench: Bench) -> None:
-    settings = training_settings(num_epochs=1)
-    whole = bench.train("whole", settings)
-    again = bench.train("whole", settings)
-    assert math.isfinite(again.final_loss)
-    assert dataclasses.replace(again, seconds=whole.seconds) == whole
-
-
-def test_saving_more_often_is_the_same_training(bench: Bench, whole: tuple[str, list[dict[str, object]]]) -> None:
-    with pytest.raises(TrainingInterrupted):
-        bench.train("often", RESUMED.model_copy(update={"checkpoint_every_steps": 3}), should_stop=stop_after(5))
-    bench.train("often", RESUMED)
-    assert bench.weights_sha256("often") == whole[0]
-
-
-@pytest.mark.parametrize(
-    ("settings", "model"),
-    [
-        (training_settings(learning_rate=2e-2), NARROW),
-        (training_settings(num_epochs=3), NARROW),
-        (training_settings(precision="bf16"), NARROW),
-        (training_settings(), NARROW.model_copy(update={"dropout": 0.1})),
-    ],
-)
-def test_the_state_of_another_training_is_refused(
-    bench: Bench, settings: TrainingSettings, model: ModelSettings
-) -> None:
-    with pytest.raises(TrainingInterrupted):
-        bench.train("one", training_settings(), should_stop=stop_after(2))
-    state = bench.work_dir("one") / "state.pt"
-    before = state.read_bytes()
-    with pytest.raises(CheckpointError, match=r"state\.pt: belongs to a training of other inputs or settings; remove"):
-        bench.train("one", settings, model)
-    assert state.read_bytes() == before
-
-
-def test_the_state_of_a_training_in_another_precision_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings say "auto" on both machines."""
-    for native, refusal in ((False, None), (True, "belongs to a training of other inputs or settings")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
-        with pytest.raises(CheckpointError if refusal else TrainingInterrupted, match=refusal):
-            bench.train("one", training_settings(precision="auto"), should_stop=stop_after(2))
-
-
-def test_the_state_of_other_posts_is_refused(bench: Bench, corpus: Corpus) -> None:
-    with pytest.raises(TrainingInterrupted):
-        bench.train("one", training_settings(), should_stop=stop_after(2))
-    packed = corpus.packed
-    for name in ("tokens", "rating", "score"):
-        arrays = {key: getattr(packed, key).copy() for key in (*ARRAYS, name)}
-        arrays[name][:2] = arrays[name][1::-1]  # two neighbours change places: lengths and counts stay
-        assert not np.array_equal(arrays[name], getattr(packed, name))
-        other = bench.folder / f"{name}.safetensors"
-        write_packed(packed, other, arrays)
-        with pytest.raises(CheckpointError, match="belongs to a training of other inputs"):
-            bench.train("one", training_settings(), packed_path=other)
-
-
 def test_a_huge_learning_rate_stops_with_step_and_posts(bench: Bench) -> None:
     with pytest.raises(NonFiniteLossError) as error:
         bench.train("wild", training_settings(learning_rate=1e30, warmup_share=0.0))
@@ -299,28 +92,6 @@ def test_a_huge_learning_rate_stops_with_step_and_posts(bench: Bench) -> None:
     assert "lower [training] learning_rate (is 1e+30)" in message
     assert "\n" not in message
     assert not list(bench.out_dir("wild").iterdir())
-
-
-def test_weights_that_turn_nan_stop_the_next_step_and_keep_the_last_state(
-    bench: Bench, whole: tuple[str, list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real_step = torch.optim.AdamW.step
-    steps: list[int] = []
-
-    def poisoned(optimizer: torch.optim.AdamW, *arguments: object) -> object:
-        steps.append(1)
-        result = real_step(optimizer, *arguments)
-        if len(steps) == 15:
-            optimizer.param_groups[0]["params"][0].data[0, 0] = math.nan
-        return result
-
-    with monkeypatch.context() as patched:
-        patched.setattr(torch.optim.AdamW, "step", poisoned)
-        with pytest.raises(NonFiniteLossError, match=r"step 16: loss nan, gradient's norm nan, at a batch of 16 posts"):
-            bench.train("nan", RESUMED)
-    # What was saved at step 14 is sound: without the poison it ends as a training that never met it.
-    bench.train("nan", RESUMED)
-    assert (bench.weights_sha256("nan"), bench.log("nan")) == whole
 
 
 def test_the_posts_named_are_those_of_the_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

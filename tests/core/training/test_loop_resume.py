@@ -1,0 +1,173 @@
+"""Training that is stopped or killed anywhere ends in the same bits as one that nothing interrupts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import Corpus, training_settings
+from training_helpers import ARRAYS, NARROW, Bench, stop_after, write_packed
+
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training.checkpoint import CheckpointError
+from booru_embed_core.training.loop import (
+    NonFiniteLossError,
+    TrainingInterrupted,
+)
+
+RESUMED = training_settings(checkpoint_every_steps=7)
+LOGGED_STEPS = (7, 10, 14, 17, 20, 21, 28, 30, 34)
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, object]]]:
+    """Weights and log of a training with `RESUMED` that nothing interrupts."""
+    bench = Bench(corpus, tmp_path_factory.mktemp("whole"))
+    bench.train("whole", RESUMED)
+    assert [record["step"] for record in bench.log("whole")] == list(LOGGED_STEPS)
+    return bench.weights_sha256("whole"), bench.log("whole")
+
+
+@pytest.mark.parametrize("num_steps", [1, 13, 17, 20, 33])
+def test_a_training_that_was_stopped_ends_in_the_same_bits(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]], num_steps: int
+) -> None:
+    with pytest.raises(TrainingInterrupted, match=f"stopped at step {num_steps} of 34; the state is in"):
+        bench.train("stopped", RESUMED, should_stop=stop_after(num_steps))
+    assert not list(bench.out_dir("stopped").iterdir())
+    seen: list[int] = []
+    bench.train("stopped", RESUMED, report=lambda progress: seen.append(progress.step))
+    assert seen == [step for step in LOGGED_STEPS if step > num_steps]
+    assert (bench.weights_sha256("stopped"), bench.log("stopped")) == whole
+
+
+def test_a_training_that_is_stopped_again_and_again_ends_in_the_same_bits(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]]
+) -> None:
+    num_stops = 0
+    while num_stops < 20:
+        try:
+            bench.train("stopped", RESUMED, should_stop=stop_after(3))
+            break
+        except TrainingInterrupted:
+            num_stops += 1
+    assert num_stops == 11
+    assert (bench.weights_sha256("stopped"), bench.log("stopped")) == whole
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training.loop import train
+import torch
+torch.set_num_threads(1)
+packed, vocab, work, out, model, training = sys.argv[1:7]
+def report(progress):
+    if progress.step == int(sys.argv[7]):
+        os.kill(os.getpid(), signal.SIGKILL)
+train(Path(packed), Path(vocab), Path(work), Path(out), ModelSettings.model_validate_json(model),
+      TrainingSettings.model_validate_json(training), report)
+"""
+
+
+def test_a_killed_training_goes_on_from_its_last_state_and_ends_in_the_same_bits(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]]
+) -> None:
+    bench.out_dir("killed").mkdir()
+    paths = (bench.corpus.packed_path, bench.corpus.vocab_dir, bench.work_dir("killed"), bench.out_dir("killed"))
+    # Step 20 is logged, and then lost: the last state is that of step 17.
+    arguments = [*map(str, paths), NARROW.model_dump_json(), RESUMED.model_dump_json(), "20"]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert not list(bench.out_dir("killed").iterdir())
+    seen: list[int] = []
+    bench.train("killed", RESUMED, report=lambda progress: seen.append(progress.step))
+    assert seen == [step for step in LOGGED_STEPS if step > 17]
+    assert (bench.weights_sha256("killed"), bench.log("killed")) == whole
+
+
+def test_a_training_that_was_done_but_not_published_is_published(bench: Bench) -> None:
+    settings = training_settings(num_epochs=1)
+    whole = bench.train("whole", settings)
+    again = bench.train("whole", settings)
+    assert math.isfinite(again.final_loss)
+    assert dataclasses.replace(again, seconds=whole.seconds) == whole
+
+
+def test_saving_more_often_is_the_same_training(bench: Bench, whole: tuple[str, list[dict[str, object]]]) -> None:
+    with pytest.raises(TrainingInterrupted):
+        bench.train("often", RESUMED.model_copy(update={"checkpoint_every_steps": 3}), should_stop=stop_after(5))
+    bench.train("often", RESUMED)
+    assert bench.weights_sha256("often") == whole[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        (training_settings(learning_rate=2e-2), NARROW),
+        (training_settings(num_epochs=3), NARROW),
+        (training_settings(precision="bf16"), NARROW),
+        (training_settings(), NARROW.model_copy(update={"dropout": 0.1})),
+    ],
+)
+def test_the_state_of_another_training_is_refused(
+    bench: Bench, settings: TrainingSettings, model: ModelSettings
+) -> None:
+    with pytest.raises(TrainingInterrupted):
+        bench.train("one", training_settings(), should_stop=stop_after(2))
+    state = bench.work_dir("one") / "state.pt"
+    before = state.read_bytes()
+    with pytest.raises(CheckpointError, match=r"state\.pt: belongs to a training of other inputs or settings; remove"):
+        bench.train("one", settings, model)
+    assert state.read_bytes() == before
+
+
+def test_the_state_of_a_training_in_another_precision_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings say "auto" on both machines."""
+    for native, refusal in ((False, None), (True, "belongs to a training of other inputs or settings")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
+        with pytest.raises(CheckpointError if refusal else TrainingInterrupted, match=refusal):
+            bench.train("one", training_settings(precision="auto"), should_stop=stop_after(2))
+
+
+def test_the_state_of_other_posts_is_refused(bench: Bench, corpus: Corpus) -> None:
+    with pytest.raises(TrainingInterrupted):
+        bench.train("one", training_settings(), should_stop=stop_after(2))
+    packed = corpus.packed
+    for name in ("tokens", "rating", "score"):
+        arrays = {key: getattr(packed, key).copy() for key in (*ARRAYS, name)}
+        arrays[name][:2] = arrays[name][1::-1]  # two neighbours change places: lengths and counts stay
+        assert not np.array_equal(arrays[name], getattr(packed, name))
+        other = bench.folder / f"{name}.safetensors"
+        write_packed(packed, other, arrays)
+        with pytest.raises(CheckpointError, match="belongs to a training of other inputs"):
+            bench.train("one", training_settings(), packed_path=other)
+
+
+def test_weights_that_turn_nan_stop_the_next_step_and_keep_the_last_state(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step = torch.optim.AdamW.step
+    steps: list[int] = []
+
+    def poisoned(optimizer: torch.optim.AdamW, *arguments: object) -> object:
+        steps.append(1)
+        result = real_step(optimizer, *arguments)
+        if len(steps) == 15:
+            optimizer.param_groups[0]["params"][0].data[0, 0] = math.nan
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", poisoned)
+        with pytest.raises(NonFiniteLossError, match=r"step 16: loss nan, gradient's norm nan, at a batch of 16 posts"):
+            bench.train("nan", RESUMED)
+    # What was saved at step 14 is sound: without the poison it ends as a training that never met it.
+    bench.train("nan", RESUMED)
+    assert (bench.weights_sha256("nan"), bench.log("nan")) == whole

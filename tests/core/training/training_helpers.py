@@ -1,0 +1,83 @@
+"""Trainings side by side, and what is compared of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from model_helpers import Corpus, model_settings
+
+from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
+from booru_embed_core.tokens.packed_file import PackedFile, packed_metadata, write_packed_file
+from booru_embed_core.training.checkpoint import read_log
+from booru_embed_core.training.loop import (
+    Progress,
+    TrainReport,
+    train,
+)
+
+NARROW = model_settings(width=16, num_layers=1, ffn_width=16, embedding_dim=8, matryoshka_dims=(4,), dropout=0.2)
+FIELDS_OF_TIME = ("tokens_per_second", "eta_seconds")
+
+
+@dataclasses.dataclass
+class Bench:
+    """Trainings of one corpus side by side, each in folders of its own name."""
+
+    corpus: Corpus
+    folder: Path
+
+    def work_dir(self, name: str) -> Path:
+        return self.folder / f"work-{name}"
+
+    def out_dir(self, name: str) -> Path:
+        return self.folder / f"out-{name}"
+
+    def train(
+        self,
+        name: str,
+        settings: TrainingSettings,
+        model: ModelSettings = NARROW,
+        packed_path: Path | None = None,
+        report: Callable[[Progress], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> TrainReport:
+        self.out_dir(name).mkdir(exist_ok=True)
+        return train(
+            packed_path or self.corpus.packed_path,
+            self.corpus.vocab_dir,
+            self.work_dir(name),
+            self.out_dir(name),
+            model,
+            settings,
+            report,
+            should_stop,
+        )
+
+    def weights_sha256(self, name: str) -> str:
+        return hashlib.sha256((self.out_dir(name) / "model.safetensors").read_bytes()).hexdigest()
+
+    def log(self, name: str) -> list[dict[str, object]]:
+        """The published log without what depends on the clock."""
+        return [
+            {key: value for key, value in record.items() if key not in FIELDS_OF_TIME}
+            for record in read_log(self.out_dir(name))
+        ]
+
+
+ARRAYS = ("tokens", "offsets", "field_lengths", "post_id", "rating", "score")
+
+
+def write_packed(
+    packed: PackedFile, path: Path, arrays: dict[str, object], splits: TokensSettings | None = None
+) -> None:
+    metadata = packed_metadata(packed.vocab_hash, packed.num_posts, packed.num_tokens, splits or packed.split_settings)
+    write_packed_file(path, arrays, metadata)  # type: ignore[arg-type]
+
+
+def stop_after(num_steps: int) -> Callable[[], bool]:
+    """A `should_stop` that says so when it was asked `num_steps` times: once a step."""
+    asked = iter(range(1, 1_000_000))
+    return lambda: next(asked) >= num_steps
