@@ -1,4 +1,4 @@
-"""The docs cannot drift from the code: every setting and command is named, every link leads somewhere, snippets parse."""
+"""Docs cannot drift from the code: every setting and command is named, every link leads somewhere, snippets parse."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def documented_keys() -> dict[str, set[str]]:
     text = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
     parts = re.split(r"^## `\[(\w+)\]`.*$", text, flags=re.MULTILINE)[1:]
     return {
-        name: {key for line in re.findall(r"^\| (`.*?`) \|", body, re.MULTILINE) for key in re.findall(r"`(\w+)`", line)}
+        name: {
+            key for line in re.findall(r"^\| (`.*?`) \|", body, re.MULTILINE) for key in re.findall(r"`(\w+)`", line)
+        }
         for name, body in zip(parts[::2], parts[1::2], strict=True)
     }
 
