@@ -137,7 +137,7 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
     if len(loss):
         axes.plot(loss[:, 0], loss[:, 1], color=OURS, lw=0.8, alpha=0.3)
         smooth = _running_mean(loss[:, 1], len(loss) // 60)
-        axes.plot(loss[:, 0], smooth, color=OURS, lw=1.8, label="training posts, with dropout")
+        axes.plot(loss[:, 0], smooth, color=OURS, lw=1.8, label="training posts")
     taken = [(record["epoch"], record["validation"]["loss"]) for record in records if record.get("validation")]
     if taken:
         validation = np.array(taken)
