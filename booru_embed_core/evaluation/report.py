@@ -34,9 +34,10 @@ from booru_embed_core.evaluation.tasks import (
     hold_out,
     sample_posts,
 )
-from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed, split_rows
+from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
+from booru_embed_core.tokens.batches import rows_of_split
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.implied import Implications
@@ -143,13 +144,13 @@ def run_evaluation(
         ValueError: a split has nothing to fit, tune or test on, or a model has a baseline's name.
         ScoreError: a model's scores cannot be ranked.
     """
-    rows = split_rows(packed, "test")
+    rows = rows_of_split(packed, "test")
     rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
     if not np.any(np.diff(captions.indptr) >= MIN_TAGS):
         raise ValueError("no test post has two tags of the vocabulary; give more posts or raise test_share")
     baselines = baselines_from_packed(packed, vocab, settings, report)
-    train = captions_from_packed(packed, vocab, split_rows(packed, "train"))
+    train = captions_from_packed(packed, vocab, rows_of_split(packed, "train"))
     implied = implied_pairs(train, settings.implied_threshold, settings.implied_min_count)
     results = {
         hide: _evaluate_task(
@@ -160,7 +161,7 @@ def run_evaluation(
     found, num_posts = _evaluate_halves(scorers, baselines, halves(captions, post_ids, settings.seed), report)
     return Evaluation(
         seed=settings.seed,
-        split_sizes={split: len(split_rows(packed, split)) for split in SPLITS},
+        split_sizes={split: len(rows_of_split(packed, split)) for split in SPLITS},
         num_tags=vocab.num_tags,
         num_fitted_tags=baselines.num_fitted_tags,
         tasks={hide: result[0] for hide, result in results.items()},

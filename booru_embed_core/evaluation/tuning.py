@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from booru_embed_core.evaluation.baselines import (
     Cooccurrence,
     EmbeddingScorer,
@@ -30,8 +27,8 @@ from booru_embed_core.evaluation.tasks import (
     hold_out,
     sample_posts,
 )
-from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
+from booru_embed_core.tokens.batches import rows_of_split
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
@@ -123,17 +120,12 @@ def baselines_from_packed(
         ValueError: as `fit_baselines`.
         PackedFileError: `packed` was made with another vocabulary.
     """
-    train = captions_from_packed(packed, vocab, split_rows(packed, "train"))
-    rows = split_rows(packed, "validation")
+    train = captions_from_packed(packed, vocab, rows_of_split(packed, "train"))
+    rows = rows_of_split(packed, "validation")
     rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
     validation = {hide: hold_out(captions, post_ids, hide, settings.seed) for hide in HIDES}
     return fit_baselines(train, validation, settings, report)
-
-
-def split_rows(packed: PackedFile, split: str) -> NDArray[np.int64]:
-    """The rows of `packed` that belong to `split` (a name of ``SPLITS``), int64, ascending."""
-    return np.flatnonzero(packed.split_ids() == SPLITS.index(split)).astype(np.int64)
 
 
 def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, _Fitted]:

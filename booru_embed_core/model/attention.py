@@ -136,6 +136,7 @@ class _BucketedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, plan: BucketPlan, pooling: bool) -> Tensor:
+        """As `attend`, keeping the gathered inputs and each bucket's weights for the gradient."""
         heads, head_dim = keys.shape[1:]
         to_queries, from_queries = _query_rows(plan, pooling)
         q = queries.reshape(-1, head_dim).index_select(0, to_queries) * head_dim**-0.5
@@ -158,6 +159,7 @@ class _BucketedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of queries, keys and values."""
         q, k, v, *weights = ctx.saved_tensors
         plan, pooling, heads = ctx.plan, ctx.pooling, ctx.heads
         to_queries, from_queries = _query_rows(plan, pooling)

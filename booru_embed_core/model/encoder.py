@@ -178,6 +178,7 @@ class Pool(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
+        """``[S, d]`` of token states ``[T, d]``."""
         first = layout.cu_seqlens[:-1].long()
         if self.attention is None:
             lengths = layout.cu_seqlens.diff()

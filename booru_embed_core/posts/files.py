@@ -11,6 +11,7 @@ import glob
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -118,7 +119,8 @@ def read_posts(
     """
     state = _Reading(PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
     labels = _labels(files)
-    try:
+    with ExitStack() as unless_done:
+        unless_done.callback(state.remove_files, out_dir)
         with (
             scratch_folder(temp_dir) as scratch,
             connect(duckdb_settings, scratch) as connection,
@@ -129,10 +131,7 @@ def read_posts(
                 state.counts.append(_read_file(file, labels[file], state, connection, scratch))
         report = _report(state.counts)
         _accept(report, state.reasons, settings)
-    except BaseException:
-        for path in (*state.parts.paths, out_dir / REJECTS_FILE):
-            path.unlink(missing_ok=True)
-        raise
+        unless_done.pop_all()
     (out_dir / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
     return report
 
@@ -146,6 +145,11 @@ class _Reading:
     seen: SeenIds = field(default_factory=SeenIds)
     counts: list[FileCounts] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+
+    def remove_files(self, out_dir: Path) -> None:
+        """Removes what was written, so that a failure leaves nothing that could be taken for posts."""
+        for path in (*self.parts.paths, out_dir / REJECTS_FILE):
+            path.unlink(missing_ok=True)
 
 
 def _read_file(

@@ -14,9 +14,10 @@ from booru_embed_core.evaluation.baselines import Popularity, count_cooccurrence
 from booru_embed_core.evaluation.metrics import evaluate_scorer
 from booru_embed_core.evaluation.report import Evaluation, Margin, evaluate_captions, run_evaluation
 from booru_embed_core.evaluation.tasks import HIDES, Captions, hold_out
-from booru_embed_core.evaluation.tuning import baselines_from_packed, split_rows
+from booru_embed_core.evaluation.tuning import baselines_from_packed
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.packed_file import PackedFile
 
 NUM_TAGS = 24
@@ -30,7 +31,7 @@ class Oracle:
     name = "oracle"
 
     def __init__(self, packed: PackedFile) -> None:
-        posts = [ROWS[row] for row in split_rows(packed, "test")]
+        posts = [ROWS[row] for row in rows_of_split(packed, "test")]
         self.captions = captions_of([post for post in posts if len(post) >= 2], NUM_TAGS)
         self.num_scored = 0
 
@@ -73,7 +74,7 @@ def test_baselines_figures_are_those_of_the_test_split(
     packed_and_vocab: tuple[PackedFile, Vocab], evaluation: Evaluation
 ) -> None:
     packed, _ = packed_and_vocab
-    train, test = (split_rows(packed, split) for split in ("train", "test"))
+    train, test = (rows_of_split(packed, split) for split in ("train", "test"))
     popularity = Popularity(count_cooccurrence(captions_of([ROWS[row] for row in train], NUM_TAGS), NUM_TAGS))
     for hide in HIDES:
         held_out = hold_out(captions_of([ROWS[row] for row in test], NUM_TAGS), packed.post_id[test], hide, 7)
@@ -155,7 +156,7 @@ def test_test_posts_reach_no_fit(
 ) -> None:
     packed, vocab = packed_and_vocab
     changed = list(ROWS)
-    for row in split_rows(packed, "test"):
+    for row in rows_of_split(packed, "test"):
         changed[row] = [0, 1, 2]
     other_packed, _ = packed_of(changed, NUM_TAGS)
     other = run_evaluation([], other_packed, vocab, SETTINGS)
@@ -173,7 +174,7 @@ def test_test_posts_reach_no_fit(
         report_module, "implied_pairs", lambda train, *rest: seen.append(train) or original(train, *rest)
     )
     run_evaluation([], packed, vocab, EvaluationSettings(baselines=("popularity",)))
-    assert rows_of(seen[0]) == [ROWS[row] for row in split_rows(packed, "train")]
+    assert rows_of(seen[0]) == [ROWS[row] for row in rows_of_split(packed, "train")]
 
 
 def test_a_test_split_without_posts_is_an_error() -> None:

@@ -9,9 +9,10 @@ from evaluation_helpers import captions_of, packed_of, rows_of, topic_rows
 from booru_embed_core.evaluation.baselines import Ease, NaiveBayes, Popularity, count_cooccurrence, fit_ease
 from booru_embed_core.evaluation.metrics import evaluate_scorer, halves_top1
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, captions_from_packed, hold_out
-from booru_embed_core.evaluation.tuning import HALVES, Baselines, baselines_from_packed, fit_baselines, split_rows
+from booru_embed_core.evaluation.tuning import HALVES, Baselines, baselines_from_packed, fit_baselines
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
+from booru_embed_core.tokens.batches import rows_of_split
 
 NUM_TAGS = 24
 SETTINGS = EvaluationSettings(ppmi_dim=8, ease_lambdas=(0.1, 10.0, 1e4), naive_bayes_dampings=(0.0, 0.3, 5.0))
@@ -91,7 +92,7 @@ def test_nothing_to_fit_or_to_tune_on_is_an_error() -> None:
 
 def test_splits_of_a_packed_file_share_no_post_and_leave_none_out() -> None:
     packed, _ = packed_of(topic_rows(200, NUM_TAGS, seed=4), NUM_TAGS)
-    rows = [split_rows(packed, split) for split in SPLITS]
+    rows = [rows_of_split(packed, split) for split in SPLITS]
     assert all(len(of_split) > 10 for of_split in rows)
     assert sorted(np.concatenate(rows).tolist()) == list(range(200))
 
@@ -99,7 +100,7 @@ def test_splits_of_a_packed_file_share_no_post_and_leave_none_out() -> None:
 def test_weights_depend_on_training_posts_alone_and_choices_on_validation_as_well() -> None:
     rows = topic_rows(400, NUM_TAGS, seed=5)
     packed, vocab = packed_of(rows, NUM_TAGS)
-    train_rows = split_rows(packed, "train")
+    train_rows = rows_of_split(packed, "train")
     other = list(topic_rows(400, NUM_TAGS, seed=6))
     for row in train_rows:
         other[row] = rows[row]
@@ -125,7 +126,7 @@ def test_weights_depend_on_training_posts_alone_and_choices_on_validation_as_wel
 def test_baselines_are_tuned_on_the_validation_posts_of_the_packed_file(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = topic_rows(300, NUM_TAGS, seed=7)
     packed, vocab = packed_of(rows, NUM_TAGS)
-    validation_rows = split_rows(packed, "validation")
+    validation_rows = rows_of_split(packed, "validation")
     seen: list[HeldOut] = []
 
     def spy(train: object, validation: dict[Hide, HeldOut], *rest: object) -> Baselines:
