@@ -1,8 +1,7 @@
-"""Reads CSV exports, plain or gzip, into the ``posts`` table: Parquet parts in export order.
+"""Reads exports of any kind into the ``posts`` table: Parquet parts in export order.
 
-Each file is looked at twice. ``scan.py`` counts its records and finds malformed lines from the bytes alone; then DuckDB
-parses it as a stream. A file with malformed lines is parsed from a copy without them. Lines with unfit values and posts
-seen before leave the stream here. Only for files with such lines a last look fetches their raw text.
+How a kind of file is parsed stands in ``delimited.py``, ``json_lines.py`` and ``parquet.py``. Lines with unfit values
+and posts seen before leave the stream here. Only for files with such lines a last look fetches their raw text.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,23 +19,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.database import connect, quoted, scratch_folder
+from booru_embed_core.posts.database import connect, scratch_folder
+from booru_embed_core.posts.delimited import DelimitedSource
+from booru_embed_core.posts.json_lines import JsonLinesSource
+from booru_embed_core.posts.lines import first_bytes, joined
+from booru_embed_core.posts.parquet import ParquetSource
 from booru_embed_core.posts.parts import PartsWriter, SeenIds
-from booru_embed_core.posts.scan import Scan, raw_lines, scan_file, write_clean_copy
-from booru_embed_core.posts.validation import (
-    MAX_LINE_BYTES,
-    ExportError,
-    RejectsWriter,
-    TooManyRejectsError,
-    line_problem,
-)
-from booru_embed_core.schema import RATINGS, TAG_COLUMNS
+from booru_embed_core.posts.sources import Source
+from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
+from booru_embed_core.schema import POST_COLUMNS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 REJECTS_FILE: Final = "rejects.parquet"
 REPORT_FILE: Final = "report.json"
 DUPLICATE_REASON: Final = "duplicate: a post with this id was read before"
 _NUM_SHOWN_REASONS: Final = 5
+_PARQUET_MAGIC: Final = b"PAR1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,15 +146,27 @@ class _Reading:
     reasons: list[str] = field(default_factory=list)
 
 
+def open_source(file: Path) -> Source:
+    """The reader for `file`, whose kind is told by its first bytes.
+
+    Raises:
+        ExportError: it is empty or broken, or a column is missing.
+    """
+    start = first_bytes(file)
+    if start.startswith(_PARQUET_MAGIC):
+        return ParquetSource(file)
+    return JsonLinesSource(file) if start.lstrip().startswith(b"{") else DelimitedSource(file)
+
+
 def _read_file(
     file: Path, label: str, state: _Reading, connection: duckdb.DuckDBPyConnection, scratch: Path
 ) -> FileCounts:
-    scan = scan_file(file)
+    source = open_source(file)
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
     num_parsed = 0
-    for batch in _parse(file, scan, connection, scratch):
+    for batch in source.batches(connection, scratch):
         valid = _valid(batch)
         fresh = valid.copy()
         ids = batch.column("id").fill_null(0).to_numpy(zero_copy_only=False)
@@ -164,18 +174,19 @@ def _read_file(
         unfit.append(np.flatnonzero(~valid) + num_parsed)
         duplicate.append(np.flatnonzero(valid & ~fresh) + num_parsed)
         num_parsed += len(batch)
-        state.parts.add(batch if fresh.all() else batch.filter(pa.array(fresh)))
-    if num_parsed + len(scan.malformed) != scan.num_records:
+        posts = batch.select(POST_COLUMNS)
+        state.parts.add(posts if fresh.all() else posts.filter(pa.array(fresh)))
+    if num_parsed + len(source.malformed) != source.num_records:
         raise ExportError(
-            f"{file}: {scan.num_records} records were counted, of which {len(scan.malformed)} malformed, but DuckDB "
-            f"parsed {num_parsed}; report this file as a bug of booru-embed"
+            f"{file}: {source.num_records} records were counted, of which {len(source.malformed)} malformed, but "
+            f"{num_parsed} were parsed; report this file as a bug of booru-embed"
         )
-    rejected = np.union1d(scan.malformed, scan.line_of(_joined(unfit)))
-    duplicates = scan.line_of(_joined(duplicate))
-    _set_aside(file, label, scan.columns, rejected, duplicates, state)
+    rejected = np.union1d(source.malformed, source.line_of(joined(unfit)))
+    duplicates = source.line_of(joined(duplicate))
+    _set_aside(source, label, rejected, duplicates, state)
     return FileCounts(
         file=label,
-        num_read=scan.num_records,
+        num_read=source.num_records,
         num_kept=state.parts.num_rows - kept_before,
         num_duplicate=len(duplicates),
         num_rejected=len(rejected),
@@ -183,98 +194,27 @@ def _read_file(
 
 
 def _valid(batch: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Which rows have all three values; the query gives NULL for every unfit one."""
+    """Which rows have all values; a source gives null for every unfit one."""
     valid = np.ones(len(batch), dtype=np.bool_)
-    for name in ("id", "rating", "score"):
-        column = batch.column(name)
+    for column in batch.columns:
         if column.null_count:
             valid &= column.is_valid().to_numpy(zero_copy_only=False)
     return valid
 
 
-def _parse(file: Path, scan: Scan, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[pa.RecordBatch]:
-    """The well-formed records of `file` as batches of `POST_COLUMNS` in its order; unfit values are null."""
-    if len(scan.malformed) or scan.newline is None:
-        copy = scratch / "clean.csv"
-        write_clean_copy(file, scan, copy)
-        yield from _stream(_query(copy, scan.columns, "\n", is_gzip=False), file, connection)
-        copy.unlink()
-    else:
-        yield from _stream(_query(file, scan.columns, scan.newline, is_gzip=scan.is_gzip), file, connection)
-
-
-def _stream(query: str, file: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from connection.sql(query).to_arrow_reader(65_536)
-    except (duckdb.Error, pa.ArrowInvalid) as error:
-        first_line = str(error).partition("\n")[0]
-        raise ExportError(f"{file}: DuckDB cannot parse it ({first_line}); check the file") from error
-
-
-def _query(file: Path, columns: Sequence[str], newline: str, *, is_gzip: bool) -> str:
-    """Everything about the format is said, so that nothing is guessed from the first lines.
-
-    Values come as text and are cast here: DuckDB's own casts would take ``1.5`` for 2 and ``1e3`` for 1000. Without
-    force_not_null a quoted ``""`` would be NULL.
-    """
-    types = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in columns)
-    names = ", ".join(quoted(name) for name in columns)
-    number = "case when regexp_full_match({0}, '-?[0-9]{{1,19}}') then try_cast({0} as {1}) end as {0}"
-    ratings = ", ".join(quoted(rating) for rating in RATINGS)
-    fields = ", ".join(
-        [
-            number.format("id", "bigint"),
-            f"case when rating in ({ratings}) then rating end as rating",
-            number.format("score", "integer"),
-            *TAG_COLUMNS,
-        ]
-    )
-    options = {
-        "columns": f"{{{types}}}",
-        "auto_detect": "false",
-        "header": "true",
-        "delim": "','",
-        "quote": "'\"'",
-        "escape": "'\"'",
-        "comment": "''",
-        "new_line": "'\\r\\n'" if newline == "\r\n" else "'\\n'",
-        "compression": "'gzip'" if is_gzip else "'none'",
-        "encoding": "'utf-8'",
-        "force_not_null": f"[{names}]",
-        "max_line_size": str(2 * MAX_LINE_BYTES),
-    }
-    arguments = ", ".join([quoted(str(file)), *(f"{name} = {value}" for name, value in options.items())])
-    return f"select {fields} from read_csv({arguments})"  # noqa: S608
-
-
 def _set_aside(
-    file: Path,
-    label: str,
-    columns: Sequence[str],
-    rejected: NDArray[np.int64],
-    duplicates: NDArray[np.int64],
-    state: _Reading,
+    source: Source, label: str, rejected: NDArray[np.int64], duplicates: NDArray[np.int64], state: _Reading
 ) -> None:
     """Writes the raw text of these lines with their reasons, in the file's order."""
     wanted = np.sort(np.concatenate([rejected, duplicates])).tolist()
     if not wanted:
         return
     is_duplicate = set(duplicates.tolist())
-    upcoming = iter(wanted)
-    next_line = next(upcoming)
-    for number, raw in enumerate(raw_lines(file), start=1):
-        if number != next_line:
-            continue
-        if number in is_duplicate:
-            reason = DUPLICATE_REASON
-        else:
-            reason = line_problem(raw, columns) or "not a well-formed record"
-            if len(state.reasons) < _NUM_SHOWN_REASONS:
-                state.reasons.append(f"{label} line {number}: {reason}")
+    for number, raw, problem in source.problems(wanted):
+        reason = DUPLICATE_REASON if number in is_duplicate else problem or "not a well-formed record"
+        if number not in is_duplicate and len(state.reasons) < _NUM_SHOWN_REASONS:
+            state.reasons.append(f"{label} line {number}: {reason}")
         state.rejects.add(label, number, reason, raw)
-        next_line = next(upcoming, 0)
-        if not next_line:
-            return
 
 
 def _report(counts: Sequence[FileCounts]) -> PostsReport:
@@ -307,7 +247,3 @@ def _labels(files: Sequence[Path]) -> dict[Path, str]:
         raise ExportError("no export file is named; set [posts] export")
     folder = os.path.commonpath([file.absolute().parent for file in files])
     return {file: file.absolute().relative_to(folder).as_posix() for file in files}
-
-
-def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

@@ -194,7 +194,9 @@ def test_a_wrong_second_file_leaves_nothing(tmp_path: Path) -> None:
     out_dir.mkdir()
     good.write_bytes(csv_bytes([row(1)]))
     wrong.write_bytes(b"id,tags\n1,a\n")
-    with pytest.raises(ExportError, match=r"b\.csv: wrong header: found the columns 'id,tags', wanted id,rating"):
+    with pytest.raises(
+        ExportError, match=r"b\.csv: wrong columns: found 'id,tags', wanted id,rating,.*; missing: rating,score,"
+    ):
         read_posts([good, wrong], out_dir, PostsSettings(), ONE_THREAD)
     assert list(out_dir.iterdir()) == []
 
