@@ -6,7 +6,7 @@ parses it as a stream. A file with malformed lines is parsed from a copy without
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -38,7 +38,7 @@ class DelimitedSource:
         """See `Source`."""
         return self._scan.malformed
 
-    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[pa.RecordBatch]:
+    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
         """See `Source`."""
         scan = self._scan
         file, newline, compression = self._file, scan.newline, scan.compression

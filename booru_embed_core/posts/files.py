@@ -6,6 +6,7 @@ and posts seen before leave the stream here. Only for files with such lines a la
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Final
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.database import connect, scratch_folder
@@ -25,9 +27,9 @@ from booru_embed_core.posts.json_lines import JsonLinesSource
 from booru_embed_core.posts.lines import first_bytes, joined
 from booru_embed_core.posts.parquet import ParquetSource
 from booru_embed_core.posts.parts import PartsWriter, SeenIds
-from booru_embed_core.posts.sources import Source
+from booru_embed_core.posts.sources import HIDDEN_COLUMN, Source
 from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
-from booru_embed_core.schema import POST_COLUMNS
+from booru_embed_core.schema import POST_COLUMNS, RATINGS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 REJECTS_FILE: Final = "rejects.parquet"
@@ -35,6 +37,9 @@ REPORT_FILE: Final = "report.json"
 DUPLICATE_REASON: Final = "duplicate: a post with this id was read before"
 _NUM_SHOWN_REASONS: Final = 5
 _PARQUET_MAGIC: Final = b"PAR1"
+_KEPT, _UNFIT, _FILTERED, _DUPLICATE = range(4)
+_EXPORT_NAMES: Final = ("*.csv", "*.tsv", "*.json", "*.jsonl", "*.ndjson", "*.parquet")
+_EXPORT_SUFFIXES: Final = ("", ".gz", ".zst")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +51,31 @@ class FileCounts:
     num_kept: int
     num_duplicate: int
     num_rejected: int
+    num_filtered: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostsReport:
-    """What became of every record: ``num_read`` is counted from the bytes, the rest by what the parser gave."""
+    """What became of every record: ``num_read`` is counted from the bytes, the rest by what the parser gave.
+
+    Filtered posts are good ones that the settings, or their flags, leave out. With ``limit_posts`` records are read up
+    to the one that fills the limit.
+    """
 
     num_read: int
     num_kept: int
     num_duplicate: int
     num_rejected: int
+    num_filtered: int
     files: tuple[FileCounts, ...]
 
     @property
     def reconciles(self) -> bool:
-        """Whether read = kept + duplicate + rejected, in every file and in all."""
-        names = ("num_read", "num_kept", "num_duplicate", "num_rejected")
-        sums = {name: sum(getattr(counts, name) for counts in self.files) for name in names}
+        """Whether read = kept + duplicate + rejected + filtered, in every file and in all."""
+        names = ("num_kept", "num_duplicate", "num_rejected", "num_filtered")
+        sums = {name: sum(getattr(counts, name) for counts in self.files) for name in ("num_read", *names)}
         return all(getattr(self, name) == value for name, value in sums.items()) and all(
-            counts.num_read == counts.num_kept + counts.num_duplicate + counts.num_rejected for counts in self.files
+            counts.num_read == sum(getattr(counts, name) for name in names) for counts in self.files
         )
 
     def to_json(self) -> str:
@@ -83,19 +94,31 @@ class PostsReport:
 def expand_export(patterns: Sequence[str], root: Path) -> list[Path]:
     """The export's files, sorted and each once; relative patterns (with ``*``, ``**``, ``?``) start from `root`.
 
+    A folder stands for the export files in it and below: CSV, TSV, JSON lines and Parquet, by their names.
+
     Raises:
         ExportError: a pattern matches no file, or a file is empty.
     """
     files: set[Path] = set()
     for pattern in patterns:
-        found = [Path(path) for path in glob.glob(str(root / pattern), recursive=True) if os.path.isfile(path)]
+        literal = root / pattern
+        # A name is taken as it stands where there is such a file, though it may hold characters of a pattern.
+        matched = [literal] if literal.exists() else map(Path, glob.glob(str(literal), recursive=True))
+        found = [file for path in matched for file in _files_of(path)]
         if not found:
-            raise ExportError(f"{root / pattern}: no such export file; correct [posts] export or put the file there")
+            raise ExportError(f"{literal}: no such export file; correct [posts] export or put the file there")
         files.update(found)
     for file in sorted(files):
         if file.stat().st_size == 0:
             raise ExportError(f"{file}: is empty; export the posts again or remove the file")
     return sorted(files)
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    names = [name + suffix for name in _EXPORT_NAMES for suffix in _EXPORT_SUFFIXES]
+    return [file for name in names for file in path.rglob(name) if file.is_file()]
 
 
 def read_posts(
@@ -114,7 +137,7 @@ def read_posts(
         ExportError: a file has a wrong header or cannot be read, or there is no record at all.
         TooManyRejectsError: more than ``max_rejected_share`` of the records are unfit; names the first reasons.
     """
-    state = _Reading(PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
+    state = _Reading(settings, PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
     labels = _labels(files)
     try:
         with (
@@ -124,6 +147,8 @@ def read_posts(
             state.rejects,
         ):
             for file in files:
+                if state.room == 0:
+                    break
                 state.counts.append(_read_file(file, labels[file], state, connection, scratch))
         report = _report(state.counts)
         _accept(report, state.reasons, settings)
@@ -139,11 +164,18 @@ def read_posts(
 class _Reading:
     """What is carried from file to file."""
 
+    settings: PostsSettings
     parts: PartsWriter
     rejects: RejectsWriter
     seen: SeenIds = field(default_factory=SeenIds)
     counts: list[FileCounts] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+
+    @property
+    def room(self) -> int | None:
+        """Posts that may still be kept; None for any number."""
+        limit = self.settings.limit_posts
+        return None if limit is None else limit - self.parts.num_rows
 
 
 def open_source(file: Path) -> Source:
@@ -165,32 +197,67 @@ def _read_file(
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
-    num_parsed = 0
-    for batch in source.batches(connection, scratch):
-        valid = _valid(batch)
-        fresh = valid.copy()
-        ids = batch.column("id").fill_null(0).to_numpy(zero_copy_only=False)
-        fresh[valid] = state.seen.add(ids[valid])
-        unfit.append(np.flatnonzero(~valid) + num_parsed)
-        duplicate.append(np.flatnonzero(valid & ~fresh) + num_parsed)
-        num_parsed += len(batch)
-        posts = batch.select(POST_COLUMNS)
-        state.parts.add(posts if fresh.all() else posts.filter(pa.array(fresh)))
-    if num_parsed + len(source.malformed) != source.num_records:
+    num_parsed = num_filtered = 0
+    is_full = False
+    with contextlib.closing(source.batches(connection, scratch)) as batches:
+        for batch in batches:
+            fates = _fates(batch, state.settings, state.seen)
+            fates, is_full = _up_to_limit(fates, state.room)
+            unfit.append(np.flatnonzero(fates == _UNFIT) + num_parsed)
+            duplicate.append(np.flatnonzero(fates == _DUPLICATE) + num_parsed)
+            num_filtered += int((fates == _FILTERED).sum())
+            num_parsed += len(fates)
+            posts = batch.select(POST_COLUMNS).slice(0, len(fates))
+            state.parts.add(posts.filter(pa.array(fates == _KEPT)) if fates.any() else posts)
+            if is_full:
+                break
+    malformed = source.malformed
+    num_read = source.num_records
+    if is_full:  # what stands behind the last post counts as not read
+        malformed = malformed[malformed < source.line_of(np.array([num_parsed - 1]))]
+        num_read = num_parsed + len(malformed)
+    if num_parsed + len(malformed) != num_read:
         raise ExportError(
-            f"{file}: {source.num_records} records were counted, of which {len(source.malformed)} malformed, but "
+            f"{file}: {num_read} records were counted, of which {len(malformed)} malformed, but "
             f"{num_parsed} were parsed; report this file as a bug of booru-embed"
         )
-    rejected = np.union1d(source.malformed, source.line_of(joined(unfit)))
+    rejected = np.union1d(malformed, source.line_of(joined(unfit)))
     duplicates = source.line_of(joined(duplicate))
     _set_aside(source, label, rejected, duplicates, state)
     return FileCounts(
         file=label,
-        num_read=source.num_records,
+        num_read=num_read,
         num_kept=state.parts.num_rows - kept_before,
         num_duplicate=len(duplicates),
         num_rejected=len(rejected),
+        num_filtered=num_filtered,
     )
+
+
+def _fates(batch: pa.RecordBatch, settings: PostsSettings, seen: SeenIds) -> NDArray[np.uint8]:
+    """What becomes of each row; only posts that are wanted are remembered as seen."""
+    fates = np.full(len(batch), _KEPT, dtype=np.uint8)
+    valid = _valid(batch)
+    fates[~valid] = _UNFIT
+    hidden = batch.column(HIDDEN_COLUMN).fill_null(False).to_numpy(zero_copy_only=False)
+    if settings.min_score is not None:
+        hidden = hidden | (batch.column("score").fill_null(0).to_numpy(zero_copy_only=False) < settings.min_score)
+    if set(settings.ratings) != set(RATINGS):
+        wanted = pc.is_in(batch.column("rating"), value_set=pa.array(settings.ratings))
+        hidden = hidden | ~wanted.to_numpy(zero_copy_only=False)
+    fates[valid & hidden] = _FILTERED
+    rows = np.flatnonzero(fates == _KEPT)
+    ids = batch.column("id").fill_null(0).to_numpy(zero_copy_only=False)
+    fates[rows[~seen.add(ids[rows])]] = _DUPLICATE
+    return fates
+
+
+def _up_to_limit(fates: NDArray[np.uint8], room: int | None) -> tuple[NDArray[np.uint8], bool]:
+    """`fates` up to the row that fills the `room`, and whether one does."""
+    if room is None:
+        return fates, False
+    kept = np.flatnonzero(fates == _KEPT)
+    return (fates[: kept[room - 1] + 1], True) if len(kept) >= room else (fates, False)
 
 
 def _valid(batch: pa.RecordBatch) -> NDArray[np.bool_]:
@@ -223,6 +290,7 @@ def _report(counts: Sequence[FileCounts]) -> PostsReport:
         num_kept=sum(file.num_kept for file in counts),
         num_duplicate=sum(file.num_duplicate for file in counts),
         num_rejected=sum(file.num_rejected for file in counts),
+        num_filtered=sum(file.num_filtered for file in counts),
         files=tuple(counts),
     )
 

@@ -7,7 +7,7 @@ of the first object say which columns there are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ class JsonLinesSource:
         self.num_records = 0
         self.malformed = joined([])
 
-    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Source`."""
         query = _query(self._columns)
         for block in whole_lines(self._file):

@@ -6,7 +6,7 @@ A "line" is the row's number from 1; the raw text of a row is a JSON object of t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -46,7 +46,7 @@ class ParquetSource:
         self._columns = [name for name in (*POST_COLUMNS, *FLAG_COLUMNS) if name in schema.names]
         self.malformed = joined([])
 
-    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Source`."""
         query = f"select {fit_values(_text_of, self._columns, check_breaks=True)} from records"  # noqa: S608
         for batch in self._raw_batches():

@@ -6,7 +6,7 @@ the SQL that turns text into the values of a post, NULL where the text is unfit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -36,7 +36,7 @@ class Source(Protocol):
     def malformed(self) -> NDArray[np.int64]:
         """Line numbers (int64, ascending) of records that are in no batch."""
 
-    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[pa.RecordBatch]:
+    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
         """The other records in the file's order: `POST_COLUMNS` and `HIDDEN_COLUMN`, null where a value is unfit."""
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:

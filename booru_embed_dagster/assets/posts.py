@@ -16,7 +16,7 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 @dg.asset(
     group_name="posts",
     kinds={"duckdb", "parquet"},
-    code_version="1",
+    code_version="2",
     deps=[POSTS_EXPORT, settings_key("posts")],
 )
 @one_line_errors
@@ -24,7 +24,7 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """Every post of the export once, as one table in export order.
 
     Lines that are malformed or repeat a post are set aside in `rejects.parquet` with file, line, reason and raw text;
-    `report.json` accounts for every line that was read.
+    `report.json` accounts for every line that was read, the posts that the settings filter out included.
     """
     settings = pipeline.settings
     files = expand_export(settings.posts.export, settings.root)
@@ -37,4 +37,5 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         num_read=report.num_read,
         num_duplicate=report.num_duplicate,
         num_rejected=report.num_rejected,
+        num_filtered=report.num_filtered,
     )
