@@ -42,6 +42,15 @@ POST_COLUMNS: Final = ("id", "rating", "score", *TAG_COLUMNS)
 FLAG_COLUMNS: Final = ("is_deleted", "is_banned", "is_flagged")
 """Columns that an export may have: a post of which one is true is not taken."""
 
+
+class Output(StrEnum):
+    """What ``booru-embed ingest`` writes posts as."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+    TSV = "tsv"
+
+
 SPLITS: Final = ("train", "validation", "test")
 """The index is the ``split_id`` (uint8)."""
 

@@ -78,6 +78,14 @@ class PostsReport:
             counts.num_read == sum(getattr(counts, name) for name in names) for counts in self.files
         )
 
+    @property
+    def summary(self) -> str:
+        """The counts in words."""
+        return (
+            f"{self.num_read:,} posts read, {self.num_kept:,} kept, {self.num_duplicate:,} duplicate, "
+            f"{self.num_rejected:,} rejected, {self.num_filtered:,} filtered"
+        )
+
     def to_json(self) -> str:
         """The report as JSON text, with the same bytes for the same counts."""
         return json.dumps({**asdict(self), "reconciles": self.reconciles}, indent=2, ensure_ascii=False) + "\n"
