@@ -71,6 +71,7 @@ class PostsSettings(_Section):
     ratings: Annotated[tuple[Literal["g", "s", "q", "e"], ...], Field(min_length=1)] = RATINGS
     min_score: Annotated[int, Field(ge=-(2**31), lt=2**31, strict=True)] | None = None
     limit_posts: PositiveInt | None = None
+    aliases: Path | None = None
     max_rejected_share: Share = 0.01
 
 
@@ -207,6 +208,11 @@ class Settings(_Section):
     def warehouse_path(self) -> Path:
         """The warehouse's folder, relative paths resolved against the settings file."""
         return self.root / self.warehouse.path
+
+    @property
+    def aliases_path(self) -> Path | None:
+        """The table of aliases, a relative path resolved against the settings file; None for none."""
+        return None if self.posts.aliases is None else self.root / self.posts.aliases
 
 
 OBSERVED_SECTIONS: Final = ("posts", "vocab", "tokens", "model", "training", "evaluation")

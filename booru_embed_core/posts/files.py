@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.database import connect, scratch_folder
 from booru_embed_core.posts.delimited import DelimitedSource
 from booru_embed_core.posts.json_lines import JsonLinesSource
@@ -52,6 +53,7 @@ class FileCounts:
     num_duplicate: int
     num_rejected: int
     num_filtered: int
+    num_aliases: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class PostsReport:
     """What became of every record: ``num_read`` is counted from the bytes, the rest by what the parser gave.
 
     Filtered posts are good ones that the settings, or their flags, leave out. With ``limit_posts`` records are read up
-    to the one that fills the limit.
+    to the one that fills the limit. ``num_aliases`` counts tags of kept posts that stood under an old name.
     """
 
     num_read: int
@@ -67,13 +69,16 @@ class PostsReport:
     num_duplicate: int
     num_rejected: int
     num_filtered: int
+    num_aliases: int
     files: tuple[FileCounts, ...]
 
     @property
     def reconciles(self) -> bool:
         """Whether read = kept + duplicate + rejected + filtered, in every file and in all."""
         names = ("num_kept", "num_duplicate", "num_rejected", "num_filtered")
-        sums = {name: sum(getattr(counts, name) for counts in self.files) for name in ("num_read", *names)}
+        sums = {
+            name: sum(getattr(counts, name) for counts in self.files) for name in ("num_read", *names, "num_aliases")
+        }
         return all(getattr(self, name) == value for name, value in sums.items()) and all(
             counts.num_read == sum(getattr(counts, name) for name in names) for counts in self.files
         )
@@ -135,6 +140,7 @@ def read_posts(
     settings: PostsSettings,
     duckdb_settings: DuckdbSettings,
     temp_dir: Path | None = None,
+    aliases: Aliases | None = None,
 ) -> PostsReport:
     """The report on `files`, whose posts are written to `out_dir` with ``rejects.parquet`` and ``report.json``.
 
@@ -145,7 +151,7 @@ def read_posts(
         ExportError: a file has a wrong header or cannot be read, or there is no record at all.
         TooManyRejectsError: more than ``max_rejected_share`` of the records are unfit; names the first reasons.
     """
-    state = _Reading(settings, PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
+    state = _Reading(settings, aliases or Aliases({}), PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
     labels = _labels(files)
     try:
         with (
@@ -173,6 +179,7 @@ class _Reading:
     """What is carried from file to file."""
 
     settings: PostsSettings
+    aliases: Aliases
     parts: PartsWriter
     rejects: RejectsWriter
     seen: SeenIds = field(default_factory=SeenIds)
@@ -205,7 +212,7 @@ def _read_file(
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
-    num_parsed = num_filtered = 0
+    num_parsed = num_filtered = num_aliases = 0
     is_full = False
     with contextlib.closing(source.batches(connection, scratch)) as batches:
         for batch in batches:
@@ -216,7 +223,9 @@ def _read_file(
             num_filtered += int((fates == _FILTERED).sum())
             num_parsed += len(fates)
             posts = batch.select(POST_COLUMNS).slice(0, len(fates))
-            state.parts.add(posts.filter(pa.array(fates == _KEPT)) if fates.any() else posts)
+            posts, num_replaced = state.aliases.apply(posts.filter(pa.array(fates == _KEPT)) if fates.any() else posts)
+            num_aliases += num_replaced
+            state.parts.add(posts)
             if is_full:
                 break
     malformed = source.malformed
@@ -239,6 +248,7 @@ def _read_file(
         num_duplicate=len(duplicates),
         num_rejected=len(rejected),
         num_filtered=num_filtered,
+        num_aliases=num_aliases,
     )
 
 
@@ -299,6 +309,7 @@ def _report(counts: Sequence[FileCounts]) -> PostsReport:
         num_duplicate=sum(file.num_duplicate for file in counts),
         num_rejected=sum(file.num_rejected for file in counts),
         num_filtered=sum(file.num_filtered for file in counts),
+        num_aliases=sum(file.num_aliases for file in counts),
         files=tuple(counts),
     )
 

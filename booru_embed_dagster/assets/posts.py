@@ -6,10 +6,11 @@ those of an asset's parameters when it is defined.
 
 import dagster as dg
 
+from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.files import expand_export, read_posts
 from booru_embed_core.posts.parts import part_files
 from booru_embed_dagster.metadata import materialized, parquet_metadata
-from booru_embed_dagster.observation import POSTS_EXPORT, export_manifest, export_version, settings_key
+from booru_embed_dagster.observation import POSTS_EXPORT, export_manifest, export_version, observed_files, settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 
@@ -28,9 +29,10 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """
     settings = pipeline.settings
     files = expand_export(settings.posts.export, settings.root)
-    sources = {POSTS_EXPORT: export_version(export_manifest(files, settings.root))}
+    aliases = Aliases.load(settings.aliases_path) if settings.aliases_path else None
+    sources = {POSTS_EXPORT: export_version(export_manifest(observed_files(settings), settings.root))}
     with pipeline.new_version("posts", sections=["posts"], sources=sources) as draft:
-        report = read_posts(files, draft.path, settings.posts, settings.duckdb, draft.scratch)
+        report = read_posts(files, draft.path, settings.posts, settings.duckdb, draft.scratch, aliases)
     return materialized(
         draft.product,
         **parquet_metadata(part_files(draft.product.path)),
@@ -38,4 +40,5 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         num_duplicate=report.num_duplicate,
         num_rejected=report.num_rejected,
         num_filtered=report.num_filtered,
+        num_aliases=report.num_aliases,
     )
