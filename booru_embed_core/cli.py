@@ -1,4 +1,4 @@
-"""The command line: ``booru-embed embed | complete | similar | evaluate | inspect``.
+"""The command line: ``booru-embed ingest | embed | complete | similar | evaluate | inspect``.
 
 Exit code 0 on success, 2 for wrong use, 1 for a failure. Both say why in one line on stderr (``--debug`` adds the
 traceback of a failure).
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 import typer
 
-from booru_embed_core.schema import RATINGS, SPLITS, Category
+from booru_embed_core.schema import RATINGS, SPLITS, Category, Output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +62,25 @@ CAPTION_HELP: Final = 'Tags, as "1girl, cat ears" or "1girl cat_ears".'
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
     """A set of Danbooru tags as one low-dimensional vector."""
     # Read by `main` before this runs, since it also guards the parsing; declared here for --help.
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[str], typer.Argument(help="Files, globs or folders of an export.", metavar="SOURCE...")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the posts.", metavar="DIR")],
+    to: Annotated[Output, typer.Option("--to", help="Parquet parts, or one text file.")] = Output.PARQUET,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many posts.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read an export, set aside what is unfit, and write each post once."""
+    from booru_embed_core.posts.ingest import ingest as ingest_export
+    from booru_embed_core.settings import DuckdbSettings, PostsSettings
+
+    report = ingest_export(sources, out, to, PostsSettings(limit_posts=limit), DuckdbSettings())
+    if as_json:
+        _print_json(json.loads(report.to_json()))
+    else:
+        print(f"{out}: {report.summary}")
 
 
 @app.command()
@@ -335,11 +354,7 @@ def _pack(posts: Path, folder: Path, vocab: Any) -> PackedFile:
         (folder / name).mkdir()
     report = read_posts(expand_export([str(posts)], Path()), folder / "posts", PostsSettings(), DuckdbSettings())
     encode_posts(folder / "posts", vocab, folder / "tokens", TokensSettings(), DuckdbSettings())
-    print(
-        f"{posts}: {report.num_read:,} posts read, {report.num_kept:,} kept, {report.num_duplicate:,} duplicate, "
-        f"{report.num_rejected:,} rejected",
-        file=sys.stderr,
-    )
+    print(f"{posts}: {report.summary}", file=sys.stderr)
     return PackedFile.open(folder / "tokens" / PACKED_FILE)
 
 

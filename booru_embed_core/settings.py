@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from booru_embed_core.schema import Category
+from booru_embed_core.schema import RATINGS, Category
 
 SETTINGS_VARIABLE: Final = "BOORU_EMBED_SETTINGS"
 
@@ -65,9 +65,13 @@ class DuckdbSettings(_Section):
 
 
 class PostsSettings(_Section):
-    """The export to read: files or globs, relative to the settings file."""
+    """The export to read (files, globs or folders, relative to the settings file) and which of its posts to keep."""
 
     export: Annotated[tuple[str, ...], Field(min_length=1)] = ("data/sample/*.csv.gz",)
+    ratings: Annotated[tuple[Literal["g", "s", "q", "e"], ...], Field(min_length=1)] = RATINGS
+    min_score: Annotated[int, Field(ge=-(2**31), lt=2**31, strict=True)] | None = None
+    limit_posts: PositiveInt | None = None
+    aliases: Path | None = None
     max_rejected_share: Share = 0.01
 
 
@@ -204,6 +208,11 @@ class Settings(_Section):
     def warehouse_path(self) -> Path:
         """The warehouse's folder, relative paths resolved against the settings file."""
         return self.root / self.warehouse.path
+
+    @property
+    def aliases_path(self) -> Path | None:
+        """The table of aliases, a relative path resolved against the settings file; None for none."""
+        return None if self.posts.aliases is None else self.root / self.posts.aliases
 
 
 OBSERVED_SECTIONS: Final = ("posts", "vocab", "tokens", "model", "training", "evaluation")

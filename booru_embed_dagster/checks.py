@@ -65,14 +65,16 @@ def blocking(asset: str) -> Callable[[Callable[[Pipeline], Findings]], dg.AssetC
 
 @blocking("posts")
 def posts_reconcile(pipeline: Pipeline) -> Findings:
-    """Every line of the export became a post or stands in `rejects.parquet`, and as many are there as reported."""
+    """Every line of the export became a post, was filtered or is in `rejects.parquet`, and the files say the same."""
     (posts,) = pipeline.current("posts")
     report = PostsReport.from_json((posts.path / REPORT_FILE).read_text(encoding="utf-8"))
     num_posts = count_posts(posts.path)
     num_set_aside = int(pq.read_metadata(posts.path / REJECTS_FILE).num_rows)
     problems = []
     if not report.reconciles:
-        problems.append(f"{posts.path / REPORT_FILE}: read is not kept + duplicate + rejected; materialize posts again")
+        problems.append(
+            f"{posts.path / REPORT_FILE}: read is not kept + duplicate + rejected + filtered; materialize posts again"
+        )
     if num_posts != report.num_kept:
         problems.append(f"{posts.path}: {num_posts} posts, {report.num_kept} reported; materialize posts again")
     if num_set_aside != report.num_duplicate + report.num_rejected:
@@ -80,7 +82,8 @@ def posts_reconcile(pipeline: Pipeline) -> Findings:
             f"{posts.path / REJECTS_FILE}: {num_set_aside} lines, "
             f"{report.num_duplicate + report.num_rejected} reported; materialize posts again"
         )
-    return Findings(problems, {"num_read": report.num_read, "num_kept": num_posts, "num_set_aside": num_set_aside})
+    figures = {"num_read": report.num_read, "num_kept": num_posts, "num_filtered": report.num_filtered}
+    return Findings(problems, {**figures, "num_set_aside": num_set_aside})
 
 
 @blocking("vocab")

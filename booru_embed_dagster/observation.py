@@ -16,7 +16,7 @@ from typing import Final
 import dagster as dg
 
 from booru_embed_core.posts.files import expand_export
-from booru_embed_core.settings import OBSERVED_SECTIONS, section_version
+from booru_embed_core.settings import OBSERVED_SECTIONS, Settings, section_version
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 # Observable sources are beta in Dagster 1.13 and say so at each import.
@@ -37,6 +37,17 @@ class ExportFile:
 def settings_key(section: str) -> dg.AssetKey:
     """The asset key of a section of the settings: ``settings/<section>``."""
     return dg.AssetKey(["settings", section])
+
+
+def observed_files(settings: Settings) -> list[Path]:
+    """The export's files and, where one is named, the table of aliases: what decides the posts.
+
+    Raises:
+        ExportError: one of them is missing.
+    """
+    aliases = settings.aliases_path
+    patterns = settings.posts.export if aliases is None else (*settings.posts.export, str(aliases))
+    return expand_export(patterns, settings.root)
 
 
 def export_manifest(files: Sequence[Path], root: Path) -> list[ExportFile]:
@@ -60,8 +71,8 @@ def export_version(manifest: Sequence[ExportFile]) -> str:
             POSTS_EXPORT,
             group_name="posts",
             kinds={"csv"},
-            description="The files of the Danbooru export that `[posts] export` of settings.toml names. "
-            "Its data version changes when a file is added, removed or changed.",
+            description="The files of the Danbooru export that `[posts] export` of settings.toml names, and the table "
+            "that `[posts] aliases` names. Its data version changes when a file is added, removed or changed.",
         )
     ]
 )
@@ -69,7 +80,7 @@ def export_version(manifest: Sequence[ExportFile]) -> str:
 def posts_export(pipeline: Pipeline) -> dg.ObserveResult:
     """Hashes the export's files."""
     settings = pipeline.settings
-    manifest = export_manifest(expand_export(settings.posts.export, settings.root), settings.root)
+    manifest = export_manifest(observed_files(settings), settings.root)
     records = [dg.TableRecord({"file": f.name, "bytes": f.num_bytes, "sha256": f.sha256}) for f in manifest]
     return dg.ObserveResult(
         asset_key=POSTS_EXPORT,

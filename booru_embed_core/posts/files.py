@@ -1,16 +1,16 @@
-"""Reads CSV exports, plain or gzip, into the ``posts`` table: Parquet parts in export order.
+"""Reads exports of any kind into the ``posts`` table: Parquet parts in export order.
 
-Each file is looked at twice. ``scan.py`` counts its records and finds malformed lines from the bytes alone; then DuckDB
-parses it as a stream. A file with malformed lines is parsed from a copy without them. Lines with unfit values and posts
-seen before leave the stream here. Only for files with such lines a last look fetches their raw text.
+How a kind of file is parsed stands in ``delimited.py``, ``json_lines.py`` and ``parquet.py``. Lines with unfit values
+and posts seen before leave the stream here. Only for files with such lines a last look fetches their raw text.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,25 +19,29 @@ from typing import Final
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.database import connect, quoted, scratch_folder
+from booru_embed_core.posts.aliases import Aliases
+from booru_embed_core.posts.database import connect, scratch_folder
+from booru_embed_core.posts.delimited import DelimitedSource
+from booru_embed_core.posts.json_lines import JsonLinesSource
+from booru_embed_core.posts.lines import first_bytes, joined
+from booru_embed_core.posts.parquet import ParquetSource
 from booru_embed_core.posts.parts import PartsWriter, SeenIds
-from booru_embed_core.posts.scan import Scan, raw_lines, scan_file, write_clean_copy
-from booru_embed_core.posts.validation import (
-    MAX_LINE_BYTES,
-    ExportError,
-    RejectsWriter,
-    TooManyRejectsError,
-    line_problem,
-)
-from booru_embed_core.schema import RATINGS, TAG_COLUMNS
+from booru_embed_core.posts.sources import HIDDEN_COLUMN, Source
+from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
+from booru_embed_core.schema import POST_COLUMNS, RATINGS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 REJECTS_FILE: Final = "rejects.parquet"
 REPORT_FILE: Final = "report.json"
 DUPLICATE_REASON: Final = "duplicate: a post with this id was read before"
 _NUM_SHOWN_REASONS: Final = 5
+_PARQUET_MAGIC: Final = b"PAR1"
+_KEPT, _UNFIT, _FILTERED, _DUPLICATE = range(4)
+_EXPORT_NAMES: Final = ("*.csv", "*.tsv", "*.json", "*.jsonl", "*.ndjson", "*.parquet")
+_EXPORT_SUFFIXES: Final = ("", ".gz", ".zst")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +53,43 @@ class FileCounts:
     num_kept: int
     num_duplicate: int
     num_rejected: int
+    num_filtered: int
+    num_aliases: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostsReport:
-    """What became of every record: ``num_read`` is counted from the bytes, the rest by what the parser gave."""
+    """What became of every record: ``num_read`` is counted from the bytes, the rest by what the parser gave.
+
+    Filtered posts are good ones that the settings, or their flags, leave out. With ``limit_posts`` records are read up
+    to the one that fills the limit. ``num_aliases`` counts tags of kept posts that stood under an old name.
+    """
 
     num_read: int
     num_kept: int
     num_duplicate: int
     num_rejected: int
+    num_filtered: int
+    num_aliases: int
     files: tuple[FileCounts, ...]
 
     @property
     def reconciles(self) -> bool:
-        """Whether read = kept + duplicate + rejected, in every file and in all."""
-        names = ("num_read", "num_kept", "num_duplicate", "num_rejected")
-        sums = {name: sum(getattr(counts, name) for counts in self.files) for name in names}
+        """Whether read = kept + duplicate + rejected + filtered, in every file and in all."""
+        names = ("num_kept", "num_duplicate", "num_rejected", "num_filtered")
+        sums = {
+            name: sum(getattr(counts, name) for counts in self.files) for name in ("num_read", *names, "num_aliases")
+        }
         return all(getattr(self, name) == value for name, value in sums.items()) and all(
-            counts.num_read == counts.num_kept + counts.num_duplicate + counts.num_rejected for counts in self.files
+            counts.num_read == sum(getattr(counts, name) for name in names) for counts in self.files
+        )
+
+    @property
+    def summary(self) -> str:
+        """The counts in words."""
+        return (
+            f"{self.num_read:,} posts read, {self.num_kept:,} kept, {self.num_duplicate:,} duplicate, "
+            f"{self.num_rejected:,} rejected, {self.num_filtered:,} filtered"
         )
 
     def to_json(self) -> str:
@@ -86,19 +108,31 @@ class PostsReport:
 def expand_export(patterns: Sequence[str], root: Path) -> list[Path]:
     """The export's files, sorted and each once; relative patterns (with ``*``, ``**``, ``?``) start from `root`.
 
+    A folder stands for the export files in it and below: CSV, TSV, JSON lines and Parquet, by their names.
+
     Raises:
         ExportError: a pattern matches no file, or a file is empty.
     """
     files: set[Path] = set()
     for pattern in patterns:
-        found = [Path(path) for path in glob.glob(str(root / pattern), recursive=True) if os.path.isfile(path)]
+        literal = root / pattern
+        # A name is taken as it stands where there is such a file, though it may hold characters of a pattern.
+        matched = [literal] if literal.exists() else map(Path, glob.glob(str(literal), recursive=True))
+        found = [file for path in matched for file in _files_of(path)]
         if not found:
-            raise ExportError(f"{root / pattern}: no such export file; correct [posts] export or put the file there")
+            raise ExportError(f"{literal}: no such export file; correct [posts] export or put the file there")
         files.update(found)
     for file in sorted(files):
         if file.stat().st_size == 0:
             raise ExportError(f"{file}: is empty; export the posts again or remove the file")
     return sorted(files)
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    names = [name + suffix for name in _EXPORT_NAMES for suffix in _EXPORT_SUFFIXES]
+    return [file for name in names for file in path.rglob(name) if file.is_file()]
 
 
 def read_posts(
@@ -107,6 +141,7 @@ def read_posts(
     settings: PostsSettings,
     duckdb_settings: DuckdbSettings,
     temp_dir: Path | None = None,
+    aliases: Aliases | None = None,
 ) -> PostsReport:
     """The report on `files`, whose posts are written to `out_dir` with ``rejects.parquet`` and ``report.json``.
 
@@ -117,7 +152,7 @@ def read_posts(
         ExportError: a file has a wrong header or cannot be read, or there is no record at all.
         TooManyRejectsError: more than ``max_rejected_share`` of the records are unfit; names the first reasons.
     """
-    state = _Reading(PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
+    state = _Reading(settings, aliases or Aliases({}), PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
     labels = _labels(files)
     with ExitStack() as unless_done:
         unless_done.callback(state.remove_files, out_dir)
@@ -128,6 +163,8 @@ def read_posts(
             state.rejects,
         ):
             for file in files:
+                if state.room == 0:
+                    break
                 state.counts.append(_read_file(file, labels[file], state, connection, scratch))
         report = _report(state.counts)
         _accept(report, state.reasons, settings)
@@ -140,6 +177,8 @@ def read_posts(
 class _Reading:
     """What is carried from file to file."""
 
+    settings: PostsSettings
+    aliases: Aliases
     parts: PartsWriter
     rejects: RejectsWriter
     seen: SeenIds = field(default_factory=SeenIds)
@@ -151,134 +190,120 @@ class _Reading:
         for path in (*self.parts.paths, out_dir / REJECTS_FILE):
             path.unlink(missing_ok=True)
 
+    @property
+    def room(self) -> int | None:
+        """Posts that may still be kept; None for any number."""
+        limit = self.settings.limit_posts
+        return None if limit is None else limit - self.parts.num_rows
+
+
+def open_source(file: Path) -> Source:
+    """The reader for `file`, whose kind is told by its first bytes.
+
+    Raises:
+        ExportError: it is empty or broken, or a column is missing.
+    """
+    start = first_bytes(file)
+    if start.startswith(_PARQUET_MAGIC):
+        return ParquetSource(file)
+    return JsonLinesSource(file) if start.lstrip().startswith(b"{") else DelimitedSource(file)
+
 
 def _read_file(
     file: Path, label: str, state: _Reading, connection: duckdb.DuckDBPyConnection, scratch: Path
 ) -> FileCounts:
-    scan = scan_file(file)
+    source = open_source(file)
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
-    num_parsed = 0
-    for batch in _parse(file, scan, connection, scratch):
-        valid = _valid(batch)
-        fresh = valid.copy()
-        ids = batch.column("id").fill_null(0).to_numpy(zero_copy_only=False)
-        fresh[valid] = state.seen.add(ids[valid])
-        unfit.append(np.flatnonzero(~valid) + num_parsed)
-        duplicate.append(np.flatnonzero(valid & ~fresh) + num_parsed)
-        num_parsed += len(batch)
-        state.parts.add(batch if fresh.all() else batch.filter(pa.array(fresh)))
-    if num_parsed + len(scan.malformed) != scan.num_records:
+    num_parsed = num_filtered = num_aliases = 0
+    is_full = False
+    with contextlib.closing(source.batches(connection, scratch)) as batches:
+        for batch in batches:
+            fates = _fates(batch, state.settings, state.seen)
+            fates, is_full = _up_to_limit(fates, state.room)
+            unfit.append(np.flatnonzero(fates == _UNFIT) + num_parsed)
+            duplicate.append(np.flatnonzero(fates == _DUPLICATE) + num_parsed)
+            num_filtered += int((fates == _FILTERED).sum())
+            num_parsed += len(fates)
+            posts = batch.select(POST_COLUMNS).slice(0, len(fates))
+            posts, num_replaced = state.aliases.apply(posts.filter(pa.array(fates == _KEPT)) if fates.any() else posts)
+            num_aliases += num_replaced
+            state.parts.add(posts)
+            if is_full:
+                break
+    malformed = source.malformed
+    num_read = source.num_records
+    if is_full:  # what stands behind the last post counts as not read
+        malformed = malformed[malformed < source.line_of(np.array([num_parsed - 1]))]
+        num_read = num_parsed + len(malformed)
+    if num_parsed + len(malformed) != num_read:
         raise ExportError(
-            f"{file}: {scan.num_records} records were counted, of which {len(scan.malformed)} malformed, but DuckDB "
-            f"parsed {num_parsed}; report this file as a bug of booru-embed"
+            f"{file}: {num_read} records were counted, of which {len(malformed)} malformed, but "
+            f"{num_parsed} were parsed; report this file as a bug of booru-embed"
         )
-    rejected = np.union1d(scan.malformed, scan.line_of(_joined(unfit)))
-    duplicates = scan.line_of(_joined(duplicate))
-    _set_aside(file, label, scan.columns, rejected, duplicates, state)
+    rejected = np.union1d(malformed, source.line_of(joined(unfit)))
+    duplicates = source.line_of(joined(duplicate))
+    _set_aside(source, label, rejected, duplicates, state)
     return FileCounts(
         file=label,
-        num_read=scan.num_records,
+        num_read=num_read,
         num_kept=state.parts.num_rows - kept_before,
         num_duplicate=len(duplicates),
         num_rejected=len(rejected),
+        num_filtered=num_filtered,
+        num_aliases=num_aliases,
     )
 
 
+def _fates(batch: pa.RecordBatch, settings: PostsSettings, seen: SeenIds) -> NDArray[np.uint8]:
+    """What becomes of each row; only posts that are wanted are remembered as seen."""
+    fates = np.full(len(batch), _KEPT, dtype=np.uint8)
+    valid = _valid(batch)
+    fates[~valid] = _UNFIT
+    hidden = batch.column(HIDDEN_COLUMN).fill_null(False).to_numpy(zero_copy_only=False)
+    if settings.min_score is not None:
+        hidden = hidden | (batch.column("score").fill_null(0).to_numpy(zero_copy_only=False) < settings.min_score)
+    if set(settings.ratings) != set(RATINGS):
+        wanted = pc.is_in(batch.column("rating"), value_set=pa.array(settings.ratings))
+        hidden = hidden | ~wanted.to_numpy(zero_copy_only=False)
+    fates[valid & hidden] = _FILTERED
+    rows = np.flatnonzero(fates == _KEPT)
+    ids = batch.column("id").fill_null(0).to_numpy(zero_copy_only=False)
+    fates[rows[~seen.add(ids[rows])]] = _DUPLICATE
+    return fates
+
+
+def _up_to_limit(fates: NDArray[np.uint8], room: int | None) -> tuple[NDArray[np.uint8], bool]:
+    """`fates` up to the row that fills the `room`, and whether one does."""
+    if room is None:
+        return fates, False
+    kept = np.flatnonzero(fates == _KEPT)
+    return (fates[: kept[room - 1] + 1], True) if len(kept) >= room else (fates, False)
+
+
 def _valid(batch: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Which rows have all three values; the query gives NULL for every unfit one."""
+    """Which rows have all values; a source gives null for every unfit one."""
     valid = np.ones(len(batch), dtype=np.bool_)
-    for name in ("id", "rating", "score"):
-        column = batch.column(name)
+    for column in batch.columns:
         if column.null_count:
             valid &= column.is_valid().to_numpy(zero_copy_only=False)
     return valid
 
 
-def _parse(file: Path, scan: Scan, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[pa.RecordBatch]:
-    """The well-formed records of `file` as batches of `POST_COLUMNS` in its order; unfit values are null."""
-    if len(scan.malformed) or scan.newline is None:
-        copy = scratch / "clean.csv"
-        write_clean_copy(file, scan, copy)
-        yield from _stream(_query(copy, scan.columns, "\n", is_gzip=False), file, connection)
-        copy.unlink()
-    else:
-        yield from _stream(_query(file, scan.columns, scan.newline, is_gzip=scan.is_gzip), file, connection)
-
-
-def _stream(query: str, file: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from connection.sql(query).to_arrow_reader(65_536)
-    except (duckdb.Error, pa.ArrowInvalid) as error:
-        first_line = str(error).partition("\n")[0]
-        raise ExportError(f"{file}: DuckDB cannot parse it ({first_line}); check the file") from error
-
-
-def _query(file: Path, columns: Sequence[str], newline: str, *, is_gzip: bool) -> str:
-    """Everything about the format is said, so that nothing is guessed from the first lines.
-
-    Values come as text and are cast here: DuckDB's own casts would take ``1.5`` for 2 and ``1e3`` for 1000. Without
-    force_not_null a quoted ``""`` would be NULL.
-    """
-    types = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in columns)
-    names = ", ".join(quoted(name) for name in columns)
-    number = "case when regexp_full_match({0}, '-?[0-9]{{1,19}}') then try_cast({0} as {1}) end as {0}"
-    ratings = ", ".join(quoted(rating) for rating in RATINGS)
-    fields = ", ".join(
-        [
-            number.format("id", "bigint"),
-            f"case when rating in ({ratings}) then rating end as rating",
-            number.format("score", "integer"),
-            *TAG_COLUMNS,
-        ]
-    )
-    options = {
-        "columns": f"{{{types}}}",
-        "auto_detect": "false",
-        "header": "true",
-        "delim": "','",
-        "quote": "'\"'",
-        "escape": "'\"'",
-        "comment": "''",
-        "new_line": "'\\r\\n'" if newline == "\r\n" else "'\\n'",
-        "compression": "'gzip'" if is_gzip else "'none'",
-        "encoding": "'utf-8'",
-        "force_not_null": f"[{names}]",
-        "max_line_size": str(2 * MAX_LINE_BYTES),
-    }
-    arguments = ", ".join([quoted(str(file)), *(f"{name} = {value}" for name, value in options.items())])
-    return f"select {fields} from read_csv({arguments})"  # noqa: S608
-
-
 def _set_aside(
-    file: Path,
-    label: str,
-    columns: Sequence[str],
-    rejected: NDArray[np.int64],
-    duplicates: NDArray[np.int64],
-    state: _Reading,
+    source: Source, label: str, rejected: NDArray[np.int64], duplicates: NDArray[np.int64], state: _Reading
 ) -> None:
     """Writes the raw text of these lines with their reasons, in the file's order."""
     wanted = np.sort(np.concatenate([rejected, duplicates])).tolist()
     if not wanted:
         return
     is_duplicate = set(duplicates.tolist())
-    upcoming = iter(wanted)
-    next_line = next(upcoming)
-    for number, raw in enumerate(raw_lines(file), start=1):
-        if number != next_line:
-            continue
-        if number in is_duplicate:
-            reason = DUPLICATE_REASON
-        else:
-            reason = line_problem(raw, columns) or "not a well-formed record"
-            if len(state.reasons) < _NUM_SHOWN_REASONS:
-                state.reasons.append(f"{label} line {number}: {reason}")
+    for number, raw, problem in source.problems(wanted):
+        reason = DUPLICATE_REASON if number in is_duplicate else problem or "not a well-formed record"
+        if number not in is_duplicate and len(state.reasons) < _NUM_SHOWN_REASONS:
+            state.reasons.append(f"{label} line {number}: {reason}")
         state.rejects.add(label, number, reason, raw)
-        next_line = next(upcoming, 0)
-        if not next_line:
-            return
 
 
 def _report(counts: Sequence[FileCounts]) -> PostsReport:
@@ -287,6 +312,8 @@ def _report(counts: Sequence[FileCounts]) -> PostsReport:
         num_kept=sum(file.num_kept for file in counts),
         num_duplicate=sum(file.num_duplicate for file in counts),
         num_rejected=sum(file.num_rejected for file in counts),
+        num_filtered=sum(file.num_filtered for file in counts),
+        num_aliases=sum(file.num_aliases for file in counts),
         files=tuple(counts),
     )
 
@@ -311,7 +338,3 @@ def _labels(files: Sequence[Path]) -> dict[Path, str]:
         raise ExportError("no export file is named; set [posts] export")
     folder = os.path.commonpath([file.absolute().parent for file in files])
     return {file: file.absolute().relative_to(folder).as_posix() for file in files}
-
-
-def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

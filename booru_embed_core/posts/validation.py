@@ -8,7 +8,7 @@ Reasons are told by Python's ``csv`` from the raw line; ``scan.py`` finds the li
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from booru_embed_core.posts.arrow import schema_of
-from booru_embed_core.schema import POST_COLUMNS, RATINGS
+from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS, RATINGS, TAG_COLUMNS
 
 MAX_LINE_BYTES: Final = 1 << 20
 """Longer lines are rejected: the longest real record is below 20 kB, and a reader's buffers must be bounded."""
@@ -27,6 +27,10 @@ INT64_RANGE: Final = range(-(2**63), 2**63)
 
 REJECTS_SCHEMA: Final = schema_of({"file": pa.string(), "line": pa.int64(), "reason": pa.string(), "raw": pa.string()})
 """``line`` counts the file's physical lines from 1, the header included; ``raw`` has no line end."""
+
+TRUE_WORDS: Final = ("true", "True", "TRUE", "t", "1")
+FALSE_WORDS: Final = ("false", "False", "FALSE", "f", "0")
+"""How exports spell the flags `FLAG_COLUMNS`."""
 
 _BATCH_REJECTS: Final = 10_000
 
@@ -39,31 +43,51 @@ class TooManyRejectsError(ExportError):
     """More than the allowed share of the export's lines is unfit."""
 
 
-def line_problem(line: bytes, columns: Sequence[str]) -> str | None:
-    """Why `line` (no line end) is no post, or None for a good one. `columns` are the file's, in its order."""
+def decoded(line: bytes) -> tuple[str | None, str]:
+    """Why `line` is no text, or None and the text."""
     if len(line) > MAX_LINE_BYTES:
-        return f"the line is longer than {MAX_LINE_BYTES} bytes"
+        return f"the line is longer than {MAX_LINE_BYTES} bytes", ""
     try:
-        text = line.decode("utf-8")
+        return None, line.decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start}"
+        return f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start}", ""
+
+
+def line_problem(line: bytes, columns: Sequence[str], delimiter: str = ",") -> str | None:
+    """Why `line` (no line end) is no post, or None for a good one. `columns` are the file's, in its order."""
+    problem, text = decoded(line)
+    if problem:
+        return problem
     if "\r" in text:
         return "a carriage return inside the line"
     if "\n" in text:
         return "a line break inside the line"
     try:
-        fields = next(csv.reader([text], strict=True))
+        fields = next(csv.reader([text], delimiter=delimiter, strict=True))
     except csv.Error as error:
         return f"broken quotes or an endless field: {error}"
     if len(fields) != len(columns):
         return f"{len(fields)} fields instead of {len(columns)}"
-    values = dict(zip(columns, fields, strict=True))
+    return values_problem(dict(zip(columns, fields, strict=True))) or _quote_problem(text, delimiter)
+
+
+def values_problem(values: Mapping[str, str | None]) -> str | None:
+    """Why these values, by column, are no post, or None for good ones; a value of None is missing."""
+    for name, value in values.items():
+        if value is None and name in (*POST_COLUMNS, *FLAG_COLUMNS):
+            return f"{name} is missing"
+    known = {name: value for name, value in values.items() if value is not None}
     return (
-        _number_problem("id", values["id"], INT64_RANGE)
-        or _rating_problem(values["rating"])
-        or _number_problem("score", values["score"], INT32_RANGE)
-        or _quote_problem(text)
+        _number_problem("id", known["id"], INT64_RANGE)
+        or _rating_problem(known["rating"])
+        or _number_problem("score", known["score"], INT32_RANGE)
+        or next(filter(None, (_flag_problem(name, known[name]) for name in FLAG_COLUMNS if name in known)), None)
+        or next((f"a line break inside {name}" for name in TAG_COLUMNS if set("\r\n") & set(known[name])), None)
     )
+
+
+def _flag_problem(column: str, value: str) -> str | None:
+    return None if value in (*TRUE_WORDS, *FALSE_WORDS) else f"{column} {value[:40]!r} is neither true nor false"
 
 
 def _number_problem(column: str, value: str, allowed: range) -> str | None:
@@ -77,37 +101,56 @@ def _rating_problem(value: str) -> str | None:
     return None if value in RATINGS else f"rating {value[:40]!r} is not one of {', '.join(RATINGS)}"
 
 
-def _quote_problem(text: str) -> str | None:
+def _quote_problem(text: str, delimiter: str) -> str | None:
     """Quotes inside a field that is not quoted itself: readers disagree about them."""
     if '"' not in text:
         return None
     outside = text.split('"')[::2]
-    # What lies outside of quotes is nothing (an escaped quote) or reaches from comma to comma.
-    starts = all(piece[:1] in ("", ",") for piece in outside[1:])
-    ends = all(piece[-1:] in ("", ",") for piece in outside[:-1])
+    # What lies outside of quotes is nothing (an escaped quote) or reaches from delimiter to delimiter.
+    starts = all(piece[:1] in ("", delimiter) for piece in outside[1:])
+    ends = all(piece[-1:] in ("", delimiter) for piece in outside[:-1])
     if text.count('"') % 2 == 0 and starts and ends:
         return None
     return "a quote inside a field that is not quoted"
 
 
+def delimiter_of(header: bytes) -> str:
+    """A tab where `header` (a file's first line) holds one, else a comma: no column's name contains a tab."""
+    return "\t" if b"\t" in header else ","
+
+
 def columns_of(header: bytes, file: Path) -> tuple[str, ...]:
-    """The column names of `header` (a file's first line), which must be those of a post, in any order.
+    """The column names of `header` (a file's first line), those of a post among them, in any order.
 
     Raises:
-        ExportError: a column is missing, unknown or named twice.
+        ExportError: a column is missing or named twice.
     """
-    wanted = ",".join(POST_COLUMNS)
     try:
-        found = tuple(next(csv.reader([header.decode("utf-8-sig").rstrip("\r")], strict=True), ()))
+        text = header.decode("utf-8-sig").rstrip("\r")
+        found = tuple(next(csv.reader([text], delimiter=delimiter_of(header), strict=True), ()))
     except (UnicodeDecodeError, csv.Error):
         raise ExportError(
-            f"{file}: the first line is no CSV header in UTF-8: {header[:80]!r}; wanted the columns {wanted}"
+            f"{file}: the first line is no header of CSV or TSV in UTF-8: {header[:80]!r}; wanted the columns "
+            + ",".join(POST_COLUMNS)
         ) from None
-    if sorted(found) != sorted(POST_COLUMNS):
-        raise ExportError(
-            f"{file}: wrong header: found the columns {','.join(found)[:400]!r}, wanted {wanted}; export these columns"
-        )
+    check_columns(found, file)
     return found
+
+
+def check_columns(found: Sequence[str], file: Path) -> None:
+    """Nothing; further columns than those of a post are allowed.
+
+    Raises:
+        ExportError: a column is missing or named twice.
+    """
+    missing = [name for name in POST_COLUMNS if name not in found]
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if missing or twice:
+        problem = f"missing: {','.join(missing)}" if missing else f"twice: {','.join(twice)[:200]}"
+        raise ExportError(
+            f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted {','.join(POST_COLUMNS)}; {problem}; "
+            "export these columns"
+        )
 
 
 class RejectsWriter:

@@ -39,12 +39,14 @@ def sample_rows(sample_export: Path) -> list[dict[str, str]]:
 def read_export(tmp_path: Path) -> Callable[..., tuple[PostsReport, Path]]:
     """Reads bytes as an export and gives the report and the posts' folder."""
 
-    def read(content: bytes, *, max_rejected_share: float = 0.999, threads: int = 1) -> tuple[PostsReport, Path]:
+    def read(
+        content: bytes, *, threads: int = 1, max_rejected_share: float = 0.999, **settings: object
+    ) -> tuple[PostsReport, Path]:
         number = len(list(tmp_path.iterdir()))
         file, out_dir = tmp_path / f"export-{number}.csv", tmp_path / f"posts-{number}"
         file.write_bytes(content)
         out_dir.mkdir()
-        settings = PostsSettings(max_rejected_share=max_rejected_share)
-        return read_posts([file], out_dir, settings, DuckdbSettings(threads=threads)), out_dir
+        values = PostsSettings.model_validate({"max_rejected_share": max_rejected_share, **settings})
+        return read_posts([file], out_dir, values, DuckdbSettings(threads=threads)), out_dir
 
     return read

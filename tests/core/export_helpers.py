@@ -83,11 +83,14 @@ def row(post_id: object, general: str = "1girl", **values: object) -> dict[str, 
 
 
 def csv_bytes(
-    rows: Iterable[Mapping[str, object]], columns: Sequence[str] = POST_COLUMNS, newline: str = "\n"
+    rows: Iterable[Mapping[str, object]],
+    columns: Sequence[str] = POST_COLUMNS,
+    newline: str = "\n",
+    delimiter: str = ",",
 ) -> bytes:
     """An export's bytes, written by Python's csv module."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator=newline)
+    writer = csv.DictWriter(text, columns, lineterminator=newline, delimiter=delimiter)
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode("utf-8")

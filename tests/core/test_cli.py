@@ -31,7 +31,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # typer 0.25 imports what click 8.5 has deprecated
     from booru_embed_core import cli
 
-COMMANDS = ("embed", "complete", "similar", "evaluate", "inspect vocab", "inspect tokens", "inspect checkpoint")
+COMMANDS = (
+    "ingest", "embed", "complete", "similar", "evaluate", "inspect vocab", "inspect tokens", "inspect checkpoint",
+)  # fmt: skip
 RUN_MAIN = [sys.executable, "-c", "from booru_embed_core.cli import main; main()"]
 
 
@@ -270,7 +272,7 @@ def test_evaluate_is_the_librarys(
     assert result["models"] == {scorer.name: evaluate_scorer(scorer, held_out) for scorer in scorers}
     assert {"booru-embed", "booru-embed-head", "ease", "popularity"} <= set(result["models"])
     assert all(set(one) == {"recall@1", "recall@10", "recall@50", "mrr"} for one in result["models"].values())
-    assert f"{new_posts}: 61 posts read, 61 kept, 0 duplicate, 0 rejected" in found.err
+    assert f"{new_posts}: 61 posts read, 61 kept, 0 duplicate, 0 rejected, 0 filtered" in found.err
     assert "trained on" not in found.err
 
 
@@ -305,7 +307,7 @@ def test_evaluate_refuses_what_is_no_export(run: Run, trained: Trained, tmp_path
     arguments = ("evaluate", "-c", trained.checkpoint, "--posts", file)
     assert str(file) in run(*arguments).failed(1)
     file.write_text("a,b\n1,2\n", encoding="utf-8")
-    assert "wrong header" in run(*arguments).failed(1)
+    assert "wrong columns" in run(*arguments).failed(1)
     file.write_bytes(csv_bytes([]))
     assert run(*arguments).code == 1
     message = run("evaluate", "-c", trained.checkpoint, "--posts", trained.corpus.export, "--tokens", file).failed(1)

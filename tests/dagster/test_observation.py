@@ -9,8 +9,9 @@ import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from project_helpers import Project
+from project_helpers import Project, rows
 
+from booru_embed_core.posts.files import PostsReport
 from booru_embed_dagster.observation import ExportFile, export_manifest, export_version, settings_key
 
 
@@ -73,3 +74,27 @@ def test_a_changed_value_changes_its_section_alone(project: Project) -> None:
     project.set(keep_percentile=80)
     after = observe()
     assert {name for name in before if before[name] != after[name]} == {"settings/vocab"}
+
+
+def test_a_table_of_aliases_is_observed_with_the_export_and_applied(project: Project) -> None:
+    def posts_version() -> str:
+        result = project.materialize("posts_export,posts")
+        assert result.success
+        (report,) = [PostsReport.from_json(file.read_text()) for file in posts_folder.glob("current/report.json")]
+        counted.append(report.num_aliases)
+        events = result.get_asset_observation_events()
+        return str(events[0].asset_observation_data.asset_observation.data_version)
+
+    posts_folder, counted = project.folder / "warehouse" / "posts", list[int]()
+    table = project.folder / "tags.csv"
+    settings = project.settings_file.read_text(encoding="utf-8")
+    before = posts_version()
+    project.settings_file.write_text(settings.replace("[posts]", '[posts]\naliases = "tags.csv"'), encoding="utf-8")
+    table.write_text("tag,category,aliases\nnobody,0,none\n", encoding="utf-8")
+    with_table = posts_version()
+    table.write_text("tag,category,aliases\none_girl,0,1girl\n", encoding="utf-8")
+    changed = posts_version()
+    assert len({before, with_table, changed}) == 3
+    num_girls = sum("1girl" in row["tag_string_general"].split(" ") for row in rows(project))
+    assert num_girls > 0
+    assert counted == [0, 0, num_girls]

@@ -59,7 +59,7 @@ def test_documented_defaults_are_the_defaults() -> None:
 def test_every_command_is_in_the_docs() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     commands = list(get_command(app).commands)  # type: ignore[attr-defined]
-    assert {"embed", "complete", "similar", "evaluate", "inspect"} <= set(commands)
+    assert {"ingest", "embed", "complete", "similar", "evaluate", "inspect"} <= set(commands)
     for name in commands:
         assert f"booru-embed {name}" in text, name
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from export_helpers import (
@@ -27,7 +29,7 @@ from hypothesis import strategies as st
 from booru_embed_core.posts.files import DUPLICATE_REASON, PostsReport, expand_export, read_posts
 from booru_embed_core.posts.parts import POSTS_SCHEMA
 from booru_embed_core.posts.validation import ExportError, TooManyRejectsError, line_problem
-from booru_embed_core.schema import POST_COLUMNS
+from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 ReadExport = Callable[..., tuple[PostsReport, Path]]
@@ -194,7 +196,9 @@ def test_a_wrong_second_file_leaves_nothing(tmp_path: Path) -> None:
     out_dir.mkdir()
     good.write_bytes(csv_bytes([row(1)]))
     wrong.write_bytes(b"id,tags\n1,a\n")
-    with pytest.raises(ExportError, match=r"b\.csv: wrong header: found the columns 'id,tags', wanted id,rating"):
+    with pytest.raises(
+        ExportError, match=r"b\.csv: wrong columns: found 'id,tags', wanted id,rating,.*; missing: rating,score,"
+    ):
         read_posts([good, wrong], out_dir, PostsSettings(), ONE_THREAD)
     assert list(out_dir.iterdir()) == []
 
@@ -236,3 +240,102 @@ def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.csv").touch()
     with pytest.raises(ExportError, match=r"a\.csv: is empty; export the posts again or remove the file"):
         expand_export(["a.csv"], tmp_path)
+
+
+def flagged_rows() -> list[dict[str, object]]:
+    """Posts 1 to 8, of which 2, 4 and 6 have a flag and 7 a flag that is none."""
+    flags = {2: ("true", "false", "false"), 4: ("f", "1", "0"), 6: ("FALSE", "False", "t"), 7: ("true", "", "false")}
+    none = ("false", "false", "false")
+    return [row(n) | dict(zip(FLAG_COLUMNS, flags.get(n, none), strict=True)) for n in range(1, 9)]
+
+
+def as_csv(rows: list[dict[str, object]]) -> bytes:
+    return csv_bytes(rows, list(rows[0]))
+
+
+def as_json_lines(rows: list[dict[str, object]]) -> bytes:
+    return "".join(json.dumps(post) + "\n" for post in rows).encode()
+
+
+def as_parquet(rows: list[dict[str, object]]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+EVERY_KIND = pytest.mark.parametrize("write", [as_csv, as_json_lines, as_parquet])
+Write = Callable[[list[dict[str, object]]], bytes]
+
+
+@EVERY_KIND
+def test_deleted_banned_and_flagged_posts_are_filtered(read_export: ReadExport, write: Write) -> None:
+    report, posts_dir = read_export(write(flagged_rows()))
+    assert [post["id"] for post in read_rows(posts_dir)] == [1, 3, 5, 8]
+    assert report.reconciles
+    assert (report.num_read, report.num_kept, report.num_rejected, report.num_filtered) == (8, 4, 1, 3)
+    assert [reject["reason"] for reject in read_rejects(posts_dir)] == ["is_banned '' is neither true nor false"]
+
+
+def test_flags_that_are_booleans_are_read_too(read_export: ReadExport) -> None:
+    rows = [row(1) | {"is_deleted": True}, row(2) | {"is_deleted": False}]
+    for write in (as_json_lines, as_parquet):
+        _, posts_dir = read_export(write(rows))
+        assert read_rows(posts_dir) == [row(2)]
+
+
+@EVERY_KIND
+def test_ratings_and_scores_are_chosen_and_a_filtered_post_is_not_seen(read_export: ReadExport, write: Write) -> None:
+    rows = [row(1, score=5), row(2, rating="g", score=4), row(3, rating="e", score=9), row(2, rating="g", score=5)]
+    report, posts_dir = read_export(write([*rows, rows[0]]), ratings=["g", "s"], min_score=5)
+    assert read_rows(posts_dir) == [rows[0], rows[3]]
+    assert report.reconciles
+    assert (report.num_kept, report.num_duplicate, report.num_filtered) == (2, 1, 2)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("threads", [1, 2])
+def test_reading_stops_at_the_post_that_fills_the_limit(read_export: ReadExport, write: Write, threads: int) -> None:
+    rows = [row("?"), row(1), row(1), row(2, rating="e"), row(3), row("?"), row(3), row(4)]
+    rows = [{**post, "id": str(post["id"])} for post in rows]
+    report, posts_dir = read_export(write(rows), limit_posts=2, ratings=["s"], threads=threads)
+    assert [post["id"] for post in read_rows(posts_dir)] == [1, 3]
+    assert report.reconciles
+    assert (report.num_read, report.num_kept, report.num_duplicate, report.num_rejected) == (5, 2, 1, 1)
+    assert report.num_filtered == 1
+    assert len(read_rejects(posts_dir)) == 2
+
+
+def test_malformed_lines_behind_the_limit_are_not_read(read_export: ReadExport) -> None:
+    content = csv_bytes([row(1), row(2), row(3), row(4)]).replace(b"2,s,", b"2,").replace(b"4,s,", b"4,")
+    report, posts_dir = read_export(content, limit_posts=2)
+    assert [post["id"] for post in read_rows(posts_dir)] == [1, 3]
+    assert (report.num_read, report.num_rejected, report.reconciles) == (3, 1, True)
+
+
+def test_files_behind_the_limit_are_not_read(tmp_path: Path) -> None:
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    files[0].write_bytes(csv_bytes([row(1), row(2)]))
+    files[1].write_bytes(b"no export")
+    out_dir = tmp_path / "posts"
+    out_dir.mkdir()
+    report = read_posts(files, out_dir, PostsSettings(limit_posts=2), ONE_THREAD)
+    assert [counts.file for counts in report.files] == ["a.csv"]
+
+
+def test_files_of_several_kinds_are_one_export(tmp_path: Path) -> None:
+    folder, out_dir = tmp_path / "it's [1]", tmp_path / "posts"
+    (folder / "deep").mkdir(parents=True)
+    out_dir.mkdir()
+    (folder / "a.tsv.gz").write_bytes(gzip.compress(csv_bytes([row(1), row(2)], delimiter="\t")))
+    (folder / "b.json").write_bytes(as_json_lines([row(2), row(3)]))
+    (folder / "deep" / "c.parquet").write_bytes(as_parquet([row(3), row(4)]))
+    (folder / "README.md").write_text("not an export", encoding="utf-8")
+    files = expand_export([folder.name], tmp_path)
+    assert [file.name for file in files] == ["a.tsv.gz", "b.json", "c.parquet"]
+    report = read_posts(files, out_dir, PostsSettings(), ONE_THREAD)
+    assert read_rows(out_dir) == [row(1), row(2), row(3), row(4)]
+    assert [(reject["file"], reject["line"]) for reject in read_rejects(out_dir)] == [
+        ("b.json", 1),
+        ("deep/c.parquet", 1),
+    ]
+    assert report.reconciles

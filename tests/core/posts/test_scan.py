@@ -11,8 +11,9 @@ from export_helpers import ANY_FORM, csv_bytes, hostile_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts import scan as scan_module
-from booru_embed_core.posts.scan import raw_lines, scan_file, write_clean_copy
+from booru_embed_core.posts import lines as lines_module
+from booru_embed_core.posts.lines import raw_lines
+from booru_embed_core.posts.scan import scan_file, write_clean_copy
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, line_problem
 from booru_embed_core.schema import POST_COLUMNS
 
@@ -52,7 +53,7 @@ def test_finds_malformed_exactly_what_the_slow_reader_calls_a_problem(tmp_path: 
 def test_what_the_csv_module_writes_is_well_formed_in_blocks_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, object]], newline: str, block_bytes: int
 ) -> None:
-    monkeypatch.setattr(scan_module, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", block_bytes)
     file = tmp_path / "export.csv"
     content = csv_bytes(rows, newline=newline)
     file.write_bytes(content)
@@ -81,7 +82,7 @@ def test_a_clean_copy_has_the_other_lines_only(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end_is_one_malformed_record_and_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_module, "_BLOCK_BYTES", 1 << 18)
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", 1 << 18)
     file = tmp_path / "export.csv"
     endless = b"2,s,0," + b"a" * (3 * MAX_LINE_BYTES) + b",b,c,d,e"
     file.write_bytes(b"\n".join([HEADER, GOOD, endless, GOOD]))
@@ -96,7 +97,7 @@ def test_gzip_is_told_by_its_first_bytes(tmp_path: Path) -> None:
     file = tmp_path / "export"
     file.write_bytes(gzip.compress(HEADER + b"\n" + GOOD) + gzip.compress(b"\n" + GOOD + b"\n"))
     scan = scan_file(file)
-    assert (scan.is_gzip, scan.num_records, len(scan.malformed)) == (True, 2, 0)
+    assert (scan.compression, scan.num_records, len(scan.malformed)) == ("gzip", 2, 0)
 
 
 def test_a_cut_gzip_is_an_error_that_names_the_file(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from booru_embed_core.posts.validation import (
     RejectsWriter,
     columns_of,
     line_problem,
+    values_problem,
 )
 from booru_embed_core.schema import POST_COLUMNS
 
@@ -69,12 +70,32 @@ def test_columns_may_stand_in_any_order_and_behind_a_byte_order_mark() -> None:
     assert columns_of(b"\xef\xbb\xbf" + ",".join(columns).encode() + b"\r", Path("x.csv")) == columns
 
 
+def test_further_columns_are_allowed_and_tabs_may_separate() -> None:
+    columns = ("md5", *POST_COLUMNS, "is_deleted")
+    assert columns_of("\t".join(columns).encode(), Path("x.tsv")) == columns
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"score": None}, "score is missing"),
+        ({"is_banned": None}, "is_banned is missing"),
+        ({"is_banned": "no"}, "is_banned 'no' is neither true nor false"),
+        ({"tag_string_meta": "a\nb"}, "a line break inside tag_string_meta"),
+    ],
+)
+def test_values_that_no_csv_line_can_have_are_told_too(change: dict[str, str | None], reason: str) -> None:
+    good = dict.fromkeys(POST_COLUMNS, "0") | {"rating": "g", "is_banned": "f", "md5": None}
+    assert values_problem(good) is None
+    assert values_problem(good | change) == reason
+
+
 @pytest.mark.parametrize(
     "header",
     [
         b"1,s,0,a,b,c,d,e",
         ",".join(POST_COLUMNS[1:]).encode(),
-        ",".join((*POST_COLUMNS, "extra")).encode(),
+        ",".join((*POST_COLUMNS, "extra", "extra")).encode(),
         ",".join((*POST_COLUMNS[1:], "score")).encode(),
         b"PAR1\x15\x04\x15\x00",
         b"\xff\xfei\x00d\x00",

@@ -1,0 +1,71 @@
+"""An export of any kind as a folder of its own: for people who want the posts and not the pipeline.
+
+Reading is in ``files.py``. Here are the kinds of output and the folder that appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from booru_embed_core.posts.database import connect, quoted
+from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
+from booru_embed_core.posts.parts import part_files, posts_relation
+from booru_embed_core.schema import CATEGORIES, Category, Output, tag_column
+from booru_embed_core.settings import DuckdbSettings, PostsSettings
+
+CAPTIONS_FILE: Final = "danbooru-captions"
+_TEXT_COLUMNS: Final = (
+    "id",
+    "rating",
+    "score",
+    *(tag_column(one) for one in (Category.META, *(one for one in CATEGORIES if one is not Category.META))),
+)
+"""In the order of the BigQuery export."""
+
+
+def ingest(
+    sources: Sequence[str],
+    out_dir: Path,
+    output: Output,
+    settings: PostsSettings,
+    duckdb_settings: DuckdbSettings,
+) -> PostsReport:
+    """The report on `sources` (files, globs or folders), whose posts are in `out_dir` from now on.
+
+    With them are ``rejects.parquet`` and ``report.json``. Parquet is the ``posts`` table in parts; text is one file,
+    ``danbooru-captions.csv`` or ``.tsv``, with a header and quotes only where a value needs them. The folder appears
+    when it is complete.
+
+    Raises:
+        FileExistsError: `out_dir` is there already and is not empty.
+        ExportError: see `expand_export` and `read_posts`.
+    """
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise FileExistsError(f"{out_dir}: is there already and is not an empty folder; remove it or name another one")
+    files = expand_export(sources, Path())
+    out_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".booru-embed-", dir=out_dir.absolute().parent) as scratch:
+        draft = Path(scratch, "posts")
+        draft.mkdir()
+        report = read_posts(files, draft, settings, duckdb_settings, Path(scratch))
+        if output is not Output.PARQUET:
+            write_text(
+                draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings
+            )
+            for part in part_files(draft):
+                part.unlink()
+        draft.replace(out_dir)
+    return report
+
+
+def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: DuckdbSettings) -> None:
+    """Writes the posts of `posts_dir` to `file` as text with a header, in their order."""
+    # DuckDB quotes an empty string, to tell it from NULL; awk would see two quotes.
+    columns = [f"nullif({name}, '') as {name}" if name.startswith("tag_") else name for name in _TEXT_COLUMNS]
+    query = f"select {', '.join(columns)} from {posts_relation(posts_dir)}"  # noqa: S608
+    options = f"format csv, header, delimiter {quoted(delimiter)}, quote '\"', escape '\"', nullstr ''"
+    with connect(duckdb_settings, file.parent) as connection:
+        connection.execute(f"copy ({query}) to {quoted(str(file))} ({options})")

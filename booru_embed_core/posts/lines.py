@@ -1,0 +1,130 @@
+"""The bytes of an export as lines: plain, gzip or zstd, told by their first bytes and not by the file's name.
+
+What a line means is none of its business: CSV is in ``scan.py``, JSON lines are in ``json_lines.py``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Final, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
+
+BOM: Final = b"\xef\xbb\xbf"
+_BLOCK_BYTES: Final = 4 << 20
+_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class Compression(StrEnum):
+    """How a file is packed, in DuckDB's words."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+def compression_of(file: Path) -> Compression:
+    """How `file` is packed, by its first bytes."""
+    with file.open("rb") as stream:
+        start = stream.read(4)
+    return next((Compression(name) for magic, name in _MAGIC.items() if start.startswith(magic)), Compression.NONE)
+
+
+def first_bytes(file: Path, num_bytes: int = 4096) -> bytes:
+    """The first bytes of `file`, unpacked, without a byte order mark.
+
+    Raises:
+        ExportError: its gzip or zstd stream is broken.
+    """
+    return next(_blocks(file), b"").removeprefix(BOM)[:num_bytes]
+
+
+def raw_lines(file: Path) -> Iterator[bytes]:
+    """The lines of `file` as they stand, line ends and a byte order mark taken off; overlong ones are cut."""
+    for number, block in enumerate(whole_lines(file)):
+        lines = (block.removeprefix(BOM) if number == 0 else block).split(b"\n")
+        yield from (line.removesuffix(b"\r") for line in lines[:-1])
+
+
+def select_lines(file: Path, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """The lines of `file` with these `numbers` (ascending, from 1 on), as `raw_lines` gives them, with the number."""
+    upcoming = iter(numbers)
+    wanted = next(upcoming, 0)
+    for number, raw in enumerate(raw_lines(file) if wanted else (), start=1):
+        if number == wanted:
+            yield number, raw
+            wanted = next(upcoming, 0)
+            if not wanted:
+                return
+
+
+def whole_lines(file: Path) -> Iterator[bytes]:
+    """Blocks of whole lines, each line with its ``\\n`` (the last one gets it); a line is cut above the limit."""
+    pending = b""
+    for block in _blocks(file):
+        head, separator, tail = block.rpartition(b"\n")
+        if separator:
+            yield _cut(pending) + head + separator if len(pending) > MAX_LINE_BYTES else pending + head + separator
+            pending = tail
+        else:
+            pending = _cut(pending + tail)
+    if pending:
+        yield pending + b"\n"
+
+
+def _cut(line: bytes) -> bytes:
+    # One byte above the limit is enough to be told as too long, and keeps a file without line ends out of memory.
+    return line[: MAX_LINE_BYTES + 1]
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    compression = compression_of(file)
+    try:
+        with _open(file, compression) as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                yield block
+    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowException, OSError) as error:
+        if compression is Compression.NONE:
+            raise
+        raise ExportError(f"{file}: the {compression} stream is broken ({error}); fetch the file again") from None
+
+
+def _open(file: Path, compression: Compression) -> IO[bytes]:
+    if compression is Compression.ZSTD:
+        return cast("IO[bytes]", pa.CompressedInputStream(pa.OSFile(str(file), "rb"), "zstd"))
+    opener = cast("Callable[[Path, str], IO[bytes]]", gzip.open if compression is Compression.GZIP else open)
+    return opener(file, "rb")
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether `data` is UTF-8. Arrow looks at the bytes alone; Python would build a string four times their size."""
+    ends = pa.py_buffer(np.array([0, len(data)], dtype=np.int32).tobytes())
+    try:
+        pa.StringArray.from_buffers(1, ends, pa.py_buffer(data)).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def line_numbers(record: NDArray[np.int64], skipped: NDArray[np.int64], first_line: int) -> NDArray[np.int64]:
+    """Line numbers (int64 `[n]`) of `record`, which counts from 0 the lines from `first_line` on without `skipped`.
+
+    `skipped` (int64, ascending) are line numbers too.
+    """
+    # The k-th line left over by `skipped` lies behind every skipped line s with s - (skipped before s) <= k.
+    free_before = skipped - np.arange(len(skipped))
+    first = record + first_line
+    return cast("NDArray[np.int64]", first + np.searchsorted(free_before, first, side="right"))
+
+
+def joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """All of `parts` as one int64 array; none give an empty one."""
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

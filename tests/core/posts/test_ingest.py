@@ -1,0 +1,78 @@
+"""Exports to folders: what is written is read again as the same posts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, hostile_rows, read_rejects, read_rows, row
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from booru_embed_core.posts.files import PostsReport
+from booru_embed_core.posts.ingest import ingest
+from booru_embed_core.posts.validation import TooManyRejectsError
+from booru_embed_core.schema import Output
+from booru_embed_core.settings import DuckdbSettings, PostsSettings
+
+HEADER = (
+    "id,rating,score,tag_string_meta,tag_string_general,tag_string_artist,tag_string_copyright,tag_string_character"
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=hostile_rows(), output=st.sampled_from(Output))
+def test_what_is_written_is_read_again_as_the_same_posts(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]], output: Output
+) -> None:
+    folder = tmp_path_factory.mktemp("ingest")
+    (folder / "export.csv").write_bytes(csv_bytes(rows))
+    ingest([str(folder / "export.csv")], folder / "text", output, PostsSettings(), ONE_THREAD)
+    (written,) = set((folder / "text").iterdir()) - {folder / "text/rejects.parquet", folder / "text/report.json"}
+    report = ingest([str(written)], folder / "again", Output.PARQUET, PostsSettings(), ONE_THREAD)
+    assert (report.num_kept, report.num_rejected) == (len(rows), 0)
+    assert read_rows(folder / "again") == rows
+
+
+def test_tsv_is_plain_for_awk(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_bytes(csv_bytes([row(1, "a,b 'c'", meta="highres"), row(2, rating="e", score=-5)]))
+    ingest([str(tmp_path / "*.csv")], tmp_path / "out", Output.TSV, PostsSettings(), ONE_THREAD)
+    lines = (tmp_path / "out/danbooru-captions.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines == [
+        HEADER.replace(",", "\t"),
+        "1\ts\t0\thighres\ta,b 'c'\t\t\t",
+        "2\te\t-5\t\t1girl\t\t\t",
+    ]
+
+
+@pytest.mark.parametrize("output", Output)
+def test_two_threads_give_the_same_bytes(tmp_path: Path, output: Output) -> None:
+    rows = [row(number, HOSTILE_TAGS[number % len(HOSTILE_TAGS)]) for number in range(3000)]
+    (tmp_path / "export.csv").write_bytes(csv_bytes([*rows, row("?")]))
+    reports: list[PostsReport] = []
+    for threads in (1, 2):
+        duckdb_settings = DuckdbSettings(threads=threads)
+        out_dir = tmp_path / f"out-{threads}"
+        reports.append(ingest([str(tmp_path / "export.csv")], out_dir, output, PostsSettings(), duckdb_settings))
+        assert len(read_rejects(out_dir)) == 1
+    assert reports[0] == reports[1]
+    names = sorted(path.name for path in (tmp_path / "out-1").iterdir())
+    assert len(names) == 3
+    for name in names:
+        assert (tmp_path / "out-1" / name).read_bytes() == (tmp_path / "out-2" / name).read_bytes(), name
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_bytes(csv_bytes([row(1)]))
+    with pytest.raises(FileExistsError, match=r"is there already and is not an empty folder; remove it or name"):
+        ingest([str(tmp_path / "export.csv")], tmp_path, Output.TSV, PostsSettings(), ONE_THREAD)
+    (tmp_path / "out").mkdir()
+    report = ingest([str(tmp_path / "export.csv")], tmp_path / "out", Output.TSV, PostsSettings(), ONE_THREAD)
+    assert report.num_kept == 1
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_bytes(csv_bytes([row("?"), row(1)]))
+    with pytest.raises(TooManyRejectsError):
+        ingest([str(tmp_path / "export.csv")], tmp_path / "out", Output.CSV, PostsSettings(), ONE_THREAD)
+    assert [path.name for path in tmp_path.iterdir()] == ["export.csv"]

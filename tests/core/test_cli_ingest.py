@@ -1,0 +1,82 @@
+"""The command ``ingest``: what it prints, writes and refuses. What it reads is tested in ``posts/test_ingest.py``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from export_helpers import csv_bytes, row
+
+from booru_embed_core.cli import main
+from booru_embed_core.posts.files import PostsReport
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["booru-embed", "ingest", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    (tmp_path / "exports").mkdir()
+    for number in (1, 2):
+        rows = [row(3 * number + place) for place in range(4)]
+        (tmp_path / f"exports/{number}.tsv").write_bytes(csv_bytes(rows, delimiter="\t"))
+    return tmp_path / "exports"
+
+
+def test_a_folder_becomes_one_tsv(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], export: Path, tmp_path: Path
+) -> None:
+    assert run(monkeypatch, export, "--out", tmp_path / "out", "--to", "tsv") == 0
+    out = capsys.readouterr().out
+    assert out == f"{tmp_path / 'out'}: 8 posts read, 7 kept, 1 duplicate, 0 rejected, 0 filtered\n"
+    assert len((tmp_path / "out/danbooru-captions.tsv").read_text(encoding="utf-8").splitlines()) == 8
+
+
+def test_json_is_the_report_and_a_limit_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], export: Path, tmp_path: Path
+) -> None:
+    assert run(monkeypatch, export, "--out", tmp_path / "out", "--limit", 5, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["num_read"], printed["num_kept"], printed["num_duplicate"]) == (6, 5, 1)
+    report = (tmp_path / "out/report.json").read_text(encoding="utf-8")
+    assert PostsReport.from_json(report) == PostsReport.from_json(json.dumps(printed))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "part-00000.parquet",
+        "rejects.parquet",
+        "report.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{export}"], 2, "--out"),
+        (["--out", "{out}"], 2, "SOURCE"),
+        (["{export}", "--out", "{out}", "--to", "xml"], 2, "xml"),
+        (["{export}", "--out", "{out}", "--limit", "0"], 2, "--limit"),
+        (["{export}/*.gz", "--out", "{out}"], 1, "no such export file"),
+        (["{export}", "--out", "{export}"], 1, "is there already and is not an empty folder"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    export: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    places = {"export": export, "out": tmp_path / "out"}
+    assert run(monkeypatch, *(argument.format(**places) for argument in arguments)) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert message in captured.err
+    assert not (tmp_path / "out").exists()
