@@ -97,7 +97,7 @@ def peers(packed: PackedFile, folder: Path) -> tuple[list[Way], list[str]]:
     for prepare in PEERS:
         try:
             ways.append(prepare(packed, folder))
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:  # the latter from a torchvision that does not fit torch
             print(f"  without {prepare.__name__}: {error}; pip install -e '.[bench]'", flush=True)
             missing.append(prepare.__name__)
     return ways, missing

@@ -44,10 +44,12 @@ class Batch:
         Args:
             category_sizes: tags of each category in the vocab, in schema order.
         """
-        starts = torch.tensor([0, *category_sizes[:-1]]).cumsum(0)
-        lengths = self.field_lengths.view(-1)
-        offsets = torch.repeat_interleave(starts.repeat(len(self.field_lengths)), lengths, output_size=len(self.tokens))
-        return self.tokens.long() + offsets
+        # With numpy, whose repeat takes a fifth of torch's time for runs as short as a field.
+        starts = np.cumsum([0, *category_sizes[:-1]])
+        lengths = self.field_lengths.numpy()
+        indices = np.repeat(np.tile(starts, len(lengths)), lengths.ravel())
+        indices += self.tokens.numpy()
+        return torch.from_numpy(indices)
 
 
 class EpochBatches:
