@@ -74,24 +74,38 @@ def torch_lists(packed: PackedFile, _: Path) -> Way:
     return Way("torch DataLoader over lists", len(lists), start)
 
 
-def hf_datasets(packed: PackedFile, _: Path) -> Way:
-    """Hugging Face datasets, in the arrow format, which is its fastest: a list column over the same memory."""
+def hf_datasets(packed: PackedFile, folder: Path) -> Way:
+    """Hugging Face datasets as its users have it, saved and mapped, in the arrow format, which is its fastest."""
+    import datasets
+
+    _hf_dataset(packed).save_to_disk(folder / "hf")
+    dataset = datasets.load_from_disk(folder / "hf").with_format("arrow")
+    return Way("Hugging Face datasets, saved", packed.num_posts, lambda size: _drawn_by_hf(dataset, size))
+
+
+def hf_datasets_one_chunk(packed: PackedFile, _: Path) -> Way:
+    """Hugging Face datasets around an Arrow table of a single chunk: the best that can be made of it by hand."""
+    dataset = _hf_dataset(packed).with_format("arrow")
+    return Way("Hugging Face datasets, one chunk", packed.num_posts, lambda size: _drawn_by_hf(dataset, size))
+
+
+def _hf_dataset(packed: PackedFile) -> Any:
+    """A list column over the packed file's memory."""
     import datasets
     import pyarrow as pa
 
     values = pa.Array.from_buffers(pa.uint16(), packed.num_tokens, [None, pa.py_buffer(packed.tokens.data)])
     column = pa.LargeListArray.from_arrays(pa.array(packed.offsets.astype(np.int64)), values)
-    dataset = datasets.Dataset(pa.table({"tokens": column})).with_format("arrow")
+    return datasets.Dataset(pa.table({"tokens": column}))
 
-    def start(batch_posts: int) -> Batches:
-        order = np.random.default_rng(0).permutation(packed.num_posts)
-        for first in range(0, len(order), batch_posts):
-            drawn = dataset[order[first : first + batch_posts]]["tokens"].combine_chunks()
-            tokens = torch.from_numpy(drawn.flatten().to_numpy().astype(np.int32))
-            lengths = torch.from_numpy(np.diff(drawn.offsets.to_numpy()))
-            yield len(lengths), len(tokens)
 
-    return Way("Hugging Face datasets, arrow format", packed.num_posts, start)
+def _drawn_by_hf(dataset: Any, batch_posts: int) -> Batches:
+    order = np.random.default_rng(0).permutation(len(dataset))
+    for first in range(0, len(order), batch_posts):
+        drawn = dataset[order[first : first + batch_posts]]["tokens"].combine_chunks()
+        tokens = torch.from_numpy(drawn.flatten().to_numpy().astype(np.int32))
+        lengths = torch.from_numpy(np.diff(drawn.offsets.to_numpy()))
+        yield len(lengths), len(tokens)
 
 
 def webdataset(packed: PackedFile, folder: Path) -> Way:
@@ -148,4 +162,4 @@ def mosaicml_streaming(packed: PackedFile, folder: Path) -> Way:
     return Way("MosaicML streaming", num, start)
 
 
-PEERS: Final = (torch_lists, hf_datasets, webdataset, litdata, mosaicml_streaming)
+PEERS: Final = (torch_lists, hf_datasets, hf_datasets_one_chunk, webdataset, litdata, mosaicml_streaming)

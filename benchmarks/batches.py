@@ -26,9 +26,9 @@ from booru_embed_core.tokens.batches import EpochBatches
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
 
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 BATCH_POSTS: Final = (1_024, 4_096, 8_192)
-BUDGET_SECONDS: Final = 1.0
+BUDGET_SECONDS: Final = 0.5
 """CPU seconds after which a loader that needs longer for an epoch is stopped."""
 OURS: Final = "ours"
 DISTRIBUTIONS: Final = ("torch", "datasets", "webdataset", "litdata", "mosaicml-streaming")
