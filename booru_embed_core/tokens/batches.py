@@ -147,7 +147,7 @@ class EpochBatches:
             assert self.batch_posts is not None
             starts = np.append(np.arange(0, len(order), self.batch_posts), len(order))
         else:
-            lengths = self.packed.field_lengths.sum(1, dtype=np.int64)[order]
+            lengths = np.diff(self.packed.offsets).astype(np.int64)[order]
             starts = _starts_by_tokens(lengths, self.batch_tokens, self.batch_posts or len(order))
         return _Epoch(epoch, order, starts)
 
