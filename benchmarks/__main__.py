@@ -8,10 +8,14 @@ import sys
 
 import benchmarks
 
+TOOLS = ("corpus",)
+"""Modules that answer no question and take arguments of their own."""
+
 
 def main(names: list[str]) -> None:
     """Runs the benchmarks called `names`, or all of them."""
-    every = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
+    modules = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+    every = [name for name in modules if not name.startswith("_") and name not in TOOLS]
     unknown = sorted(set(names) - set(every))
     if unknown:
         sys.exit(f"no benchmark {', '.join(unknown)}; there are {', '.join(every)}")

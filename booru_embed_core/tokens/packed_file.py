@@ -19,10 +19,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, RATINGS
@@ -109,6 +111,19 @@ class PackedFile:
         return cls(
             path=path, vocab_hash=metadata["vocab_hash"], split_settings=_split_settings(path, metadata), **arrays
         )
+
+    @cached_property
+    def records(self) -> pa.LargeBinaryArray:
+        """Each record's tokens as bytes, ``[num_posts]``: Arrow's view of the mapped tokens, not a copy.
+
+        Its ``take`` copies whole records, four times as fast as numpy gathers tokens one by one. What it costs is
+        offsets in bytes instead of tokens, 8 bytes a record in memory, made when first asked for.
+        """
+        ends = self.offsets.astype(np.int64) * self.tokens.itemsize
+        buffers = [None, pa.py_buffer(ends.data), pa.py_buffer(self.tokens.data)]
+        array = pa.Array.from_buffers(pa.large_binary(), self.num_posts, buffers)
+        assert isinstance(array, pa.LargeBinaryArray)
+        return array
 
     def split_ids(self) -> NDArray[np.uint8]:
         """Each record's place in `SPLITS`, uint8 `[num_posts]`."""

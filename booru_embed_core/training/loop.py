@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from booru_embed_core.settings import ModelSettings, TrainingSettings, section_v
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import Batch, EpochBatches, read_batch, rows_of_split, score_bin_edges, score_bins
 from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.tokens.prefetch import prefetch
 from booru_embed_core.training.card import model_card
 from booru_embed_core.training.checkpoint import (
     CARD_FILE,
@@ -157,15 +158,17 @@ def train(
     if state is not None:
         _restore(run, state)
     log = TrainingLog(work_dir / LOG_FILE, run.step)
-    for progress in _steps(run, packed):
-        if progress is not None:
-            log.append({name: value for name, value in vars(progress).items() if value is not None})
-            report(progress)
-            if progress.step % settings.checkpoint_every_steps == 0 or progress.validation is not None:
+    epoch, index = divmod(run.step, len(run.batches))
+    with prefetch(run.batches.read_from(epoch, index, settings.num_epochs)) as batches:
+        for progress in _steps(run, packed, (batch for _, _, batch in batches)):
+            if progress is not None:
+                log.append({name: value for name, value in vars(progress).items() if value is not None})
+                report(progress)
+                if progress.step % settings.checkpoint_every_steps == 0 or progress.validation is not None:
+                    save_state(work_dir, _state(run, fingerprint))
+            if run.step < run.num_steps and should_stop():
                 save_state(work_dir, _state(run, fingerprint))
-        if run.step < run.num_steps and should_stop():
-            save_state(work_dir, _state(run, fingerprint))
-            raise TrainingInterrupted(f"stopped at step {run.step} of {run.num_steps}; the state is in {work_dir}")
+                raise TrainingInterrupted(f"stopped at step {run.step} of {run.num_steps}; the state is in {work_dir}")
     return _publish(run, packed, vocab, vocab_dir, out_dir, log)
 
 
@@ -222,17 +225,15 @@ def _start(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, sett
     return _Run(model, optimizer, batches, settings, device, dtype, score_bin_edges(packed, rows))
 
 
-def _steps(run: _Run, packed: PackedFile) -> Iterator[Progress | None]:
-    """Trains from `run.step` to the end and yields after every step, None where it is not logged.
+def _steps(run: _Run, packed: PackedFile, batches: Iterable[Batch]) -> Iterator[Progress | None]:
+    """Trains from `run.step` to the end on `batches` and yields after every step, None where it is not logged.
 
     Validates at the end of each epoch.
     """
     validation_rows = rows_of_split(packed, "validation")
     started, first_step, before = time.monotonic(), run.step, run.seconds
     num_tokens = 0
-    while run.step < run.num_steps:
-        epoch, index = divmod(run.step, len(run.batches))
-        batch = run.batches.read(epoch, index)
+    for batch in batches:
         losses, rate, norm = _step(run, batch)
         run.step += 1
         num_tokens += len(batch.tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,87 @@ def test_ranks_share_each_batch_and_read_it_whole_together(num_ranks: int, batch
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+def by_tokens(records: list[list[list[int]]], batch_tokens: int, batch_posts: int | None = None) -> EpochBatches:
+    return EpochBatches(packed_of(records), np.arange(len(records)), batch_posts, 4, batch_tokens)
+
+
+@given(records=RECORDS, batch_tokens=st.integers(1, 40), batch_posts=st.none() | st.integers(1, 4))
+@settings(deadline=None)
+def test_a_token_budget_is_kept_and_used(
+    records: list[list[list[int]]], batch_tokens: int, batch_posts: int | None
+) -> None:
+    batches = by_tokens(records, batch_tokens, batch_posts)
+    for epoch in range(3):
+        read = [batches.read(epoch, index) for index in range(batches.num_batches(epoch))]
+        assert sorted(row for batch in read for row in batch.post_index.tolist()) == list(range(len(records)))
+        for batch, following in zip(read, [*read[1:], None], strict=True):
+            num = len(batch.post_index)
+            assert num == 1 or len(batch.tokens) <= batch_tokens
+            assert 1 <= num <= (batch_posts or num)
+            if following is not None and num != batch_posts:
+                assert len(batch.tokens) + int(following.cu_seqlens[1]) > batch_tokens
+
+
+def test_records_without_tags_fill_no_budget() -> None:
+    empty: list[list[int]] = [[], [], [], [], []]
+    batches = by_tokens([empty] * 7, 1)
+    assert batches.num_batches(0) == 1
+    assert len(batches.read(0, 0).post_index) == 7
+
+
+def test_the_number_of_batches_by_tokens_is_asked_by_epoch() -> None:
+    batches = by_tokens([[[1], [], [], [], []]] * 7, 2)
+    assert batches.num_batches(0) == 4
+    with pytest.raises(TypeError, match="differ in number between epochs; ask num_batches"):
+        len(batches)
+
+
+@pytest.mark.parametrize("bounds", [(None, None), (0, None), (None, 0), (-1, 5)])
+def test_a_batch_needs_a_bound(bounds: tuple[int | None, int | None]) -> None:
+    with pytest.raises(ValueError, match="give one of them, 1 or more"):
+        EpochBatches(EMPTY, ROWS, bounds[0], 1, bounds[1])
+
+
+@given(
+    records=RECORDS,
+    batch_tokens=st.none() | st.integers(1, 20),
+    num_ranks=st.integers(1, 5),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_an_epoch_resumed_at_any_batch_by_any_ranks_reads_the_rest(
+    records: list[list[list[int]]], batch_tokens: int | None, num_ranks: int, data: st.DataObject
+) -> None:
+    packed, num_epochs = packed_of(records), 3
+
+    def batches() -> EpochBatches:
+        return EpochBatches(packed, np.arange(len(records)), 3, 11, batch_tokens)
+
+    whole = list(batches().read_from(0, 0, num_epochs))
+    start = data.draw(st.integers(0, len(whole) - 1))
+    epoch, index, _ = whole[start]
+    by_rank = [list(batches().read_from(epoch, index, num_epochs, rank, num_ranks)) for rank in range(num_ranks)]
+    assert {len(share) for share in by_rank} == {len(whole) - start}
+    for wanted, *shares in zip(whole[start:], *by_rank, strict=True):
+        assert {share[:2] for share in shares} == {wanted[:2]}
+        rows = sorted(row for _, _, share in shares for row in share.post_index.tolist())
+        assert rows == sorted(wanted[2].post_index.tolist())
+
+
+@pytest.mark.parametrize(("rank", "num_ranks"), [(2, 2), (-1, 2), (0, 0)])
+def test_a_rank_that_there_is_not_is_an_error(rank: int, num_ranks: int) -> None:
+    with pytest.raises(ValueError, match=f"rank {rank} of {num_ranks}: ranks are counted from 0"):
+        EpochBatches(EMPTY, ROWS, 16, 1).rows(0, 0, rank, num_ranks)
+
+
+def test_threads_share_batches_of_different_epochs() -> None:
+    batches = EpochBatches(EMPTY, ROWS, 16, 1)
+    wanted = [epoch_rows(batches, epoch) for epoch in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda epoch: epoch_rows(batches, epoch), [*range(4)] * 25)
+    assert list(found) == wanted * 25
+
+
 def test_nothing_to_draw_from_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="in-memory: no record to draw batches from; lower the validation and test"):
         EpochBatches(EMPTY, ROWS[:0], 16, 1)
@@ -121,8 +203,22 @@ def test_read_batch_is_the_plain_loop(records: list[list[list[int]]], data: st.D
     assert batch.ratings.tolist() == [ratings[row] for row in rows]
     assert batch.scores.tolist() == [scores[row] for row in rows]
     assert batch.max_length == max((sum(map(len, records[row])) for row in rows), default=0)
-    assert batch.tokens.dtype == torch.int32
+    ends = np.cumsum([0, *(sum(map(len, records[row])) for row in rows)])
+    assert batch.cu_seqlens.tolist() == ends.tolist()
+    assert batch.tokens.dtype == batch.cu_seqlens.dtype == torch.int32
     assert {batch.field_lengths.dtype, batch.ratings.dtype, batch.scores.dtype} == {torch.int64}
+
+
+def test_local_ids_beyond_16_bits_are_read() -> None:
+    packed = packed_of([[[1], [], [2], [], []], [[], [3], [], [], []]])
+    wide = dataclasses.replace(packed, tokens=packed.tokens.astype(np.uint32) + 70_000)
+    assert read_batch(wide, np.array([1, 0])).tokens.tolist() == [70_003, 70_001, 70_002]
+
+
+@pytest.mark.parametrize("row", [-1, 2])
+def test_a_row_that_the_file_has_not_is_an_error(row: int) -> None:
+    with pytest.raises(IndexError):
+        read_batch(packed_of([[[1], [], [], [], []]] * 2), np.array([0, row]))
 
 
 @given(records=RECORDS, sizes=st.lists(st.integers(0, 70_000), min_size=5, max_size=5))

@@ -1,0 +1,181 @@
+"""How many records and tokens does a CPU second of drawing random batches give, beside other loaders and memcpy?
+
+All 5,770,089 records of a random packed file (see `_packed`), alternated in one run. Ours gives everything a training
+step needs (tokens as int32, field lengths, ratings, scores), its permutation counted; the others see `_peers`, where
+what comes before the first batch is not counted. CPU seconds of all threads of the process. The loaders are in the
+extra ``bench``; one that is not installed is left out with a message.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks._packed import random_packed
+from benchmarks._peers import PEERS, Batches, Way
+from benchmarks._results import write
+from booru_embed_core.tokens.batches import EpochBatches
+from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.tokens.prefetch import prefetch
+
+ROUNDS: Final = 5
+BATCH_POSTS: Final = (1_024, 4_096, 8_192)
+BUDGET_SECONDS: Final = 0.5
+"""CPU seconds after which a loader that needs longer for an epoch is stopped."""
+OURS: Final = "ours"
+DISTRIBUTIONS: Final = ("torch", "datasets", "webdataset", "litdata", "mosaicml-streaming")
+
+
+def ours(packed: PackedFile) -> list[Way]:
+    """Our batches, drawn in this thread and in one that works ahead, and made ready for the model."""
+    rows = np.arange(packed.num_posts)
+    epochs = iter(range(1_000_000))  # each start is another epoch, so that its order has to be drawn
+
+    def drawn(batch_posts: int) -> Batches:
+        batches, epoch = EpochBatches(packed, rows, batch_posts, seed=0), next(epochs)
+        return ((len(b.post_index), len(b.tokens)) for _, _, b in batches.read_from(epoch, 0, epoch + 1))
+
+    def ahead(batch_posts: int) -> Batches:
+        batches, epoch = EpochBatches(packed, rows, batch_posts, seed=0), next(epochs)
+        with prefetch(batches.read_from(epoch, 0, epoch + 1)) as read:
+            yield from ((len(b.post_index), len(b.tokens)) for _, _, b in read)
+
+    def tag_indices(batch_posts: int) -> Batches:
+        batches, epoch = EpochBatches(packed, rows, batch_posts, seed=0), next(epochs)
+        for _, _, batch in batches.read_from(epoch, 0, epoch + 1):
+            yield len(batch.post_index), len(batch.tag_indices([1 << 16] * 5))
+
+    def by_tokens(batch_posts: int) -> Batches:
+        mean = packed.num_tokens / packed.num_posts
+        batches, epoch = EpochBatches(packed, rows, None, 0, int(batch_posts * mean)), next(epochs)
+        return ((len(b.post_index), len(b.tokens)) for _, _, b in batches.read_from(epoch, 0, epoch + 1))
+
+    ways = {
+        OURS: drawn,
+        "ours, a thread ahead": ahead,
+        "ours, by as many tokens": by_tokens,
+        "ours, as tag indices": tag_indices,
+    }
+    return [Way(name, packed.num_posts, start, starts_on_the_clock=True) for name, start in ways.items()]
+
+
+def floors(packed: PackedFile) -> list[Way]:
+    """memcpy of as many bytes of tokens, and the same batches gathered by numpy, token by token."""
+
+    def memcpy(batch_posts: int) -> Batches:
+        for first in range(0, packed.num_posts, batch_posts):
+            last = min(first + batch_posts, packed.num_posts)
+            copied = packed.tokens[int(packed.offsets[first]) : int(packed.offsets[last])].copy()
+            yield last - first, len(copied)
+
+    def numpy_take(batch_posts: int) -> Batches:
+        order = np.random.default_rng(0).permutation(packed.num_posts).astype(np.uint32)
+        for first in range(0, len(order), batch_posts):
+            rows = order[first : first + batch_posts]
+            starts = packed.offsets[rows].astype(np.int32)
+            lengths = packed.offsets[rows + np.uint32(1)].astype(np.int32) - starts
+            ends = np.cumsum(lengths, dtype=np.int32)
+            positions = np.repeat(starts - (ends - lengths), lengths)
+            positions += np.arange(ends[-1], dtype=np.int32)
+            tokens = torch.from_numpy(packed.tokens.take(positions).astype(np.int32))
+            yield len(torch.from_numpy(packed.field_lengths[rows])), len(tokens)
+
+    return [Way("memcpy", packed.num_posts, memcpy), Way("numpy, token by token", packed.num_posts, numpy_take)]
+
+
+def peers(packed: PackedFile, folder: Path) -> tuple[list[Way], list[str]]:
+    """The other loaders that are installed, and those that are not."""
+    ways, missing = [], []
+    for prepare in PEERS:
+        try:
+            ways.append(prepare(packed, folder))
+        except (ImportError, RuntimeError) as error:  # the latter from a torchvision that does not fit torch
+            print(f"  without {prepare.__name__}: {error}; pip install -e '.[bench]'", flush=True)
+            missing.append(prepare.__name__)
+    return ways, missing
+
+
+def measure(way: Way, batch_posts: int) -> tuple[float, float]:
+    """Records and tokens per CPU second of one epoch, or of as much of it as the budget allows."""
+    batches = way.start(batch_posts)
+    if not way.starts_on_the_clock:
+        next(batches)
+    num_records = num_tokens = 0
+    started = time.process_time()
+    for records, tokens in batches:
+        num_records, num_tokens = num_records + records, num_tokens + tokens
+        if not way.starts_on_the_clock and time.process_time() - started > BUDGET_SECONDS:
+            break
+    seconds = time.process_time() - started
+    assert num_records <= way.num_records
+    assert not way.starts_on_the_clock or num_records == way.num_records
+    return num_records / seconds, num_tokens / seconds
+
+
+def table(ways: list[Way], batch_posts: int) -> dict[str, Any]:
+    """Figures of each way: medians over alternated rounds, and ours over it."""
+    rates: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way in ways:
+            rates[way.name].append(measure(way, batch_posts))
+    figures: dict[str, Any] = {}
+    print(f"batches of {batch_posts:,}: millions per CPU second", flush=True)
+    for way in ways:
+        records, tokens = (statistics.median(column) for column in zip(*rates[way.name], strict=True))
+        ratios = [own / theirs for (own, _), (theirs, _) in zip(rates[OURS], rates[way.name], strict=True)]
+        figures[way.name] = {
+            "records_drawn_from": way.num_records,
+            "records_per_cpu_second": round(records),
+            "tokens_per_cpu_second": round(tokens),
+            "ours_over_it": round(statistics.median(ratios), 4),
+            "ratios": [round(ratio, 4) for ratio in ratios],
+        }
+        print(
+            f"  {way.name:38} {records / 1e6:9.3f} records {tokens / 1e6:9.2f} tokens   "
+            f"ours is {statistics.median(ratios):8.3f} of it ({min(ratios):.3f} to {max(ratios):.3f})",
+            flush=True,
+        )
+    return figures
+
+
+def versions() -> dict[str, str]:
+    """What is installed of the other loaders."""
+    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions()}
+    return {name: installed[name] for name in DISTRIBUTIONS if name in installed}
+
+
+def main() -> None:
+    """Prints a table a batch size and writes the figures."""
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    with tempfile.TemporaryDirectory() as folder:
+        packed = random_packed(Path(folder))
+        print(f"{packed.num_posts:,} records of {packed.num_tokens / packed.num_posts:.1f} tokens", flush=True)
+        others, missing = peers(packed, Path(folder))
+        ways = [*ours(packed), *floors(packed), *others]
+        figures = {str(batch_posts): table(ways, batch_posts) for batch_posts in BATCH_POSTS}
+        fastest = {
+            size: min(of_size[way.name]["ours_over_it"] for way in others) if others else None
+            for size, of_size in figures.items()
+        }
+        content = {
+            "num_posts": packed.num_posts,
+            "num_tokens": packed.num_tokens,
+            "rounds": ROUNDS,
+            "versions": versions(),
+            "not_installed": missing,
+            "ours_over_fastest_peer": fastest,
+        }
+    write("batches", {**content, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()
