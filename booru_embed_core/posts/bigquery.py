@@ -119,6 +119,10 @@ def read_table(
         raise BigQueryError(f"{out_dir}: holds the parts of a table already; remove them or read into an empty folder")
     if client is None:
         client, project = _connect(project)
+        with client:
+            return read_table(
+                table, out_dir, project, row_restriction=row_restriction, num_streams=num_streams, client=client
+            )
     if not project:
         raise BigQueryError(f"{table}: no project to read with; name the project")
     with _explained(table, project):

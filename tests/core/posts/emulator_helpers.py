@@ -66,7 +66,11 @@ def _ports(process: subprocess.Popen[bytes], log: Path) -> tuple[int, int]:
 
 @contextmanager
 def client_at(port: int) -> Iterator[BigQueryReadClient]:
-    options = [("grpc.max_receive_message_length", -1), ("grpc.initial_reconnect_backoff_ms", 100)]
+    options = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.enable_http_proxy", 0),
+    ]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import socket
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import google.cloud.bigquery as bq
@@ -13,6 +17,8 @@ import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from emulator_helpers import (
     ENVIRONMENT,
     PROJECT,
@@ -55,7 +61,9 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
             pytest.fail(f"{ENVIRONMENT} is missing and {REQUIRE_VARIABLE} is set; run make emulator")
         pytest.skip(f"{ENVIRONMENT} is missing; run make emulator")
     with running_emulator(tmp_path_factory.mktemp("emulator") / "emulator.log") as running:
-        fill_table(running)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NO_PROXY", "127.0.0.1")
+            fill_table(running)
         yield running
 
 
@@ -264,26 +272,65 @@ def test_credentials_without_a_project_are_an_error(
         read_table(DANBOORU_TABLE, tmp_path)
 
 
-def test_credentials_that_cannot_be_renewed_are_an_error(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
+def service_account(home: Path, monkeypatch: pytest.MonkeyPatch, token_port: int) -> None:
+    """Lets Google's rules find the key of an account whose tokens come from this port."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        nobody = taken.getsockname()[1]
     key = {
         "type": "service_account",
         "project_id": "reader",
         "client_email": "someone@example.com",
         "private_key": private.decode(),
-        "token_uri": f"http://127.0.0.1:{nobody}/token",
+        "token_uri": f"http://127.0.0.1:{token_port}/token",
     }
-    (bare / "key.json").write_text(json.dumps(key))
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(bare / "key.json"))
+    (home / "key.json").write_text(json.dumps(key))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(home / "key.json"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def test_credentials_that_cannot_be_renewed_are_an_error(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = taken.getsockname()[1]
+    service_account(bare, monkeypatch, nobody)
     with pytest.raises(BigQueryError, match=r"Google refuses the credentials .*check the network") as raised:
         read_table(DANBOORU_TABLE, tmp_path)
     assert "\n" not in str(raised.value)
+
+
+class TokenHandler(BaseHTTPRequestHandler):
+    """Gives every account a token."""
+
+    def do_POST(self) -> None:
+        content = json.dumps({"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def test_credentials_give_a_client_and_their_project(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), TokenHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        service_account(bare, monkeypatch, server.server_port)
+        try:
+            for named, wanted in ((None, "reader"), ("another", "another")):
+                client, project = bigquery._connect(named)
+                with client:
+                    assert project == wanted
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google.cloud.bigquery_storage_v1", None)
+    with pytest.raises(ImportError, match=r"pip install 'booru-embed\[bigquery\]'"):
+        runpy.run_path(bigquery.__file__)
