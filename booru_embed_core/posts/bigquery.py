@@ -46,7 +46,8 @@ except ImportError as error:
 DANBOORU_TABLE: Final = "danbooru1.danbooru_public.posts"
 ROW_RESTRICTION: Final = "is_deleted = false and is_banned = false and is_flagged = false"
 NUM_STREAMS: Final = 4
-"""Each holds up to a row group, about 100 MB of posts, and its copy while that is written."""
+GROUP_ROWS: Final = 32_768
+"""Every stream holds a row group of posts at a time, and copies of it while that is written."""
 
 _SCOPE: Final = "https://www.googleapis.com/auth/bigquery"
 _TABLE: Final = re.compile(r"([a-z][\w:.-]*)\.(\w+)\.([^\s./]+)")
@@ -201,7 +202,7 @@ def _read_streams(client: BigQueryReadClient, session: types.ReadSession, out_di
     schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
     readers = [_StreamReader(client, stream.name, schema) for stream in session.streams]
     columns = pa.schema([schema.field(name) for name in POST_COLUMNS])
-    writers = [PartsWriter(out_dir, columns, f"stream-{index:03d}-part") for index in range(len(readers))]
+    writers = [PartsWriter(out_dir, columns, f"stream-{index:03d}-part", GROUP_ROWS) for index in range(len(readers))]
     try:
         with ThreadPoolExecutor(len(readers), thread_name_prefix="bigquery") as pool:
             futures = [pool.submit(_copy, *pair) for pair in zip(readers, writers, strict=True)]
