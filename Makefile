@@ -3,7 +3,7 @@ PYTHON ?= python3
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 BIN := .venv/bin
 
-.PHONY: run test ui lint bench lock clean
+.PHONY: run test ui lint bench emulator lock clean
 
 # All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is out of date.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
@@ -25,6 +25,17 @@ lint: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks
 
+emulator: .venv-emulator/.installed  ## what the tests of the BigQuery source need, else they are skipped
+
+# A home of its own: DuckDB keeps its extensions below the user's.
+.venv-emulator/.installed: tests/emulator-requirements.txt
+	$(PYTHON) -m venv .venv-emulator
+	.venv-emulator/bin/python -m pip install --quiet --requirement $<
+	mkdir -p .venv-emulator/home
+	HOME=$(CURDIR)/.venv-emulator/home .venv-emulator/bin/python -c \
+		'import duckdb_extensions; duckdb_extensions.import_extension("spatial")'
+	@touch $@
+
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "booru-embed needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -39,4 +50,4 @@ lock: ## writes constraints.txt anew from the newest versions that pyproject.tom
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean:
-	rm -rf .venv .dagster_home/storage .dagster_home/history .dagster_home/schedules .dagster_home/logs data/warehouse
+	rm -rf .venv .venv-emulator .dagster_home/storage .dagster_home/history .dagster_home/schedules .dagster_home/logs data/warehouse

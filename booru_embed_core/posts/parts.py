@@ -32,32 +32,41 @@ BATCH_POSTS: Final = 65_536
 
 
 class PartsWriter:
-    """Writes ``part-00000.parquet`` … with row groups of one size, however the batches came; a context manager."""
+    """Writes ``part-00000.parquet`` … with row groups of one size, however the batches came; a context manager.
 
-    def __init__(self, out_dir: Path) -> None:
+    `schema` is that of every batch, column for column; `prefix` stands in the place of ``part``; `group_rows`, by
+    default `ROW_GROUP_POSTS`, divides `PART_POSTS`.
+    """
+
+    def __init__(
+        self, out_dir: Path, schema: pa.Schema = POSTS_SCHEMA, prefix: str = "part", group_rows: int | None = None
+    ) -> None:
         self.paths: list[Path] = []
         self.num_rows = 0
         self._out_dir = out_dir
+        self._schema = schema
+        self._prefix = prefix
+        self._group_rows = ROW_GROUP_POSTS if group_rows is None else group_rows
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.RecordBatch] = []
         self._num_pending = 0
         self._num_in_part = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Appends the rows of `batch`, which has the columns of `POSTS_SCHEMA`."""
+        """Appends the rows of `batch`, which has the columns of the schema in its order."""
         self.num_rows += len(batch)
         # Batches from DuckDB say that their columns may hold nulls; a table wants one schema for all.
-        self._pending.append(pa.RecordBatch.from_arrays(batch.columns, schema=POSTS_SCHEMA))
+        self._pending.append(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
         self._num_pending += len(batch)
-        if self._num_pending >= ROW_GROUP_POSTS:
+        if self._num_pending >= self._group_rows:
             self._write(last=False)
 
     def _write(self, *, last: bool) -> None:
         table = pa.Table.from_batches(self._pending).combine_chunks()
         start = 0
-        while len(table) - start >= ROW_GROUP_POSTS or (last and start < len(table)):
-            group = table.slice(start, ROW_GROUP_POSTS)
-            self._part().write_table(group, row_group_size=ROW_GROUP_POSTS)
+        while len(table) - start >= self._group_rows or (last and start < len(table)):
+            group = table.slice(start, self._group_rows)
+            self._part().write_table(group, row_group_size=self._group_rows)
             self._num_in_part += len(group)
             start += len(group)
         self._pending = table.slice(start).to_batches()
@@ -66,8 +75,8 @@ class PartsWriter:
     def _part(self) -> pq.ParquetWriter:
         if self._writer is None or self._num_in_part == PART_POSTS:
             self._close()
-            self.paths.append(self._out_dir / f"part-{len(self.paths):05d}.parquet")
-            self._writer = pq.ParquetWriter(self.paths[-1], POSTS_SCHEMA, compression="zstd")
+            self.paths.append(self._out_dir / f"{self._prefix}-{len(self.paths):05d}.parquet")
+            self._writer = pq.ParquetWriter(self.paths[-1], self._schema, compression="zstd")
             self._num_in_part = 0
         return self._writer
 

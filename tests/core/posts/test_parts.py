@@ -54,6 +54,15 @@ def test_no_posts_are_one_empty_part(tmp_path: Path) -> None:
     assert pq.read_schema(part_files(tmp_path)[0]).equals(POSTS_SCHEMA)
 
 
+def test_another_schema_name_and_group_are_kept(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("n", pa.int64())])
+    with PartsWriter(tmp_path, schema, "stream-003-part", group_rows=2) as writer:
+        writer.add(pa.RecordBatch.from_pydict({"n": [1, None, 3]}, schema=schema))
+    assert [file.name for file in writer.paths] == ["stream-003-part-00000.parquet"]
+    assert pq.read_table(writer.paths[0]).equals(pa.table({"n": [1, None, 3]}, schema=schema))
+    assert pq.read_metadata(writer.paths[0]).num_row_groups == 2
+
+
 def test_a_folder_without_parts_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="build the posts first"):
         part_files(tmp_path)
