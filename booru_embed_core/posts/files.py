@@ -53,8 +53,8 @@ class FileCounts:
     num_kept: int
     num_duplicate: int
     num_rejected: int
-    num_filtered: int
-    num_aliases: int
+    num_filtered: int = 0
+    num_aliases: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class PostsReport:
     num_kept: int
     num_duplicate: int
     num_rejected: int
-    num_filtered: int
-    num_aliases: int
+    num_filtered: int = 0
+    num_aliases: int = 0
     files: tuple[FileCounts, ...]
 
     @property
