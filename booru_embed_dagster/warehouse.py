@@ -269,11 +269,10 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         WarehouseError: it is missing or is not a manifest.
     """
-    file = folder / MANIFEST
     try:
-        return Manifest(**json.loads(file.read_text(encoding="utf-8")))
+        return _manifest_of(folder)
     except (OSError, ValueError, TypeError) as error:
-        raise WarehouseError(f"{file}: not a version's manifest ({error}); remove the folder {folder}") from None
+        raise _not_a_manifest(folder, error) from None
 
 
 @contextlib.contextmanager
@@ -300,8 +299,21 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:
 
 
 def _manifest_if_there(folder: Path) -> Manifest | None:
-    # Another process may prune the folder at any moment, and observed sources have none.
-    return read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    # Another process may prune the folder at any moment, between a look and the reading too; sources have none.
+    try:
+        return _manifest_of(folder)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise _not_a_manifest(folder, error) from None
+
+
+def _manifest_of(folder: Path) -> Manifest:
+    return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+
+
+def _not_a_manifest(folder: Path, error: Exception) -> WarehouseError:
+    return WarehouseError(f"{folder / MANIFEST}: not a version's manifest ({error}); remove the folder {folder}")
 
 
 def _is_intact(folder: Path) -> bool:
