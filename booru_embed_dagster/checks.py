@@ -46,6 +46,8 @@ def blocking(asset: str) -> Callable[[Callable[[Pipeline], Findings]], dg.AssetC
     """
 
     def define(examine: Callable[[Pipeline], Findings]) -> dg.AssetChecksDefinition:
+        """The check that runs `examine`, with its name and its docstring."""
+
         @dg.asset_check(asset=asset, name=examine.__name__, description=examine.__doc__, blocking=True)
         def check(pipeline: Pipeline) -> dg.AssetCheckResult:
             try:

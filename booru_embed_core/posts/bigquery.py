@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -203,7 +203,8 @@ def _read_streams(client: BigQueryReadClient, session: types.ReadSession, out_di
     readers = [_StreamReader(client, stream.name, schema) for stream in session.streams]
     columns = pa.schema([schema.field(name) for name in POST_COLUMNS])
     writers = [PartsWriter(out_dir, columns, f"stream-{index:03d}-part", GROUP_ROWS) for index in range(len(readers))]
-    try:
+    with ExitStack() as unless_done:
+        unless_done.callback(_remove_parts, writers)
         with ThreadPoolExecutor(len(readers), thread_name_prefix="bigquery") as pool:
             futures = [pool.submit(_copy, *pair) for pair in zip(readers, writers, strict=True)]
             try:
@@ -212,12 +213,15 @@ def _read_streams(client: BigQueryReadClient, session: types.ReadSession, out_di
                 for reader in readers:
                     reader.stop()
             # The stream that failed stops the others, which then raise nothing: its error is the one that counts.
-            return [future.result() for future in futures]
-    except BaseException:
-        for writer in writers:
-            for file in writer.paths:
-                file.unlink(missing_ok=True)
-        raise
+            counts = [future.result() for future in futures]
+        unless_done.pop_all()
+    return counts
+
+
+def _remove_parts(writers: Sequence[PartsWriter]) -> None:
+    for writer in writers:
+        for file in writer.paths:
+            file.unlink(missing_ok=True)
 
 
 def _copy(reader: _StreamReader, writer: PartsWriter) -> StreamCounts:
