@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, Category
 
 CATEGORY_COLOURS: Final = {
     Category.GENERAL: "#0075f8",
@@ -67,6 +67,9 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
             coverage.plot(cut.vocab_size, cut.coverage, **dot)
             name = f"{cut.vocab_size:,}"
             _name(size, (cut.percentile, cut.vocab_size), name, colour, size=9, offset=(-8, 2), align="right")
+    if (pc.max(curve["vocab_size"]).as_py() or 0) > MAX_U16_TAGS:
+        size.axhline(MAX_U16_TAGS, color=_MUTED, lw=1, ls=":")
+        _name(size, (50, MAX_U16_TAGS), f"{MAX_U16_TAGS:,}: 16 bits", _MUTED, size=9, offset=(0, 3), align="left")
     _label(size, "tags kept, by the percentile of uses", "percentile of a category's tag uses", "tags")
     _label(coverage, "share of uses covered, by the tags kept", "tags", "share of uses")
     size.set_yscale("log")
@@ -245,7 +248,7 @@ def _name(
     colour: str,
     size: float = 7.5,
     offset: tuple[float, float] = (0, 4),
-    align: Literal["center", "right"] = "center",
+    align: Literal["left", "center", "right"] = "center",
 ) -> None:
     text = axes.annotate(name, place, offset, textcoords="offset points", ha=align, fontsize=size, color=colour)
     text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])

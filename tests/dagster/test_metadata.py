@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from booru_embed_core.schema import POST_COLUMNS, TAG_COLUMNS
-from booru_embed_core.tags.vocab import COST_SCHEMA, VOCAB_SCHEMA
+from booru_embed_core.tags.cut import COST_SCHEMA
+from booru_embed_core.tags.vocab import VOCAB_SCHEMA
 from booru_embed_dagster.metadata import (
     COLUMN_MEANINGS,
     column_schema,

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.tags.cut import COST_SCHEMA
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
-from booru_embed_core.tags.vocab import COST_SCHEMA
 from booru_embed_dagster import plots
 
 
