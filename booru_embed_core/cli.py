@@ -182,7 +182,7 @@ def evaluate(
         captions, post_ids = captions_from_packed(tested, vocab, every), tested.post_id.copy()
     _warn_of_training_posts(packed, post_ids)
     baselines = baselines_from_packed(packed, vocab, EvaluationSettings(), lambda line: print(line, file=sys.stderr))
-    result = evaluate_captions(model_scorers(model), baselines, captions, post_ids, hide.value, seed)
+    result = evaluate_captions(model_scorers(model), baselines, captions, post_ids, hide.value, seed, vocab.is_unknown)
     if as_json:
         print_json(result)
         return
