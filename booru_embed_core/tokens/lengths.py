@@ -23,8 +23,6 @@ LENGTHS_SCHEMA: Final = schema_of(
         "share_covered": pa.float64(),
     }
 )
-
-
 SHORT_LENGTHS: Final = (1, 5, 10)
 _CHUNK_POSTS: Final = 1 << 20
 
