@@ -19,6 +19,7 @@ from project_helpers import Project, rows, versions
 
 from booru_embed_core import BooruEmbedder
 from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
+from booru_embed_core.tags import cut
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse import content_version, read_manifest
 
@@ -292,6 +293,16 @@ def test_metadata_say_what_the_cut_lost(built: Built) -> None:
     assert short[0]["tags_of"] == "all"
     assert short[0]["fewer_than_1"] == metadata(result, "packed_tokens")["num_posts_without_tags"]
     assert "warnings" not in metadata(result, "vocab")
+
+
+def test_a_category_beyond_16_bits_is_shown(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut, "MAX_U16_TAGS", 50)
+    result = built[0].copy_to(tmp_path / "copy").materialize("vocab")
+    assert versions(result)["vocab"] == versions(built[1])["vocab"]
+    assert re.fullmatch(
+        r"general: \d+ tags, but 16 bits tell 50 apart: .* or min_count = \d+ would fit",
+        str(metadata(result, "vocab")["warnings"]),
+    )
 
 
 def test_unknown_tokens_are_in_the_vocabulary_and_not_among_the_embeddings(built: Built, tmp_path: Path) -> None:
