@@ -24,7 +24,7 @@ LENGTHS_SCHEMA: Final = schema_of(
     }
 )
 SHORT_LENGTHS: Final = (1, 5, 10)
-_CHUNK_POSTS: Final = 1 << 20
+_CHUNK_POSTS: Final = 1 << 17
 
 
 def caption_lengths(packed: PackedFile) -> pa.Table:
