@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 import typer
 
-from booru_embed_core.schema import RATINGS, SPLITS, Category, Output
+from booru_embed_core.cli_inspect import (
+    WAREHOUSE,
+    CategoryOption,
+    CountOption,
+    JsonOption,
+    inspect_app,
+    print_json,
+    print_table,
+)
+from booru_embed_core.schema import RATINGS, Output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,10 +38,7 @@ if TYPE_CHECKING:
     from booru_embed_core.serving.embedder import BooruEmbedder
     from booru_embed_core.tokens.packed_file import PackedFile
 
-WAREHOUSE: Final = Path("data/warehouse")
-
 app = typer.Typer(name="booru-embed", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-inspect_app = typer.Typer(no_args_is_help=True, help="Look into a vocabulary, a packed file or a checkpoint.")
 app.add_typer(inspect_app, name="inspect")
 
 Rating = StrEnum("Rating", {rating: rating for rating in RATINGS})  # type: ignore[misc]  # choices come from the schema
@@ -48,13 +54,10 @@ class Hide(StrEnum):
 CheckpointOption = Annotated[
     Path, typer.Option("--checkpoint", "-c", help="Folder of a checkpoint.", metavar="DIR", show_default=True)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 RatingOption = Annotated[
     Rating | None, typer.Option("--rating", help="Rating of the image, given to the model; withheld by default.")
 ]
 ScoreOption = Annotated[int | None, typer.Option("--score", help="Score of the image; needs --rating.")]
-CategoryOption = Annotated[Category | None, typer.Option("--category", help="Only tags of this category.")]
-CountOption = Annotated[int, typer.Option("-k", min=1, help="How many tags.")]
 CAPTION_HELP: Final = 'Tags, as "1girl, cat ears" or "1girl cat_ears".'
 
 
@@ -78,7 +81,7 @@ def ingest(
 
     report = ingest_export(sources, out, to, PostsSettings(limit_posts=limit), DuckdbSettings())
     if as_json:
-        _print_json(json.loads(report.to_json()))
+        print_json(json.loads(report.to_json()))
     else:
         print(f"{out}: {report.summary}")
 
@@ -102,7 +105,7 @@ def embed(
         _save_npy(output, vectors)
     elif as_json:
         rows = zip(captions, unknown, vectors, strict=True)
-        _print_json(
+        print_json(
             {
                 "dim": vectors.shape[1],
                 "embeddings": [{"caption": c, "unknown": u, "vector": [float(x) for x in v]} for c, u, v in rows],
@@ -129,9 +132,9 @@ def complete(
         embedder, [caption], lambda: embedder.complete(caption, k, category, rating, score)
     )
     if as_json:
-        _print_json({"completions": [tag._asdict() for tag in found], "unknown": unknown[0]})
+        print_json({"completions": [tag._asdict() for tag in found], "unknown": unknown[0]})
     else:
-        _print_table([(f"{tag.probability:7.2%}", tag.category.value, tag.tag) for tag in found])
+        print_table([(f"{tag.probability:7.2%}", tag.category.value, tag.tag) for tag in found])
 
 
 @app.command()
@@ -145,9 +148,9 @@ def similar(
     """Print the tags whose embeddings are nearest to that of one tag."""
     found = _load(checkpoint).similar_tags(tag, k, category)
     if as_json:
-        _print_json({"tag": tag, "neighbours": [neighbour._asdict() for neighbour in found]})
+        print_json({"tag": tag, "neighbours": [neighbour._asdict() for neighbour in found]})
     else:
-        _print_table([(f"{one.similarity:7.4f}", one.category.value, one.tag) for one in found])
+        print_table([(f"{one.similarity:7.4f}", one.category.value, one.tag) for one in found])
 
 
 @app.command()
@@ -179,85 +182,14 @@ def evaluate(
         captions, post_ids = captions_from_packed(tested, vocab, every), tested.post_id.copy()
     _warn_of_training_posts(packed, post_ids)
     baselines = baselines_from_packed(packed, vocab, EvaluationSettings(), lambda line: print(line, file=sys.stderr))
-    result = evaluate_captions(model_scorers(model), baselines, captions, post_ids, hide.value, seed)
+    result = evaluate_captions(model_scorers(model), baselines, captions, post_ids, hide.value, seed, vocab.is_unknown)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     names = list(next(iter(result["models"].values())))
     print(f"{result['num_posts']:,} posts, {hide.value} hidden, seed {seed}")
     rows = [(name, *(f"{metrics[n]:.3f}" for n in names)) for name, metrics in result["models"].items()]
-    _print_table([("", *names), *rows])
-
-
-@inspect_app.command("vocab")
-def inspect_vocab(
-    folder: Annotated[Path, typer.Argument(help="Folder of a vocab or a checkpoint.")] = WAREHOUSE / "vocab/current",
-    search: Annotated[str, typer.Option(help="List the tags that contain this.")] = "",
-    category: CategoryOption = None,
-    k: CountOption = 20,
-    as_json: JsonOption = False,
-) -> None:
-    """Sizes and the most used tags of a vocabulary."""
-    from booru_embed_core.schema import CATEGORIES
-    from booru_embed_core.tags.vocab import Vocab
-
-    vocab = Vocab.load(folder)
-    rows = [
-        {"token_id": vocab.num_special + i, "category": CATEGORIES[c].value, "tag": tag, "count": int(vocab.counts[i])}
-        for i, (tag, c) in enumerate(zip(vocab.tags, vocab.categories.tolist(), strict=True))
-        if search.lower() in tag.lower() and category in (None, CATEGORIES[c])
-    ]
-    rows.sort(key=lambda row: (-row["count"], row["token_id"]))
-    sizes = {one.value: size for one, size in vocab.sizes.items()}
-    if as_json:
-        _print_json({"num_tags": vocab.num_tags, "sizes": sizes, "sha256": vocab.hash, "tags": rows[:k]})
-        return
-    print(f"{vocab.num_tags:,} tags: " + ", ".join(f"{size:,} {name}" for name, size in sizes.items()))
-    _print_table([(f"{row['count']:,}", str(row["category"]), str(row["tag"])) for row in rows[:k]])
-
-
-@inspect_app.command("tokens")
-def inspect_tokens(
-    file: Annotated[Path, typer.Argument(help="A packed file.")] = WAREHOUSE
-    / "packed_tokens/current/tokens.safetensors",
-    as_json: JsonOption = False,
-) -> None:
-    """Records, tokens, splits and caption lengths of a packed file."""
-    import numpy as np
-
-    from booru_embed_core.tokens.packed_file import PackedFile
-
-    packed = PackedFile.open(file)
-    lengths = np.diff(packed.offsets.astype(np.int64))
-    splits = np.bincount(packed.split_ids(), minlength=len(SPLITS))
-    facts = {
-        "num_posts": packed.num_posts,
-        "num_tokens": packed.num_tokens,
-        "token_dtype": str(packed.tokens.dtype),
-        "vocab_hash": packed.vocab_hash,
-        "splits": {name: int(size) for name, size in zip(SPLITS, splits, strict=True)},
-        "length_percentiles": {
-            f"p{share}": int(np.percentile(lengths, share, method="lower")) for share in (1, 5, 50, 95, 99, 100)
-        },
-    }
-    _print_facts(facts, as_json)
-
-
-@inspect_app.command("checkpoint")
-def inspect_checkpoint(
-    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")] = WAREHOUSE / "checkpoint/current",
-    as_json: JsonOption = False,
-) -> None:
-    """Shape, sizes and provenance of a checkpoint."""
-    from booru_embed_core.training.checkpoint import load_checkpoint
-
-    model, config, vocab = load_checkpoint(folder)
-    facts = {
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "num_tags": vocab.num_tags,
-        **config.model_dump(mode="json", exclude={"score_bin_edges"}),
-    }
-    _print_facts(facts, as_json)
+    print_table([("", *names), *rows])
 
 
 def main() -> None:
@@ -372,21 +304,3 @@ def _warn_of_training_posts(packed: PackedFile, post_ids: NDArray[np.int64]) -> 
     seen = int(np.isin(post_ids, packed.post_id[rows_of_split(packed, "train")]).sum())
     if seen:
         print(f"warning: {seen:,} of {len(post_ids):,} posts were trained on; figures flatter", file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False))
-
-
-def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(facts)
-    else:
-        _print_table([(name, value if isinstance(value, str) else json.dumps(value)) for name, value in facts.items()])
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    if rows:
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -66,5 +66,8 @@ SCORE_TOKENS: Final = tuple(f"score decile {decile}" for decile in range(NUM_SCO
 SPECIAL_TOKENS: Final = (PAD_TOKEN, UNKNOWN_TOKEN, SUMMARY_TOKEN, *RATING_TOKENS, *SCORE_TOKENS)
 """The first token ids, in this order; tags follow from ``len(SPECIAL_TOKENS)``."""
 
+UNKNOWN_TAGS: Final = {category: f"unknown {category.value}" for category in CATEGORIES}
+"""A category's token for all of its tags that the vocabulary cuts off, where the settings want one."""
+
 MAX_U16_TAGS: Final = 65_536
 """A category with more tags than this needs 32-bit local ids in the packed file."""

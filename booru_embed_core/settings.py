@@ -83,10 +83,14 @@ class CategoryCut(_Section):
 
 
 class VocabSettings(_Section):
-    """Which tags are worth a token: the most frequent that make `keep_percentile` of a category's uses."""
+    """Which tags are worth a token: the most frequent that make `keep_percentile` of a category's uses.
+
+    The others are dropped, or become the one unknown token of their category.
+    """
 
     keep_percentile: Percentile = 99.5
     min_count: PositiveInt = 5
+    unpopular: Literal["drop", "unk"] = "drop"
     general: CategoryCut = CategoryCut()
     artist: CategoryCut = CategoryCut()
     copyright: CategoryCut = CategoryCut()

@@ -97,7 +97,7 @@ def vocab_is_sane(pipeline: Pipeline) -> Findings:
         problems.append(f"{product.path}: no tags; lower [vocab] min_count and materialize vocab")
     if len(set(zip(vocab.categories.tolist(), vocab.tags, strict=True))) != vocab.num_tags:
         problems.append(f"{product.path}: a tag stands there twice; materialize vocab again")
-    if np.any((np.diff(vocab.counts) > 0) & (np.diff(vocab.categories) == 0)):
+    if np.any((np.diff(vocab.counts) > 0) & (np.diff(vocab.categories) == 0) & ~vocab.is_unknown[1:]):
         problems.append(f"{product.path}: not in the order of use; materialize vocab again")
     return Findings(problems, {"num_tags": vocab.num_tags, "num_tokens": vocab.num_tokens, "sha256": vocab.hash})
 
@@ -174,7 +174,7 @@ def embeddings_are_unit_vectors(pipeline: Pipeline) -> Findings:
     file = embeddings.path / TAG_EMBEDDINGS_FILE
     table = pq.read_table(file)
     problems = []
-    if table["tag"].to_pylist() != list(vocab.tags):
+    if table["tag"].to_pylist() != [vocab.tags[tag_index] for tag_index in np.flatnonzero(~vocab.is_unknown)]:
         problems.append(f"{file}: its tags are not those of the vocab; materialize tag_embeddings again")
     lengths = np.linalg.norm(np.array(table["vector"].to_pylist(), dtype=np.float64), axis=-1)
     if not np.all(np.abs(lengths - 1) < LENGTH_TOLERANCE):  # nan is none either

@@ -160,6 +160,13 @@ def preview(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
     return dg.MetadataValue.table(records, schema=None if records else dg.TableSchema([]))
 
 
+def warned(lines: Sequence[str]) -> dict[str, dg.MetadataValue]:
+    """`lines` as metadata, each also logged as a warning; nothing where there is none."""
+    for line in lines:
+        dg.get_dagster_logger().warning(line)
+    return {"warnings": dg.MetadataValue.text("\n".join(lines))} if lines else {}
+
+
 def picture(png: bytes, file: Path) -> dg.MetadataValue:
     """`png` as Markdown that Dagster shows in place; also written to `file`, beside the product's data."""
     file.write_bytes(png)

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, Category
 
 CATEGORY_COLOURS: Final = {
     Category.GENERAL: "#0075f8",
@@ -58,15 +58,18 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
             continue
         percentile = rows["percentile"].to_numpy()
         colour = CATEGORY_COLOURS[category]
-        size.plot(percentile, rows["vocab_size"].to_numpy(), color=colour, lw=1.8, label=category.value)
-        coverage.plot(rows["vocab_size"].to_numpy(), rows["coverage"].to_numpy(), color=colour, lw=1.8)
         cut = cuts.get(category) if cuts else None
+        # In the legend and not beside its dot: dots of large categories lie so close that their names would overlap.
+        name = f"{category.value}: {cut.vocab_size:,}" if cut else category.value
+        size.plot(percentile, rows["vocab_size"].to_numpy(), color=colour, lw=1.8, label=name)
+        coverage.plot(rows["vocab_size"].to_numpy(), rows["coverage"].to_numpy(), color=colour, lw=1.8)
         if cut and cut.vocab_size:
             dot: dict[str, Any] = {"color": colour, "marker": "o", "ms": 7, "mec": "white", "mew": 1.2}
             size.plot(cut.percentile, cut.vocab_size, **dot)
             coverage.plot(cut.vocab_size, cut.coverage, **dot)
-            name = f"{cut.vocab_size:,}"
-            _name(size, (cut.percentile, cut.vocab_size), name, colour, size=9, offset=(-8, 2), align="right")
+    if (pc.max(curve["vocab_size"]).as_py() or 0) > MAX_U16_TAGS:
+        size.axhline(MAX_U16_TAGS, color=_MUTED, lw=1, ls=":")
+        _name(size, (50, MAX_U16_TAGS), f"{MAX_U16_TAGS:,}: 16 bits", _MUTED, size=9, offset=(0, 3), align="left")
     _label(size, "tags kept, by the percentile of uses", "percentile of a category's tag uses", "tags")
     _label(coverage, "share of uses covered, by the tags kept", "tags", "share of uses")
     size.set_yscale("log")
@@ -75,7 +78,9 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
     coverage.xaxis.set_major_formatter(_THOUSANDS)
     coverage.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     handles, names = size.get_legend_handles_labels()
-    title = "a dot is the cut in force; below its line where min_count keeps fewer" if cuts else ""
+    title = (
+        "a dot is the cut in force with the tags it keeps; below its line where min_count keeps fewer" if cuts else ""
+    )
     figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, title=title, labelcolor=_INK)
     return _png(figure)
 
@@ -245,7 +250,7 @@ def _name(
     colour: str,
     size: float = 7.5,
     offset: tuple[float, float] = (0, 4),
-    align: Literal["center", "right"] = "center",
+    align: Literal["left", "center"] = "center",
 ) -> None:
     text = axes.annotate(name, place, offset, textcoords="offset points", ha=align, fontsize=size, color=colour)
     text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])

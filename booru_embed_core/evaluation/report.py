@@ -25,7 +25,6 @@ from booru_embed_core.evaluation.metrics import (
 )
 from booru_embed_core.evaluation.tasks import (
     HIDES,
-    MIN_TAGS,
     Captions,
     HeldOut,
     Hide,
@@ -147,18 +146,18 @@ def run_evaluation(
     rows = rows_of_split(packed, "test")
     rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
-    if not np.any(np.diff(captions.indptr) >= MIN_TAGS):
+    asked = {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
+    if not asked["one"].num_posts:
         raise ValueError("no test post has two tags of the vocabulary; give more posts or raise test_share")
     baselines = baselines_from_packed(packed, vocab, settings, report)
     train = captions_from_packed(packed, vocab, rows_of_split(packed, "train"))
     implied = implied_pairs(train, settings.implied_threshold, settings.implied_min_count)
     results = {
-        hide: _evaluate_task(
-            scorers, baselines.scorers[hide], hold_out(captions, post_ids, hide, settings.seed), implied, report
-        )
-        for hide in HIDES
+        hide: _evaluate_task(scorers, baselines.scorers[hide], held_out, implied, report)
+        for hide, held_out in asked.items()
     }
-    found, num_posts = _evaluate_halves(scorers, baselines, halves(captions, post_ids, settings.seed), report)
+    two_halves = halves(captions, post_ids, settings.seed, vocab.is_unknown)
+    found, num_posts = _evaluate_halves(scorers, baselines, two_halves, report)
     return Evaluation(
         seed=settings.seed,
         split_sizes={split: len(rows_of_split(packed, split)) for split in SPLITS},
@@ -182,6 +181,7 @@ def evaluate_captions(
     post_ids: NDArray[np.int64],
     hide: Hide,
     seed: int,
+    is_unknown: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
     """``{"hide": …, "num_posts": …, "models": {name: {"recall@1": …, …}}}`` of one task on posts from anywhere.
 
@@ -192,12 +192,13 @@ def evaluate_captions(
         post_ids: int64[num_posts].
         hide: which task.
         seed: decides which tags are hidden.
+        is_unknown: ``vocab.is_unknown``; None where there is no unknown token.
 
     Raises:
         ValueError: no post has two tags of the vocabulary.
         ScoreError: a model's scores cannot be ranked.
     """
-    held_out = hold_out(captions, post_ids, hide, seed)
+    held_out = hold_out(captions, post_ids, hide, seed, is_unknown)
     every = (*scorers, *baselines.scorers[hide])
     models = {scorer.name: evaluate_scorer(scorer, held_out) for scorer in every}
     return {"hide": hide, "num_posts": held_out.num_posts, "models": models}

@@ -44,7 +44,8 @@ class HeldOut:
     Attributes:
         visible: tags that a scorer is given, [n, num_tags].
         hidden: tags that it has to find, at least one a post, [n, num_tags].
-        filtered: tags that stand in no ranking: the visible ones, and what they imply where that is left out.
+        filtered: tags that stand in no ranking: the visible ones, every unknown token, and what is implied where that
+            is left out.
         post_index: int64[n], the rows of the captions that are kept, ascending.
     """
 
@@ -76,37 +77,59 @@ def captions_from_tags(rows: Iterable[Iterable[int]], num_tags: int) -> Captions
     return _csr(np.array([tag for row in unique for tag in row], dtype=np.int64), indptr, num_tags)
 
 
-def hold_out(captions: Captions, post_ids: NDArray[np.int64], hide: Hide, seed: int) -> HeldOut:
+def hold_out(
+    captions: Captions,
+    post_ids: NDArray[np.int64],
+    hide: Hide,
+    seed: int,
+    is_unknown: NDArray[np.bool_] | None = None,
+) -> HeldOut:
     """Captions with one tag, or half of the tags rounded down, hidden; posts with fewer than two tags are left out.
+
+    Unknown tokens are no tags: they stay visible and are never asked for.
 
     Args:
         captions: [num_posts, num_tags].
         post_ids: int64[num_posts]; with the tag index and `seed` they alone decide what is hidden.
         hide: ``"one"`` or ``"half"``.
         seed: another seed hides other tags.
+        is_unknown: bool[num_tags], ``vocab.is_unknown``; None where there is no unknown token.
 
     Raises:
         ValueError: `post_ids` does not have one id for each caption.
     """
     if len(post_ids) != captions.shape[0]:
         raise ValueError(f"{len(post_ids)} post ids for {captions.shape[0]} captions; give one id for each caption")
-    post_index = np.flatnonzero(np.diff(captions.indptr) >= MIN_TAGS).astype(np.int64)
+    if is_unknown is None:
+        is_unknown = np.zeros(captions.shape[1], dtype=np.bool_)
+    post_index = np.flatnonzero(_num_known(captions, is_unknown) >= MIN_TAGS).astype(np.int64)
     kept = captions[post_index]
     kept.sort_indices()
-    lengths = np.diff(kept.indptr)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort((_numbers(post_ids[post_index][rows], kept.indices, seed), rows))
+    lengths = _num_known(kept, is_unknown)
+    rows = np.repeat(np.arange(len(lengths)), np.diff(kept.indptr))
+    # Unknown tokens come last in their post, where nothing is hidden: it has two tags or more before them.
+    order = np.lexsort((_numbers(post_ids[post_index][rows], kept.indices, seed), is_unknown[kept.indices], rows))
     places = np.empty(kept.nnz, dtype=np.int64)
     places[order] = np.arange(kept.nnz) - kept.indptr[rows]
     num_hidden = np.ones_like(lengths) if hide == "one" else lengths // 2
     is_hidden = places < num_hidden[rows]
     visible = _where(kept, rows, ~is_hidden)
-    return HeldOut(visible=visible, hidden=_where(kept, rows, is_hidden), filtered=visible, post_index=post_index)
+    filtered = visible
+    if is_unknown.any():
+        unknown = np.tile(np.flatnonzero(is_unknown), len(post_index))
+        indptr = np.arange(len(post_index) + 1) * int(is_unknown.sum())
+        filtered = visible.maximum(_csr(unknown, indptr, captions.shape[1])).tocsr()
+    return HeldOut(visible=visible, hidden=_where(kept, rows, is_hidden), filtered=filtered, post_index=post_index)
 
 
-def halves(captions: Captions, post_ids: NDArray[np.int64], seed: int) -> tuple[Captions, Captions]:
-    """Two halves of each post with two tags or more, row by row: they share no tag, and make the caption together."""
-    held_out = hold_out(captions, post_ids, "half", seed)
+def halves(
+    captions: Captions, post_ids: NDArray[np.int64], seed: int, is_unknown: NDArray[np.bool_] | None = None
+) -> tuple[Captions, Captions]:
+    """Two halves of each post with two tags or more, row by row: they share no tag, and make the caption together.
+
+    Unknown tokens stand in the first.
+    """
+    held_out = hold_out(captions, post_ids, "half", seed, is_unknown)
     return held_out.visible, held_out.hidden
 
 
@@ -115,6 +138,12 @@ def sample_posts(post_ids: NDArray[np.int64], max_posts: int, seed: int) -> NDAr
     if len(post_ids) <= max_posts:
         return np.arange(len(post_ids), dtype=np.int64)
     return np.sort(np.argsort(keyed_hash(post_ids, f"sampled posts {seed}"), kind="stable")[:max_posts])
+
+
+def _num_known(captions: Captions, is_unknown: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Tags of each caption without its unknown tokens, int64[num_posts]."""
+    before = np.concatenate(([0], np.cumsum(~is_unknown[captions.indices])))
+    return np.diff(before[captions.indptr])
 
 
 def _numbers(post_ids: NDArray[np.int64], tags: NDArray[np.integer], seed: int) -> NDArray[np.uint64]:

@@ -124,7 +124,7 @@ def baselines_from_packed(
     rows = rows_of_split(packed, "validation")
     rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
-    validation = {hide: hold_out(captions, post_ids, hide, settings.seed) for hide in HIDES}
+    validation = {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
     return fit_baselines(train, validation, settings, report)
 
 

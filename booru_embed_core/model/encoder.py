@@ -240,9 +240,10 @@ class SetEncoder(nn.Module):
     def start_from_frequencies(self, shares: Tensor) -> None:
         """Sets the bias of each tag's score to the log of its share of posts (float ``[V]``).
 
-        Without it the first hundreds of steps go into learning which tags are common.
+        Without it the first hundreds of steps go into learning which tags are common. An unknown token's count is of
+        uses, of which a post may have many: its share is taken for 1 at most.
         """
-        self.tag_bias.copy_(shares.clamp(min=1e-7).log())
+        self.tag_bias.copy_(shares.clamp(min=1e-7, max=1).log())
 
     def tag_vectors(self) -> Tensor:
         """float32 ``[V, d]``: each tag's vector plus its category's, as the encoder reads and the decoder writes it."""

@@ -141,6 +141,7 @@ class BooruEmbedder:
         with torch.inference_mode():
             scores = self.model.tag_scores(self.model.complete(self._pooled(sets)))[0].float().cpu()
             scores[torch.from_numpy(sets.tags)] = -torch.inf
+            scores[torch.from_numpy(self.vocab.is_unknown)] = -torch.inf
             probabilities = scores.softmax(-1).numpy()
         allowed[sets.tags] = False
         best = self._best(probabilities, allowed, k)
@@ -172,7 +173,10 @@ class BooruEmbedder:
         ]
 
     def tag_embeddings(self) -> NDArray[np.float32]:
-        """The embedding of each tag alone, float32 ``[num_tags, E]``, unit length: the same space as captions'."""
+        """The embedding of each tag alone, float32 ``[num_tags, E]``, unit length: the same space as captions'.
+
+        Row ``tag_index`` is that of ``vocab.tags[tag_index]``, unknown tokens (``vocab.is_unknown``) included.
+        """
         if self._tag_embeddings is None:
             every = np.arange(self.vocab.num_tags, dtype=np.int64)
             nothing = np.full(len(every), -1, dtype=np.int64)
@@ -236,11 +240,11 @@ class BooruEmbedder:
         if k < 1:
             raise ValueError(f"k {k} is below 1; ask for at least one tag")
         if category is None:
-            return np.ones(self.vocab.num_tags, dtype=np.bool_)
+            return ~self.vocab.is_unknown
         names = [known.value for known in CATEGORIES]
         if category not in names:
             raise ValueError(f"category {category!r} is not one of {', '.join(names)}")
-        return np.asarray(self.vocab.categories == names.index(category))
+        return np.asarray((self.vocab.categories == names.index(category)) & ~self.vocab.is_unknown)
 
     def _category(self, tag_index: int) -> Category:
         return CATEGORIES[int(self.vocab.categories[tag_index])]

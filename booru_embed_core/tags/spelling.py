@@ -35,7 +35,7 @@ def tokenizers_json(spellings: Mapping[str, int]) -> str:
     """A ``tokenizer.json`` that gives the token_id of each of `spellings`, separated by one space each.
 
     Special tokens are words of the vocabulary only: as added tokens they would be searched inside tags. Since they
-    contain a space, no text gives them.
+    contain a space, no text gives them; nor does any give a category's unknown token, for the same reason.
     """
     words = {token: token_id for token_id, token in enumerate(SPECIAL_TOKENS)} | dict(spellings)
     tokenizer: dict[str, Any] = {

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, tag_column
+from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, UNKNOWN_TAGS, Category, tag_column
 from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
 from booru_embed_core.tags.vocab import Vocab
 
@@ -40,15 +40,24 @@ class Tokenizer:
         self._by_category: list[dict[str, int]] = [{} for _ in CATEGORIES]
         for tag_index, (tag, category_id) in enumerate(zip(vocab.tags, vocab.categories.tolist(), strict=True)):
             self._by_category[category_id][tag] = vocab.num_special + tag_index
-        self._ids = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
+        self._unknown_ids = [
+            self._by_category[category_id].pop(UNKNOWN_TAGS[category], None)
+            for category_id, category in enumerate(CATEGORIES)
+        ]
+        self._spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
+        # Unknown tokens are spelled with a space: nobody can name one.
+        self._ids = {
+            spelling: token_id for spelling, token_id in self._spellings.items() if TAG_SEPARATOR not in spelling
+        }
 
     @property
     def spellings(self) -> tuple[str, ...]:
         """How each tag is written so that it is told from all others; the place is the tag_index.
 
-        The bare tag, or ``category:tag`` for the less used of two tags of one name.
+        The bare tag, or ``category:tag`` for the less used of two tags of one name. `encode` reads all but those of
+        unknown tokens.
         """
-        return tuple(sorted(self._ids, key=self._ids.__getitem__))
+        return tuple(self._spellings)
 
     def encode(self, text: str) -> Encoded:
         """The tags of `text` as people type it.
@@ -71,16 +80,17 @@ class Tokenizer:
     def encode_fields(self, fields: Mapping[Category, str]) -> Encoded:
         """The tags of an export's fields, matched exactly within their category, in schema order.
 
-        Unknown ones are returned as ``category:tag``.
+        Unknown ones are returned as ``category:tag``; where the category has an unknown token, it ends the field.
         """
         found: list[int] = []
         unknown: list[str] = []
-        for category, known in zip(CATEGORIES, self._by_category, strict=True):
-            for tag in split_field(fields.get(category, "")):
-                if tag in known:
-                    found.append(known[tag])
-                else:
-                    unknown.append(f"{category.value}:{tag}")
+        for category, known, unknown_id in zip(CATEGORIES, self._by_category, self._unknown_ids, strict=True):
+            tags = split_field(fields.get(category, ""))
+            found += [known[tag] for tag in tags if tag in known]
+            outside = [f"{category.value}:{tag}" for tag in tags if tag not in known]
+            unknown += outside
+            if outside and unknown_id is not None:
+                found.append(unknown_id)
         return Encoded(tuple(found), tuple(unknown))
 
     def decode(self, token_ids: Iterable[int]) -> list[tuple[Category, str]]:
@@ -100,7 +110,7 @@ class Tokenizer:
 
     def to_tokenizers_json(self) -> str:
         """The vocabulary as the ``tokenizers`` library reads it; see `spelling.tokenizers_json`."""
-        return tokenizers_json(self._ids)
+        return tokenizers_json(self._spellings)
 
     def _look_up_piece(self, piece: str) -> list[int] | None:
         """The token ids of one comma-separated piece, or None."""

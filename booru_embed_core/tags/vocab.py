@@ -1,12 +1,12 @@
-"""Which tags are worth a token: the cut by percentile, what each percentile costs, and the vocabulary itself."""
+"""The vocabulary: the tags that are worth a token, with their ids, in memory and on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -17,26 +17,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.arrow import schema_of, strings
-from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, SPECIAL_TOKENS, Category
-from booru_embed_core.settings import ModelSettings, VocabSettings
+from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
+from booru_embed_core.settings import VocabSettings
+from booru_embed_core.tags.cut import cut_size, wide_category
 from booru_embed_core.tags.frequency import read_frequencies
 from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
 
 FORMAT_VERSION: Final = 1
+_HASHED_VERSION: Final = 1
+"""What is hashed, whatever the files look like: another number would orphan every packed file and checkpoint."""
 VOCAB_TABLE_FILE: Final = "vocab.parquet"
 VOCAB_FILE: Final = "vocab.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
-VOCAB_COST_FILE: Final = "vocab_cost.parquet"
-
-COST_PERCENTILES: Final = (
-    *(float(percent) for percent in range(50, 95)),
-    *(percent / 2 for percent in range(190, 198)),
-    *(percent / 10 for percent in range(990, 1000)),
-    99.95,
-    99.99,
-    100.0,
-)
-"""From 50 to 100, finer where the curve turns."""
 
 VOCAB_SCHEMA: Final = schema_of(
     {
@@ -48,78 +40,40 @@ VOCAB_SCHEMA: Final = schema_of(
     }
 )
 
-COST_SCHEMA: Final = schema_of(
+LOST_SCHEMA: Final = schema_of(
     {
         "category": pa.string(),
-        "percentile": pa.float64(),
-        "min_count": pa.int64(),
-        "vocab_size": pa.int64(),
-        "coverage": pa.float64(),
-        "embedding_bytes": pa.int64(),
+        "tags_kept": pa.int64(),
+        "tags_lost": pa.int64(),
+        "uses_kept": pa.int64(),
+        "uses_lost": pa.int64(),
+        "share_of_uses_lost": pa.float64(),
     }
 )
-COST_EMBEDDING_BYTES: Final = 4 * ModelSettings().width
-"""A tag's row in the embedding of a model of the default width, in float32."""
 
 
 class VocabError(ValueError):
     """A vocabulary cannot be read or is not what it says it is; the message names the file and the remedy."""
 
 
-def cut_size(counts: NDArray[np.int64], keep_percentile: float, min_count: int) -> int:
-    """How many tags of one category are kept, of `counts` int64 `[num_tags]` in descending order.
-
-    The shortest prefix whose uses reach `keep_percentile` of all uses, without tags of fewer than `min_count`
-    uses. The percentile is taken as the decimal that a person wrote, and compared in whole numbers: 99.9 is
-    999/1000, not the nearest float.
-    """
-    if len(counts) == 0:
-        return 0
-    cumulative = np.cumsum(counts)
-    share = Fraction(str(keep_percentile)) / 100
-    # The least whole number of uses that is share * total or more.
-    needed = -((-int(cumulative[-1]) * share.numerator) // share.denominator)
-    by_percentile = int(np.searchsorted(cumulative, needed)) + 1
-    by_count = int(np.searchsorted(-counts, -min_count, side="right"))
-    return min(by_percentile, by_count)
+class WideVocabWarning(UserWarning):
+    """A category has more tags than 16 bits tell apart."""
 
 
-def cost_curve(freq_dir: Path) -> pa.Table:
-    """What each of `COST_PERCENTILES` would keep, by category, as `COST_SCHEMA`.
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """What the cut of one category lost: tags, and their uses."""
 
-    ``min_count`` is the count of the last kept tag (0 for an empty category), ``coverage`` the share of the uses that
-    is kept, ``embedding_bytes`` what the rows weigh in a model of the default width in float32. No minimal count is
-    applied.
-    """
-    rows = []
-    for category, table in read_frequencies(freq_dir).items():
-        counts = table.column("count").to_numpy()
-        total = int(counts.sum())
-        for percentile in COST_PERCENTILES:
-            size = cut_size(counts, percentile, 1)
-            rows.append(
-                {
-                    "category": category.value,
-                    "percentile": percentile,
-                    "min_count": int(counts[size - 1]) if size else 0,
-                    "vocab_size": size,
-                    "coverage": int(counts[:size].sum()) / total if total else 1.0,
-                    "embedding_bytes": size * COST_EMBEDDING_BYTES,
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=COST_SCHEMA)
-
-
-def write_vocab_cost(freq_dir: Path, out_dir: Path) -> pa.Table:
-    """The table of `cost_curve`, also written as ``vocab_cost.parquet``."""
-    table = cost_curve(freq_dir)
-    pq.write_table(table, out_dir / VOCAB_COST_FILE, compression="zstd")
-    return table
+    num_tags: int
+    num_uses: int
 
 
 @dataclass(frozen=True, eq=False)
 class Vocab:
     """The tokens: special ones first, then tags, category after category, most used first.
+
+    With ``unpopular = "unk"`` the last tag of each category is its unknown token, spelled as in `UNKNOWN_TAGS`, whose
+    count is the uses that the cut lost. It has ids as any tag has and makes the same sizes; `is_unknown` tells it.
 
     ``token_id`` = ``category_offsets[category_id] + local_id``; ``tag_index`` = ``token_id - num_special`` places a
     tag in `tags` (a tuple of strings), `categories` (uint8 `[num_tags]`, the category_id) and `counts` (int64
@@ -130,6 +84,8 @@ class Vocab:
     categories: NDArray[np.uint8]
     counts: NDArray[np.int64]
     settings: VocabSettings = field(default_factory=VocabSettings)
+    lost: Mapping[Category, Lost] | None = None
+    """What the cut lost of each category; None where that is not known. Neither this nor `settings` is in `hash`."""
 
     @property
     def num_special(self) -> int:
@@ -153,7 +109,7 @@ class Vocab:
 
     @cached_property
     def sizes(self) -> dict[Category, int]:
-        """Tags of each category."""
+        """Tags of each category, its unknown token included."""
         counts = np.bincount(self.categories, minlength=NUM_CATEGORIES)
         return {category: int(counts[category_id]) for category_id, category in enumerate(CATEGORIES)}
 
@@ -172,9 +128,25 @@ class Vocab:
         return int(self.category_offsets[CATEGORIES.index(category)])
 
     def tags_of(self, category: Category) -> tuple[str, ...]:
-        """The tags of `category`; the place is the local_id."""
+        """The tags of `category`, its unknown token included; the place is the local_id."""
         start = self.first_token_id(category) - self.num_special
         return self.tags[start : start + self.sizes[category]]
+
+    def unknown_local_id(self, category: Category) -> int | None:
+        """The local_id of the unknown token of `category`, its last; None where its unpopular tags are dropped."""
+        end = self.first_token_id(category) - self.num_special + self.sizes[category]
+        has_one = self.sizes[category] > 0 and self.tags[end - 1] == UNKNOWN_TAGS[category]
+        return self.sizes[category] - 1 if has_one else None
+
+    @cached_property
+    def is_unknown(self) -> NDArray[np.bool_]:
+        """Which tags are unknown tokens, bool `[num_tags]`: to be read, never to be offered or asked for."""
+        unknown = np.zeros(self.num_tags, dtype=np.bool_)
+        for category in CATEGORIES:
+            local_id = self.unknown_local_id(category)
+            if local_id is not None:
+                unknown[self.first_token_id(category) - self.num_special + local_id] = True
+        return unknown
 
     @cached_property
     def hash(self) -> str:
@@ -183,7 +155,7 @@ class Vocab:
         The settings are no part of it: another cut that keeps the same tags gives the same vocabulary.
         """
         content = [
-            FORMAT_VERSION,
+            _HASHED_VERSION,
             list(SPECIAL_TOKENS),
             [category.value for category in CATEGORIES],
             self.categories.tolist(),
@@ -205,6 +177,7 @@ class Vocab:
             "sizes": {category.value: size for category, size in self.sizes.items()},
             "special_ids": self.special_ids,
             "settings": self.settings.model_dump(mode="json"),
+            "lost": {category.value: asdict(lost) for category, lost in self.lost.items()} if self.lost else None,
         }
         (out_dir / VOCAB_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         spellings = unique_spellings(self.tags, self.categories.tolist(), self.counts.tolist())
@@ -240,25 +213,62 @@ class Vocab:
         return _checked(file, description, table)
 
 
-def build_vocab(freq_dir: Path, settings: VocabSettings) -> Vocab:
+def _warn(line: str) -> None:
+    warnings.warn(line, WideVocabWarning, stacklevel=3)
+
+
+def build_vocab(freq_dir: Path, settings: VocabSettings, warn: Callable[[str], None] = _warn) -> Vocab:
     """The vocabulary that `settings` cut out of the frequencies; ties at the cut are broken by the tag's bytes.
+
+    `warn` is called with a line for each category that 16 bits are too few for; by default it is a `WideVocabWarning`.
 
     Raises:
         VocabError: nothing is left.
     """
-    tags: list[str] = []
-    sizes, counts = [], []
-    for category, table in read_frequencies(freq_dir).items():
-        all_counts = table.column("count").to_numpy()
-        size = cut_size(all_counts, *settings.cut(category))
-        tags += strings(table.column("tag").slice(0, size))
-        counts.append(all_counts[:size])
-        sizes.append(size)
-    if not tags:
+    frequencies = read_frequencies(freq_dir)
+    all_counts = {category: table.column("count").to_numpy() for category, table in frequencies.items()}
+    kept = {category: cut_size(counts, *settings.cut(category)) for category, counts in all_counts.items()}
+    if not any(kept.values()):
         raise VocabError(
             f"{freq_dir}: no tag has min_count = {settings.min_count} uses or more; lower [vocab] min_count"
         )
-    return Vocab(tuple(tags), _category_ids(sizes), np.concatenate(counts), settings)
+    num_extra = int(settings.unpopular == "unk")
+    num_uses = sum(int(counts[: kept[category]].sum()) for category, counts in all_counts.items())
+    tags: list[str] = []
+    parts: list[NDArray[np.int64]] = []
+    lost = {}
+    for category, counts in all_counts.items():
+        size = kept[category]
+        lost[category] = Lost(num_tags=len(counts) - size, num_uses=int(counts[size:].sum()))
+        tags += strings(frequencies[category].column("tag").slice(0, size))
+        parts.append(counts[:size])
+        if num_extra:
+            tags.append(UNKNOWN_TAGS[category])
+            parts.append(np.array([lost[category].num_uses], dtype=np.int64))
+        line = wide_category(category, counts, size, num_extra, num_uses)
+        if line:
+            warn(line)
+    sizes = [size + num_extra for size in kept.values()]
+    return Vocab(tuple(tags), _category_ids(sizes), np.concatenate(parts), settings, lost)
+
+
+def what_is_lost(vocab: Vocab) -> pa.Table:
+    """A row for each category that `vocab` was cut in, as `LOST_SCHEMA`; none where what it lost is not known."""
+    rows = []
+    for category_id, (category, lost) in enumerate((vocab.lost or {}).items()):
+        is_kept = (vocab.categories == category_id) & ~vocab.is_unknown
+        num_kept, kept_uses = int(is_kept.sum()), int(vocab.counts[is_kept].sum())
+        rows.append(
+            {
+                "category": category.value,
+                "tags_kept": num_kept,
+                "tags_lost": lost.num_tags,
+                "uses_kept": kept_uses,
+                "uses_lost": lost.num_uses,
+                "share_of_uses_lost": lost.num_uses / max(1, kept_uses + lost.num_uses),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=LOST_SCHEMA)
 
 
 def _category_ids(sizes: Sequence[int]) -> NDArray[np.uint8]:
@@ -279,12 +289,14 @@ def _checked(file: Path, description: Any, table: pa.Table) -> Vocab:  # JSON fr
         table = table.cast(VOCAB_SCHEMA)
         categories = np.array([category_ids[name] for name in strings(table.column("category"))], dtype=np.uint8)
         settings = VocabSettings.model_validate(description.get("settings"))
-    except (KeyError, ValueError, NotImplementedError) as error:
+        lost = description.get("lost") and {
+            category: Lost(**description["lost"][category.value]) for category in CATEGORIES
+        }
+    except (KeyError, TypeError, ValueError, NotImplementedError) as error:
         first_line = str(error).partition("\n")[0]
         raise VocabError(f"{file}: unknown category, type or settings ({first_line}); build the vocab again") from None
-    vocab = Vocab(
-        tuple(strings(table.column("tag"))), categories, table.column("count").to_numpy().astype(np.int64), settings
-    )
+    counts = table.column("count").to_numpy().astype(np.int64)
+    vocab = Vocab(tuple(strings(table.column("tag"))), categories, counts, settings, lost)
     if vocab.hash != description.get("sha256") or not vocab._table().equals(table):
         raise VocabError(
             f"{file}: its sha256 {description.get('sha256')!r} is not that of {VOCAB_TABLE_FILE} ({vocab.hash}); "

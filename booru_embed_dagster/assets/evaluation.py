@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -90,14 +91,18 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 
 
 def embeddings_table(embedder: "BooruEmbedder") -> pa.Table:
-    """A row for each tag in the order of the vocabulary: tag, category, count, vector (float32, unit length)."""
-    vocab, vectors = embedder.vocab, embedder.tag_embeddings()
-    categories = [CATEGORIES[category_id].value for category_id in vocab.categories.tolist()]
+    """A row for each tag in the order of the vocabulary: tag, category, count, vector (float32, unit length).
+
+    Unknown tokens are no tags and have none.
+    """
+    vocab, known = embedder.vocab, np.flatnonzero(~embedder.vocab.is_unknown)
+    vectors = embedder.tag_embeddings()[known]
+    categories = [CATEGORIES[category_id].value for category_id in vocab.categories[known].tolist()]
     flat = pa.array(vectors.reshape(-1), pa.float32())
     columns = {
-        "tag": pa.array(vocab.tags, pa.string()),
+        "tag": pa.array([vocab.tags[tag_index] for tag_index in known.tolist()], pa.string()),
         "category": pa.array(categories, pa.string()),
-        "count": pa.array(vocab.counts, pa.int64()),
+        "count": pa.array(vocab.counts[known], pa.int64()),
         "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
     }
     return pa.table(columns)
@@ -106,7 +111,8 @@ def embeddings_table(embedder: "BooruEmbedder") -> pa.Table:
 def draw_map(embedder: "BooruEmbedder") -> bytes:
     """PNG of the most used tags on a plane."""
     vocab = embedder.vocab
-    shown = most_used(vocab.counts)
+    known = np.flatnonzero(~vocab.is_unknown)
+    shown = known[most_used(vocab.counts[known])]
     places = map_tags(embedder.tag_embeddings()[shown])
     categories = [CATEGORIES[category_id] for category_id in vocab.categories[shown].tolist()]
     tags = [vocab.tags[tag_index] for tag_index in shown.tolist()]

@@ -5,10 +5,11 @@ from pathlib import Path
 import dagster as dg
 
 from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.tags.cut import cost_curve, write_vocab_cost
 from booru_embed_core.tags.frequency import count_tags, frequency_file, read_frequencies
-from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab, build_vocab, cost_curve, write_vocab_cost
+from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab, build_vocab, what_is_lost
 from booru_embed_dagster import plots
-from booru_embed_dagster.metadata import materialized, parquet_metadata, picture, table_metadata
+from booru_embed_dagster.metadata import materialized, parquet_metadata, picture, preview, table_metadata, warned
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
@@ -59,7 +60,8 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     with pipeline.new_version(
         "vocab", inputs=[frequencies], sections=["vocab"], defined_by=["*.parquet", "tokenizer.json"]
     ) as draft:
-        made = build_vocab(frequencies.path, pipeline.settings.vocab)
+        wide: list[str] = []
+        made = build_vocab(frequencies.path, pipeline.settings.vocab, wide.append)
         made.save(draft.path)
         plot = picture(draw_cut(frequencies.path, made), draft.path / "vocab.png")
     return materialized(
@@ -67,6 +69,8 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         **parquet_metadata([draft.product.path / VOCAB_TABLE_FILE]),
         **{f"num_{category}_tags": size for category, size in made.sizes.items()},
         sha256=made.hash,
+        lost=preview(what_is_lost(made).to_pylist()),
+        **warned(wide),
         plot=plot,
     )
 
@@ -75,7 +79,7 @@ def draw_cut(freq_dir: Path, vocab: Vocab) -> bytes:
     """PNG of what each percentile would have cost, with the cut that made `vocab`."""
     cuts = {}
     for category, frequencies in read_frequencies(freq_dir).items():
-        size = vocab.sizes[category]
+        size = vocab.sizes[category] - (vocab.unknown_local_id(category) is not None)
         coverage = frequencies["cumulative_share"][size - 1].as_py() if size else 0.0
         cuts[category] = plots.Cut(vocab.settings.cut(category)[0], size, coverage)
     return plots.vocab_cost(cost_curve(freq_dir), cuts)

@@ -4,10 +4,10 @@ import dagster as dg
 
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.encode import encode_posts
-from booru_embed_core.tokens.lengths import write_caption_lengths
+from booru_embed_core.tokens.lengths import short_posts, write_caption_lengths
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
-from booru_embed_dagster.metadata import materialized, packed_metadata, picture, table_metadata
+from booru_embed_dagster.metadata import materialized, packed_metadata, picture, preview, table_metadata
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
@@ -43,8 +43,10 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """How many tags posts have in the vocabulary, and the share of posts that each context length holds whole."""
     tokens, vocab_product = pipeline.current("packed_tokens", "vocab")
-    packed = PackedFile.open(tokens.path / PACKED_FILE, Vocab.load(vocab_product.path).hash)
+    vocab = Vocab.load(vocab_product.path)
+    packed = PackedFile.open(tokens.path / PACKED_FILE, vocab.hash)
     with pipeline.new_version("caption_lengths", inputs=[tokens, vocab_product], defined_by=["*.parquet"]) as draft:
         lengths = write_caption_lengths(packed, draft.path)
         plot = picture(plots.caption_lengths(lengths), draft.path / "caption_lengths.png")
-    return materialized(draft.product, **table_metadata(lengths), plot=plot)
+    short = preview(short_posts(packed, vocab).to_pylist())
+    return materialized(draft.product, **table_metadata(lengths), short_posts=short, plot=plot)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import gzip
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli_helpers import Outcome, Run, cli
 from export_helpers import Walked, walk
 
 from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
@@ -33,6 +35,21 @@ def sample_rows(sample_export: Path) -> list[dict[str, str]]:
     """The sample as Python's csv module reads it."""
     with gzip.open(sample_export, "rt", encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`main` with these arguments, in this process."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["booru-embed", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return Outcome(stopped.value.code, captured.out, captured.err)
+
+    return call
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from booru_embed_core.posts.files import PostsReport, read_posts
 from booru_embed_core.posts.parts import part_files
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, RATINGS, TAG_COLUMNS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
-from booru_embed_core.tags.frequency import FrequencySummary, count_tags
+from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA, FrequencySummary, count_tags, frequency_file
 from booru_embed_core.tags.vocab import Vocab, build_vocab
 from booru_embed_core.tokens.encode import EncodeReport, encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
@@ -74,6 +75,13 @@ def walk(
     encoded = encode_posts(posts_dir, vocab, packed_dir, TokensSettings())
     packed_path = packed_dir / PACKED_FILE
     return Walked(export, posts_dir, freq_dir, vocab_dir, packed_path, report, summaries, vocab, encoded)
+
+
+def write_frequencies(freq_dir: Path, counts: Mapping[Category, Sequence[tuple[str, int]]]) -> None:
+    """Tables as `count_tags` writes them, of tags with their counts, descending."""
+    for category in CATEGORIES:
+        rows = [{"tag": tag, "count": count, "cumulative_share": 0.0} for tag, count in counts.get(category, [])]
+        pq.write_table(pa.Table.from_pylist(rows, schema=FREQUENCY_SCHEMA), frequency_file(freq_dir, category))
 
 
 def row(post_id: object, general: str = "1girl", **values: object) -> dict[str, object]:

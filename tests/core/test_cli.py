@@ -7,14 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cli_helpers import Run, cli
 from export_helpers import csv_bytes
 from model_helpers import Trained, topic_posts, trained
 
@@ -25,55 +22,12 @@ from booru_embed_core.evaluation.tuning import baselines_from_packed
 from booru_embed_core.schema import CATEGORIES, tag_column
 from booru_embed_core.serving.embedder import BooruEmbedder
 from booru_embed_core.settings import EvaluationSettings
-from booru_embed_core.tags.vocab import Vocab
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # typer 0.25 imports what click 8.5 has deprecated
-    from booru_embed_core import cli
 
 COMMANDS = (
-    "ingest", "embed", "complete", "similar", "evaluate", "inspect vocab", "inspect tokens", "inspect checkpoint",
+    "ingest", "embed", "complete", "similar", "evaluate", "inspect vocab", "inspect tokens", "inspect words",
+    "inspect checkpoint",
 )  # fmt: skip
 RUN_MAIN = [sys.executable, "-c", "from booru_embed_core.cli import main; main()"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """All of stdout as one JSON value."""
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-    def failed(self, code: int) -> str:
-        """The one line on stderr of a run that failed with `code`."""
-        assert (self.code, self.out) == (code, "")
-        lines = self.err.splitlines()
-        assert len(lines) == 1
-        assert lines[0].startswith("error: ")
-        return lines[0].removeprefix("error: ")
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`main` with these arguments, in this process."""
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["booru-embed", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return Outcome(stopped.value.code, captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture(scope="module", name="trained")
@@ -312,49 +266,6 @@ def test_evaluate_refuses_what_is_no_export(run: Run, trained: Trained, tmp_path
     assert run(*arguments).code == 1
     message = run("evaluate", "-c", trained.checkpoint, "--posts", trained.corpus.export, "--tokens", file).failed(1)
     assert message.startswith(f"{file}: not a packed file")
-
-
-def test_inspect_vocab_lists_searches_and_counts(run: Run, trained: Trained) -> None:
-    vocab: Vocab = trained.corpus.vocab
-    found = run("inspect", "vocab", trained.corpus.vocab_dir, "--json", "-k", 100).json
-    assert found["num_tags"] == vocab.num_tags == len(found["tags"])
-    assert found["sha256"] == vocab.hash
-    assert found["sizes"] == {category.value: size for category, size in vocab.sizes.items()}
-    counts = [row["count"] for row in found["tags"]]
-    assert counts == sorted(vocab.counts.tolist(), reverse=True)
-    for row in found["tags"]:
-        assert vocab.tags[row["token_id"] - vocab.num_special] == row["tag"]
-    cats = run("inspect", "vocab", trained.corpus.vocab_dir, "--search", "CAT_", "--json").json["tags"]
-    assert [row["tag"] for row in cats] == ["cat_ears"]
-    metas = run("inspect", "vocab", trained.checkpoint, "--category", "meta", "--json", "-k", 2).json["tags"]
-    assert [row["category"] for row in metas] == ["meta", "meta"]
-    table = run("inspect", "vocab", trained.checkpoint, "-k", 1).out.splitlines()
-    assert table[0] == "36 tags: 24 general, 3 artist, 3 copyright, 3 character, 3 meta"
-    assert len(table) == 2
-
-
-def test_inspect_tokens_says_what_is_in_the_file(run: Run, trained: Trained) -> None:
-    packed = trained.corpus.packed
-    found = run("inspect", "tokens", trained.corpus.packed_path, "--json").json
-    lengths = sorted(packed.field_lengths.sum(1).tolist())
-    assert found["num_posts"] == sum(found["splits"].values()) == 300
-    assert found["num_tokens"] == sum(lengths)
-    assert found["length_percentiles"]["p100"] == lengths[-1]
-    assert found["length_percentiles"]["p50"] == lengths[149]
-    assert found["splits"]["train"] == trained.report.num_train_posts
-    assert (found["token_dtype"], found["vocab_hash"]) == ("uint16", packed.vocab_hash)
-    table = run("inspect", "tokens", trained.corpus.packed_path).out
-    assert [line.split()[0] for line in table.splitlines()] == list(found)
-
-
-def test_inspect_checkpoint_says_what_it_was_made_of(run: Run, trained: Trained) -> None:
-    found = run("inspect", "checkpoint", trained.checkpoint, "--json").json
-    assert found["num_parameters"] == trained.report.num_parameters
-    assert found["num_tags"] == 36
-    assert found["packed_tokens"] == "v1"
-    assert found["model"]["width"] == 32
-    table = run("inspect", "checkpoint", trained.checkpoint).out
-    assert [line.split()[0] for line in table.splitlines()] == list(found)
 
 
 def test_as_a_program_json_is_alone_on_stdout(trained: Trained, embedder: BooruEmbedder) -> None:

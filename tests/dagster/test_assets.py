@@ -19,6 +19,7 @@ from project_helpers import Project, rows, versions
 
 from booru_embed_core import BooruEmbedder
 from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
+from booru_embed_core.tags import cut
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse import content_version, read_manifest
 
@@ -272,3 +273,51 @@ def test_the_manifest_of_a_product_can_be_read_by_any_program(built: Built) -> N
     product = built[0].warehouse.current("vocab")
     manifest = json.loads((product.path / "version.json").read_text())
     assert manifest["inputs"]["tag_frequencies"] == built[0].warehouse.current("tag_frequencies").version
+
+
+def table_of(result: dg.ExecuteInProcessResult, asset: str, name: str) -> list[dict[str, object]]:
+    (event,) = result.asset_materializations_for_node(asset)
+    table = event.metadata[name]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
+
+
+def test_metadata_say_what_the_cut_lost(built: Built) -> None:
+    _, result = built
+    lost = table_of(result, "vocab", "lost")
+    assert [row["category"] for row in lost] == ["general", "artist", "copyright", "character", "meta"]
+    assert lost[0]["tags_kept"] == metadata(result, "vocab")["num_general_tags"]
+    assert lost[0]["tags_kept"] + lost[0]["tags_lost"] == metadata(result, "tag_frequencies")["num_general_tags"]
+    assert sum(row["uses_lost"] for row in lost) == metadata(result, "packed_tokens")["num_dropped_uses"]
+    short = table_of(result, "caption_lengths", "short_posts")
+    assert short[0]["tags_of"] == "all"
+    assert short[0]["fewer_than_1"] == metadata(result, "packed_tokens")["num_posts_without_tags"]
+    assert "warnings" not in metadata(result, "vocab")
+
+
+def test_a_category_beyond_16_bits_is_shown(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut, "MAX_U16_TAGS", 50)
+    result = built[0].copy_to(tmp_path / "copy").materialize("vocab")
+    assert versions(result)["vocab"] == versions(built[1])["vocab"]
+    assert re.fullmatch(
+        r"general: \d+ tags, but 16 bits tell 50 apart: .* or min_count = \d+ would fit",
+        str(metadata(result, "vocab")["warnings"]),
+    )
+
+
+def test_unknown_tokens_are_in_the_vocabulary_and_not_among_the_embeddings(built: Built, tmp_path: Path) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    project.set(num_epochs=1)
+    text = project.settings_file.read_text()
+    project.settings_file.write_text(text.replace("[tokens]", 'unpopular = "unk"\n[tokens]'))
+    result = project.materialize("vocab,packed_tokens,caption_lengths,checkpoint,tag_embeddings")
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    assert result.success
+    tags = pq.read_table(project.warehouse.current("vocab").path / "vocab.parquet")["tag"].to_pylist()
+    embedded = pq.read_table(project.warehouse.current("tag_embeddings").path / "tag_embeddings.parquet")
+    unknown = [f"unknown {category}" for category in ("general", "artist", "copyright", "character", "meta")]
+    assert [tag for tag in tags if tag in unknown] == unknown
+    assert embedded["tag"].to_pylist() == [tag for tag in tags if tag not in unknown]
+    embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu")
+    expected = embedder.tag_embeddings()[~embedder.vocab.is_unknown]
+    assert np.array_equal(np.array(embedded["vector"].to_pylist(), np.float32), expected)

@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from booru_embed_core.posts.parts import POSTS_SCHEMA
-from booru_embed_core.tags.vocab import COST_SCHEMA, VOCAB_SCHEMA
+from booru_embed_core.tags.cut import COST_SCHEMA
+from booru_embed_core.tags.vocab import VOCAB_SCHEMA
 from booru_embed_dagster.metadata import (
     column_schema,
     materialized,
@@ -21,6 +22,7 @@ from booru_embed_dagster.metadata import (
     picture,
     preview,
     table_metadata,
+    warned,
     weights_metadata,
 )
 from booru_embed_dagster.warehouse import Product
@@ -95,3 +97,8 @@ def test_weights_are_described_from_their_header(tmp_path: Path) -> None:
     assert isinstance(schema, dg.TableSchemaMetadataValue)
     assert {(column.name, column.type) for column in schema.schema.columns} == {("a", "F32[2, 3]"), ("b", "F16[4]")}
     assert shown["num_tensors"] == 2
+
+
+def test_warnings_are_shown_and_none_where_there_is_none() -> None:
+    assert warned([]) == {}
+    assert warned(["one", "other"]) == {"warnings": dg.MetadataValue.text("one\nother")}

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.tags.cut import COST_SCHEMA
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
-from booru_embed_core.tags.vocab import COST_SCHEMA
 from booru_embed_dagster import plots
 
 
@@ -95,6 +95,14 @@ def test_the_same_content_is_drawn_the_same() -> None:
 
 def test_the_cut_in_force_is_drawn() -> None:
     assert plots.vocab_cost(curve(), {Category.GENERAL: plots.Cut(75.0, 10, 0.75)}) != plots.vocab_cost(curve())
+
+
+def test_what_16_bits_hold_is_drawn_where_a_category_has_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, of_few = plots.vocab_cost(curve()), plots.vocab_cost(curve(2))
+    monkeypatch.setattr(plots, "MAX_U16_TAGS", 99)
+    assert size_of(plots.vocab_cost(curve())) == size_of(before)
+    assert plots.vocab_cost(curve()) != before
+    assert plots.vocab_cost(curve(2)) == of_few
 
 
 def test_every_category_has_danboorus_colour() -> None:

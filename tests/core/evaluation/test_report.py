@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from booru_embed_core.evaluation.metrics import evaluate_scorer
 from booru_embed_core.evaluation.report import Evaluation, Margin, evaluate_captions, run_evaluation
 from booru_embed_core.evaluation.tasks import HIDES, Captions, hold_out
 from booru_embed_core.evaluation.tuning import baselines_from_packed
+from booru_embed_core.schema import UNKNOWN_TAGS, Category
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
@@ -208,6 +210,38 @@ def test_posts_of_an_outside_file_are_judged_as_the_command_line_prints_it(
     assert json.loads(json.dumps(found)) == found
     with pytest.raises(ValueError, match="no post to evaluate"):
         evaluate_captions([], baselines, captions[-2:], post_ids[-2:], "one", 3)
+
+
+class LovesTheUnknown(Oracle):
+    """The oracle, but before all tags it names the unknown ones, whatever is asked."""
+
+    def scores(self, visible: Captions) -> NDArray[np.float32]:
+        scores = super().scores(visible)
+        scores[:, [11, 23]] = 9
+        return scores
+
+
+def test_unknown_tokens_are_neither_asked_for_nor_ranked(packed_and_vocab: tuple[PackedFile, Vocab]) -> None:
+    """The last general and the last character tag are unknown tokens, which most posts of their topic have."""
+    packed, vocab = packed_and_vocab
+    tags = (*vocab.tags[:11], UNKNOWN_TAGS[Category.GENERAL], *vocab.tags[12:23], UNKNOWN_TAGS[Category.CHARACTER])
+    vocab = replace(vocab, tags=tags)
+    packed = replace(packed, vocab_hash=vocab.hash)
+    assert np.flatnonzero(vocab.is_unknown).tolist() == [11, 23]
+    oracle = LovesTheUnknown(packed)
+    posts = [set(ROWS[row]) - {11, 23} for row in rows_of_split(packed, "test")]
+    whole = [ROWS[row] for row in rows_of_split(packed, "test") if len(set(ROWS[row]) - {11, 23}) >= 2]
+    oracle.captions = captions_of(whole, NUM_TAGS)
+    evaluation = run_evaluation([oracle], packed, vocab, SETTINGS)
+    for result in (*evaluation.tasks.values(), *evaluation.without_implied.values()):
+        assert set(result.models["oracle"].values()) == {1.0}
+    assert evaluation.tasks["half"].num_hidden == sum(len(tags) // 2 for tags in posts if len(tags) >= 2)
+    baselines = baselines_from_packed(packed, vocab, SETTINGS)
+    every, post_ids = captions_of(ROWS, NUM_TAGS), np.arange(len(ROWS))
+    found = evaluate_captions([], baselines, every, post_ids, "one", 3, vocab.is_unknown)
+    held_out = hold_out(every, post_ids, "one", 3, vocab.is_unknown)
+    assert found["models"] == {one.name: evaluate_scorer(one, held_out) for one in baselines.scorers["one"]}
+    assert found != evaluate_captions([], baselines, every, post_ids, "one", 3)
 
 
 def caveats_of(rows: list[list[int]], num_tags: int, num_ratings: int) -> str:

@@ -122,3 +122,34 @@ def test_a_sample_of_posts_depends_on_their_ids_alone() -> None:
     assert set(ids[sample_posts(ids, 40, seed=8)].tolist()) != set(sample.tolist())
     assert np.all(np.diff(sample_posts(ids, 40, seed=7)) > 0)
     assert sample_posts(ids, 300, seed=7).tolist() == list(range(300))
+
+
+@given(CAPTIONS, st.sampled_from(HIDES), SEEDS)
+def test_unknown_tokens_stay_visible_and_stand_in_no_ranking(rows: list[list[int]], hide: Hide, seed: int) -> None:
+    unknown = {3, 8}
+    is_unknown = np.isin(np.arange(NUM_TAGS), list(unknown))
+    held_out = hold_out(captions_of(rows), post_ids_of(rows), hide, seed, is_unknown)
+    known = [set(row) - unknown for row in rows]
+    assert held_out.post_index.tolist() == [i for i, tags in enumerate(known) if len(tags) >= 2]
+    for index, visible, hidden, filtered in zip(
+        held_out.post_index,
+        rows_of(held_out.visible),
+        rows_of(held_out.hidden),
+        rows_of(held_out.filtered),
+        strict=True,
+    ):
+        assert sorted(visible + hidden) == sorted(set(rows[index]))
+        assert not unknown & set(hidden)
+        assert len(hidden) == (1 if hide == "one" else len(known[index]) // 2)
+        assert filtered == sorted(unknown | set(visible))
+    assert set(held_out.filtered.data.tolist()) <= {1.0}
+    without = hold_out(captions_of([sorted(tags) for tags in known]), post_ids_of(rows), hide, seed)
+    assert rows_of(without.hidden) == rows_of(held_out.hidden)
+
+
+def test_unknown_tokens_stand_in_the_first_half() -> None:
+    is_unknown = np.isin(np.arange(NUM_TAGS), [8])
+    one, other = halves(captions_of([[0, 1, 8], [2, 8]]), np.array([1, 2]), 7, is_unknown)
+    assert [len(row) for row in rows_of(one)] == [2]
+    assert 8 in rows_of(one)[0]
+    assert [len(row) for row in rows_of(other)] == [1]

@@ -163,3 +163,41 @@ def test_the_library_gives_our_ids_over_the_whole_sample(sample: Walked, sample_
         num_unknown += len(encoding.ids) - len(theirs)
         assert tokenizer.encode(text).token_ids == theirs
     assert num_unknown == sum(sample.encode_report.dropped_uses.values()) > 0
+
+
+def with_unknown() -> Tokenizer:
+    """Two general tags, one artist of a treacherous name, and an unknown token for each of the two categories."""
+    return tokenizer_of(
+        [
+            *((GENERAL, tag) for tag in ("1girl", "solo", "unknown general")),
+            *((ARTIST, tag) for tag in ("unknown_artist", "unknown artist")),
+            (META, "highres"),
+        ],
+        [9, 8, 30, 2, 50, 1],
+    )
+
+
+def test_an_unknown_token_ends_its_field_once() -> None:
+    tokenizer = with_unknown()
+    encoded = tokenizer.encode_fields({GENERAL: "xyzzy solo plugh 1girl", ARTIST: "nobody", META: "none highres"})
+    assert tokenizer.decode(encoded.token_ids) == [
+        (GENERAL, "solo"),
+        (GENERAL, "1girl"),
+        (GENERAL, "unknown general"),
+        (ARTIST, "unknown artist"),
+        (META, "highres"),
+    ]
+    assert encoded.unknown == ("general:xyzzy", "general:plugh", "artist:nobody", "meta:none")
+    assert tokenizer.encode_fields({GENERAL: "solo", ARTIST: ""}).token_ids == (tokenizer.vocab.num_special + 1,)
+
+
+def test_nobody_can_type_an_unknown_token() -> None:
+    tokenizer = with_unknown()
+    for text in ("unknown artist", "unknown artist,", "artist:unknown artist,", "Unknown Artist, 1girl"):
+        tags = [tag for _, tag in tokenizer.decode(tokenizer.encode(text).token_ids)]
+        assert set(tags) <= {"unknown_artist", "1girl"}
+    assert tokenizer.encode("unknown general, xyzzy").unknown == ("unknown_general", "xyzzy")
+
+
+def test_spellings_have_a_place_for_unknown_tokens() -> None:
+    assert with_unknown().spellings == with_unknown().vocab.tags

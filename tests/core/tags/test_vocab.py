@@ -1,81 +1,21 @@
-"""The cut, its cost curve, and the vocabulary on disk."""
+"""What the cut makes a vocabulary of, and the vocabulary on disk."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import Walked
-from hypothesis import given
-from hypothesis import strategies as st
+import tokenizers
+from export_helpers import Walked, write_frequencies
 
-from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, Category
+from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import CategoryCut, VocabSettings
-from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA, frequency_file, read_frequencies
-from booru_embed_core.tags.vocab import (
-    COST_PERCENTILES,
-    COST_SCHEMA,
-    VOCAB_SCHEMA,
-    Vocab,
-    VocabError,
-    build_vocab,
-    cost_curve,
-    cut_size,
-    write_vocab_cost,
-)
-
-
-def write_frequencies(freq_dir: Path, counts: dict[Category, list[tuple[str, int]]]) -> None:
-    for category in CATEGORIES:
-        rows = [{"tag": tag, "count": count, "cumulative_share": 0.0} for tag, count in counts.get(category, [])]
-        pq.write_table(pa.Table.from_pylist(rows, schema=FREQUENCY_SCHEMA), frequency_file(freq_dir, category))
-
-
-def naive_cut(counts: list[int], percentile: str, min_count: int) -> int:
-    """Tags taken one by one until their uses reach the percentile, in whole fractions."""
-    kept, uses = 0, 0
-    while kept < len(counts) and Fraction(uses, sum(counts)) < Fraction(percentile) / 100:
-        uses += counts[kept]
-        kept += 1
-    return sum(count >= min_count for count in counts[:kept])
-
-
-@given(
-    counts=st.lists(st.integers(1, 40), min_size=1, max_size=30).map(lambda counts: sorted(counts, reverse=True)),
-    percentile=st.decimals(min_value="0.01", max_value=100, places=2),
-    min_count=st.integers(1, 20),
-)
-def test_the_cut_is_the_naive_one(counts: list[int], percentile: object, min_count: int) -> None:
-    array = np.array(counts, dtype=np.int64)
-    assert cut_size(array, float(str(percentile)), min_count) == naive_cut(counts, str(percentile), min_count)
-
-
-@pytest.mark.parametrize("percentile", COST_PERCENTILES)
-def test_a_prefix_that_makes_the_percentile_exactly_is_enough(percentile: float) -> None:
-    """10,000 uses, the first tag having just the percentile of them: no float may ask for one more."""
-    first = int(Fraction(str(percentile)) * 100)
-    counts = np.array([first, *[1] * (10_000 - first)], dtype=np.int64)
-    assert cut_size(counts, percentile, 1) == 1
-    if first < 10_000:
-        one_less = np.array([first - 1, *[1] * (10_001 - first)], dtype=np.int64)
-        assert cut_size(one_less, percentile, 1) == 2
-
-
-def test_the_cut_of_counts_beyond_float_precision_is_exact() -> None:
-    counts = np.array([2**61, 2**61 - 1, 1], dtype=np.int64)
-    assert cut_size(counts, 50, 1) == 1
-    assert cut_size(counts - np.array([1, 0, 0]), 50, 1) == 2
-    assert cut_size(counts, 100, 1) == 3
-
-
-def test_an_empty_category_keeps_nothing() -> None:
-    assert cut_size(np.empty(0, dtype=np.int64), 100, 1) == 0
+from booru_embed_core.tags.vocab import LOST_SCHEMA, VOCAB_SCHEMA, Vocab, VocabError, build_vocab, what_is_lost
 
 
 def test_ties_are_broken_by_bytes_and_settings_hold_by_category(tmp_path: Path) -> None:
@@ -205,18 +145,88 @@ def test_a_damaged_vocab_is_refused_in_one_line(sample: Walked, tmp_path: Path, 
     assert "\n" not in str(caught.value)
 
 
-def test_the_cost_curve_agrees_with_the_cuts(sample: Walked, tmp_path: Path) -> None:
-    table = write_vocab_cost(sample.freq_dir, tmp_path)
-    assert table.schema.equals(COST_SCHEMA)
-    assert pq.read_table(tmp_path / "vocab_cost.parquet").equals(table)
-    assert cost_curve(sample.freq_dir).equals(table)
-    frequencies = read_frequencies(sample.freq_dir)
-    for entry in table.to_pylist():
-        category = Category(entry["category"])
-        counts = frequencies[category]["count"].to_pylist()
-        kept = counts[: entry["vocab_size"]]
-        assert len(kept) == naive_cut(counts, str(entry["percentile"]), 1)
-        assert entry["min_count"] == (kept[-1] if kept else 0)
-        assert entry["coverage"] == (sum(kept) / sum(counts) if counts else 1)
-        assert entry["coverage"] >= entry["percentile"] / 100
-    assert {entry["percentile"] for entry in table.to_pylist()} >= {50.0, 90.0, 99.1, 99.9, 100.0}
+UNK = VocabSettings(keep_percentile=80, min_count=2, unpopular="unk")
+COUNTED = {
+    Category.GENERAL: [("1girl", 9), ("solo", 7), ("smile", 2), ("rare", 1)],
+    Category.ARTIST: [("someone", 1)],
+    Category.META: [("highres", 8)],
+}
+
+
+def test_the_hash_of_a_vocabulary_without_unknown_tokens_stays_what_it_was() -> None:
+    """The literal is of the code before unknown tokens: packed files and checkpoints name their vocabulary by it."""
+    vocab = Vocab(
+        ("1girl", "solo", "someone", "original"), np.array([0, 0, 1, 2], np.uint8), np.array([9, 7, 3, 2], np.int64)
+    )
+    assert vocab.hash == "217c6a334664f95bd6927fb9d6cde2c3866d912cae0eab55596f753c93bf87b7"
+    assert not vocab.is_unknown.any()
+
+
+def test_each_category_ends_with_its_unknown_token_that_counts_the_lost_uses(tmp_path: Path) -> None:
+    write_frequencies(tmp_path, COUNTED)
+    vocab = build_vocab(tmp_path, UNK)
+    assert list(zip(vocab.tags, vocab.counts.tolist(), strict=True)) == [
+        ("1girl", 9), ("solo", 7), ("unknown general", 3),
+        ("unknown artist", 1),
+        ("unknown copyright", 0),
+        ("unknown character", 0),
+        ("highres", 8), ("unknown meta", 0),
+    ]  # fmt: skip
+    assert vocab.sizes == dict(zip(CATEGORIES, (3, 1, 1, 1, 2), strict=True))
+    assert [vocab.unknown_local_id(category) for category in CATEGORIES] == [2, 0, 0, 0, 1]
+    assert vocab.is_unknown.tolist() == [False, False, True, True, True, True, False, True]
+    for category in CATEGORIES:
+        tag_index = vocab.first_token_id(category) + vocab.sizes[category] - 1 - vocab.num_special
+        assert vocab.tags[tag_index] == UNKNOWN_TAGS[category]
+        assert vocab.local_ids[tag_index] == vocab.unknown_local_id(category)
+
+
+def test_dropping_makes_no_unknown_token_and_another_hash(tmp_path: Path) -> None:
+    write_frequencies(tmp_path, COUNTED)
+    dropping = build_vocab(tmp_path, UNK.model_copy(update={"unpopular": "drop"}))
+    assert dropping.tags == ("1girl", "solo", "highres")
+    assert [dropping.unknown_local_id(category) for category in CATEGORIES] == [None] * 5
+    assert dropping.hash != build_vocab(tmp_path, UNK).hash
+
+
+@pytest.mark.parametrize("unpopular", ["drop", "unk"])
+def test_what_a_cut_loses_is_kept_with_the_vocabulary(tmp_path: Path, unpopular: str) -> None:
+    write_frequencies(tmp_path, COUNTED)
+    build_vocab(tmp_path, UNK.model_copy(update={"unpopular": unpopular})).save(tmp_path)
+    loaded = Vocab.load(tmp_path)
+    table = what_is_lost(loaded)
+    assert table.schema.equals(LOST_SCHEMA)
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("general", 2, 2, 16, 3, 3 / 19),
+        ("artist", 0, 1, 0, 1, 1.0),
+        ("copyright", 0, 0, 0, 0, 0.0),
+        ("character", 0, 0, 0, 0, 0.0),
+        ("meta", 1, 0, 8, 0, 0.0),
+    ]
+    assert what_is_lost(Vocab(loaded.tags, loaded.categories, loaded.counts)).num_rows == 0
+
+
+def test_unknown_tokens_survive_the_disk_and_the_tokenizers_library_has_a_word_for_each(tmp_path: Path) -> None:
+    write_frequencies(tmp_path, COUNTED)
+    vocab = build_vocab(tmp_path, UNK)
+    vocab.save(tmp_path)
+    loaded = Vocab.load(tmp_path)
+    assert (loaded.hash, loaded.tags, loaded.settings, loaded.lost) == (vocab.hash, vocab.tags, UNK, vocab.lost)
+    assert loaded.is_unknown.tolist() == vocab.is_unknown.tolist()
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert library.get_vocab_size() == vocab.num_tokens
+    for tag_index in np.flatnonzero(vocab.is_unknown).tolist():
+        assert library.token_to_id(vocab.tags[tag_index]) == vocab.num_special + tag_index
+    unknown = library.token_to_id("unknown tag")
+    assert library.encode("1girl unknown artist solo").ids == [
+        vocab.num_special,
+        unknown,
+        unknown,
+        vocab.num_special + 1,
+    ]
+
+
+def test_a_vocabulary_of_unknown_tokens_alone_is_an_error(tmp_path: Path) -> None:
+    write_frequencies(tmp_path, {Category.GENERAL: [("a", 4)]})
+    with pytest.raises(VocabError, match="no tag has min_count = 5"):
+        build_vocab(tmp_path, VocabSettings(unpopular="unk"))

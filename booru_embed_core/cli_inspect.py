@@ -1,0 +1,186 @@
+"""``booru-embed inspect``: what is in a vocabulary, a packed file, a checkpoint; and how the command line prints.
+
+What belongs here: options and printing.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from booru_embed_core.schema import SPLITS, Category
+
+WAREHOUSE: Final = Path("data/warehouse")
+
+inspect_app = typer.Typer(no_args_is_help=True, help="Look into tags, a vocabulary, a packed file or a checkpoint.")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+CategoryOption = Annotated[Category | None, typer.Option("--category", help="Only tags of this category.")]
+CountOption = Annotated[int, typer.Option("-k", min=1, help="How many tags.")]
+
+
+@inspect_app.command("vocab")
+def inspect_vocab(
+    folder: Annotated[Path, typer.Argument(help="Folder of a vocab or a checkpoint.")] = WAREHOUSE / "vocab/current",
+    search: Annotated[str, typer.Option(help="List the tags that contain this.")] = "",
+    category: CategoryOption = None,
+    k: CountOption = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Sizes and the most used tags of a vocabulary, and what its cut lost."""
+    from booru_embed_core.schema import CATEGORIES
+    from booru_embed_core.tags.vocab import Vocab, what_is_lost
+
+    vocab = Vocab.load(folder)
+    rows = [
+        {"token_id": vocab.num_special + i, "category": CATEGORIES[c].value, "tag": tag, "count": int(vocab.counts[i])}
+        for i, (tag, c) in enumerate(zip(vocab.tags, vocab.categories.tolist(), strict=True))
+        if search.lower() in tag.lower() and category in (None, CATEGORIES[c])
+    ]
+    rows.sort(key=lambda row: (-row["count"], row["token_id"]))
+    sizes = {one.value: size for one, size in vocab.sizes.items()}
+    lost = what_is_lost(vocab).to_pylist()
+    if as_json:
+        print_json({"num_tags": vocab.num_tags, "sizes": sizes, "sha256": vocab.hash, "lost": lost, "tags": rows[:k]})
+        return
+    print(f"{vocab.num_tags:,} tags: " + ", ".join(f"{size:,} {name}" for name, size in sizes.items()))
+    if lost:
+        _print_rows(lost)
+        print()
+    print_table([(f"{row['count']:,}", str(row["category"]), str(row["tag"])) for row in rows[:k]])
+
+
+@inspect_app.command("tokens")
+def inspect_tokens(
+    file: Annotated[Path, typer.Argument(help="A packed file.")] = WAREHOUSE
+    / "packed_tokens/current/tokens.safetensors",
+    vocab: Annotated[
+        Path | None, typer.Option("--vocab", help="Its vocab: then unknown tokens are not counted as tags.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Records, tokens, splits and caption lengths of a packed file, and how many posts have hardly a tag left."""
+    import numpy as np
+
+    from booru_embed_core.tags.vocab import Vocab
+    from booru_embed_core.tokens.lengths import short_posts
+    from booru_embed_core.tokens.packed_file import PackedFile
+
+    made_with = Vocab.load(vocab) if vocab else None
+    packed = PackedFile.open(file, made_with.hash if made_with else None)
+    lengths = np.diff(packed.offsets.astype(np.int64))
+    splits = np.bincount(packed.split_ids(), minlength=len(SPLITS))
+    facts = {
+        "num_posts": packed.num_posts,
+        "num_tokens": packed.num_tokens,
+        "token_dtype": str(packed.tokens.dtype),
+        "vocab_hash": packed.vocab_hash,
+        "splits": {name: int(size) for name, size in zip(SPLITS, splits, strict=True)},
+        "length_percentiles": {
+            f"p{share}": int(np.percentile(lengths, share, method="lower")) for share in (1, 5, 50, 95, 99, 100)
+        },
+    }
+    short = short_posts(packed, made_with).to_pylist()
+    if as_json:
+        print_json(facts | {"short_posts": short})
+        return
+    print_facts(facts, as_json)
+    print("\nposts with")
+    _print_rows(short)
+
+
+@inspect_app.command("words")
+def inspect_words(
+    folder: Annotated[Path, typer.Argument(help="Folder of tag frequencies, or of posts, which are then counted.")] = (
+        WAREHOUSE / "tag_frequencies/current"
+    ),
+    category: CategoryOption = None,
+    k: CountOption = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Words that labels are made of, to compare with labels; the tokenizer knows whole labels alone."""
+    from booru_embed_core.tags.words import count_words
+
+    with _frequencies(folder) as freq_dir:
+        words = count_words(freq_dir, category)
+    shown = words.table.slice(0, k).to_pylist()
+    facts = {"num_labels": words.num_labels, "num_words": words.table.num_rows, "num_uses": words.num_uses}
+    if as_json:
+        print_json({**facts, "words": shown, "compared": words.compared.to_pylist()})
+        return
+    print(f"{words.num_labels:,} labels of {words.table.num_rows:,} words, {words.num_uses:,} uses of labels")
+    _print_rows(shown)
+    print("\nthe same share of the labels' uses needs")
+    _print_rows(words.compared.to_pylist())
+
+
+@contextmanager
+def _frequencies(folder: Path) -> Iterator[Path]:
+    """A folder of tag frequencies: `folder`, or one that is made of the posts in it and removed afterwards."""
+    from booru_embed_core.settings import DuckdbSettings
+    from booru_embed_core.tags.frequency import count_tags, frequency_file
+
+    if frequency_file(folder, Category.GENERAL).exists():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="booru-embed-") as made:
+        count_tags(folder, Path(made), DuckdbSettings())
+        yield Path(made)
+
+
+@inspect_app.command("checkpoint")
+def inspect_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")] = WAREHOUSE / "checkpoint/current",
+    as_json: JsonOption = False,
+) -> None:
+    """Shape, sizes and provenance of a checkpoint."""
+    from booru_embed_core.training.checkpoint import load_checkpoint
+
+    model, config, vocab = load_checkpoint(folder)
+    facts = {
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_tags": vocab.num_tags,
+        **config.model_dump(mode="json", exclude={"score_bin_edges"}),
+    }
+    print_facts(facts, as_json)
+
+
+def print_json(value: Any) -> None:
+    """Prints `value` as one line of JSON."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Prints `facts` as JSON, or a line each."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_table([(name, value if isinstance(value, str) else json.dumps(value)) for name, value in facts.items()])
+
+
+def print_table(rows: list[tuple[str, ...]]) -> None:
+    """Prints `rows` with their columns below each other."""
+    if rows:
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """Prints `rows` below the names of their columns, numbers as people read them."""
+    if rows:
+        print_table(
+            [tuple(name.replace("_", " ") for name in rows[0]), *(tuple(map(_shown, row.values())) for row in rows)]
+        )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2%}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

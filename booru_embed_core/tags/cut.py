@@ -1,0 +1,120 @@
+"""Where a category is cut, what each percentile costs, and which cut would still fit 16-bit ids."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from booru_embed_core.posts.arrow import schema_of
+from booru_embed_core.schema import MAX_U16_TAGS, Category
+from booru_embed_core.settings import ModelSettings
+from booru_embed_core.tags.frequency import read_frequencies
+
+VOCAB_COST_FILE: Final = "vocab_cost.parquet"
+
+COST_PERCENTILES: Final = (
+    *(float(percent) for percent in range(50, 95)),
+    *(percent / 2 for percent in range(190, 198)),
+    *(percent / 10 for percent in range(990, 1000)),
+    99.95,
+    99.99,
+    100.0,
+)
+"""From 50 to 100, finer where the curve turns."""
+
+COST_SCHEMA: Final = schema_of(
+    {
+        "category": pa.string(),
+        "percentile": pa.float64(),
+        "min_count": pa.int64(),
+        "vocab_size": pa.int64(),
+        "coverage": pa.float64(),
+        "embedding_bytes": pa.int64(),
+    }
+)
+COST_EMBEDDING_BYTES: Final = 4 * ModelSettings().width
+"""A tag's row in the embedding of a model of the default width, in float32."""
+
+
+def cut_size(counts: NDArray[np.int64], keep_percentile: float, min_count: int) -> int:
+    """How many tags of one category are kept, of `counts` int64 `[num_tags]` in descending order.
+
+    The shortest prefix whose uses reach `keep_percentile` of all uses, without tags of fewer than `min_count`
+    uses. The percentile is taken as the decimal that a person wrote, and compared in whole numbers: 99.9 is
+    999/1000, not the nearest float.
+    """
+    if len(counts) == 0:
+        return 0
+    by_count = int(np.searchsorted(-counts, -min_count, side="right"))
+    return min(_by_percentile(np.cumsum(counts), keep_percentile), by_count)
+
+
+def _by_percentile(cumulative: NDArray[np.int64], keep_percentile: float) -> int:
+    share = Fraction(str(keep_percentile)) / 100
+    # The least whole number of uses that is share * total or more.
+    needed = -((-int(cumulative[-1]) * share.numerator) // share.denominator)
+    return int(np.searchsorted(cumulative, needed)) + 1
+
+
+def wide_category(
+    category: Category, counts: NDArray[np.int64], size: int, num_extra: int, num_uses: int
+) -> str | None:
+    """One line on a category whose ids do not fit 16 bits, with what would; None where they fit.
+
+    Args:
+        category: whose tags these are.
+        counts: uses of all its tags, int64 `[num_tags]`, descending.
+        size: how many of them are kept.
+        num_extra: unknown tokens beside them.
+        num_uses: uses that the packed file holds, of all categories.
+    """
+    limit = MAX_U16_TAGS - num_extra
+    if size <= limit:
+        return None
+    cumulative = np.cumsum(counts)
+    # Rounded down to what a person writes, in whole numbers: then it never keeps more than `limit`.
+    percentile = int(cumulative[limit - 1]) * 10_000 // int(cumulative[-1]) / 100
+    return (
+        f"{category.value}: {size:,} tags, but 16 bits tell {limit:,} apart: `tokens` becomes u32, which costs 2 bytes "
+        f"more for each of {num_uses:,} uses, {2 * num_uses / 1e6:,.1f} MB; [vocab.{category.value}] "
+        f"keep_percentile = {percentile} or min_count = {int(counts[limit]) + 1} would fit"
+    )
+
+
+def cost_curve(freq_dir: Path) -> pa.Table:
+    """What each of `COST_PERCENTILES` would keep, by category, as `COST_SCHEMA`.
+
+    ``min_count`` is the count of the last kept tag (0 for an empty category), ``coverage`` the share of the uses that
+    is kept, ``embedding_bytes`` what the rows weigh in a model of the default width in float32. No minimal count is
+    applied.
+    """
+    rows = []
+    for category, table in read_frequencies(freq_dir).items():
+        counts = table.column("count").to_numpy()
+        cumulative = np.cumsum(counts)  # once: with a million tags it is nearly all of the work
+        for percentile in COST_PERCENTILES:
+            size = _by_percentile(cumulative, percentile) if len(counts) else 0
+            rows.append(
+                {
+                    "category": category.value,
+                    "percentile": percentile,
+                    "min_count": int(counts[size - 1]) if size else 0,
+                    "vocab_size": size,
+                    "coverage": int(cumulative[size - 1]) / int(cumulative[-1]) if size else 1.0,
+                    "embedding_bytes": size * COST_EMBEDDING_BYTES,
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=COST_SCHEMA)
+
+
+def write_vocab_cost(freq_dir: Path, out_dir: Path) -> pa.Table:
+    """The table of `cost_curve`, also written as ``vocab_cost.parquet``."""
+    table = cost_curve(freq_dir)
+    pq.write_table(table, out_dir / VOCAB_COST_FILE, compression="zstd")
+    return table
