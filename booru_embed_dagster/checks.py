@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from booru_embed_core.posts.files import REJECTS_FILE, REPORT_FILE, PostsReport
 from booru_embed_core.posts.parts import count_posts, part_files
-from booru_embed_core.schema import CATEGORIES, RATINGS, Category
+from booru_embed_core.schema import CATEGORIES, RATINGS, UNKNOWN_TAGS, Category
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.assets.evaluation import EVALUATION_FILE, TAG_EMBEDDINGS_FILE
@@ -210,9 +210,13 @@ _Record = tuple[object, object, object, dict[Category, list[str]]]
 
 
 def _expected_record(row: Mapping[str, object], known: Mapping[Category, frozenset[str]]) -> _Record:
-    tags = {
-        category: [tag for tag in cast("list[str]", row[category]) if tag in known[category]] for category in CATEGORIES
-    }
+    tags = {}
+    for category in CATEGORIES:
+        field = cast("list[str]", row[category])
+        unknown = UNKNOWN_TAGS[category]
+        tags[category] = [tag for tag in field if tag in known[category]]
+        if unknown in known[category] and not known[category].issuperset(field):
+            tags[category].append(unknown)
     return row["id"], row["rating"], row["score"], tags
 
 

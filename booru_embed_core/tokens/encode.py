@@ -27,15 +27,30 @@ MAX_FIELD_TAGS: Final = np.iinfo(np.uint16).max
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeReport:
-    """What the packed file holds; uses are (post, tag) pairs."""
+    """What the packed file holds; uses are (post, tag) pairs. By category ``kept + dropped + unknown`` are all."""
 
     num_posts: int
     num_tokens: int
     num_posts_without_tags: int
     kept_uses: dict[Category, int]
     dropped_uses: dict[Category, int]
-    """Uses of tags that the vocabulary has not."""
+    """Uses of tags that the vocabulary has not, left out."""
+    unknown_uses: dict[Category, int]
+    """The same where the category has an unknown token, one of which stands for all such tags of a post."""
     file_bytes: int
+
+    @property
+    def uses_by_category(self) -> list[dict[str, str | int]]:
+        """A row for each category: uses kept, dropped and replaced by an unknown token."""
+        return [
+            {
+                "category": category.value,
+                "kept": self.kept_uses[category],
+                "dropped": self.dropped_uses[category],
+                "unknown": self.unknown_uses[category],
+            }
+            for category in CATEGORIES
+        ]
 
     def to_json(self) -> str:
         """The report as JSON text."""
@@ -51,8 +66,8 @@ def encode_posts(
 ) -> EncodeReport:
     """The report on ``tokens.safetensors``, written to `out_dir`: every post in order, tags as the fields have them.
 
-    Tags outside `vocab` are dropped and counted. Memory does not grow with the number of posts: tensors are gathered in
-    files of `temp_dir`.
+    Tags outside `vocab` are left out, or one unknown token where it has these, and counted. Memory does not grow with
+    the number of posts: tensors are gathered in files of `temp_dir`.
     """
     fields = [_Field(category, vocab) for category in CATEGORIES]
     type_of_tokens = np.uint16 if max(vocab.sizes.values()) <= MAX_U16_TAGS else np.uint32
@@ -71,6 +86,7 @@ def encode_posts(
         num_posts_without_tags=num_empty,
         kept_uses={field.category: field.num_kept for field in fields},
         dropped_uses={field.category: field.num_dropped for field in fields},
+        unknown_uses={field.category: field.num_unknown for field in fields},
         file_bytes=file.stat().st_size,
     )
 
@@ -94,18 +110,36 @@ class _Field:
         self.category = category
         self.num_kept = 0
         self.num_dropped = 0
-        self._tags = pa.array(vocab.tags_of(category), pa.string())
+        self.num_unknown = 0
+        self._unknown_id = vocab.unknown_local_id(category)
+        # The unknown token ends the category's tags, and no post has a tag that is spelled as it is.
+        self._tags = pa.array(vocab.tags_of(category)[: self._unknown_id], pa.string())
 
     def encode(self, batch: pa.RecordBatch) -> _Encoded:
-        """The tags of each post of `batch` that are in the vocabulary."""
+        """The tags of each post of `batch`; those beyond the vocabulary are left out, or one unknown token behind."""
         lists = TagLists.from_arrow(batch.column(self.category))
         local_ids = pc.index_in(lists.tags, self._tags).fill_null(-1).to_numpy(zero_copy_only=False)[lists.codes]
         is_known = local_ids >= 0
         known_before = np.concatenate([[0], np.cumsum(is_known)])
         encoded = _Encoded(local_ids[is_known], known_before[lists.offsets[1:]])
         self.num_kept += len(encoded.local_ids)
-        self.num_dropped += len(local_ids) - len(encoded.local_ids)
-        return encoded
+        num_lost = len(local_ids) - len(encoded.local_ids)
+        if self._unknown_id is None:
+            self.num_dropped += num_lost
+            return encoded
+        self.num_unknown += num_lost
+        return _with_last(encoded, np.diff(lists.offsets) > encoded.lengths, self._unknown_id)
+
+
+def _with_last(fields: _Encoded, wanted: NDArray[np.bool_], local_id: int) -> _Encoded:
+    """`fields` with `local_id` behind the others where it is `wanted`, bool `[posts]`."""
+    lengths = fields.lengths + wanted
+    ends = np.cumsum(lengths)
+    local_ids = np.full(int(lengths.sum()), local_id, dtype=np.int32)
+    is_old = np.ones(len(local_ids), dtype=np.bool_)
+    is_old[ends[wanted] - 1] = False
+    local_ids[is_old] = fields.local_ids
+    return _Encoded(local_ids, ends)
 
 
 def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors) -> int:

@@ -35,6 +35,8 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         num_posts_without_tags=report.num_posts_without_tags,
         num_kept_uses=sum(report.kept_uses.values()),
         num_dropped_uses=sum(report.dropped_uses.values()),
+        num_unknown_uses=sum(report.unknown_uses.values()),
+        uses=preview(report.uses_by_category),
     )
 
 

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, row, walk
+from export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, kept, row, walk
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from booru_embed_core.posts import parts as parts_module
 from booru_embed_core.posts.parts import part_files
-from booru_embed_core.schema import CATEGORIES, RATINGS, Category, tag_column
+from booru_embed_core.schema import CATEGORIES, RATINGS, UNKNOWN_TAGS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.frequency import count_tags
+from booru_embed_core.tags.tokenizer import Tokenizer, record_fields
+from booru_embed_core.tags.vocab import VocabError
 from booru_embed_core.tokens import encode as encode_module
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
@@ -47,13 +49,14 @@ def assert_decodes_to(walked: Walked, rows: Sequence[Mapping[str, str]]) -> None
 
 def assert_reconciles(walked: Walked) -> None:
     report = walked.encode_report
+    vocab = walked.vocab
     for category, summary in walked.summaries.items():
-        assert report.kept_uses[category] + report.dropped_uses[category] == summary.num_uses, category
-        assert (
-            report.kept_uses[category]
-            == walked.vocab.counts[walked.vocab.categories == CATEGORIES.index(category)].sum()
-        )
-    assert report.num_tokens == sum(report.kept_uses.values())
+        rest = report.dropped_uses[category] + report.unknown_uses[category]
+        assert report.kept_uses[category] + rest == summary.num_uses, category
+        is_kept = (vocab.categories == CATEGORIES.index(category)) & ~vocab.is_unknown
+        assert report.kept_uses[category] == vocab.counts[is_kept].sum()
+    num_unknown = vocab.is_unknown[walked.packed.global_token_ids(vocab) - vocab.num_special].sum()
+    assert report.num_tokens == sum(report.kept_uses.values()) + num_unknown
 
 
 def test_the_whole_sample_decodes_to_what_the_csv_module_reads(
@@ -117,6 +120,43 @@ def test_repeats_spaces_and_unknown_tags(tmp_path: Path) -> None:
     report = walked.encode_report
     assert report.dropped_uses[Category.GENERAL] == 1
     assert report.num_posts_without_tags == 1
+    assert_reconciles(walked)
+
+
+def test_an_unknown_token_ends_each_field_with_a_tag_beyond_the_vocabulary(tmp_path: Path) -> None:
+    rows = [row(1, "a x y w"), row(2, "a b", artist="z"), row(3, "y", meta="m"), row(4, "", meta="m")]
+    (tmp_path / "export.csv").write_bytes(csv_bytes(rows))
+    walked = walk(tmp_path / "export.csv", tmp_path, VocabSettings(keep_percentile=100, min_count=2, unpopular="unk"))
+    general, artist = UNKNOWN_TAGS[Category.GENERAL], UNKNOWN_TAGS[Category.ARTIST]
+    assert [
+        [
+            walked.vocab.tags[token_id - walked.vocab.num_special]
+            for token_id in walked.packed.record_token_ids(post, walked.vocab)
+        ]
+        for post in range(4)
+    ] == [["a", "y", general], ["a", general, artist], ["y", "m"], ["m"]]
+    report = walked.encode_report
+    assert report.dropped_uses == dict.fromkeys(CATEGORIES, 0)
+    assert report.unknown_uses == dict.fromkeys(CATEGORIES, 0) | {Category.GENERAL: 3, Category.ARTIST: 1}
+    assert_reconciles(walked)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=hostile_rows(), min_count=st.integers(1, 2))
+def test_posts_are_encoded_as_the_tokenizer_does(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]], min_count: int
+) -> None:
+    work = tmp_path_factory.mktemp("walk")
+    (work / "export.csv").write_bytes(csv_bytes(rows))
+    vocab_settings = VocabSettings(keep_percentile=100, min_count=min_count, unpopular="unk")
+    try:
+        walked = walk(work / "export.csv", work, vocab_settings)
+    except VocabError:
+        assume(False)
+    tokenizer = Tokenizer(walked.vocab)
+    for post_index, post in enumerate(kept(rows)):
+        expected = tokenizer.encode_fields(record_fields({name: str(value) for name, value in post.items()}))
+        assert walked.packed.record_token_ids(post_index, walked.vocab).tolist() == list(expected.token_ids)
     assert_reconciles(walked)
 
 
