@@ -184,13 +184,14 @@ def read_batch(packed: PackedFile, rows: NDArray[np.int64]) -> Batch:
     dtype = packed.tokens.dtype
     cu_seqlens = (np.frombuffer(ends, np.int64, len(rows) + 1) // dtype.itemsize).astype(np.int32)
     tokens = np.frombuffer(content, dtype, cu_seqlens[-1]) if len(content) else np.empty(0, dtype)
+    fields = packed.record_fields.take(rows)
     return Batch(
         tokens=torch.from_numpy(tokens.astype(np.int32)),
         cu_seqlens=torch.from_numpy(cu_seqlens),
-        field_lengths=torch.from_numpy(packed.field_lengths.take(rows, 0).astype(np.int64)),
+        field_lengths=torch.from_numpy(fields["field_lengths"].astype(np.int64)),
         post_index=torch.from_numpy(rows),
-        ratings=torch.from_numpy(packed.rating.take(rows).astype(np.int64)),
-        scores=torch.from_numpy(packed.score.take(rows).astype(np.int64)),
+        ratings=torch.from_numpy(fields["rating"].astype(np.int64)),
+        scores=torch.from_numpy(fields["score"].astype(np.int64)),
         max_length=int(np.diff(cu_seqlens).max(initial=0)),
     )
 

@@ -62,6 +62,14 @@ _METADATA_KEYS: Final = (
 )
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+RECORD_FIELDS: Final = np.dtype(
+    {
+        "names": ["field_lengths", "rating", "score"],
+        "formats": [(np.uint16, NUM_CATEGORIES), np.uint8, np.int32],
+        "offsets": [0, 10, 12],
+        "itemsize": 16,  # a size that numpy's take copies as one word, and that no cache line cuts
+    }
+)
 
 
 class PackedFileError(ValueError):
@@ -124,6 +132,18 @@ class PackedFile:
         array = pa.Array.from_buffers(pa.large_binary(), self.num_posts, buffers)
         assert isinstance(array, pa.LargeBinaryArray)
         return array
+
+    @cached_property
+    def record_fields(self) -> NDArray[np.void]:
+        """Field lengths, rating and score of each record side by side, ``[num_posts]`` of `RECORD_FIELDS`.
+
+        A random record then costs one cache miss instead of three. A copy of 16 bytes a record, made when first asked
+        for.
+        """
+        fields = np.zeros(self.num_posts, RECORD_FIELDS)
+        for name in RECORD_FIELDS.names or ():
+            fields[name] = getattr(self, name)
+        return fields
 
     def split_ids(self) -> NDArray[np.uint8]:
         """Each record's place in `SPLITS`, uint8 `[num_posts]`."""
