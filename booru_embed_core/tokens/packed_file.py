@@ -160,16 +160,35 @@ class PackedFile:
         Raises:
             PackedFileError: the file was made with another vocabulary, or holds an id beyond it.
         """
+        self.check_vocab(vocab)
+        self.check_local_ids(self.tokens, self.field_lengths, vocab)
+        return vocab.category_offsets.astype(np.int32)[self.token_categories()] + self.tokens.astype(np.int32)
+
+    def check_vocab(self, vocab: Vocab) -> None:
+        """Refuses `vocab` unless the file was made with it.
+
+        Raises:
+            PackedFileError: it was made with another.
+        """
         if vocab.hash != self.vocab_hash:
             raise PackedFileError(
                 f"{self.path}: was made with the vocab {self.vocab_hash[:16]}, not with {vocab.hash[:16]}; {_REMEDY}"
             )
-        categories = self.token_categories()
-        token_ids = vocab.category_offsets.astype(np.int32)[categories]
-        token_ids += self.tokens
-        if np.any(token_ids >= vocab.category_offsets[1:].astype(np.int32)[categories]):
+
+    def check_local_ids(self, tokens: NDArray[Any], field_lengths: NDArray[Any], vocab: Vocab) -> None:
+        """Refuses the file if some of its records have ids that `vocab` has not.
+
+        Args:
+            tokens: local ids ``[T]`` of the records, as they stand in the file.
+            field_lengths: ``[N, 5]`` of the same records.
+            vocab: the one that the file was made with.
+
+        Raises:
+            PackedFileError: an id lies beyond its category's vocabulary.
+        """
+        sizes = np.diff(vocab.category_offsets).astype(np.uint32)
+        if np.any(tokens >= np.repeat(np.tile(sizes, len(field_lengths)), field_lengths.ravel())):
             raise PackedFileError(f"{self.path}: damaged: a token lies beyond its category's vocabulary; {_REMEDY}")
-        return token_ids
 
     def record_token_ids(self, post_index: int, vocab: Vocab) -> NDArray[np.int64]:
         """The token_ids of one record, int64 `[tags]`; for looking at single posts, not for training."""
