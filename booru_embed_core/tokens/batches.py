@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from booru_embed_core.schema import NUM_SCORE_BINS, RATINGS, SPLITS
 from booru_embed_core.tokens.packed_file import PackedFile
+
+_CACHED_ROWS: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,8 @@ class EpochBatches:
         return last
 
     def _draw(self, epoch: int) -> _Epoch:
-        # The rows in the order of a permutation of their places; 32 bits suffice and take two thirds of the time.
-        order = self.post_index.astype(np.uint32)
-        np.random.default_rng([self.seed, epoch]).shuffle(order)
+        # 32 bits suffice and take two thirds of the time.
+        order = shuffled(self.post_index.astype(np.uint32), np.random.default_rng([self.seed, epoch]))
         return _Epoch(epoch, order, batch_starts(self.packed, order, self.batch_posts, self.batch_tokens))
 
 
@@ -165,6 +166,22 @@ class _Epoch:
     order: NDArray[np.uint32]
     starts: NDArray[np.int64]
     """int64 ``[batches + 1]``: places in `order`."""
+
+
+def shuffled(rows: NDArray[np.uint32], generator: np.random.Generator) -> NDArray[np.uint32]:
+    """`rows` (uint32 ``[n]``, made use of) in an order, any of which is as likely.
+
+    Many rows are dealt onto piles at random and each pile is shuffled (Rao 1961, Sandelius 1962): a swap within 23 MB
+    misses the cache. 5.8 million rows take 40 ns each instead of 70.
+    """
+    if len(rows) <= _CACHED_ROWS:
+        generator.shuffle(rows)
+        return rows
+    piles = np.frombuffer(generator.bytes(len(rows)), np.uint8)
+    rows = rows.take(np.argsort(piles, kind="stable"))
+    for pile in np.split(rows, np.cumsum(np.bincount(piles, minlength=256))[:-1]):
+        generator.shuffle(pile)
+    return rows
 
 
 def batch_starts(

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from packed_helpers import RECORDS, packed_of
 
 from booru_embed_core.schema import NUM_CATEGORIES, NUM_SCORE_BINS, RATINGS, SPLITS
-from booru_embed_core.tokens.batches import EpochBatches, read_batch, rows_of_split, score_bin_edges, score_bins
+from booru_embed_core.tokens.batches import (
+    EpochBatches,
+    read_batch,
+    rows_of_split,
+    score_bin_edges,
+    score_bins,
+    shuffled,
+)
 
 ROWS = np.arange(100, 900, 3, dtype=np.int64)
 
@@ -45,6 +52,28 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert [epoch_rows(same, epoch) for epoch in range(4)] == orders
     assert epoch_rows(other, 0) != orders[0]
     assert ROWS.tolist() not in orders
+
+
+@pytest.mark.parametrize("num", [0, 1, 1 << 18, (1 << 18) + 1, 300_000])
+def test_shuffled_rows_are_the_same_rows_in_a_seeded_order(num: int) -> None:
+    rows = np.arange(7, 7 + num, dtype=np.uint32)
+    found = shuffled(rows.copy(), np.random.default_rng(1))
+    assert np.array_equal(np.sort(found), rows)
+    assert np.array_equal(found, shuffled(rows.copy(), np.random.default_rng(1)))
+    if num > 1:
+        assert not np.array_equal(found, shuffled(rows.copy(), np.random.default_rng(2)))
+
+
+@pytest.mark.parametrize("num", [1 << 18, 300_000])
+def test_a_row_may_end_anywhere(num: int) -> None:
+    """Each tenth of the rows puts a tenth of itself into each tenth of the order, and neighbours part."""
+    order = shuffled(np.arange(num, dtype=np.uint32), np.random.default_rng(3))
+    places = np.argsort(order)
+    counts, _, _ = np.histogram2d(np.arange(num), places, bins=10)
+    assert counts.ravel() == pytest.approx(np.full(100, num / 100), abs=5 * (num / 100) ** 0.5)
+    apart = np.abs(np.diff(places))
+    assert apart.mean() == pytest.approx(num / 3, rel=0.02)
+    assert (np.diff(order.astype(np.int64)) > 0).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_seed_and_an_epoch_are_not_exchanged() -> None:
