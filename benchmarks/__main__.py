@@ -8,8 +8,8 @@ import sys
 
 import benchmarks
 
-TOOLS = ("corpus",)
-"""Modules that answer no question and take arguments of their own."""
+TOOLS = ("corpus", "tables")
+"""Modules that answer no question."""
 
 
 def main(names: list[str]) -> None:

@@ -3,6 +3,9 @@
 They are given less to do than ours: the tokens and lengths of the records alone, no fields, ratings and scores. Those
 that keep a file of their own or a Python object a record get a part of the records, since a record costs them the same
 whatever the number of records.
+
+Two are marked as made by hand: they use another loader's machinery over an arrangement of memory that this loader
+itself never makes, of our file's making. They show how much is the arrangement's.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class Way:
     """Batches of an epoch, by the number of records in one."""
     starts_on_the_clock: bool = False
     """Whether what happens before the first batch is counted, and the whole epoch measured."""
+    by_hand: bool = False
+    """Whether the loader is given an arrangement of memory that is not its own."""
 
 
 def record(packed: PackedFile, row: int) -> NDArray[Any]:
@@ -74,19 +79,43 @@ def torch_lists(packed: PackedFile, _: Path) -> Way:
     return Way("torch DataLoader over lists", len(lists), start)
 
 
+class _Records(torch.utils.data.Dataset[NDArray[Any]]):
+    """A packed file as a plain map-style dataset."""
+
+    def __init__(self, packed: PackedFile) -> None:
+        self.packed = packed
+
+    def __len__(self) -> int:
+        return self.packed.num_posts
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        return record(self.packed, row)
+
+
+def torch_packed(packed: PackedFile, _: Path) -> Way:
+    """torch's DataLoader over the mapped packed file, record by record."""
+
+    def start(batch_posts: int) -> Batches:
+        rows = np.random.default_rng(0).permutation(packed.num_posts).tolist()
+        return iter(torch.utils.data.DataLoader(_Records(packed), batch_posts, sampler=rows, collate_fn=concatenated))
+
+    return Way("torch DataLoader, our file by hand", packed.num_posts, start, by_hand=True)
+
+
 def hf_datasets(packed: PackedFile, folder: Path) -> Way:
-    """Hugging Face datasets as its users have it, saved and mapped, in the arrow format, which is its fastest."""
+    """Hugging Face datasets as its users have it, saved and mapped, in the arrow format: numpy and torch are slower."""
     import datasets
 
     _hf_dataset(packed).save_to_disk(folder / "hf")
     dataset = datasets.load_from_disk(folder / "hf").with_format("arrow")
-    return Way("Hugging Face datasets, saved", packed.num_posts, lambda size: _drawn_by_hf(dataset, size))
+    return Way("Hugging Face datasets, arrow", packed.num_posts, lambda size: _drawn_by_hf(dataset, size))
 
 
 def hf_datasets_one_chunk(packed: PackedFile, _: Path) -> Way:
-    """Hugging Face datasets around an Arrow table of a single chunk: the best that can be made of it by hand."""
+    """Hugging Face datasets around an Arrow table of a single chunk over our file's memory; saving it cuts it up."""
     dataset = _hf_dataset(packed).with_format("arrow")
-    return Way("Hugging Face datasets, one chunk", packed.num_posts, lambda size: _drawn_by_hf(dataset, size))
+    name = "Hugging Face datasets, one chunk by hand"
+    return Way(name, packed.num_posts, lambda size: _drawn_by_hf(dataset, size), by_hand=True)
 
 
 def _hf_dataset(packed: PackedFile) -> Any:
@@ -94,7 +123,9 @@ def _hf_dataset(packed: PackedFile) -> Any:
     import datasets
     import pyarrow as pa
 
-    values = pa.Array.from_buffers(pa.uint16(), packed.num_tokens, [None, pa.py_buffer(packed.tokens.data)])
+    values = pa.Array.from_buffers(
+        pa.from_numpy_dtype(packed.tokens.dtype), packed.num_tokens, [None, pa.py_buffer(packed.tokens.data)]
+    )
     column = pa.LargeListArray.from_arrays(pa.array(packed.offsets.astype(np.int64)), values)
     return datasets.Dataset(pa.table({"tokens": column}))
 
@@ -162,4 +193,12 @@ def mosaicml_streaming(packed: PackedFile, folder: Path) -> Way:
     return Way("MosaicML streaming", num, start)
 
 
-PEERS: Final = (torch_lists, hf_datasets, hf_datasets_one_chunk, webdataset, litdata, mosaicml_streaming)
+PEERS: Final = (
+    torch_lists,
+    hf_datasets,
+    webdataset,
+    litdata,
+    mosaicml_streaming,
+    torch_packed,
+    hf_datasets_one_chunk,
+)

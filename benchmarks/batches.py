@@ -1,6 +1,7 @@
 """How many records and tokens does a CPU second of drawing random batches give, beside other loaders and memcpy?
 
-All 5,770,089 records of a random packed file (see `_packed`), alternated in one run. Ours gives everything a training
+All records of the packed file that ``BOORU_EMBED_PACKED`` names, or of a random one (see `_packed`), alternated in one
+run. Ours gives everything a training
 step needs (tokens as int32, field lengths, ratings, scores), its permutation counted; the others see `_peers`, where
 what comes before the first batch is not counted. CPU seconds of all threads of the process. The loaders are in the
 extra ``bench``; one that is not installed is left out with a message.
@@ -9,6 +10,7 @@ extra ``bench``; one that is not installed is left out with a message.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import statistics
 import tempfile
 import time
@@ -31,6 +33,7 @@ BATCH_POSTS: Final = (1_024, 4_096, 8_192)
 BUDGET_SECONDS: Final = 0.5
 """CPU seconds after which a loader that needs longer for an epoch is stopped."""
 OURS: Final = "ours"
+PACKED_VARIABLE: Final = "BOORU_EMBED_PACKED"
 DISTRIBUTIONS: Final = ("torch", "datasets", "webdataset", "litdata", "mosaicml-streaming")
 
 
@@ -133,6 +136,7 @@ def table(ways: list[Way], batch_posts: int) -> dict[str, Any]:
         ratios = [own / theirs for (own, _), (theirs, _) in zip(rates[OURS], rates[way.name], strict=True)]
         figures[way.name] = {
             "records_drawn_from": way.num_records,
+            "by_hand": way.by_hand,
             "records_per_cpu_second": round(records),
             "tokens_per_cpu_second": round(tokens),
             "ours_over_it": round(statistics.median(ratios), 4),
@@ -152,27 +156,35 @@ def versions() -> dict[str, str]:
     return {name: installed[name] for name in DISTRIBUTIONS if name in installed}
 
 
+def fastest(figures: dict[str, Any], names: list[str]) -> dict[str, float | None]:
+    """For each size of a batch, our rate over that of the fastest of `names`; None where there is none of them."""
+    return {
+        size: min((of_size[name]["ours_over_it"] for name in names), default=None) for size, of_size in figures.items()
+    }
+
+
 def main() -> None:
     """Prints a table a batch size and writes the figures."""
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
+    load_before, named = os.getloadavg()[0], os.environ.get(PACKED_VARIABLE)
     with tempfile.TemporaryDirectory() as folder:
-        packed = random_packed(Path(folder))
+        packed = PackedFile.open(Path(named)) if named else random_packed(Path(folder))
         print(f"{packed.num_posts:,} records of {packed.num_tokens / packed.num_posts:.1f} tokens", flush=True)
         others, missing = peers(packed, Path(folder))
         ways = [*ours(packed), *floors(packed), *others]
         figures = {str(batch_posts): table(ways, batch_posts) for batch_posts in BATCH_POSTS}
-        fastest = {
-            size: min(of_size[way.name]["ours_over_it"] for way in others) if others else None
-            for size, of_size in figures.items()
-        }
+        as_shipped, by_hand = ([way.name for way in others if way.by_hand is wanted] for wanted in (False, True))
         content = {
+            "load_average_before": round(load_before, 2),
+            "packed_file": "made by the pipeline" if named else "random",
             "num_posts": packed.num_posts,
             "num_tokens": packed.num_tokens,
             "rounds": ROUNDS,
             "versions": versions(),
             "not_installed": missing,
-            "ours_over_fastest_peer": fastest,
+            "ours_over_fastest_peer": fastest(figures, as_shipped),
+            "ours_over_fastest_by_hand": fastest(figures, by_hand),
         }
     write("batches", {**content, "figures": figures})
 

@@ -25,7 +25,7 @@ from booru_embed_core.model.encoder import SUMMARY_ID, Attention, EncoderConfig,
 from booru_embed_core.model.objective import Captions, objective
 from booru_embed_core.schema import SPECIAL_TOKENS
 from booru_embed_core.settings import ModelSettings, TrainingSettings
-from booru_embed_core.training.loop import pick_dtype
+from booru_embed_core.training.hardware import pick_dtype
 
 ROUNDS = 5
 POSTS = 256

@@ -172,7 +172,7 @@ def evaluate(
     from booru_embed_core.evaluation.tuning import baselines_from_packed
     from booru_embed_core.settings import EvaluationSettings
     from booru_embed_core.training.checkpoint import load_checkpoint
-    from booru_embed_core.training.loop import pick_device
+    from booru_embed_core.training.hardware import pick_device
 
     model, config, vocab = load_checkpoint(checkpoint, pick_device("auto"))
     packed = _training_tokens(tokens, checkpoint, config.packed_tokens, vocab.hash)

@@ -12,7 +12,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -150,7 +150,8 @@ class TrainingSettings(_Section):
 
     seed: Seed = 7
     num_epochs: PositiveInt = 6
-    batch_posts: PositiveInt = 256
+    batch_posts: PositiveInt | None = 256
+    batch_tokens: PositiveInt | None = None
     learning_rate: Positive = 2e-3
     warmup_share: Share = 0.05
     weight_decay: NonNegative = 0.05
@@ -163,6 +164,19 @@ class TrainingSettings(_Section):
     metadata_weight: NonNegative = 0.2
     metadata_keep_share: Share = 0.5
     checkpoint_every_steps: PositiveInt = 200
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tokens_instead_of_posts(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("batch_tokens") is not None:
+            return {"batch_posts": None, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _batches_have_one_bound(self) -> Self:
+        if (self.batch_posts is None) == (self.batch_tokens is None):
+            raise ValueError(f"batch_posts {self.batch_posts} and batch_tokens {self.batch_tokens}: set one of the two")
+        return self
 
 
 class EvaluationSettings(_Section):

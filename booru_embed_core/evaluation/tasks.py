@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from booru_embed_core.tokens.batches import read_batch
 from booru_embed_core.tokens.splits import keyed_hash
 
 if TYPE_CHECKING:
@@ -61,13 +62,16 @@ class HeldOut:
 
 
 def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[np.int64]) -> Captions:
-    """Captions [len(post_index), num_tags] of the posts at `post_index` (rows of the packed file), in that order."""
-    offsets = packed.offsets.astype(np.int64)
-    starts, lengths = offsets[post_index], np.diff(offsets)[post_index]
-    indptr = np.concatenate(([0], np.cumsum(lengths)))
-    positions = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
-    tags = packed.global_token_ids(vocab)[positions] - vocab.num_special
-    return _csr(tags, indptr, vocab.num_tags)
+    """Captions [len(post_index), num_tags] of the posts at `post_index` (rows of the packed file), in that order.
+
+    Raises:
+        PackedFileError: the file was made with another vocabulary, or one of these posts has an id beyond it.
+    """
+    packed.check_vocab(vocab)
+    batch = read_batch(packed, post_index)
+    sizes = tuple(vocab.sizes.values())
+    packed.check_local_ids(batch.tokens.numpy(), batch.field_lengths.numpy(), vocab)
+    return _csr(batch.tag_indices(sizes).numpy(), batch.cu_seqlens.numpy(), vocab.num_tags)
 
 
 def captions_from_tags(rows: Iterable[Iterable[int]], num_tags: int) -> Captions:
@@ -157,7 +161,7 @@ def _where(captions: Captions, rows: NDArray[np.int64], keep: NDArray[np.bool_])
     return _csr(captions.indices[keep], np.concatenate(([0], np.cumsum(counts))), captions.shape[1])
 
 
-def _csr(tags: NDArray[np.integer], indptr: NDArray[np.int64], num_tags: int) -> Captions:
+def _csr(tags: NDArray[np.integer], indptr: NDArray[np.integer], num_tags: int) -> Captions:
     ones = np.ones(len(tags), dtype=np.float32)
     captions = sparse.csr_matrix((ones, tags.astype(np.int32), indptr), shape=(len(indptr) - 1, num_tags))
     captions.sort_indices()

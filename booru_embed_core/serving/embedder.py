@@ -21,7 +21,7 @@ from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import score_bins
 from booru_embed_core.training.checkpoint import CheckpointConfig, load_checkpoint
-from booru_embed_core.training.loop import pick_device
+from booru_embed_core.training.hardware import pick_device
 
 _LISTED: Final = "`booru-embed inspect vocab` lists what is known"
 

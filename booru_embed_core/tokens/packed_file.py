@@ -62,6 +62,14 @@ _METADATA_KEYS: Final = (
 )
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+RECORD_FIELDS: Final = np.dtype(
+    {
+        "names": ["field_lengths", "rating", "score"],
+        "formats": [(np.uint16, NUM_CATEGORIES), np.uint8, np.int32],
+        "offsets": [0, 10, 12],
+        "itemsize": 16,  # a size that numpy's take copies as one word, and that no cache line cuts
+    }
+)
 
 
 class PackedFileError(ValueError):
@@ -125,6 +133,18 @@ class PackedFile:
         assert isinstance(array, pa.LargeBinaryArray)
         return array
 
+    @cached_property
+    def record_fields(self) -> NDArray[np.void]:
+        """Field lengths, rating and score of each record side by side, ``[num_posts]`` of `RECORD_FIELDS`.
+
+        A random record then costs one cache miss instead of three. A copy of 16 bytes a record, made when first asked
+        for.
+        """
+        fields = np.zeros(self.num_posts, RECORD_FIELDS)
+        for name in RECORD_FIELDS.names or ():
+            fields[name] = getattr(self, name)
+        return fields
+
     def split_ids(self) -> NDArray[np.uint8]:
         """Each record's place in `SPLITS`, uint8 `[num_posts]`."""
         return split_ids(self.post_id, self.split_settings)
@@ -140,16 +160,35 @@ class PackedFile:
         Raises:
             PackedFileError: the file was made with another vocabulary, or holds an id beyond it.
         """
+        self.check_vocab(vocab)
+        self.check_local_ids(self.tokens, self.field_lengths, vocab)
+        return vocab.category_offsets.astype(np.int32)[self.token_categories()] + self.tokens.astype(np.int32)
+
+    def check_vocab(self, vocab: Vocab) -> None:
+        """Refuses `vocab` unless the file was made with it.
+
+        Raises:
+            PackedFileError: it was made with another.
+        """
         if vocab.hash != self.vocab_hash:
             raise PackedFileError(
                 f"{self.path}: was made with the vocab {self.vocab_hash[:16]}, not with {vocab.hash[:16]}; {_REMEDY}"
             )
-        categories = self.token_categories()
-        token_ids = vocab.category_offsets.astype(np.int32)[categories]
-        token_ids += self.tokens
-        if np.any(token_ids >= vocab.category_offsets[1:].astype(np.int32)[categories]):
+
+    def check_local_ids(self, tokens: NDArray[Any], field_lengths: NDArray[Any], vocab: Vocab) -> None:
+        """Refuses the file if some of its records have ids that `vocab` has not.
+
+        Args:
+            tokens: local ids ``[T]`` of the records, as they stand in the file.
+            field_lengths: ``[N, 5]`` of the same records.
+            vocab: the one that the file was made with.
+
+        Raises:
+            PackedFileError: an id lies beyond its category's vocabulary.
+        """
+        sizes = np.diff(vocab.category_offsets).astype(np.uint32)
+        if np.any(tokens >= np.repeat(np.tile(sizes, len(field_lengths)), field_lengths.ravel())):
             raise PackedFileError(f"{self.path}: damaged: a token lies beyond its category's vocabulary; {_REMEDY}")
-        return token_ids
 
     def record_token_ids(self, post_index: int, vocab: Vocab) -> NDArray[np.int64]:
         """The token_ids of one record, int64 `[tags]`; for looking at single posts, not for training."""

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,15 @@ from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import Captions, Losses, objective
 from booru_embed_core.settings import ModelSettings, TrainingSettings, section_version
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.batches import Batch, EpochBatches, read_batch, rows_of_split, score_bin_edges, score_bins
+from booru_embed_core.tokens.batches import (
+    Batch,
+    EpochBatches,
+    batch_starts,
+    rows_of_split,
+    score_bin_edges,
+    score_bins,
+)
+from booru_embed_core.tokens.device_corpus import DeviceCorpus, fits_on
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
 from booru_embed_core.training.card import model_card
@@ -38,8 +47,9 @@ from booru_embed_core.training.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from booru_embed_core.training.hardware import pick_device, pick_dtype
 from booru_embed_core.training.log import TrainingLog
-from booru_embed_core.training.schedule import learning_rate, mixed_seed
+from booru_embed_core.training.schedule import Steps, learning_rate, mixed_seed
 
 VALIDATION_SEED: Final = 0x5EED
 _LOG_EVERY_STEPS: Final = 10
@@ -99,6 +109,7 @@ class _Run:
     model: SetEncoder
     optimizer: torch.optim.AdamW
     batches: EpochBatches
+    steps: Steps
     settings: TrainingSettings
     device: torch.device
     dtype: torch.dtype
@@ -111,11 +122,18 @@ class _Run:
 
     @property
     def num_steps(self) -> int:
-        return self.settings.num_epochs * len(self.batches)
+        return self.steps.num_steps
 
     def captions(self, batch: Batch) -> Captions:
         bins = score_bins(self.edges, batch.ratings, batch.scores)
         return captions_of(batch, self.model.config.category_sizes, bins, self.device)
+
+    def weight(self, batch: Batch) -> float:
+        """What the mean loss of `batch` is worth: its records over the mean batch's where their number is free."""
+        if self.settings.batch_tokens is None:
+            return 1.0
+        mean = len(self.batches.post_index) * self.settings.num_epochs / self.num_steps
+        return len(batch.post_index) / mean
 
     def generator(self, *key: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(mixed_seed(self.settings.seed, *key))
@@ -158,7 +176,7 @@ def train(
     if state is not None:
         _restore(run, state)
     log = TrainingLog(work_dir / LOG_FILE, run.step)
-    epoch, index = divmod(run.step, len(run.batches))
+    epoch, index = run.steps.place(run.step)
     with prefetch(run.batches.read_from(epoch, index, settings.num_epochs)) as batches:
         for progress in _steps(run, packed, (batch for _, _, batch in batches)):
             if progress is not None:
@@ -183,35 +201,12 @@ def captions_of(batch: Batch, category_sizes: tuple[int, ...], bins: torch.Tenso
     )
 
 
-def pick_device(name: str) -> torch.device:
-    """The device that a setting names; "auto" is the GPU where there is one.
-
-    Raises:
-        ValueError: "cuda" without a GPU.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            'device = "cuda", but torch finds no GPU; install a CUDA build of torch or set device = "auto"'
-        )
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype that the trunk computes in; "auto" is bf16 where the hardware multiplies it natively."""
-    if precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported()
-        else:
-            capabilities = torch.cpu.get_capabilities()
-            native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
 def _start(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, settings: TrainingSettings) -> _Run:
     device = pick_device(settings.device)
     rows = rows_of_split(packed, "train")
-    batches = EpochBatches(packed, rows, settings.batch_posts, settings.seed)
+    read_rows = DeviceCorpus(packed, device).read if fits_on(packed, device) else None
+    batches = EpochBatches(packed, rows, settings.batch_posts, settings.seed, settings.batch_tokens, read_rows)
+    steps = Steps(tuple(accumulate(batches.num_batches(epoch) for epoch in range(settings.num_epochs))))
     torch.manual_seed(settings.seed)
     model = SetEncoder(encoder_config(vocab, model_settings))
     model.start_from_frequencies(torch.from_numpy(vocab.counts / max(1, packed.num_posts)))
@@ -222,7 +217,7 @@ def _start(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, sett
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
     dtype = pick_dtype(settings.precision, device)
-    return _Run(model, optimizer, batches, settings, device, dtype, score_bin_edges(packed, rows))
+    return _Run(model, optimizer, batches, steps, settings, device, dtype, score_bin_edges(packed, rows))
 
 
 def _steps(run: _Run, packed: PackedFile, batches: Iterable[Batch]) -> Iterator[Progress | None]:
@@ -238,7 +233,7 @@ def _steps(run: _Run, packed: PackedFile, batches: Iterable[Batch]) -> Iterator[
         run.step += 1
         num_tokens += len(batch.tokens)
         run.seconds = before + time.monotonic() - started
-        ends_epoch = run.step % len(run.batches) == 0
+        ends_epoch = run.step in run.steps.ends
         is_logged = run.step % _LOG_EVERY_STEPS == 0 or run.step % run.settings.checkpoint_every_steps == 0
         is_logged = is_logged or ends_epoch
         if is_logged or run.device.type == "cpu":  # on a GPU a look at a number waits for the device
@@ -247,7 +242,7 @@ def _steps(run: _Run, packed: PackedFile, batches: Iterable[Batch]) -> Iterator[
             yield None
             continue
         validation = _validate(run, packed, validation_rows) if ends_epoch and len(validation_rows) else None
-        epochs_done = run.step / len(run.batches)
+        epochs_done = run.steps.epochs_done(run.step)
         if validation is not None:
             _check_finite(run, batch, {"validation loss": validation["loss"]})
         if validation is not None and validation["loss"] < run.best_loss:
@@ -276,7 +271,7 @@ def _step(run: _Run, batch: Batch) -> tuple[Losses, float, torch.Tensor]:
     torch.manual_seed(mixed_seed(run.settings.seed, run.step, 1))  # dropout's
     losses = objective(run.model, run.captions(batch), run.settings, run.generator(run.step), run.dtype)
     run.optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
+    (losses.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip_norm)
     run.optimizer.step()
     return losses, rate, norm
@@ -287,8 +282,9 @@ def _validate(run: _Run, packed: PackedFile, rows: NDArray[np.int64]) -> dict[st
     """Mean terms over the validation split, each post split the same way every time."""
     run.model.eval()
     sums: dict[str, float] = {}
-    for number, start in enumerate(range(0, len(rows), run.settings.batch_posts)):
-        batch = read_batch(packed, rows[start : start + run.settings.batch_posts])
+    starts = batch_starts(packed, rows, run.settings.batch_posts, run.settings.batch_tokens).tolist()
+    for number, (start, end) in enumerate(pairwise(starts)):
+        batch = run.batches.read_rows(rows[start:end])
         generator = torch.Generator(run.device).manual_seed(mixed_seed(VALIDATION_SEED, number))
         losses = objective(run.model, run.captions(batch), run.settings, generator, run.dtype)
         share = len(batch.post_index) / len(rows)
@@ -302,7 +298,7 @@ def _check_finite(run: _Run, batch: Batch, numbers: Mapping[str, float]) -> None
     bad = ", ".join(f"{name} {number}" for name, number in numbers.items() if not math.isfinite(number))
     if not bad:
         return
-    ids = [str(post_id) for post_id in run.batches.packed.post_id[batch.post_index.numpy()]]
+    ids = [str(post_id) for post_id in run.batches.packed.post_id[batch.post_index.cpu().numpy()]]
     shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
     raise NonFiniteLossError(
         f"step {run.step}: {bad}, at a batch of {len(ids)} posts with the ids {shown}; lower [training] learning_rate "

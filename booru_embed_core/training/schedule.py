@@ -1,12 +1,37 @@
-"""What follows from the number of a step alone: its learning rate, and the seeds of all that is random in it."""
+"""What follows from a step's number alone: its epoch, its learning rate, and the seeds of all that is random in it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+from bisect import bisect_right
+from dataclasses import dataclass
 
 from booru_embed_core.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a training, which epochs share: as many each, or not where batches are bounded by tokens."""
+
+    ends: tuple[int, ...]
+    """Steps done when an epoch has ended, epoch after epoch."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all epochs."""
+        return self.ends[-1]
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The epoch of `step` and its number in it, all counted from 0; after the last step (number of epochs, 0)."""
+        epoch = bisect_right(self.ends, step)
+        return epoch, step - (self.ends[epoch - 1] if epoch else 0)
+
+    def epochs_done(self, step: int) -> float:
+        """Epochs done after `step` steps; a whole number where one has just ended."""
+        epoch, index = self.place(step)
+        return epoch + (index / (self.ends[epoch] - step + index) if index else 0.0)
 
 
 def learning_rate(step: int, num_steps: int, settings: TrainingSettings) -> float:

@@ -63,7 +63,7 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
     from booru_embed_core.evaluation.report import run_evaluation
     from booru_embed_core.evaluation.scorers import model_scorers
     from booru_embed_core.training.checkpoint import load_checkpoint
-    from booru_embed_core.training.loop import pick_device
+    from booru_embed_core.training.hardware import pick_device
 
     settings = pipeline.settings
     model, config, vocab = load_checkpoint(checkpoint_dir, pick_device(settings.training.device))

@@ -113,6 +113,15 @@ def test_every_percentile_within_it_is_taken(percentile: float) -> None:
     assert VocabSettings(keep_percentile=percentile).cut(Category.META)[0] == percentile
 
 
+def test_a_budget_of_tokens_takes_the_place_of_the_number_of_posts(load: Load) -> None:
+    default, by_tokens = load("").training, load("[training]\nbatch_tokens = 9000").training
+    assert (default.batch_posts, default.batch_tokens) == (256, None)
+    assert (by_tokens.batch_posts, by_tokens.batch_tokens) == (None, 9000)
+    assert type(by_tokens).model_validate_json(by_tokens.model_dump_json()) == by_tokens  # as a checkpoint keeps it
+    with pytest.raises(ValueError, match="set one of the two"):
+        type(by_tokens)(batch_posts=None)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -158,6 +167,11 @@ def test_every_percentile_within_it_is_taken(percentile: float) -> None:
         ),
         ("[model]\nmatryoshka_dims = [16, 16]", "model: matryoshka_dims [16, 16] must ascend and lie below "),
         ("[model]\nmatryoshka_dims = [8, 4]", "model: matryoshka_dims [8, 4] must ascend and lie below "),
+        (
+            "[training]\nbatch_posts = 256\nbatch_tokens = 9000",
+            "training: batch_posts 256 and batch_tokens 9000: set one of the two; correct the value",
+        ),
+        ("[training]\nbatch_tokens = 0", "training.batch_tokens = 0: Input should be greater than or equal to 1"),
         ("a = ", "not valid TOML: Invalid value (at end of document); mend that line"),
         ("[vocab]\n[vocab]", "not valid TOML: Cannot declare ('vocab',) twice (at line 2, column 7); mend that line"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,38 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_helpers import corpus
 from numpy.typing import NDArray
+from packed_helpers import RECORDS, packed_of
 
 from booru_embed_core.schema import NUM_CATEGORIES, NUM_SCORE_BINS, RATINGS, SPLITS
-from booru_embed_core.settings import TokensSettings
-from booru_embed_core.tokens.batches import EpochBatches, read_batch, rows_of_split, score_bin_edges, score_bins
-from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.tokens.batches import (
+    EpochBatches,
+    read_batch,
+    rows_of_split,
+    score_bin_edges,
+    score_bins,
+    shuffled,
+)
 
 ROWS = np.arange(100, 900, 3, dtype=np.int64)
 
 
-def packed_of(
-    fields: list[list[list[int]]], ratings: list[int] | None = None, scores: list[int] | None = None
-) -> PackedFile:
-    """A packed file in memory, of local ids by record and category."""
-    num = len(fields)
-    lengths = [[len(field) for field in record] for record in fields]
-    return PackedFile(
-        path=Path("in-memory"),
-        tokens=np.array([i for record in fields for field in record for i in field], np.uint16),
-        offsets=np.cumsum([0, *(sum(record) for record in lengths)]).astype(np.uint64),
-        field_lengths=np.array(lengths, np.uint16).reshape(num, NUM_CATEGORIES),
-        post_id=np.arange(num, dtype=np.int64) * 11,
-        rating=np.array(ratings or [0] * num, np.uint8),
-        score=np.array(scores or [0] * num, np.int32),
-        vocab_hash="",
-        split_settings=TokensSettings(),
-    )
-
-
 EMPTY = packed_of([])
-RECORDS = st.lists(
-    st.lists(st.lists(st.integers(0, 65_535), max_size=3), min_size=5, max_size=5), min_size=1, max_size=8
-)
 
 
 def epoch_rows(batches: EpochBatches, epoch: int) -> list[int]:
@@ -69,6 +52,28 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert [epoch_rows(same, epoch) for epoch in range(4)] == orders
     assert epoch_rows(other, 0) != orders[0]
     assert ROWS.tolist() not in orders
+
+
+@pytest.mark.parametrize("num", [0, 1, 1 << 18, (1 << 18) + 1, 300_000])
+def test_shuffled_rows_are_the_same_rows_in_a_seeded_order(num: int) -> None:
+    rows = np.arange(7, 7 + num, dtype=np.uint32)
+    found = shuffled(rows.copy(), np.random.default_rng(1))
+    assert np.array_equal(np.sort(found), rows)
+    assert np.array_equal(found, shuffled(rows.copy(), np.random.default_rng(1)))
+    if num > 1:
+        assert not np.array_equal(found, shuffled(rows.copy(), np.random.default_rng(2)))
+
+
+@pytest.mark.parametrize("num", [1 << 18, 300_000])
+def test_a_row_may_end_anywhere(num: int) -> None:
+    """Each tenth of the rows puts a tenth of itself into each tenth of the order, and neighbours part."""
+    order = shuffled(np.arange(num, dtype=np.uint32), np.random.default_rng(3))
+    places = np.argsort(order)
+    counts, _, _ = np.histogram2d(np.arange(num), places, bins=10)
+    assert counts.ravel() == pytest.approx(np.full(100, num / 100), abs=5 * (num / 100) ** 0.5)
+    apart = np.abs(np.diff(places))
+    assert apart.mean() == pytest.approx(num / 3, rel=0.02)
+    assert (np.diff(order.astype(np.int64)) > 0).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_seed_and_an_epoch_are_not_exchanged() -> None:
@@ -229,6 +234,16 @@ def test_tag_indices_tell_categories_apart(records: list[list[list[int]]], sizes
     found = batch.tag_indices(sizes)
     assert found.dtype == torch.int64
     assert found.tolist() == wanted
+
+
+@given(records=RECORDS, sizes=st.lists(st.integers(0, 70_000), min_size=5, max_size=5))
+@settings(deadline=None)
+def test_tag_indices_by_torch_are_those_by_numpy(records: list[list[list[int]]], sizes: list[int]) -> None:
+    """What a batch on a GPU does, on the CPU."""
+    batch = read_batch(packed_of(records), np.arange(len(records)))
+    found = batch._tag_indices_by_torch(torch.from_numpy(np.cumsum([0, *sizes[:-1]])))
+    assert found.dtype == torch.int64
+    assert torch.equal(found, batch.tag_indices(sizes))
 
 
 def test_tag_indices_are_those_of_the_vocab(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,27 @@ def test_safetensors_reads_the_same_tensors(sample: Walked) -> None:
     assert metadata["category_order"] == "general,artist,copyright,character,meta"
     assert (metadata["num_posts"], metadata["num_tokens"]) == ("54763", str(sample.packed.num_tokens))
     assert (metadata["validation_share"], metadata["test_share"]) == ("0.05", "0.1")
+
+
+def test_the_code_in_the_docs_reads_it_with_safetensors_alone(
+    sample: Walked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/packed-file.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert code is not None
+    assert "booru_embed" not in code[1]
+    warehouse = tmp_path / "data/warehouse"
+    for product, folder in (("vocab", sample.vocab_dir), ("packed_tokens", sample.packed_path.parent)):
+        (warehouse / product).mkdir(parents=True)
+        (warehouse / product / "current").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    assert "i = 0  #" in code[1]
+    for post_index in (0, 1, 54_762):
+        names: dict[str, Any] = {}
+        exec(code[1].replace("i = 0  #", f"i = {post_index}  #"), names)
+        wanted = sample.packed.record_token_ids(post_index, sample.vocab).tolist()
+        assert names["token_ids"] == wanted
+        assert wanted
 
 
 def test_arrays_are_not_read_into_memory(sample: Walked) -> None:

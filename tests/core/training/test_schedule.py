@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_helpers import training_settings
 
-from booru_embed_core.training.schedule import learning_rate, mixed_seed
+from booru_embed_core.training.schedule import Steps, learning_rate, mixed_seed
 
 
 @given(num_steps=st.integers(1, 400), share=st.floats(0, 0.99), peak=st.floats(1e-5, 1.0))
@@ -45,3 +45,14 @@ def test_seeds_tell_numbers_and_their_order_apart(keys: list[list[int]]) -> None
     seeds = {mixed_seed(*key) for key in different}
     assert len(seeds) == len(different)
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
+def test_steps_are_the_batches_of_epochs_one_after_another(sizes: list[int]) -> None:
+    steps = Steps(tuple(itertools.accumulate(sizes)))
+    places = [(epoch, index) for epoch, size in enumerate(sizes) for index in range(size)]
+    assert steps.num_steps == len(places)
+    assert [steps.place(step) for step in range(steps.num_steps)] == places
+    assert [steps.epochs_done(step) for step in range(steps.num_steps)] == [e + i / sizes[e] for e, i in places]
+    assert steps.place(steps.num_steps) == (len(sizes), 0)
+    assert steps.epochs_done(steps.num_steps) == len(sizes)

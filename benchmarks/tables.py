@@ -1,0 +1,103 @@
+"""The tables of docs/reference/benchmarks.md, made from ``results/*.json``: ``python -m benchmarks.tables``.
+
+A table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, where NAME is its result file's. To add one: a
+function in `TABLES`, and the two marks in the page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks._results import RESULTS
+
+PAGE: Final = Path(__file__).parent.parent / "docs/reference/benchmarks.md"
+
+
+def batches(result: Mapping[str, Any]) -> str:
+    """Rates of each way to draw batches, by the records of a batch, and ours over each."""
+    sizes = list(result["figures"])
+    head = ["", *(f"{int(size):,}" for size in sizes), *(f"ours ÷ it, {int(size):,}" for size in sizes), "M tokens/s"]
+    rows = []
+    for name, first in result["figures"][sizes[0]].items():
+        of_size = [result["figures"][size][name] for size in sizes]
+        part = (
+            "" if first["records_drawn_from"] == result["num_posts"] else f" ({first['records_drawn_from']:,} records)"
+        )
+        rows.append(
+            [
+                name + part,
+                *(_short(figure["records_per_cpu_second"] / 1e6) for figure in of_size),
+                *(_short(figure["ours_over_it"]) for figure in of_size),
+                _short(max(figure["tokens_per_cpu_second"] for figure in of_size) / 1e6),
+            ]
+        )
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if name != "torch")
+    missing = ", ".join(name.replace("_", "-") for name in result["not_installed"])
+    return "\n".join(
+        [
+            f"{result['num_posts']:,} records of {result['num_tokens'] / result['num_posts']:.1f} tokens, from a "
+            f"packed file that is {result['packed_file']}. Millions of records per CPU second, by the records of a "
+            "batch; M tokens/s is at the size where it is highest. Medians of "
+            f"{result['rounds']} alternated rounds.",
+            "",
+            *_table(head, rows),
+            "",
+            f"Ours over the fastest loader as it ships: {_by_size(result['ours_over_fastest_peer'])}; over the fastest "
+            f"made by hand: {_by_size(result['ours_over_fastest_by_hand'])}.",
+            "",
+            f"{_where(result)} Load average at the start: {result['load_average_before']}. {versions}."
+            + (f" Not installed: {missing}." if missing else ""),
+        ]
+    )
+
+
+TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {"batches": batches}
+
+
+def rendered(page: str, results: Path = RESULTS) -> str:
+    """The text of `page` with every table as the results say.
+
+    Raises:
+        ValueError: the page lacks the marks of a table.
+    """
+    for name, table in TABLES.items():
+        text = table(json.loads((results / f"{name}.json").read_text(encoding="utf-8")))
+        between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        page, num = between.subn(lambda marks, text=text: f"{marks[1]}\n{text}\n\n{marks[2]}", page)
+        if num != 1:
+            raise ValueError(f"{PAGE.name}: wants <!-- {name} --> and <!-- /{name} --> once, has {num}; add the marks")
+    return page
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _short(number: float) -> str:
+    """Three digits that count, no exponent."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _by_size(ratios: Mapping[str, float | None]) -> str:
+    shown = [f"{ratio:.1f} at {int(size):,}" for size, ratio in ratios.items() if ratio is not None]
+    return ", ".join(shown) or "none was installed"
+
+
+def _where(result: Mapping[str, Any]) -> str:
+    machine = result["machine"]
+    on = machine["gpu"] or machine["cpu"]
+    return f"Commit `{result['commit']}`, {result['time'][:10]}, {on}, torch {result['torch']}."
+
+
+def main() -> None:
+    """Rewrites the page."""
+    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

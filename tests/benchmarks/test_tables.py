@@ -1,0 +1,83 @@
+"""The page of benchmarks says what the result files say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.tables import PAGE, TABLES, batches, rendered
+
+
+def test_the_page_is_what_the_results_give() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert rendered(page) == page, "run python -m benchmarks.tables"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_page_without_the_marks_of_a_table_is_an_error(name: str) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"wants <!-- {name} --> and <!-- /{name} --> once, has 0"):
+        rendered(page.replace(f"<!-- {name} -->", ""))
+
+
+def figure(rate: float, ratio: float, num: int = 500) -> dict[str, Any]:
+    return {
+        "records_per_cpu_second": rate,
+        "tokens_per_cpu_second": rate * 40,
+        "ours_over_it": ratio,
+        "records_drawn_from": num,
+    }
+
+
+RESULT: dict[str, Any] = {
+    "commit": "abc1234",
+    "time": "2031-02-03T04:05:06+00:00",
+    "machine": {"cpu": "a processor", "gpu": None},
+    "torch": "9.9",
+    "load_average_before": 0.5,
+    "packed_file": "random",
+    "num_posts": 500,
+    "num_tokens": 20_000,
+    "rounds": 3,
+    "versions": {"torch": "9.9", "loader": "1.2"},
+    "not_installed": ["other_one"],
+    "ours_over_fastest_peer": {"1024": 20.04, "4096": None},
+    "ours_over_fastest_by_hand": {"1024": None, "4096": None},
+    "figures": {
+        "1024": {"ours": figure(4_560_000, 1.0), "peer": figure(227_500, 20.04, 100)},
+        "4096": {"ours": figure(5_000_000, 1.0), "peer": figure(225_000, 123.4, 100)},
+    },
+}
+
+
+def test_a_table_of_batches_has_a_row_a_way_and_says_where_it_ran() -> None:
+    text = batches(RESULT)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows == [
+        "|  | 1,024 | 4,096 | ours ÷ it, 1,024 | ours ÷ it, 4,096 | M tokens/s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| ours | 4.56 | 5 | 1 | 1 | 200 |",
+        "| peer (100 records) | 0.228 | 0.225 | 20 | 123 | 9.1 |",
+    ]
+    assert "500 records of 40.0 tokens, from a packed file that is random." in text
+    assert "as it ships: 20.0 at 1,024; over the fastest made by hand: none was installed." in text
+    assert "Commit `abc1234`, 2031-02-03, a processor, torch 9.9. Load average at the start: 0.5." in text
+    assert text.endswith("0.5. loader 1.2. Not installed: other-one.")
+
+
+def test_a_new_result_changes_the_page_between_the_marks_alone(tmp_path: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for name in TABLES:
+        committed = PAGE.parents[2] / f"benchmarks/results/{name}.json"
+        (tmp_path / f"{name}.json").write_bytes(committed.read_bytes())
+    (tmp_path / "batches.json").write_text(json.dumps(RESULT), encoding="utf-8")
+    found = rendered(page, tmp_path)
+    assert batches(RESULT) in found
+    for mark in ("<!-- batches -->", "<!-- /batches -->"):
+        assert found.count(mark) == 1
+    assert found.partition("<!-- batches -->")[0] == page.partition("<!-- batches -->")[0]
+    assert found.partition("<!-- /batches -->")[2] == page.partition("<!-- /batches -->")[2]
+    assert rendered(found, tmp_path) == found
