@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -97,7 +98,10 @@ def load_table(running: Emulator, table: str, rows: Sequence[Mapping[str, object
         try:
             client.create_dataset(table.split(".")[1], exists_ok=True)
             client.create_table(bq.Table(table, schema=schema), exists_ok=True)
-            client.load_table_from_json(rows, table, job_config=bq.LoadJobConfig(schema=schema)).result()
+            # A file of unknown length is uploaded in the one way that the emulator knows for few rows and for many.
+            lines = io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())
+            config = bq.LoadJobConfig(schema=schema, source_format=bq.SourceFormat.NEWLINE_DELIMITED_JSON)
+            client.load_table_from_file(lines, table, job_config=config).result()
         finally:
             client.close()
 

@@ -62,6 +62,7 @@ _MAX_VAIN_ATTEMPTS: Final = 8
 _MAX_WAIT_SECONDS: Final = 30.0
 _FIRST_WAIT_SECONDS: Final = 0.25
 _SESSION_TIMEOUT_SECONDS: Final = 60.0
+_REST_TIMEOUT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +105,14 @@ def table_state(table: str, access: Access) -> TableState:
     url = f"{access.rest_url}/bigquery/v2/{quote(_table_path(table))}"
 
     def ask() -> Any:
-        answer = access.http.get(url, params={"fields": "lastModifiedTime,numRows"}, timeout=_SESSION_TIMEOUT_SECONDS)
+        answer = access.http.get(url, params={"fields": "lastModifiedTime,numRows"}, timeout=_REST_TIMEOUT_SECONDS)
         if not answer.ok:
             raise api_errors.from_http_response(answer)  # type: ignore[no-untyped-call]
         return answer.json()
 
     broken = if_exception_type(*_BROKEN, requests.ConnectionError, requests.Timeout)
     with explained(table, access.project):
-        values = Retry(predicate=broken, timeout=_SESSION_TIMEOUT_SECONDS)(ask)()
+        values = Retry(predicate=broken, timeout=_REST_TIMEOUT_SECONDS)(ask)()
     try:
         changed, num_rows = int(values["lastModifiedTime"]), int(values["numRows"])
     except (KeyError, TypeError, ValueError):
@@ -129,7 +130,7 @@ def read_table_sorted(
     """
     parts_dir = temp_dir / "streams"
     parts_dir.mkdir()
-    report = read_table(table, parts_dir, access)
+    report = read_table(table, parts_dir, access, num_streams=NUM_STREAMS)
     parts = ", ".join(quoted(str(parts_dir / name)) for stream in report.streams for name in stream.parts)
     # The hash puts rows with the same id into an order as well.
     query = f"select * from read_parquet([{parts}]) order by id, hash({', '.join(POST_COLUMNS)})"  # noqa: S608

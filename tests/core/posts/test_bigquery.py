@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,8 +22,11 @@ from booru_embed_core.posts.bigquery import (
     BigQueryError,
     TableReport,
     read_table,
+    read_table_sorted,
+    table_state,
 )
 from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS
+from booru_embed_core.settings import DuckdbSettings
 
 NUM_ROWS = 20_000
 HOSTILE = ['1girl "quoted" a,b', "null \\N NaN", "\ufeffbom z\u200bw \u05d0\u05d1", "\t tab\u3000wide", "", None]
@@ -203,3 +210,85 @@ def test_parts_from_before_are_never_mixed_with_new_ones(tmp_path: Path) -> None
 def test_what_is_no_table_name_is_refused(table: str, tmp_path: Path) -> None:
     with access_at(1) as access, pytest.raises(BigQueryError, match=r"write it as project\.dataset\.table"):
         read_table(table, tmp_path, access)
+
+
+def test_the_state_of_a_table_changes_with_its_rows(emulator: Emulator) -> None:
+    table = "danbooru1.states.posts"
+    load_table(emulator, table, [table_row(1), table_row(20)])
+    with access_at(emulator.grpc_port, emulator.rest_port) as access:
+        before = table_state(table, access)
+        assert before == table_state(table, access)
+        assert (before.table, before.num_rows) == (table, 2)
+        changed = datetime.fromisoformat(before.last_modified)
+        assert timedelta() <= datetime.now(UTC) - changed < timedelta(hours=1)
+        load_table(emulator, table, [table_row(3)])
+        after = table_state(table, access)
+    # The emulator leaves the time as it was; Google changes it.
+    assert (after.table, after.num_rows) == (table, 3)
+
+
+def test_a_table_that_cannot_be_looked_at_is_an_error(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    with access_at(emulator.grpc_port, emulator.rest_port) as access:
+        with pytest.raises(BigQueryError, match=r"no\.such\.table: is not there .*; correct the table's name"):
+            table_state("no.such.table", access)
+        with pytest.raises(BigQueryError, match=r"write it as project\.dataset\.table"):
+            table_state("posts", access)
+    monkeypatch.setattr(bigquery, "_REST_TIMEOUT_SECONDS", 0.2)
+    with access_at(1, 1) as access, pytest.raises(BigQueryError, match=r"no answer to project 'reader' .*network"):
+        table_state(DANBOORU_TABLE, access)
+
+
+class AnswerHandler(BaseHTTPRequestHandler):
+    """Refuses the first table, takes the second one for a view."""
+
+    def do_GET(self) -> None:
+        is_view = "/tables/view?" in self.path
+        content = b'{"type": "VIEW"}' if is_view else b'{"error": {"message": "bigquery.tables.get denied"}}'
+        self.send_response(200 if is_view else 403)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def test_a_refusal_and_a_view_are_told_apart() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), AnswerHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with access_at(1, server.server_port) as access:
+                with pytest.raises(BigQueryError, match=r"project 'reader' may not read it .*tables.get denied.*role"):
+                    table_state(DANBOORU_TABLE, access)
+                with pytest.raises(BigQueryError, match=r"a\.b\.view: has no rows of its own; name a table"):
+                    table_state("a.b.view", access)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_rows_are_sorted_the_same_way_whatever_the_streams_and_threads(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "danbooru1.shuffled.posts"
+    ids = np.random.default_rng(7).permutation(4_000).tolist()
+    rows = [table_row(post_id) for post_id in [*ids, *ids[:500]]]
+    for place, row in enumerate(rows[4_000:]):
+        row["score"] = place  # the id is there twice, with another score
+    load_table(emulator, table, rows)
+    found = []
+    with access_at(emulator.grpc_port) as access:
+        for number, (num_streams, threads) in enumerate([(1, 1), (3, 1), (4, 2)]):
+            monkeypatch.setattr(bigquery, "NUM_STREAMS", num_streams)
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            report = read_table_sorted(table, folder / "posts.parquet", access, DuckdbSettings(threads=threads), folder)
+            assert len(report.streams) == num_streams
+            assert [file.name for file in folder.iterdir()] == ["posts.parquet"]
+            found.append(pq.read_table(folder / "posts.parquet").to_pylist())
+    assert found[0] == found[1] == found[2]
+    wanted = [{name: row[name] for name in POST_COLUMNS} for row in rows if is_wanted(row)]
+    assert [row["id"] for row in found[0]] == sorted(row["id"] for row in wanted)
+    assert sorted(map(repr, found[0])) == sorted(map(repr, wanted))

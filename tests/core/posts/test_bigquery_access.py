@@ -18,19 +18,6 @@ from booru_embed_core.posts import bigquery_access
 from booru_embed_core.posts.bigquery_access import BigQueryError, open_access
 
 
-@pytest.fixture
-def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without credentials, and no machine in Google's cloud."""
-    home = tmp_path / "home"
-    home.mkdir()
-    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "CLOUDSDK_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("PATH", str(home))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
-    return home
-
-
 def test_missing_credentials_are_an_error_that_says_how_to_get_some(bare: Path, tmp_path: Path) -> None:
     with pytest.raises(BigQueryError, match=r"no Google credentials .*gcloud auth application-default login") as raised:
         open_access("reader").__enter__()
