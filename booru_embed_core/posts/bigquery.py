@@ -132,6 +132,7 @@ def read_table_sorted(
     parts_dir.mkdir()
     report = read_table(table, parts_dir, access, num_streams=NUM_STREAMS)
     parts = ", ".join(quoted(str(parts_dir / name)) for stream in report.streams for name in stream.parts)
+    pa.default_memory_pool().release_unused()  # 0.2 GB that would otherwise stand beside what DuckDB takes
     # The hash puts rows with the same id into an order as well.
     query = f"select * from read_parquet([{parts}]) order by id, hash({', '.join(POST_COLUMNS)})"  # noqa: S608
     with connect(duckdb_settings, temp_dir) as connection:

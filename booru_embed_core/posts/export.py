@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.database import scratch_folder
 from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
+from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
@@ -36,7 +37,9 @@ def read_export(
     """
     with _files(settings, root, duckdb_settings, temp_dir) as files:
         aliases = None if settings.aliases is None else Aliases.load(root / settings.aliases)
-        return read_posts(files, out_dir, settings, duckdb_settings, temp_dir, aliases)
+        table = settings.tag_categories
+        categories = None if table is None else TagCategories.load(root / table)
+        return read_posts(files, out_dir, settings, duckdb_settings, temp_dir, aliases, categories)
 
 
 def bigquery_state(table: str, project: str | None) -> TableState:

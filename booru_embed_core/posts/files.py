@@ -30,6 +30,7 @@ from booru_embed_core.posts.lines import first_bytes, joined
 from booru_embed_core.posts.parquet import ParquetSource
 from booru_embed_core.posts.parts import PartsWriter, SeenIds
 from booru_embed_core.posts.sources import HIDDEN_COLUMN, Source
+from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
 from booru_embed_core.schema import POST_COLUMNS, RATINGS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
@@ -63,6 +64,8 @@ class PostsReport:
 
     Filtered posts are good ones that the settings, or their flags, leave out. With ``limit_posts`` records are read up
     to the one that fills the limit. ``num_aliases`` counts tags of kept posts that stood under an old name.
+    Where ``tag_string`` was taken apart, ``num_unknown_tags`` uses of tags in the records that were looked at are of
+    tags that the table of categories lacks; they count as general.
     """
 
     num_read: int
@@ -71,6 +74,7 @@ class PostsReport:
     num_rejected: int
     num_filtered: int = 0
     num_aliases: int = 0
+    num_unknown_tags: int = 0
     files: tuple[FileCounts, ...]
 
     @property
@@ -142,6 +146,7 @@ def read_posts(
     duckdb_settings: DuckdbSettings,
     temp_dir: Path | None = None,
     aliases: Aliases | None = None,
+    tag_categories: TagCategories | None = None,
 ) -> PostsReport:
     """The report on `files`, whose posts are written to `out_dir` with ``rejects.parquet`` and ``report.json``.
 
@@ -153,6 +158,7 @@ def read_posts(
         TooManyRejectsError: more than ``max_rejected_share`` of the records are unfit; names the first reasons.
     """
     state = _Reading(settings, aliases or Aliases({}), PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
+    state.tag_categories = tag_categories
     labels = _labels(files)
     with ExitStack() as unless_done:
         unless_done.callback(state.remove_files, out_dir)
@@ -166,7 +172,7 @@ def read_posts(
                 if state.room == 0:
                     break
                 state.counts.append(_read_file(file, labels[file], state, connection, scratch))
-        report = _report(state.counts)
+        report = _report(state.counts, state.num_unknown_tags)
         _accept(report, state.reasons, settings)
         unless_done.pop_all()
     (out_dir / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
@@ -181,6 +187,8 @@ class _Reading:
     aliases: Aliases
     parts: PartsWriter
     rejects: RejectsWriter
+    tag_categories: TagCategories | None = None
+    num_unknown_tags: int = 0
     seen: SeenIds = field(default_factory=SeenIds)
     counts: list[FileCounts] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -197,22 +205,22 @@ class _Reading:
         return None if limit is None else limit - self.parts.num_rows
 
 
-def open_source(file: Path) -> Source:
-    """The reader for `file`, whose kind is told by its first bytes.
+def open_source(file: Path, tag_categories: TagCategories | None = None) -> Source:
+    """The reader for `file`, whose kind is told by its first bytes; `tag_categories` as in `ParquetSource`.
 
     Raises:
         ExportError: it is empty or broken, or a column is missing.
     """
     start = first_bytes(file)
     if start.startswith(_PARQUET_MAGIC):
-        return ParquetSource(file)
+        return ParquetSource(file, tag_categories)
     return JsonLinesSource(file) if start.lstrip().startswith(b"{") else DelimitedSource(file)
 
 
 def _read_file(
     file: Path, label: str, state: _Reading, connection: duckdb.DuckDBPyConnection, scratch: Path
 ) -> FileCounts:
-    source = open_source(file)
+    source = open_source(file, state.tag_categories)
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
@@ -232,6 +240,8 @@ def _read_file(
             state.parts.add(posts)
             if is_full:
                 break
+    if isinstance(source, ParquetSource):
+        state.num_unknown_tags += source.num_unknown_tags
     malformed = source.malformed
     num_read = source.num_records
     if is_full:  # what stands behind the last post counts as not read
@@ -306,7 +316,7 @@ def _set_aside(
         state.rejects.add(label, number, reason, raw)
 
 
-def _report(counts: Sequence[FileCounts]) -> PostsReport:
+def _report(counts: Sequence[FileCounts], num_unknown_tags: int) -> PostsReport:
     return PostsReport(
         num_read=sum(file.num_read for file in counts),
         num_kept=sum(file.num_kept for file in counts),
@@ -314,6 +324,7 @@ def _report(counts: Sequence[FileCounts]) -> PostsReport:
         num_rejected=sum(file.num_rejected for file in counts),
         num_filtered=sum(file.num_filtered for file in counts),
         num_aliases=sum(file.num_aliases for file in counts),
+        num_unknown_tags=num_unknown_tags,
         files=tuple(counts),
     )
 

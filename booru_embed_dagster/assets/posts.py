@@ -38,4 +38,5 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         num_rejected=report.num_rejected,
         num_filtered=report.num_filtered,
         num_aliases=report.num_aliases,
+        num_unknown_tags=report.num_unknown_tags,
     )
