@@ -29,6 +29,7 @@ from booru_embed_core.posts.json_lines import JsonLinesSource
 from booru_embed_core.posts.lines import first_bytes, joined
 from booru_embed_core.posts.parquet import ParquetSource
 from booru_embed_core.posts.parts import PartsWriter, SeenIds
+from booru_embed_core.posts.pieces import PiecewiseSource
 from booru_embed_core.posts.sources import HIDDEN_COLUMN, Source
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
@@ -205,8 +206,10 @@ class _Reading:
         return None if limit is None else limit - self.parts.num_rows
 
 
-def open_source(file: Path, tag_categories: TagCategories | None = None) -> Source:
+def open_source(file: Path, tag_categories: TagCategories | None = None, *, ends_early: bool = False) -> Source:
     """The reader for `file`, whose kind is told by its first bytes; `tag_categories` as in `ParquetSource`.
+
+    `ends_early` says that the file will hardly be read to its end.
 
     Raises:
         ExportError: it is empty or broken, or a column is missing.
@@ -214,13 +217,15 @@ def open_source(file: Path, tag_categories: TagCategories | None = None) -> Sour
     start = first_bytes(file)
     if start.startswith(_PARQUET_MAGIC):
         return ParquetSource(file, tag_categories)
-    return JsonLinesSource(file) if start.lstrip().startswith(b"{") else DelimitedSource(file)
+    if start.lstrip().startswith(b"{"):
+        return JsonLinesSource(file)
+    return PiecewiseSource(file) if ends_early else DelimitedSource(file)
 
 
 def _read_file(
     file: Path, label: str, state: _Reading, connection: duckdb.DuckDBPyConnection, scratch: Path
 ) -> FileCounts:
-    source = open_source(file, state.tag_categories)
+    source = open_source(file, state.tag_categories, ends_early=state.room is not None)
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
