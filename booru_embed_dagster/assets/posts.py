@@ -16,7 +16,7 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 @dg.asset(
     group_name="posts",
     kinds={"duckdb", "parquet"},
-    code_version="2",
+    code_version="3",
     deps=[POSTS_EXPORT, settings_key("posts")],
 )
 @one_line_errors

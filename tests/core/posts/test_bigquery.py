@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
@@ -13,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from emulator_helpers import Emulator, access_at, cutting_proxy, load_table, scripted_server
+from emulator_helpers import Emulator, access_at, answering_server, cutting_proxy, load_table, scripted_server
 from google.cloud.bigquery_storage_v1 import types
 
 from booru_embed_core.posts import bigquery
@@ -238,35 +236,17 @@ def test_a_table_that_cannot_be_looked_at_is_an_error(emulator: Emulator, monkey
         table_state(DANBOORU_TABLE, access)
 
 
-class AnswerHandler(BaseHTTPRequestHandler):
-    """Refuses the first table, takes the second one for a view."""
-
-    def do_GET(self) -> None:
-        is_view = "/tables/view?" in self.path
-        content = b'{"type": "VIEW"}' if is_view else b'{"error": {"message": "bigquery.tables.get denied"}}'
-        self.send_response(200 if is_view else 403)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
 def test_a_refusal_and_a_view_are_told_apart() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), AnswerHandler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            with access_at(1, server.server_port) as access:
-                with pytest.raises(BigQueryError, match=r"project 'reader' may not read it .*tables.get denied.*role"):
-                    table_state(DANBOORU_TABLE, access)
-                with pytest.raises(BigQueryError, match=r"a\.b\.view: has no rows of its own; name a table"):
-                    table_state("a.b.view", access)
-        finally:
-            server.shutdown()
-            thread.join()
+    def answer(path: str) -> tuple[int, object]:
+        return (
+            (200, {"type": "VIEW"}) if "/tables/view?" in path else (403, {"error": {"message": "tables.get denied"}})
+        )
+
+    with answering_server(answer) as port, access_at(1, port) as access:
+        with pytest.raises(BigQueryError, match=r"project 'reader' may not read it .*tables.get denied.*role"):
+            table_state(DANBOORU_TABLE, access)
+        with pytest.raises(BigQueryError, match=r"a\.b\.view: has no rows of its own; name a table"):
+            table_state("a.b.view", access)
 
 
 def test_rows_are_sorted_the_same_way_whatever_the_streams_and_threads(

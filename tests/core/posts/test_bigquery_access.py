@@ -6,13 +6,12 @@ import json
 import runpy
 import socket
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from emulator_helpers import answering_server
 
 from booru_embed_core.posts import bigquery_access
 from booru_embed_core.posts.bigquery_access import BigQueryError, open_access
@@ -62,33 +61,13 @@ def test_credentials_that_cannot_be_renewed_are_an_error(
     assert "\n" not in str(raised.value)
 
 
-class TokenHandler(BaseHTTPRequestHandler):
-    """Gives every account a token."""
-
-    def do_POST(self) -> None:
-        content = json.dumps({"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
 def test_credentials_give_a_client_and_their_project(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), TokenHandler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        service_account(bare, monkeypatch, server.server_port)
-        try:
-            for named, wanted in ((None, "reader"), ("another", "another")):
-                with open_access(named) as access:
-                    assert access.project == wanted
-        finally:
-            server.shutdown()
-            thread.join()
+    token = {"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}
+    with answering_server(lambda path: (200, token)) as port:
+        service_account(bare, monkeypatch, port)
+        for named, wanted in ((None, "reader"), ("another", "another")):
+            with open_access(named) as access:
+                assert access.project == wanted
 
 
 def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
