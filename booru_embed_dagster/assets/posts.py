@@ -21,7 +21,9 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 )
 @one_line_errors
 def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """Every post of the export once, as one table in export order; those of a BigQuery table by ascending id.
+    """Every post of the export once, with a list of tags for each category.
+
+    They are in export order, those of a BigQuery table by ascending id.
 
     Lines that are malformed or repeat a post are set aside in `rejects.parquet` with file, line, reason and raw text;
     `report.json` accounts for every line that was read, the posts that the settings filter out included.
@@ -38,5 +40,6 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         num_rejected=report.num_rejected,
         num_filtered=report.num_filtered,
         num_aliases=report.num_aliases,
+        num_repeats=report.num_repeats,
         num_unknown_tags=report.num_unknown_tags,
     )
