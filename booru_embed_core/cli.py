@@ -7,7 +7,6 @@ traceback of a failure).
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 import typer
 
+from booru_embed_core.cli_ingest import ingest
 from booru_embed_core.cli_inspect import (
     WAREHOUSE,
     CategoryOption,
@@ -29,7 +29,7 @@ from booru_embed_core.cli_inspect import (
     print_json,
     print_table,
 )
-from booru_embed_core.schema import RATINGS, Output
+from booru_embed_core.schema import RATINGS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,23 +67,7 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks
     # Read by `main` before this runs, since it also guards the parsing; declared here for --help.
 
 
-@app.command()
-def ingest(
-    sources: Annotated[list[str], typer.Argument(help="Files, globs or folders of an export.", metavar="SOURCE...")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the posts.", metavar="DIR")],
-    to: Annotated[Output, typer.Option("--to", help="Parquet parts, or one text file.")] = Output.PARQUET,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many posts.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Read an export, set aside what is unfit, and write each post once."""
-    from booru_embed_core.posts.ingest import ingest as ingest_export
-    from booru_embed_core.settings import DuckdbSettings, PostsSettings
-
-    report = ingest_export(sources, out, to, PostsSettings(limit_posts=limit), DuckdbSettings())
-    if as_json:
-        print_json(json.loads(report.to_json()))
-    else:
-        print(f"{out}: {report.summary}")
+app.command()(ingest)
 
 
 @app.command()

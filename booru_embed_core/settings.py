@@ -65,14 +65,29 @@ class DuckdbSettings(_Section):
 
 
 class PostsSettings(_Section):
-    """The export to read (files, globs or folders, relative to the settings file) and which of its posts to keep."""
+    """The export to read and which of its posts to keep.
+
+    It is files, globs or folders, relative to the settings file, or a BigQuery table, ``project.dataset.table``, which
+    `bigquery_project` reads and is billed for.
+    """
 
     export: Annotated[tuple[str, ...], Field(min_length=1)] = ("data/sample/*.csv.gz",)
+    bigquery_table: Annotated[str, Field(min_length=1)] | None = None
+    bigquery_project: Annotated[str, Field(min_length=1)] | None = None
     ratings: Annotated[tuple[Literal["g", "s", "q", "e"], ...], Field(min_length=1)] = RATINGS
     min_score: Annotated[int, Field(ge=-(2**31), lt=2**31, strict=True)] | None = None
     limit_posts: PositiveInt | None = None
     aliases: Path | None = None
+    tag_categories: Path | None = None
     max_rejected_share: Share = 0.01
+
+    @model_validator(mode="after")
+    def _one_export(self) -> Self:
+        if self.bigquery_table is not None and "export" in self.model_fields_set:
+            raise ValueError(f"export and bigquery_table ({self.bigquery_table}) are both set; remove one of them")
+        if self.bigquery_project is not None and self.bigquery_table is None:
+            raise ValueError(f"bigquery_project ({self.bigquery_project}) is set without a bigquery_table; name both")
+        return self
 
 
 class CategoryCut(_Section):
@@ -228,9 +243,10 @@ class Settings(_Section):
         return self.root / self.warehouse.path
 
     @property
-    def aliases_path(self) -> Path | None:
-        """The table of aliases, a relative path resolved against the settings file; None for none."""
-        return None if self.posts.aliases is None else self.root / self.posts.aliases
+    def tag_tables(self) -> tuple[Path, ...]:
+        """The tables of tags that `posts` needs, relative paths resolved against the settings file."""
+        tables = {table for table in (self.posts.aliases, self.posts.tag_categories) if table is not None}
+        return tuple(self.root / table for table in sorted(tables))
 
 
 OBSERVED_SECTIONS: Final = ("posts", "vocab", "tokens", "model", "training", "evaluation")

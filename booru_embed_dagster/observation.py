@@ -9,15 +9,19 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
+from booru_embed_core.posts.export import bigquery_state
 from booru_embed_core.posts.files import expand_export
 from booru_embed_core.settings import OBSERVED_SECTIONS, Settings, section_version
 from booru_embed_dagster.resources import Pipeline, one_line_errors
+
+if TYPE_CHECKING:
+    from booru_embed_core.posts.bigquery import TableState
 
 # Observable sources are beta in Dagster 1.13 and say so at each import.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*observable_source_asset.*")
@@ -34,20 +38,58 @@ class ExportFile:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Observation:
+    """The files that decide the posts and, where the export is a table, its state."""
+
+    files: tuple[ExportFile, ...]
+    table: "TableState | None" = None
+
+    @property
+    def version(self) -> str:
+        """16 hex digits that change when a file is added, removed, renamed or changed, or the table is."""
+        lines = "".join(f"{file.name}\0{file.num_bytes}\0{file.sha256}\n" for file in self.files)
+        if self.table is not None:
+            lines += f"{self.table.table}\0{self.table.last_modified}\0{self.table.num_rows}\0table\n"
+        return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+    @property
+    def metadata(self) -> dict[str, dg.MetadataValue | str | int]:
+        """The same for Dagster's UI."""
+        records = [dg.TableRecord({"file": f.name, "bytes": f.num_bytes, "sha256": f.sha256}) for f in self.files]
+        shown: dict[str, dg.MetadataValue | str | int] = {
+            # Dagster takes the columns from the first record, and wants to be told when there is none.
+            "files": dg.MetadataValue.table(records, schema=None if records else dg.TableSchema([])),
+            "size_bytes": sum(f.num_bytes for f in self.files),
+        }
+        return shown if self.table is None else shown | asdict(self.table)
+
+
 def settings_key(section: str) -> dg.AssetKey:
     """The asset key of a section of the settings: ``settings/<section>``."""
     return dg.AssetKey(["settings", section])
 
 
 def observed_files(settings: Settings) -> list[Path]:
-    """The export's files and, where one is named, the table of aliases: what decides the posts.
+    """The export's files, where it is files, and the tables of tags that are named: what decides the posts.
 
     Raises:
         ExportError: one of them is missing.
     """
-    aliases = settings.aliases_path
-    patterns = settings.posts.export if aliases is None else (*settings.posts.export, str(aliases))
-    return expand_export(patterns, settings.root)
+    export = settings.posts.export if settings.posts.bigquery_table is None else ()
+    return expand_export((*export, *map(str, settings.tag_tables)), settings.root)
+
+
+def observe_export(settings: Settings) -> Observation:
+    """What the posts would be made from now.
+
+    Raises:
+        ExportError: a file is missing, or the table cannot be looked at.
+    """
+    manifest = export_manifest(observed_files(settings), settings.root)
+    table = settings.posts.bigquery_table
+    state = None if table is None else bigquery_state(table, settings.posts.bigquery_project)
+    return Observation(tuple(manifest), state)
 
 
 def export_manifest(files: Sequence[Path], root: Path) -> list[ExportFile]:
@@ -59,33 +101,24 @@ def export_manifest(files: Sequence[Path], root: Path) -> list[ExportFile]:
     ]
 
 
-def export_version(manifest: Sequence[ExportFile]) -> str:
-    """16 hex digits that change when a file of the export is added, removed, renamed or changed."""
-    lines = "".join(f"{file.name}\0{file.num_bytes}\0{file.sha256}\n" for file in manifest)
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
 @dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # Dagster's own lack
     specs=[
         dg.AssetSpec(
             POSTS_EXPORT,
             group_name="posts",
             kinds={"csv"},
-            description="The files of the Danbooru export that `[posts] export` of settings.toml names, and the table "
-            "that `[posts] aliases` names. Its data version changes when a file is added, removed or changed.",
+            description="The Danbooru export that settings.toml names, the files of `[posts] export` or the table "
+            "`[posts] bigquery_table`, and the tables of tags beside it. Its data version changes when a file is "
+            "added, removed or changed, or the table is.",
         )
     ]
 )
 @one_line_errors
 def posts_export(pipeline: Pipeline) -> dg.ObserveResult:
-    """Hashes the export's files."""
-    settings = pipeline.settings
-    manifest = export_manifest(observed_files(settings), settings.root)
-    records = [dg.TableRecord({"file": f.name, "bytes": f.num_bytes, "sha256": f.sha256}) for f in manifest]
+    """Hashes the export's files; asks BigQuery when its table was changed, and how many rows it has."""
+    observed = observe_export(pipeline.settings)
     return dg.ObserveResult(
-        asset_key=POSTS_EXPORT,
-        data_version=dg.DataVersion(export_version(manifest)),
-        metadata={"files": dg.MetadataValue.table(records), "size_bytes": sum(f.num_bytes for f in manifest)},
+        asset_key=POSTS_EXPORT, data_version=dg.DataVersion(observed.version), metadata=observed.metadata
     )
 
 

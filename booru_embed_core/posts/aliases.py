@@ -6,26 +6,14 @@ replaced.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import pyarrow as pa
 
-from booru_embed_core.posts.lines import raw_lines
 from booru_embed_core.posts.tag_lists import TagLists
-from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.posts.tag_table import read_tag_table
 from booru_embed_core.schema import TAG_SEPARATOR, Category
-
-_DANBOORU_CATEGORIES: Final = {
-    "0": Category.GENERAL,
-    "1": Category.ARTIST,
-    "3": Category.COPYRIGHT,
-    "4": Category.CHARACTER,
-    "5": Category.META,
-}
-_NAME_COLUMNS: Final = ("tag", "name")
 
 
 class Aliases:
@@ -46,27 +34,10 @@ class Aliases:
         """
         tags: dict[Category, set[str]] = {category: set() for category in Category}
         tag_of: dict[Category, dict[str, str]] = {category: {} for category in Category}
-        try:
-            rows = csv.reader((raw.decode("utf-8") for raw in raw_lines(file)), strict=True)
-            header = next(rows, [])
-            name = next((header.index(column) for column in _NAME_COLUMNS if column in header), None)
-            if name is None or not {"category", "aliases"} <= set(header):
-                raise ExportError(f"{file}: found the columns {','.join(header)[:200]!r}, wanted tag,category,aliases")
-            place, aliases = header.index("category"), header.index("aliases")
-            for row in filter(None, rows):
-                if len(row) != len(header) or row[place] not in _DANBOORU_CATEGORIES:
-                    raise ExportError(
-                        f"{file} line {rows.line_num}: {','.join(row)[:80]!r} is no tag with a category of "
-                        f"{', '.join(_DANBOORU_CATEGORIES)}; mend the line"
-                    )
-                category = _DANBOORU_CATEGORIES[row[place]]
-                tags[category].add(row[name])
-                for alias in filter(None, row[aliases].split(TAG_SEPARATOR)):
-                    tag_of[category].setdefault(alias, row[name])
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ExportError(f"{file}: not a CSV file in UTF-8 ({error}); mend it or remove [posts] aliases") from None
-        except FileNotFoundError:
-            raise ExportError(f"{file}: no such file; correct [posts] aliases") from None
+        for tag, category, (aliases,) in read_tag_table(file, "aliases", ["aliases"]):
+            tags[category].add(tag)
+            for alias in filter(None, aliases.split(TAG_SEPARATOR)):
+                tag_of[category].setdefault(alias, tag)
         return cls({c: {alias: tag for alias, tag in tag_of[c].items() if alias not in tags[c]} for c in Category})
 
     def apply(self, lists: TagLists, category: Category) -> tuple[TagLists, int]:

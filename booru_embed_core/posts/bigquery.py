@@ -7,41 +7,40 @@ row that was not written yet, so no row is lost and none comes twice.
 What comes out is an export, not the ``posts`` table: values are as the table has them, nulls and all, and are looked
 at when the parts are read like any other Parquet export. Which stream a row is in is BigQuery's choice.
 
-Google's client is the extra ``bigquery``. Credentials are found by Google's own rules and never stored.
+Credentials and Google's client are in ``bigquery_access.py``.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
+from urllib.parse import quote
 
 import pyarrow as pa
 
+from booru_embed_core.posts.bigquery_access import Access, BigQueryError, explained, first_line
+from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.posts.parts import PartsWriter
-from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import POST_COLUMNS
+from booru_embed_core.settings import DuckdbSettings
 
-try:
-    import google.auth
-    import grpc
-    from google.api_core import exceptions as api_errors
-    from google.api_core.gapic_v1.routing_header import to_grpc_metadata
-    from google.api_core.retry import Retry, if_exception_type
-    from google.auth import exceptions as auth_errors
-    from google.auth.transport.requests import Request
-    from google.cloud.bigquery_storage_v1 import types
-
-    # The client one level up has a reader of its own, which resumes without an end and hides the offset.
-    from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
-    from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
-except ImportError as error:
-    raise ImportError("Google's client is missing; pip install 'booru-embed[bigquery]'") from error
+# isort: split
+# Without the extra the import of bigquery_access has failed by now, and named it.
+import grpc
+import requests
+from google.api_core import exceptions as api_errors
+from google.api_core.gapic_v1.routing_header import to_grpc_metadata
+from google.api_core.retry import Retry, if_exception_type
+from google.cloud.bigquery_storage_v1 import types
+from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 DANBOORU_TABLE: Final = "danbooru1.danbooru_public.posts"
 ROW_RESTRICTION: Final = "is_deleted = false and is_banned = false and is_flagged = false"
@@ -49,14 +48,7 @@ NUM_STREAMS: Final = 4
 GROUP_ROWS: Final = 32_768
 """Every stream holds a row group of posts at a time, and copies of it while that is written."""
 
-_SCOPE: Final = "https://www.googleapis.com/auth/bigquery"
 _TABLE: Final = re.compile(r"([a-z][\w:.-]*)\.(\w+)\.([^\s./]+)")
-_CHANNEL_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", -1),
-    # Without pings a connection that vanished without a word would be waited for until the call's deadline, a day.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
 _BROKEN: Final = (
     api_errors.ServiceUnavailable,
     api_errors.InternalServerError,
@@ -70,10 +62,18 @@ _MAX_VAIN_ATTEMPTS: Final = 8
 _MAX_WAIT_SECONDS: Final = 30.0
 _FIRST_WAIT_SECONDS: Final = 0.25
 _SESSION_TIMEOUT_SECONDS: Final = 60.0
+_REST_TIMEOUT_SECONDS: Final = 60.0
 
 
-class BigQueryError(ExportError):
-    """The table cannot be read; the message names project, table, cause and remedy in one line."""
+@dataclass(frozen=True, kw_only=True)
+class TableState:
+    """What tells a table from itself at another time."""
+
+    table: str
+    last_modified: str
+    """ISO 8601, UTC, to the millisecond."""
+    num_rows: int
+    """All of them, those that a restriction leaves out included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,39 +96,74 @@ class TableReport:
     streams: tuple[StreamCounts, ...]
 
 
+def table_state(table: str, access: Access) -> TableState:
+    """When `table`, ``project.dataset.table``, was last changed, and how many rows it has; no row is read.
+
+    Raises:
+        BigQueryError: no such table, no permission, no answer, or a view.
+    """
+    url = f"{access.rest_url}/bigquery/v2/{quote(_table_path(table))}"
+
+    def ask() -> Any:
+        answer = access.http.get(url, params={"fields": "lastModifiedTime,numRows"}, timeout=_REST_TIMEOUT_SECONDS)
+        if not answer.ok:
+            raise api_errors.from_http_response(answer)  # type: ignore[no-untyped-call]
+        return answer.json()
+
+    broken = if_exception_type(*_BROKEN, requests.ConnectionError, requests.Timeout)
+    with explained(table, access.project):
+        values = Retry(predicate=broken, timeout=_REST_TIMEOUT_SECONDS)(ask)()
+    try:
+        changed, num_rows = int(values["lastModifiedTime"]), int(values["numRows"])
+    except (KeyError, TypeError, ValueError):
+        raise BigQueryError(f"{table}: has no rows of its own; name a table, not a view") from None
+    at = datetime.fromtimestamp(changed // 1000, UTC).replace(microsecond=changed % 1000 * 1000)
+    return TableState(table=table, last_modified=at.isoformat(timespec="milliseconds"), num_rows=num_rows)
+
+
+def read_table_sorted(
+    table: str, file: Path, access: Access, duckdb_settings: DuckdbSettings, temp_dir: Path
+) -> TableReport:
+    """The report on `table`, whose rows are written to `file`, Parquet, by ascending id: see `read_table`.
+
+    Streams come in no fixed order; sorted, the same rows are the same posts, in memory bounded by `duckdb_settings`.
+    """
+    parts_dir = temp_dir / "streams"
+    parts_dir.mkdir()
+    report = read_table(table, parts_dir, access, num_streams=NUM_STREAMS)
+    parts = ", ".join(quoted(str(parts_dir / name)) for stream in report.streams for name in stream.parts)
+    pa.default_memory_pool().release_unused()  # 0.2 GB that would otherwise stand beside what DuckDB takes
+    # The hash puts rows with the same id into an order as well.
+    query = f"select * from read_parquet([{parts}]) order by id, hash({', '.join(POST_COLUMNS)})"  # noqa: S608
+    with connect(duckdb_settings, temp_dir) as connection:
+        connection.execute(f"copy ({query}) to {quoted(str(file))} (format parquet, row_group_size {GROUP_ROWS})")
+    shutil.rmtree(parts_dir)
+    return report
+
+
 def read_table(
     table: str,
     out_dir: Path,
-    project: str | None = None,
+    access: Access,
     *,
     row_restriction: str = ROW_RESTRICTION,
     num_streams: int = NUM_STREAMS,
-    client: BigQueryReadClient | None = None,
 ) -> TableReport:
     """The report on `table`, ``project.dataset.table``, whose rows are written to ``stream-*.parquet`` in `out_dir`.
 
-    Parts hold `POST_COLUMNS` with the table's own types. `project` is the one that reads and is billed, not the one
-    that owns the table; None takes the one of the credentials. BigQuery may open fewer streams than `num_streams`.
-    Nothing is left in `out_dir` when reading fails. `client` is for tests; it needs a `project`.
+    Parts hold `POST_COLUMNS` with the table's own types. BigQuery may open fewer streams than `num_streams`. Nothing
+    is left in `out_dir` when reading fails.
 
     Raises:
-        BigQueryError: no credentials, project or permission; no such table, column or row; parts from before in
-            `out_dir`; a stream that breaks again and again without a row in between.
+        BigQueryError: no permission; no such table, column or row; parts from before in `out_dir`; a stream that
+            breaks again and again without a row in between.
     """
     path = _table_path(table)
     if next(out_dir.glob("stream-*.parquet"), None):
         raise BigQueryError(f"{out_dir}: holds the parts of a table already; remove them or read into an empty folder")
-    if client is None:
-        client, project = _connect(project)
-        with client:
-            return read_table(
-                table, out_dir, project, row_restriction=row_restriction, num_streams=num_streams, client=client
-            )
-    if not project:
-        raise BigQueryError(f"{table}: no project to read with; name the project")
-    with _explained(table, project):
-        session = _open_session(client, project, path, row_restriction, num_streams)
-        streams = _read_streams(client, session, out_dir) if session.streams else ()
+    with explained(table, access.project):
+        session = _open_session(access, path, row_restriction, num_streams)
+        streams = _read_streams(access.storage, session, out_dir) if session.streams else ()
     report = TableReport(
         table=table,
         row_restriction=row_restriction,
@@ -150,36 +185,7 @@ def _table_path(table: str) -> str:
     return f"projects/{project}/datasets/{dataset}/tables/{name}"
 
 
-def _connect(project: str | None) -> tuple[BigQueryReadClient, str]:
-    """A client with the credentials that Google's rules find, and the project to read with."""
-    try:
-        credentials, found = google.auth.default(scopes=[_SCOPE])
-    except auth_errors.GoogleAuthError as error:
-        raise BigQueryError(
-            f"no Google credentials ({_first_line(error)}); run `gcloud auth application-default login` or let "
-            "GOOGLE_APPLICATION_CREDENTIALS name a key file"
-        ) from error
-    project = project or found
-    if not project:
-        raise BigQueryError(
-            "no Google Cloud project to read with: neither was one named nor do the credentials have one; name the "
-            "project or set GOOGLE_CLOUD_PROJECT"
-        )
-    try:
-        # Within a call a refused refresh looks like a broken connection and would be tried again and again.
-        credentials.refresh(Request())  # type: ignore[no-untyped-call]
-    except auth_errors.GoogleAuthError as error:
-        raise BigQueryError(
-            f"Google refuses the credentials ({_first_line(error)}); check the network and run "
-            "`gcloud auth application-default login` again or renew the key file"
-        ) from error
-    channel = BigQueryReadGrpcTransport.create_channel(credentials=credentials, options=_CHANNEL_OPTIONS)
-    return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel)), project
-
-
-def _open_session(
-    client: BigQueryReadClient, project: str, path: str, row_restriction: str, num_streams: int
-) -> types.ReadSession:
+def _open_session(access: Access, path: str, row_restriction: str, num_streams: int) -> types.ReadSession:
     wanted = types.ReadSession(
         table=path,
         data_format=types.DataFormat.ARROW,
@@ -192,8 +198,8 @@ def _open_session(
         ),
     )
     retry = Retry(predicate=if_exception_type(*_BROKEN), timeout=_SESSION_TIMEOUT_SECONDS)
-    return client.create_read_session(
-        parent=f"projects/{project}", read_session=wanted, max_stream_count=num_streams, retry=retry
+    return access.storage.create_read_session(
+        parent=f"projects/{access.project}", read_session=wanted, max_stream_count=num_streams, retry=retry
     )
 
 
@@ -264,7 +270,7 @@ class _StreamReader:
                 if num_vain == _MAX_VAIN_ATTEMPTS:
                     raise BigQueryError(
                         f"{self._name}: broke {num_vain} times in a row at row {self._offset} "
-                        f"({_first_line(error)}); check the network and read again"
+                        f"({first_line(error)}); check the network and read again"
                     ) from error
             except api_errors.Cancelled:
                 if not self._stopped.is_set():
@@ -297,7 +303,7 @@ class _StreamReader:
             )
         except (pa.ArrowInvalid, OSError) as error:
             raise BigQueryError(
-                f"{self._name}: the page at row {self._offset} is no Arrow batch ({_first_line(error)}); read again"
+                f"{self._name}: the page at row {self._offset} is no Arrow batch ({first_line(error)}); read again"
             ) from error
         if len(batch) != page.row_count:
             raise BigQueryError(
@@ -305,30 +311,3 @@ class _StreamReader:
                 "read again"
             )
         return batch
-
-
-@contextmanager
-def _explained(table: str, project: str) -> Iterator[None]:
-    """Turns Google's refusals into a line with the remedy."""
-    try:
-        yield
-    except api_errors.NotFound as error:
-        raise BigQueryError(f"{table}: is not there ({_first_line(error)}); correct the table's name") from error
-    except (api_errors.Forbidden, api_errors.Unauthorized) as error:
-        raise BigQueryError(
-            f"{table}: project {project!r} may not read it ({_first_line(error)}); enable the BigQuery Storage API in "
-            "that project and give the account the role BigQuery Read Session User there"
-        ) from error
-    except api_errors.RetryError as error:
-        raise BigQueryError(
-            f"{table}: no answer to project {project!r} ({_first_line(error)}); check the network and read again"
-        ) from error
-    except api_errors.GoogleAPICallError as error:
-        raise BigQueryError(
-            f"{table}: BigQuery refuses to read it for project {project!r} ({_first_line(error)}); check the names of "
-            "project and table and the row restriction"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

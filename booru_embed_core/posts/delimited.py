@@ -22,10 +22,11 @@ from booru_embed_core.posts.validation import MAX_LINE_BYTES, line_problem
 
 
 class DelimitedSource:
-    """A CSV or TSV file; see `Source`."""
+    """A CSV or TSV file; see `Source`. Errors call it `name`, by default by its own."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, name: Path | None = None) -> None:
         self._file = file
+        self._name = name or file
         self._scan = scan_file(file)
 
     @property
@@ -37,6 +38,11 @@ class DelimitedSource:
     def malformed(self) -> NDArray[np.int64]:
         """See `Source`."""
         return self._scan.malformed
+
+    @property
+    def skipped(self) -> NDArray[np.int64]:
+        """Line numbers (int64, ascending) that hold no record of the batches: malformed and blank ones."""
+        return np.sort(np.concatenate([self._scan.malformed, self._scan.blank]))
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
         """See `Source`."""
@@ -50,7 +56,7 @@ class DelimitedSource:
         try:
             yield from connection.sql(query).to_arrow_reader(BATCH_RECORDS)
         except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise parse_error(self._file, error) from error
+            raise parse_error(self._name, error) from error
         finally:
             if is_copy:
                 file.unlink()

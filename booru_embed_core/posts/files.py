@@ -29,7 +29,9 @@ from booru_embed_core.posts.json_lines import JsonLinesSource
 from booru_embed_core.posts.lines import first_bytes, joined
 from booru_embed_core.posts.parquet import ParquetSource
 from booru_embed_core.posts.parts import PostsWriter, SeenIds
+from booru_embed_core.posts.pieces import PiecewiseSource
 from booru_embed_core.posts.sources import HIDDEN_COLUMN, Source
+from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
 from booru_embed_core.schema import POST_COLUMNS, RATINGS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
@@ -63,6 +65,8 @@ class PostsReport:
     Filtered posts are good ones that the settings, or their flags, leave out. With ``limit_posts`` records are read up
     to the one that fills the limit. Of tags of kept posts ``num_aliases`` stood under an old name, and ``num_repeats``
     were left out because their post had them before.
+    Where ``tag_string`` was taken apart, ``num_unknown_tags`` uses in the records that were looked at are of tags that
+    the table of categories lacks; they count as general.
     """
 
     num_read: int
@@ -72,6 +76,7 @@ class PostsReport:
     num_filtered: int = 0
     num_aliases: int = 0
     num_repeats: int = 0
+    num_unknown_tags: int = 0
     files: tuple[FileCounts, ...]
 
     @property
@@ -141,6 +146,7 @@ def read_posts(
     duckdb_settings: DuckdbSettings,
     temp_dir: Path | None = None,
     aliases: Aliases | None = None,
+    tag_categories: TagCategories | None = None,
 ) -> PostsReport:
     """The report on `files`, whose posts are written to `out_dir` with ``rejects.parquet`` and ``report.json``.
 
@@ -152,6 +158,7 @@ def read_posts(
         TooManyRejectsError: more than ``max_rejected_share`` of the records are unfit; names the first reasons.
     """
     state = _Reading(settings, PostsWriter(out_dir, aliases or Aliases({})), RejectsWriter(out_dir / REJECTS_FILE))
+    state.tag_categories = tag_categories
     labels = _labels(files)
     with ExitStack() as unless_done:
         unless_done.callback(state.remove_files, out_dir)
@@ -179,6 +186,8 @@ class _Reading:
     settings: PostsSettings
     parts: PostsWriter
     rejects: RejectsWriter
+    tag_categories: TagCategories | None = None
+    num_unknown_tags: int = 0
     seen: SeenIds = field(default_factory=SeenIds)
     counts: list[FileCounts] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -195,22 +204,26 @@ class _Reading:
         return None if limit is None else limit - self.parts.num_rows
 
 
-def open_source(file: Path) -> Source:
-    """The reader for `file`, whose kind is told by its first bytes.
+def open_source(file: Path, tag_categories: TagCategories | None = None, *, ends_early: bool = False) -> Source:
+    """The reader for `file`, whose kind is told by its first bytes; `tag_categories` as in `ParquetSource`.
+
+    `ends_early` says that the file will hardly be read to its end.
 
     Raises:
         ExportError: it is empty or broken, or a column is missing.
     """
     start = first_bytes(file)
     if start.startswith(_PARQUET_MAGIC):
-        return ParquetSource(file)
-    return JsonLinesSource(file) if start.lstrip().startswith(b"{") else DelimitedSource(file)
+        return ParquetSource(file, tag_categories)
+    if start.lstrip().startswith(b"{"):
+        return JsonLinesSource(file)
+    return PiecewiseSource(file) if ends_early else DelimitedSource(file)
 
 
 def _read_file(
     file: Path, label: str, state: _Reading, connection: duckdb.DuckDBPyConnection, scratch: Path
 ) -> FileCounts:
-    source = open_source(file)
+    source = open_source(file, state.tag_categories, ends_early=state.room is not None)
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
@@ -228,6 +241,8 @@ def _read_file(
             state.parts.add(posts.filter(pa.array(fates == _KEPT)) if fates.any() else posts)
             if is_full:
                 break
+    if isinstance(source, ParquetSource):
+        state.num_unknown_tags += source.num_unknown_tags
     malformed = source.malformed
     num_read = source.num_records
     if is_full:  # what stands behind the last post counts as not read
@@ -311,6 +326,7 @@ def _report(state: _Reading) -> PostsReport:
         num_filtered=sum(file.num_filtered for file in counts),
         num_aliases=state.parts.num_aliases,
         num_repeats=state.parts.num_repeats,
+        num_unknown_tags=state.num_unknown_tags,
         files=tuple(counts),
     )
 

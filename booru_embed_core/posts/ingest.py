@@ -1,17 +1,17 @@
 """An export of any kind as a folder of its own: for people who want the posts and not the pipeline.
 
-Reading is in ``files.py``. Here are the kinds of output and the folder that appears whole or not at all.
+Reading is in ``export.py``. Here are the kinds of output and the folder that appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from booru_embed_core.posts.database import connect, quoted
-from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
+from booru_embed_core.posts.export import read_export
+from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.posts.parts import part_files, posts_relation
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, Output, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
@@ -22,13 +22,12 @@ _TEXT_FIELDS: Final = (Category.META, *(category for category in CATEGORIES if c
 
 
 def ingest(
-    sources: Sequence[str],
+    settings: PostsSettings,
     out_dir: Path,
     output: Output,
-    settings: PostsSettings,
     duckdb_settings: DuckdbSettings,
 ) -> PostsReport:
-    """The report on `sources` (files, globs or folders), whose posts are in `out_dir` from now on.
+    """The report on the export of `settings`, whose posts are in `out_dir` from now on.
 
     With them are ``rejects.parquet`` and ``report.json``. Parquet is the ``posts`` table in parts; text is one file,
     ``danbooru-captions.csv`` or ``.tsv``, with a header and quotes only where a value needs them. The folder appears
@@ -36,16 +35,15 @@ def ingest(
 
     Raises:
         FileExistsError: `out_dir` is there already and is not empty.
-        ExportError: see `expand_export` and `read_posts`.
+        ExportError: see `read_export`.
     """
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise FileExistsError(f"{out_dir}: is there already and is not an empty folder; remove it or name another one")
-    files = expand_export(sources, Path())
     out_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".booru-embed-", dir=out_dir.absolute().parent) as scratch:
         draft = Path(scratch, "posts")
         draft.mkdir()
-        report = read_posts(files, draft, settings, duckdb_settings, Path(scratch))
+        report = read_export(settings, Path(), draft, duckdb_settings, Path(scratch))
         if output is not Output.PARQUET:
             write_text(
                 draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings

@@ -1,34 +1,46 @@
 """Parquet exports, such as public metadata sets: columns by name, further ones ignored.
 
-A "line" is the row's number from 1; the raw text of a row is a JSON object of the values that are read.
+A field of tags is a string or a list of strings. It is called ``tag_string_general`` and so on; a list may also be
+called ``general``, as in the ``posts`` table itself; where there is no such column ``tag_string`` is taken apart by a
+table of categories. Ratings may be full words. A "line" is the row's number from 1; the raw text of a row is a JSON
+object of the values that are read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from booru_embed_core.posts.database import quoted
 from booru_embed_core.posts.lines import joined
 from booru_embed_core.posts.sources import BATCH_RECORDS, fit_values, parse_error, run_on
+from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError, check_columns, values_problem
-from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS
+from booru_embed_core.schema import CATEGORIES, FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS, TAG_SEPARATOR, tag_column
+
+ALL_TAGS_COLUMN: Final = "tag_string"
+"""The tags of all categories, as Danbooru has them beside the five columns."""
+
+_RATING_WORDS: Final = {"general": "g", "sensitive": "s", "questionable": "q", "explicit": "e"}
 
 
 class ParquetSource:
     """A Parquet file; see `Source`.
 
     Raises:
-        ExportError: it is broken, or lacks a column.
+        ExportError: it is broken, or lacks a column, or has ``tag_string`` alone and there are no `tag_categories`.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, tag_categories: TagCategories | None = None) -> None:
         self._file = file
         try:
             with pq.ParquetFile(file) as parquet:
@@ -36,21 +48,47 @@ class ParquetSource:
                 self.num_records = int(parquet.metadata.num_rows)
         except (pa.ArrowException, OSError) as error:
             raise parse_error(file, error) from error
-        check_columns(schema.names, file)
-        for name in ("rating", *TAG_COLUMNS):
-            if not _is_text(schema.field(name).type):
-                raise ExportError(
-                    f"{file}: column {name} has the type {schema.field(name).type}, wanted string (tags separated by "
-                    "one space); write it so"
-                )
-        self._columns = [name for name in (*POST_COLUMNS, *FLAG_COLUMNS) if name in schema.names]
+        self._tag_columns = _tag_columns(schema)
+        self._tag_categories = tag_categories
+        self._check(schema)
+        others = [name for name in (*POST_COLUMNS, *FLAG_COLUMNS) if name not in TAG_COLUMNS and name in schema.names]
+        self._columns = [*others, *dict.fromkeys(self._tag_columns.values())]
         self.malformed = joined([])
+        self.num_unknown_tags = 0
+        """Uses of tags of which `tag_categories` knows nothing, in the batches given so far."""
+
+    def _check(self, schema: pa.Schema) -> None:
+        check_columns([*schema.names, *(name for name in self._tag_columns if name not in schema.names)], self._file)
+        for name in ("rating", *self._tag_columns.values()):
+            type_ = schema.field(name).type
+            if not (_is_text(type_) or (name != "rating" and _is_list(type_))):
+                raise ExportError(
+                    f"{self._file}: column {name} has the type {type_}, wanted string"
+                    f"{'' if name == 'rating' else ' (tags separated by one space) or list<string>'}; write it so"
+                )
+        if ALL_TAGS_COLUMN in self._tag_columns.values() and self._tag_categories is None:
+            raise ExportError(
+                f"{self._file}: has {ALL_TAGS_COLUMN} and none of {', '.join(TAG_COLUMNS)}; set [posts] "
+                "tag_categories to a table of tag and category"
+            )
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Source`."""
         query = f"select {fit_values(_text_of, self._columns, check_breaks=True)} from records"  # noqa: S608
         for batch in self._raw_batches():
-            yield from run_on(connection, query, pa.Table.from_batches([batch]), self._file)
+            others = {name: batch.column(name) for name in self._columns if name not in self._tag_columns.values()}
+            records = pa.table({**others, **self._fields(batch)})
+            yield from run_on(connection, query, records, self._file)
+
+    def _fields(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
+        """The tag columns of `batch` as strings; null where a list is unfit."""
+        fields = {name: _as_field(batch.column(name)) for name in set(self._tag_columns.values())}
+        if ALL_TAGS_COLUMN not in fields:
+            return {column: fields[name] for column, name in self._tag_columns.items()}
+        assert self._tag_categories is not None
+        split, num_unknown = self._tag_categories.split(fields[ALL_TAGS_COLUMN])
+        self.num_unknown_tags += num_unknown
+        return split
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Source`."""
@@ -64,10 +102,18 @@ class ParquetSource:
             first, last = np.searchsorted(wanted, [start, start + len(batch)])
             places = wanted[first:last] - start
             for place, row in zip(places.tolist(), batch.take(places).to_pylist(), strict=True):
-                values = {name: _text(value) for name, value in row.items()}
+                values = {name: value if isinstance(value, list) else _text(value) for name, value in row.items()}
                 raw = json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass")
-                yield start + place + 1, raw, values_problem(values)
+                yield start + place + 1, raw, self._problem(values)
             start += len(batch)
+
+    def _problem(self, values: Mapping[str, Any]) -> str | None:
+        tags = {name: values[name] for name in self._columns if name in self._tag_columns.values()}
+        others: dict[str, str | None] = {name: values[name] for name in self._columns if name not in tags}
+        rating = others["rating"]
+        others["rating"] = None if rating is None else _RATING_WORDS.get(rating, rating)
+        problem = values_problem({**others, **dict.fromkeys(TAG_COLUMNS, "")})
+        return problem or next(filter(None, (_tags_problem(name, value) for name, value in tags.items())), None)
 
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         try:
@@ -78,16 +124,67 @@ class ParquetSource:
             raise parse_error(self._file, error) from error
 
 
+def _tag_columns(schema: pa.Schema) -> dict[str, str]:
+    """The file's column for each of `TAG_COLUMNS` that it has."""
+    found = {}
+    for category in CATEGORIES:
+        column, short = tag_column(category), category.value
+        if column in schema.names:
+            found[column] = column
+        elif schema.names.count(short) == 1 and _is_list(schema.field(short).type):
+            # A string of this name is separated by commas in some sets and by spaces in others.
+            found[column] = short
+    if not found and ALL_TAGS_COLUMN in schema.names:
+        return dict.fromkeys(TAG_COLUMNS, ALL_TAGS_COLUMN)
+    return found
+
+
 def _is_text(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    # Bytes and lists would be read as DuckDB writes them. A column of nulls alone has rejects to tell of.
+    # Bytes would be read as DuckDB writes them. A column of nulls alone has rejects to tell of.
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(is_kind(type_) for is_kind in kinds)
 
 
+def _is_list(type_: pa.DataType) -> bool:
+    return (pa.types.is_list(type_) or pa.types.is_large_list(type_)) and _is_text(type_.value_type)
+
+
+def _as_field(column: Any) -> Any:
+    """Strings of tags; null where there is none, or where a list has a tag that cannot stand in one."""
+    if not _is_list(column.type):
+        return column.cast(pa.string())
+    tags: Any = pc.list_flatten(column).cast(pa.string())
+    posts: Any = pc.list_parent_indices(column)
+    is_unfit: Any = pc.or_(pc.equal(tags, pa.scalar("")), pc.match_substring(tags, TAG_SEPARATOR))
+    is_unfit = is_unfit.fill_null(True)
+    field = pc.binary_join(column.cast(pa.list_(pa.string())), TAG_SEPARATOR)
+    if not pc.any(is_unfit).as_py():
+        return field
+    is_whole = np.ones(len(column), dtype=np.bool_)
+    is_whole[posts.filter(is_unfit).to_numpy(zero_copy_only=False)] = False
+    return pc.if_else(pa.array(is_whole), field, pa.scalar(None, pa.string()))
+
+
+def _tags_problem(column: str, value: str | list[str | None] | None) -> str | None:
+    if value is None:
+        return f"{column} is missing"
+    for tag in value if isinstance(value, list) else ():
+        if not tag:
+            return f"{column} holds an empty tag"
+        if TAG_SEPARATOR in tag:
+            return f"{column} holds a tag with a space: {tag[:40]!r}"
+    text = "".join(map(str, value))
+    return f"a line break inside {column}" if set("\r\n") & set(text) else None
+
+
 def _text_of(name: str) -> str:
-    return f'cast("{name}" as varchar)'
+    text = f'cast("{name}" as varchar)'
+    if name != "rating":
+        return text
+    words = " ".join(f"when {quoted(word)} then {quoted(rating)}" for word, rating in _RATING_WORDS.items())
+    return f"(case {text} {words} else {text} end)"
 
 
 def _text(value: object) -> str | None:

@@ -6,11 +6,10 @@ those of an asset's parameters when it is defined.
 
 import dagster as dg
 
-from booru_embed_core.posts.aliases import Aliases
-from booru_embed_core.posts.files import expand_export, read_posts
+from booru_embed_core.posts.export import read_export
 from booru_embed_core.posts.parts import part_files
 from booru_embed_dagster.metadata import materialized, parquet_metadata
-from booru_embed_dagster.observation import POSTS_EXPORT, export_manifest, export_version, observed_files, settings_key
+from booru_embed_dagster.observation import POSTS_EXPORT, observe_export, settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 
@@ -22,17 +21,17 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 )
 @one_line_errors
 def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """Every post of the export once, as one table in export order, with a list of tags for each category.
+    """Every post of the export once, with a list of tags for each category.
+
+    They are in export order, those of a BigQuery table by ascending id.
 
     Lines that are malformed or repeat a post are set aside in `rejects.parquet` with file, line, reason and raw text;
     `report.json` accounts for every line that was read, the posts that the settings filter out included.
     """
     settings = pipeline.settings
-    files = expand_export(settings.posts.export, settings.root)
-    aliases = Aliases.load(settings.aliases_path) if settings.aliases_path else None
-    sources = {POSTS_EXPORT: export_version(export_manifest(observed_files(settings), settings.root))}
+    sources = {POSTS_EXPORT: observe_export(settings).version}
     with pipeline.new_version("posts", sections=["posts"], sources=sources) as draft:
-        report = read_posts(files, draft.path, settings.posts, settings.duckdb, draft.scratch, aliases)
+        report = read_export(settings.posts, settings.root, draft.path, settings.duckdb, draft.scratch)
     return materialized(
         draft.product,
         **parquet_metadata(part_files(draft.product.path)),
@@ -42,4 +41,5 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         num_filtered=report.num_filtered,
         num_aliases=report.num_aliases,
         num_repeats=report.num_repeats,
+        num_unknown_tags=report.num_unknown_tags,
     )

@@ -165,6 +165,14 @@ def test_a_budget_of_tokens_takes_the_place_of_the_number_of_posts(load: Load) -
             "[model]\nembedding_dim = 32\nmatryoshka_dims = [16, 32]",
             "model: matryoshka_dims [16, 32] must ascend and lie below embedding_dim (32); correct the value",
         ),
+        (
+            '[posts]\nexport = ["a.csv"]\nbigquery_table = "a.b.c"',
+            "posts: export and bigquery_table (a.b.c) are both set; remove one of them",
+        ),
+        (
+            '[posts]\nbigquery_project = "mine"',
+            "posts: bigquery_project (mine) is set without a bigquery_table; name both",
+        ),
         ("[model]\nmatryoshka_dims = [16, 16]", "model: matryoshka_dims [16, 16] must ascend and lie below "),
         ("[model]\nmatryoshka_dims = [8, 4]", "model: matryoshka_dims [8, 4] must ascend and lie below "),
         (

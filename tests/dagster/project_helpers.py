@@ -114,6 +114,12 @@ def versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     return {event.asset_key.to_user_string(): (event.tags or {})["dagster/data_version"] for event in events}
 
 
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    """What the one step that failed says."""
+    (event,) = [event for event in result.get_step_failure_events() if event.step_failure_data.user_failure_data]
+    return str(event.step_failure_data.user_failure_data.description)
+
+
 def make_project(folder: Path) -> Project:
     (folder / "export").mkdir(parents=True)
     made = Project(folder)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from project_helpers import Project, rows, versions
+from project_helpers import Project, failure, rows, versions
 
 from booru_embed_core import BooruEmbedder
 from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
@@ -31,11 +31,6 @@ Built = tuple[Project, dg.ExecuteInProcessResult]
 def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]:
     (event,) = result.asset_materializations_for_node(asset)
     return {key: value.value for key, value in event.metadata.items()}
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    (event,) = [event for event in result.get_step_failure_events() if event.step_failure_data.user_failure_data]
-    return str(event.step_failure_data.user_failure_data.description)
 
 
 def test_everything_materializes_and_every_check_passes(built: Built) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from project_helpers import Project, rows
 
 from booru_embed_core.posts.files import PostsReport
-from booru_embed_dagster.observation import ExportFile, export_manifest, export_version, settings_key
+from booru_embed_dagster.observation import ExportFile, Observation, export_manifest, settings_key
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_manifest_names_files_relative_to_the_settings(files: list[Path], tm
 
 def test_the_version_follows_the_content(files: list[Path], tmp_path: Path) -> None:
     def version() -> str:
-        return export_version(export_manifest(sorted(tmp_path.glob("*.csv")), tmp_path))
+        return Observation(tuple(export_manifest(sorted(tmp_path.glob("*.csv")), tmp_path))).version
 
     before = version()
     os.utime(files[0], (1, 1))
@@ -53,7 +53,7 @@ manifests = st.lists(
 
 @given(manifests, manifests)
 def test_other_manifests_have_other_versions(one: list[ExportFile], two: list[ExportFile]) -> None:
-    assert (export_version(one) == export_version(two)) == (one == two)
+    assert (Observation(tuple(one)).version == Observation(tuple(two)).version) == (one == two)
 
 
 def test_only_the_sections_that_are_asked_for_are_observed(project: Project) -> None:

@@ -15,6 +15,11 @@ from booru_embed_core.posts.validation import TooManyRejectsError
 from booru_embed_core.schema import Output
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
+
+def export_of(file: Path) -> PostsSettings:
+    return PostsSettings(export=(str(file),))
+
+
 HEADER = (
     "id,rating,score,tag_string_meta,tag_string_general,tag_string_artist,tag_string_copyright,tag_string_character"
 )
@@ -27,16 +32,16 @@ def test_what_is_written_is_read_again_as_the_same_posts(
 ) -> None:
     folder = tmp_path_factory.mktemp("ingest")
     (folder / "export.csv").write_bytes(csv_bytes(rows))
-    ingest([str(folder / "export.csv")], folder / "text", output, PostsSettings(), ONE_THREAD)
+    ingest(export_of(folder / "export.csv"), folder / "text", output, ONE_THREAD)
     (written,) = set((folder / "text").iterdir()) - {folder / "text/rejects.parquet", folder / "text/report.json"}
-    report = ingest([str(written)], folder / "again", Output.PARQUET, PostsSettings(), ONE_THREAD)
+    report = ingest(export_of(written), folder / "again", Output.PARQUET, ONE_THREAD)
     assert (report.num_kept, report.num_rejected) == (len(rows), 0)
     assert read_rows(folder / "again") == kept(rows)
 
 
 def test_tsv_is_plain_for_awk(tmp_path: Path) -> None:
     (tmp_path / "export.csv").write_bytes(csv_bytes([row(1, "a,b 'c'", meta="highres"), row(2, rating="e", score=-5)]))
-    ingest([str(tmp_path / "*.csv")], tmp_path / "out", Output.TSV, PostsSettings(), ONE_THREAD)
+    ingest(export_of(tmp_path / "*.csv"), tmp_path / "out", Output.TSV, ONE_THREAD)
     lines = (tmp_path / "out/danbooru-captions.tsv").read_text(encoding="utf-8").splitlines()
     assert lines == [
         HEADER.replace(",", "\t"),
@@ -53,7 +58,7 @@ def test_two_threads_give_the_same_bytes(tmp_path: Path, output: Output) -> None
     for threads in (1, 2):
         duckdb_settings = DuckdbSettings(threads=threads)
         out_dir = tmp_path / f"out-{threads}"
-        reports.append(ingest([str(tmp_path / "export.csv")], out_dir, output, PostsSettings(), duckdb_settings))
+        reports.append(ingest(export_of(tmp_path / "export.csv"), out_dir, output, duckdb_settings))
         assert len(read_rejects(out_dir)) == 1
     assert reports[0] == reports[1]
     names = sorted(path.name for path in (tmp_path / "out-1").iterdir())
@@ -65,14 +70,14 @@ def test_two_threads_give_the_same_bytes(tmp_path: Path, output: Output) -> None
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "export.csv").write_bytes(csv_bytes([row(1)]))
     with pytest.raises(FileExistsError, match=r"is there already and is not an empty folder; remove it or name"):
-        ingest([str(tmp_path / "export.csv")], tmp_path, Output.TSV, PostsSettings(), ONE_THREAD)
+        ingest(export_of(tmp_path / "export.csv"), tmp_path, Output.TSV, ONE_THREAD)
     (tmp_path / "out").mkdir()
-    report = ingest([str(tmp_path / "export.csv")], tmp_path / "out", Output.TSV, PostsSettings(), ONE_THREAD)
+    report = ingest(export_of(tmp_path / "export.csv"), tmp_path / "out", Output.TSV, ONE_THREAD)
     assert report.num_kept == 1
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "export.csv").write_bytes(csv_bytes([row("?"), row(1)]))
     with pytest.raises(TooManyRejectsError):
-        ingest([str(tmp_path / "export.csv")], tmp_path / "out", Output.CSV, PostsSettings(), ONE_THREAD)
+        ingest(export_of(tmp_path / "export.csv"), tmp_path / "out", Output.CSV, ONE_THREAD)
     assert [path.name for path in tmp_path.iterdir()] == ["export.csv"]

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import google.cloud.bigquery as bq
 import grpc
+import pytest
+import requests
+from google.api_core.client_options import ClientOptions
+from google.auth.credentials import AnonymousCredentials
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
-ROOT = Path(__file__).parents[3]
+from booru_embed_core.posts.bigquery_access import CHANNEL_OPTIONS, Access
+from booru_embed_core.schema import FLAG_COLUMNS
+
+ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".venv-emulator"
 PROJECT = "danbooru1"
 START_SECONDS = 120
+REQUIRE_VARIABLE = "BOORU_EMBED_REQUIRE_EMULATOR"
 
 
 @dataclass(frozen=True)
@@ -65,14 +76,35 @@ def _ports(process: subprocess.Popen[bytes], log: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def client_at(port: int) -> Iterator[BigQueryReadClient]:
-    options = [
-        ("grpc.max_receive_message_length", -1),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.enable_http_proxy", 0),
-    ]
-    with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        yield BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+def access_at(grpc_port: int, rest_port: int = 1) -> Iterator[Access]:
+    """Access without credentials to what listens on these ports, for a project ``reader``."""
+    options = [*CHANNEL_OPTIONS, ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.enable_http_proxy", 0)]
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{grpc_port}", options=options) as channel,
+        requests.Session() as http,
+    ):
+        http.trust_env = False
+        storage = BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+        yield Access(storage=storage, http=http, project="reader", rest_url=f"http://127.0.0.1:{rest_port}")
+
+
+def load_table(running: Emulator, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Adds `rows` to `table`, which is created when it is missing."""
+    kinds = {"id": "INTEGER", "score": "INTEGER", **dict.fromkeys(FLAG_COLUMNS, "BOOLEAN")}
+    schema = [bq.SchemaField(name, kinds.get(name, "STRING")) for name in rows[0]]
+    endpoint = ClientOptions(api_endpoint=f"http://127.0.0.1:{running.rest_port}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        client = bq.Client(project=PROJECT, credentials=AnonymousCredentials(), client_options=endpoint)
+        try:
+            client.create_dataset(table.split(".")[1], exists_ok=True)
+            client.create_table(bq.Table(table, schema=schema), exists_ok=True)
+            # A file of unknown length is uploaded in the one way that the emulator knows for few rows and for many.
+            lines = io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())
+            config = bq.LoadJobConfig(schema=schema, source_format=bq.SourceFormat.NEWLINE_DELIMITED_JSON)
+            client.load_table_from_file(lines, table, job_config=config).result()
+        finally:
+            client.close()
 
 
 @dataclass
@@ -152,3 +184,32 @@ def scripted_server(
         yield port
     finally:
         server.stop(None).wait()
+
+
+@contextmanager
+def answering_server(answer: Callable[[str], tuple[int, object]]) -> Iterator[int]:
+    """The port of an HTTP server that gives the status and the JSON that `answer` has for a request's path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, value = answer(self.path)
+            content = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,80 @@
+"""The export that the settings name, be it files or a BigQuery table, read into the ``posts`` table.
+
+Google's client is imported only where a table is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from booru_embed_core.posts.aliases import Aliases
+from booru_embed_core.posts.database import scratch_folder
+from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
+from booru_embed_core.posts.tag_categories import TagCategories
+from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.settings import DuckdbSettings, PostsSettings
+
+if TYPE_CHECKING:
+    from booru_embed_core.posts.bigquery import TableState
+
+
+def read_export(
+    settings: PostsSettings,
+    root: Path,
+    out_dir: Path,
+    duckdb_settings: DuckdbSettings,
+    temp_dir: Path | None = None,
+) -> PostsReport:
+    """The report on the export of `settings`, whose posts are written to `out_dir`; relative paths start from `root`.
+
+    A table is read to a file in a folder below `temp_dir`, in ascending order of ids, and then like any file.
+
+    Raises:
+        ExportError: see `expand_export`, `read_posts` and, for a table, ``bigquery.read_table``.
+    """
+    with _files(settings, root, duckdb_settings, temp_dir) as files:
+        aliases = None if settings.aliases is None else Aliases.load(root / settings.aliases)
+        table = settings.tag_categories
+        categories = None if table is None else TagCategories.load(root / table)
+        return read_posts(files, out_dir, settings, duckdb_settings, temp_dir, aliases, categories)
+
+
+def bigquery_state(table: str, project: str | None) -> TableState:
+    """When `table` was last changed, and how many rows it has.
+
+    Raises:
+        ExportError: the extra ``bigquery`` is missing, or the table cannot be looked at.
+    """
+    with _client_named():
+        from booru_embed_core.posts import bigquery, bigquery_access
+    with bigquery_access.open_access(project) as access:
+        return bigquery.table_state(table, access)
+
+
+@contextmanager
+def _files(
+    settings: PostsSettings, root: Path, duckdb_settings: DuckdbSettings, temp_dir: Path | None
+) -> Iterator[list[Path]]:
+    table = settings.bigquery_table
+    if table is None:
+        yield expand_export(settings.export, root)
+        return
+    with _client_named():
+        from booru_embed_core.posts import bigquery, bigquery_access
+    with scratch_folder(temp_dir) as scratch:
+        file = scratch / f"{table}.parquet"
+        with bigquery_access.open_access(settings.bigquery_project) as access:
+            bigquery.read_table_sorted(table, file, access, duckdb_settings, scratch)
+        yield [file]
+
+
+@contextmanager
+def _client_named() -> Iterator[None]:
+    """Turns the lack of Google's client into an error of the export, which says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise ExportError(str(error)) from error

@@ -1,0 +1,63 @@
+"""Which category a tag is of: for exports that have all tags of a post in one field, ``tag_string``.
+
+The table is CSV with the columns tag (or name) and category (Danbooru's number), such as the one that holds aliases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from booru_embed_core.posts.tag_table import read_tag_table
+from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, tag_column
+
+_GENERAL: Final = CATEGORIES.index(Category.GENERAL)
+
+
+class TagCategories:
+    """The categories of tags; a tag that is not known is a general one."""
+
+    def __init__(self, category_of: Mapping[str, Category]) -> None:
+        self._tags = pa.array(list(category_of), pa.string())
+        self._category_ids = np.array([CATEGORIES.index(one) for one in category_of.values()], dtype=np.int8)
+
+    @classmethod
+    def load(cls, file: Path) -> TagCategories:
+        """The categories in `file`; plain, gzip or zstd. Of two lines with the same tag the first counts.
+
+        Raises:
+            ExportError: it is no such table, or a category is none of Danbooru's numbers.
+        """
+        category_of: dict[str, Category] = {}
+        for tag, category, _ in read_tag_table(file, "tag_categories"):
+            category_of.setdefault(tag, category)
+        return cls(category_of)
+
+    def split(self, fields: Any) -> tuple[dict[str, Any], int]:
+        """What `fields` (an Arrow array of tags separated by spaces) hold, by tag column; nulls stay nulls.
+
+        With it comes how many uses of tags are of unknown ones.
+        """
+        lists: Any = pc.split_pattern(fields, TAG_SEPARATOR)
+        tags: Any = pc.list_flatten(lists)
+        posts: Any = pc.list_parent_indices(lists)
+        is_tag = pc.not_equal(tags, pa.scalar(""))
+        tags, posts = tags.filter(is_tag), posts.filter(is_tag).to_numpy(zero_copy_only=False)
+        places: Any = pc.index_in(tags, value_set=self._tags)
+        category_ids = np.full(len(tags), _GENERAL, dtype=np.int8)
+        is_known = places.is_valid().to_numpy(zero_copy_only=False)
+        category_ids[is_known] = self._category_ids[places.drop_null().to_numpy()]
+        is_missing = fields.is_null()
+        columns = {}
+        for category_id, category in enumerate(CATEGORIES):
+            is_own = category_ids == category_id
+            ends = np.cumsum(np.bincount(posts[is_own], minlength=len(fields)))
+            offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+            own = pc.binary_join(pa.ListArray.from_arrays(offsets, tags.filter(pa.array(is_own))), TAG_SEPARATOR)
+            columns[tag_column(category)] = pc.if_else(is_missing, pa.scalar(None, pa.string()), own)
+        return columns, int(len(tags) - is_known.sum())

@@ -1,0 +1,50 @@
+"""Tables of tags as they are passed around: CSV of tag, category, post_count, aliases, plain, gzip or zstd."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from booru_embed_core.posts.lines import raw_lines
+from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.schema import Category
+
+_DANBOORU_CATEGORIES: Final = {
+    "0": Category.GENERAL,
+    "1": Category.ARTIST,
+    "3": Category.COPYRIGHT,
+    "4": Category.CHARACTER,
+    "5": Category.META,
+}
+_NAME_COLUMNS: Final = ("tag", "name")
+
+
+def read_tag_table(file: Path, setting: str, columns: Sequence[str] = ()) -> Iterator[tuple[str, Category, list[str]]]:
+    """Tag, category and the values of `columns` of each line of `file`, in its order.
+
+    `setting` is the key of ``[posts]`` that names the file, for errors.
+
+    Raises:
+        ExportError: it is no such table, or a category is none of Danbooru's numbers.
+    """
+    try:
+        rows = csv.reader((raw.decode("utf-8") for raw in raw_lines(file)), strict=True)
+        header = next(rows, [])
+        name = next((header.index(column) for column in _NAME_COLUMNS if column in header), None)
+        if name is None or not {"category", *columns} <= set(header):
+            wanted = ",".join(["tag", "category", *columns])
+            raise ExportError(f"{file}: found the columns {','.join(header)[:200]!r}, wanted {wanted}")
+        place, others = header.index("category"), [header.index(column) for column in columns]
+        for row in filter(None, rows):
+            if len(row) != len(header) or row[place] not in _DANBOORU_CATEGORIES:
+                raise ExportError(
+                    f"{file} line {rows.line_num}: {','.join(row)[:80]!r} is no tag with a category of "
+                    f"{', '.join(_DANBOORU_CATEGORIES)}; mend the line"
+                )
+            yield row[name], _DANBOORU_CATEGORIES[row[place]], [row[other] for other in others]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ExportError(f"{file}: not a CSV file in UTF-8 ({error}); mend it or remove [posts] {setting}") from None
+    except FileNotFoundError:
+        raise ExportError(f"{file}: no such file; correct [posts] {setting}") from None

@@ -1,0 +1,39 @@
+"""The BigQuery emulator, and a place without Google's credentials, for the tests of both packages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from emulator_helpers import Emulator
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """A running emulator without tables."""
+    from emulator_helpers import ENVIRONMENT, REQUIRE_VARIABLE, running_emulator  # needs Google's client
+
+    if not (ENVIRONMENT / ".installed").exists():
+        if os.environ.get(REQUIRE_VARIABLE):
+            pytest.fail(f"{ENVIRONMENT} is missing and {REQUIRE_VARIABLE} is set; run make emulator")
+        pytest.skip(f"{ENVIRONMENT} is missing; run make emulator")
+    with running_emulator(tmp_path_factory.mktemp("emulator") / "emulator.log") as running:
+        yield running
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without credentials, and no machine in Google's cloud."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "CLOUDSDK_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", str(home))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    return home

@@ -1,0 +1,43 @@
+"""``tag_string`` taken apart: what a loop over tags does, unknown tags among the general ones and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from booru_embed_core.posts.tag_categories import TagCategories
+from booru_embed_core.schema import CATEGORIES, Category, tag_column
+
+CATEGORY_OF = {f"{category.value}_{number}": category for category in CATEGORIES for number in range(2)}
+FIELD = st.lists(st.sampled_from([*CATEGORY_OF, "unknown", "\u3000", "", "meta_0\u200b"]), max_size=8).map(" ".join)
+
+
+@given(fields=st.lists(FIELD | st.none(), max_size=8), start=st.integers(0, 3))
+def test_every_tag_is_in_its_categorys_field(fields: list[str | None], start: int) -> None:
+    columns, num_unknown = TagCategories(CATEGORY_OF).split(pa.array(fields, pa.string()).slice(start))
+    left = fields[start:]
+    for category in CATEGORIES:
+        wanted = []
+        for field in left:
+            tags = [tag for tag in (field or "").split(" ") if tag]
+            own = [tag for tag in tags if CATEGORY_OF.get(tag, Category.GENERAL) is category]
+            wanted.append(None if field is None else " ".join(own))
+        assert columns[tag_column(category)].to_pylist() == wanted
+    every = [tag for field in left if field is not None for tag in field.split(" ") if tag]
+    assert num_unknown == sum(tag not in CATEGORY_OF for tag in every)
+
+
+def test_the_first_line_of_a_tag_counts(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("tag,category\nmiku,4\nmiku,0\nhighres,5\n", encoding="utf-8")
+    columns, num_unknown = TagCategories.load(tmp_path / "tags.csv").split(pa.array(["miku highres solo"]))
+    assert {name: field.to_pylist() for name, field in columns.items()} == {
+        "tag_string_general": ["solo"],
+        "tag_string_artist": [""],
+        "tag_string_copyright": [""],
+        "tag_string_character": ["miku"],
+        "tag_string_meta": ["highres"],
+    }
+    assert num_unknown == 1
