@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -17,7 +17,7 @@ import pytest
 from export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
 
 from booru_embed_core.posts.files import PostsReport, read_posts
-from booru_embed_core.posts.validation import TRUE_WORDS, ExportError, line_problem
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, TRUE_WORDS, ExportError, line_problem
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, Category, tag_column
 from booru_embed_core.settings import PostsSettings
 from booru_embed_core.tags.tokenizer import split_field
@@ -187,6 +187,13 @@ def run_case(number: int, folder: Path) -> bool:
     if is_whole and has_header:
         check_posts(first, content, delimiter, report, posts_dir)
     return True
+
+
+@pytest.fixture(autouse=True)
+def _long_fields() -> Iterator[None]:
+    before = csv.field_size_limit(MAX_LINE_BYTES)
+    yield
+    csv.field_size_limit(before)
 
 
 @pytest.mark.parametrize("start", range(0, NUM_CASES, CASES_PER_TEST))
