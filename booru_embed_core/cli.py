@@ -353,7 +353,7 @@ def _pack(posts: Path, folder: Path, vocab: Any) -> PackedFile:
     for name in ("posts", "tokens"):
         (folder / name).mkdir()
     report = read_posts(expand_export([str(posts)], Path()), folder / "posts", PostsSettings(), DuckdbSettings())
-    encode_posts(folder / "posts", vocab, folder / "tokens", TokensSettings(), DuckdbSettings())
+    encode_posts(folder / "posts", vocab, folder / "tokens", TokensSettings())
     print(f"{posts}: {report.summary}", file=sys.stderr)
     return PackedFile.open(folder / "tokens" / PACKED_FILE)
 

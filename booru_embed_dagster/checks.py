@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import dagster as dg
 import numpy as np
@@ -18,8 +18,7 @@ from safetensors.numpy import load_file
 
 from booru_embed_core.posts.files import REJECTS_FILE, REPORT_FILE, PostsReport
 from booru_embed_core.posts.parts import count_posts, part_files
-from booru_embed_core.schema import CATEGORIES, RATINGS, Category, tag_column
-from booru_embed_core.tags.tokenizer import split_field
+from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.assets.evaluation import EVALUATION_FILE, TAG_EMBEDDINGS_FILE
@@ -212,8 +211,7 @@ _Record = tuple[object, object, object, dict[Category, list[str]]]
 
 def _expected_record(row: Mapping[str, object], known: Mapping[Category, frozenset[str]]) -> _Record:
     tags = {
-        category: [tag for tag in dict.fromkeys(split_field(str(row[tag_column(category)]))) if tag in known[category]]
-        for category in CATEGORIES
+        category: [tag for tag in cast("list[str]", row[category]) if tag in known[category]] for category in CATEGORIES
     }
     return row["id"], row["rating"], row["score"], tags
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from booru_embed_core.schema import RATINGS, SPLITS
+from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, TAG_SEPARATOR
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import TENSOR_TYPES, PackedFile
 from booru_embed_dagster.warehouse import Product
@@ -34,6 +34,7 @@ COLUMN_MEANINGS: Final = {
     "post_id": "Danbooru's id of the post",
     "rating": "general, sensitive, questionable or explicit, by its first letter",
     "score": "votes for the post minus votes against it",
+    **{category: f"the post's {category} tags, in the export's order, each once" for category in CATEGORIES},
     "tag": "the tag as Danbooru spells it",
     "tags": "the post's tags that are in the vocabulary",
     "category": "general, artist, copyright, character or meta",
@@ -148,10 +149,7 @@ def evaluation_metadata(tasks: Mapping[Hide, TaskResult]) -> dict[str, dg.Metada
 
 def column_schema(columns: Sequence[tuple[str, str]]) -> dg.TableColumnSchemaMetadataValue | dg.MetadataValue:
     """Names and types of `columns` with what they mean."""
-    described = [
-        dg.TableColumn(name, type_name, description=COLUMN_MEANINGS.get(name) or _tag_string_meaning(name))
-        for name, type_name in columns
-    ]
+    described = [dg.TableColumn(name, type_name, description=COLUMN_MEANINGS.get(name)) for name, type_name in columns]
     return dg.MetadataValue.table_schema(dg.TableSchema(described))
 
 
@@ -173,10 +171,6 @@ def _shown(value: object) -> str | int | float | bool | None:
         return value
     if isinstance(value, float):
         return float(f"{value:.6g}")
-    text = str(value)
+    is_tags = isinstance(value, list) and all(isinstance(tag, str) for tag in value)
+    text = TAG_SEPARATOR.join(value) if is_tags else str(value)
     return text if len(text) <= _PREVIEW_CHARACTERS else text[: _PREVIEW_CHARACTERS - 1] + "…"
-
-
-def _tag_string_meaning(name: str) -> str | None:
-    category = name.removeprefix("tag_string_")
-    return f"the post's {category} tags, separated by one space" if category != name else None

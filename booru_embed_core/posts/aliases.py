@@ -1,7 +1,7 @@
 """Old names of tags, replaced while posts are read: a table of tag, category, post_count and aliases.
 
 An alias counts only in the field of its tag's category, and a name that is a tag of that category itself is never
-replaced. A field in which something was replaced holds each tag once.
+replaced.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from booru_embed_core.posts.lines import raw_lines
+from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.posts.validation import ExportError
-from booru_embed_core.schema import TAG_SEPARATOR, Category, tag_column
+from booru_embed_core.schema import TAG_SEPARATOR, Category
 
 _DANBOORU_CATEGORIES: Final = {
     "0": Category.GENERAL,
@@ -70,21 +69,7 @@ class Aliases:
             raise ExportError(f"{file}: no such file; correct [posts] aliases") from None
         return cls({c: {alias: tag for alias, tag in tag_of[c].items() if alias not in tags[c]} for c in Category})
 
-    def apply(self, posts: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
-        """`posts` with tags for aliases, and how many aliases were replaced."""
-        num_replaced = 0
-        for category, names in self._names.items():
-            index = posts.schema.get_field_index(tag_column(category))
-            lists = pc.split_pattern(posts.column(index), TAG_SEPARATOR)
-            is_alias = pc.is_in(pc.list_flatten(lists), value_set=names)
-            rows = pc.list_parent_indices(lists).filter(is_alias).to_numpy(zero_copy_only=False)
-            if not len(rows):
-                continue
-            num_replaced += len(rows)
-            fields = posts.column(index).to_pylist()
-            tag_of = self._tag_of[category]
-            for place in np.unique(rows).tolist():
-                tags = (tag_of.get(tag, tag) for tag in str(fields[place]).split(TAG_SEPARATOR))
-                fields[place] = TAG_SEPARATOR.join(dict.fromkeys(tags))
-            posts = posts.set_column(index, tag_column(category), pa.array(fields, pa.string()))
-        return posts, num_replaced
+    def apply(self, lists: TagLists, category: Category) -> tuple[TagLists, int]:
+        """`lists` of tags of `category` with tags for aliases, and how many aliases were replaced."""
+        names = self._names.get(category)
+        return (lists, 0) if names is None else lists.renamed(self._tag_of[category], names)

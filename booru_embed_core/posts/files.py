@@ -28,7 +28,7 @@ from booru_embed_core.posts.delimited import DelimitedSource
 from booru_embed_core.posts.json_lines import JsonLinesSource
 from booru_embed_core.posts.lines import first_bytes, joined
 from booru_embed_core.posts.parquet import ParquetSource
-from booru_embed_core.posts.parts import PartsWriter, SeenIds
+from booru_embed_core.posts.parts import PostsWriter, SeenIds
 from booru_embed_core.posts.sources import HIDDEN_COLUMN, Source
 from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
 from booru_embed_core.schema import POST_COLUMNS, RATINGS
@@ -54,7 +54,6 @@ class FileCounts:
     num_duplicate: int
     num_rejected: int
     num_filtered: int = 0
-    num_aliases: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,8 @@ class PostsReport:
     """What became of every record: ``num_read`` is counted from the bytes, the rest by what the parser gave.
 
     Filtered posts are good ones that the settings, or their flags, leave out. With ``limit_posts`` records are read up
-    to the one that fills the limit. ``num_aliases`` counts tags of kept posts that stood under an old name.
+    to the one that fills the limit. Of tags of kept posts ``num_aliases`` stood under an old name, and ``num_repeats``
+    were left out because their post had them before.
     """
 
     num_read: int
@@ -71,15 +71,14 @@ class PostsReport:
     num_rejected: int
     num_filtered: int = 0
     num_aliases: int = 0
+    num_repeats: int = 0
     files: tuple[FileCounts, ...]
 
     @property
     def reconciles(self) -> bool:
         """Whether read = kept + duplicate + rejected + filtered, in every file and in all."""
         names = ("num_kept", "num_duplicate", "num_rejected", "num_filtered")
-        sums = {
-            name: sum(getattr(counts, name) for counts in self.files) for name in ("num_read", *names, "num_aliases")
-        }
+        sums = {name: sum(getattr(counts, name) for counts in self.files) for name in ("num_read", *names)}
         return all(getattr(self, name) == value for name, value in sums.items()) and all(
             counts.num_read == sum(getattr(counts, name) for name in names) for counts in self.files
         )
@@ -145,14 +144,14 @@ def read_posts(
 ) -> PostsReport:
     """The report on `files`, whose posts are written to `out_dir` with ``rejects.parquet`` and ``report.json``.
 
-    Parts hold `POST_COLUMNS` in export order (id int64, rating string, score int32, tags strings). Of posts with the
-    same id the first stays. The bytes depend on the export alone, not on threads or memory.
+    Parts hold `POSTS_SCHEMA` in export order. Of posts with the same id the first stays, and of a tag that is twice in
+    a field too. The bytes depend on the export alone, not on threads or memory.
 
     Raises:
         ExportError: a file has a wrong header or cannot be read, or there is no record at all.
         TooManyRejectsError: more than ``max_rejected_share`` of the records are unfit; names the first reasons.
     """
-    state = _Reading(settings, aliases or Aliases({}), PartsWriter(out_dir), RejectsWriter(out_dir / REJECTS_FILE))
+    state = _Reading(settings, PostsWriter(out_dir, aliases or Aliases({})), RejectsWriter(out_dir / REJECTS_FILE))
     labels = _labels(files)
     with ExitStack() as unless_done:
         unless_done.callback(state.remove_files, out_dir)
@@ -166,7 +165,7 @@ def read_posts(
                 if state.room == 0:
                     break
                 state.counts.append(_read_file(file, labels[file], state, connection, scratch))
-        report = _report(state.counts)
+        report = _report(state)
         _accept(report, state.reasons, settings)
         unless_done.pop_all()
     (out_dir / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
@@ -178,8 +177,7 @@ class _Reading:
     """What is carried from file to file."""
 
     settings: PostsSettings
-    aliases: Aliases
-    parts: PartsWriter
+    parts: PostsWriter
     rejects: RejectsWriter
     seen: SeenIds = field(default_factory=SeenIds)
     counts: list[FileCounts] = field(default_factory=list)
@@ -216,7 +214,7 @@ def _read_file(
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
-    num_parsed = num_filtered = num_aliases = 0
+    num_parsed = num_filtered = 0
     is_full = False
     with contextlib.closing(source.batches(connection, scratch)) as batches:
         for batch in batches:
@@ -227,9 +225,7 @@ def _read_file(
             num_filtered += int((fates == _FILTERED).sum())
             num_parsed += len(fates)
             posts = batch.select(POST_COLUMNS).slice(0, len(fates))
-            posts, num_replaced = state.aliases.apply(posts.filter(pa.array(fates == _KEPT)) if fates.any() else posts)
-            num_aliases += num_replaced
-            state.parts.add(posts)
+            state.parts.add(posts.filter(pa.array(fates == _KEPT)) if fates.any() else posts)
             if is_full:
                 break
     malformed = source.malformed
@@ -252,7 +248,6 @@ def _read_file(
         num_duplicate=len(duplicates),
         num_rejected=len(rejected),
         num_filtered=num_filtered,
-        num_aliases=num_aliases,
     )
 
 
@@ -306,14 +301,16 @@ def _set_aside(
         state.rejects.add(label, number, reason, raw)
 
 
-def _report(counts: Sequence[FileCounts]) -> PostsReport:
+def _report(state: _Reading) -> PostsReport:
+    counts = state.counts
     return PostsReport(
         num_read=sum(file.num_read for file in counts),
         num_kept=sum(file.num_kept for file in counts),
         num_duplicate=sum(file.num_duplicate for file in counts),
         num_rejected=sum(file.num_rejected for file in counts),
         num_filtered=sum(file.num_filtered for file in counts),
-        num_aliases=sum(file.num_aliases for file in counts),
+        num_aliases=state.parts.num_aliases,
+        num_repeats=state.parts.num_repeats,
         files=tuple(counts),
     )
 

@@ -16,16 +16,11 @@ from typing import Final
 from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
 from booru_embed_core.posts.parts import part_files, posts_relation
-from booru_embed_core.schema import CATEGORIES, Category, Output, tag_column
+from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, Output, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 CAPTIONS_FILE: Final = "danbooru-captions"
-_TEXT_COLUMNS: Final = (
-    "id",
-    "rating",
-    "score",
-    *(tag_column(one) for one in (Category.META, *(one for one in CATEGORIES if one is not Category.META))),
-)
+_TEXT_FIELDS: Final = (Category.META, *(category for category in CATEGORIES if category is not Category.META))
 """In the order of the BigQuery export."""
 
 
@@ -88,8 +83,11 @@ def _scratch_beside(out_dir: Path) -> Iterator[Path]:
 def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: DuckdbSettings) -> None:
     """Writes the posts of `posts_dir` to `file` as text with a header, in their order."""
     # DuckDB quotes an empty string, to tell it from NULL; awk would see two quotes.
-    columns = [f"nullif({name}, '') as {name}" if name.startswith("tag_") else name for name in _TEXT_COLUMNS]
-    query = f"select {', '.join(columns)} from {posts_relation(posts_dir)}"  # noqa: S608
+    fields = [
+        f"nullif(array_to_string({field}, {quoted(TAG_SEPARATOR)}), '') as {tag_column(field)}"
+        for field in _TEXT_FIELDS
+    ]
+    query = f"select id, rating, score, {', '.join(fields)} from {posts_relation(posts_dir)}"  # noqa: S608
     options = f"format csv, header, delimiter {quoted(delimiter)}, quote '\"', escape '\"', nullstr ''"
     with connect(duckdb_settings, file.parent) as connection:
         connection.execute(f"copy ({query}) to {quoted(str(file))} ({options})")

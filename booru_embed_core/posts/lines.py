@@ -70,12 +70,12 @@ def whole_lines(file: Path) -> Iterator[bytes]:
     """Blocks of whole lines, each line with its ``\\n`` (the last one gets it); a line is cut above the limit."""
     pending = b""
     for block in _blocks(file):
-        head, separator, tail = block.rpartition(b"\n")
-        if separator:
-            yield _cut(pending) + head + separator if len(pending) > MAX_LINE_BYTES else pending + head + separator
-            pending = tail
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join((_cut(pending), memoryview(block)[:end]))
+            pending = block[end:]
         else:
-            pending = _cut(pending + tail)
+            pending = _cut(pending + block)
     if pending:
         yield pending + b"\n"
 

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.arrow import schema_of
-from booru_embed_core.posts.database import connect, quoted
-from booru_embed_core.schema import POST_COLUMNS, TAG_COLUMNS
-from booru_embed_core.settings import DuckdbSettings
+from booru_embed_core.posts.database import quoted
+from booru_embed_core.posts.tag_lists import TAG_LIST, TagLists
+from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS
 
-POSTS_SCHEMA: Final = schema_of(
-    {
-        "id": pa.int64(),
-        "rating": pa.string(),
-        "score": pa.int32(),
-        **dict.fromkeys(TAG_COLUMNS, pa.string()),
-    }
-)
+_VALUES: Final = {"id": pa.int64(), "rating": pa.string(), "score": pa.int32()}
+RECORD_SCHEMA: Final = schema_of({**_VALUES, **dict.fromkeys(TAG_COLUMNS, pa.string())})
+"""Posts as exports have them, with strings of tags."""
+POSTS_SCHEMA: Final = schema_of({**_VALUES, **dict.fromkeys(CATEGORIES, TAG_LIST)})
+"""Posts as the parts have them: a list of tags a category, in the export's order, each tag once."""
 ROW_GROUP_POSTS: Final = 131_072
 PART_POSTS: Final = 8 * ROW_GROUP_POSTS
-BATCH_POSTS: Final = 65_536
-"""Posts that the stages below hold in memory at a time."""
+_DICTIONARY_BYTES: Final = 64 << 20
+"""More than the different tags of a row group take, so that Parquet never falls back to writing them out."""
 
 
 class PartsWriter:
@@ -38,9 +37,7 @@ class PartsWriter:
     default `ROW_GROUP_POSTS`, divides `PART_POSTS`.
     """
 
-    def __init__(
-        self, out_dir: Path, schema: pa.Schema = POSTS_SCHEMA, prefix: str = "part", group_rows: int | None = None
-    ) -> None:
+    def __init__(self, out_dir: Path, schema: pa.Schema, prefix: str = "part", group_rows: int | None = None) -> None:
         self.paths: list[Path] = []
         self.num_rows = 0
         self._out_dir = out_dir
@@ -62,21 +59,33 @@ class PartsWriter:
             self._write(last=False)
 
     def _write(self, *, last: bool) -> None:
-        table = pa.Table.from_batches(self._pending).combine_chunks()
+        (rows,) = pa.Table.from_batches(self._pending).combine_chunks().to_batches()
         start = 0
-        while len(table) - start >= self._group_rows or (last and start < len(table)):
-            group = table.slice(start, self._group_rows)
-            self._part().write_table(group, row_group_size=self._group_rows)
+        while len(rows) - start >= self._group_rows or (last and start < len(rows)):
+            group = self._finished(rows.slice(start, self._group_rows))
+            self._part(group.schema).write_batch(group, row_group_size=self._group_rows)
             self._num_in_part += len(group)
             start += len(group)
-        self._pending = table.slice(start).to_batches()
-        self._num_pending = len(table) - start
+        self._pending = [rows.slice(start)]
+        self._num_pending = len(rows) - start
 
-    def _part(self) -> pq.ParquetWriter:
+    def _finished(self, group: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of `group` as they are written."""
+        return group
+
+    def _part(self, schema: pa.Schema) -> pq.ParquetWriter:
         if self._writer is None or self._num_in_part == PART_POSTS:
             self._close()
             self.paths.append(self._out_dir / f"{self._prefix}-{len(self.paths):05d}.parquet")
-            self._writer = pq.ParquetWriter(self.paths[-1], self._schema, compression="zstd")
+            self._writer = pq.ParquetWriter(
+                self.paths[-1],
+                schema,
+                compression="zstd",
+                store_schema=False,
+                dictionary_pagesize_limit=_DICTIONARY_BYTES,
+                # To find the least and the greatest of all tags takes longer than to write them.
+                write_statistics=list(_VALUES),
+            )
             self._num_in_part = 0
         return self._writer
 
@@ -92,11 +101,34 @@ class PartsWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            if self._pending:
+            if self._num_pending:
                 self._write(last=True)
             if not self.paths:
-                self._part()
+                self._part(self._finished(pa.RecordBatch.from_pylist([], self._schema)).schema)
         self._close()
+
+
+class PostsWriter(PartsWriter):
+    """Writes posts, given as `RECORD_SCHEMA`, as `POSTS_SCHEMA`: tags as lists, old names replaced, repeats dropped."""
+
+    def __init__(self, out_dir: Path, aliases: Aliases) -> None:
+        super().__init__(out_dir, RECORD_SCHEMA)
+        self.num_aliases = 0
+        """Uses of old names that were replaced, when all is written."""
+        self.num_repeats = 0
+        """Uses of a tag that its post had before, when all is written."""
+        self._aliases = aliases
+
+    def _finished(self, group: pa.RecordBatch) -> pa.RecordBatch:
+        columns: dict[str, pa.Array[Any]] = {name: group.column(name) for name in _VALUES}
+        for category, name in zip(CATEGORIES, TAG_COLUMNS, strict=True):
+            lists, num_aliases = self._aliases.apply(TagLists.split(group.column(name)), category)
+            lists, num_repeats = lists.without_repeats()
+            self.num_aliases += num_aliases
+            self.num_repeats += num_repeats
+            columns[category] = lists.to_arrow()
+        schema = schema_of({name: column.type for name, column in columns.items()})
+        return pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)
 
 
 class SeenIds:
@@ -145,13 +177,18 @@ def count_posts(posts_dir: Path) -> int:
     return sum(int(pq.read_metadata(file).num_rows) for file in part_files(posts_dir))
 
 
-def open_posts(
-    posts_dir: Path,
-    duckdb_settings: DuckdbSettings,
-    columns: tuple[str, ...] = POST_COLUMNS,
-    temp_dir: Path | None = None,
-) -> Iterator[pa.RecordBatch]:
-    """Batches of `columns` in export order, of at most `BATCH_POSTS` posts."""
-    query = f"select {', '.join(columns)} from {posts_relation(posts_dir)}"  # noqa: S608
-    with connect(duckdb_settings, temp_dir) as connection:
-        yield from connection.sql(query).to_arrow_reader(BATCH_POSTS)
+def read_groups(posts_dir: Path, columns: Sequence[str] = POSTS_SCHEMA.names) -> Iterator[pa.RecordBatch]:
+    """Batches of `columns` in export order, a row group each, with tags as dictionary codes for `TagLists`.
+
+    Raises:
+        FileNotFoundError: there is no part.
+    """
+    coded = [f"{category}.list.element" for category in CATEGORIES]
+    # Opened one after the other, but looked for at once: an error within a generator would come late.
+    return itertools.chain.from_iterable(_groups(file, list(columns), coded) for file in part_files(posts_dir))
+
+
+def _groups(file: Path, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(file, read_dictionary=coded, pre_buffer=False) as parquet:
+        for number in range(parquet.num_row_groups):
+            yield from parquet.read_row_group(number, columns, use_threads=False).to_batches()

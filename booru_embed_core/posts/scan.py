@@ -2,7 +2,7 @@
 
 It knows nothing of DuckDB, so its count is an independent one to reconcile against. It asks of every line what
 RFC 4180 asks of a record without line breaks: balanced quotes, which stand at the ends of fields, and the right
-number of fields. It works on blocks of bytes with numpy: about 3 CPU seconds a gigabyte.
+number of fields. It works on blocks of bytes with numpy: about 1.5 CPU seconds a gigabyte.
 """
 
 from __future__ import annotations
@@ -95,23 +95,10 @@ def scan_file(file: Path) -> Scan:
 def _look(block: bytes, num_columns: int, delimiter: int, findings: _Findings) -> None:
     """Adds to `findings` what the lines of `block`, each with its ``\\n``, hold."""
     data = np.frombuffer(block, dtype=np.uint8)
-    marks = np.flatnonzero((data == _NEWLINE) | (data == _QUOTE) | (data == delimiter))
-    kinds = data[marks]
-    is_end = kinds == _NEWLINE
-    ends = marks[is_end]
-    num_lines = len(ends)
-    line = np.cumsum(is_end) - is_end
+    ends = np.flatnonzero(data == _NEWLINE)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts
-
-    is_quote = kinds == _QUOTE
-    quotes_before = np.cumsum(is_quote) - is_quote
-    at_end = quotes_before[is_end]
-    place = quotes_before - np.concatenate([[0], at_end[:-1]])[line]
-    is_open = (place & 1).astype(bool)
-    num_fields = 1 + np.bincount(line[(kinds == delimiter) & ~is_open], minlength=num_lines)
-    bad = (num_fields != num_columns) | is_open[is_end] | (lengths > MAX_LINE_BYTES)
-    bad[line[is_quote][_misplaced(data, marks[is_quote], is_open[is_quote], delimiter)]] = True
+    bad = _badly_delimited(data, ends, delimiter, num_columns) | (lengths > MAX_LINE_BYTES)
 
     if b"\r" in block:
         has_return = data[np.maximum(ends - 1, 0)] == _RETURN
@@ -127,8 +114,31 @@ def _look(block: bytes, num_columns: int, delimiter: int, findings: _Findings) -
     first_line = findings.num_lines + 1
     findings.malformed.append(np.flatnonzero(bad & ~blank) + first_line)
     findings.blank.append(np.flatnonzero(blank) + first_line)
-    findings.num_records += num_lines - int(blank.sum())
-    findings.num_lines += num_lines
+    findings.num_records += len(ends) - int(blank.sum())
+    findings.num_lines += len(ends)
+
+
+def _badly_delimited(
+    data: NDArray[np.uint8], ends: NDArray[np.int64], delimiter: int, num_columns: int
+) -> NDArray[np.bool_]:
+    """Which lines of `data`, with these `ends`, have another number of fields, or a quote open or out of its place."""
+    delimiters = np.flatnonzero(data == delimiter)
+    delimiters_at = np.searchsorted(delimiters, ends)
+    quotes = np.flatnonzero(data == _QUOTE)
+    if not len(quotes):
+        return cast("NDArray[np.bool_]", np.diff(delimiters_at, prepend=0) != num_columns - 1)
+    quotes_at = np.searchsorted(quotes, ends)
+    num_quotes = np.diff(quotes_at, prepend=0)
+    before_line = quotes_at - num_quotes
+    # Of a line's delimiters those behind an even number of its quotes separate fields.
+    odd = (np.searchsorted(quotes, delimiters) - np.repeat(before_line, np.diff(delimiters_at, prepend=0))) & 1
+    separators_before = np.concatenate([[0], np.cumsum(1 - odd)])
+    bad = np.diff(separators_before[delimiters_at], prepend=0) != num_columns - 1
+    bad |= num_quotes % 2 == 1
+    closes = ((np.arange(len(quotes)) - np.repeat(before_line, num_quotes)) & 1).astype(bool)
+    misplaced = quotes[_misplaced(data, quotes, closes, delimiter)]
+    bad[np.searchsorted(ends, misplaced)] = True
+    return cast("NDArray[np.bool_]", bad)
 
 
 def _misplaced(

@@ -22,7 +22,7 @@ from booru_embed_core.schema import FLAG_COLUMNS, RATINGS, TAG_COLUMNS
 HIDDEN_COLUMN: Final = "is_hidden"
 """Column of a source's batches: whether one of the post's `FLAG_COLUMNS` is true."""
 
-BATCH_RECORDS: Final = 65_536
+BATCH_RECORDS: Final = 131_072
 
 
 class Source(Protocol):

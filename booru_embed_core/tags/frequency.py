@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.posts.database import connect
-from booru_embed_core.posts.parts import posts_relation
-from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS, TAG_SEPARATOR, Category
+from booru_embed_core.posts.parts import read_groups
+from booru_embed_core.posts.tag_lists import TagLists
+from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.settings import DuckdbSettings
 
+TALLY_SCHEMA: Final = schema_of({"tag": pa.string(), "count": pa.int64()})
+_SUMS: Final = "select tag, sum(count)::bigint as count from tallies group by tag order by count desc, tag"
 FREQUENCY_SCHEMA: Final = schema_of(
     {
         "tag": pa.string(),
@@ -42,21 +45,18 @@ def count_tags(
     ``cumulative_share`` float64 (of the category's uses, this tag and all before it). Order: count descending,
     then tag ascending by bytes.
     """
-    with connect(duckdb_settings, temp_dir) as connection:
-        counted = connection.sql(_query(posts_relation(posts_dir))).to_arrow_table()
     summaries = {}
-    categories = counted.column("category").to_numpy()
-    for category_id, category in enumerate(CATEGORIES):
-        start, end = np.searchsorted(categories, [category_id, category_id + 1])
-        table = counted.slice(int(start), int(end - start))
-        cumulative = np.cumsum(table.column("count").to_numpy())
-        num_uses = int(cumulative[-1]) if len(cumulative) else 0
-        table = pa.table(
-            [table.column("tag"), table.column("count"), pa.array(cumulative / max(num_uses, 1))],
-            schema=FREQUENCY_SCHEMA,
-        )
-        pq.write_table(table.combine_chunks(), frequency_file(out_dir, category), compression="zstd")
-        summaries[category] = FrequencySummary(num_tags=len(table), num_uses=num_uses)
+    with connect(duckdb_settings, temp_dir) as connection:
+        for category in CATEGORIES:
+            tallies = pa.RecordBatchReader.from_batches(TALLY_SCHEMA, map(_tally, read_groups(posts_dir, [category])))
+            connection.register("tallies", tallies)
+            counted = connection.sql(_SUMS).to_arrow_table()
+            cumulative = np.cumsum(counted.column("count").to_numpy())
+            num_uses = int(cumulative[-1]) if len(cumulative) else 0
+            share = pa.array(cumulative / max(num_uses, 1))
+            table = pa.table([counted.column("tag"), counted.column("count"), share], schema=FREQUENCY_SCHEMA)
+            pq.write_table(table, frequency_file(out_dir, category), compression="zstd")
+            summaries[category] = FrequencySummary(num_tags=len(table), num_uses=num_uses)
     return summaries
 
 
@@ -70,13 +70,9 @@ def frequency_file(freq_dir: Path, category: Category) -> Path:
     return freq_dir / f"{category.value}.parquet"
 
 
-def _query(posts: str) -> str:
-    """One pass over the posts. Only U+0020 separates tags: other white space occurs inside them."""
-    fields = ", ".join(f"list_distinct(string_split({name}, '{TAG_SEPARATOR}'))" for name in TAG_COLUMNS)
-    numbers = ", ".join(f"{number}::utinyint" for number in range(len(TAG_COLUMNS)))
-    return f"""
-        with fields as (select unnest([{numbers}]) as category, unnest([{fields}]) as tags from {posts}),
-        uses as (select category, unnest(tags) as tag from fields)
-        select category, tag, count(*) as count from uses where tag <> '' group by all
-        order by category, count desc, tag
-    """  # noqa: S608
+def _tally(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The uses of each tag in the only column of `batch`, counted by code: DuckDB would hash each use."""
+    lists = TagLists.from_arrow(batch.column(0))
+    counts = np.bincount(lists.codes, minlength=len(lists.tags))
+    used = counts > 0
+    return pa.RecordBatch.from_arrays([lists.tags.filter(pa.array(used)), pa.array(counts[used])], schema=TALLY_SCHEMA)

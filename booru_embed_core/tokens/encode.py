@@ -1,4 +1,4 @@
-"""Posts to the packed file: Arrow batches, split and looked up without a Python loop over records."""
+"""Posts to the packed file. The parts hold dictionary codes, so a tag is looked up once a row group, not once a use."""
 
 from __future__ import annotations
 
@@ -15,17 +15,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.database import scratch_folder
-from booru_embed_core.posts.parts import open_posts
-from booru_embed_core.schema import (
-    CATEGORIES,
-    MAX_U16_TAGS,
-    NUM_CATEGORIES,
-    RATINGS,
-    TAG_SEPARATOR,
-    Category,
-    tag_column,
-)
-from booru_embed_core.settings import DuckdbSettings, TokensSettings
+from booru_embed_core.posts.parts import read_groups
+from booru_embed_core.posts.tag_lists import TagLists
+from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, NUM_CATEGORIES, RATINGS, Category
+from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import PACKED_FILE, packed_metadata, write_packed_file
 
@@ -34,7 +27,7 @@ MAX_FIELD_TAGS: Final = np.iinfo(np.uint16).max
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeReport:
-    """What the packed file holds; uses are (post, tag) pairs, a tag twice in one post counting once."""
+    """What the packed file holds; uses are (post, tag) pairs."""
 
     num_posts: int
     num_tokens: int
@@ -54,20 +47,19 @@ def encode_posts(
     vocab: Vocab,
     out_dir: Path,
     settings: TokensSettings,
-    duckdb_settings: DuckdbSettings,
     temp_dir: Path | None = None,
 ) -> EncodeReport:
     """The report on ``tokens.safetensors``, written to `out_dir`: every post in order, tags as the fields have them.
 
-    Tags outside `vocab` are dropped and counted; a tag twice in one field is kept once. Memory does not grow with the
-    number of posts: tensors are gathered in files of `temp_dir`.
+    Tags outside `vocab` are dropped and counted. Memory does not grow with the number of posts: tensors are gathered in
+    files of `temp_dir`.
     """
     fields = [_Field(category, vocab) for category in CATEGORIES]
     type_of_tokens = np.uint16 if max(vocab.sizes.values()) <= MAX_U16_TAGS else np.uint32
     num_empty = 0
     with scratch_folder(temp_dir) as scratch:
         with _Tensors(scratch, type_of_tokens) as tensors:
-            for batch in open_posts(posts_dir, duckdb_settings, temp_dir=scratch):
+            for batch in read_groups(posts_dir):
                 num_empty += _encode_batch(batch, fields, tensors)
         arrays = tensors.arrays()
         num_posts, num_tokens = len(arrays["post_id"]), len(arrays["tokens"])
@@ -83,6 +75,18 @@ def encode_posts(
     )
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """One field of each post of a batch: post i has ``local_ids[ends[i - 1]:ends[i]]``, in the field's order."""
+
+    local_ids: NDArray[np.int32]
+    ends: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.ends, prepend=0)
+
+
 class _Field:
     """Encodes one category's field and counts uses."""
 
@@ -92,65 +96,34 @@ class _Field:
         self.num_dropped = 0
         self._tags = pa.array(vocab.tags_of(category), pa.string())
 
-    def encode(self, field: pa.Array[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Post within the batch (ascending) and local id of each use in the vocabulary, both `[uses]`."""
-        lists = pc.split_pattern(field, TAG_SEPARATOR)
-        words = lists.flatten()
-        posts = pc.list_parent_indices(lists).to_numpy()
-        local_ids = pc.index_in(words, self._tags).fill_null(-1).to_numpy(zero_copy_only=False)
+    def encode(self, batch: pa.RecordBatch) -> _Encoded:
+        """The tags of each post of `batch` that are in the vocabulary."""
+        lists = TagLists.from_arrow(batch.column(self.category))
+        local_ids = pc.index_in(lists.tags, self._tags).fill_null(-1).to_numpy(zero_copy_only=False)[lists.codes]
         is_known = local_ids >= 0
-        unknown = np.flatnonzero(~is_known)
-        self.num_dropped += _num_distinct_uses(posts[unknown], words.take(unknown))
-        posts, local_ids = _without_repeats(posts[is_known], local_ids[is_known])
-        self.num_kept += len(posts)
-        return posts, local_ids
-
-
-def _num_distinct_uses(posts: NDArray[np.int64], words: pa.Array[Any]) -> int:
-    """How many different (post, word) pairs there are, empty words aside."""
-    if len(words) == 0:
-        return 0
-    codes = words.dictionary_encode()
-    keys = posts * np.int64(len(codes.dictionary)) + codes.indices.to_numpy()
-    keys = keys[pc.not_equal(words, pa.scalar("")).to_numpy(zero_copy_only=False)]
-    return len(np.unique(keys))
-
-
-def _without_repeats(
-    posts: NDArray[np.int64], local_ids: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The uses without those that repeat an earlier one of the same post."""
-    keys = (posts << 32) | local_ids
-    ordered = np.sort(keys)
-    # Repeats hardly occur, and a plain sort is several times faster than one that remembers places.
-    if not np.any(ordered[1:] == ordered[:-1]):
-        return posts, local_ids
-    first = np.sort(np.unique(keys, return_index=True)[1])
-    return posts[first], local_ids[first]
+        known_before = np.concatenate([[0], np.cumsum(is_known)])
+        encoded = _Encoded(local_ids[is_known], known_before[lists.offsets[1:]])
+        self.num_kept += len(encoded.local_ids)
+        self.num_dropped += len(local_ids) - len(encoded.local_ids)
+        return encoded
 
 
 def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors) -> int:
     """Appends `batch` to `tensors`; returns how many of its posts have no tag in the vocabulary."""
-    num_posts = len(batch)
-    lengths = np.empty((num_posts, NUM_CATEGORIES), dtype=np.int64)
-    encoded = []
-    for category_id, field in enumerate(fields):
-        posts, local_ids = field.encode(batch.column(tag_column(field.category)))
-        lengths[:, category_id] = np.bincount(posts, minlength=num_posts)
-        encoded.append((posts, local_ids))
-    if num_posts and lengths.max() > MAX_FIELD_TAGS:
+    encoded = [field.encode(batch) for field in fields]
+    lengths = np.stack([field.lengths for field in encoded], axis=1)
+    if lengths.max(initial=0) > MAX_FIELD_TAGS:
         post, longest = (int(index) for index in np.unravel_index(lengths.argmax(), lengths.shape))
         raise ValueError(
             f"post {batch.column('id')[post]}: {lengths.max()} tags in {CATEGORIES[longest]}, more than "
             f"{MAX_FIELD_TAGS}; remove the post from the export"
         )
-    # Where each field of each post starts; a use's place is that start and its rank within the field.
+    # Where each field of each post starts in the batch's tokens: a use is as far behind as in its own column.
     starts = np.cumsum(lengths.ravel()).reshape(lengths.shape) - lengths
     tokens = np.empty(int(lengths.sum()), dtype=tensors.type_of_tokens)
-    for category_id, (posts, local_ids) in enumerate(encoded):
-        field_lengths = lengths[:, category_id]
-        rank = np.arange(len(posts)) - np.repeat(np.cumsum(field_lengths) - field_lengths, field_lengths)
-        tokens[starts[posts, category_id] + rank] = local_ids
+    for category_id, field in enumerate(encoded):
+        shift = starts[:, category_id] - (field.ends - field.lengths)
+        tokens[np.repeat(shift, field.lengths) + np.arange(len(field.local_ids))] = field.local_ids
     per_post = lengths.sum(axis=1)
     ratings = pc.index_in(batch.column("rating"), pa.array(RATINGS)).to_numpy(zero_copy_only=False)
     tensors.append(

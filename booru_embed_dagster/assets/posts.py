@@ -17,12 +17,12 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 @dg.asset(
     group_name="posts",
     kinds={"duckdb", "parquet"},
-    code_version="2",
+    code_version="3",
     deps=[POSTS_EXPORT, settings_key("posts")],
 )
 @one_line_errors
 def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """Every post of the export once, as one table in export order.
+    """Every post of the export once, as one table in export order, with a list of tags for each category.
 
     Lines that are malformed or repeat a post are set aside in `rejects.parquet` with file, line, reason and raw text;
     `report.json` accounts for every line that was read, the posts that the settings filter out included.
@@ -41,4 +41,5 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         num_rejected=report.num_rejected,
         num_filtered=report.num_filtered,
         num_aliases=report.num_aliases,
+        num_repeats=report.num_repeats,
     )

@@ -15,7 +15,7 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 @dg.asset(
     group_name="tokens",
     kinds={"arrow", "safetensors"},
-    code_version="1",
+    code_version="2",
     deps=["posts", "vocab", settings_key("tokens")],
 )
 @one_line_errors
@@ -28,7 +28,7 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     posts, vocab_product = pipeline.current("posts", "vocab")
     vocab = Vocab.load(vocab_product.path)
     with pipeline.new_version("packed_tokens", inputs=[posts, vocab_product], sections=["tokens"]) as draft:
-        report = encode_posts(posts.path, vocab, draft.path, settings.tokens, settings.duckdb, draft.scratch)
+        report = encode_posts(posts.path, vocab, draft.path, settings.tokens, draft.scratch)
     return materialized(
         draft.product,
         **packed_metadata(PackedFile.open(draft.product.path / PACKED_FILE, vocab.hash), vocab),

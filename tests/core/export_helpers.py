@@ -7,13 +7,14 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from booru_embed_core.posts.files import PostsReport, read_posts
 from booru_embed_core.posts.parts import part_files
-from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, RATINGS, Category, tag_column
+from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, RATINGS, TAG_COLUMNS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.frequency import FrequencySummary, count_tags
 from booru_embed_core.tags.vocab import Vocab, build_vocab
@@ -70,7 +71,7 @@ def walk(
     summaries = count_tags(posts_dir, freq_dir, duckdb_settings)
     vocab = build_vocab(freq_dir, vocab_settings)
     vocab.save(vocab_dir)
-    encoded = encode_posts(posts_dir, vocab, packed_dir, TokensSettings(), duckdb_settings)
+    encoded = encode_posts(posts_dir, vocab, packed_dir, TokensSettings())
     packed_path = packed_dir / PACKED_FILE
     return Walked(export, posts_dir, freq_dir, vocab_dir, packed_path, report, summaries, vocab, encoded)
 
@@ -97,8 +98,27 @@ def csv_bytes(
 
 
 def read_rows(posts_dir: Path) -> list[dict[str, object]]:
-    """All posts of a folder, in order."""
-    return [post for file in part_files(posts_dir) for post in pq.read_table(file).to_pylist()]
+    """All posts of a folder, in order, with their tags as the export has them."""
+    rows = [post for file in part_files(posts_dir) for post in pq.read_table(file).to_pylist()]
+    return [as_exported(post) for post in rows]
+
+
+def as_exported(post: Mapping[str, Any]) -> dict[str, object]:
+    """`post`, a row of the posts table, with a string of tags for each list."""
+    fields = {tag_column(category): " ".join(post[category]) for category in CATEGORIES}
+    return {"id": post["id"], "rating": post["rating"], "score": post["score"], **fields}
+
+
+def kept(rows: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
+    """`rows` as the posts table holds them: no tag empty, none twice in a field."""
+    fields = set(TAG_COLUMNS)
+    return [
+        {
+            name: " ".join(dict.fromkeys(filter(None, str(value).split(" ")))) if name in fields else value
+            for name, value in post.items()
+        }
+        for post in rows
+    ]
 
 
 def read_rejects(posts_dir: Path) -> list[dict[str, object]]:

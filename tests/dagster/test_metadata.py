@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from booru_embed_core.schema import POST_COLUMNS, TAG_COLUMNS
+from booru_embed_core.posts.parts import POSTS_SCHEMA
 from booru_embed_core.tags.vocab import COST_SCHEMA, VOCAB_SCHEMA
 from booru_embed_dagster.metadata import (
-    COLUMN_MEANINGS,
     column_schema,
     materialized,
     parquet_metadata,
@@ -67,18 +66,28 @@ def test_an_empty_table_is_shown_with_its_columns(tmp_path: Path) -> None:
     assert [column.name for column in schema.schema.columns] == VOCAB_SCHEMA.names
 
 
-@pytest.mark.parametrize("name", [*POST_COLUMNS, *VOCAB_SCHEMA.names, *COST_SCHEMA.names])
+@pytest.mark.parametrize("name", [*POSTS_SCHEMA.names, *VOCAB_SCHEMA.names, *COST_SCHEMA.names])
 def test_every_column_has_a_meaning(name: str) -> None:
     schema = column_schema([(name, "int64")])
     assert isinstance(schema, dg.TableSchemaMetadataValue)
     (column,) = schema.schema.columns
     assert column.description
-    assert (name in TAG_COLUMNS) != (name in COLUMN_MEANINGS)
 
 
 def test_long_values_are_cut_and_numbers_rounded() -> None:
-    (row,) = shown_rows(preview([{"long": "x" * 101, "short": "y" * 100, "share": 1 / 3, "no": None, "all": [1, 2]}]))
-    assert row == {"long": "x" * 99 + "…", "short": "y" * 100, "share": 0.333333, "no": None, "all": "[1, 2]"}
+    (row,) = shown_rows(
+        preview(
+            [{"long": "x" * 101, "short": "y" * 100, "share": 1 / 3, "no": None, "all": [1, 2], "tags": ["a", "b"]}]
+        )
+    )
+    assert row == {
+        "long": "x" * 99 + "…",
+        "short": "y" * 100,
+        "share": 0.333333,
+        "no": None,
+        "all": "[1, 2]",
+        "tags": "a b",
+    }
 
 
 def test_a_picture_is_shown_in_place_and_written(tmp_path: Path) -> None:

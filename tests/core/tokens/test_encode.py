@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, row, walk
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from booru_embed_core.posts import parts as parts_module
+from booru_embed_core.posts.parts import part_files
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.frequency import count_tags
@@ -81,16 +83,16 @@ def test_global_ids_decode_to_the_same_tags(sample: Walked) -> None:
 @given(
     rows=hostile_rows(),
     min_count=st.integers(1, 2),
-    batch_posts=st.sampled_from([2_048, 65_536]),
+    group_posts=st.sampled_from([2, 1_000]),
 )
 def test_hostile_exports_survive_the_whole_path(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     rows: list[dict[str, object]],
     min_count: int,
-    batch_posts: int,
+    group_posts: int,
 ) -> None:
-    monkeypatch.setattr(parts_module, "BATCH_POSTS", batch_posts)
+    monkeypatch.setattr(parts_module, "ROW_GROUP_POSTS", group_posts)
     uses = [(category, tag) for post in rows for category in CATEGORIES for tag in _tags(post, category)]
     assume(any(uses.count(use) >= min_count for use in uses))
     work = tmp_path_factory.mktemp("walk")
@@ -118,12 +120,13 @@ def test_repeats_spaces_and_unknown_tags(tmp_path: Path) -> None:
     assert_reconciles(walked)
 
 
-def test_many_batches_and_threads_give_the_same_bytes(
+def test_row_groups_and_threads_give_the_same_bytes(
     sample: Walked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts_module, "BATCH_POSTS", 10_000)
-    encode_posts(sample.posts_dir, sample.vocab, tmp_path, TokensSettings(), DuckdbSettings(threads=2))
-    assert (tmp_path / PACKED_FILE).read_bytes() == sample.packed_path.read_bytes()
+    monkeypatch.setattr(parts_module, "ROW_GROUP_POSTS", 10_000)
+    walked = walk(sample.export, tmp_path, sample.vocab.settings, DuckdbSettings(threads=2))
+    assert pq.read_metadata(part_files(walked.posts_dir)[0]).num_row_groups == 6
+    assert walked.packed_path.read_bytes() == sample.packed_path.read_bytes()
 
 
 def test_a_big_category_takes_32_bits(sample: Walked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +135,7 @@ def test_a_big_category_takes_32_bits(sample: Walked, tmp_path: Path, monkeypatc
     for name, max_tags, dtype in (("fits", limit, np.uint16), ("over", limit - 1, np.uint32)):
         monkeypatch.setattr(encode_module, "MAX_U16_TAGS", max_tags)
         (tmp_path / name).mkdir()
-        encode_posts(sample.posts_dir, sample.vocab, tmp_path / name, TokensSettings(), ONE_THREAD)
+        encode_posts(sample.posts_dir, sample.vocab, tmp_path / name, TokensSettings())
         packed = PackedFile.open(tmp_path / name / PACKED_FILE, sample.vocab.hash)
         assert packed.tokens.dtype == dtype
         np.testing.assert_array_equal(packed.tokens, sample.packed.tokens)
@@ -150,7 +153,7 @@ def test_the_vocab_of_other_posts_may_know_nothing(sample: Walked, tmp_path: Pat
     walked = walk(tmp_path / "export.csv", tmp_path)
     out_dir = tmp_path / "out"
     out_dir.mkdir()
-    report = encode_posts(walked.posts_dir, sample.vocab, out_dir, TokensSettings(), ONE_THREAD)
+    report = encode_posts(walked.posts_dir, sample.vocab, out_dir, TokensSettings())
     assert (report.num_tokens, report.num_posts_without_tags) == (0, 1)
     assert PackedFile.open(out_dir / PACKED_FILE).num_posts == 1
     assert sum(report.dropped_uses.values()) == count_tags(walked.posts_dir, out_dir, ONE_THREAD)["general"].num_uses

@@ -1,0 +1,121 @@
+"""Tag strings to lists of tags: split, old names replaced, each tag of a post once.
+
+A tag is interned: a `TagLists` holds each different tag once, and a small number for each use. So what asks about a
+tag's spelling is asked once a tag and not once a use, and Parquet keeps the numbers as its own dictionary codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from booru_embed_core.schema import TAG_SEPARATOR
+
+_NONE: Final = np.empty(0, dtype=np.int64)
+TAG_LIST: Final = pa.list_(pa.field("element", pa.string(), nullable=False))
+
+
+@dataclass(frozen=True)
+class TagLists:
+    """The tags of one field of each of `n` posts: post i has ``codes[offsets[i]:offsets[i + 1]]``, places in `tags`."""
+
+    offsets: NDArray[np.int32]
+    """``[n + 1]``"""
+    codes: NDArray[np.int32]
+    tags: pa.Array[Any]
+    """Different strings, in no order; some may be used by no post."""
+    suspects: NDArray[np.int64]
+    """Uses, ascending, that are not above the use before them by bytes: only in their posts can a tag be twice."""
+
+    @classmethod
+    def split(cls, fields: pa.Array[Any]) -> TagLists:
+        """The lists of `fields`, strings of tags with U+0020 between them; between two of these may be nothing."""
+        lists = pc.split_pattern(fields, TAG_SEPARATOR)
+        words = lists.values
+        interned = words.dictionary_encode()
+        offsets = lists.offsets.to_numpy()
+        # Exports have their tags in byte order, so one comparison a use tells that nothing repeats.
+        falls = 1 + np.flatnonzero(~pc.less(words[:-1], words[1:]).to_numpy(zero_copy_only=False))
+        is_start = np.zeros(len(words) + 1, dtype=np.bool_)
+        is_start[offsets] = True
+        return cls(offsets, interned.indices.to_numpy(), interned.dictionary, falls[~is_start[falls]])
+
+    @classmethod
+    def from_arrow(cls, column: pa.Array[Any]) -> TagLists:
+        """The lists that `to_arrow` gave, or Parquet read as dictionary codes; no suspects are known."""
+        lists = cast("pa.ListArray[Any]", column)
+        values = cast("pa.DictionaryArray[Any, Any]", lists.flatten())
+        offsets = np.zeros(len(lists) + 1, dtype=np.int32)
+        np.cumsum(pc.list_value_length(lists).to_numpy(), out=offsets[1:])
+        return cls(offsets, values.indices.to_numpy(), values.dictionary, _NONE)
+
+    @property
+    def num_uses(self) -> int:
+        """Tags of all posts together."""
+        return len(self.codes)
+
+    def renamed(self, tag_of: Mapping[str, str], names: pa.Array[Any]) -> tuple[TagLists, int]:
+        """These lists with ``tag_of[name]`` for each of `names` (its keys), and how many uses that changes."""
+        is_old = pc.is_in(self.tags, value_set=names).to_numpy(zero_copy_only=False)
+        if not is_old.any():
+            return self, 0
+        tags = cast("list[str]", self.tags.to_pylist())
+        for place in np.flatnonzero(is_old).tolist():
+            tags[place] = tag_of[tags[place]]
+        interned = pa.array(tags, pa.string()).dictionary_encode()
+        changed = np.flatnonzero(is_old[self.codes])
+        return (
+            replace(
+                self,
+                codes=interned.indices.to_numpy()[self.codes],
+                tags=interned.dictionary,
+                suspects=np.union1d(self.suspects, changed),
+            ),
+            len(changed),
+        )
+
+    def without_repeats(self) -> tuple[TagLists, int]:
+        """These lists without empty tags and repeats (a tag stays where it stood first), and how many repeats went."""
+        repeats = self._repeats()
+        keep = np.ones(self.num_uses, dtype=np.bool_)
+        keep[repeats] = False
+        empty = pc.index(self.tags, pa.scalar("")).as_py()
+        num_repeats = len(repeats)
+        if empty >= 0:
+            is_empty = self.codes == empty
+            num_repeats -= int(is_empty[repeats].sum())
+            keep &= ~is_empty
+        if keep.all():
+            return self, num_repeats
+        kept_before = np.zeros(len(keep) + 1, dtype=np.int32)
+        np.cumsum(keep, out=kept_before[1:])
+        return TagLists(kept_before[self.offsets], self.codes[keep], self.tags, _NONE), num_repeats
+
+    def _repeats(self) -> NDArray[np.int64]:
+        """Uses of a tag that their post had before, in no order."""
+        if not len(self.suspects):
+            return self.suspects
+        posts = np.unique(np.searchsorted(self.offsets, self.suspects, side="right") - 1)
+        starts = self.offsets[posts].astype(np.int64)
+        lengths = self.offsets[posts + 1] - starts
+        ends = np.cumsum(lengths)
+        uses = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])
+        keys = (np.repeat(np.arange(len(posts)), lengths) << 32) | self.codes[uses]
+        ordered = np.sort(keys)
+        # Repeats hardly occur, and a plain sort is several times faster than one that remembers places.
+        if not np.any(ordered[1:] == ordered[:-1]):
+            return self.suspects[:0]
+        return np.delete(uses, np.unique(keys, return_index=True)[1])
+
+    def to_arrow(self) -> pa.Array[Any]:
+        """A list array of dictionary-coded strings, without nulls; the type is that of `TAG_LIST`, coded."""
+        values = pa.DictionaryArray.from_arrays(self.codes, self.tags)
+        element = pa.field("element", values.type, nullable=False)
+        offsets = pa.py_buffer(np.ascontiguousarray(self.offsets).data)
+        return pa.Array.from_buffers(pa.list_(element), len(self.offsets) - 1, [None, offsets], children=[values])

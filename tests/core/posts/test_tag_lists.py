@@ -1,0 +1,51 @@
+"""Lists of tags against loops over Python's own split."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from export_helpers import ANY_TAG
+from hypothesis import given
+from hypothesis import strategies as st
+
+from booru_embed_core.posts.tag_lists import TagLists
+
+FEW_TAGS = st.sampled_from(["a", "b", "c", "old_a", "old_b", "a\u3000b", ",", ""])
+FIELDS = st.lists(st.lists(FEW_TAGS | ANY_TAG, max_size=7).map(" ".join), max_size=6)
+
+
+def listed(lists: TagLists) -> list[list[str]]:
+    column = lists.to_arrow()
+    column.validate(full=True)
+    assert TagLists.from_arrow(column).to_arrow().equals(column)
+    return column.to_pylist()
+
+
+@given(fields=FIELDS)
+def test_a_space_alone_separates(fields: list[str]) -> None:
+    lists = TagLists.split(pa.array(fields, pa.string()))
+    assert listed(lists) == [field.split(" ") for field in fields]
+    assert len(set(lists.tags.to_pylist())) == len(lists.tags)
+
+
+@given(fields=FIELDS)
+def test_repeats_and_empty_tags_go_and_are_counted(fields: list[str]) -> None:
+    lists, num_repeats = TagLists.split(pa.array(fields, pa.string())).without_repeats()
+    tags = [[tag for tag in field.split(" ") if tag] for field in fields]
+    assert listed(lists) == [list(dict.fromkeys(post)) for post in tags]
+    assert num_repeats == sum(len(post) - len(set(post)) for post in tags)
+
+
+@given(fields=FIELDS)
+def test_old_names_are_replaced_before_repeats_are_found(fields: list[str]) -> None:
+    tag_of = {"old_a": "a", "old_b": "b", ",": "old_a"}
+    lists, num_replaced = TagLists.split(pa.array(fields, pa.string())).renamed(tag_of, pa.array(list(tag_of)))
+    tags = [[tag for tag in field.split(" ") if tag] for field in fields]
+    assert num_replaced == sum(tag in tag_of for post in tags for tag in post)
+    renamed = [list(dict.fromkeys(tag_of.get(tag, tag) for tag in post)) for post in tags]
+    assert listed(lists.without_repeats()[0]) == renamed
+
+
+def test_a_slice_of_a_column_is_what_it_shows() -> None:
+    column = pa.array(["x y", "b a", "a a", "z"]).slice(1, 2)
+    assert listed(TagLists.split(column)) == [["b", "a"], ["a", "a"]]
+    assert listed(TagLists.from_arrow(TagLists.split(column).to_arrow().slice(1, 1))) == [["a", "a"]]
