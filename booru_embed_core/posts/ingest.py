@@ -5,7 +5,11 @@ Reading is in ``export.py``. Here are the kinds of output and the folder that ap
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -40,10 +44,10 @@ def ingest(
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise FileExistsError(f"{out_dir}: is there already and is not an empty folder; remove it or name another one")
     out_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".booru-embed-", dir=out_dir.absolute().parent) as scratch:
-        draft = Path(scratch, "posts")
+    with _scratch_beside(out_dir.absolute()) as scratch:
+        draft = scratch / "posts"
         draft.mkdir()
-        report = read_export(settings, Path(), draft, duckdb_settings, Path(scratch))
+        report = read_export(settings, Path(), draft, duckdb_settings, scratch)
         if output is not Output.PARQUET:
             write_text(
                 draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings
@@ -52,6 +56,27 @@ def ingest(
                 part.unlink()
         draft.replace(out_dir)
     return report
+
+
+@contextlib.contextmanager
+def _scratch_beside(out_dir: Path) -> Iterator[Path]:
+    """An empty folder beside `out_dir`, which always has the same name: what a killed run left there goes first."""
+    folder = out_dir.parent / f".{out_dir.name}.booru-embed"
+    folder.mkdir(exist_ok=True)
+    guard = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"{out_dir}: another process writes it; wait for it or name another folder") from None
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+    finally:
+        os.close(guard)
 
 
 def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: DuckdbSettings) -> None:

@@ -46,7 +46,7 @@ class ParquetSource:
             with pq.ParquetFile(file) as parquet:
                 schema = parquet.schema_arrow
                 self.num_records = int(parquet.metadata.num_rows)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name may be no text
             raise parse_error(file, error) from error
         self._tag_columns = _tag_columns(schema)
         self._tag_categories = tag_categories
@@ -118,9 +118,12 @@ class ParquetSource:
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         try:
             # pre_buffer would hold a whole row group, and some sets are one row group.
-            with pq.ParquetFile(self._file, pre_buffer=False) as parquet:
-                yield from parquet.iter_batches(BATCH_RECORDS, columns=self._columns)
-        except (pa.ArrowException, OSError) as error:
+            with pq.ParquetFile(self._file, pre_buffer=False, page_checksum_verification=True) as parquet:
+                for batch in parquet.iter_batches(BATCH_RECORDS, columns=self._columns):
+                    # Arrow takes over strings unseen; bytes that are no UTF-8 would end in the posts.
+                    batch.validate(full=True)
+                    yield batch
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise parse_error(self._file, error) from error
 
 

@@ -23,7 +23,7 @@ from booru_embed_core.tags.cut import cut_size, wide_category
 from booru_embed_core.tags.frequency import read_frequencies
 from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _HASHED_VERSION: Final = 1
 """What is hashed, whatever the files look like: another number would orphan every packed file and checkpoint."""
 VOCAB_TABLE_FILE: Final = "vocab.parquet"
@@ -166,9 +166,11 @@ class Vocab:
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     def save(self, out_dir: Path) -> None:
-        """Writes ``vocab.parquet``, ``vocab.json`` and ``tokenizer.json``."""
+        """Writes ``vocab.parquet``, ``tokenizer.json``, and ``vocab.json`` with the SHA-256 of both and of itself."""
         pq.write_table(self._table(), out_dir / VOCAB_TABLE_FILE, compression="zstd")
-        description = {
+        spellings = unique_spellings(self.tags, self.categories.tolist(), self.counts.tolist())
+        (out_dir / TOKENIZER_FILE).write_text(tokenizers_json(spellings), encoding="utf-8")
+        description: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "sha256": self.hash,
             "num_tokens": self.num_tokens,
@@ -178,10 +180,10 @@ class Vocab:
             "special_ids": self.special_ids,
             "settings": self.settings.model_dump(mode="json"),
             "lost": {category.value: asdict(lost) for category, lost in self.lost.items()} if self.lost else None,
+            "files": {name: _sha256((out_dir / name).read_bytes()) for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)},
         }
+        description["checksum"] = _checksum(description)
         (out_dir / VOCAB_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        spellings = unique_spellings(self.tags, self.categories.tolist(), self.counts.tolist())
-        (out_dir / TOKENIZER_FILE).write_text(tokenizers_json(spellings), encoding="utf-8")
 
     def _table(self) -> pa.Table:
         names = [category.value for category in CATEGORIES]
@@ -203,13 +205,21 @@ class Vocab:
         """
         file = vocab_dir / VOCAB_FILE
         try:
-            description = json.loads(file.read_text(encoding="utf-8"))
-            table = pq.read_table(vocab_dir / VOCAB_TABLE_FILE)
+            description = json.loads(file.read_bytes())
+            contents = {name: (vocab_dir / name).read_bytes() for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)}
         except FileNotFoundError as error:
             raise VocabError(f"{error.filename or vocab_dir}: no such file; build the vocab first") from None
+        except (ValueError, RecursionError) as error:
+            raise VocabError(f"{file}: not a readable vocab ({_first_line(error)}); build the vocab again") from None
+        except OSError as error:
+            raise VocabError(f"{error.filename or vocab_dir}: cannot be read ({error.strerror}); check it") from None
+        _check_files(file, description, contents)
+        try:
+            table = pq.read_table(pa.BufferReader(contents[VOCAB_TABLE_FILE]))
         except (ValueError, OSError) as error:
-            first_line = str(error).partition("\n")[0]
-            raise VocabError(f"{vocab_dir}: not a readable vocab ({first_line}); build the vocab again") from None
+            raise VocabError(
+                f"{vocab_dir / VOCAB_TABLE_FILE}: not a readable vocab ({_first_line(error)}); build the vocab again"
+            ) from None
         return _checked(file, description, table)
 
 
@@ -275,10 +285,37 @@ def _category_ids(sizes: Sequence[int]) -> NDArray[np.uint8]:
     return np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), sizes)
 
 
-def _checked(file: Path, description: Any, table: pa.Table) -> Vocab:  # JSON from outside
+def _check_files(file: Path, description: Any, contents: Mapping[str, bytes]) -> None:  # JSON from outside
+    """That no bit was changed: Parquet's reader is not for damaged bytes, and settings have no hash but this."""
     if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
         found = description.get("format_version") if isinstance(description, dict) else None
         raise VocabError(f"{file}: format_version {found!r} instead of {FORMAT_VERSION}; build the vocab again")
+    if description.get("checksum") != _checksum(description):
+        raise VocabError(f"{file}: was changed: its checksum is another; build the vocab again")
+    listed = description.get("files")
+    for name, content in contents.items():
+        if not isinstance(listed, dict) or listed.get(name) != _sha256(content):
+            raise VocabError(
+                f"{file.with_name(name)}: was changed or belongs to another vocab: its SHA-256 is not that in "
+                f"{VOCAB_FILE}; build the vocab again"
+            )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _checksum(description: Mapping[str, Any]) -> str:
+    """SHA-256 of what ``vocab.json`` says, this checksum aside."""
+    rest = {key: value for key, value in description.items() if key != "checksum"}
+    return _sha256(json.dumps(rest, sort_keys=True).encode())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _checked(file: Path, description: Mapping[str, Any], table: pa.Table) -> Vocab:
     if table.schema.names != VOCAB_SCHEMA.names:
         raise VocabError(
             f"{file.with_name(VOCAB_TABLE_FILE)}: columns {','.join(table.schema.names)} instead of "
@@ -293,8 +330,9 @@ def _checked(file: Path, description: Any, table: pa.Table) -> Vocab:  # JSON fr
             category: Lost(**description["lost"][category.value]) for category in CATEGORIES
         }
     except (KeyError, TypeError, ValueError, NotImplementedError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise VocabError(f"{file}: unknown category, type or settings ({first_line}); build the vocab again") from None
+        raise VocabError(
+            f"{file}: unknown category, type or settings ({_first_line(error)}); build the vocab again"
+        ) from None
     counts = table.column("count").to_numpy().astype(np.int64)
     vocab = Vocab(tuple(strings(table.column("tag"))), categories, counts, settings, lost)
     if vocab.hash != description.get("sha256") or not vocab._table().equals(table):

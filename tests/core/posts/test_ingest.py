@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +86,47 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TooManyRejectsError):
         ingest(export_of(tmp_path / "export.csv"), tmp_path / "out", Output.CSV, ONE_THREAD)
     assert [path.name for path in tmp_path.iterdir()] == ["export.csv"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from booru_embed_core.posts import ingest as module
+from booru_embed_core.schema import Output
+from booru_embed_core.settings import DuckdbSettings, PostsSettings
+
+def die(*arguments, **keywords):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(module, sys.argv[1], die)
+module.ingest([sys.argv[2] + "/export.csv"], Path(sys.argv[2], "out"), Output.TSV, PostsSettings(), DuckdbSettings())
+"""
+
+
+def test_what_a_killed_run_leaves_goes_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_bytes(csv_bytes([row(number) for number in range(1000)]))
+    for step in ("read_posts", "write_text", "part_files"):
+        ended = subprocess.run([sys.executable, "-c", KILLED, step, str(tmp_path)], check=False)
+        assert ended.returncode == -signal.SIGKILL
+        assert not (tmp_path / "out").exists()
+        assert (tmp_path / ".out.booru-embed").is_dir()
+    report = ingest([str(tmp_path / "export.csv")], tmp_path / "out", Output.TSV, PostsSettings(), ONE_THREAD)
+    assert report.num_kept == 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export.csv", "out"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "danbooru-captions.tsv",
+        "rejects.parquet",
+        "report.json",
+    ]
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_bytes(csv_bytes([row(1)]))
+    scratch = tmp_path / ".out.booru-embed"
+    (scratch / "posts").mkdir(parents=True)
+    guard = os.open(scratch, os.O_RDONLY)
+    fcntl.flock(guard, fcntl.LOCK_EX)
+    with pytest.raises(FileExistsError, match=r"/out: another process writes it; wait for it or name another folder"):
+        ingest([str(tmp_path / "export.csv")], tmp_path / "out", Output.TSV, PostsSettings(), ONE_THREAD)
+    assert (scratch / "posts").is_dir()
+    os.close(guard)

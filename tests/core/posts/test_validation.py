@@ -45,6 +45,7 @@ from booru_embed_core.schema import POST_COLUMNS
         (b'1,s,0,a"x"y,b,c,d,e', "a quote inside a field that is not quoted"),
         (b"1,s,0,\xff,b,c,d,e", "not UTF-8: byte 0xff at position 6"),
         (b"1,s,0,a\rb,b,c,d,e", "a carriage return inside the line"),
+        (b"1,z,0," + b"a" * 500_000 + b",b,c,d,e", "rating 'z'"),
         (b"1,s,0," + b"a" * MAX_LINE_BYTES + b",b,c,d,e", f"the line is longer than {MAX_LINE_BYTES} bytes"),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,54 +86,73 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
         build_vocab(tmp_path, VocabSettings())
 
 
-def break_hash(vocab_dir: Path) -> None:
+def reseal(vocab_dir: Path, **changed: object) -> None:
+    """Makes ``vocab.json`` fit the other files again, as somebody would who writes vocabularies by another program."""
     file = vocab_dir / "vocab.json"
-    file.write_text(file.read_text(encoding="utf-8").replace('"sha256": "', '"sha256": "0'), encoding="utf-8")
+    description = json.loads(file.read_text(encoding="utf-8")) | changed
+    for name in description["files"]:
+        description["files"][name] = hashlib.sha256((vocab_dir / name).read_bytes()).hexdigest()
+    del description["checksum"]
+    text = json.dumps(description, sort_keys=True)
+    file.write_text(json.dumps({**description, "checksum": hashlib.sha256(text.encode()).hexdigest()}))
 
 
-def swap_two_tags(vocab_dir: Path) -> None:
-    table = pq.read_table(vocab_dir / "vocab.parquet")
+def change_table(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
+    def apply(vocab_dir: Path) -> None:
+        pq.write_table(change(pq.read_table(vocab_dir / "vocab.parquet")), vocab_dir / "vocab.parquet")
+        reseal(vocab_dir)
+
+    return apply
+
+
+def swap_two_tags(table: pa.Table) -> pa.Table:
     tags = table["tag"].to_pylist()
     tags[0], tags[1] = tags[1], tags[0]
-    pq.write_table(table.set_column(2, "tag", pa.array(tags)), vocab_dir / "vocab.parquet")
+    return table.set_column(2, "tag", pa.array(tags))
 
 
-def shift_token_ids(vocab_dir: Path) -> None:
-    table = pq.read_table(vocab_dir / "vocab.parquet")
-    pq.write_table(
-        table.set_column(0, "token_id", pa.array([n + 1 for n in table["token_id"].to_pylist()], pa.int32())),
-        vocab_dir / "vocab.parquet",
-    )
+def shift_token_ids(table: pa.Table) -> pa.Table:
+    return table.set_column(0, "token_id", pa.array([n + 1 for n in table["token_id"].to_pylist()], pa.int32()))
 
 
-def drop_a_column(vocab_dir: Path) -> None:
-    pq.write_table(pq.read_table(vocab_dir / "vocab.parquet").drop_columns("count"), vocab_dir / "vocab.parquet")
+def spell_counts(table: pa.Table) -> pa.Table:
+    return table.set_column(3, "count", pa.array(["many"] * len(table)))
 
 
-def spell_counts(vocab_dir: Path) -> None:
-    table = pq.read_table(vocab_dir / "vocab.parquet")
-    pq.write_table(table.set_column(3, "count", pa.array(["many"] * len(table))), vocab_dir / "vocab.parquet")
+def break_table(vocab_dir: Path) -> None:
+    (vocab_dir / "vocab.parquet").write_bytes(b"PAR1 none")
+    reseal(vocab_dir)
 
 
-def age(vocab_dir: Path) -> None:
-    file = vocab_dir / "vocab.json"
-    file.write_text(file.read_text(encoding="utf-8").replace('version": 1', 'version": 0'), encoding="utf-8")
+def text_of(name: str, text: str) -> Callable[[Path], object]:
+    return lambda vocab_dir: (vocab_dir / name).write_text(text)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_hash, r"vocab\.json: its sha256 '0\w+' is not that of vocab\.parquet .*build the vocab again"),
-        (swap_two_tags, r"vocab\.json: its sha256 .* is not that of"),
-        (shift_token_ids, r"vocab\.json: its sha256 .* is not that of"),
-        (drop_a_column, r"vocab\.parquet: columns token_id,category,tag,local_id instead of"),
-        (spell_counts, r"vocab\.json: unknown category, type or settings"),
-        (age, r"vocab\.json: format_version 0 instead of 1; build the vocab again"),
-        (lambda folder: (folder / "vocab.json").write_text("{"), "not a readable vocab"),
-        (lambda folder: (folder / "vocab.json").write_text("[]"), "format_version None"),
-        (lambda folder: (folder / "vocab.parquet").write_bytes(b"PAR1 none"), "not a readable vocab"),
-        (lambda folder: (folder / "vocab.parquet").unlink(), "no such file; build the vocab first"),
-        (shutil.rmtree, "no such file; build the vocab first"),
+        (lambda folder: reseal(folder, sha256="0ab"), r"vocab\.json: its sha256 '0ab' is not that of vocab\.parquet "),
+        (change_table(swap_two_tags), r"vocab\.json: its sha256 .* is not that of"),
+        (change_table(shift_token_ids), r"vocab\.json: its sha256 .* is not that of"),
+        (
+            change_table(lambda table: table.drop_columns("count")),
+            r"vocab\.parquet: columns token_id,category,tag,local_id instead of",
+        ),
+        (change_table(spell_counts), r"vocab\.json: unknown category, type or settings"),
+        (lambda folder: reseal(folder, settings={"min_count": -1}), r"vocab\.json: unknown category, type or settings"),
+        (
+            lambda folder: reseal(folder, format_version=1),
+            r"vocab\.json: format_version 1 instead of 2; build the vocab",
+        ),
+        (break_table, r"vocab\.parquet: not a readable vocab"),
+        (text_of("vocab.json", "{"), r"vocab\.json: not a readable vocab"),
+        (text_of("vocab.json", "[" * 100_000), r"vocab\.json: not a readable vocab"),
+        (text_of("vocab.json", "[]"), "format_version None"),
+        (text_of("vocab.json", '{"format_version": 2}'), r"vocab\.json: was changed: its checksum is another"),
+        (text_of("tokenizer.json", "{}"), r"tokenizer\.json: was changed or belongs to another vocab"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json: no such file; build the vocab first"),
+        (lambda folder: (folder / "vocab.parquet").unlink(), r"vocab\.parquet: no such file; build the vocab first"),
+        (shutil.rmtree, r"vocab\.json: no such file; build the vocab first"),
     ],
 )
 def test_a_damaged_vocab_is_refused_in_one_line(sample: Walked, tmp_path: Path, damage: object, message: str) -> None:
@@ -230,3 +251,36 @@ def test_a_vocabulary_of_unknown_tokens_alone_is_an_error(tmp_path: Path) -> Non
     write_frequencies(tmp_path, {Category.GENERAL: [("a", 4)]})
     with pytest.raises(VocabError, match="no tag has min_count = 5"):
         build_vocab(tmp_path, VocabSettings(unpopular="unk"))
+
+
+@pytest.mark.parametrize("name", ["vocab.parquet", "vocab.json", "tokenizer.json"])
+def test_any_flipped_bit_and_any_cut_is_refused_by_name_or_harmless(sample: Walked, tmp_path: Path, name: str) -> None:
+    shutil.copytree(sample.vocab_dir, tmp_path, dirs_exist_ok=True)
+    content = (tmp_path / name).read_bytes()
+    generator = np.random.default_rng(7)
+    places = generator.integers(0, len(content), 150).tolist()
+    flips = [content[:p] + bytes([content[p] ^ 1 << bit]) + content[p + 1 :] for p in places for bit in (p % 8, 5)]
+    num_read = 0
+    for damaged in (*flips, *(content[:place] for place in (0, 1, *places, len(content) - 2))):
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            loaded = Vocab.load(tmp_path)
+        except VocabError as error:
+            assert str(tmp_path / name) in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+        else:
+            assert name == "vocab.json", "only white space between JSON's signs may change"
+            assert (loaded.hash, loaded.settings) == (sample.vocab.hash, sample.vocab.settings)
+            num_read += 1
+    assert num_read < len(places)
+
+
+def test_files_of_another_vocab_are_refused_by_name(sample: Walked, tmp_path: Path) -> None:
+    other = build_vocab(sample.freq_dir, VocabSettings(keep_percentile=50))
+    other.save(tmp_path)
+    for name in ("vocab.parquet", "tokenizer.json"):
+        folder = tmp_path / f"with-{name}"
+        shutil.copytree(sample.vocab_dir, folder)
+        shutil.copy(tmp_path / name, folder)
+        with pytest.raises(VocabError, match=rf"/{name}: was changed or belongs to another vocab: .*build the vocab"):
+            Vocab.load(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from export_helpers import Walked
 from booru_embed_core.schema import NUM_CATEGORIES
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens import packed_file
 from booru_embed_core.tokens.packed_file import (
     TENSOR_TYPES,
     PackedFile,
@@ -154,6 +156,42 @@ def test_every_flipped_bit_of_the_header_is_refused_or_harmless(tmp_path: Path) 
     assert num_opened < 8
 
 
+def test_every_flipped_bit_of_the_data_is_refused(tmp_path: Path) -> None:
+    content = write_small(tmp_path / "t.safetensors").read_bytes()
+    flipped = tmp_path / "flipped.safetensors"
+    for place in range(8 + int.from_bytes(content[:8], "little"), len(content)):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            flipped.write_bytes(damaged)
+            with pytest.raises(PackedFileError, match=r"flipped\.safetensors: damaged: the SHA-256 of its data "):
+                PackedFile.open(flipped)
+
+
+def test_the_hash_is_of_all_that_follows_the_header_however_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = write_small(tmp_path / "t.safetensors").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8:start])["__metadata__"]
+    assert metadata["data_sha256"] == hashlib.sha256(content[start:]).hexdigest()
+    monkeypatch.setattr(packed_file, "_WRITE_BYTES", 16)
+    assert write_small(tmp_path / "pieces.safetensors").read_bytes() == content
+
+
+def test_a_file_of_the_format_before_is_told_as_such(tmp_path: Path) -> None:
+    path = write_small(tmp_path / "t.safetensors")
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"]["format_version"] = "1"
+    del header["__metadata__"]["data_sha256"]
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+    with pytest.raises(PackedFileError, match="format_version '1' instead of 2; materialize packed_tokens again"):
+        PackedFile.open(path)
+
+
 def test_another_vocab_is_refused(tmp_path: Path, sample: Walked) -> None:
     path = write_small(tmp_path / "t.safetensors")
     wanted = r"t\.safetensors: was made with the vocab abababab.*, not with \w+; materialize packed_tokens again"
@@ -175,7 +213,7 @@ def edit(key: str, value: object) -> Callable[[dict[str, Any]], None]:
     [
         (lambda header: header.pop("__metadata__"), "it has no metadata"),
         (lambda header: header["__metadata__"].pop("split_key"), "its metadata lack split_key"),
-        (edit("format_version", "9"), "format_version '9' instead of 1"),
+        (edit("format_version", "9"), "format_version '9' instead of 2"),
         (edit("category_order", "meta,general"), "category_order 'meta,general'"),
         (edit("num_posts", "4"), "its SHA-256 is another"),
         (lambda header: header["tokens"].update(dtype="I32"), "its SHA-256 is another"),

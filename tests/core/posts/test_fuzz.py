@@ -1,0 +1,202 @@
+"""Mutated exports end in kept or rejected rows or in one line of error: never in a traceback, a hang or a wrong row.
+
+``BOORU_EMBED_FUZZ=10000`` runs that many; by default a few hundred run. A case is its number: it is the same each time.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+import pytest
+from export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
+
+from booru_embed_core.posts.files import PostsReport, read_posts
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, TRUE_WORDS, ExportError, line_problem
+from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, Category, tag_column
+from booru_embed_core.settings import PostsSettings
+from booru_embed_core.tags.tokenizer import split_field
+
+NUM_CASES = int(os.environ.get("BOORU_EMBED_FUZZ", "300"))
+CASES_PER_TEST = 100
+BOM = b"\xef\xbb\xbf"
+COLUMNS = (*POST_COLUMNS, "is_deleted", "note")
+SPLICES = (
+    b",", b'"', b'""', b"\n", b"\r", b"\r\n", b"\t", b"\0", BOM, b"\\N", b"null", b"\\", b"'", b" ", b"  ", b"-", b"{",
+    b"\xff", b"\xc3", "é".encode("latin-1"), "é".encode("utf-16"), "長".encode("shift-jis"), "\u202e".encode(),
+    "\u2028".encode(), b"PAR1", b"\x1f\x8b", b"9" * 25, b'","', b'\n"', b'"\n', b",,,,,,,,,,", b"#", b"\x1a", b"\x7f",
+)  # fmt: skip
+
+Post = tuple[object, ...]
+
+
+def original(random: Random) -> tuple[bytes, str]:
+    """A well-formed export, and its delimiter."""
+    delimiter = random.choice(",,,\t")
+    rows = [
+        {
+            **row(number, " ".join(random.sample(HOSTILE_TAGS, 3)), rating=random.choice("gsqe"), score=number - 5),
+            "tag_string_artist": random.choice(HOSTILE_TAGS),
+            "is_deleted": random.choice(["false", "0"]),
+            "note": random.choice(["", "free text", 'with "quotes", and more']),
+        }
+        for number in range(random.randint(1, 12))
+    ]
+    return csv_bytes(rows, COLUMNS, random.choice(["\n", "\n", "\r\n"]), delimiter), delimiter
+
+
+def flip(content: bytes, random: Random) -> bytes:
+    place = random.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :]
+
+
+def splice(content: bytes, random: Random) -> bytes:
+    place = random.randrange(len(content) + 1)
+    return content[:place] + random.choice(SPLICES) + content[place + random.choice((0, 0, 1)) :]
+
+
+def cut_out(content: bytes, random: Random) -> bytes:
+    place = random.randrange(len(content))
+    return content[:place] + content[place + random.randint(1, 30) :]
+
+
+def truncate(content: bytes, random: Random) -> bytes:
+    return content[: random.randrange(len(content) + 1)]
+
+
+def move_line(content: bytes, random: Random) -> bytes:
+    lines = content.split(b"\n")
+    line = random.choice(lines) if random.random() < 0.5 else lines.pop(random.randrange(len(lines)))
+    lines.insert(random.randint(0, len(lines)), line)
+    return b"\n".join(lines)
+
+
+def change_quotes(content: bytes, random: Random) -> bytes:
+    old, new = random.choice([(b'"', b""), (b'""', b'"'), (b'"', b"'"), (b'",', b","), (b',"', b",")])
+    return content.replace(old, new, random.randint(1, 3))
+
+
+def change_ends(content: bytes, random: Random) -> bytes:
+    old, new = random.choice([(b"\n", b"\r\n"), (b"\r\n", b"\n"), (b"\n", b"\r"), (b"\n", b"\n\n"), (b"\n", b"")])
+    return content.replace(old, new, random.randint(1, 20))
+
+
+def change_separators(content: bytes, random: Random) -> bytes:
+    old, new = random.choice([(b",", b";"), (b",", b"\t"), (b"\t", b","), (b",", b""), (b",", b", ")])
+    return content.replace(old, new, random.randint(1, 20))
+
+
+def lengthen(content: bytes, random: Random) -> bytes:
+    size = random.choice([300, 5_000, 70_000]) if random.random() < 0.95 else (1 << 20) + 1
+    return splice(content, random).replace(b"x" * 255, random.choice([b"x", b"long ", b'"']) * size, 1)
+
+
+MUTATIONS: tuple[Callable[[bytes, Random], bytes], ...] = (
+    flip, flip, splice, splice, splice, cut_out, truncate, move_line, move_line, change_quotes, change_ends,
+    change_separators, lengthen,
+)  # fmt: skip
+
+
+def mutated(random: Random) -> tuple[bytes, bytes, str]:
+    """The original, its mutation, and the original's delimiter."""
+    first, delimiter = original(random)
+    content = first
+    for _ in range(random.randint(1, 4)):
+        content = random.choice(MUTATIONS)(content, random) if content else content
+    return first, content, delimiter
+
+
+def packed(content: bytes, random: Random) -> tuple[bytes, bool]:
+    """What is put into the file, and whether its stream is whole."""
+    kind = random.random()
+    if kind < 0.8 or not content:
+        return content, True
+    stream = gzip.compress(content, 1) if kind < 0.9 else bytes(pa.Codec("zstd").compress(content, asbytes=True))
+    if kind < 0.85:
+        stream = random.choice((flip, truncate, cut_out))(stream, random)
+        return stream or b"\0", False
+    return stream, True
+
+
+def values(post: dict[str, object]) -> Post:
+    """A post as it stands in the table."""
+    return post["id"], post["rating"], post["score"], *(split_field(str(post[tag_column(c)])) for c in Category)
+
+
+def fields_of(line: bytes, delimiter: str) -> dict[str, str]:
+    """A well-formed line as Python's csv module reads it."""
+    (fields,) = csv.reader([line.decode()], delimiter=delimiter)
+    return dict(zip(COLUMNS, fields, strict=True))
+
+
+def values_of(fields: dict[str, str]) -> Post:
+    tags = (split_field(fields[tag_column(category)]) for category in CATEGORIES)
+    return int(fields["id"]), fields["rating"], int(fields["score"]), *tags
+
+
+def lines_of(content: bytes) -> list[bytes]:
+    return [line.removesuffix(b"\r") for line in content.removeprefix(BOM).split(b"\n")]
+
+
+def good_lines(content: bytes, delimiter: str) -> list[bytes]:
+    return [line for line in lines_of(content)[1:] if line and line_problem(line, COLUMNS, delimiter) is None]
+
+
+def check_posts(first: bytes, content: bytes, delimiter: str, report: PostsReport, posts_dir: Path) -> None:
+    """That the table holds what the csv module reads, line by line."""
+    records = [line for line in lines_of(content)[1:] if line]
+    good = good_lines(content, delimiter)
+    untouched = set(lines_of(first)[1:])
+    assert all(line in good for line in records if line in untouched)
+    posts = [fields_of(line, delimiter) for line in good]
+    shown = [values_of(fields) for fields in posts if fields["is_deleted"] not in TRUE_WORDS]
+    expected: dict[object, Post] = {}
+    for post in shown:
+        expected.setdefault(post[0], post)
+    assert [values(post) for post in read_rows(posts_dir)] == list(expected.values())
+    assert (report.num_read, report.num_rejected) == (len(records), len(records) - len(good))
+    assert (report.num_filtered, report.num_duplicate) == (len(good) - len(shown), len(shown) - len(expected))
+    assert len(read_rejects(posts_dir)) == report.num_rejected + report.num_duplicate
+
+
+def run_case(number: int, folder: Path) -> bool:
+    """Whether case `number` gave posts."""
+    random = Random(number)
+    first, content, delimiter = mutated(random)
+    in_file, is_whole = packed(content, random)
+    file, posts_dir = folder / f"case-{number}.csv", folder / f"posts-{number}"
+    file.write_bytes(in_file)
+    posts_dir.mkdir()
+    has_header = lines_of(content)[0] == lines_of(first)[0]
+    try:
+        report = read_posts([file], posts_dir, PostsSettings(max_rejected_share=0.999), ONE_THREAD)
+    except ExportError as error:
+        problem = str(error)
+        assert file.name in problem
+        assert "\n" not in problem
+        assert list(posts_dir.iterdir()) == []
+        assert not (is_whole and has_header and good_lines(content, delimiter)), problem
+        return False
+    assert report.reconciles
+    assert report.num_kept == len(read_rows(posts_dir))
+    if is_whole and has_header:
+        check_posts(first, content, delimiter, report, posts_dir)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _long_fields() -> Iterator[None]:
+    before = csv.field_size_limit(MAX_LINE_BYTES)
+    yield
+    csv.field_size_limit(before)
+
+
+@pytest.mark.parametrize("start", range(0, NUM_CASES, CASES_PER_TEST))
+def test_mutated_exports_end_in_rows_or_one_line(tmp_path: Path, start: int) -> None:
+    num_read = sum(run_case(number, tmp_path) for number in range(start, min(start + CASES_PER_TEST, NUM_CASES)))
+    assert num_read > CASES_PER_TEST // 4, "most of what stays of a file is to be read"

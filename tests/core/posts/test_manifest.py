@@ -1,0 +1,123 @@
+"""A folder is what its manifest says, or refused by the file's name."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from export_helpers import Walked
+
+from booru_embed_core.posts.manifest import MANIFEST_FILE, ManifestError, check_manifest, write_manifest
+
+
+@pytest.fixture
+def folder(sample: Walked, tmp_path: Path) -> Path:
+    """Posts with their manifest, and files that are no part of it."""
+    copy = tmp_path / "posts"
+    shutil.copytree(sample.posts_dir, copy)
+    write_manifest(copy)
+    (copy / "version.json").write_text("{}")
+    (copy / "plot.png").write_bytes(b"png")
+    return copy
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(ManifestError, match=message) as caught:
+        check_manifest(folder, "posts")
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_written_is_accepted(folder: Path) -> None:
+    check_manifest(folder, "posts")
+    files = json.loads((folder / MANIFEST_FILE).read_text())["files"]
+    assert {"part-00000.parquet", "rejects.parquet", "report.json"} <= set(files)
+    assert files["report.json"]["bytes"] == (folder / "report.json").stat().st_size
+
+
+def test_writing_again_gives_the_same_bytes(folder: Path) -> None:
+    (folder / "version.json").unlink()
+    before = (folder / MANIFEST_FILE).read_bytes()
+    write_manifest(folder)
+    assert (folder / MANIFEST_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["part-00000.parquet", "rejects.parquet", "report.json"])
+def test_any_flipped_bit_and_any_cut_is_refused_by_name(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    generator = np.random.default_rng(7)
+    for place in generator.integers(0, len(content), 20).tolist():
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        (folder / name).write_bytes(damaged)
+        refused(folder, rf"/{re.escape(name)}: was changed: .*; build the posts again$")
+        (folder / name).write_bytes(content[:place])
+        refused(folder, rf"/{re.escape(name)}: {place} bytes, {len(content)} in manifest\.json; build the posts again$")
+
+
+def test_every_flipped_bit_of_the_manifest_is_refused_or_white_space(folder: Path) -> None:
+    manifest = folder / MANIFEST_FILE
+    content = manifest.read_bytes()
+    num_accepted = 0
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        manifest.write_bytes(damaged)
+        try:
+            check_manifest(folder, "posts")
+        except ManifestError as error:
+            assert str(folder) in str(error)  # noqa: PT017
+            assert MANIFEST_FILE in str(error)  # noqa: PT017
+        else:
+            num_accepted += 1
+            assert json.loads(bytes(damaged)) == json.loads(content)
+    assert num_accepted < content.count(b" ") + content.count(b"\n")
+    for length in range(len(content) - 1):
+        manifest.write_bytes(content[:length])
+        refused(folder, r"/manifest\.json: is not JSON")
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def apply(folder: Path) -> None:
+        content = json.loads((folder / MANIFEST_FILE).read_text())
+        change(content)
+        (folder / MANIFEST_FILE).write_text(json.dumps(content))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "part-00000.parquet").unlink(), r"/part-00000\.parquet: .* no such file; build"),
+        (
+            lambda folder: shutil.copy(folder / "part-00000.parquet", folder / "part-00001.parquet"),
+            r"/part-00001\.parquet: is not in manifest\.json, so it is none of the posts; remove it$",
+        ),
+        (
+            lambda folder: shutil.copy(folder / "rejects.parquet", folder / "part-00000.parquet"),
+            r"/part-00000\.parquet: \d+ bytes, \d+ in manifest\.json",
+        ),
+        (lambda folder: (folder / MANIFEST_FILE).unlink(), r"/manifest\.json: no such file; build the posts again"),
+        (shutil.rmtree, r"/manifest\.json: no such file"),
+        (lambda folder: (folder / MANIFEST_FILE).write_text("[" * 100_000), r"/manifest\.json: is not JSON"),
+        (lambda folder: (folder / MANIFEST_FILE).write_text("[]"), r"format_version 'None' instead of 1"),
+        (edit(lambda content: content.update(files={})), r"/manifest\.json: lists no files"),
+        (edit(lambda content: content.update(files={"a": 1})), r"/manifest\.json: lists no files"),
+        (
+            edit(lambda content: content["files"].update({"../a": {}})),
+            r"/\.\./a: is in manifest\.json, but there is no ",
+        ),
+        (edit(lambda content: content["files"].update({"\ud800": {}})), r"is in manifest\.json, but there is no such "),
+        (edit(lambda content: content.update(format_version=2)), r"format_version '2' instead of 1"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(folder: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(folder)
+    refused(folder, message)
