@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from types import MappingProxyType, TracebackType
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,9 @@ class PartsWriter:
     `schema` is that of every batch, column for column; `prefix` stands in the place of ``part``; `group_rows`, by
     default `ROW_GROUP_POSTS`, divides `PART_POSTS`.
     """
+
+    options: ClassVar[Mapping[str, Any]] = {}
+    """Of `pq.ParquetWriter`."""
 
     def __init__(self, out_dir: Path, schema: pa.Schema, prefix: str = "part", group_rows: int | None = None) -> None:
         self.paths: list[Path] = []
@@ -77,15 +80,7 @@ class PartsWriter:
         if self._writer is None or self._num_in_part == PART_POSTS:
             self._close()
             self.paths.append(self._out_dir / f"{self._prefix}-{len(self.paths):05d}.parquet")
-            self._writer = pq.ParquetWriter(
-                self.paths[-1],
-                schema,
-                compression="zstd",
-                store_schema=False,
-                dictionary_pagesize_limit=_DICTIONARY_BYTES,
-                # To find the least and the greatest of all tags takes longer than to write them.
-                write_statistics=list(_VALUES),
-            )
+            self._writer = pq.ParquetWriter(self.paths[-1], schema, compression="zstd", **self.options)
             self._num_in_part = 0
         return self._writer
 
@@ -110,6 +105,15 @@ class PartsWriter:
 
 class PostsWriter(PartsWriter):
     """Writes posts, given as `RECORD_SCHEMA`, as `POSTS_SCHEMA`: tags as lists, old names replaced, repeats dropped."""
+
+    options = MappingProxyType(
+        {
+            "store_schema": False,
+            "dictionary_pagesize_limit": _DICTIONARY_BYTES,
+            # To find the least and the greatest of all tags takes longer than to write them.
+            "write_statistics": list(_VALUES),
+        }
+    )
 
     def __init__(self, out_dir: Path, aliases: Aliases) -> None:
         super().__init__(out_dir, RECORD_SCHEMA)

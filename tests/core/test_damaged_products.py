@@ -16,8 +16,9 @@ from export_helpers import KEEP_ALL, ONE_THREAD, Walked, csv_bytes, row, walk
 
 from booru_embed_core.posts.manifest import MANIFEST_FILE, ManifestError
 from booru_embed_core.settings import TokensSettings
+from booru_embed_core.tags.cut import cost_curve
 from booru_embed_core.tags.frequency import count_tags
-from booru_embed_core.tags.vocab import Vocab, VocabError, build_vocab, cost_curve
+from booru_embed_core.tags.vocab import Vocab, VocabError, build_vocab
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile, PackedFileError
 
