@@ -2,7 +2,7 @@
 
 It knows nothing of DuckDB, so its count is an independent one to reconcile against. It asks of every line what
 RFC 4180 asks of a record without line breaks: balanced quotes, which stand at the ends of fields, and the right
-number of fields. It works on blocks of bytes with numpy: about 1.5 CPU seconds a gigabyte.
+number of fields. It works on blocks of bytes with numpy: about 1.2 CPU seconds a gigabyte.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,23 +122,29 @@ def _badly_delimited(
     data: NDArray[np.uint8], ends: NDArray[np.int64], delimiter: int, num_columns: int
 ) -> NDArray[np.bool_]:
     """Which lines of `data`, with these `ends`, have another number of fields, or a quote open or out of its place."""
-    delimiters = np.flatnonzero(data == delimiter)
-    delimiters_at = np.searchsorted(delimiters, ends)
+    is_delimiter = data == delimiter
+    num_separators = _counts_from(is_delimiter, np.concatenate([[0], ends[:-1] + 1])).astype(np.int64)
     quotes = np.flatnonzero(data == _QUOTE)
     if not len(quotes):
-        return cast("NDArray[np.bool_]", np.diff(delimiters_at, prepend=0) != num_columns - 1)
-    quotes_at = np.searchsorted(quotes, ends)
-    num_quotes = np.diff(quotes_at, prepend=0)
-    before_line = quotes_at - num_quotes
-    # Of a line's delimiters those behind an even number of its quotes separate fields.
-    odd = (np.searchsorted(quotes, delimiters) - np.repeat(before_line, np.diff(delimiters_at, prepend=0))) & 1
-    separators_before = np.concatenate([[0], np.cumsum(1 - odd)])
-    bad = np.diff(separators_before[delimiters_at], prepend=0) != num_columns - 1
-    bad |= num_quotes % 2 == 1
-    closes = ((np.arange(len(quotes)) - np.repeat(before_line, num_quotes)) & 1).astype(bool)
-    misplaced = quotes[_misplaced(data, quotes, closes, delimiter)]
-    bad[np.searchsorted(ends, misplaced)] = True
+        return cast("NDArray[np.bool_]", num_separators != num_columns - 1)
+    num_quotes = np.diff(np.searchsorted(quotes, ends), prepend=0)
+    line = np.repeat(np.arange(len(ends)), num_quotes)
+    closes = ((np.arange(len(quotes)) - (np.cumsum(num_quotes) - num_quotes)[line]) & 1).astype(bool)
+    # What stands behind an opening quote, up to the quote that follows, separates no fields.
+    quoted = _counts_from(is_delimiter, quotes)[~closes]
+    num_separators -= np.bincount(line[~closes], quoted, minlength=len(ends)).astype(np.int64)
+    bad = (num_separators != num_columns - 1) | (num_quotes % 2 == 1)
+    bad[line[_misplaced(data, quotes, closes, delimiter)]] = True
     return cast("NDArray[np.bool_]", bad)
+
+
+def _counts_from(mask: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.integer[Any]]:
+    """How often `mask` is true from each of `starts`, which ascend, up to the next; the last up to the end."""
+    counts = np.add.reduceat(mask.view(np.uint8), starts, dtype=np.uint8)
+    # Sums of 8 bits are several times faster than of 64; where one ran over, all together are too few.
+    if counts.sum(dtype=np.int64) == np.count_nonzero(mask[starts[0] :]):
+        return cast("NDArray[np.integer[Any]]", counts)
+    return cast("NDArray[np.integer[Any]]", np.add.reduceat(mask.view(np.uint8), starts, dtype=np.int64))
 
 
 def _misplaced(

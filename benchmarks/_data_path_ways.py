@@ -1,0 +1,233 @@
+"""What one process of the data path's benchmark does: ``python -m benchmarks._data_path_ways WAY CORPUS WORK``.
+
+Our stages, DuckDB's bare parse, and other ways to the same counts and the same numbers. Each is a process of its own,
+so that its peak memory is its alone. The last line that it prints is JSON: CPU seconds (the start of Python and the
+imports left out, children included), peak memory, and what it found (uses and different tags of each category, or
+tokens), so that the benchmark can see that all found the same.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from booru_embed_core.posts.database import connect, quoted
+from booru_embed_core.posts.files import read_posts
+from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS, tag_column
+from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
+from booru_embed_core.tags.frequency import count_tags
+from booru_embed_core.tags.vocab import Vocab, build_vocab
+from booru_embed_core.tokens.encode import encode_posts
+
+DUCKDB: Final = DuckdbSettings()
+TYPES: Final = {"id": "bigint", "score": "integer"}
+
+
+def bare_parse(corpus: Path, work: Path) -> str:
+    """DuckDB parses every value of every column, and keeps none."""
+    columns = _columns(corpus)
+    types = ", ".join(f"{quoted(name)}: {quoted(TYPES.get(name, 'varchar'))}" for name in columns)
+    source = f"read_csv({quoted(str(corpus / '*.csv'))}, columns = {{{types}}}, auto_detect = false, header = true)"
+    with connect(DUCKDB, work) as connection:
+        counts = connection.sql(f"select count(*), {', '.join(f'count({name})' for name in columns)} from {source}")
+        return f"rows {counts.fetchall()[0][0]}"
+
+
+def posts(corpus: Path, work: Path) -> str:
+    """CSV to posts."""
+    out = _fresh(work / "posts")
+    report = read_posts(_files(corpus), out, PostsSettings(), DUCKDB, work)
+    return f"rows {report.num_kept}"
+
+
+def tag_frequencies(corpus: Path, work: Path) -> str:  # noqa: ARG001
+    """Posts to frequencies."""
+    summaries = count_tags(work / "posts", _fresh(work / "frequencies"), DUCKDB, work)
+    return _found({name: (summary.num_uses, summary.num_tags) for name, summary in summaries.items()})
+
+
+def vocab(corpus: Path, work: Path) -> str:  # noqa: ARG001
+    """Frequencies to vocabulary, with the default settings."""
+    made = build_vocab(work / "frequencies", VocabSettings())
+    made.save(_fresh(work / "vocab"))
+    return f"tags {made.num_tags}"
+
+
+def packed_tokens(corpus: Path, work: Path) -> str:  # noqa: ARG001
+    """Posts and vocabulary to the packed file."""
+    report = encode_posts(work / "posts", Vocab.load(work / "vocab"), _fresh(work / "tokens"), TokensSettings(), work)
+    return f"tokens {report.num_tokens}"
+
+
+def to_tsv(corpus: Path, work: Path) -> str:
+    """CSV to TSV without quotes, which awk can split, by Python's csv module."""
+    rows = 0
+    with (work / "captions.tsv").open("w", encoding="utf-8", newline="") as out:
+        for row in _records(corpus):
+            out.write("\t".join(row) + "\n")
+            rows += 1
+    return f"rows {rows}"
+
+
+def gawk(corpus: Path, work: Path) -> str:
+    """A count of each category by gawk, one run over the TSV a category."""
+    found = {}
+    for category in CATEGORIES:
+        column = _columns(corpus).index(tag_column(category)) + 1
+        # Split at each space alone: a plain " " would mean any white space to awk.
+        program = (
+            f'{{ n = split(${column}, t, / /); for (i = 1; i <= n; i++) if (t[i] != "") c[t[i]]++ }} '
+            "END { for (tag in c) { u += c[tag]; k++ } print u + 0, k + 0 }"
+        )
+        answer = subprocess.run(
+            ["gawk", "-F", "\t", program, str(work / "captions.tsv")],
+            env={"LC_ALL": "C"}, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        uses, tags = answer.stdout.split()
+        found[category] = (int(uses), int(tags))
+    return _found(found)
+
+
+def python_tokenizer(corpus: Path, work: Path) -> str:
+    """TSV to 16-bit numbers by a dict of each category and a loop over posts."""
+    made = Vocab.load(work / "vocab")
+    ids = [{tag: local_id for local_id, tag in enumerate(made.tags_of(category))} for category in CATEGORIES]
+    places = [_columns(corpus).index(name) for name in TAG_COLUMNS]
+    num_tokens = 0
+    with (work / "captions.tsv").open(encoding="utf-8", newline="") as lines, (work / "loop.bin").open("wb") as out:
+        for line in lines:
+            fields = line[:-1].split("\t")
+            tokens = []
+            for known, place in zip(ids, places, strict=True):
+                tokens += [known[tag] for tag in fields[place].split(" ") if tag in known]
+            num_tokens += len(tokens)
+            out.write(np.array(tokens, dtype=np.uint16).tobytes())
+    return f"tokens {num_tokens}"
+
+
+def polars_counts(corpus: Path, work: Path) -> str:  # noqa: ARG001
+    """Frequencies by polars, streaming."""
+    import polars as pl
+
+    source = pl.scan_csv(corpus / "*.csv")
+    found = {}
+    for category in CATEGORIES:
+        tags = source.select(pl.col(tag_column(category)).fill_null("").str.split(" ").alias("tag")).explode("tag")
+        counts = tags.filter(pl.col("tag") != "").group_by("tag").len().collect(engine="streaming")
+        found[category] = (int(counts["len"].sum()), len(counts))
+    return _found(found)
+
+
+def polars_tokens(corpus: Path, work: Path) -> str:
+    """16-bit numbers by polars: tags cast to an Enum of the vocabulary."""
+    import polars as pl
+
+    made = Vocab.load(work / "vocab")
+    source = pl.scan_csv(corpus / "*.csv")
+    num_tokens = 0
+    for category in CATEGORIES:
+        known = pl.Enum(list(made.tags_of(category)))
+        ids = (
+            pl.col(tag_column(category))
+            .str.split(" ")
+            .list.eval(pl.element().cast(known, strict=False).to_physical().drop_nulls())
+        )
+        column = source.select(ids.alias("ids")).collect(engine="streaming")["ids"]
+        column.explode().drop_nulls().cast(pl.UInt16).to_numpy().tofile(work / f"polars-{category}.bin")
+        num_tokens += int(column.list.len().sum())
+    return f"tokens {num_tokens}"
+
+
+def pandas_counts(corpus: Path, work: Path) -> str:  # noqa: ARG001
+    """Frequencies by pandas."""
+    found = {}
+    frame = _frame(corpus)
+    for category in CATEGORIES:
+        tags = frame[tag_column(category)].str.split(" ").explode()
+        counts = tags[tags != ""].value_counts()
+        found[category] = (int(counts.sum()), len(counts))
+    return _found(found)
+
+
+def pandas_tokens(corpus: Path, work: Path) -> str:
+    """16-bit numbers by pandas: tags of a column mapped by a dict."""
+    made = Vocab.load(work / "vocab")
+    frame = _frame(corpus)
+    num_tokens = 0
+    for category in CATEGORIES:
+        ids = {tag: local_id for local_id, tag in enumerate(made.tags_of(category))}
+        tokens = frame[tag_column(category)].str.split(" ").explode().map(ids).dropna().to_numpy().astype(np.uint16)
+        tokens.tofile(work / f"pandas-{category}.bin")
+        num_tokens += len(tokens)
+    return f"tokens {num_tokens}"
+
+
+def _frame(corpus: Path):  # type: ignore[no-untyped-def]
+    import pandas as pd
+
+    return pd.concat(
+        [pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(TAG_COLUMNS, str)) for file in _files(corpus)]
+    )
+
+
+def _files(corpus: Path) -> list[Path]:
+    return sorted(corpus.glob("*.csv"))
+
+
+def _columns(corpus: Path) -> list[str]:
+    with _files(corpus)[0].open(encoding="utf-8", newline="") as lines:
+        return next(csv.reader(lines))
+
+
+def _records(corpus: Path) -> Iterator[list[str]]:
+    for file in _files(corpus):
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = csv.reader(lines)
+            next(rows)
+            yield from rows
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _found(uses_and_tags: Mapping[str, tuple[int, int]]) -> str:
+    return "uses, tags " + " ".join(f"{uses},{tags}" for uses, tags in uses_and_tags.values())
+
+
+WAYS: Final[Mapping[str, Callable[[Path, Path], str]]] = collections.OrderedDict(
+    (way.__name__, way)
+    for way in (
+        bare_parse, posts, tag_frequencies, vocab, packed_tokens,
+        to_tsv, gawk, python_tokenizer, polars_counts, polars_tokens, pandas_counts, pandas_tokens,
+    )
+)  # fmt: skip
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _peak_mb() -> int:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(max(usage.ru_maxrss for usage in usages) * 1024 / 1e6)
+
+
+if __name__ == "__main__":
+    name, corpus_name, work_name = sys.argv[1:]
+    before = _cpu_seconds()
+    found = WAYS[name](Path(corpus_name), Path(work_name))
+    print(json.dumps({"cpu_seconds": round(_cpu_seconds() - before, 3), "peak_mb": _peak_mb(), "found": found}))
