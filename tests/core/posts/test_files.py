@@ -48,7 +48,7 @@ def test_the_sample_is_read_whole(sample: Walked, sample_rows: list[dict[str, st
 def test_two_threads_and_a_second_run_give_the_same_bytes(sample: Walked, tmp_path: Path) -> None:
     read_posts([sample.export], tmp_path, PostsSettings(), DuckdbSettings(threads=2, memory_limit="600MB"))
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["part-00000.parquet", "rejects.parquet", "report.json"]
+    assert names == ["manifest.json", "part-00000.parquet", "rejects.parquet", "report.json"]
     for name in names:
         assert (tmp_path / name).read_bytes() == (sample.posts_dir / name).read_bytes(), name
 

@@ -17,6 +17,7 @@ from export_helpers import Walked
 from hypothesis import given
 from hypothesis import strategies as st
 
+from booru_embed_core.posts.manifest import write_manifest
 from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, Category
 from booru_embed_core.settings import CategoryCut, VocabSettings
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA, frequency_file, read_frequencies
@@ -37,6 +38,7 @@ def write_frequencies(freq_dir: Path, counts: dict[Category, list[tuple[str, int
     for category in CATEGORIES:
         rows = [{"tag": tag, "count": count, "cumulative_share": 0.0} for tag, count in counts.get(category, [])]
         pq.write_table(pa.Table.from_pylist(rows, schema=FREQUENCY_SCHEMA), frequency_file(freq_dir, category))
+    write_manifest(freq_dir)
 
 
 def naive_cut(counts: list[int], percentile: str, min_count: int) -> int:
