@@ -34,7 +34,7 @@ COLUMN_MEANINGS: Final = {
     "post_id": "Danbooru's id of the post",
     "rating": "general, sensitive, questionable or explicit, by its first letter",
     "score": "votes for the post minus votes against it",
-    **{category: f"the post's {category} tags, in the export's order, each once" for category in CATEGORIES},
+    **{str(category): f"the post's {category} tags, in the export's order, each once" for category in CATEGORIES},
     "tag": "the tag as Danbooru spells it",
     "tags": "the post's tags that are in the vocabulary",
     "category": "general, artist, copyright, character or meta",
@@ -171,6 +171,7 @@ def _shown(value: object) -> str | int | float | bool | None:
         return value
     if isinstance(value, float):
         return float(f"{value:.6g}")
-    is_tags = isinstance(value, list) and all(isinstance(tag, str) for tag in value)
-    text = TAG_SEPARATOR.join(value) if is_tags else str(value)
+    if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
+        value = TAG_SEPARATOR.join(value)
+    text = str(value)
     return text if len(text) <= _PREVIEW_CHARACTERS else text[: _PREVIEW_CHARACTERS - 1] + "…"
