@@ -27,6 +27,7 @@ from booru_embed_core.posts.database import connect, scratch_folder
 from booru_embed_core.posts.delimited import DelimitedSource
 from booru_embed_core.posts.json_lines import JsonLinesSource
 from booru_embed_core.posts.lines import first_bytes, joined
+from booru_embed_core.posts.manifest import write_manifest
 from booru_embed_core.posts.parquet import ParquetSource
 from booru_embed_core.posts.parts import PostsWriter, SeenIds
 from booru_embed_core.posts.pieces import PiecewiseSource
@@ -148,7 +149,8 @@ def read_posts(
     aliases: Aliases | None = None,
     tag_categories: TagCategories | None = None,
 ) -> PostsReport:
-    """The report on `files`, whose posts are written to `out_dir` with ``rejects.parquet`` and ``report.json``.
+    """The report on `files`, whose posts are written to `out_dir` with ``rejects.parquet``, ``report.json``
+    and ``manifest.json``.
 
     Parts hold `POSTS_SCHEMA` in export order. Of posts with the same id the first stays, and of a tag that is twice in
     a field too. The bytes depend on the export alone, not on threads or memory.
@@ -176,6 +178,7 @@ def read_posts(
         _accept(report, state.reasons, settings)
         unless_done.pop_all()
     (out_dir / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
+    write_manifest(out_dir)
     return report
 
 

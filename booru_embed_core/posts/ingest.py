@@ -16,6 +16,7 @@ from typing import Final
 from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.posts.export import read_export
 from booru_embed_core.posts.files import PostsReport
+from booru_embed_core.posts.manifest import MANIFEST_FILE
 from booru_embed_core.posts.parts import part_files, posts_relation
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, Output, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
@@ -52,8 +53,8 @@ def ingest(
             write_text(
                 draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings
             )
-            for part in part_files(draft):
-                part.unlink()
+            for file in (*part_files(draft), draft / MANIFEST_FILE):
+                file.unlink()
         draft.replace(out_dir)
     return report
 

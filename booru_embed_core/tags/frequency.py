@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.posts.database import connect
+from booru_embed_core.posts.manifest import check_manifest, write_manifest
 from booru_embed_core.posts.parts import read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, Category
@@ -44,7 +45,11 @@ def count_tags(
     Columns: ``tag`` string, ``count`` int64 (posts that have the tag; twice in one post counts once),
     ``cumulative_share`` float64 (of the category's uses, this tag and all before it). Order: count descending,
     then tag ascending by bytes.
+
+    Raises:
+        ManifestError: the posts are not what was written.
     """
+    check_manifest(posts_dir, "posts")
     summaries = {}
     with connect(duckdb_settings, temp_dir) as connection:
         for category in CATEGORIES:
@@ -57,11 +62,17 @@ def count_tags(
             table = pa.table([counted.column("tag"), counted.column("count"), share], schema=FREQUENCY_SCHEMA)
             pq.write_table(table, frequency_file(out_dir, category), compression="zstd")
             summaries[category] = FrequencySummary(num_tags=len(table), num_uses=num_uses)
+    write_manifest(out_dir)
     return summaries
 
 
 def read_frequencies(freq_dir: Path) -> dict[Category, pa.Table]:
-    """The tables that `count_tags` wrote, by category."""
+    """The tables that `count_tags` wrote, by category.
+
+    Raises:
+        ManifestError: they are not what was written.
+    """
+    check_manifest(freq_dir, "tag_frequencies")
     return {category: pq.read_table(frequency_file(freq_dir, category)) for category in CATEGORIES}
 
 

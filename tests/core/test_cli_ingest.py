@@ -49,6 +49,7 @@ def test_json_is_the_report_and_a_limit_holds(
     report = (tmp_path / "out/report.json").read_text(encoding="utf-8")
     assert PostsReport.from_json(report) == PostsReport.from_json(json.dumps(printed))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
         "part-00000.parquet",
         "rejects.parquet",
         "report.json",
