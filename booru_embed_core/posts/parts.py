@@ -112,6 +112,9 @@ class PostsWriter(PartsWriter):
             "dictionary_pagesize_limit": _DICTIONARY_BYTES,
             # To find the least and the greatest of all tags takes longer than to write them.
             "write_statistics": list(_VALUES),
+            # Ids ascend, so their differences are small and a dictionary of them is none.
+            "column_encoding": {"id": "DELTA_BINARY_PACKED"},
+            "use_dictionary": ["rating", "score", *(f"{category}.list.element" for category in CATEGORIES)],
         }
     )
 
