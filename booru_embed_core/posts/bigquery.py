@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -45,6 +45,9 @@ from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryRea
 DANBOORU_TABLE: Final = "danbooru1.danbooru_public.posts"
 ROW_RESTRICTION: Final = "is_deleted = false and is_banned = false and is_flagged = false"
 NUM_STREAMS: Final = 4
+START_IDS_PER_POST: Final = 2
+"""How many ids are asked for at first for each post of a limit: many an old post is deleted."""
+START_GROWTH: Final = 4
 GROUP_ROWS: Final = 32_768
 """Every stream holds a row group of posts at a time, and copies of it while that is written."""
 
@@ -58,6 +61,8 @@ _BROKEN: Final = (
     api_errors.ResourceExhausted,
 )
 """What a broken connection, a restarted server or a full quota ends a stream with; all else is final."""
+_ALL_IDS: Final = 1 << 31
+"""Danbooru's ids are below; a table with greater ones is read to its end from here on."""
 _MAX_VAIN_ATTEMPTS: Final = 8
 _MAX_WAIT_SECONDS: Final = 30.0
 _FIRST_WAIT_SECONDS: Final = 0.25
@@ -131,14 +136,59 @@ def read_table_sorted(
     parts_dir = temp_dir / "streams"
     parts_dir.mkdir()
     report = read_table(table, parts_dir, access, num_streams=NUM_STREAMS)
-    parts = ", ".join(quoted(str(parts_dir / name)) for stream in report.streams for name in stream.parts)
+    _sort(parts_dir, file, duckdb_settings, temp_dir)
+    return report
+
+
+def read_start_sorted(
+    table: str,
+    file: Path,
+    access: Access,
+    duckdb_settings: DuckdbSettings,
+    temp_dir: Path,
+    limit: int,
+    count_posts: Callable[[Sequence[Path]], int],
+) -> list[TableReport]:
+    """The reports on ranges of ids of `table`, whose rows are written to `file` as by `read_table_sorted`.
+
+    From the least id on range after range is read, each `START_GROWTH` times as far as the one before, until
+    `count_posts` has found `limit` posts in the parts of the ranges, or the table ends.
+    """
+    parts_dir = temp_dir / "streams"
+    parts_dir.mkdir()
+    reports: list[TableReport] = []
+    num_posts = 0
+    for ids in _id_ranges(limit):
+        folder = parts_dir / str(len(reports))
+        folder.mkdir()
+        reports.append(_read(table, folder, access, f"{ROW_RESTRICTION}{ids}", NUM_STREAMS))
+        num_posts += count_posts(sorted(folder.iterdir()))
+        if num_posts >= limit:
+            break
+    if not any(report.num_rows for report in reports):
+        raise _no_row(table, ROW_RESTRICTION)
+    _sort(parts_dir, file, duckdb_settings, temp_dir)
+    return reports
+
+
+def _id_ranges(limit: int) -> Iterator[str]:
+    """Conditions to add to a restriction, which together all rows fit, each one of them."""
+    above, last = "", START_IDS_PER_POST * limit
+    while last < _ALL_IDS:
+        yield f"{above} and id <= {last}"
+        above, last = f" and id > {last}", START_GROWTH * last
+    yield above and f" and ({above.removeprefix(' and ')} or id is null)"
+
+
+def _sort(parts_dir: Path, file: Path, duckdb_settings: DuckdbSettings, temp_dir: Path) -> None:
+    """Writes all rows of the parts in `parts_dir` and below to `file`, and removes the folder."""
+    parts = ", ".join(quoted(str(part)) for part in sorted(parts_dir.rglob("stream-*.parquet")))
     pa.default_memory_pool().release_unused()  # 0.2 GB that would otherwise stand beside what DuckDB takes
     # The hash puts rows with the same id into an order as well.
     query = f"select * from read_parquet([{parts}]) order by id, hash({', '.join(POST_COLUMNS)})"  # noqa: S608
     with connect(duckdb_settings, temp_dir) as connection:
         connection.execute(f"copy ({query}) to {quoted(str(file))} (format parquet, row_group_size {GROUP_ROWS})")
     shutil.rmtree(parts_dir)
-    return report
 
 
 def read_table(
@@ -158,23 +208,32 @@ def read_table(
         BigQueryError: no permission; no such table, column or row; parts from before in `out_dir`; a stream that
             breaks again and again without a row in between.
     """
-    path = _table_path(table)
     if next(out_dir.glob("stream-*.parquet"), None):
         raise BigQueryError(f"{out_dir}: holds the parts of a table already; remove them or read into an empty folder")
+    report = _read(table, out_dir, access, row_restriction, num_streams)
+    if report.num_rows == 0:
+        for file in out_dir.glob("stream-*.parquet"):
+            file.unlink()
+        raise _no_row(table, row_restriction)
+    return report
+
+
+def _read(table: str, out_dir: Path, access: Access, row_restriction: str, num_streams: int) -> TableReport:
+    """See `read_table`; here no row is no error."""
+    path = _table_path(table)
     with explained(table, access.project):
         session = _open_session(access, path, row_restriction, num_streams)
         streams = _read_streams(access.storage, session, out_dir) if session.streams else ()
-    report = TableReport(
+    return TableReport(
         table=table,
         row_restriction=row_restriction,
         num_rows=sum(stream.num_rows for stream in streams),
         streams=tuple(streams),
     )
-    if report.num_rows == 0:
-        for file in out_dir.glob("stream-*.parquet"):
-            file.unlink()
-        raise BigQueryError(f"{table}: no row fits {row_restriction!r}; correct the table's name or the restriction")
-    return report
+
+
+def _no_row(table: str, row_restriction: str) -> BigQueryError:
+    return BigQueryError(f"{table}: no row fits {row_restriction!r}; correct the table's name or the restriction")
 
 
 def _table_path(table: str) -> str:

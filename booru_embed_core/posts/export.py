@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.database import scratch_folder
-from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
+from booru_embed_core.posts.files import PostsReport, count_wanted, expand_export, read_posts
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
@@ -30,7 +31,8 @@ def read_export(
 ) -> PostsReport:
     """The report on the export of `settings`, whose posts are written to `out_dir`; relative paths start from `root`.
 
-    A table is read to a file in a folder below `temp_dir`, in ascending order of ids, and then like any file.
+    A table is read to a file in a folder below `temp_dir`, in ascending order of ids, and then like any file; with
+    ``limit_posts`` no further than to the ids that fill it.
 
     Raises:
         ExportError: see `expand_export`, `read_posts` and, for a table, ``bigquery.read_table``.
@@ -67,7 +69,12 @@ def _files(
     with scratch_folder(temp_dir) as scratch:
         file = scratch / f"{table}.parquet"
         with bigquery_access.open_access(settings.bigquery_project) as access:
-            bigquery.read_table_sorted(table, file, access, duckdb_settings, scratch)
+            limit = settings.limit_posts
+            if limit is None:
+                bigquery.read_table_sorted(table, file, access, duckdb_settings, scratch)
+            else:
+                count = partial(count_wanted, settings=settings, duckdb_settings=duckdb_settings, temp_dir=scratch)
+                bigquery.read_start_sorted(table, file, access, duckdb_settings, scratch, limit, count)
         yield [file]
 
 

@@ -223,6 +223,23 @@ def open_source(file: Path, tag_categories: TagCategories | None = None, *, ends
     return PiecewiseSource(file) if ends_early else DelimitedSource(file)
 
 
+def count_wanted(
+    files: Sequence[Path], settings: PostsSettings, duckdb_settings: DuckdbSettings, temp_dir: Path | None = None
+) -> int:
+    """How many posts `read_posts` would keep of `files`, whatever ``limit_posts`` is; nothing is written.
+
+    Raises:
+        ExportError: a file lacks a column or cannot be read.
+    """
+    seen = SeenIds()
+    num_wanted = 0
+    with scratch_folder(temp_dir) as scratch, connect(duckdb_settings, scratch) as connection:
+        for file in files:
+            for batch in open_source(file).batches(connection, scratch):
+                num_wanted += int((_fates(batch, settings, seen) == _KEPT).sum())
+    return num_wanted
+
+
 def _read_file(
     file: Path, label: str, state: _Reading, connection: duckdb.DuckDBPyConnection, scratch: Path
 ) -> FileCounts:

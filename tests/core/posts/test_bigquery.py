@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,19 +12,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from emulator_helpers import Emulator, access_at, answering_server, cutting_proxy, load_table, scripted_server
+from export_helpers import ONE_THREAD
 from google.cloud.bigquery_storage_v1 import types
 
 from booru_embed_core.posts import bigquery
 from booru_embed_core.posts.bigquery import (
     DANBOORU_TABLE,
+    ROW_RESTRICTION,
     BigQueryError,
     TableReport,
+    read_start_sorted,
     read_table,
     read_table_sorted,
     table_state,
 )
+from booru_embed_core.posts.files import count_wanted
 from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS
-from booru_embed_core.settings import DuckdbSettings
+from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 NUM_ROWS = 20_000
 HOSTILE = ['1girl "quoted" a,b', "null \\N NaN", "\ufeffbom z\u200bw \u05d0\u05d1", "\t tab\u3000wide", "", None]
@@ -272,3 +276,31 @@ def test_rows_are_sorted_the_same_way_whatever_the_streams_and_threads(
     wanted = [{name: row[name] for name in POST_COLUMNS} for row in rows if is_wanted(row)]
     assert [row["id"] for row in found[0]] == sorted(row["id"] for row in wanted)
     assert sorted(map(repr, found[0])) == sorted(map(repr, wanted))
+
+
+@pytest.mark.parametrize(
+    ("limit", "min_score", "ranges", "last"),
+    [
+        (80, None, ["id <= 160"], 160),
+        (40, 270, ["id <= 80", "id > 80 and id <= 320", "id > 320 and id <= 1280", "id > 1280 and id <= 5120"], 5120),
+        (2**28, None, ["id <= 536870912", "(id > 536870912 or id is null)"], NUM_ROWS),
+        (2**40, None, [""], NUM_ROWS),
+    ],
+)
+def test_a_limit_reads_no_further_than_the_range_that_fills_it(
+    danbooru: Emulator, tmp_path: Path, limit: int, min_score: int | None, ranges: list[str], last: int
+) -> None:
+    settings = PostsSettings(min_score=min_score, max_rejected_share=0.5)
+    file, wanted = tmp_path / "posts.parquet", wanted_rows()
+
+    def count(files: Sequence[Path]) -> int:
+        return count_wanted(files, settings, ONE_THREAD, tmp_path)
+
+    with access_at(danbooru.grpc_port) as access:
+        reports = read_start_sorted(DANBOORU_TABLE, file, access, ONE_THREAD, tmp_path, limit, count)
+    found = [report.row_restriction.removeprefix(ROW_RESTRICTION).removeprefix(" and ") for report in reports]
+    assert found == ranges
+    rows = pq.read_table(file).to_pylist()
+    assert rows == wanted[: len(rows)]
+    assert sum(report.num_rows for report in reports) == len(rows)
+    assert len(rows) == sum(by_id(row) <= last for row in wanted)
