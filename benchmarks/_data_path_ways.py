@@ -58,7 +58,9 @@ def tag_frequencies(corpus: Path, work: Path) -> str:  # noqa: ARG001
 
 def vocab(corpus: Path, work: Path) -> str:  # noqa: ARG001
     """Frequencies to vocabulary, with the default settings."""
-    made = build_vocab(work / "frequencies", VocabSettings())
+    made = build_vocab(
+        work / "frequencies", VocabSettings(), lambda line: print(f"warning: {line}", file=sys.stderr, flush=True)
+    )
     made.save(_fresh(work / "vocab"))
     return f"tags {made.num_tags}"
 
