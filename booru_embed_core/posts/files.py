@@ -113,7 +113,8 @@ class PostsReport:
 def expand_export(patterns: Sequence[str], root: Path) -> list[Path]:
     """The export's files, sorted and each once; relative patterns (with ``*``, ``**``, ``?``) start from `root`.
 
-    A folder stands for the export files in it and below: CSV, TSV, JSON lines and Parquet, by their names.
+    A folder stands for the export files in it and below: CSV, TSV, JSON lines and Parquet, by their names; where
+    posts were written, for the posts alone.
 
     Raises:
         ExportError: a pattern matches no file, or a file is empty.
@@ -137,7 +138,13 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path] if path.is_file() else []
     names = [name + suffix for name in _EXPORT_NAMES for suffix in _EXPORT_SUFFIXES]
-    return [file for name in names for file in path.rglob(name) if file.is_file()]
+    return [file for name in names for file in path.rglob(name) if file.is_file() and not _is_beside_posts(file)]
+
+
+def _is_beside_posts(file: Path) -> bool:
+    """Whether `file` says something of the posts in its folder, which this project wrote: rejects, report, manifest."""
+    is_ours = all((file.parent / name).is_file() for name in (REJECTS_FILE, REPORT_FILE))
+    return is_ours and (file.name == REJECTS_FILE or file.suffix == ".json")
 
 
 def read_posts(

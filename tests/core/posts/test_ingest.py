@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -21,8 +22,8 @@ from booru_embed_core.schema import Output
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 
-def export_of(file: Path) -> PostsSettings:
-    return PostsSettings(export=(str(file),))
+def export_of(file: Path, **values: float) -> PostsSettings:
+    return PostsSettings.model_validate({"export": (str(file),), **values})
 
 
 HEADER = (
@@ -120,6 +121,20 @@ def test_what_a_killed_run_leaves_goes_with_the_next(tmp_path: Path) -> None:
         "rejects.parquet",
         "report.json",
     ]
+
+
+@pytest.mark.parametrize("output", Output)
+def test_a_folder_that_was_written_is_an_export(tmp_path: Path, output: Output) -> None:
+    (tmp_path / "export.csv").write_bytes(csv_bytes([row(1, "a b"), row(1), row("x"), row(2, "", artist="c")]))
+    settings = export_of(tmp_path / "export.csv", max_rejected_share=0.5)
+    ingest(settings, tmp_path / "made/first", output, ONE_THREAD)
+    (tmp_path / "made/first/version.json").write_text("{}", encoding="utf-8")  # as the warehouse adds
+    (tmp_path / "current").symlink_to("made/first")
+    (tmp_path / "made/more.json").write_text(json.dumps(row(3)), encoding="utf-8")
+    for folder, ids in (("current", [1, 2]), ("made", [1, 2, 3])):
+        report = ingest(export_of(tmp_path / folder), tmp_path / f"{folder}-again", Output.PARQUET, ONE_THREAD)
+        assert (report.num_read, report.num_kept) == (len(ids), len(ids))
+        assert sorted(int(str(post["id"])) for post in read_rows(tmp_path / f"{folder}-again")) == ids
 
 
 def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
