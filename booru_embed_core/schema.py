@@ -37,7 +37,7 @@ def tag_column(category: Category) -> str:
 
 TAG_COLUMNS: Final = tuple(tag_column(category) for category in CATEGORIES)
 POST_COLUMNS: Final = ("id", "rating", "score", *TAG_COLUMNS)
-"""Columns of the ``posts`` table: ``id`` int64, ``rating`` string of `RATINGS`, ``score`` int32, tag strings."""
+"""Columns of an export: ``id`` int64, ``rating`` string of `RATINGS`, ``score`` int32, tag strings."""
 
 FLAG_COLUMNS: Final = ("is_deleted", "is_banned", "is_flagged")
 """Columns that an export may have: a post of which one is true is not taken."""

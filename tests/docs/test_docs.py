@@ -7,12 +7,16 @@ import re
 import tomllib
 from pathlib import Path
 
+import duckdb
 import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
 from booru_embed_core.cli import app
-from booru_embed_core.settings import Settings
+from booru_embed_core.posts.ingest import ingest
+from booru_embed_core.posts.parts import POSTS_SCHEMA
+from booru_embed_core.schema import Output
+from booru_embed_core.settings import DuckdbSettings, PostsSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -85,3 +89,18 @@ def test_the_bundled_settings_are_the_documented_sections() -> None:
     values = tomllib.loads((ROOT / "settings.toml").read_text(encoding="utf-8"))
     assert set(values) == set(sections())
     Settings.model_validate(values)
+
+
+def test_queries_of_the_posts_run_on_posts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = ROOT / "data/sample/danbooru2017_sfw_posts.csv.gz"
+    ingest(PostsSettings(export=(str(export),), limit_posts=2000), tmp_path / "posts", Output.PARQUET, DuckdbSettings())
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/reference/posts.md").read_text(encoding="utf-8")
+    queries = [code for language, code in FENCE.findall(text) if language == "sql"]
+    assert len(queries) == 2
+    for query in queries:
+        assert len(duckdb.sql(query).fetchall()) == 10
+    columns = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \| (?:int|string|list)", text.partition("## Rejects")[0], re.MULTILINE
+    )
+    assert re.findall(r"\w+", " ".join(columns)) == POSTS_SCHEMA.names
