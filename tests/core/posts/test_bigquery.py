@@ -304,3 +304,12 @@ def test_a_limit_reads_no_further_than_the_range_that_fills_it(
     assert rows == wanted[: len(rows)]
     assert sum(report.num_rows for report in reports) == len(rows)
     assert len(rows) == sum(by_id(row) <= last for row in wanted)
+
+
+def test_a_limit_of_a_table_without_a_fitting_row_is_an_error(emulator: Emulator, tmp_path: Path) -> None:
+    load_table(emulator, "danbooru1.deleted.posts", [table_row(20), table_row(40)])
+    with access_at(emulator.grpc_port) as access, pytest.raises(BigQueryError, match="no row fits 'is_deleted = false"):
+        read_start_sorted(
+            "danbooru1.deleted.posts", tmp_path / "posts.parquet", access, ONE_THREAD, tmp_path, 2**28, lambda files: 0
+        )
+    assert not (tmp_path / "posts.parquet").exists()
