@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
+from operator import truediv
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks._results import RESULTS
 
 PAGE: Final = Path(__file__).parent.parent / "docs/reference/benchmarks.md"
+MOST: Final[Mapping[str, int]] = {"posts": 7, "tag_frequencies": 4, "packed_tokens": 5, "all of it": 15}
+"""What a stage of the data path may cost, in bare parses."""
+MOST_MB: Final = 1_500
 
 
 def batches(result: Mapping[str, Any]) -> str:
@@ -49,13 +54,54 @@ def batches(result: Mapping[str, Any]) -> str:
             f"Ours over the fastest loader as it ships: {_by_size(result['ours_over_fastest_peer'])}; over the fastest "
             f"made by hand: {_by_size(result['ours_over_fastest_by_hand'])}.",
             "",
-            f"{_where(result)} Load average at the start: {result['load_average_before']}. {versions}."
+            f"{_where(result)}, torch {result['torch']}. Load average at the start: {result['load_average_before']}. "
+            f"{versions}." + (f" Not installed: {missing}." if missing else ""),
+        ]
+    )
+
+
+def data_path(result: Mapping[str, Any]) -> str:
+    """What each stage costs beside a bare parse and what it may cost, and other ways on a part."""
+    stages, part = result["stages"], result["part"]
+    head = ["", "CPU s", "÷ bare parse", "at most", "from … to", "peak MB", "at most"]
+    rows = [
+        [
+            _way(name),
+            *_cost(figures),
+            str(MOST.get(name, "")),
+            f"{min(figures['ratios']):.2f} … {max(figures['ratios']):.2f}",
+            f"{figures['peak_mb']:,}",
+            "" if name == "bare_parse" else f"{MOST_MB:,}",
+        ]
+        for name, figures in stages.items()
+    ]
+    part_rows = [
+        [
+            _way(name),
+            *_cost(figures),
+            f"{statistics.median(map(truediv, figures['ratios'], part['ours']['ratios'])):.2f}",
+            f"{figures['peak_mb']:,}",
+        ]
+        for name, figures in part.items()
+    ]
+    missing = ", ".join(result["not_installed"])
+    return "\n".join(
+        [
+            f"{result['num_posts']:,} posts, medians of {result['rounds']} alternated rounds:",
+            "",
+            *_table(head, rows),
+            "",
+            f"The last file alone, {result['num_posts_of_part']:,} posts, as often:",
+            "",
+            *_table(["", "CPU s", "÷ bare parse", "÷ ours", "peak MB"], part_rows),
+            "",
+            f"{_where(result)}. Load average at the start: {result['load_average_before']}."
             + (f" Not installed: {missing}." if missing else ""),
         ]
     )
 
 
-TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {"batches": batches}
+TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {"data_path": data_path, "batches": batches}
 
 
 def rendered(page: str, results: Path = RESULTS) -> str:
@@ -78,6 +124,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
+def _cost(figures: Mapping[str, Any]) -> tuple[str, str]:
+    return _short(figures["cpu_seconds"]), f"{figures['ratio']:.2f}"
+
+
+def _way(name: str) -> str:
+    return name.replace("bare_parse", "bare parse")
+
+
 def _short(number: float) -> str:
     """Three digits that count, no exponent."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
@@ -91,7 +145,7 @@ def _by_size(ratios: Mapping[str, float | None]) -> str:
 def _where(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     on = machine["gpu"] or machine["cpu"]
-    return f"Commit `{result['commit']}`, {result['time'][:10]}, {on}, torch {result['torch']}."
+    return f"Commit `{result['commit']}`, {result['time'][:10]}, {on}"
 
 
 def main() -> None:

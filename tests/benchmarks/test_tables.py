@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tables import PAGE, TABLES, batches, rendered
+from benchmarks.tables import PAGE, TABLES, batches, data_path, rendered
 
 
 def test_the_page_is_what_the_results_give() -> None:
@@ -32,12 +32,15 @@ def figure(rate: float, ratio: float, num: int = 500) -> dict[str, Any]:
     }
 
 
-RESULT: dict[str, Any] = {
+ABOUT = {
     "commit": "abc1234",
     "time": "2031-02-03T04:05:06+00:00",
     "machine": {"cpu": "a processor", "gpu": None},
-    "torch": "9.9",
     "load_average_before": 0.5,
+}
+RESULT: dict[str, Any] = {
+    **ABOUT,
+    "torch": "9.9",
     "packed_file": "random",
     "num_posts": 500,
     "num_tokens": 20_000,
@@ -66,6 +69,53 @@ def test_a_table_of_batches_has_a_row_a_way_and_says_where_it_ran() -> None:
     assert "as it ships: 20.0 at 1,024; over the fastest made by hand: none was installed." in text
     assert "Commit `abc1234`, 2031-02-03, a processor, torch 9.9. Load average at the start: 0.5." in text
     assert text.endswith("0.5. loader 1.2. Not installed: other-one.")
+
+
+def cost(seconds: float, ratios: list[float], peak_mb: int) -> dict[str, Any]:
+    return {"cpu_seconds": seconds, "ratio": sorted(ratios)[1], "ratios": ratios, "peak_mb": peak_mb}
+
+
+COSTS: dict[str, Any] = {
+    **ABOUT,
+    "num_posts": 5_000,
+    "num_posts_of_part": 700,
+    "rounds": 3,
+    "not_installed": ["pandas"],
+    "stages": {
+        "bare_parse": cost(4.4, [1, 1, 1], 300),
+        "posts": cost(17.64, [4.2, 3.95, 4.01], 1_234),
+        "vocab": cost(0.5, [0.1, 0.1, 0.12], 400),
+        "all of it": cost(123.4, [9.4, 9, 9.1], 1_234),
+    },
+    "part": {
+        "bare_parse": cost(0.7, [1, 1, 1], 200),
+        "ours": cost(5.6, [8, 8, 10], 700),
+        "gawk and a Python loop": cost(30, [40, 44, 45], 100),
+    },
+}
+
+
+def test_a_table_of_the_data_path_has_what_a_stage_costs_and_may_cost() -> None:
+    text = data_path(COSTS)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows == [
+        "|  | CPU s | ÷ bare parse | at most | from … to | peak MB | at most |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| bare parse | 4.4 | 1.00 |  | 1.00 … 1.00 | 300 |  |",
+        "| posts | 17.6 | 4.01 | 7 | 3.95 … 4.20 | 1,234 | 1,500 |",
+        "| vocab | 0.5 | 0.10 |  | 0.10 … 0.12 | 400 | 1,500 |",
+        "| all of it | 123 | 9.10 | 15 | 9.00 … 9.40 | 1,234 | 1,500 |",
+        "|  | CPU s | ÷ bare parse | ÷ ours | peak MB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| bare parse | 0.7 | 1.00 | 0.12 | 200 |",
+        "| ours | 5.6 | 8.00 | 1.00 | 700 |",
+        "| gawk and a Python loop | 30 | 44.00 | 5.00 | 100 |",
+    ]
+    assert "5,000 posts, medians of 3 alternated rounds:" in text
+    assert "The last file alone, 700 posts, as often:" in text
+    assert text.endswith(
+        "Commit `abc1234`, 2031-02-03, a processor. Load average at the start: 0.5. Not installed: pandas."
+    )
 
 
 def test_a_new_result_changes_the_page_between_the_marks_alone(tmp_path: Path) -> None:
