@@ -95,10 +95,12 @@ def scan_file(file: Path) -> Scan:
 def _look(block: bytes, num_columns: int, delimiter: int, findings: _Findings) -> None:
     """Adds to `findings` what the lines of `block`, each with its ``\\n``, hold."""
     data = np.frombuffer(block, dtype=np.uint8)
-    ends = np.flatnonzero(data == _NEWLINE)
+    marks = np.flatnonzero((data == _NEWLINE) | (data == _QUOTE))
+    is_end = data[marks] == _NEWLINE
+    ends = marks[is_end]
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts
-    bad = _badly_delimited(data, ends, delimiter, num_columns) | (lengths > MAX_LINE_BYTES)
+    bad = _badly_delimited(data, ends, marks[~is_end], delimiter, num_columns) | (lengths > MAX_LINE_BYTES)
 
     if b"\r" in block:
         has_return = data[np.maximum(ends - 1, 0)] == _RETURN
@@ -119,12 +121,11 @@ def _look(block: bytes, num_columns: int, delimiter: int, findings: _Findings) -
 
 
 def _badly_delimited(
-    data: NDArray[np.uint8], ends: NDArray[np.int64], delimiter: int, num_columns: int
+    data: NDArray[np.uint8], ends: NDArray[np.int64], quotes: NDArray[np.int64], delimiter: int, num_columns: int
 ) -> NDArray[np.bool_]:
-    """Which lines of `data`, with these `ends`, have another number of fields, or a quote open or out of its place."""
+    """Which lines of `data`, with these `ends` and `quotes`, have another number of fields, or a quote out of place."""
     is_delimiter = data == delimiter
     num_separators = _counts_from(is_delimiter, np.concatenate([[0], ends[:-1] + 1])).astype(np.int64)
-    quotes = np.flatnonzero(data == _QUOTE)
     if not len(quotes):
         return cast("NDArray[np.bool_]", num_separators != num_columns - 1)
     num_quotes = np.diff(np.searchsorted(quotes, ends), prepend=0)

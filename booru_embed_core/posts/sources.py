@@ -80,7 +80,10 @@ def _hidden(flags: Sequence[str]) -> str:
 
 
 def _number(text: str, type_name: str) -> str:
-    return f"case when regexp_full_match({text}, '-?[0-9]{{1,19}}') then try_cast({text} as {type_name}) end"
+    number = f"try_cast({text} as {type_name})"
+    # Nearly all numbers are written as DuckDB would write them, which is told sooner than by the pattern.
+    is_plain, is_number = f"{number}::varchar = {text}", f"regexp_full_match({text}, '-?[0-9]{{1,19}}')"
+    return f"case when {is_plain} then {number} when {is_number} then {number} end"
 
 
 def _flag(text: str) -> str:
