@@ -167,6 +167,7 @@ class TrainingSettings(_Section):
     num_epochs: PositiveInt = 6
     batch_posts: PositiveInt | None = 256
     batch_tokens: PositiveInt | None = None
+    optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: Positive = 2e-3
     warmup_share: Share = 0.05
     weight_decay: NonNegative = 0.05

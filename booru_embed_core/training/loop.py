@@ -49,6 +49,7 @@ from booru_embed_core.training.checkpoint import (
 )
 from booru_embed_core.training.hardware import pick_device, pick_dtype
 from booru_embed_core.training.log import TrainingLog
+from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.schedule import Steps, learning_rate, mixed_seed
 
 VALIDATION_SEED: Final = 0x5EED
@@ -107,7 +108,7 @@ class _Run:
     """The moving parts of a training; everything else follows from the step's number."""
 
     model: SetEncoder
-    optimizer: torch.optim.AdamW
+    optimizer: Optimizer
     batches: EpochBatches
     steps: Steps
     settings: TrainingSettings
@@ -211,13 +212,10 @@ def _start(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, sett
     model = SetEncoder(encoder_config(vocab, model_settings))
     model.start_from_frequencies(torch.from_numpy(vocab.counts / max(1, packed.num_posts)))
     model.to(device)
-    # Decay matrices alone: decaying a tag's vector would shrink rare tags, which seldom get a gradient to answer it.
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and not n.startswith(("tokens", "categories"))]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or n.startswith(("tokens", "categories"))]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
     dtype = pick_dtype(settings.precision, device)
-    return _Run(model, optimizer, batches, steps, settings, device, dtype, score_bin_edges(packed, rows))
+    return _Run(
+        model, Optimizer(model, settings), batches, steps, settings, device, dtype, score_bin_edges(packed, rows)
+    )
 
 
 def _steps(run: _Run, packed: PackedFile, batches: Iterable[Batch]) -> Iterator[Progress | None]:
@@ -266,14 +264,12 @@ def _steps(run: _Run, packed: PackedFile, batches: Iterable[Batch]) -> Iterator[
 def _step(run: _Run, batch: Batch) -> tuple[Losses, float, torch.Tensor]:
     """The losses, the learning rate and the norm of the gradient before it was clipped."""
     rate = learning_rate(run.step, run.num_steps, run.settings)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
     torch.manual_seed(mixed_seed(run.settings.seed, run.step, 1))  # dropout's
     losses = objective(run.model, run.captions(batch), run.settings, run.generator(run.step), run.dtype)
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad()
     (losses.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip_norm)
-    run.optimizer.step()
+    norm = torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
+    run.optimizer.step(rate)
     return losses, rate, norm
 
 

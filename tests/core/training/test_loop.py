@@ -21,6 +21,7 @@ from booru_embed_core.training.loop import (
     NonFiniteLossError,
     Progress,
 )
+from booru_embed_core.training.optimizer import Optimizer
 
 
 def test_the_loss_falls_on_a_corpus_that_can_be_learned(trained: Trained) -> None:
@@ -93,14 +94,13 @@ def test_a_huge_learning_rate_stops_with_step_and_posts(bench: Bench) -> None:
 
 
 def test_the_posts_named_are_those_of_the_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_step = torch.optim.AdamW.step
+    real_step = Optimizer.step
 
-    def poisoned(optimizer: torch.optim.AdamW, *arguments: object) -> object:
-        result = real_step(optimizer, *arguments)
-        optimizer.param_groups[0]["params"][0].data.fill_(math.nan)
-        return result
+    def poisoned(optimizer: Optimizer, rate: float) -> None:
+        real_step(optimizer, rate)
+        optimizer.parameters[0].data.fill_(math.nan)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
+    monkeypatch.setattr(Optimizer, "step", poisoned)
     with pytest.raises(NonFiniteLossError) as error:
         bench.train("nan", training_settings(batch_posts=5))
     named = [int(number) for number in re.findall(r"\d+", str(error.value).partition("ids ")[2].partition(";")[0])]
@@ -125,7 +125,7 @@ def test_a_validation_loss_that_is_no_number_stops_too(bench: Bench, monkeypatch
 
 def test_validation_is_the_same_each_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # With an optimizer that does nothing, every epoch validates the same weights.
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: None)
+    monkeypatch.setattr(Optimizer, "step", lambda *_: None)
     seen: list[dict[str, float]] = []
 
     def note(progress: Progress) -> None:

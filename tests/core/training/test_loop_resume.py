@@ -20,6 +20,7 @@ from booru_embed_core.training.loop import (
     NonFiniteLossError,
     TrainingInterrupted,
 )
+from booru_embed_core.training.optimizer import Optimizer
 
 RESUMED = training_settings(checkpoint_every_steps=7)
 LOGGED_STEPS = (7, 10, 14, 17, 20, 21, 28, 30, 34)
@@ -65,6 +66,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.loop import train
 import torch
 torch.set_num_threads(1)
@@ -154,18 +156,17 @@ def test_the_state_of_other_posts_is_refused(bench: Bench, corpus: Corpus) -> No
 def test_weights_that_turn_nan_stop_the_next_step_and_keep_the_last_state(
     bench: Bench, whole: tuple[str, list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_step = torch.optim.AdamW.step
+    real_step = Optimizer.step
     steps: list[int] = []
 
-    def poisoned(optimizer: torch.optim.AdamW, *arguments: object) -> object:
+    def poisoned(optimizer: Optimizer, rate: float) -> None:
         steps.append(1)
-        result = real_step(optimizer, *arguments)
+        real_step(optimizer, rate)
         if len(steps) == 15:
-            optimizer.param_groups[0]["params"][0].data[0, 0] = math.nan
-        return result
+            optimizer.parameters[0].data[0, 0] = math.nan
 
     with monkeypatch.context() as patched:
-        patched.setattr(torch.optim.AdamW, "step", poisoned)
+        patched.setattr(Optimizer, "step", poisoned)
         with pytest.raises(NonFiniteLossError, match=r"step 16: loss nan, gradient's norm nan, at a batch of 16 posts"):
             bench.train("nan", RESUMED)
     # What was saved at step 14 is sound: without the poison it ends as a training that never met it.
