@@ -58,7 +58,7 @@ def inspect_vocab(
 
 @inspect_app.command("tokens")
 def inspect_tokens(
-    file: Annotated[Path, typer.Argument(help="A packed file.")] = WAREHOUSE
+    file: Annotated[Path, typer.Argument(help="A packed file, or its folder.")] = WAREHOUSE
     / "packed_tokens/current/tokens.safetensors",
     vocab: Annotated[
         Path | None, typer.Option("--vocab", help="Its vocab: then unknown tokens are not counted as tags.")
@@ -70,9 +70,10 @@ def inspect_tokens(
 
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.lengths import short_posts
-    from booru_embed_core.tokens.packed_file import PackedFile
+    from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 
     made_with = Vocab.load(vocab) if vocab else None
+    file = file / PACKED_FILE if file.is_dir() else file
     packed = PackedFile.open(file, made_with.hash if made_with else None)
     lengths = np.diff(packed.offsets.astype(np.int64))
     splits = np.bincount(packed.split_ids(), minlength=len(SPLITS))

@@ -25,7 +25,7 @@ WORDS_SCHEMA: Final = schema_of(
         "word": pa.string(),
         "uses": pa.int64(),
         "num_labels": pa.int64(),
-        "share_of_uses": pa.float64(),
+        "share_written": pa.float64(),
     }
 )
 COMPARED_SCHEMA: Final = schema_of({"num_labels": pa.int64(), "share_of_uses": pa.float64(), "num_words": pa.int64()})
@@ -43,7 +43,7 @@ class Words:
         num_labels: distinct labels.
         num_uses: uses of labels.
         table: the words, the most used first, then by bytes, as `WORDS_SCHEMA`. A word's ``uses`` are those of the
-            ``num_labels`` labels that hold it; ``share_of_uses`` is the share of all uses whose labels are made of this
+            ``num_labels`` labels that hold it; ``share_written`` is the share of all uses whose labels are made of this
             word and those before it alone.
         compared: how many labels, the most used first, make which share of the uses, and how many words it takes to
             write as much, as `COMPARED_SCHEMA`: 100 labels, 1,000 and so on, and all.

@@ -27,10 +27,10 @@ def test_words_are_split_and_weighted_by_use(tmp_path: Path) -> None:
     assert (words.num_labels, words.num_uses) == (6, 17)
     assert words.table.schema.equals(WORDS_SCHEMA)
     assert words.table.to_pylist() == [
-        {"word": "cat", "uses": 13, "num_labels": 4, "share_of_uses": 4 / 17},
-        {"word": "ears", "uses": 11, "num_labels": 3, "share_of_uses": 11 / 17},
-        {"word": "tail", "uses": 4, "num_labels": 1, "share_of_uses": 15 / 17},
-        {"word": ">_<", "uses": 2, "num_labels": 1, "share_of_uses": 1.0},
+        {"word": "cat", "uses": 13, "num_labels": 4, "share_written": 4 / 17},
+        {"word": "ears", "uses": 11, "num_labels": 3, "share_written": 11 / 17},
+        {"word": "tail", "uses": 4, "num_labels": 1, "share_written": 15 / 17},
+        {"word": ">_<", "uses": 2, "num_labels": 1, "share_written": 1.0},
     ]
 
 
@@ -77,7 +77,7 @@ def test_any_labels_are_counted_as_python_counts_them(
     assert list(zip(words.table["word"].to_pylist(), words.table["uses"].to_pylist(), strict=True)) == ranked
     known = accumulate(({word} for word, _ in ranked), set.union)
     written = [sum(count for label, count in labels if naive_words(label) <= some) for some in known]
-    assert words.table["share_of_uses"].to_pylist() == [uses / words.num_uses for uses in written]
+    assert words.table["share_written"].to_pylist() == [uses / words.num_uses for uses in written]
 
 
 def test_marks_and_letters_of_any_script_stay_in_their_word(tmp_path: Path) -> None:
