@@ -168,7 +168,7 @@ class TrainingSettings(_Section):
     batch_posts: PositiveInt | None = 256
     batch_tokens: PositiveInt | None = None
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 4e-3
     warmup_share: Share = 0.05
     weight_decay: NonNegative = 0.05
     clip_norm: Positive = 1.0
