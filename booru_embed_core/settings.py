@@ -138,7 +138,7 @@ class ModelSettings(_Section):
 
     trunk: Literal["attention", "deepsets"] = "attention"
     width: PositiveInt = 256
-    num_layers: PositiveInt = 2
+    num_layers: PositiveInt = 1
     num_heads: PositiveInt = 4
     ffn_width: PositiveInt = 512
     embedding_dim: PositiveInt = 128
@@ -164,7 +164,7 @@ class TrainingSettings(_Section):
     """How the model is trained; everything that changes the weights and nothing else."""
 
     seed: Seed = 7
-    num_epochs: PositiveInt = 6
+    num_epochs: PositiveInt = 8
     batch_posts: PositiveInt | None = 256
     batch_tokens: PositiveInt | None = None
     optimizer: Literal["muon", "adamw"] = "muon"
