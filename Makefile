@@ -8,7 +8,8 @@ BIN := .venv/bin
 # All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is out of date.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
 	$(BIN)/dg launch --assets 'key:"*"'
-	@echo "Report: data/warehouse/evaluation/current/report.md"
+	@$(BIN)/python -c 'from booru_embed_core.settings import load_settings; \
+		print(f"Report: {load_settings().warehouse_path}/evaluation/current/report.md")'
 
 test: .venv/.installed
 	$(BIN)/pytest
@@ -50,4 +51,4 @@ lock: ## writes constraints.txt anew from the newest versions that pyproject.tom
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean:
-	rm -rf .venv .venv-emulator .dagster_home/storage .dagster_home/history .dagster_home/schedules .dagster_home/logs data/warehouse
+	rm -rf .venv .venv-emulator .dagster_home/storage .dagster_home/history .dagster_home/schedules .dagster_home/logs data/warehouse data/*/warehouse

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from booru_embed_core.evaluation.tasks import Hide
 
 _TITLES: Final[Mapping[Hide, str]] = {"one": "One tag hidden", "half": "Half of the tags hidden"}
+_METRIC_NAMES: Final = {"mrr": "MRR", "macro_f1": "macro F1", "r2": "R²", "spearman": "Spearman"}
 
 
 def render_markdown(evaluation: Evaluation) -> str:
@@ -20,7 +21,7 @@ def render_markdown(evaluation: Evaluation) -> str:
         sections.append(_task(_TITLES[hide], result))
     for hide, result in evaluation.without_implied.items():
         sections.append(_task(f"{_TITLES[hide]}, implied tags left out", result))
-    sections += [_halves(evaluation), _chosen(evaluation), _caveats(evaluation)]
+    sections += [_halves(evaluation), _probes(evaluation), _chosen(evaluation), _caveats(evaluation)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -78,6 +79,20 @@ def _halves(evaluation: Evaluation) -> str:
     return "\n".join(["## Halves find each other", "", text, "", "| | top 1 |", "|---|---:|", *rows])
 
 
+def _probes(evaluation: Evaluation) -> str:
+    title = "## What a linear probe tells of rating and score"
+    if not evaluation.probes:
+        return f"{title}\n\nNothing: rating and score are the same for all posts of a split."
+    text = (
+        "From the vector of all tags of a post, rating and score withheld. Rating by logistic regression; a score's "
+        "decile among training posts of its rating by ridge regression. `constant` looks at no tag."
+    )
+    lines = [title, "", text]
+    for target, result in evaluation.probes.items():
+        lines += ["", f"{target.capitalize()}, {result.num_test:,} posts:", "", *_table(result.models)]
+    return "\n".join(lines)
+
+
 def _chosen(evaluation: Evaluation) -> str:
     rows = []
     for task, of_task in evaluation.chosen.items():
@@ -109,7 +124,7 @@ def _caveats(evaluation: Evaluation) -> str:
 
 
 def _shown(metric: str) -> str:
-    return "MRR" if metric == "mrr" else metric
+    return _METRIC_NAMES.get(metric, metric)
 
 
 def _bold(value: float, best: float) -> str:

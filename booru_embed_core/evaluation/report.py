@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,6 +23,7 @@ from booru_embed_core.evaluation.metrics import (
     mean_metrics,
     post_metrics,
 )
+from booru_embed_core.evaluation.probes import ProbeResult, run_probes
 from booru_embed_core.evaluation.tasks import (
     HIDES,
     Captions,
@@ -101,6 +102,7 @@ class Evaluation:
         halves_top1: name → share found, for those that embed.
         chosen: task → baseline → its hyper-parameters.
         caveats: sentences that the data give rise to.
+        probes: ``"rating"`` and ``"score"`` → what a linear probe tells of them; without what is the same everywhere.
     """
 
     seed: int
@@ -115,6 +117,7 @@ class Evaluation:
     halves_top1: Mapping[str, float]
     chosen: Mapping[str, Mapping[str, Params]]
     caveats: Sequence[str]
+    probes: Mapping[str, ProbeResult] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The evaluation as indented JSON, keys in the order of the fields."""
@@ -171,6 +174,7 @@ def run_evaluation(
         halves_top1=found,
         chosen=baselines.chosen,
         caveats=_caveats(results["half"], captions, packed.rating[rows]),
+        probes=run_probes(scorers, packed, vocab, settings, report),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from booru_embed_core.evaluation.markdown import render_markdown
+from booru_embed_core.evaluation.probes import ProbeResult
 from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult
 
 MODELS = {
@@ -71,6 +72,16 @@ def test_tags_that_baselines_do_not_know_are_a_caveat(text: str) -> None:
     assert "know the 500 most used tags; they rank the other 20 below these" in limited
 
 
+def test_probes_are_told_with_their_posts(text: str) -> None:
+    assert "Nothing: rating and score are the same for all posts" in text
+    models = {"booru-embed": {"accuracy": 0.8, "macro_f1": 0.7}, "ppmi_svd": {"accuracy": 0.75, "macro_f1": 0.71}}
+    rated = replace(EVALUATION, probes={"rating": ProbeResult(46_510, 5_575, models, {"booru-embed": {"penalty": 1}})})
+    told = render_markdown(rated)
+    assert "Rating, 5,575 posts:\n\n| | accuracy | macro F1 |" in told
+    assert "| booru-embed | **0.800** | 0.700 |\n| ppmi_svd | 0.750 | **0.710** |" in told
+    assert "Nothing: rating" not in told
+
+
 def test_what_is_missing_is_said(text: str) -> None:
     assert "## Half of the tags hidden, implied tags left out\n\nNo post is left." in text
     bare = render_markdown(replace(EVALUATION, halves_top1={}, chosen={}))
@@ -85,6 +96,7 @@ def test_every_section_is_a_heading_once(text: str) -> None:
         "## Half of the tags hidden",
         "## Half of the tags hidden, implied tags left out",
         "## Halves find each other",
+        "## What a linear probe tells of rating and score",
         "## Chosen on validation",
         "## Caveats",
     ]
