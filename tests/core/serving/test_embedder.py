@@ -312,3 +312,16 @@ def test_loading_names_what_is_missing(trained: Trained) -> None:
 def test_loading_onto_a_gpu_that_is_not_there_is_an_error(trained: Trained) -> None:
     with pytest.raises(ValueError, match="torch finds no GPU"):
         BooruEmbedder.load(trained.checkpoint, "cuda")
+
+
+def test_no_completion_of_10_000_random_inputs_repeats_an_input_tag(embedder: BooruEmbedder) -> None:
+    """A query needs a millisecond; whatever the model would say of visible tags, none comes back."""
+    tags, numbers = np.array(embedder.vocab.tags), np.random.default_rng(11)
+    num_offered = 0
+    for _ in range(10_000):
+        given = tags[numbers.permutation(len(tags))[: numbers.integers(0, len(tags))]].tolist()
+        offered = [one.tag for one in embedder.complete(" ".join(given), k=10)]
+        assert not set(offered) & set(given)
+        assert len(set(offered)) == len(offered) == min(10, len(tags) - len(given))
+        num_offered += len(offered)
+    assert num_offered > 50_000
