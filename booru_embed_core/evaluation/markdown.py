@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from booru_embed_core.evaluation.tasks import Hide
 
 _TITLES: Final[Mapping[Hide, str]] = {"one": "One tag hidden", "half": "Half of the tags hidden"}
+_FEW_POSTS: Final = 100
 
 
 def render_markdown(evaluation: Evaluation) -> str:
@@ -53,6 +54,9 @@ def _groups(title: str, groups: Mapping[str, TaskResult]) -> str:
         f"Hidden tags: {sizes}. Ranked among all tags, the post's other hidden tags left out; means over the posts "
         f"that hide a tag of the group. Tail: tags with fewer than {TAIL_BELOW} training posts, of any category."
     )
+    few = [name for name, group in groups.items() if group.num_posts < _FEW_POSTS]
+    if few:
+        text += f" Fewer than {_FEW_POSTS} posts ({', '.join(few)}) say little."
     lines = [f"## {title}, by category and for the tail", "", text]
     first = next(iter(groups.values()))
     for metric in next(iter(first.models.values()), ()):
@@ -148,7 +152,7 @@ def _shown(metric: str) -> str:
 
 
 def _bold(value: float, best: float) -> str:
-    return f"**{value:.3f}**" if round(value, 3) >= best else f"{value:.3f}"
+    return f"**{value:.3f}**" if round(value, 3) >= best > 0 else f"{value:.3f}"
 
 
 def _value(value: float | str) -> str:

@@ -76,8 +76,16 @@ def test_tags_that_baselines_do_not_know_are_a_caveat(text: str) -> None:
 
 def test_groups_stand_side_by_side_in_a_table_for_each_metric(text: str) -> None:
     assert "Hidden tags: general 94,925 in 5,575 posts, tail 41 in 40 posts." in text
+    assert "Fewer than 100 posts (tail) say little." in text
     assert "| recall@10 | general | tail |\n|---|---:|---:|\n| booru-embed | **0.580** | **0.290** |" in text
     assert "| MRR | general | tail |\n|---|---:|---:|\n| booru-embed | 0.900 | 0.450 |\n| ease | **0.950** |" in text
+
+
+def test_where_all_found_nothing_none_is_best() -> None:
+    nothing = {name: dict.fromkeys(values, 0.0) for name, values in MODELS.items()}
+    told = render_markdown(replace(EVALUATION, by_group={"half": {"meta": replace(RESULT, models=nothing)}}))
+    assert "| recall@10 | meta |\n|---|---:|\n| booru-embed | 0.000 |\n| ease | 0.000 |" in told
+    assert "say little" not in told
 
 
 def test_the_share_of_visible_tags_is_told(text: str) -> None:
