@@ -12,7 +12,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -195,15 +195,23 @@ class TrainingSettings(_Section):
         return self
 
 
+BaselineName: TypeAlias = Literal[
+    "popularity", "naive_bayes", "item_knn", "ppmi_svd", "lsa", "tag_table", "item2vec", "ease", "edlae"
+]
+
+
 class EvaluationSettings(_Section):
     """What is measured on the test split, and beside which baselines."""
 
     seed: Seed = 7
     max_posts: PositiveInt = 20_000
-    baselines: tuple[Literal["popularity", "naive_bayes", "ppmi_svd", "ease", "edlae"], ...] = (
+    baselines: tuple[BaselineName, ...] = (
         "popularity",
         "naive_bayes",
+        "item_knn",
         "ppmi_svd",
+        "lsa",
+        "tag_table",
         "ease",
         "edlae",
     )
@@ -220,7 +228,14 @@ class EvaluationSettings(_Section):
         0.7,
         1.0,
     )
+    item_knn_neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 20, 50)
+    item_knn_exponents: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.3, 0.5, 0.8, 0.9)
     ppmi_dim: PositiveInt = 256
+    lsa_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 32, 64, 128, 256)
+    tag_table_dim: PositiveInt = 128
+    tag_table_epochs: PositiveInt = 4
+    item2vec_dim: PositiveInt = 64
+    item2vec_epochs: PositiveInt = 5
     implied_threshold: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.98
     implied_min_count: PositiveInt = 20
 

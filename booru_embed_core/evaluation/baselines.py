@@ -1,7 +1,8 @@
-"""The opponents: popularity, naive Bayes, PPMI-SVD and two forms of EASE, all read from counts of tags and of pairs.
+"""The opponents that embed nothing: popularity, naive Bayes, item-kNN and two forms of EASE, read from counts of pairs.
 
 Each is a `Scorer`: visible tags in, a number for every tag out. They are fitted on training posts alone; which
-hyper-parameters are taken is `tuning`'s business.
+hyper-parameters are taken is `tuning`'s business. Those that have a vector for each tag are in `tag_vectors`,
+`tag_table` and `item2vec`.
 
 Pairs of tags are counted densely, so all but popularity know only the `max_tags` most used tags; the others are ranked
 below those, by popularity.
@@ -10,24 +11,20 @@ below those, by popularity.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 from booru_embed_core.evaluation.tasks import Captions
 
 Float32: TypeAlias = NDArray[np.float32]
 Float64: TypeAlias = NDArray[np.float64]
-PpmiRule: TypeAlias = Literal["cosine", "product"]
 
 _CHUNK_POSTS: Final = 65_536
 _NAIVE_BAYES_PRIOR_POSTS: Final = 10.0
 """Naive Bayes: imagined posts in which a tag is independent of the others; on the sample 1, 10, 100 differ by .002."""
-_CONTEXT_EXPONENT: Final = 0.75
-_SVD_SEED: Final = 7
 
 
 class Scorer(Protocol):
@@ -179,73 +176,28 @@ def fit_ease(pairs: Cooccurrence, ridge: float, dropout: float = 0.0) -> Ease:
 
 
 @dataclass(frozen=True, eq=False)
-class PpmiSvd:
-    """Tag vectors from the SVD of positive pointwise mutual information; a caption is the mean of its tags' vectors.
-
-    Attributes:
-        vectors: of the fitted tags as part of a caption, [m, dim].
-        targets: of the fitted tags as answers, [m, dim].
-        centre: the mean vector over all uses of tags, [dim].
-    """
+class ItemKnn:
+    """Tags that stand beside the visible ones: s_t = Σ_{v visible} sim(v, t), sim [m, m] sparse, diagonal 0."""
 
     pairs: Cooccurrence
-    vectors: Float32
-    targets: Float32
-    centre: Float32
-    name: str = "ppmi_svd"
+    similarities: Captions
+    name: str = "item_knn"
 
     def scores(self, visible: Captions) -> Float32:
-        """Σ_{v visible} vectors_v · targets_t, [n, num_tags]."""
-        return self.pairs.spread((self.pairs.select(visible) @ self.vectors) @ self.targets.T)
-
-    def embed(self, visible: Captions) -> Float32:
-        """The mean of the tags' vectors less `centre`, [n, dim]; zero for a caption without fitted tags."""
-        selected = self.pairs.select(visible)
-        num_tags = selected.getnnz(axis=1)[:, None]
-        means = (selected @ self.vectors) / np.maximum(num_tags, 1) - self.centre
-        return np.where(num_tags > 0, means, 0).astype(np.float32)
+        """x sim, [n, num_tags]."""
+        return self.pairs.spread((self.pairs.select(visible) @ self.similarities).toarray())
 
 
-@dataclass(frozen=True, eq=False)
-class PpmiFactors:
-    """PPMI ≈ U S Vᵀ, from which scorers of any smaller dimension are cut; U, V float64[m, dim], S float64[dim]."""
+def fit_item_knn(pairs: Cooccurrence, num_neighbours: int, exponent: float) -> ItemKnn:
+    """sim(v, t) = n(v and t) / (n(v)^a · n(t)^(1 - a)), a = `exponent`, for the `num_neighbours` v most similar to a t.
 
-    pairs: Cooccurrence
-    left: Float64
-    singular: Float64
-    right: Float64
-
-    def scorer(self, dim: int, rule: PpmiRule) -> PpmiSvd:
-        """The scorer of the first `dim` factors.
-
-        ``"cosine"``: a tag's vector is V_t, and scores are cosines, up to the caption's length, which moves no rank.
-        ``"product"``: caption vectors are U_v S, answers V_t, so that scores are sums of the smoothed PPMI.
-        """
-        right = self.right[:, :dim]
-        if rule == "cosine":
-            lengths = np.linalg.norm(right, axis=1, keepdims=True)
-            vectors, targets = right, right / np.where(lengths > 0, lengths, 1)
-        else:
-            vectors, targets = self.left[:, :dim] * self.singular[:dim], right
-        uses = self.pairs.counts[self.pairs.fitted]
-        centre = uses @ vectors / max(1.0, float(uses.sum()))
-        return PpmiSvd(self.pairs, vectors.astype(np.float32), targets.astype(np.float32), centre.astype(np.float32))
-
-
-def factor_ppmi(pairs: Cooccurrence, dim: int) -> PpmiFactors:
-    """The first `dim` factors of PPMI_ab = max(0, log [P(a, b) / (P(a) P'(b))]), P' ∝ P^.75, a ≠ b.
-
-    P is over pairs of different tags (Levy, Goldberg, Dagan 2015, "Improving Distributional Similarity with Lessons
-    Learned from Word Embeddings", sections 2.1 and 3.2). The randomized SVD has a fixed seed and fixed signs: the same
-    counts give the same factors.
+    a = ½ is the cosine of two tags over posts, a = 1 is P(t | v) (Aiolli 2013, "Efficient Top-N Recommendation for Very
+    Large Scale Binary Rated Datasets", section 3). Ties go to the lower tag index.
     """
-    together = pairs.together.copy()
-    np.fill_diagonal(together, 0)
-    uses = together.sum(axis=1)
-    contexts = uses**_CONTEXT_EXPONENT
-    expected = np.outer(uses, contexts / max(1.0, float(contexts.sum())))
-    seen = together > 0
-    ppmi = np.zeros_like(together)
-    ppmi[seen] = np.maximum(0, np.log(together[seen] / expected[seen]))
-    left, singular, right = randomized_svd(ppmi, n_components=min(dim, len(ppmi)), n_iter=7, random_state=_SVD_SEED)
-    return PpmiFactors(pairs, left, singular, right.T)
+    counts = np.maximum(pairs.counts[pairs.fitted], 1)
+    similarities = pairs.together / np.outer(counts**exponent, counts ** (1 - exponent))
+    np.fill_diagonal(similarities, 0)
+    nearest = np.argsort(-similarities, axis=0, kind="stable")[:num_neighbours]
+    kept = np.zeros_like(similarities)
+    np.put_along_axis(kept, nearest, np.take_along_axis(similarities, nearest, axis=0), axis=0)
+    return ItemKnn(pairs, sparse.csr_matrix(kept.astype(np.float32)))

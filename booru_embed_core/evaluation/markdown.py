@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from booru_embed_core.evaluation.groups import TAIL_BELOW
+
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.metrics import Metrics
     from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 _TITLES: Final[Mapping[Hide, str]] = {"one": "One tag hidden", "half": "Half of the tags hidden"}
 _METRIC_NAMES: Final = {"mrr": "MRR", "macro_f1": "macro F1", "r2": "R²", "spearman": "Spearman"}
+_FEW_POSTS: Final = 100
 
 
 def render_markdown(evaluation: Evaluation) -> str:
@@ -21,7 +24,9 @@ def render_markdown(evaluation: Evaluation) -> str:
         sections.append(_task(_TITLES[hide], result))
     for hide, result in evaluation.without_implied.items():
         sections.append(_task(f"{_TITLES[hide]}, implied tags left out", result))
-    sections += [_halves(evaluation), _probes(evaluation), _chosen(evaluation), _caveats(evaluation)]
+    sections += [_groups(_TITLES[hide], result) for hide, result in evaluation.by_group.items() if result]
+    sections += [_halves(evaluation), _probes(evaluation), _visible_share(evaluation)]
+    sections += [_chosen(evaluation), _caveats(evaluation)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -42,6 +47,41 @@ def _task(title: str, result: TaskResult) -> str:
     lines = [f"{result.num_posts:,} posts, {result.num_hidden:,} hidden tags.", "", *_table(result.models)]
     lines += ["", *(_verdict(model, margins) for model, margins in result.margins.items())]
     return f"## {title}\n\n" + "\n".join(lines).rstrip()
+
+
+def _groups(title: str, groups: Mapping[str, TaskResult]) -> str:
+    """A table for each metric: a row for each scorer, a column for each group of tags."""
+    sizes = ", ".join(f"{name} {group.num_hidden:,} in {group.num_posts:,} posts" for name, group in groups.items())
+    text = (
+        f"Hidden tags: {sizes}. Ranked among all tags, the post's other hidden tags left out; means over the posts "
+        f"that hide a tag of the group. Tail: tags with fewer than {TAIL_BELOW} training posts, of any category."
+    )
+    few = [name for name, group in groups.items() if group.num_posts < _FEW_POSTS]
+    if few:
+        text += f" Fewer than {_FEW_POSTS} posts ({', '.join(few)}) say little."
+    lines = [f"## {title}, by category and for the tail", "", text]
+    first = next(iter(groups.values()))
+    for metric in next(iter(first.models.values()), ()):
+        lines += ["", f"| {_shown(metric)} | {' | '.join(groups)} |", "|---|" + "---:|" * len(groups)]
+        best = [max(round(m[metric], 3) for m in group.models.values()) for group in groups.values()]
+        for name in first.models:
+            values = [group.models[name][metric] for group in groups.values()]
+            lines.append(f"| {name} | {' | '.join(map(_bold, values, best))} |")
+    return "\n".join(lines)
+
+
+def _visible_share(evaluation: Evaluation) -> str:
+    tasks = {hide: shares for hide, shares in evaluation.visible_share.items() if shares}
+    if not tasks:
+        return "## Probability on visible tags\n\nNo model was given."
+    text = (
+        "Share of a model's probability that lies on visible tags before these are masked, mean over posts. Nothing in "
+        "the tables above depends on it: visible tags are never offered."
+    )
+    rows = [f"| | {' | '.join(_TITLES[hide].lower() for hide in tasks)} |", "|---|" + "---:|" * len(tasks)]
+    names = next(iter(tasks.values()))
+    rows += [f"| {name} | {' | '.join(f'{shares[name]:.4f}' for shares in tasks.values())} |" for name in names]
+    return "\n".join(["## Probability on visible tags", "", text, "", *rows])
 
 
 def _table(models: Mapping[str, Metrics]) -> list[str]:
@@ -128,7 +168,7 @@ def _shown(metric: str) -> str:
 
 
 def _bold(value: float, best: float) -> str:
-    return f"**{value:.3f}**" if round(value, 3) >= best else f"{value:.3f}"
+    return f"**{value:.3f}**" if round(value, 3) >= best > 0 else f"{value:.3f}"
 
 
 def _value(value: float | str) -> str:

@@ -7,10 +7,12 @@ that the same scores always give the same figures. Memory is bounded: posts are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from booru_embed_core.evaluation.tasks import Captions, HeldOut
 
@@ -62,6 +64,29 @@ def post_metrics(
 ) -> list[PostMetrics]:
     """Metrics of every post, float64[n] each, for each of `held_outs`, which are scored in one pass.
 
+    Raises:
+        ScoreError: as `evaluate_scorer`.
+    """
+    ranked = rank_hidden(scorer, held_outs, chunk)
+    return [metrics_of_ranks(r.ranks, held_out.hidden, ks) for r, held_out in zip(ranked, held_outs, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """What a scorer made of one task.
+
+    Attributes:
+        ranks: of each hidden tag, in the order of ``hidden.indices``, int64[hidden.nnz].
+        visible_share: of each post, the share of the softmax over all tags that its visible tags have, float64[n].
+    """
+
+    ranks: NDArray[np.int64]
+    visible_share: NDArray[np.float64]
+
+
+def rank_hidden(scorer: Scorer, held_outs: Sequence[HeldOut], chunk: int = 1024) -> list[Ranked]:
+    """The ranks of the hidden tags of each of `held_outs`, which are scored in one pass.
+
     The first of `held_outs` has all the posts; the others show the same tags of some of these posts, and ask or
     filter differently (`implied.without_implied`).
 
@@ -71,17 +96,48 @@ def post_metrics(
     first = held_outs[0]
     positions = [np.searchsorted(first.post_index, held_out.post_index) for held_out in held_outs]
     step = max(1, min(chunk, _MAX_CELLS // max(1, first.visible.shape[1])))
-    parts: list[list[PostMetrics]] = [[] for _ in held_outs]
+    ranks: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in held_outs]
+    shares = [np.empty(0)]
     for start in range(0, first.num_posts, step):
         stop = min(start + step, first.num_posts)
-        scores = _checked_scores(scorer, first.visible[start:stop])
-        for held_out, position, part in zip(held_outs, positions, parts, strict=True):
+        scores, visible_share = _checked_scores(scorer, first.visible[start:stop])
+        shares.append(visible_share)
+        for held_out, position, part in zip(held_outs, positions, ranks, strict=True):
             own = slice(*np.searchsorted(position, (start, stop)))
-            hidden = held_out.hidden[own]
-            ranks = hidden_ranks(scores[position[own] - start], held_out.filtered[own], hidden)
-            part.append(_metrics_of_ranks(ranks, hidden.getnnz(axis=1), ks))
-    empty: PostMetrics = _metrics_of_ranks(np.empty(0, np.int64), np.empty(0, np.int64), ks)
-    return [{name: np.concatenate([empty[name], *(p[name] for p in part)]) for name in empty} for part in parts]
+            part.append(hidden_ranks(scores[position[own] - start], held_out.filtered[own], held_out.hidden[own]))
+    every = np.concatenate(shares)
+    return [Ranked(np.concatenate(part), every[position]) for part, position in zip(ranks, positions, strict=True)]
+
+
+def ranks_of_group(
+    ranks: NDArray[np.int64], hidden: Captions, is_asked: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], Captions]:
+    """Ranks and hidden tags of a group of tags alone, as if a post's other hidden tags were in no ranking.
+
+    These are right answers too, and do not count against the group:
+        rank'(h) = rank(h) - |{other hidden h' of the post, not of the group: rank(h') < rank(h)}|
+
+    Args:
+        ranks: of all hidden tags, int64[hidden.nnz].
+        hidden: [n, num_tags].
+        is_asked: the group, bool[num_tags].
+
+    Returns:
+        Their ranks, and the hidden tags of the posts that have any, [fewer posts, num_tags].
+    """
+    asked = is_asked[hidden.indices]
+    rows = np.repeat(np.arange(hidden.shape[0]), np.diff(hidden.indptr))
+    order = np.lexsort((ranks, rows))
+    others = np.cumsum(~asked[order])
+    before_post = np.concatenate(([0], others))[hidden.indptr[rows[order]]]
+    better = np.empty_like(ranks)
+    better[order] = others - before_post
+    counts = np.bincount(rows[asked], minlength=hidden.shape[0])
+    indptr = np.concatenate(([0], np.cumsum(counts[counts > 0])))
+    of_group = sparse.csr_matrix(
+        (hidden.data[asked], hidden.indices[asked], indptr), shape=(len(indptr) - 1, hidden.shape[1])
+    )
+    return (ranks - better)[asked], of_group
 
 
 def hidden_ranks(
@@ -148,22 +204,32 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
-def _checked_scores(scorer: Scorer, visible: Captions) -> NDArray[np.float32]:
-    """Scores of `visible` as an array of our own, -inf at the visible tags, finite elsewhere."""
+def _checked_scores(scorer: Scorer, visible: Captions) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Scores of `visible` as an array of our own, -inf at the visible tags, finite elsewhere.
+
+    And the visible tags' share of the softmax of the scores as they were given, float64[n].
+    """
     scores = np.array(scorer.scores(visible), dtype=np.float32)
     if scores.shape != visible.shape:
         raise ScoreError(
             f"{scorer.name}: scores of shape {scores.shape} for captions of {visible.shape}; mend the scorer"
         )
-    scores[visible.nonzero()] = -np.inf
+    rows, tags = visible.nonzero()
+    of_visible = scores[rows, tags].astype(np.float64)
+    scores[rows, tags] = -np.inf
     num_bad = scores.size - visible.nnz - np.count_nonzero(np.isfinite(scores))
     if num_bad:
         raise ScoreError(f"{scorer.name}: {num_bad} of {scores.size} scores are NaN or infinite; mend the scorer")
-    return scores
+    of_visible[~np.isfinite(of_visible)] = -np.inf  # a scorer may mask what it was shown
+    highest = scores.max(axis=1).astype(np.float64)
+    np.maximum.at(highest, rows, of_visible)
+    mass = np.bincount(rows, np.exp(of_visible - highest[rows]), minlength=len(scores))
+    return scores, mass / (mass + np.exp(scores - highest[:, None]).sum(axis=1))
 
 
-def _metrics_of_ranks(ranks: NDArray[np.int64], num_hidden: NDArray[np.int64], ks: Sequence[int]) -> PostMetrics:
-    """Metrics of posts whose hidden tags' ranks stand one after the other, `num_hidden` (at least 1) for each post."""
+def metrics_of_ranks(ranks: NDArray[np.int64], hidden: Captions, ks: Sequence[int] = KS) -> PostMetrics:
+    """Metrics of every post, float64[n] each, from the `ranks` of its tags in `hidden` [n, num_tags], at least one."""
+    num_hidden = hidden.getnnz(axis=1)
     starts = np.cumsum(num_hidden) - num_hidden
     values: PostMetrics = {}
     for k in ks:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
-from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer, count_cooccurrence, factor_ppmi
+from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer, count_cooccurrence
+from booru_embed_core.evaluation.tag_vectors import factor_ppmi
 from booru_embed_core.evaluation.tasks import Captions, captions_from_packed, sample_posts
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings

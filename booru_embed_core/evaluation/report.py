@@ -14,14 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer
+from booru_embed_core.evaluation.groups import groups_of_tags
 from booru_embed_core.evaluation.implied import implied_pairs, without_implied
 from booru_embed_core.evaluation.metrics import (
     Metrics,
     PostMetrics,
+    Ranked,
     evaluate_scorer,
     halves_top1,
     mean_metrics,
-    post_metrics,
+    metrics_of_ranks,
+    rank_hidden,
+    ranks_of_group,
 )
 from booru_embed_core.evaluation.probes import ProbeResult, run_probes
 from booru_embed_core.evaluation.tasks import (
@@ -103,6 +107,10 @@ class Evaluation:
         chosen: task → baseline → its hyper-parameters.
         caveats: sentences that the data give rise to.
         probes: ``"rating"`` and ``"score"`` → what a linear probe tells of them; without what is the same everywhere.
+        by_group: ``"one"`` and ``"half"`` → category of the hidden tag, or `TAIL` → figures of these tags alone, over
+            the posts that hide any (`metrics.ranks_of_group`); groups without a post are left out.
+        visible_share: ``"one"`` and ``"half"`` → model → the probability that it gives to visible tags before they are
+            masked, mean over posts. Baselines' scores are no logits and have none.
     """
 
     seed: int
@@ -118,6 +126,8 @@ class Evaluation:
     chosen: Mapping[str, Mapping[str, Params]]
     caveats: Sequence[str]
     probes: Mapping[str, ProbeResult] = field(default_factory=dict)
+    by_group: Mapping[Hide, Mapping[str, TaskResult]] = field(default_factory=dict)
+    visible_share: Mapping[Hide, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The evaluation as indented JSON, keys in the order of the fields."""
@@ -155,8 +165,9 @@ def run_evaluation(
     baselines = baselines_from_packed(packed, vocab, settings, report)
     train = captions_from_packed(packed, vocab, rows_of_split(packed, "train"))
     implied = implied_pairs(train, settings.implied_threshold, settings.implied_min_count)
+    groups = groups_of_tags(vocab, train)
     results = {
-        hide: _evaluate_task(scorers, baselines.scorers[hide], held_out, implied, report)
+        hide: _evaluate_task(scorers, baselines.scorers[hide], held_out, implied, groups, report)
         for hide, held_out in asked.items()
     }
     two_halves = halves(captions, post_ids, settings.seed, vocab.is_unknown)
@@ -166,15 +177,17 @@ def run_evaluation(
         split_sizes={split: len(rows_of_split(packed, split)) for split in SPLITS},
         num_tags=vocab.num_tags,
         num_fitted_tags=baselines.num_fitted_tags,
-        tasks={hide: result[0] for hide, result in results.items()},
-        without_implied={hide: result[1] for hide, result in results.items()},
+        tasks={hide: result.whole for hide, result in results.items()},
+        without_implied={hide: result.without_implied for hide, result in results.items()},
         num_implied_pairs=implied.nnz,
         implied_threshold=settings.implied_threshold,
         halves_num_posts=num_posts,
         halves_top1=found,
         chosen=baselines.chosen,
-        caveats=_caveats(results["half"], captions, packed.rating[rows]),
+        caveats=(*_caveats(results["half"], captions, packed.rating[rows]), *baselines.left_out),
         probes=run_probes(scorers, packed, vocab, settings, report),
+        by_group={hide: result.by_group for hide, result in results.items()},
+        visible_share={hide: result.visible_share for hide, result in results.items()},
     )
 
 
@@ -208,32 +221,55 @@ def evaluate_captions(
     return {"hide": hide, "num_posts": held_out.num_posts, "models": models}
 
 
+@dataclass(frozen=True)
+class _TaskFigures:
+    """A task as it is, without implied tags, and by group of tags; and what models make of visible tags."""
+
+    whole: TaskResult
+    without_implied: TaskResult
+    by_group: Mapping[str, TaskResult]
+    visible_share: Mapping[str, float]
+
+
 def _evaluate_task(
     scorers: Sequence[Scorer],
     baselines: Sequence[Scorer],
     held_out: HeldOut,
     implied: Implications,
+    groups: Mapping[str, NDArray[np.bool_]],
     report: Callable[[str], None],
-) -> tuple[TaskResult, TaskResult]:
-    """The task as it is, and without implied tags; every scorer scores the posts once for both."""
+) -> _TaskFigures:
+    """Every scorer scores the posts once, and all figures are read from the ranks."""
     asked = (held_out, without_implied(held_out, implied))
-    values: list[dict[str, PostMetrics]] = [{}, {}]
+    ranked: dict[str, list[Ranked]] = {}
     for scorer in (*scorers, *baselines):
-        if scorer.name in values[0]:
+        if scorer.name in ranked:
             raise ValueError(f"two scorers are called {scorer.name!r}; rename one")
-        for of_task, of_scorer in zip(values, post_metrics(scorer, asked), strict=True):
-            of_task[scorer.name] = of_scorer
+        ranked[scorer.name] = rank_hidden(scorer, asked)
         report(f"evaluated {scorer.name} on {held_out.num_posts} posts")
     models, names = [scorer.name for scorer in scorers], [scorer.name for scorer in baselines]
-    first, second = (_result(task, of_task, models, names) for task, of_task in zip(asked, values, strict=True))
-    return first, second
+    whole, left = (
+        _result(task.hidden, {name: both[i].ranks for name, both in ranked.items()}, models, names)
+        for i, task in enumerate(asked)
+    )
+    by_group: dict[str, TaskResult] = {}
+    for group, is_asked in groups.items():
+        if not is_asked[held_out.hidden.indices].any():
+            continue
+        of_group = {name: ranks_of_group(both[0].ranks, held_out.hidden, is_asked) for name, both in ranked.items()}
+        hidden = next(iter(of_group.values()))[1]
+        by_group[group] = _result(hidden, {name: ranks for name, (ranks, _) in of_group.items()}, models, names)
+    shares = {name: float(ranked[name][0].visible_share.mean()) for name in models}
+    return _TaskFigures(whole, left, by_group, shares)
 
 
 def _result(
-    held_out: HeldOut, values: Mapping[str, PostMetrics], models: Sequence[str], baselines: Sequence[str]
+    hidden: Captions, ranks: Mapping[str, NDArray[np.int64]], models: Sequence[str], baselines: Sequence[str]
 ) -> TaskResult:
-    if not held_out.num_posts:
+    """Figures of the posts `hidden` [n, num_tags] from the ranks that each scorer gives to their tags."""
+    if not hidden.shape[0]:
         return TaskResult(0, 0, {}, {})
+    values: dict[str, PostMetrics] = {name: metrics_of_ranks(of_scorer, hidden) for name, of_scorer in ranks.items()}
     means = {name: mean_metrics(of_scorer) for name, of_scorer in values.items()}
     margins: dict[str, dict[str, Margin]] = {}
     for model in models if baselines else ():
@@ -243,7 +279,7 @@ def _result(
             differences = values[model][metric] - values[best][metric]
             error = float(differences.std()) / len(differences) ** 0.5
             margins[model][metric] = Margin(best, float(differences.mean()), error)
-    return TaskResult(held_out.num_posts, held_out.hidden.nnz, means, margins)
+    return TaskResult(hidden.shape[0], hidden.nnz, means, margins)
 
 
 def _evaluate_halves(
@@ -259,10 +295,9 @@ def _evaluate_halves(
     return found, one.shape[0]
 
 
-def _caveats(half: tuple[TaskResult, TaskResult], captions: Captions, ratings: NDArray[np.uint8]) -> tuple[str, ...]:
+def _caveats(half: _TaskFigures, captions: Captions, ratings: NDArray[np.uint8]) -> tuple[str, ...]:
     caveats = []
-    asked, left = half
-    implied_share = 1 - left.num_hidden / asked.num_hidden
+    implied_share = 1 - half.without_implied.num_hidden / half.whole.num_hidden
     if implied_share > 0:
         caveats.append(
             f"With half of the tags hidden, a visible tag implies {implied_share:.1%} of the hidden ones: the first "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -10,14 +11,16 @@ from booru_embed_core.evaluation.baselines import (
     Cooccurrence,
     EmbeddingScorer,
     Popularity,
-    PpmiRule,
     Scorer,
     count_cooccurrence,
-    factor_ppmi,
     fit_ease,
+    fit_item_knn,
     fit_naive_bayes,
 )
+from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed, train_item2vec
 from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, halves_top1
+from booru_embed_core.evaluation.tag_table import TagTable
+from booru_embed_core.evaluation.tag_vectors import RULES, WEIGHTINGS, factor_lsa, factor_ppmi
 from booru_embed_core.evaluation.tasks import (
     HIDES,
     Captions,
@@ -40,8 +43,6 @@ Candidates: TypeAlias = "Iterator[tuple[Params, Scorer]]"
 HALVES: Final = "halves"
 """The name, beside those of the tasks, under which the choice for "halves find each other" is reported."""
 
-_PPMI_RULES: Final[tuple[PpmiRule, ...]] = ("cosine", "product")
-
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
@@ -52,12 +53,14 @@ class Baselines:
         embedders: those that embed, with the hyper-parameters that find most halves.
         chosen: task (or `HALVES`) → baseline → its hyper-parameters.
         num_fitted_tags: tags that all but popularity know; the rest ranks below these.
+        left_out: a sentence for each baseline of the settings that could not be fitted.
     """
 
     scorers: Mapping[Hide, Sequence[Scorer]]
     embedders: Sequence[EmbeddingScorer]
     chosen: Mapping[str, Mapping[str, Params]]
     num_fitted_tags: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +95,13 @@ def fit_baselines(
         raise ValueError("no validation post has two tags of the vocabulary; give more posts or raise validation_share")
     pairs = count_cooccurrence(train, settings.max_fitted_tags)
     best: dict[str, dict[str, _Fitted]] = {}
+    left_out: list[str] = []
     for name in settings.baselines:
-        best[name] = _search(_candidates(name, pairs, settings), validation)
+        if name == "item2vec" and not is_installed():
+            left_out.append(GENSIM_IS_MISSING)
+            report(GENSIM_IS_MISSING)
+            continue
+        best[name] = _search(_candidates(name, pairs, train, settings), validation)
         figures = (f"{task} {fitted.value:.3f} {fitted.params or ''}".strip() for task, fitted in best[name].items())
         report(f"fitted {name}; on validation: {', '.join(figures)}")
     embedders = [fitted[HALVES].scorer for fitted in best.values() if HALVES in fitted]
@@ -105,6 +113,7 @@ def fit_baselines(
             for task in (*validation, HALVES)
         },
         num_fitted_tags=len(pairs.fitted),
+        left_out=tuple(left_out),
     )
 
 
@@ -145,19 +154,16 @@ def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[
     return best
 
 
-def _candidates(name: str, pairs: Cooccurrence, settings: EvaluationSettings) -> Candidates:
+def _candidates(name: str, pairs: Cooccurrence, train: Captions, settings: EvaluationSettings) -> Candidates:
     """Every point of the grid of baseline `name`, fitted one at a time."""
     if name == "popularity":
         yield {}, Popularity(pairs)
     elif name == "naive_bayes":
         for damping in settings.naive_bayes_dampings:
             yield {"damping": damping}, fit_naive_bayes(pairs, damping)
-    elif name == "ppmi_svd":
-        factors = factor_ppmi(pairs, settings.ppmi_dim)
-        size = len(factors.singular)
-        for dim in sorted({max(1, size // 4), max(1, size // 2), size}):
-            for rule in _PPMI_RULES:
-                yield {"dim": dim, "rule": rule}, factors.scorer(dim, rule)
+    elif name == "item_knn":
+        for neighbours, exponent in itertools.product(settings.item_knn_neighbours, settings.item_knn_exponents):
+            yield {"neighbours": neighbours, "exponent": exponent}, fit_item_knn(pairs, neighbours, exponent)
     elif name == "ease":
         for ridge in settings.ease_lambdas:
             yield {"lambda": ridge}, fit_ease(pairs, ridge)
@@ -165,5 +171,34 @@ def _candidates(name: str, pairs: Cooccurrence, settings: EvaluationSettings) ->
         ridge = min(settings.ease_lambdas)
         for dropout in settings.edlae_dropouts:
             yield {"lambda": ridge, "dropout": dropout}, fit_ease(pairs, ridge, dropout)
+    else:
+        yield from _embedding_candidates(name, pairs, train, settings)
+
+
+def _embedding_candidates(name: str, pairs: Cooccurrence, train: Captions, settings: EvaluationSettings) -> Candidates:
+    """As `_candidates`, for the baselines that have a vector for each tag."""
+    if name == "ppmi_svd":
+        factors = factor_ppmi(pairs, settings.ppmi_dim)
+        size = len(factors.singular)
+        for dim in sorted({max(1, size // 4), max(1, size // 2), size}):
+            for rule in RULES:
+                yield {"dim": dim, "rule": rule}, factors.scorer(dim, rule)
+    elif name == "lsa":
+        dims = sorted({min(dim, len(pairs.fitted)) for dim in settings.lsa_dims})
+        for weighting in WEIGHTINGS:
+            lsa = factor_lsa(pairs, dims[-1], weighting)
+            for dim in dims:
+                yield {"dim": dim, "weighting": weighting}, lsa.scorer(dim)
+    elif name == "tag_table":
+        table = TagTable(pairs, train, settings.tag_table_dim, settings.tag_table_epochs)
+        for epoch in table.epochs():
+            if epoch & (epoch - 1) == 0 or epoch == settings.tag_table_epochs:
+                for rule in RULES:
+                    yield {"epochs": epoch, "rule": rule}, table.scorer(rule)
+    elif name == "item2vec":
+        vectors = train_item2vec(pairs, train, settings.item2vec_dim, settings.item2vec_epochs)
+        yield {"rule": "cosine"}, vectors.cosine_scorer()
+        for damping in settings.naive_bayes_dampings:
+            yield {"rule": "prior", "damping": damping}, vectors.scorer(damping)
     else:
         raise AssertionError(name)

@@ -29,7 +29,7 @@ TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
 @dg.asset(
     group_name="evaluation",
     kinds={"pytorch", "scipy", "json"},
-    code_version="2",
+    code_version="3",
     deps=["checkpoint", "packed_tokens", "vocab", settings_key("evaluation")],
 )
 @one_line_errors

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from booru_embed_core.evaluation import baselines as baselines_module
 from booru_embed_core.evaluation.baselines import (
     Cooccurrence,
-    EmbeddingScorer,
     Popularity,
-    PpmiRule,
     Scorer,
     count_cooccurrence,
-    factor_ppmi,
     fit_ease,
+    fit_item_knn,
     fit_naive_bayes,
 )
+from booru_embed_core.evaluation.tag_vectors import factor_lsa, factor_ppmi
 
 ROWS = topic_rows(200, NUM_TAGS, seed=1)
 TRAIN = captions_of(ROWS)
@@ -109,57 +108,31 @@ def test_a_penalty_that_cannot_be_inverted_is_refused(pairs: Cooccurrence, ridge
         fit_ease(pairs, ridge, dropout)
 
 
-def ppmi_slowly() -> NDArray[np.float64]:
-    together = DENSE.T @ DENSE
-    np.fill_diagonal(together, 0)
-    uses = together.sum(axis=1)
-    smoothed = uses**0.75 / np.sum(uses**0.75)
-    ppmi = np.zeros_like(together)
-    for a, b in itertools.product(range(NUM_TAGS), repeat=2):
-        if together[a, b]:
-            joint = together[a, b] / together.sum()
-            ppmi[a, b] = max(0.0, math.log(joint / (uses[a] / together.sum() * smoothed[b])))
-    return ppmi
-
-
-def test_ppmi_of_full_dimension_scores_by_sums_of_ppmi(pairs: Cooccurrence) -> None:
-    scores = factor_ppmi(pairs, dim=256).scorer(NUM_TAGS, "product").scores(VISIBLE)
-    assert ppmi_slowly().any()
-    assert scores == pytest.approx(VISIBLE @ ppmi_slowly(), abs=1e-4)
-
-
-def test_ppmi_ranks_by_cosine_of_the_mean_vector(pairs: Cooccurrence) -> None:
-    scorer = factor_ppmi(pairs, dim=4).scorer(3, "cosine")
-    right = np.linalg.svd(ppmi_slowly())[2][:3].T
-    visible = VISIBLE[:3]
-    means = np.stack([right[row].mean(axis=0) for row in rows_of(visible)])
-    cosines = means @ right.T / np.linalg.norm(means, axis=1)[:, None] / np.linalg.norm(right, axis=1)
-    scores = scorer.scores(visible)
-    own = scores / (scores / cosines)[:, :1]  # up to a positive factor of the row
-    assert np.all((scores / cosines)[:, 0] > 0)
-    assert own == pytest.approx(cosines, abs=1e-4)
-
-
-@pytest.mark.parametrize("rule", ["cosine", "product"])
-def test_ppmi_embeds_by_the_mean_of_vectors(pairs: Cooccurrence, rule: PpmiRule) -> None:
-    scorer = factor_ppmi(pairs, dim=4).scorer(4, rule)
-    assert isinstance(scorer, EmbeddingScorer)
-    embedded = scorer.embed(VISIBLE)
-    assert embedded.shape == (4, 4)
-    assert embedded.dtype == np.float32
-    centre = np.concatenate([scorer.vectors[row] for row in ROWS]).mean(axis=0)
-    assert embedded[2] == pytest.approx(scorer.vectors[[2, 4, 8]].mean(axis=0) - centre, abs=1e-5)
-    assert np.all(embedded[3] == 0)
-
-
-def test_ppmi_factors_are_the_same_every_time(pairs: Cooccurrence) -> None:
-    first, second = factor_ppmi(pairs, 5), factor_ppmi(pairs, 5)
-    assert np.array_equal(first.left, second.left)
-    assert np.array_equal(first.right, second.right)
+@pytest.mark.parametrize("exponent", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("num_neighbours", [1, 3, 100])
+def test_item_knn_is_a_sum_over_the_nearest_tags(pairs: Cooccurrence, num_neighbours: int, exponent: float) -> None:
+    counts = DENSE.sum(axis=0)
+    expected = np.zeros((4, NUM_TAGS))
+    for tag in range(NUM_TAGS):
+        similar = {}
+        for other in set(range(NUM_TAGS)) - {tag}:
+            together = float(np.sum(DENSE[:, other] * DENSE[:, tag]))
+            similar[other] = together / (counts[other] ** exponent * counts[tag] ** (1 - exponent))
+        nearest = sorted(similar, key=lambda other: (-similar[other], other))[:num_neighbours]
+        for row, visible in enumerate(rows_of(VISIBLE)):
+            expected[row, tag] = sum(similar[other] for other in nearest if other in visible)
+    assert expected.any()
+    assert fit_item_knn(pairs, num_neighbours, exponent).scores(VISIBLE) == pytest.approx(expected, abs=1e-5)
 
 
 def scorers_of(pairs: Cooccurrence) -> list[Scorer]:
-    return [fit_naive_bayes(pairs, 0.3), fit_ease(pairs, 10.0), factor_ppmi(pairs, 3).scorer(2, "cosine")]
+    return [
+        fit_naive_bayes(pairs, 0.3),
+        fit_ease(pairs, 10.0),
+        fit_item_knn(pairs, 3, 0.5),
+        factor_ppmi(pairs, 3).scorer(2, "cosine"),
+        factor_lsa(pairs, 3, "idf").scorer(2),
+    ]
 
 
 def test_tags_beyond_the_limit_rank_below_by_popularity() -> None:

@@ -14,6 +14,7 @@ MODELS = {
     "booru-embed": {"recall@1": 0.95, "recall@10": 0.58, "recall@50": 0.7, "mrr": 0.9},
     "ease": {"recall@1": 0.87, "recall@10": 0.54, "recall@50": 0.7001, "mrr": 0.95},
 }
+RARE = {name: {metric: value / 2 for metric, value in values.items()} for name, values in MODELS.items()}
 MARGINS = {
     "booru-embed": {
         "recall@1": Margin("ease", 0.08, 0.01),
@@ -35,6 +36,8 @@ EVALUATION = Evaluation(
     halves_top1={"booru-embed": 0.4, "ppmi_svd": 0.02},
     chosen={"half": {"popularity": {}, "ease": {"lambda": 3000.0}, "ppmi_svd": {"dim": 64, "rule": "cosine"}}},
     caveats=("Every post is rated 's'.",),
+    by_group={"half": {"general": RESULT, "tail": replace(RESULT, num_posts=40, num_hidden=41, models=RARE)}},
+    visible_share={"half": {"booru-embed": 0.0123}},
 )
 
 
@@ -82,6 +85,25 @@ def test_probes_are_told_with_their_posts(text: str) -> None:
     assert "Nothing: rating" not in told
 
 
+def test_groups_stand_side_by_side_in_a_table_for_each_metric(text: str) -> None:
+    assert "Hidden tags: general 94,925 in 5,575 posts, tail 41 in 40 posts." in text
+    assert "Fewer than 100 posts (tail) say little." in text
+    assert "| recall@10 | general | tail |\n|---|---:|---:|\n| booru-embed | **0.580** | **0.290** |" in text
+    assert "| MRR | general | tail |\n|---|---:|---:|\n| booru-embed | 0.900 | 0.450 |\n| ease | **0.950** |" in text
+
+
+def test_where_all_found_nothing_none_is_best() -> None:
+    nothing = {name: dict.fromkeys(values, 0.0) for name, values in MODELS.items()}
+    told = render_markdown(replace(EVALUATION, by_group={"half": {"meta": replace(RESULT, models=nothing)}}))
+    assert "| recall@10 | meta |\n|---|---:|\n| booru-embed | 0.000 |\n| ease | 0.000 |" in told
+    assert "say little" not in told
+
+
+def test_the_share_of_visible_tags_is_told(text: str) -> None:
+    assert "| | half of the tags hidden |\n|---|---:|\n| booru-embed | 0.0123 |" in text
+    assert "No model was given." in render_markdown(replace(EVALUATION, visible_share={}))
+
+
 def test_what_is_missing_is_said(text: str) -> None:
     assert "## Half of the tags hidden, implied tags left out\n\nNo post is left." in text
     bare = render_markdown(replace(EVALUATION, halves_top1={}, chosen={}))
@@ -95,8 +117,10 @@ def test_every_section_is_a_heading_once(text: str) -> None:
         "# Evaluation",
         "## Half of the tags hidden",
         "## Half of the tags hidden, implied tags left out",
+        "## Half of the tags hidden, by category and for the tail",
         "## Halves find each other",
         "## What a linear probe tells of rating and score",
+        "## Probability on visible tags",
         "## Chosen on validation",
         "## Caveats",
     ]

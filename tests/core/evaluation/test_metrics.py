@@ -16,7 +16,10 @@ from booru_embed_core.evaluation.metrics import (
     halves_top1,
     hidden_ranks,
     mean_metrics,
+    metrics_of_ranks,
     post_metrics,
+    rank_hidden,
+    ranks_of_group,
 )
 from booru_embed_core.evaluation.tasks import HeldOut
 
@@ -148,3 +151,47 @@ def test_embeddings_that_cannot_be_compared_are_refused() -> None:
         halves_top1(good, good[:, :2])
     with pytest.raises(ValueError, match="give two embeddings"):
         halves_top1(good[:0], good[:0])
+
+
+@given(CAPTIONS, st.integers(0, 999), st.sampled_from([2, 1000]), st.sets(st.integers(0, NUM_TAGS - 1)))
+def test_a_group_is_ranked_as_if_the_other_hidden_tags_were_filtered(
+    rows: list[list[int]], seed: int, num_levels: int, group: set[int]
+) -> None:
+    held_out = held_out_of(rows)
+    table = table_of(held_out, seed, num_levels)
+    is_asked = np.isin(np.arange(NUM_TAGS), list(group))
+    ranks, hidden = ranks_of_group(rank_hidden(FixedScorer(table), [held_out])[0].ranks, held_out.hidden, is_asked)
+    all_hidden, visible = rows_of(held_out.hidden), rows_of(held_out.visible)
+    asked = [row for row, tags in enumerate(all_hidden) if group & set(tags)]
+    alone = HeldOut(
+        visible=held_out.visible[asked],
+        hidden=captions_of([sorted(group & set(all_hidden[row])) for row in asked]),
+        filtered=captions_of([sorted({*visible[row], *all_hidden[row]} - group) for row in asked]),
+        post_index=held_out.post_index[asked],
+    )
+    alone.filtered.data[:] = 1
+    assert rows_of(hidden) == rows_of(alone.hidden)
+    assert len(ranks) == hidden.nnz
+    if asked:
+        found = mean_metrics(metrics_of_ranks(ranks, hidden, KS))
+        # A visible tag of the group is filtered as well.
+        filtered = alone.filtered.maximum(alone.visible).tocsr()
+        alone = HeldOut(alone.visible, alone.hidden, filtered, alone.post_index)
+        assert found == pytest.approx(metrics_slowly(table[asked], alone))
+
+
+@given(CAPTIONS, st.integers(0, 999), st.integers(1, 4))
+def test_the_visible_share_is_that_of_the_softmax(rows: list[list[int]], seed: int, chunk: int) -> None:
+    held_out = held_out_of(rows)
+    table = table_of(held_out, seed, 9)
+    (ranked,) = rank_hidden(FixedScorer(table), [held_out], chunk)
+    for scores, visible, share in zip(table, rows_of(held_out.visible), ranked.visible_share, strict=True):
+        exponentials = np.exp(scores.astype(np.float64))
+        assert share == pytest.approx(exponentials[visible].sum() / exponentials.sum())
+
+
+def test_a_scorer_that_masks_what_it_was_shown_gives_it_no_probability() -> None:
+    held_out = held_out_of([])
+    table = np.zeros((1, NUM_TAGS), np.float32)
+    table[0, held_out.visible.indices] = -np.inf
+    assert rank_hidden(FixedScorer(table), [held_out])[0].visible_share.tolist() == [0.0]

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from booru_embed_core.evaluation import report as report_module
 from booru_embed_core.evaluation.baselines import Popularity, count_cooccurrence
-from booru_embed_core.evaluation.metrics import evaluate_scorer
-from booru_embed_core.evaluation.report import Evaluation, Margin, evaluate_captions, run_evaluation
+from booru_embed_core.evaluation.metrics import (
+    evaluate_scorer,
+    mean_metrics,
+    metrics_of_ranks,
+    rank_hidden,
+    ranks_of_group,
+)
+from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult, evaluate_captions, run_evaluation
 from booru_embed_core.evaluation.tasks import HIDES, Captions, hold_out
 from booru_embed_core.evaluation.tuning import baselines_from_packed
 from booru_embed_core.schema import UNKNOWN_TAGS, Category
@@ -98,8 +104,49 @@ def test_implied_tags_are_left_out_of_the_second_figures(evaluation: Evaluation)
         assert 0 < evaluation.without_implied[hide].num_hidden < evaluation.tasks[hide].num_hidden
 
 
+def test_figures_of_each_group_are_those_of_its_tags_alone(
+    packed_and_vocab: tuple[PackedFile, Vocab], evaluation: Evaluation
+) -> None:
+    packed, _ = packed_and_vocab
+    train, test = (captions_of([ROWS[row] for row in rows_of_split(packed, s)], NUM_TAGS) for s in ("train", "test"))
+    popularity = Popularity(count_cooccurrence(train, NUM_TAGS))
+    post_ids = packed.post_id[rows_of_split(packed, "test")]
+    members = {"general": np.arange(NUM_TAGS) < 12, "character": np.arange(NUM_TAGS) >= 12}
+    for hide in HIDES:
+        held_out, whole = hold_out(test, post_ids, hide, 7), evaluation.tasks[hide]
+        groups = evaluation.by_group[hide]
+        assert list(groups) == ["general", "character"]  # every tag is in 20 training posts
+        assert sum(group.num_hidden for group in groups.values()) == whole.num_hidden
+        for name, group in groups.items():
+            assert list(group.models) == list(whole.models)
+            assert set(group.models["oracle"].values()) == {1.0}
+            assert list(group.margins) == ["oracle"]
+            ranks = rank_hidden(popularity, [held_out])[0].ranks
+            expected = mean_metrics(metrics_of_ranks(*ranks_of_group(ranks, held_out.hidden, members[name])))
+            assert group.models["popularity"] == expected
+
+
+def test_rare_tags_are_a_group_of_their_own() -> None:
+    rows = [[0, 1, 2] if i % 30 else [0, 1, 23] for i in range(400)]
+    packed, vocab = packed_of(rows, NUM_TAGS)
+    found = run_evaluation([], packed, vocab, EvaluationSettings(baselines=("popularity",)))
+    test = [rows[row] for row in rows_of_split(packed, "test")]
+    assert sum(23 in row for row in test) > 1
+    for hide in HIDES:
+        posts = hold_out(captions_of(test, NUM_TAGS), packed.post_id[rows_of_split(packed, "test")], hide, 7)
+        num_hidden = sum(23 in row for row in rows_of(posts.hidden))
+        assert num_hidden == found.by_group[hide].get("tail", TaskResult(0, 0, {}, {})).num_hidden
+
+
+def test_what_models_make_of_visible_tags_is_told_and_baselines_are_not_asked(evaluation: Evaluation) -> None:
+    assert list(evaluation.visible_share) == list(HIDES)
+    for shares in evaluation.visible_share.values():
+        assert list(shares) == ["oracle"]
+        assert 0 < shares["oracle"] < 1
+
+
 def test_halves_are_compared_for_all_that_embed(evaluation: Evaluation) -> None:
-    assert list(evaluation.halves_top1) == ["oracle", "ppmi_svd"]
+    assert list(evaluation.halves_top1) == ["oracle", "ppmi_svd", "lsa", "tag_table"]
     assert evaluation.halves_top1["oracle"] == 1
     assert 0 < evaluation.halves_top1["ppmi_svd"] < 1
 

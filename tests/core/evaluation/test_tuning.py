@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from evaluation_helpers import captions_of, packed_of, rows_of, topic_rows
 
-from booru_embed_core.evaluation.baselines import Ease, NaiveBayes, Popularity, count_cooccurrence, fit_ease
+from booru_embed_core.evaluation.baselines import (
+    Ease,
+    EmbeddingScorer,
+    NaiveBayes,
+    Popularity,
+    count_cooccurrence,
+    fit_ease,
+)
+from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed
 from booru_embed_core.evaluation.metrics import evaluate_scorer, halves_top1
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, captions_from_packed, hold_out
 from booru_embed_core.evaluation.tuning import HALVES, Baselines, baselines_from_packed, fit_baselines
@@ -15,7 +23,14 @@ from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
 
 NUM_TAGS = 24
-SETTINGS = EvaluationSettings(ppmi_dim=8, ease_lambdas=(0.1, 10.0, 1e4), naive_bayes_dampings=(0.0, 0.3, 5.0))
+SETTINGS = EvaluationSettings(
+    ppmi_dim=8,
+    lsa_dims=(4, 8),
+    tag_table_dim=8,
+    tag_table_epochs=16,
+    ease_lambdas=(0.1, 10.0, 1e4),
+    naive_bayes_dampings=(0.0, 0.3, 5.0),
+)
 TRAIN = captions_of(topic_rows(300, NUM_TAGS, seed=1), NUM_TAGS)
 VALIDATION: dict[Hide, HeldOut] = {
     hide: hold_out(captions_of(topic_rows(150, NUM_TAGS, seed=2), NUM_TAGS), np.arange(150), hide, 7) for hide in HIDES
@@ -31,8 +46,8 @@ def test_every_baseline_is_there_for_every_task(fitted: Baselines) -> None:
     for hide in HIDES:
         assert [scorer.name for scorer in fitted.scorers[hide]] == list(SETTINGS.baselines)
         assert list(fitted.chosen[hide]) == list(SETTINGS.baselines)
-    assert [scorer.name for scorer in fitted.embedders] == ["ppmi_svd"]
-    assert list(fitted.chosen[HALVES]) == ["ppmi_svd"]
+    assert [scorer.name for scorer in fitted.embedders] == ["ppmi_svd", "lsa", "tag_table"]
+    assert list(fitted.chosen[HALVES]) == ["ppmi_svd", "lsa", "tag_table"]
     assert fitted.num_fitted_tags == NUM_TAGS
 
 
@@ -52,12 +67,31 @@ def test_what_is_chosen_is_the_best_of_the_grid_on_validation(fitted: Baselines,
 
 def test_the_embedding_that_finds_most_halves_is_chosen(fitted: Baselines) -> None:
     half = VALIDATION["half"]
-    (chosen,) = fitted.embedders
-    found = halves_top1(chosen.embed(half.visible), chosen.embed(half.hidden))
-    assert found > 1 / half.num_posts
-    for scorer in fitted.scorers["one"] + fitted.scorers["half"]:
-        if scorer.name == "ppmi_svd":
-            assert found >= halves_top1(scorer.embed(half.visible), scorer.embed(half.hidden))
+    others = [scorer for hide in HIDES for scorer in fitted.scorers[hide] if isinstance(scorer, EmbeddingScorer)]
+    for chosen in fitted.embedders:
+        found = halves_top1(chosen.embed(half.visible), chosen.embed(half.hidden))
+        assert found > 1 / half.num_posts or chosen.name == "tag_table"  # three topics, and one vector for each
+        of_name = [other for other in others if other.name == chosen.name]
+        assert len(of_name) == 2
+        assert all(found >= halves_top1(other.embed(half.visible), other.embed(half.hidden)) for other in of_name)
+
+
+def test_item2vec_is_left_out_with_a_message_where_gensim_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("booru_embed_core.evaluation.tuning.is_installed", lambda: False)
+    lines: list[str] = []
+    fitted = fit_baselines(TRAIN, VALIDATION, replace_settings(baselines=("item2vec", "popularity")), lines.append)
+    assert [scorer.name for scorer in fitted.scorers["one"]] == ["popularity"]
+    assert fitted.left_out == (GENSIM_IS_MISSING,)
+    assert lines[0] == GENSIM_IS_MISSING
+
+
+@pytest.mark.skipif(not is_installed(), reason="gensim is missing; install the extra item2vec")
+def test_item2vec_stands_beside_the_others_where_it_can() -> None:
+    settings = replace_settings(baselines=("item2vec",), item2vec_dim=8, item2vec_epochs=2)
+    fitted = fit_baselines(TRAIN, VALIDATION, settings)
+    assert [scorer.name for scorer in fitted.scorers["half"]] == ["item2vec"]
+    assert [scorer.name for scorer in fitted.embedders] == ["item2vec"]
+    assert fitted.left_out == ()
 
 
 def test_a_strong_baseline_beats_popularity_on_new_posts(fitted: Baselines) -> None:

@@ -312,3 +312,20 @@ def test_loading_names_what_is_missing(trained: Trained) -> None:
 def test_loading_onto_a_gpu_that_is_not_there_is_an_error(trained: Trained) -> None:
     with pytest.raises(ValueError, match="torch finds no GPU"):
         BooruEmbedder.load(trained.checkpoint, "cuda")
+
+
+def test_no_completion_of_10_000_random_inputs_repeats_an_input_tag(
+    embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network reads all inputs in one batch, batches of one being slow; the rest is `complete`'s own."""
+    tags, numbers = np.array(embedder.vocab.tags), np.random.default_rng(11)
+    inputs = [tags[numbers.permutation(len(tags))[: numbers.integers(0, len(tags))]].tolist() for _ in range(10_000)]
+    captions = [" ".join(shown) for shown in inputs]
+    with torch.inference_mode():
+        states = iter(embedder._pooled(embedder._sets(captions, None, None)).split(1))
+    monkeypatch.setattr(embedder, "_pooled", lambda _: next(states))
+    for caption, shown in zip(captions, inputs, strict=True):
+        offered = [one.tag for one in embedder.complete(caption, k=10)]
+        assert not set(offered) & set(shown)
+        assert len(set(offered)) == len(offered) == min(10, len(tags) - len(shown))
+    assert next(states, None) is None

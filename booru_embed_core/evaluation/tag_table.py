@@ -1,0 +1,79 @@
+"""A table of tag vectors and nothing else: a caption is the mean of its visible tags, answers come from the same table.
+
+In the manner of dart2vec, whose vectors are the tied input and output embeddings of a model that continues shuffled
+captions; here the mean of what has come stands where that model's layers were, and the table is all that is learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from booru_embed_core.evaluation.baselines import Cooccurrence
+from booru_embed_core.evaluation.tag_vectors import Rule, TagVectors, tag_vectors, unit_rows
+from booru_embed_core.evaluation.tasks import Captions
+
+_SEED: Final = 7
+_BATCH_POSTS: Final = 512
+_LEARNING_RATE: Final = 3e-2
+
+
+class TagTable:
+    """A table that is trained epoch after epoch."""
+
+    def __init__(self, pairs: Cooccurrence, train: Captions, dim: int, num_epochs: int) -> None:
+        self.pairs = pairs
+        self._train = pairs.select(train).tocsr()
+        self._num_epochs = num_epochs
+        self._numbers = np.random.default_rng(_SEED)
+        start = self._numbers.normal(size=(len(pairs.fitted), dim)) * dim**-0.5
+        self._table = torch.tensor(start, dtype=torch.float32, requires_grad=True)
+
+    def scorer(self, rule: Rule) -> TagVectors:
+        """``"product"``: scores as they were trained; ``"cosine"``: answers brought to unit length."""
+        table = self._table.detach().numpy().copy()
+        return tag_vectors("tag_table", self.pairs, table, unit_rows(table) if rule == "cosine" else table)
+
+    def epochs(self) -> Iterator[int]:
+        """Trains one epoch at a time, and gives out how many are done.
+
+        Each caption is shuffled and cut anywhere; what stands before the cut is to tell what stands behind it:
+        the loss is the mean over hidden tags of the cross-entropy against all tags but the visible ones. Adam, the
+        rate falling linearly to zero.
+        """
+        optimizer = torch.optim.Adam([self._table], _LEARNING_RATE)
+        lengths = np.diff(self._train.indptr)
+        eligible = np.flatnonzero(lengths >= 2)
+        num_steps = max(1, self._num_epochs * -(-len(eligible) // _BATCH_POSTS))
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_steps)
+        for epoch in range(1, self._num_epochs + 1):
+            order = self._numbers.permutation(eligible)
+            for first in range(0, len(order), _BATCH_POSTS):
+                loss = self._loss(order[first : first + _BATCH_POSTS])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                schedule.step()
+            yield epoch
+
+    def _loss(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> torch.Tensor:
+        batch = self._train[rows].tocsr()
+        lengths = np.diff(batch.indptr)
+        posts = np.repeat(np.arange(len(rows)), lengths)
+        order = np.lexsort((self._numbers.random(batch.nnz), posts))
+        places = np.arange(batch.nnz) - batch.indptr[posts]
+        num_visible = self._numbers.integers(1, lengths)
+        is_visible = places < num_visible[posts]
+        tags = batch.indices[order].astype(np.int64)
+        visible, hidden = (
+            (torch.from_numpy(posts[chosen]), torch.from_numpy(tags[chosen])) for chosen in (is_visible, ~is_visible)
+        )
+        offsets = torch.from_numpy(np.cumsum(num_visible) - num_visible)
+        means = F.embedding_bag(visible[1], self._table, offsets, mode="mean")
+        scores = (means @ self._table.T).index_put(visible, torch.tensor(-torch.inf))
+        losses = -scores.log_softmax(dim=1)[hidden]
+        return (losses / torch.from_numpy(lengths - num_visible)[hidden[0]]).sum() / len(rows)

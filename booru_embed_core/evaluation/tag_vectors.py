@@ -1,0 +1,152 @@
+"""The opponents that have a vector for each tag and take the sum of a caption's vectors; PPMI-SVD and LSA of them.
+
+`TagVectors` is what all of these share. The table that is trained is in `tag_table`, item2vec in `item2vec`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from sklearn.utils.extmath import randomized_svd
+
+from booru_embed_core.evaluation.baselines import Cooccurrence, Float32, Float64
+from booru_embed_core.evaluation.tasks import Captions
+
+Rule: TypeAlias = Literal["cosine", "product"]
+RULES: Final[tuple[Rule, ...]] = ("cosine", "product")
+Weighting: TypeAlias = Literal["binary", "idf"]
+WEIGHTINGS: Final[tuple[Weighting, ...]] = ("binary", "idf")
+
+_CONTEXT_EXPONENT: Final = 0.75
+_SVD_SEED: Final = 7
+
+
+@dataclass(frozen=True, eq=False)
+class TagVectors:
+    """A vector for each tag as part of a caption, another as an answer; a caption is the mean of its tags' vectors.
+
+    Attributes:
+        name: what reports call it.
+        vectors: of the fitted tags as part of a caption, [m, dim].
+        targets: of the fitted tags as answers, [m, dim].
+        centre: the mean vector over all uses of tags, [dim].
+        prior: of the fitted tags as answers whatever is visible, [m].
+    """
+
+    name: str
+    pairs: Cooccurrence
+    vectors: Float32
+    targets: Float32
+    centre: Float32
+    prior: Float32
+
+    def scores(self, visible: Captions) -> Float32:
+        """prior_t + Σ_{v visible} vectors_v · targets_t, [n, num_tags]."""
+        return self.pairs.spread(self.prior + (self.pairs.select(visible) @ self.vectors) @ self.targets.T)
+
+    def embed(self, visible: Captions) -> Float32:
+        """The mean of the tags' vectors less `centre`, [n, dim]; zero for a caption without fitted tags."""
+        selected = self.pairs.select(visible)
+        num_tags = selected.getnnz(axis=1)[:, None]
+        means = (selected @ self.vectors) / np.maximum(num_tags, 1) - self.centre
+        return np.where(num_tags > 0, means, 0).astype(np.float32)
+
+
+def tag_vectors(
+    name: str,
+    pairs: Cooccurrence,
+    vectors: Float64 | Float32,
+    targets: Float64 | Float32,
+    prior: Float64 | None = None,
+) -> TagVectors:
+    """The scorer called `name` of `vectors` and `targets`, [m, dim] each, in the order of ``pairs.fitted``.
+
+    Without `prior` [m] it is 0.
+    """
+    uses = pairs.counts[pairs.fitted]
+    prior = np.zeros(len(uses)) if prior is None else prior
+    centre = uses @ vectors / max(1.0, float(uses.sum()))
+    as_float32 = (array.astype(np.float32) for array in (vectors, targets, centre, prior))
+    return TagVectors(name, pairs, *as_float32)
+
+
+def unit_rows(vectors: Float64 | Float32) -> Float64:
+    """`vectors` [m, dim] brought to length 1; a zero stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class PpmiFactors:
+    """PPMI ≈ U S Vᵀ, from which scorers of any smaller dimension are cut; U, V float64[m, dim], S float64[dim]."""
+
+    pairs: Cooccurrence
+    left: Float64
+    singular: Float64
+    right: Float64
+
+    def scorer(self, dim: int, rule: Rule) -> TagVectors:
+        """The scorer of the first `dim` factors.
+
+        ``"cosine"``: a tag's vector is V_t, and scores are cosines, up to the caption's length, which moves no rank.
+        ``"product"``: caption vectors are U_v S, answers V_t, so that scores are sums of the smoothed PPMI.
+        """
+        right = self.right[:, :dim]
+        if rule == "cosine":
+            return tag_vectors("ppmi_svd", self.pairs, right, unit_rows(right))
+        return tag_vectors("ppmi_svd", self.pairs, self.left[:, :dim] * self.singular[:dim], right)
+
+
+def factor_ppmi(pairs: Cooccurrence, dim: int) -> PpmiFactors:
+    """The first `dim` factors of PPMI_ab = max(0, log [P(a, b) / (P(a) P'(b))]), P' ∝ P^.75, a ≠ b.
+
+    P is over pairs of different tags (Levy, Goldberg, Dagan 2015, "Improving Distributional Similarity with Lessons
+    Learned from Word Embeddings", sections 2.1 and 3.2). The randomized SVD has a fixed seed and fixed signs: the same
+    counts give the same factors.
+    """
+    together = pairs.together.copy()
+    np.fill_diagonal(together, 0)
+    uses = together.sum(axis=1)
+    contexts = uses**_CONTEXT_EXPONENT
+    expected = np.outer(uses, contexts / max(1.0, float(contexts.sum())))
+    seen = together > 0
+    ppmi = np.zeros_like(together)
+    ppmi[seen] = np.maximum(0, np.log(together[seen] / expected[seen]))
+    return PpmiFactors(pairs, *_svd(ppmi, dim))
+
+
+@dataclass(frozen=True, eq=False)
+class LsaFactors:
+    """The captions X W ≈ U S Vᵀ, W = diag(`weights`); V float64[m, dim] is all that is needed of it."""
+
+    pairs: Cooccurrence
+    weights: Float64
+    right: Float64
+
+    def scorer(self, dim: int) -> TagVectors:
+        """The scorer of the first `dim` factors: a caption x is folded in as x W V, and what V makes of it is read
+        where it was weighted, s = (x W V) Vᵀ W⁻¹.
+        """
+        right = self.right[:, :dim]
+        return tag_vectors("lsa", self.pairs, right * self.weights[:, None], right / self.weights[:, None])
+
+
+def factor_lsa(pairs: Cooccurrence, dim: int, weighting: Weighting) -> LsaFactors:
+    """The first `dim` factors of the matrix of posts and tags (Deerwester et al. 1990, "Indexing by Latent Semantic
+    Analysis").
+
+    V comes from W XᵀX W, whose factors are those of X W, so that the posts need not be read again. ``"idf"`` weighs a
+    tag by log(1 + posts / its posts), ``"binary"`` by 1.
+    """
+    counts = np.maximum(pairs.counts[pairs.fitted], 1)
+    weights = np.log1p(pairs.num_posts / counts) if weighting == "idf" else np.ones_like(counts)
+    right = _svd(pairs.together * np.outer(weights, weights), dim)[2]
+    return LsaFactors(pairs, weights, right)
+
+
+def _svd(matrix: Float64, dim: int) -> tuple[Float64, Float64, Float64]:
+    """U [m, dim], S [dim], V [m, dim] of `matrix` [m, m], the same every time; fewer where m is below `dim`."""
+    left, singular, right = randomized_svd(matrix, n_components=min(dim, len(matrix)), n_iter=7, random_state=_SVD_SEED)
+    return left, singular, right.T
