@@ -87,7 +87,7 @@ class _LogSumOfOthers(torch.autograd.Function):
             scores[places, columns] = grad_own
             grad_scores = scores[:-1]
             torch.mm(grad_scores, keys, out=grad_states[part])
-            grad_keys.addmm_(grad_scores.T, states[part])
+            torch.addmm(grad_keys, grad_scores.T, states[part], out=grad_keys)
             grad_bias += grad_scores.sum(0)
         return grad_states, grad_keys, grad_bias, None, None, None
 
