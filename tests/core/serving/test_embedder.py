@@ -312,3 +312,16 @@ def test_loading_names_what_is_missing(trained: Trained) -> None:
 def test_loading_onto_a_gpu_that_is_not_there_is_an_error(trained: Trained) -> None:
     with pytest.raises(ValueError, match="torch finds no GPU"):
         BooruEmbedder.load(trained.checkpoint, "cuda")
+
+
+def test_precision_is_of_the_trunk_and_vectors_stay_near(
+    trained: Trained, embedder: BooruEmbedder, captions_of: Callable[[int], list[str]]
+) -> None:
+    captions = captions_of(3)
+    exact = embedder.embed(captions)
+    assert np.array_equal(BooruEmbedder.load(trained.checkpoint, "cpu", precision="fp32").embed(captions), exact)
+    coarse = BooruEmbedder.load(trained.checkpoint, "cpu", precision="bf16").embed(captions)
+    assert not np.array_equal(coarse, exact)
+    assert (coarse * exact).sum(1).min() > 0.99
+    message = error_of(lambda: BooruEmbedder.load(trained.checkpoint, "cpu", precision="fp8"))
+    assert message == "precision 'fp8' is not one of auto, fp32, bf16"
