@@ -50,6 +50,7 @@ class _LogSumOfOthers(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, keys: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, max_bytes: int
     ) -> tuple[Tensor, Tensor]:
+        """As `log_sum_of_others`; a single part is kept as each key's share of its row's sum."""
         num_rows, at_once = len(states), rows_at_once(len(keys), max_bytes)
         sums, own = states.new_empty(num_rows), states.new_zeros(len(rows))
         shares = None
@@ -71,6 +72,7 @@ class _LogSumOfOthers(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of states, keys and bias."""
         states, keys, bias, rows, columns, sums, *kept = ctx.saved_tensors
         grad_sums, grad_own = grads
         grad_states, grad_keys, grad_bias = torch.empty_like(states), torch.zeros_like(keys), torch.zeros_like(bias)
