@@ -46,10 +46,10 @@ class EventLog:
                     self._writer.add_scalar(curve, number, record["step"])
 
     def copy_to(self, folder: Path) -> None:
-        """Writes all event files to `folder`, where there are some."""
+        """Writes all event files to `folder`, where there are some; it may hold them from a publication cut short."""
         if self._writer is not None:
             self._writer.flush()
-            shutil.copytree(self.folder, folder)
+            shutil.copytree(self.folder, folder, dirs_exist_ok=True)
 
     def __enter__(self) -> Self:
         return self
