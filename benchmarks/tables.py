@@ -101,7 +101,40 @@ def data_path(result: Mapping[str, Any]) -> str:
     )
 
 
-TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {"data_path": data_path, "batches": batches}
+def embedding(result: Mapping[str, Any]) -> str:
+    """Posts a second of each way to embed, and ours in float32 over each."""
+    rows = [
+        [
+            name,
+            _short(figures["posts_per_cpu_second"]),
+            f"{figures['ours_over_it']:.2f}",
+            _short(figures["posts_per_second"]),
+            f"{figures['ours_over_it_wall']:.2f}",
+        ]
+        for name, figures in result["figures"].items()
+    ]
+    head = ["", "posts per CPU s", "ours in float32 ÷ it", "posts per s", "ours in float32 ÷ it"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    missing = ", ".join(result["not_installed"])
+    return "\n".join(
+        [
+            f"{result['captions']:,} captions of {result['tokens'] / result['captions']:.1f} tags on "
+            f"{result['device']}, threads: {result['machine']['cores']}. "
+            f"Medians of {result['rounds']} alternated rounds.",
+            "",
+            *_table(head, rows),
+            "",
+            f"{_where(result)}, torch {result['torch']}. Load average at the start: {result['load_average_before']}. "
+            + (f"Not installed: {missing}." if missing else f"{versions}."),
+        ]
+    )
+
+
+TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "data_path": data_path,
+    "batches": batches,
+    "embedding": embedding,
+}
 
 
 def rendered(page: str, results: Path = RESULTS) -> str:

@@ -1,4 +1,5 @@
-"""``booru-embed inspect``: what is in a vocabulary, a packed file, a checkpoint; and how the command line prints.
+"""``booru-embed inspect``: what is in a vocabulary, a packed file, a checkpoint, what a training takes; and how the
+command line prints.
 
 What belongs here: options and printing.
 """
@@ -150,6 +151,62 @@ def inspect_checkpoint(
         **config.model_dump(mode="json", exclude={"score_bin_edges"}),
     }
     print_facts(facts, as_json)
+
+
+@inspect_app.command("plan")
+def inspect_plan(
+    settings: Annotated[
+        Path | None, typer.Option("--settings", help="Settings file; else BOORU_EMBED_SETTINGS, else settings.toml.")
+    ] = None,
+    vocab: Annotated[Path, typer.Option("--vocab", help="Folder of the vocab.")] = WAREHOUSE / "vocab/current",
+    packed: Annotated[Path, typer.Option("--packed", help="A packed file, or its folder.")] = WAREHOUSE
+    / "packed_tokens/current/tokens.safetensors",
+    mean_length: Annotated[
+        int | None, typer.Option("--mean-length", min=1, help="Tags of every post, in place of a packed file.")
+    ] = None,
+    num_posts: Annotated[int, typer.Option("--posts", min=1, help="Training posts, with --mean-length.")] = 1_000_000,
+    tflops: Annotated[
+        float | None, typer.Option("--tflops", min=1e-6, help="What the device does in a second.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a training will take: parameters, operations, peak memory, and time on a device of a given throughput."""
+    import numpy as np
+
+    from booru_embed_core.settings import load_settings
+    from booru_embed_core.tags.vocab import Vocab
+    from booru_embed_core.tokens.batches import rows_of_split
+    from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+    from booru_embed_core.training.checkpoint import encoder_config
+    from booru_embed_core.training.hardware import pick_device, pick_dtype
+    from booru_embed_core.training.plan import plan_facts, plan_training
+
+    chosen, made_with = load_settings(settings), Vocab.load(vocab)
+    if mean_length is None:
+        file = PackedFile.open(packed / PACKED_FILE if packed.is_dir() else packed, made_with.hash)
+        lengths = np.diff(file.offsets).astype(np.int64)[rows_of_split(file, "train")]
+    else:
+        lengths = np.full(num_posts, mean_length, dtype=np.int64)
+    device = pick_device(chosen.training.device)
+    dtype = pick_dtype(chosen.training.precision, device)
+    config = encoder_config(made_with, chosen.model)
+    steps = {"bucket_step": 1} if device.type == "cuda" else {}
+    plan = plan_training(config, chosen.training, lengths, dtype.itemsize, **steps)
+    facts = plan_facts(plan, chosen.training.num_epochs, tflops)
+    if as_json:
+        print_json({"device": device.type, "precision": str(dtype).removeprefix("torch."), **facts})
+        return
+    print(f"{device.type}, {str(dtype).removeprefix('torch.')}")
+    for name, fact in facts.items():
+        parts = fact if isinstance(fact, dict) else {"": fact}
+        print_table([(name.replace("_", " "), part, _counted(value)) for part, value in parts.items()])
+
+
+def _counted(value: float | None) -> str:
+    """A count with its digits in threes; in powers of ten where it has too many."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if value >= 1e12 else f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
 
 
 def print_json(value: Any) -> None:

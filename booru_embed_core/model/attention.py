@@ -35,7 +35,7 @@ Backend = Literal["flash-attn", "varlen", "buckets"]
 
 # A set is padded to the next multiple of this. Finer steps pad less, but make more and smaller products, and an odd
 # width leaves bf16's fast path.
-_BUCKET_STEP: Final = 4
+BUCKET_STEP: Final = 4
 _MASKED: Final = -1e4  # finite in bf16 and fp16: rows of -inf turn into NaN
 
 
@@ -210,7 +210,7 @@ def _bucket_plan(lengths: Tensor, heads: int) -> BucketPlan:
     """The plan for sets of ascending `lengths` (int64 ``[S]``)."""
     assert bool((lengths[1:] >= lengths[:-1]).all()), "the buckets backend wants sets in ascending length"
     device = lengths.device
-    widths = torch.div(lengths + _BUCKET_STEP - 1, _BUCKET_STEP, rounding_mode="floor") * _BUCKET_STEP
+    widths = torch.div(lengths + BUCKET_STEP - 1, BUCKET_STEP, rounding_mode="floor") * BUCKET_STEP
     bucket_widths, bucket_sets = (x.tolist() for x in torch.unique_consecutive(widths, return_counts=True))
     num_tokens, num_slots = int(lengths.sum()), int(widths.sum())
 

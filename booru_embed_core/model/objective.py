@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder
+from booru_embed_core.model.output_layer import MAX_BYTES, log_sum_of_others
 from booru_embed_core.schema import NUM_SCORE_BINS, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS
 from booru_embed_core.settings import TrainingSettings
 
@@ -121,21 +122,25 @@ class Losses:
     terms: dict[str, Tensor]
 
 
-def tag_losses(scores: Tensor, captions: Captions, halves: Halves) -> tuple[Tensor, Tensor, Tensor]:
+def tag_losses(
+    decoded: Tensor, vectors: Tensor, bias: Tensor, captions: Captions, halves: Halves, max_bytes: int = MAX_BYTES
+) -> tuple[Tensor, Tensor, Tensor]:
     """Per set, float32 ``[2N]``: the true-negatives loss, ``-log(1 - P_visible)``, and whether any tag was asked for.
 
     Args:
-        scores: float32 ``[2N, V]``.
+        decoded: float32 ``[2N, d]``, the states that score tags.
+        vectors: float32 ``[V, d]``, the tags' vectors.
+        bias: float32 ``[V]``, of the tags' scores.
         captions: the whole captions.
         halves: their split.
+        max_bytes: as `output_layer.MAX_BYTES`.
     """
     num = captions.lengths.numel()
     seen, asked = halves.tag_sets, (halves.tag_sets + num) % (2 * num)
-    in_caption = torch.zeros_like(scores, dtype=torch.bool)
-    in_caption[seen, captions.tags] = True
-    in_caption[asked, captions.tags] = True
-    negatives = scores.masked_fill(in_caption, -torch.inf).logsumexp(-1)
-    hidden_scores, visible_scores = scores[asked, captions.tags], scores[seen, captions.tags]
+    negatives, own = log_sum_of_others(
+        decoded, vectors, bias, torch.cat([asked, seen]), captions.tags.repeat(2), max_bytes
+    )
+    hidden_scores, visible_scores = own.chunk(2)
 
     num_hidden = torch.bincount(asked, minlength=2 * num)
     per_tag = F.softplus(negatives[asked] - hidden_scores)
@@ -155,17 +160,21 @@ def _segment_logsumexp(values: Tensor, segments: Tensor, num_segments: int) -> T
     return torch.where(sums > 0, sums, torch.ones_like(sums)).log() + highest
 
 
-def contrastive_loss(embedding: Tensor, temperature: float) -> Tensor:
+def contrastive_loss(embedding: Tensor, temperature: float, max_bytes: int = MAX_BYTES) -> Tensor:
     """InfoNCE between the halves of each caption, both directions (van den Oord et al. 2018): a scalar.
 
     Args:
         embedding: float32 ``[2N, E]``, of any length.
         temperature: what the cosine is divided by.
+        max_bytes: as `output_layer.MAX_BYTES`.
     """
     first, second = F.normalize(embedding, dim=-1).chunk(2)
-    similarity = first @ second.T / temperature
-    target = torch.arange(len(first), device=embedding.device)
-    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
+    none = torch.empty(0, dtype=torch.int64, device=embedding.device)
+    sums = [
+        log_sum_of_others(a / temperature, b, None, none, none, max_bytes)[0]
+        for a, b in ((first, second), (second, first))
+    ]
+    return (torch.stack(sums).mean(0) - (first * second).sum(-1) / temperature).mean()
 
 
 def random_prefixes(embedding: Tensor, dims: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -201,8 +210,9 @@ def objective(
     prefixes = random_prefixes(embedding, model.config.settings.matryoshka_dims, generator)
     terms: dict[str, Tensor] = {}
     duplicates = []
+    vectors = model.tag_vectors()
     for name, decoded in (("bottleneck", model.decode(prefixes)), ("head", model.complete(pooled))):
-        per_set, duplicate, asked = tag_losses(model.tag_scores(decoded), captions, halves)
+        per_set, duplicate, asked = tag_losses(decoded, vectors, model.tag_bias, captions, halves)
         terms[name] = (per_set * asked).sum() / asked.sum().clamp(min=1)
         duplicates.append(duplicate.mean())
     terms["duplicates"] = torch.stack(duplicates).mean()

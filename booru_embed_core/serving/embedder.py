@@ -23,6 +23,7 @@ from booru_embed_core.tokens.batches import score_bins
 from booru_embed_core.training.checkpoint import CheckpointConfig, load_checkpoint
 from booru_embed_core.training.hardware import pick_device
 
+_DTYPES: Final = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 _LISTED: Final = "`booru-embed inspect vocab` lists what is known"
 
 
@@ -68,21 +69,33 @@ class BooruEmbedder:
     of nothing but such tags is an `UnknownTagsError`. The empty caption is allowed: it stands for "anything".
     """
 
-    def __init__(self, model: SetEncoder, config: CheckpointConfig, vocab: Vocab) -> None:
+    def __init__(
+        self, model: SetEncoder, config: CheckpointConfig, vocab: Vocab, dtype: torch.dtype | None = None
+    ) -> None:
         self.model = model
         self.config = config
         self.vocab = vocab
         self.tokenizer = Tokenizer(vocab)
+        self._dtype = dtype
         self._tag_embeddings: NDArray[np.float32] | None = None
 
     @classmethod
-    def load(cls, checkpoint: Path | str, device: str = "auto") -> Self:
+    def load(cls, checkpoint: Path | str, device: str = "auto", precision: str = "auto") -> Self:
         """The embedder of a checkpoint's folder, such as ``data/warehouse/checkpoint/current``.
+
+        Args:
+            checkpoint: the folder.
+            device: ``cpu``, ``cuda``, or ``auto``: the GPU where there is one.
+            precision: ``fp32``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on a CPU, where bf16 takes half the time
+                but a caption's vector then depends, in its third digit, on what is embedded with it.
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not belong to the vocabulary beside it.
+            ValueError: an unknown precision, or no such device.
         """
-        return cls(*load_checkpoint(Path(checkpoint), pick_device(device)))
+        if precision not in _DTYPES:
+            raise ValueError(f"precision {precision!r} is not one of {', '.join(_DTYPES)}")
+        return cls(*load_checkpoint(Path(checkpoint), pick_device(device)), dtype=_DTYPES[precision])
 
     @property
     def embedding_dim(self) -> int:
@@ -241,7 +254,7 @@ class BooruEmbedder:
         return rating_id, int(bins[0])
 
     def _pooled(self, sets: _Sets) -> torch.Tensor:
-        return encode_sets(self.model, sets.tags, sets.lengths, sets.ratings, sets.score_bins)
+        return encode_sets(self.model, sets.tags, sets.lengths, sets.ratings, sets.score_bins, dtype=self._dtype)
 
     def _tags_of(self, category: Category | str | None, k: int) -> NDArray[np.bool_]:
         if k < 1:

@@ -47,6 +47,7 @@ from booru_embed_core.training.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
 from booru_embed_core.training.hardware import pick_device, pick_dtype
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
@@ -178,16 +179,22 @@ def train(
         _restore(run, state)
     log = TrainingLog(work_dir / LOG_FILE, run.step)
     epoch, index = run.steps.place(run.step)
-    with prefetch(run.batches.read_from(epoch, index, settings.num_epochs)) as batches:
+    with (
+        EventLog(work_dir / EVENTS_FOLDER, run.step) as events,
+        prefetch(run.batches.read_from(epoch, index, settings.num_epochs)) as batches,
+    ):
         for progress in _steps(run, packed, (batch for _, _, batch in batches)):
             if progress is not None:
-                log.append({name: value for name, value in vars(progress).items() if value is not None})
+                record = {name: value for name, value in vars(progress).items() if value is not None}
+                log.append(record)
+                events.append(record)
                 report(progress)
                 if progress.step % settings.checkpoint_every_steps == 0 or progress.validation is not None:
                     save_state(work_dir, _state(run, fingerprint))
             if run.step < run.num_steps and should_stop():
                 save_state(work_dir, _state(run, fingerprint))
                 raise TrainingInterrupted(f"stopped at step {run.step} of {run.num_steps}; the state is in {work_dir}")
+        events.copy_to(out_dir / EVENTS_FOLDER)
     return _publish(run, packed, vocab, vocab_dir, out_dir, log)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from booru_embed_core.settings import TrainingSettings
 
 _BETAS: Final = (0.9, 0.98)
-_MIN_MATRIX_SIDE: Final = 8
+MIN_MATRIX_SIDE: Final = 8
 _TABLES: Final = ("tokens", "categories")
 
 
@@ -31,8 +31,8 @@ class Optimizer:
         decay, rate = settings.weight_decay, settings.learning_rate
         self._parts: dict[str, torch.optim.Optimizer] = {}
         if settings.optimizer == "muon":
-            small = [matrix for matrix in matrices if min(matrix.shape) < _MIN_MATRIX_SIDE]
-            matrices = [matrix for matrix in matrices if min(matrix.shape) >= _MIN_MATRIX_SIDE]
+            small = [matrix for matrix in matrices if min(matrix.shape) < MIN_MATRIX_SIDE]
+            matrices = [matrix for matrix in matrices if min(matrix.shape) >= MIN_MATRIX_SIDE]
             # Its steps have the size of AdamW's, so that one rate and one decay serve both (Liu et al. 2025, §2.2).
             self._parts["muon"] = torch.optim.Muon(
                 matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"

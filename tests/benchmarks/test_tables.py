@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tables import PAGE, TABLES, batches, data_path, rendered
+from benchmarks.tables import PAGE, TABLES, batches, data_path, embedding, rendered
 
 
 def test_the_page_is_what_the_results_give() -> None:
@@ -116,6 +116,40 @@ def test_a_table_of_the_data_path_has_what_a_stage_costs_and_may_cost() -> None:
     assert text.endswith(
         "Commit `abc1234`, 2031-02-03, a processor. Load average at the start: 0.5. Not installed: pandas."
     )
+
+
+EMBEDDED: dict[str, Any] = {
+    **ABOUT,
+    "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
+    "torch": "9.9",
+    "device": "cpu",
+    "captions": 2_000,
+    "tokens": 50_000,
+    "rounds": 3,
+    "versions": {"sentence-transformers": "7.1"},
+    "not_installed": [],
+    "figures": {
+        name: {
+            "posts_per_cpu_second": rate,
+            "posts_per_second": 2 * rate,
+            "ours_over_it": 1_000 / rate,
+            "ours_over_it_wall": 1.5,
+        }
+        for name, rate in (("ours, float32", 1_000), ("sentence-transformers, float32", 250))
+    },
+}
+
+
+def test_a_table_of_embedding_has_rates_and_ours_over_them() -> None:
+    text = embedding(EMBEDDED)
+    assert [line for line in text.splitlines() if line.startswith("| ")][2:] == [
+        "| ours, float32 | 1,000 | 1.00 | 2,000 | 1.50 |",
+        "| sentence-transformers, float32 | 250 | 4.00 | 500 | 1.50 |",
+    ]
+    assert text.startswith("2,000 captions of 25.0 tags on cpu, threads: 2. Medians of 3 alternated rounds.")
+    assert text.endswith("a processor, torch 9.9. Load average at the start: 0.5. sentence-transformers 7.1.")
+    alone = embedding({**EMBEDDED, "versions": {}, "not_installed": ["sentence-transformers"]})
+    assert alone.endswith("0.5. Not installed: sentence-transformers.")
 
 
 def test_a_new_result_changes_the_page_between_the_marks_alone(tmp_path: Path) -> None:

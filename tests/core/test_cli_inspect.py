@@ -142,3 +142,19 @@ def test_inspect_words_counts_words_of_frequencies_or_posts(run: Run, walked: Wa
 
 def test_inspect_words_names_a_folder_that_holds_neither(run: Run, tmp_path: Path) -> None:
     assert str(tmp_path) in run("inspect", "words", tmp_path).failed(1)
+
+
+def test_inspect_plan_counts_what_a_training_takes(run: Run, trained: Trained, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[model]\nwidth = 32\nnum_layers = 1\n[training]\nnum_epochs = 3\n", encoding="utf-8")
+    options = ("--settings", file, "--vocab", trained.corpus.vocab_dir)
+    found = run("inspect", "plan", *options, "--packed", trained.corpus.packed_path, "--tflops", 2, "--json").json
+    assert found["parameters"]["tag vectors"] == (trained.corpus.vocab.num_tokens + 5) * 32
+    assert found["steps_of_epoch"] == pytest.approx(trained.report.num_train_posts / found["mean_step"]["num_captions"])
+    assert found["seconds_of_training"] == pytest.approx(3 * found["flops_of_epoch"] / 2e12)
+    longer = run("inspect", "plan", *options, "--mean-length", 40, "--posts", 512_000, "--json").json
+    assert longer["steps_of_epoch"] == 2000
+    assert longer["seconds_of_epoch"] is None
+    assert longer["peak_bytes"]["total"] > found["peak_bytes"]["total"]
+    lines = run("inspect", "plan", *options, "--mean-length", 40).out.splitlines()
+    assert ["steps", "of", "epoch", "3,906"] in [line.split() for line in lines]

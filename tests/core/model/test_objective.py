@@ -64,13 +64,18 @@ def slow_losses(scores: Tensor, batch: Captions, halves: Halves) -> tuple[list[f
     return losses, duplicates
 
 
+def losses_of(scores: Tensor, batch: Captions, halves: Halves) -> tuple[Tensor, Tensor, Tensor]:
+    """`tag_losses` of given `scores`: those of states that are the scores themselves."""
+    return tag_losses(scores, torch.eye(NUM_TAGS).to(scores), torch.zeros(NUM_TAGS).to(scores), batch, halves)
+
+
 @given(rows=ROWS, seed=SEEDS)
 @settings(max_examples=60, deadline=None)
 def test_tag_losses_are_the_formula(rows: list[list[int]], seed: int) -> None:
     batch = captions([tags[: NUM_TAGS - 1] for tags in rows])
     halves = halves_of(batch, seed)
     scores = torch.randn(2 * len(rows), NUM_TAGS, generator=seeded(seed), dtype=torch.float64) * 3
-    per_set, duplicates, asked = tag_losses(scores, batch, halves)
+    per_set, duplicates, asked = losses_of(scores, batch, halves)
     wanted, wanted_duplicates = slow_losses(scores, batch, halves)
     assert per_set.tolist() == pytest.approx(wanted, abs=1e-9)
     assert duplicates.tolist() == pytest.approx(wanted_duplicates, abs=1e-9)
@@ -85,7 +90,7 @@ def test_visible_tags_are_in_neither_part_of_the_loss(rows: list[list[int]], see
     batch = captions([tags[: NUM_TAGS - 1] for tags in rows])
     halves = halves_of(batch, seed)
     scores = torch.randn(2 * len(rows), NUM_TAGS, generator=seeded(seed), requires_grad=True)
-    per_set, duplicates, _ = tag_losses(scores, batch, halves)
+    per_set, duplicates, _ = losses_of(scores, batch, halves)
     (grad,) = torch.autograd.grad(per_set.sum(), scores, retain_graph=True)
     (duplicate_grad,) = torch.autograd.grad(duplicates.sum(), scores)
     shown = visible_sets(batch, halves)
@@ -104,9 +109,9 @@ def test_hidden_tags_do_not_compete_with_each_other() -> None:
     batch = captions([[0, 1, 2]])
     halves = Halves(torch.empty(0), torch.empty(0), torch.tensor([0, 1, 1]), torch.empty(0), torch.empty(0))
     scores = torch.zeros(2, NUM_TAGS)
-    before = tag_losses(scores, batch, halves)[0][0]
+    before = losses_of(scores, batch, halves)[0][0]
     scores[0, 2] = 50.0  # as sure as can be of one hidden tag
-    after = tag_losses(scores, batch, halves)[0][0]
+    after = losses_of(scores, batch, halves)[0][0]
     assert before == pytest.approx(math.log(1 + NUM_TAGS - 3))
     assert after == pytest.approx(before.item() / 2)
 
@@ -116,7 +121,7 @@ def test_a_caption_of_every_tag_has_a_loss_and_a_gradient() -> None:
     batch = captions([list(range(NUM_TAGS)), [1, 2], []])
     halves = halves_of(batch, 3)
     scores = torch.randn(6, NUM_TAGS, generator=seeded(), requires_grad=True)
-    per_set, duplicates, _ = tag_losses(scores, batch, halves)
+    per_set, duplicates, _ = losses_of(scores, batch, halves)
     assert per_set[0] == per_set[3] == 0
     (grad,) = torch.autograd.grad(per_set.sum() + duplicates.sum(), scores)
     assert grad.isfinite().all()
@@ -127,7 +132,7 @@ def test_extreme_scores_stay_finite() -> None:
     batch = captions(random_captions(8, NUM_TAGS, 2))
     halves = halves_of(batch, 0)
     scores = (torch.randn(16, NUM_TAGS, generator=seeded()) * 500).requires_grad_()
-    per_set, duplicates, _ = tag_losses(scores, batch, halves)
+    per_set, duplicates, _ = losses_of(scores, batch, halves)
     (grad,) = torch.autograd.grad(per_set.sum() + duplicates.sum(), scores)
     assert per_set.isfinite().all()
     assert duplicates.isfinite().all()
@@ -286,7 +291,7 @@ def test_the_objective_is_made_of_the_tested_terms() -> None:
         duplicates = []
         for name, decoded in (("bottleneck", model.decode(embedding)), ("head", model.complete(pooled))):
             per_set, punished = slow_losses(model.tag_scores(decoded), batch, halves)
-            asked = tag_losses(model.tag_scores(decoded), batch, halves)[2].tolist()
+            asked = losses_of(model.tag_scores(decoded), batch, halves)[2].tolist()
             wanted = sum(loss for loss, is_asked in zip(per_set, asked, strict=True) if is_asked) / sum(asked)
             assert terms[name].item() == pytest.approx(wanted, rel=1e-4)
             duplicates += punished

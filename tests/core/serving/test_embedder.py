@@ -329,3 +329,16 @@ def test_no_completion_of_10_000_random_inputs_repeats_an_input_tag(
         assert not set(offered) & set(shown)
         assert len(set(offered)) == len(offered) == min(10, len(tags) - len(shown))
     assert next(states, None) is None
+
+
+def test_precision_is_of_the_trunk_and_vectors_stay_near(
+    trained: Trained, embedder: BooruEmbedder, captions_of: Callable[[int], list[str]]
+) -> None:
+    captions = captions_of(3)
+    exact = embedder.embed(captions)
+    assert np.array_equal(BooruEmbedder.load(trained.checkpoint, "cpu", precision="fp32").embed(captions), exact)
+    coarse = BooruEmbedder.load(trained.checkpoint, "cpu", precision="bf16").embed(captions)
+    assert not np.array_equal(coarse, exact)
+    assert (coarse * exact).sum(1).min() > 0.99
+    message = error_of(lambda: BooruEmbedder.load(trained.checkpoint, "cpu", precision="fp8"))
+    assert message == "precision 'fp8' is not one of auto, fp32, bf16"

@@ -17,6 +17,7 @@ from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.training.checkpoint import load_checkpoint, read_config, read_log
+from booru_embed_core.training.events import EVENTS_FOLDER
 from booru_embed_core.training.loop import (
     NonFiniteLossError,
     Progress,
@@ -53,7 +54,7 @@ def test_the_weights_of_the_best_epoch_are_published(bench: Bench) -> None:
 
 
 def test_a_checkpoint_holds_what_inference_needs_and_sizes_from_the_vocab(trained: Trained) -> None:
-    names = sorted(file.name for file in trained.checkpoint.iterdir())
+    names = sorted(file.name for file in trained.checkpoint.iterdir() if file.name != EVENTS_FOLDER)
     assert names == [
         "README.md", "config.json", "model.safetensors", "tokenizer.json", "training_log.jsonl", "vocab.json",
         "vocab.parquet",

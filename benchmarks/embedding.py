@@ -1,0 +1,198 @@
+"""How many posts a second does `BooruEmbedder.embed` embed, beside a sentence-transformers model of the same size?
+
+Both read the same captions as text, tags between spaces, and give vectors of unit length. The peer is a BERT of our
+width, heads and blocks (our pool counted as one) whose inner layer has as many weights as our SwiGLU. Its words are
+our tags, one token each, so that its sequences are as long as ours; its weights are random, which costs as much. Rounds
+are alternated; the first warms up.
+
+``BOORU_EMBED_CAPTIONS`` is the number of captions (100,000), ``BOORU_EMBED_THREADS`` that of threads on a CPU (2).
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks._results import write
+from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.posts.files import read_posts
+from booru_embed_core.serving.embedder import BooruEmbedder
+from booru_embed_core.settings import (
+    DuckdbSettings,
+    ModelSettings,
+    PostsSettings,
+    TokensSettings,
+    TrainingSettings,
+    VocabSettings,
+)
+from booru_embed_core.tags.frequency import count_tags
+from booru_embed_core.tags.vocab import Vocab, build_vocab
+from booru_embed_core.training.checkpoint import CheckpointConfig, encoder_config
+
+ROUNDS = 3
+SAMPLE = Path(__file__).parent.parent / "data/sample/danbooru2017_sfw_posts.csv.gz"
+BATCH_OF_PEER = 32  # its default
+
+Way = Callable[[list[str]], NDArray[np.float32]]
+
+
+def sample_vocab() -> Vocab:
+    """The vocabulary of the sample by the default settings."""
+    with tempfile.TemporaryDirectory() as folder:
+        posts_dir, freq_dir = Path(folder) / "posts", Path(folder) / "freq"
+        for made in (posts_dir, freq_dir):
+            made.mkdir()
+        read_posts([SAMPLE], posts_dir, PostsSettings(), DuckdbSettings())
+        count_tags(posts_dir, freq_dir, DuckdbSettings())
+        return build_vocab(freq_dir, VocabSettings())
+
+
+def sample_captions(num: int, vocab: Vocab) -> list[str]:
+    """`num` captions: the general tags of the sample's posts that `vocab` knows, over again where there are too few."""
+    known = set(vocab.tags)
+    with gzip.open(SAMPLE, "rt", encoding="utf-8") as stream:
+        next(stream)
+        rows = [line.split(",")[4].split(" ") for line in islice(stream, num)]
+    captions = [" ".join(tag for tag in row if tag in known) for row in rows]
+    return [captions[i % len(captions)] for i in range(num)]
+
+
+def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) -> BooruEmbedder:
+    """An untrained embedder, which costs what a trained one does."""
+    config = CheckpointConfig(
+        vocab_hash=vocab.hash,
+        num_special=vocab.num_special,
+        category_sizes=tuple(vocab.sizes.values()),
+        model=shape,
+        training=TrainingSettings(),
+        splits=TokensSettings(),
+        packed_tokens="none",
+        score_bin_edges=[],
+        num_train_posts=0,
+        best_epoch=0,
+        validation_loss=None,
+    )
+    return BooruEmbedder(SetEncoder(encoder_config(vocab, shape)).eval().to(device), config, vocab, dtype)
+
+
+def peer(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) -> Way | None:
+    """The embedding of a sentence-transformers model; None where that is not installed."""
+    try:
+        from sentence_transformers import SentenceTransformer, models
+        from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    except ImportError:
+        return None
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import models as token_models
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = {word: i for i, word in enumerate([*specials, *dict.fromkeys(vocab.tags)])}
+    tokenizer = Tokenizer(token_models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=256,
+    )  # fmt: skip
+    network = BertModel(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=shape.width,
+            num_hidden_layers=shape.num_layers + 1,
+            num_attention_heads=shape.num_heads,
+            intermediate_size=shape.ffn_width * 3 // 2,
+            max_position_embeddings=256,
+        )
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_pretrained(folder)
+        fast.save_pretrained(folder)
+        transformer = models.Transformer(folder, max_seq_length=256)
+        pooling = models.Pooling(shape.width)
+        model = SentenceTransformer(modules=[transformer, pooling], device=device).to(dtype)
+
+    def embed(captions: list[str]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = model.encode(
+            captions, batch_size=BATCH_OF_PEER, show_progress_bar=False, normalize_embeddings=True
+        )
+        return found
+
+    return embed
+
+
+def measure(ways: dict[str, Way], captions: list[str], rounds: int = ROUNDS) -> dict[str, dict[str, Any]]:
+    """Posts a second of each way, by CPU and by wall seconds, and the first way's speed over it in CPU seconds."""
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(rounds + 1):
+        for name, embed in ways.items():
+            part = captions if round_ else captions[:256]
+            started, started_wall = time.process_time(), time.perf_counter()
+            vectors = embed(part)
+            if round_:
+                cpu[name].append(time.process_time() - started)
+                wall[name].append(time.perf_counter() - started_wall)
+            assert len(vectors) == len(part)
+            assert np.allclose(np.linalg.norm(vectors[:100].astype(np.float32), axis=1), 1, atol=0.02), name
+    first = next(iter(ways))
+    return {
+        name: {
+            "posts_per_cpu_second": len(captions) / statistics.median(cpu[name]),
+            "posts_per_second": len(captions) / statistics.median(wall[name]),
+            "ours_over_it": statistics.median(b / a for a, b in zip(cpu[first], cpu[name], strict=True)),
+            "ours_over_it_wall": statistics.median(b / a for a, b in zip(wall[first], wall[name], strict=True)),
+        }
+        for name in ways
+    }
+
+
+def main() -> None:
+    """Prints a table and writes the figures."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(int(os.environ.get("BOORU_EMBED_THREADS", "2")))
+    num = int(os.environ.get("BOORU_EMBED_CAPTIONS", "100000"))
+    load = round(os.getloadavg()[0], 2)
+    vocab, shape = sample_vocab(), ModelSettings()
+    captions = sample_captions(num, vocab)
+    ways: dict[str, Way] = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        ways[f"ours, {name}"] = our_embedder(vocab, shape, device, dtype).embed
+        theirs = peer(vocab, shape, device, dtype)
+        if theirs is None:
+            print("sentence-transformers is not installed: ours alone is measured")
+        else:
+            ways[f"sentence-transformers, {name}"] = theirs
+    figures = measure(ways, captions)
+    for name, figure in figures.items():
+        print(f"  {name:34}" + "".join(f"{key} {value:10.2f}  " for key, value in figure.items()))
+    has_peer = len(ways) > 2
+    versions = {name: version(name) for name in ("sentence-transformers", "transformers") if has_peer}
+    write(
+        "embedding",
+        {
+            "device": device,
+            "captions": num,
+            "tokens": sum(len(caption.split(" ")) for caption in captions),
+            "rounds": ROUNDS,
+            "load_average_before": load,
+            "model": shape.model_dump(),
+            "versions": versions,
+            "not_installed": [] if has_peer else ["sentence-transformers"],
+            "figures": figures,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The training log as TensorBoard reads it, where the extra ``tensorboard`` is installed; else nothing is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+EVENTS_FOLDER: Final = "tensorboard"
+_FLUSH_SECONDS: Final = 10
+_NOT_CURVES: Final = ("step", "num_steps")
+
+
+class EventLog:
+    """Event files in `folder`: a curve of each number of the log's records, by step. A context that closes them.
+
+    Args:
+        folder: kept from an earlier run of the same training, or new.
+        first_step: the step that is resumed from: TensorBoard drops what was written after it, since it is done again.
+            What is there is removed where that is 0.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self.folder = folder
+        self._writer: Any = None
+        if not first_step:
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        purge = first_step + 1 if first_step else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=_FLUSH_SECONDS)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds the numbers of `record`, which has its ``step``; those of its parts as ``part/name``."""
+        if self._writer is None:
+            return
+        for name, value in record.items():
+            curves = (
+                {f"{name}/{part}": one for part, one in value.items()} if isinstance(value, dict) else {name: value}
+            )
+            for curve, number in curves.items():
+                if curve not in _NOT_CURVES:
+                    self._writer.add_scalar(curve, number, record["step"])
+
+    def copy_to(self, folder: Path) -> None:
+        """Writes all event files to `folder`, where there are some; it may hold them from a publication cut short."""
+        if self._writer is not None:
+            self._writer.flush()
+            shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,120 @@
+"""What is planned is what a step then takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import NUM_SPECIAL, captions, model_settings, training_settings
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
+from booru_embed_core.model.objective import objective
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training.optimizer import Optimizer
+from booru_embed_core.training.plan import Plan, plan_facts, plan_training
+
+MEDIUM = {"width": 128, "num_layers": 2, "num_heads": 4, "ffn_width": 256, "embedding_dim": 64}
+SHAPES: dict[str, tuple[dict[str, object], int, int, str]] = {
+    "default": (ModelSettings().model_dump(), 494, 128, "bf16"),
+    "medium": (MEDIUM, 494, 64, "fp32"),
+    "deep and narrow": ({**MEDIUM, "width": 64, "num_layers": 5}, 300, 96, "bf16"),
+    "many tags": (MEDIUM, 8000, 64, "bf16"),
+    "dropout": ({**MEDIUM, "dropout": 0.1}, 494, 64, "fp32"),
+    "deepsets": ({**MEDIUM, "trunk": "deepsets"}, 494, 128, "fp32"),
+}
+
+
+class Steps:
+    """Steps of training, as `loop` does them, on random captions of mean length 30."""
+
+    def __init__(self, shape: dict[str, object], num_tags: int, num_captions: int, precision: str, **values: object):
+        numbers = np.random.default_rng(0)
+        self.settings: TrainingSettings = training_settings(batch_posts=num_captions, **values)
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        sizes = (num_tags - 5, 2, 3, 0, 0)
+        config = EncoderConfig(settings=model_settings(**shape), num_special=NUM_SPECIAL, category_sizes=sizes)
+        self.model = SetEncoder(config)
+        self.optimizer = Optimizer(self.model, self.settings)
+        rows = [numbers.permutation(num_tags)[: numbers.integers(10, 51)].tolist() for _ in range(num_captions)]
+        self.batch = captions(rows)
+        number = 2 if precision == "bf16" else 4
+        self.plan: Plan = plan_training(config, self.settings, self.batch.lengths.numpy(), number)
+
+    def step(self, number: int) -> None:
+        generator = torch.Generator().manual_seed(number)
+        losses = objective(self.model, self.batch, self.settings, generator, self.dtype)
+        self.optimizer.zero_grad()
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step(1e-3)
+
+    def peak_bytes(self) -> int:
+        """Of the second step: what was there before it, and the highest sum of what torch's allocator gave after."""
+        self.step(0)
+        parts = self.optimizer._parts.values()
+        states = [one for part in parts for state in part.state.values() for one in state.values()]
+        held = [*self.model.parameters(), *(one for one in states if torch.is_tensor(one))]
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            self.step(1)
+        events = [one for one in profiler.profiler.kineto_results.events() if one.name() == "[memory]"]
+        changes = [one.nbytes() for one in sorted(events, key=lambda one: one.start_ns())]
+        return sum(one.nbytes for one in held) + int(np.cumsum(changes).max())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameters_are_the_networks(name: str) -> None:
+    steps = Steps(*SHAPES[name])
+    assert steps.plan.num_parameters == sum(one.numel() for one in steps.model.parameters())
+    of_blocks = sum(one.numel() for one in steps.model.blocks.parameters() if one.ndim == 2)
+    assert steps.plan.parameters["blocks"] == of_blocks
+
+
+@pytest.mark.parametrize(("name", "optimizer"), [*((name, "muon") for name in SHAPES), ("medium", "adamw")])
+def test_operations_are_those_that_torch_counts(name: str, optimizer: str) -> None:
+    steps = Steps(*SHAPES[name], optimizer=optimizer)
+    num_rounds = 2  # splits are random: the plan is their mean
+    with FlopCounterMode(display=False) as counter:
+        for number in range(num_rounds):
+            steps.step(number)
+    assert steps.plan.flops == pytest.approx(counter.get_total_flops() / num_rounds, rel=0.03)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_peak_memory_is_what_is_measured(name: str) -> None:
+    steps = Steps(*SHAPES[name])
+    found = steps.peak_bytes()
+    assert steps.plan.peak_bytes == pytest.approx(found, rel=0.15)
+
+
+def test_a_longer_corpus_is_more_steps_and_no_larger_ones() -> None:
+    steps = Steps(*SHAPES["medium"])
+    lengths = steps.batch.lengths.numpy()
+    config = steps.model.config
+    longer = plan_training(config, steps.settings, np.tile(lengths, 5), 4)
+    assert longer.num_steps_of_epoch == 5 * steps.plan.num_steps_of_epoch == 5
+    assert longer.flops == pytest.approx(steps.plan.flops)
+    by_tokens = training_settings(batch_posts=None, batch_tokens=2 * int(lengths.sum()))
+    assert plan_training(config, by_tokens, np.tile(lengths, 5), 4).num_steps_of_epoch == pytest.approx(2.5)
+    with pytest.raises(ValueError, match="no caption to plan for"):
+        plan_training(config, steps.settings, lengths[:0], 4)
+
+
+def test_tokens_that_a_gpu_reads_are_not_padded() -> None:
+    steps = Steps(*SHAPES["medium"])
+    unpadded = plan_training(steps.model.config, steps.settings, np.full(64, 2), 2, bucket_step=1).batch
+    # Two tags: 0, 1 or 2 of them in a set, and on average one of rating and score beside the summary token.
+    assert unpadded.num_tokens == unpadded.num_slots == pytest.approx(2 * 64 * 3)
+    mean_square = np.mean([(1 + tags + given) ** 2 for tags in (0, 1, 2) for given in (0, 1, 1, 2)])
+    assert unpadded.num_pairs == pytest.approx(2 * 64 * mean_square)
+
+
+def test_facts_end_with_totals_and_times_follow_from_throughput() -> None:
+    plan = Steps(*SHAPES["medium"]).plan
+    facts = plan_facts(plan, num_epochs=4, tflops=0.5)
+    for name in ("parameters", "flops_of_step", "peak_bytes"):
+        *parts, total = facts[name].values()
+        assert sum(parts) == pytest.approx(total)
+    assert facts["seconds_of_epoch"] == pytest.approx(plan.flops * plan.num_steps_of_epoch / 0.5e12)
+    assert facts["seconds_of_training"] == pytest.approx(4 * facts["seconds_of_epoch"])
+    assert plan_facts(plan, 4)["seconds_of_training"] is None
