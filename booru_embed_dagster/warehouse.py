@@ -28,6 +28,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from booru_embed_core.posts.database import locked_folder
+
 MANIFEST: Final = "version.json"
 CURRENT: Final = "current"
 VERSION_DIGITS: Final = 16
@@ -282,15 +284,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         WarehouseError: another process has it.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked_folder(folder))
         except BlockingIOError:
             raise WarehouseError(f"{folder}: another process works on these inputs; wait for it or stop it") from None
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:

@@ -6,14 +6,12 @@ Reading is in ``export.py``. Here are the kinds of output and the folder that ap
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.posts.database import connect, quoted
+from booru_embed_core.posts.database import connect, locked_folder, quoted
 from booru_embed_core.posts.export import read_export
 from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.posts.manifest import MANIFEST_FILE
@@ -64,20 +62,15 @@ def _scratch_beside(out_dir: Path) -> Iterator[Path]:
     """An empty folder beside `out_dir`, which always has the same name: what a killed run left there goes first."""
     folder = out_dir.parent / f".{out_dir.name}.booru-embed"
     folder.mkdir(exist_ok=True)
-    guard = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked_folder(folder))
         except BlockingIOError:
             raise FileExistsError(f"{out_dir}: another process writes it; wait for it or name another folder") from None
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
-    finally:
-        os.close(guard)
+        stack.callback(shutil.rmtree, folder)
+        yield folder
 
 
 def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: DuckdbSettings) -> None:

@@ -117,10 +117,8 @@ class PackedFile:
         arrays = _map_tensors(path, header, data_start, metadata)
         _check_data(path, data_start, metadata["data_sha256"])
         _check_content(path, arrays)
-        if vocab_hash is not None and metadata["vocab_hash"] != vocab_hash:
-            raise PackedFileError(
-                f"{path}: was made with the vocab {metadata['vocab_hash'][:16]}, not with {vocab_hash[:16]}; {_REMEDY}"
-            )
+        if vocab_hash is not None:
+            _check_vocab_hash(path, metadata["vocab_hash"], vocab_hash)
         return cls(
             path=path, vocab_hash=metadata["vocab_hash"], split_settings=_split_settings(path, metadata), **arrays
         )
@@ -175,10 +173,7 @@ class PackedFile:
         Raises:
             PackedFileError: it was made with another.
         """
-        if vocab.hash != self.vocab_hash:
-            raise PackedFileError(
-                f"{self.path}: was made with the vocab {self.vocab_hash[:16]}, not with {vocab.hash[:16]}; {_REMEDY}"
-            )
+        _check_vocab_hash(self.path, self.vocab_hash, vocab.hash)
 
     def check_local_ids(self, tokens: NDArray[Any], field_lengths: NDArray[Any], vocab: Vocab) -> None:
         """Refuses the file if some of its records have ids that `vocab` has not.
@@ -307,6 +302,11 @@ def _checked_metadata(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
         if not (metadata[key].isascii() and metadata[key].isdigit() and len(metadata[key]) < 19):
             raise PackedFileError(f"{path}: damaged header: {key} = {metadata[key]!r}; {_REMEDY}")
     return metadata
+
+
+def _check_vocab_hash(path: Path, made_with: str, wanted: str) -> None:
+    if made_with != wanted:
+        raise PackedFileError(f"{path}: was made with the vocab {made_with[:16]}, not with {wanted[:16]}; {_REMEDY}")
 
 
 def _split_settings(path: Path, metadata: Mapping[str, str]) -> TokensSettings:

@@ -86,3 +86,9 @@ def packed_of(
         split_settings=TokensSettings(validation_share=0.2, test_share=0.2),
     )
     return packed, vocab
+
+
+ROWS = topic_rows(200, NUM_TAGS, seed=1)
+TRAIN = captions_of(ROWS)
+DENSE = TRAIN.toarray().astype(np.float64)
+VISIBLE = captions_of([[0, 3], [1], [2, 4, 8], []])

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_helpers import NUM_TAGS, captions_of, rows_of, topic_rows
+from evaluation_helpers import DENSE, NUM_TAGS, ROWS, TRAIN, VISIBLE, captions_of, rows_of, topic_rows
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation import baselines as baselines_module
@@ -21,16 +21,6 @@ from booru_embed_core.evaluation.baselines import (
     fit_naive_bayes,
 )
 from booru_embed_core.evaluation.tag_vectors import factor_lsa, factor_ppmi
-
-ROWS = topic_rows(200, NUM_TAGS, seed=1)
-TRAIN = captions_of(ROWS)
-DENSE = TRAIN.toarray().astype(np.float64)
-VISIBLE = captions_of([[0, 3], [1], [2, 4, 8], []])
-
-
-@pytest.fixture
-def pairs() -> Cooccurrence:
-    return count_cooccurrence(TRAIN, max_tags=100)
 
 
 def ridge_slowly(inputs: NDArray[np.float64], target: int, penalty: float) -> NDArray[np.float64]:

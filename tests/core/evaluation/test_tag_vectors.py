@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_helpers import NUM_TAGS, captions_of, rows_of, topic_rows
+from evaluation_helpers import DENSE, NUM_TAGS, ROWS, VISIBLE, rows_of
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.baselines import Cooccurrence, EmbeddingScorer, count_cooccurrence
+from booru_embed_core.evaluation.baselines import Cooccurrence, EmbeddingScorer
 from booru_embed_core.evaluation.tag_vectors import (
     WEIGHTINGS,
     Rule,
@@ -20,16 +20,6 @@ from booru_embed_core.evaluation.tag_vectors import (
     tag_vectors,
     unit_rows,
 )
-
-ROWS = topic_rows(200, NUM_TAGS, seed=1)
-TRAIN = captions_of(ROWS)
-DENSE = TRAIN.toarray().astype(np.float64)
-VISIBLE = captions_of([[0, 3], [1], [2, 4, 8], []])
-
-
-@pytest.fixture
-def pairs() -> Cooccurrence:
-    return count_cooccurrence(TRAIN, max_tags=100)
 
 
 def ppmi_slowly() -> NDArray[np.float64]:
