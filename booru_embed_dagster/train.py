@@ -26,7 +26,7 @@ from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_dagster.warehouse import lock_folder
 
 if TYPE_CHECKING:
-    from booru_embed_core.training.loop import Progress
+    from booru_embed_core.training.progress import Progress
 
 FAILURE_FILE: Final = "failure.txt"
 """Why training failed, in one line, in the job's `out_dir`: a failed process has no other way to tell its parent."""

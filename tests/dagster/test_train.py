@@ -21,6 +21,7 @@ from project_helpers import Project
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training import loop
+from booru_embed_core.training.progress import Progress
 from booru_embed_dagster import train
 from booru_embed_dagster.train import FAILURE_FILE, Job, ProgressLog, StopRequest, main, run_job
 from booru_embed_dagster.warehouse import lock_folder
@@ -58,7 +59,7 @@ def job(tmp_path: Path) -> Job:
     )
 
 
-def progress(**values: Any) -> loop.Progress:
+def progress(**values: Any) -> Progress:
     every: dict[str, Any] = {
         "step": 1,
         "num_steps": 9,
@@ -69,7 +70,7 @@ def progress(**values: Any) -> loop.Progress:
         "tokens_per_second": 5.0,
         "eta_seconds": 1.0,
     }
-    return loop.Progress(**{**every, **values})
+    return Progress(**{**every, **values})
 
 
 def test_a_job_survives_json(job: Job) -> None:
