@@ -31,7 +31,7 @@ from booru_embed_core.tokens.device_corpus import DeviceCorpus
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
 from booru_embed_core.training.hardware import pick_dtype
-from booru_embed_core.training.loop import captions_of
+from booru_embed_core.training.step import captions_of
 
 ROUNDS: Final = 5
 STEPS: Final = 50

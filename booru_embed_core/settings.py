@@ -180,6 +180,7 @@ class TrainingSettings(_Section):
     metadata_weight: NonNegative = 0.2
     metadata_keep_share: Share = 0.5
     checkpoint_every_steps: PositiveInt = 200
+    num_processes: PositiveInt = 1
 
     @model_validator(mode="before")
     @classmethod

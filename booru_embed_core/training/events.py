@@ -19,11 +19,14 @@ class EventLog:
         folder: kept from an earlier run of the same training, or new.
         first_step: the step that is resumed from: TensorBoard drops what was written after it, since it is done again.
             What is there is removed where that is 0.
+        is_written: False writes nothing: of all ranks the first one writes.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int, is_written: bool = True) -> None:
         self.folder = folder
         self._writer: Any = None
+        if not is_written:
+            return
         if not first_step:
             shutil.rmtree(folder, ignore_errors=True)
         try:

@@ -21,6 +21,8 @@ from project_helpers import Project
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training import loop
+from booru_embed_core.training.distributed import RankLostError
+from booru_embed_core.training.progress import Progress
 from booru_embed_dagster import train
 from booru_embed_dagster.train import FAILURE_FILE, Job, ProgressLog, StopRequest, main, run_job
 from booru_embed_dagster.warehouse import lock_folder
@@ -58,7 +60,7 @@ def job(tmp_path: Path) -> Job:
     )
 
 
-def progress(**values: Any) -> loop.Progress:
+def progress(**values: Any) -> Progress:
     every: dict[str, Any] = {
         "step": 1,
         "num_steps": 9,
@@ -69,7 +71,7 @@ def progress(**values: Any) -> loop.Progress:
         "tokens_per_second": 5.0,
         "eta_seconds": 1.0,
     }
-    return loop.Progress(**{**every, **values})
+    return Progress(**{**every, **values})
 
 
 def test_a_job_survives_json(job: Job) -> None:
@@ -137,6 +139,41 @@ def test_two_trainings_never_share_a_work_folder(job: Job, monkeypatch: pytest.M
     assert "another process works on these inputs" in (job.out_dir / FAILURE_FILE).read_text()
 
 
+def test_what_a_lost_rank_said_is_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*_: Any) -> Report:
+        raise RankLostError("rank 0 of 2: another rank ended")
+
+    monkeypatch.setattr(loop, "train", lose)
+    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+    assert (job.out_dir / FAILURE_FILE).read_text() == "rank 0 of 2: another rank ended"
+    (job.out_dir / FAILURE_FILE).write_text("the disk is full")
+    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+    assert (job.out_dir / FAILURE_FILE).read_text() == "the disk is full"
+
+
+def test_the_first_rank_alone_locks_the_work_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "train", lambda *_: Report(num_steps=9))
+    job.work_dir.mkdir(parents=True)
+    with lock_folder(job.work_dir):
+        monkeypatch.setenv("RANK", "1")
+        assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 0
+        monkeypatch.setenv("RANK", "0")
+        assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+
+
+def test_several_processes_are_started_by_torchrun(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = job.model_copy(update={"training": TrainingSettings(num_processes=3)})
+    (tmp_path / "job.json").write_text(several.model_dump_json(exclude_none=True))
+    started: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(train, "start_ranks", lambda num, arguments, _: started.append((num, arguments)) or 5)
+    assert main([str(tmp_path / "job.json")]) == 5
+    assert started == [(3, [str(tmp_path / "job.json")])]
+    monkeypatch.setenv("RANK", "1")  # torchrun's process trains, and starts no other
+    monkeypatch.setattr(train, "run_job", lambda *_: 0)
+    assert main([str(tmp_path / "job.json")]) == 0
+    assert len(started) == 1
+
+
 @pytest.mark.parametrize("arguments", [[], ["one", "two"]])
 def test_wrong_use_is_exit_code_2(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -168,11 +205,12 @@ def test_other_ranks_read_the_job_and_send_nothing(job: Job, tmp_path: Path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_terminated_run_stops_training_and_the_next_one_goes_on(
-    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path
+    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path, num_processes: int
 ) -> None:
     project = built[0].copy_to(tmp_path / "copy")
-    project.set(num_epochs=30, trunk="deepsets")
+    project.set(num_epochs=30, trunk="deepsets", num_processes=num_processes)
     environment = {**os.environ, **project.environment()}
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "booru_embed_dagster.definitions"]
     run = subprocess.Popen([*command, "--select", "checkpoint"], env=environment, stderr=subprocess.DEVNULL)

@@ -18,11 +18,9 @@ from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.training.checkpoint import load_checkpoint, read_config, read_log
 from booru_embed_core.training.events import EVENTS_FOLDER
-from booru_embed_core.training.loop import (
-    NonFiniteLossError,
-    Progress,
-)
 from booru_embed_core.training.optimizer import Optimizer
+from booru_embed_core.training.progress import Progress
+from booru_embed_core.training.step import NonFiniteLossError
 
 
 def test_the_loss_falls_on_a_corpus_that_can_be_learned(trained: Trained) -> None:

@@ -16,11 +16,9 @@ from training_helpers import ARRAYS, NARROW, Bench, stop_after, write_packed
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.checkpoint import CheckpointError
-from booru_embed_core.training.loop import (
-    NonFiniteLossError,
-    TrainingInterrupted,
-)
+from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
+from booru_embed_core.training.step import NonFiniteLossError
 
 RESUMED = training_settings(checkpoint_every_steps=7)
 LOGGED_STEPS = (7, 10, 14, 17, 20, 21, 28, 30, 34)

@@ -12,11 +12,8 @@ from model_helpers import Corpus, model_settings
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
 from booru_embed_core.tokens.packed_file import PackedFile, packed_metadata, write_packed_file
 from booru_embed_core.training.checkpoint import read_log
-from booru_embed_core.training.loop import (
-    Progress,
-    TrainReport,
-    train,
-)
+from booru_embed_core.training.loop import TrainReport, train
+from booru_embed_core.training.progress import Progress
 
 NARROW = model_settings(width=16, num_layers=1, ffn_width=16, embedding_dim=8, matryoshka_dims=(4,), dropout=0.2)
 FIELDS_OF_TIME = ("tokens_per_second", "eta_seconds")
