@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, op
 from pydantic import BaseModel, ConfigDict
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_dagster.stopping import GRACE_SECONDS, LateEnd, StopRequest
 from booru_embed_dagster.warehouse import lock_folder
 
 if TYPE_CHECKING:
@@ -53,28 +53,6 @@ class Job(BaseModel):
     training: TrainingSettings
 
 
-class StopRequest:
-    """Whether training should stop: SIGINT or SIGTERM came, or the process that started it is gone.
-
-    The signals are caught even where the parent ignores them (a shell's background job hands that down), and stop
-    training at its next report, with its state saved.
-    """
-
-    def __init__(self, parent: int | None) -> None:
-        self._parent = parent
-        self._was_signalled = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def __call__(self) -> bool:
-        """Whether to stop now."""
-        # An orphan would train for hours, and keep the next run of the same job from starting.
-        return self._was_signalled or (self._parent is not None and os.getppid() != self._parent)
-
-    def _on_signal(self, *_: object) -> None:
-        self._was_signalled = True
-
-
 class ProgressLog:
     """Writes a line for each validation, and for other reports at most one every five seconds."""
 
@@ -99,14 +77,26 @@ def run_job(
         job: what to train.
         log: called with lines for people.
         deliver: called once, with the training report.
-        stop: asked at each report of training.
+        stop: asked after each step of training, and all the while by a thread, for steps that take too long.
     """
     from booru_embed_core.training.distributed import RankLostError
     from booru_embed_core.training.loop import TrainingInterrupted, train
 
+    reason = job.out_dir / FAILURE_FILE
+
+    def say(line: str, is_reason: bool = True) -> None:
+        if is_reason or not reason.exists():
+            reason.write_text(line, encoding="utf-8")
+        sys.stderr.write(f"training: {line}\n")
+
+    # Of several ranks the first one saves: the others, whose end it would notice, give it time to begin.
+    grace_seconds = GRACE_SECONDS if _rank() == 0 else GRACE_SECONDS + 2
     try:
         job.work_dir.mkdir(parents=True, exist_ok=True)
-        with lock_folder(job.work_dir) if _rank() == 0 else nullcontext():
+        with (
+            lock_folder(job.work_dir) if _rank() == 0 else nullcontext(),
+            LateEnd(stop, say, grace_seconds) as late_end,
+        ):
             report = train(
                 job.packed_path,
                 job.vocab_dir,
@@ -116,12 +106,10 @@ def run_job(
                 job.training,
                 ProgressLog(log),
                 stop,
+                late_end.offer_save,
             )
     except (ValueError, TrainingInterrupted) as error:
-        reason = job.out_dir / FAILURE_FILE
-        if not (isinstance(error, RankLostError) and reason.exists()):  # what the lost rank said is the reason
-            reason.write_text(str(error), encoding="utf-8")
-        sys.stderr.write(f"training: {error}\n")
+        say(str(error), is_reason=not isinstance(error, RankLostError))  # what the lost rank said is the reason
         return 1
     deliver(asdict(report))
     return 0

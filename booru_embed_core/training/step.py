@@ -1,13 +1,16 @@
-"""One step of a training, and one validation: what every rank does with a batch.
+"""What a training computes in a step, and in a validation: what every rank does with a batch.
 
-What belongs here: from a batch to changed weights. Not the schedule of steps or what is on disk (``loop``).
+What belongs here: from a batch to gradients. Not the schedule of steps or what is on disk (``loop``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
@@ -21,16 +24,25 @@ from booru_embed_core.model.objective import TERMS, Captions, Losses, objective,
 from booru_embed_core.model.share import Share
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.tokens.batches import Batch, EpochBatches, batch_starts, score_bins
-from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.training.distributed import Ranks
 from booru_embed_core.training.optimizer import Optimizer
-from booru_embed_core.training.schedule import Steps, learning_rate, mixed_seed
+from booru_embed_core.training.progress import Progress
+from booru_embed_core.training.schedule import Steps, mixed_seed
 
 VALIDATION_SEED: Final = 0x5EED
 
 
 class NonFiniteLossError(ValueError):
-    """A loss or gradient is NaN or infinite; the message names the step and the posts of its batch."""
+    """A loss or gradient is NaN or infinite; the message names the step and the posts of its batch.
+
+    Args:
+        message: the line.
+        post_ids: of all posts of the batch.
+    """
+
+    def __init__(self, message: str, post_ids: list[int]) -> None:
+        super().__init__(message)
+        self.post_ids = post_ids
 
 
 @dataclass
@@ -52,7 +64,38 @@ class Run:
     best_loss: float = math.inf
     best_epoch: float = 0.0
     best_weights: dict[str, torch.Tensor] | None = None
-    seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    """On this process's clock, moved back by what earlier ones spent."""
+    unvalidated: Progress | None = None
+    """What the last step reports as soon as the validation that ends its epoch is done."""
+    is_over: bool = False
+    """Whether it ended or failed, so that nobody may save it any more."""
+    changes: threading.Lock = field(default_factory=threading.Lock)
+    """Held by the thread that trains, but for `computing`."""
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """While the block runs nothing of the training's state changes, and another thread may save it."""
+        self.changes.release()
+        try:
+            yield
+        finally:
+            self.changes.acquire()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the training so far, by every process that went on with it."""
+        return time.monotonic() - self.started
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The best one so far; None before the first validation, and without a validation split."""
+        return None if self.best_weights is None else self.best_loss
 
     @property
     def num_steps(self) -> int:
@@ -87,9 +130,12 @@ def captions_of(batch: Batch, category_sizes: tuple[int, ...], bins: torch.Tenso
     )
 
 
-def train_step(run: Run, batch: Batch) -> tuple[Losses, float, torch.Tensor]:
-    """The losses, the learning rate and the norm of the gradient before it was clipped; the same on every rank."""
-    rate = learning_rate(run.step, run.num_steps, run.settings)
+def compute_step(run: Run, batch: Batch) -> Losses:
+    """The losses of the next step, its clipped gradients being left in the parameters; the same on every rank.
+
+    Raises:
+        NonFiniteLossError: a loss or the gradient's norm is no number.
+    """
     losses = rank_losses(run, batch, run.ranks.share)
     run.optimizer.zero_grad()
     (losses.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
@@ -97,7 +143,10 @@ def train_step(run: Run, batch: Batch) -> tuple[Losses, float, torch.Tensor]:
         sums = run.ranks.sum(torch.stack([term.detach() for term in losses.terms.values()]))
         terms = dict(zip(losses.terms, sums, strict=True))
         losses = Losses(weighted_total(terms, run.settings), terms)
-    return losses, rate, move(run, rate)
+    norm = torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
+    # A GPU is waited for here, so that nothing has changed where the step cannot be done.
+    check_finite(run, run.step, {"loss": losses.total.item(), "gradient's norm": norm.item()})
+    return losses
 
 
 def rank_losses(run: Run, batch: Batch, share: Share) -> Losses:
@@ -108,21 +157,16 @@ def rank_losses(run: Run, batch: Batch, share: Share) -> Losses:
     return objective(run.model, run.captions(batch), run.settings, generator, run.dtype, run.encode, share)
 
 
-def move(run: Run, rate: float) -> Tensor:
-    """Steps along the gradients at the learning rate `rate`; their norm before they were clipped."""
-    norm = torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
-    run.optimizer.step(rate)
-    return norm
-
-
 @torch.no_grad()
-def validate(run: Run, packed: PackedFile, rows: NDArray[np.int64]) -> dict[str, float]:
+def validate(run: Run, rows: NDArray[np.int64]) -> dict[str, float]:
     """Mean terms over the validation split, each post split the same way every time; the ranks share its batches.
 
     Terms are added batch after batch on every rank, so that the means do not depend on the number of ranks.
     """
     run.model.eval()
-    bounds = list(pairwise(batch_starts(packed, rows, run.settings.batch_posts, run.settings.batch_tokens).tolist()))
+    bounds = list(
+        pairwise(batch_starts(run.batches.packed, rows, run.settings.batch_posts, run.settings.batch_tokens).tolist())
+    )
     names = ("loss", *TERMS)
     values = torch.zeros(len(bounds), len(names), dtype=torch.float64)
     for number in range(run.ranks.rank, len(bounds), run.ranks.num_ranks):
@@ -140,8 +184,8 @@ def validate(run: Run, packed: PackedFile, rows: NDArray[np.int64]) -> dict[str,
     return sums
 
 
-def check_finite(run: Run, batch: Batch, numbers: Mapping[str, float]) -> None:
-    """Looks for a number of this step that is none.
+def check_finite(run: Run, step: int, numbers: Mapping[str, float]) -> None:
+    """Looks for a number of `step`, counted from 0, that is none.
 
     Raises:
         NonFiniteLossError: there is one.
@@ -149,9 +193,10 @@ def check_finite(run: Run, batch: Batch, numbers: Mapping[str, float]) -> None:
     bad = ", ".join(f"{name} {number}" for name, number in numbers.items() if not math.isfinite(number))
     if not bad:
         return
-    ids = [str(post_id) for post_id in run.batches.packed.post_id[batch.post_index.cpu().numpy()]]
-    shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
+    ids = run.batches.packed.post_id[run.batches.rows(*run.steps.place(step))].tolist()
+    shown = ", ".join(map(str, ids[:8])) + (", …" if len(ids) > 8 else "")
     raise NonFiniteLossError(
-        f"step {run.step}: {bad}, at a batch of {len(ids)} posts with the ids {shown}; lower [training] learning_rate "
-        f'(is {run.settings.learning_rate}) or set precision = "fp32" (is "{run.settings.precision}")'
+        f"step {step + 1}: {bad}, at a batch of {len(ids)} posts with the ids {shown}; lower [training] learning_rate "
+        f'(is {run.settings.learning_rate}) or set precision = "fp32" (is "{run.settings.precision}")',
+        ids,
     )

@@ -22,6 +22,7 @@ from booru_embed_core.tokens.batches import Batch, EpochBatches, rows_of_split
 from booru_embed_core.training import loop, step
 from booru_embed_core.training.distributed import Ranks, joined_ranks
 from booru_embed_core.training.loop import TrainingInterrupted
+from booru_embed_core.training.states import state_files
 
 SETTINGS = training_settings(checkpoint_every_steps=7)
 
@@ -79,14 +80,14 @@ def accumulated_losses(run: step.Run, batch: Batch, num_parts: int) -> list[step
 def accumulate(monkeypatch: pytest.MonkeyPatch, num_parts: int) -> None:
     """Makes a training in this process accumulate the gradients of `num_parts` parts of each batch."""
 
-    def stepped(run: step.Run, batch: Batch) -> tuple[step.Losses, float, Tensor]:
-        rate = step.learning_rate(run.step, run.num_steps, run.settings)
+    def computed(run: step.Run, batch: Batch) -> step.Losses:
         run.optimizer.zero_grad()
         losses = accumulated_losses(run, batch, num_parts)
         terms = {name: torch.stack([part.terms[name] for part in losses]).sum() for name in losses[0].terms}
-        return step.Losses(step.weighted_total(terms, run.settings), terms), rate, step.move(run, rate)
+        torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
+        return step.Losses(step.weighted_total(terms, run.settings), terms)
 
-    monkeypatch.setattr(loop, "train_step", stepped)
+    monkeypatch.setattr(loop, "compute_step", computed)
 
 
 @pytest.mark.slow
@@ -124,6 +125,7 @@ def test_ranks_end_together_and_another_number_goes_on(
     done, notes = run_ranks(bench, "ended", 2, what=what, rank=1, after_steps=10)
     assert done.returncode != 0
     assert not list(bench.out_dir("ended").iterdir())
+    saved = [file.name for file in state_files(bench.work_dir("ended"))]
     if what == "kill":  # the other rank says so, and the last saved state, of step 7, is gone on from
         (note,) = notes
         assert note.startswith("RankLostError: rank 0 of 2: another rank ended or fell silent (")
@@ -133,6 +135,7 @@ def test_ranks_end_together_and_another_number_goes_on(
         assert all(note.startswith("TrainingInterrupted: stopped at step 10 of 34") for note in notes)
         assert len(notes) == 2
         resumed_from = 10
+    assert saved[-1] == f"state-{resumed_from:09}.pt"
     read: list[tuple[int, list[int]]] = []
     real = EpochBatches.read
 
