@@ -1,4 +1,4 @@
-"""kill -9 at random moments, saves included: the training that goes on ends in the same bits."""
+"""Killed or asked to end at random moments, saves included: the training that goes on ends in the same bits."""
 
 from __future__ import annotations
 
