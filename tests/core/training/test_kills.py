@@ -1,56 +1,67 @@
-"""Killed or asked to end at random moments, saves included: the training that goes on ends in the same bits."""
+"""Killed, or asked to end, at random moments, saves included: the training that goes on ends in the same bits."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.synchronize import Event
 from typing import Final
 
 import pytest
+import torch
 from model_helpers import training_settings
-from training_helpers import NARROW, Bench
+from training_helpers import Bench
+
+from booru_embed_core.settings import TrainingSettings
+from booru_embed_core.training.loop import TrainingInterrupted
 
 NUM_KILLS: Final = int(os.environ.get("BOORU_EMBED_TEST_KILLS", "3"))
 
-TRAINING: Final = """
-import sys
-from pathlib import Path
-import torch
-from booru_embed_core.settings import ModelSettings, TrainingSettings
-from booru_embed_core.training.loop import train
-torch.set_num_threads(1)
-packed, vocab, work, out, model, training = sys.argv[1:7]
-def should_stop():
-    print("stepped", flush=True)
-    return False
-train(Path(packed), Path(vocab), Path(work), Path(out), ModelSettings.model_validate_json(model),
-      TrainingSettings.model_validate_json(training), should_stop=should_stop)
-"""
+
+def train_until_killed(bench: Bench, settings: TrainingSettings, begun: Event) -> None:
+    """A training in a process of its own that sets `begun` after each step and stops on SIGTERM."""
+    torch.set_num_threads(1)
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+
+    def should_stop() -> bool:
+        begun.set()
+        return bool(asked)
+
+    with contextlib.suppress(TrainingInterrupted):
+        bench.train("killed", settings, should_stop=should_stop)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60 + 30 * NUM_KILLS)
+@pytest.mark.timeout(120 + 30 * NUM_KILLS)
 def test_a_training_killed_at_random_moments_ends_in_the_same_bits(bench: Bench) -> None:
     settings = training_settings(num_epochs=2 + NUM_KILLS, checkpoint_every_steps=2)
     bench.train("whole", settings)
-    bench.out_dir("killed").mkdir()
-    paths = (bench.corpus.packed_path, bench.corpus.vocab_dir, bench.work_dir("killed"), bench.out_dir("killed"))
-    arguments = [*map(str, paths), NARROW.model_dump_json(), settings.model_dump_json(exclude_none=True)]
-    moments = random.Random(NUM_KILLS)
+    # A process that has torch imported already starts at once.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["booru_embed_core.training.loop"])
+    numbers = random.Random(NUM_KILLS)
+    signals = [signal.SIGKILL] * NUM_KILLS + [signal.SIGTERM] * (1 + NUM_KILLS // 4)
+    numbers.shuffle(signals)
     codes = []
-    for _ in range(NUM_KILLS):
-        process = subprocess.Popen([sys.executable, "-c", TRAINING, *arguments], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        with process.stdout:
-            assert process.stdout.readline() == b"stepped\n"
-            time.sleep(moments.uniform(0, 0.2))
-            process.kill()
-            codes.append(process.wait())
-    assert -signal.SIGKILL in codes  # on a fast machine the last of them may come too late
+    for number in signals:
+        begun = processes.Event()
+        process = processes.Process(target=train_until_killed, args=(bench, settings, begun))
+        process.start()
+        while process.is_alive() and not begun.wait(0.1):
+            pass
+        time.sleep(numbers.uniform(0, 0.2))
+        (process.kill if number == signal.SIGKILL else process.terminate)()
+        process.join()
+        codes.append(process.exitcode)
+        process.close()
+    # The last of them may come when training is done.
+    assert -signal.SIGKILL in codes
+    assert set(codes) <= {0, -signal.SIGKILL}
     bench.train("killed", settings)
     assert bench.weights_sha256("killed") == bench.weights_sha256("whole")
     assert bench.log("killed") == bench.log("whole")
