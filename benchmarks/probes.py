@@ -4,7 +4,7 @@ No corpus at hand has real ones, so posts are generated. Each is about two of 48
 towards ratings, a topic and an artist are liked or not: these decide rating and score, but for chance. A model is
 trained on the posts, and the probes of the evaluation are put to it. A few CPU minutes.
 
-``metadata_weight`` is 1: at the default of 0.2 these 200 steps are too few for the artists' part of a score
+``metadata_weight`` is 1 and not the default 0.2: what an artist does to a score is learned of the score alone
 (docs/log.md).
 """
 
