@@ -104,18 +104,22 @@ def order_by_length(lengths: Tensor) -> Tensor:
     return torch.argsort(lengths, stable=True)
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout) -> Tensor:
-    """Softmax attention of each token over its own set: as `queries`, in the inputs' dtype.
+def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
+    """Softmax attention of each token over its own set, in the inputs' dtype: ``[T, H, D]``, or ``[S, H, D]`` pooling.
 
     Args:
         queries: ``[T, H, D]``; or ``[S, H, D]``, one query a set, which attends over its set (pooling).
         keys: ``[T, H, D]``.
         values: ``[T, H, D]``.
         layout: of the T tokens.
+        rows: int64 ``[T]``: the row of each token where `queries`, `keys` and `values` are tables ``[R, H, D]`` of
+            distinct tokens; not while pooling.
     """
-    pooling = len(queries) == layout.num_sets and len(queries) != len(keys)
+    pooling = rows is None and len(queries) == layout.num_sets and len(queries) != len(keys)
     if layout.plan is not None:
-        return _BucketedAttention.apply(queries, keys, values, layout.plan, pooling)  # type: ignore[no-any-return, no-untyped-call]
+        return _BucketedAttention.apply(queries, keys, values, layout.plan, pooling, rows)  # type: ignore[no-any-return, no-untyped-call]
+    if rows is not None:
+        queries, keys, values = queries[rows], keys[rows], values[rows]
     cu_queries, max_queries = layout.cu_seqlens, layout.max_seqlen
     if pooling:
         cu_queries = torch.arange(layout.num_sets + 1, dtype=torch.int32, device=queries.device)
@@ -135,12 +139,17 @@ class _BucketedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, plan: BucketPlan, pooling: bool) -> Tensor:
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, plan: BucketPlan, pooling: bool, rows: Tensor | None
+    ) -> Tensor:
         """As `attend`, keeping the gathered inputs and each bucket's weights for the gradient."""
         heads, head_dim = keys.shape[1:]
         to_queries, from_queries = _query_rows(plan, pooling)
+        to_slots = plan.to_slots
+        if rows is not None:
+            to_queries = to_slots = rows[to_slots // heads] * heads + to_slots % heads
         q = queries.reshape(-1, head_dim).index_select(0, to_queries) * head_dim**-0.5
-        k, v = (x.reshape(-1, head_dim).index_select(0, plan.to_slots) for x in (keys, values))
+        k, v = (x.reshape(-1, head_dim).index_select(0, to_slots) for x in (keys, values))
         output = torch.empty_like(q)
         weights = []
         for bucket, (qs, ks, vs, os) in _each_bucket(
@@ -155,7 +164,8 @@ class _BucketedAttention(torch.autograd.Function):
             torch.bmm(weights[-1], vs, out=os)
         ctx.save_for_backward(q, k, v, *weights)
         ctx.plan, ctx.pooling, ctx.heads = plan, pooling, heads
-        return output.index_select(0, from_queries).view(queries.shape)
+        ctx.to_rows, ctx.num_rows = None if rows is None else to_slots, len(keys)
+        return output.index_select(0, from_queries).view(-1, heads, head_dim)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -178,13 +188,21 @@ class _BucketedAttention(torch.autograd.Function):
             grad_scores = torch._softmax_backward_data(grad_weight, weight, -1, weight.dtype)
             torch.bmm(grad_scores, ks, out=gq)
             torch.bmm(grad_scores.transpose(1, 2), qs, out=gk)
-        return (
-            (grad_q.index_select(0, from_queries) * head_dim**-0.5).view(-1, heads, head_dim),
-            grad_k.index_select(0, plan.from_slots).view(-1, heads, head_dim),
-            grad_v.index_select(0, plan.from_slots).view(-1, heads, head_dim),
-            None,
-            None,
-        )
+        grads_in: list[Tensor]
+        if ctx.to_rows is None:
+            from_each = (from_queries, plan.from_slots, plan.from_slots)
+            grads_in = [g.index_select(0, of) for g, of in zip((grad_q, grad_k, grad_v), from_each, strict=True)]
+        else:  # sums of thousands of tokens, so in float32; a padded slot's gradient is zero
+            grads_in = [_sum_rows(g, ctx.to_rows, ctx.num_rows * heads) for g in (grad_q, grad_k, grad_v)]
+        grads_in[0] = grads_in[0] * head_dim**-0.5
+        return (*(g.view(-1, heads, head_dim) for g in grads_in), None, None, None)
+
+
+def _sum_rows(values: Tensor, rows: Tensor, num_rows: int) -> Tensor:
+    """``[num_rows, D]``: the sum of `values` ``[P, D]`` by `rows` (int64 ``[P]``), summed in float32."""
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    sums: Tensor = torch.ops.aten.embedding_dense_backward(wide, rows, num_rows, -1, False)
+    return sums.to(values.dtype)
 
 
 def _query_rows(plan: BucketPlan, pooling: bool) -> tuple[Tensor, Tensor]:

@@ -131,12 +131,13 @@ class Attention(nn.Module):
         # QK-norm fixes the norms, so the softmax needs a temperature of its own; starts as 1/sqrt(head_dim) would act.
         self.log_scale = nn.Parameter(torch.zeros(self.num_heads))
 
-    def forward(self, query_states: Tensor, states: Tensor, layout: SetLayout) -> Tensor:
+    def forward(self, query_states: Tensor, states: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
+        """As `attend`, of states before their projections."""
         heads = (-1, self.num_heads, self.head_dim)
         scale = self.log_scale.exp().to(states.dtype)[:, None]
         queries = rms_norm(self.query(query_states).view(heads)) * scale
         keys, values = self.key_value(states).chunk(2, dim=-1)
-        mixed = attend(queries, rms_norm(keys.view(heads)), values.view(heads), layout)
+        mixed = attend(queries, rms_norm(keys.view(heads)), values.view(heads), layout, rows)
         return self.output(mixed.reshape(-1, self.num_heads * self.head_dim))  # type: ignore[no-any-return]
 
 
@@ -161,10 +162,18 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(settings)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
+    def forward(self, x: Tensor, layout: SetLayout, distinct: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """`x` ``[T, d]`` and what the block adds.
+
+        Args:
+            x: states of tokens.
+            layout: their sets.
+            distinct: a table ``[R, d]`` and the row of it that each token of `x` is, int64 ``[T]``.
+        """
         if self.attention is not None:
-            normed = rms_norm(x)
-            x = x + self.dropout(self.attention(normed, normed, layout))
+            states, rows = (x, None) if distinct is None else distinct
+            normed = rms_norm(states)
+            x = x + self.dropout(self.attention(normed, normed, layout, rows))
         return x + self.dropout(self.feed_forward(rms_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -253,9 +262,13 @@ class SetEncoder(nn.Module):
     def states(self, token_ids: Tensor, layout: SetLayout, dtype: torch.dtype) -> Tensor:
         """The token states that the pool reads, in `dtype` ``[T, d]``; each set must begin with the summary token."""
         table = torch.cat([self.tokens.weight[: self.config.num_special], self.tag_vectors()])
-        x = rms_norm(F.embedding(token_ids, table)).to(dtype)
+        table = rms_norm(table)
+        x = F.embedding(token_ids, table).to(dtype)
+        # What the first block projects depends on nothing but the token, without positions: on a CPU once a row of the
+        # table, where that has fewer. A GPU's products cost less than the sums by row of their gradients.
+        distinct = (table.to(dtype), token_ids) if layout.plan is not None and len(table) < len(x) else None
         for block in self.blocks:
-            x = block(x, layout)
+            x, distinct = block(x, layout, distinct), None
         return x
 
     def forward(

@@ -35,6 +35,8 @@ from booru_embed_core.settings import TrainingSettings
 
 FIRST_RATING_ID = SPECIAL_TOKENS.index(RATING_TOKENS[0])
 FIRST_SCORE_ID = SPECIAL_TOKENS.index(SCORE_TOKENS[0])
+_MEAN_SCORE_BIN = (NUM_SCORE_BINS - 1) / 2
+_SCORE_BIN_DEVIATION = math.sqrt((NUM_SCORE_BINS**2 - 1) / 12)  # deciles hold as many posts each
 
 TERMS: Final = ("bottleneck", "head", "duplicates", "contrastive", "metadata")
 """Names of the terms of the loss."""
@@ -280,7 +282,7 @@ def objective(
     """The loss of a batch, split anew by `generator`; `encode` stands in for `model.forward` where it is wrapped.
 
     total = L(bottleneck) + L(head) + duplicate_weight * duplicates + contrastive_weight * InfoNCE
-    + metadata_weight * [CE(rating) + 0.5 MSE(score decile)]
+    + metadata_weight * [CE(rating) + 2 MSE(score decile, in standard deviations)]
 
     Every rank is given the whole batch, draws for all of it and computes its `share`; means are over all of it.
     """
@@ -316,9 +318,9 @@ def _metadata_loss(
 ) -> Tensor:
     unit = F.normalize(embedding, dim=-1) * math.sqrt(embedding.shape[-1])
     rating = F.cross_entropy(model.rating_head(unit), captions.ratings.repeat(2), reduction="none")
-    target = captions.score_bins.repeat(2) / (NUM_SCORE_BINS - 1) * 2 - 1
+    target = (captions.score_bins.repeat(2) - _MEAN_SCORE_BIN) / _SCORE_BIN_DEVIATION
     score = (model.score_head(unit)[:, 0] - target).square()
     num_ratings, num_scores = withheld
     rating_loss: Tensor = (rating * ~halves.rating_given).sum() / num_ratings
     score_loss: Tensor = (score * ~halves.score_given).sum() / num_scores
-    return rating_loss + 0.5 * score_loss
+    return rating_loss + 2 * score_loss

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.batches import ratings_of
 from booru_embed_core.training.card import model_card
 from booru_embed_core.training.checkpoint import CARD_FILE, CheckpointConfig, save_checkpoint
 from booru_embed_core.training.progress import Progress
@@ -102,16 +103,18 @@ class Keeper:
     def write_checkpoint(self, folder: Path) -> None:
         """Writes the model as it is into `folder`, with its card."""
         run = self.run
+        packed, rows = run.batches.packed, run.batches.post_index
         config = CheckpointConfig(
             vocab_hash=self.vocab.hash,
             num_special=self.vocab.num_special,
             category_sizes=tuple(self.vocab.sizes.values()),
             model=run.model.config.settings,
             training=run.settings,
-            splits=run.batches.packed.split_settings,
-            packed_tokens=run.batches.packed.path.resolve().parent.name,
+            splits=packed.split_settings,
+            packed_tokens=packed.path.resolve().parent.name,
             score_bin_edges=run.edges,
-            num_train_posts=len(run.batches.post_index),
+            trained_ratings=ratings_of(packed, rows) if run.settings.metadata_keep_share else (),
+            num_train_posts=len(rows),
             best_epoch=run.best_epoch,
             validation_loss=run.validation_loss,
         )

@@ -174,8 +174,10 @@ def _step_flops(
     def products(part: str) -> float:
         return 2.0 * sum(rows * columns for rows, columns in matrices[part])
 
+    # Queries, keys and values of the first block.
+    once_a_row = with_attention * (tokens - _first_projected(config, batch)) * 2.0 * 3 * width**2
     forward = {
-        "blocks": tokens * products("blocks"),
+        "blocks": tokens * products("blocks") - once_a_row,
         "attention": with_attention * 4.0 * width * (settings.num_layers * batch.num_pairs + batch.num_slots),
         # Keys and values are of every token, all else of the summary token.
         "pool": sets * products("pool") + with_attention * (tokens - sets) * 2.0 * 2 * width**2,
@@ -193,6 +195,12 @@ def _step_flops(
     if training.optimizer == "muon":
         step["Muon"] = sum(_orthogonalised(*sorted(shape)) for shape in _muon_matrices(matrices))
     return step
+
+
+def _first_projected(config: EncoderConfig, batch: Batch) -> float:
+    """States that the first block projects: of each token, or on a CPU of each row of the table where it has fewer."""
+    is_bucketed = batch.num_slots > batch.num_tokens
+    return min(batch.num_tokens, config.num_tokens) if is_bucketed and config.settings.num_layers else batch.num_tokens
 
 
 def _muon_matrices(matrices: dict[str, list[tuple[int, int]]]) -> list[tuple[int, int]]:
@@ -226,6 +234,7 @@ def _step_bytes(
     block = tokens * (feed_forward + noise + with_attention * 4 * width) + with_attention * (
         3 * width * batch.num_slots + settings.num_heads * batch.num_pairs
     )
+    first = with_attention * 3 * width * (tokens - _first_projected(config, batch))
     pool = sets * feed_forward + with_attention * (2 * tokens + 2 * batch.num_slots) * width
     casts = sum(rows * columns for part in ("blocks", "pool") for rows, columns in matrices[part]) * (number < _FLOAT)
     gathers = with_attention * 8 * settings.num_heads * (tokens + batch.num_slots)
@@ -234,7 +243,7 @@ def _step_bytes(
     buffer, kept = _score_bytes(config.num_tags, sets)
     buffer_of_halves, kept_of_halves = _score_bytes(int(captions), captions)
     saved = {
-        "activations": number * (settings.num_layers * block + pool + casts)
+        "activations": number * (settings.num_layers * block - first + pool + casts)
         + _FLOAT * tokens * width  # the normed embedding
         + gathers,
         "output layer and losses": decoders + vectors + 2 * kept + 2 * kept_of_halves,

@@ -94,6 +94,28 @@ def test_buckets_equal_the_loop_in_lower_precision(dtype: torch.dtype, tolerance
     assert_same([one for one, _ in scaled], [other for _, other in scaled], tolerance)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+def test_a_table_of_distinct_tokens_gives_what_its_rows_laid_out_give(dtype: torch.dtype, tolerance: float) -> None:
+    lengths = [1, 1, 2, 3, 4, 5, 7, 8, 13, 13, 30, 61]
+    layout = buckets(lengths, 3)
+    rows = torch.randint(5, (sum(lengths),), generator=torch.Generator().manual_seed(1))
+    tables, _ = inputs([6], 6, 3, 8, dtype)  # a row that no token is has a gradient too: none
+    grad = torch.randn(len(rows), 3, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = with_gradients(lambda *qkv: attend(*qkv, layout, rows), tables, grad.to(dtype))
+    assert all(tensor.dtype == dtype for tensor in found)
+    assert not found[1][5].any()
+    exact = [table.detach().double().requires_grad_() for table in tables]
+    wanted = with_gradients(lambda *qkv: loop(*(x[rows] for x in qkv), lengths), exact, grad)
+    scale = [other.abs().max() for other in wanted]
+    assert_same(
+        [one.double() / by for one, by in zip(found, scale, strict=True)],
+        [other / by for other, by in zip(wanted, scale, strict=True)],
+        tolerance,
+    )
+
+
 def test_sharp_attention_is_exact_too() -> None:
     """Scores of some hundreds, as far as a learned temperature may go: what is masked stays far below."""
     lengths = [1, 2, 3, 5]
