@@ -37,7 +37,7 @@ def train_until_killed(bench: Bench, settings: TrainingSettings, begun: Event) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 30 * NUM_KILLS)
+@pytest.mark.timeout(300 + 60 * NUM_KILLS)
 def test_a_training_killed_at_random_moments_ends_in_the_same_bits(bench: Bench) -> None:
     settings = training_settings(num_epochs=2 + NUM_KILLS, checkpoint_every_steps=2)
     bench.train("whole", settings)
