@@ -141,8 +141,9 @@ class ModelSettings(_Section):
     trunk: Literal["attention", "deepsets"] = "attention"
     width: PositiveInt = 256
     num_layers: PositiveInt = 1
-    num_heads: PositiveInt = 4
+    num_heads: PositiveInt = 8
     ffn_width: PositiveInt = 512
+    decoder_width: PositiveInt = 512
     embedding_dim: PositiveInt = 128
     matryoshka_dims: tuple[PositiveInt, ...] = (16, 32, 64)
     dropout: Share = 0.0

@@ -129,14 +129,23 @@ def plan_facts(plan: Plan, num_epochs: int, tflops: float | None = None) -> dict
 def _matrices(config: EncoderConfig) -> dict[str, list[tuple[int, int]]]:
     """Shapes of the weights of each part, the tables of vectors first."""
     settings = config.settings
-    width, inner, dim = settings.width, settings.ffn_width, settings.embedding_dim
+    width, dim = settings.width, settings.embedding_dim
     attention = [(width, width), (2 * width, width), (width, width)] if settings.trunk == "attention" else []
-    feed_forward = [(2 * inner, width), (width, inner)]
+
+    def feed_forward(inner: int) -> list[tuple[int, int]]:
+        return [(2 * inner, width), (width, inner)]
+
     return {
         "tag vectors": [(config.num_tokens, width), (NUM_CATEGORIES, width)],
-        "blocks": (attention + feed_forward) * settings.num_layers,
-        "pool": attention + feed_forward,
-        "bottleneck, decoder and head": [(dim, width), (width, dim), *feed_forward * 2, (len(RATINGS), dim), (1, dim)],
+        "blocks": (attention + feed_forward(settings.ffn_width)) * settings.num_layers,
+        "pool": attention + feed_forward(settings.ffn_width),
+        "bottleneck, decoder and head": [
+            (dim, width),
+            (width, dim),
+            *feed_forward(settings.decoder_width) * 2,
+            (len(RATINGS), dim),
+            (1, dim),
+        ],
     }
 
 
@@ -238,7 +247,7 @@ def _step_bytes(
     pool = sets * feed_forward + with_attention * (2 * tokens + 2 * batch.num_slots) * width
     casts = sum(rows * columns for part in ("blocks", "pool") for rows, columns in matrices[part]) * (number < _FLOAT)
     gathers = with_attention * 8 * settings.num_heads * (tokens + batch.num_slots)
-    decoders = _FLOAT * sets * (2 * feed_forward + 4 * width + 4 * dim)
+    decoders = _FLOAT * sets * (2 * (width + 3 * settings.decoder_width) + 4 * width + 4 * dim)
     vectors = _FLOAT * config.num_tags * width
     buffer, kept = _score_bytes(config.num_tags, sets)
     buffer_of_halves, kept_of_halves = _score_bytes(int(captions), captions)
