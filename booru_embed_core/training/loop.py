@@ -48,7 +48,7 @@ from booru_embed_core.training.checkpoint import (
     save_state,
 )
 from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
-from booru_embed_core.training.hardware import pick_device, pick_dtype
+from booru_embed_core.training.hardware import pick_device, pick_dtype, speed_up
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.schedule import Steps, learning_rate, mixed_seed
@@ -220,6 +220,7 @@ def _start(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, sett
     model.start_from_frequencies(torch.from_numpy(vocab.counts / max(1, packed.num_posts)))
     model.to(device)
     dtype = pick_dtype(settings.precision, device)
+    speed_up(model, device, dtype)
     return _Run(
         model, Optimizer(model, settings), batches, steps, settings, device, dtype, score_bin_edges(packed, rows)
     )
