@@ -165,7 +165,6 @@ TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "data_path": data_path,
     "batches": batches,
     "embedding": embedding,
-    "training": training,
 }
 
 

@@ -33,6 +33,8 @@ from booru_embed_core.settings import TrainingSettings
 
 FIRST_RATING_ID = SPECIAL_TOKENS.index(RATING_TOKENS[0])
 FIRST_SCORE_ID = SPECIAL_TOKENS.index(SCORE_TOKENS[0])
+_MEAN_SCORE_BIN = (NUM_SCORE_BINS - 1) / 2
+_SCORE_BIN_DEVIATION = math.sqrt((NUM_SCORE_BINS**2 - 1) / 12)  # deciles hold as many posts each
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def objective(
     """The loss of a batch, split anew by `generator`; `encode` stands in for `model.forward` where it is wrapped.
 
     total = L(bottleneck) + L(head) + duplicate_weight * duplicates + contrastive_weight * InfoNCE
-    + metadata_weight * [CE(rating) + 0.5 MSE(score decile)]
+    + metadata_weight * [CE(rating) + 2 MSE(score decile, in standard deviations)]
     """
     halves = split_captions(captions, model.config.num_special, settings, generator)
     pooled = (encode or model)(halves.token_ids, halves.lengths, captions.max_length + 3, dtype)
@@ -231,9 +233,9 @@ def objective(
 def _metadata_loss(model: SetEncoder, embedding: Tensor, captions: Captions, halves: Halves) -> Tensor:
     unit = F.normalize(embedding, dim=-1) * math.sqrt(embedding.shape[-1])
     rating = F.cross_entropy(model.rating_head(unit), captions.ratings.repeat(2), reduction="none")
-    target = captions.score_bins.repeat(2) / (NUM_SCORE_BINS - 1) * 2 - 1
+    target = (captions.score_bins.repeat(2) - _MEAN_SCORE_BIN) / _SCORE_BIN_DEVIATION
     score = (model.score_head(unit)[:, 0] - target).square()
-    return _masked_mean(rating, ~halves.rating_given) + 0.5 * _masked_mean(score, ~halves.score_given)
+    return _masked_mean(rating, ~halves.rating_given) + 2 * _masked_mean(score, ~halves.score_given)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

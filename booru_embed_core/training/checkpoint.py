@@ -25,7 +25,7 @@ from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
 from booru_embed_core.tags.vocab import TOKENIZER_FILE, VOCAB_FILE, VOCAB_TABLE_FILE, Vocab
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 LOG_FILE: Final = "training_log.jsonl"
@@ -56,6 +56,8 @@ class CheckpointConfig(BaseModel):
     """Version of the packed file it was trained on: the name of its folder."""
     score_bin_edges: list[list[float]]
     """For each rating, the 9 inner decile edges of the training scores."""
+    trained_ratings: tuple[str, ...]
+    """Ratings that were given in training: the tokens of the others, and of their scores, mean nothing."""
     num_train_posts: int
     best_epoch: float
     validation_loss: float | None

@@ -62,6 +62,16 @@ def test_the_projects_file_is_valid_and_says_nothing_that_is_not_known() -> None
     assert settings.warehouse_path == ROOT / settings.warehouse.path
 
 
+def test_the_longer_preset_differs_in_the_network_and_its_training_alone() -> None:
+    short, long = load_settings(ROOT / "settings.toml"), load_settings(ROOT / "data/sample/long.toml")
+    assert (short.vocab, short.tokens, short.evaluation) == (long.vocab, long.tokens, long.evaluation)
+    exports = [sorted((settings.root / settings.posts.export[0]).parent.glob("*.gz")) for settings in (short, long)]
+    assert exports[0] == exports[1]
+    assert exports[0]
+    assert short.warehouse_path != long.warehouse_path
+    assert long.training.num_epochs > short.training.num_epochs
+
+
 def test_values_of_the_file_are_taken(load: Load) -> None:
     settings = load(
         """

@@ -91,7 +91,7 @@ def test_a_missing_folder_or_file_is_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"format_version": 1}', b'{"format_version": "1"}']
+    "content", [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"format_version": 2}', b'{"format_version": "2"}']
 )
 def test_a_config_that_is_none_is_refused(copy: Path, content: bytes) -> None:
     (copy / CONFIG_FILE).write_bytes(content)
@@ -101,9 +101,9 @@ def test_a_config_that_is_none_is_refused(copy: Path, content: bytes) -> None:
 
 
 def test_another_format_is_named_before_its_unknown_keys(copy: Path) -> None:
-    change_config(copy, format_version=2, quantisation="int8")
+    change_config(copy, format_version=1, quantisation="int8")
     message = refused(lambda: read_config(copy))
-    assert message == f"{copy / CONFIG_FILE}: format_version 2 instead of 1; materialize the checkpoint again"
+    assert message == f"{copy / CONFIG_FILE}: format_version 1 instead of 2; materialize the checkpoint again"
 
 
 def test_an_unknown_or_wrong_key_is_named(copy: Path) -> None:
