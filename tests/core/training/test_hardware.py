@@ -57,9 +57,7 @@ def _dense_kernel(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, *
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor"
-)  # torch's tracer looks at it, and hides the warning
+@pytest.mark.filterwarnings("ignore")  # torch's tracer warns of what it does itself
 def test_compiled_steps_are_eager_steps_and_one_graph_serves_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced as on a GPU, but for the kernels that are made of the graphs: those would be others on a CPU."""
     monkeypatch.setattr(encoder_module, "pick_backend", lambda *_: "varlen")
