@@ -36,7 +36,7 @@ from booru_embed_core.tokens.prefetch import prefetch
 from booru_embed_core.training.checkpoint import LOG_FILE, encoder_config
 from booru_embed_core.training.distributed import Ranks, joined_ranks
 from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
-from booru_embed_core.training.hardware import pick_device, pick_dtype
+from booru_embed_core.training.hardware import pick_device, pick_dtype, speed_up
 from booru_embed_core.training.keeper import Keeper
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
@@ -170,6 +170,7 @@ def _start(
     model.start_from_frequencies(torch.from_numpy(vocab.counts / max(1, packed.num_posts)))
     model.to(device)
     dtype = pick_dtype(settings.precision, device)
+    speed_up(model, device, dtype)
     edges = score_bin_edges(packed, rows)
     return Run(model, Optimizer(model, settings), batches, steps, settings, device, dtype, edges, ranks)
 

@@ -48,7 +48,10 @@ class Plan:
     parameters: dict[str, int]
     batch: Batch
     num_steps_of_epoch: float
+    forward_flops: dict[str, float]
+    """Of a step's forward pass."""
     step_flops: dict[str, float]
+    """Of the whole step, what is computed again and the optimizer's products included."""
     step_bytes: dict[str, float]
     """What is held at the step's peak."""
 
@@ -61,6 +64,11 @@ class Plan:
     def flops(self) -> float:
         """Of a step."""
         return sum(self.step_flops.values())
+
+    @property
+    def model_flops(self) -> float:
+        """Of a step, what utilisation counts: the forward pass and twice as much for its gradient."""
+        return 3 * sum(self.forward_flops.values())
 
     @property
     def peak_bytes(self) -> float:
@@ -95,11 +103,13 @@ def plan_training(
     if config.settings.trunk == "attention":
         parameters["scales and biases"] += config.settings.num_heads * (config.settings.num_layers + 1)
     batch = _mean_batch(settings, lengths, bucket_step)
+    forward = _forward_flops(config, batch, matrices)
     return Plan(
         parameters,
         batch,
         len(lengths) / batch.num_captions,
-        _step_flops(config, settings, batch, matrices),
+        forward,
+        _step_flops(config, settings, batch, matrices, forward),
         _step_bytes(config, settings, batch, matrices, sum(parameters.values()), bytes_per_number),
     )
 
@@ -173,9 +183,7 @@ def _mean_batch(settings: TrainingSettings, lengths: NDArray[np.int64], bucket_s
     return Batch(num_captions, mean(sizes), mean(widths), mean(widths**2))
 
 
-def _step_flops(
-    config: EncoderConfig, training: TrainingSettings, batch: Batch, matrices: dict[str, list[tuple[int, int]]]
-) -> dict[str, float]:
+def _forward_flops(config: EncoderConfig, batch: Batch, matrices: dict[str, list[tuple[int, int]]]) -> dict[str, float]:
     settings, sets = config.settings, 2 * batch.num_captions
     width, tokens = settings.width, batch.num_tokens
     with_attention = settings.trunk == "attention"
@@ -185,7 +193,7 @@ def _step_flops(
 
     # Queries, keys and values of the first block.
     once_a_row = with_attention * (tokens - _first_projected(config, batch)) * 2.0 * 3 * width**2
-    forward = {
+    return {
         "blocks": tokens * products("blocks") - once_a_row,
         "attention": with_attention * 4.0 * width * (settings.num_layers * batch.num_pairs + batch.num_slots),
         # Keys and values are of every token, all else of the summary token.
@@ -194,6 +202,16 @@ def _step_flops(
         "output layer": 2 * 2.0 * sets * config.num_tags * width,
         "InfoNCE": 2 * 2.0 * batch.num_captions**2 * settings.embedding_dim,
     }
+
+
+def _step_flops(
+    config: EncoderConfig,
+    training: TrainingSettings,
+    batch: Batch,
+    matrices: dict[str, list[tuple[int, int]]],
+    forward: dict[str, float],
+) -> dict[str, float]:
+    sets = 2 * batch.num_captions
     step = {part: 3 * flops for part, flops in forward.items()}
     for part, rows, keys in (
         ("output layer", sets, config.num_tags),
