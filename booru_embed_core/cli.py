@@ -152,9 +152,9 @@ def evaluate(
     """Measure held-out-tag prediction on posts of your own, beside baselines fitted on the training split."""
     from booru_embed_core.evaluation.report import evaluate_captions
     from booru_embed_core.evaluation.scorers import model_scorers
-    from booru_embed_core.evaluation.tasks import captions_from_packed
     from booru_embed_core.evaluation.tuning import baselines_from_packed
     from booru_embed_core.settings import EvaluationSettings
+    from booru_embed_core.tokens.cooccurrence import captions_from_packed
     from booru_embed_core.training.checkpoint import load_checkpoint
     from booru_embed_core.training.hardware import pick_device
 

@@ -170,6 +170,7 @@ class TrainingSettings(_Section):
     num_epochs: PositiveInt = 8
     batch_posts: PositiveInt | None = 256
     batch_tokens: PositiveInt | None = None
+    initial_vectors: Literal["ppmi_svd", "random"] = "ppmi_svd"
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: Positive = 4e-3
     warmup_share: Share = 0.05
@@ -177,6 +178,7 @@ class TrainingSettings(_Section):
     clip_norm: Positive = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    split_draws: PositiveInt = 2
     duplicate_weight: NonNegative = 0.05
     contrastive_weight: NonNegative = 0.1
     contrastive_temperature: Positive = 0.07

@@ -11,18 +11,13 @@ below those, by popularity.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
-from booru_embed_core.evaluation.tasks import Captions
+from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence, Float32
 
-Float32: TypeAlias = NDArray[np.float32]
-Float64: TypeAlias = NDArray[np.float64]
-
-_CHUNK_POSTS: Final = 65_536
 _NAIVE_BAYES_PRIOR_POSTS: Final = 10.0
 """Naive Bayes: imagined posts in which a tag is independent of the others; on the sample 1, 10, 100 differ by .002."""
 
@@ -47,59 +42,6 @@ class EmbeddingScorer(Scorer, Protocol):
     def embed(self, visible: Captions) -> Float32:
         """A vector for each caption, [n, dim], to be compared by cosine."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class Cooccurrence:
-    """Counts of tags and of pairs of tags in training captions.
-
-    Attributes:
-        counts: posts that have the tag, float64[num_tags].
-        num_posts: posts counted.
-        fitted: indices of the tags that pairs are counted of, int64[m], ascending.
-        together: posts that have both tags, float64[m, m]; the diagonal is ``counts[fitted]``.
-    """
-
-    counts: Float64
-    num_posts: int
-    fitted: NDArray[np.int64]
-    together: Float64
-
-    @property
-    def shares(self) -> Float64:
-        """P(tag) with one imagined post that has it and one that has not, float64[num_tags], each in (0, 1)."""
-        return (self.counts + 1) / (self.num_posts + 2)
-
-    def select(self, visible: Captions) -> Captions:
-        """`visible` with the fitted tags alone, [n, m]."""
-        selected: Captions = visible if len(self.fitted) == len(self.counts) else visible[:, self.fitted]
-        return selected
-
-    def spread(self, scores: Float32) -> Float32:
-        """Scores [n, num_tags] made of `scores` [n, m] of the fitted tags: the others rank below, by popularity."""
-        if len(self.fitted) == len(self.counts):
-            return scores
-        lowest = scores.min(axis=1, keepdims=True)
-        scale = np.maximum(np.abs(lowest), 1)  # or float32 would round the differences in popularity away
-        every: Float32 = (lowest - scale * (2 - self.shares)).astype(np.float32)
-        every[:, self.fitted] = scores
-        return every
-
-
-def count_cooccurrence(train: Captions, max_tags: int) -> Cooccurrence:
-    """Counts of the captions `train` [num_posts, num_tags]; pairs among the `max_tags` most used tags.
-
-    Ties in use are broken by tag index. Memory: 8 · m² bytes, and about as much while counting.
-    """
-    counts = train.getnnz(axis=0).astype(np.float64)
-    order = np.lexsort((np.arange(len(counts)), -counts))
-    fitted = np.sort(order[:max_tags]).astype(np.int64)
-    together = np.zeros((len(fitted), len(fitted)))
-    for start in range(0, train.shape[0], _CHUNK_POSTS):
-        posts = train[start : start + _CHUNK_POSTS][:, fitted]
-        pairs = sparse.coo_matrix(posts.T @ posts)
-        together[pairs.row, pairs.col] += pairs.data
-    return Cooccurrence(counts=counts, num_posts=train.shape[0], fitted=fitted, together=together)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.tasks import Captions
 from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.tokens.cooccurrence import Captions
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import sparse
 
-from booru_embed_core.evaluation.tasks import Captions, HeldOut
+from booru_embed_core.evaluation.tasks import HeldOut
+from booru_embed_core.tokens.cooccurrence import Captions
 
 if TYPE_CHECKING:
     from typing import TypeAlias

@@ -13,9 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from booru_embed_core.evaluation.baselines import Cooccurrence, Float32
 from booru_embed_core.evaluation.tag_vectors import TagVectors, tag_vectors, unit_rows
-from booru_embed_core.evaluation.tasks import Captions
+from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence, Float32
 
 NAME: Final = "item2vec"
 GENSIM_IS_MISSING: Final = "item2vec is left out: gensim is not installed; pip install 'booru-embed[item2vec]'"

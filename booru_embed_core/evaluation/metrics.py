@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from booru_embed_core.evaluation.tasks import Captions, HeldOut
+from booru_embed_core.evaluation.tasks import HeldOut
+from booru_embed_core.tokens.cooccurrence import Captions
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.baselines import Scorer

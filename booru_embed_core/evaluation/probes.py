@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
-from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer, count_cooccurrence
+from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer
 from booru_embed_core.evaluation.tag_vectors import factor_ppmi
-from booru_embed_core.evaluation.tasks import Captions, captions_from_packed, sample_posts
+from booru_embed_core.evaluation.tasks import sample_posts
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split, score_bin_edges, score_bins
+from booru_embed_core.tokens.cooccurrence import Captions, captions_from_packed, count_cooccurrence
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.metrics import Metrics

@@ -28,20 +28,12 @@ from booru_embed_core.evaluation.metrics import (
     ranks_of_group,
 )
 from booru_embed_core.evaluation.probes import ProbeResult, run_probes
-from booru_embed_core.evaluation.tasks import (
-    HIDES,
-    Captions,
-    HeldOut,
-    Hide,
-    captions_from_packed,
-    halves,
-    hold_out,
-    sample_posts,
-)
+from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, halves, hold_out, sample_posts
 from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
+from booru_embed_core.tokens.cooccurrence import Captions, captions_from_packed
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.implied import Implications

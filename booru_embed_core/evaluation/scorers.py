@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation.baselines import Scorer
-from booru_embed_core.evaluation.tasks import Captions
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets
+from booru_embed_core.tokens.cooccurrence import Captions
 
 EMBEDDING_NAME: Final = "booru-embed"
 HEAD_NAME: Final = "booru-embed-head"

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from booru_embed_core.evaluation.baselines import Cooccurrence
 from booru_embed_core.evaluation.tag_vectors import Rule, TagVectors, tag_vectors, unit_rows
-from booru_embed_core.evaluation.tasks import Captions
+from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence
 
 _SEED: Final = 7
 _BATCH_POSTS: Final = 512

@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-from sklearn.utils.extmath import randomized_svd
 
-from booru_embed_core.evaluation.baselines import Cooccurrence, Float32, Float64
-from booru_embed_core.evaluation.tasks import Captions
+from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence, Float32, Float64, ppmi_factors, truncated_svd
 
 Rule: TypeAlias = Literal["cosine", "product"]
 RULES: Final[tuple[Rule, ...]] = ("cosine", "product")
 Weighting: TypeAlias = Literal["binary", "idf"]
 WEIGHTINGS: Final[tuple[Weighting, ...]] = ("binary", "idf")
-
-_CONTEXT_EXPONENT: Final = 0.75
-_SVD_SEED: Final = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,21 +95,8 @@ class PpmiFactors:
 
 
 def factor_ppmi(pairs: Cooccurrence, dim: int) -> PpmiFactors:
-    """The first `dim` factors of PPMI_ab = max(0, log [P(a, b) / (P(a) P'(b))]), P' ∝ P^.75, a ≠ b.
-
-    P is over pairs of different tags (Levy, Goldberg, Dagan 2015, "Improving Distributional Similarity with Lessons
-    Learned from Word Embeddings", sections 2.1 and 3.2). The randomized SVD has a fixed seed and fixed signs: the same
-    counts give the same factors.
-    """
-    together = pairs.together.copy()
-    np.fill_diagonal(together, 0)
-    uses = together.sum(axis=1)
-    contexts = uses**_CONTEXT_EXPONENT
-    expected = np.outer(uses, contexts / max(1.0, float(contexts.sum())))
-    seen = together > 0
-    ppmi = np.zeros_like(together)
-    ppmi[seen] = np.maximum(0, np.log(together[seen] / expected[seen]))
-    return PpmiFactors(pairs, *_svd(ppmi, dim))
+    """The first `dim` factors of the PPMI of `pairs`, as `cooccurrence.ppmi_factors` gives them."""
+    return PpmiFactors(pairs, *ppmi_factors(pairs, dim))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,11 +124,5 @@ def factor_lsa(pairs: Cooccurrence, dim: int, weighting: Weighting) -> LsaFactor
     """
     counts = np.maximum(pairs.counts[pairs.fitted], 1)
     weights = np.log1p(pairs.num_posts / counts) if weighting == "idf" else np.ones_like(counts)
-    right = _svd(pairs.together * np.outer(weights, weights), dim)[2]
+    right = truncated_svd(pairs.together * np.outer(weights, weights), dim)[2]
     return LsaFactors(pairs, weights, right)
-
-
-def _svd(matrix: Float64, dim: int) -> tuple[Float64, Float64, Float64]:
-    """U [m, dim], S [dim], V [m, dim] of `matrix` [m, m], the same every time; fewer where m is below `dim`."""
-    left, singular, right = randomized_svd(matrix, n_components=min(dim, len(matrix)), n_iter=7, random_state=_SVD_SEED)
-    return left, singular, right.T

@@ -14,20 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-from booru_embed_core.tokens.batches import read_batch
+from booru_embed_core.tokens.cooccurrence import Captions, caption_matrix
 from booru_embed_core.tokens.splits import keyed_hash
 
-if TYPE_CHECKING:
-    from booru_embed_core.tags.vocab import Vocab
-    from booru_embed_core.tokens.packed_file import PackedFile
-
-Captions: TypeAlias = "sparse.csr_matrix[np.float32]"
 Hide: TypeAlias = Literal["one", "half"]
 HIDES: Final[tuple[Hide, ...]] = ("one", "half")
 
@@ -61,24 +55,11 @@ class HeldOut:
         return len(self.post_index)
 
 
-def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[np.int64]) -> Captions:
-    """Captions [len(post_index), num_tags] of the posts at `post_index` (rows of the packed file), in that order.
-
-    Raises:
-        PackedFileError: the file was made with another vocabulary, or one of these posts has an id beyond it.
-    """
-    packed.check_vocab(vocab)
-    batch = read_batch(packed, post_index)
-    sizes = tuple(vocab.sizes.values())
-    packed.check_local_ids(batch.tokens.numpy(), batch.field_lengths.numpy(), vocab)
-    return _csr(batch.tag_indices(sizes).numpy(), batch.cu_seqlens.numpy(), vocab.num_tags)
-
-
 def captions_from_tags(rows: Iterable[Iterable[int]], num_tags: int) -> Captions:
     """Captions [num_posts, num_tags] of lists of tag indices; a tag named twice counts once."""
     unique = [sorted(set(row)) for row in rows]
     indptr = np.concatenate(([0], np.cumsum([len(row) for row in unique], dtype=np.int64)))
-    return _csr(np.array([tag for row in unique for tag in row], dtype=np.int64), indptr, num_tags)
+    return caption_matrix(np.array([tag for row in unique for tag in row], dtype=np.int64), indptr, num_tags)
 
 
 def hold_out(
@@ -122,7 +103,7 @@ def hold_out(
     if is_unknown.any():
         unknown = np.tile(np.flatnonzero(is_unknown), len(post_index))
         indptr = np.arange(len(post_index) + 1) * int(is_unknown.sum())
-        filtered = visible.maximum(_csr(unknown, indptr, captions.shape[1])).tocsr()
+        filtered = visible.maximum(caption_matrix(unknown, indptr, captions.shape[1])).tocsr()
     return HeldOut(visible=visible, hidden=_where(kept, rows, is_hidden), filtered=filtered, post_index=post_index)
 
 
@@ -158,11 +139,4 @@ def _numbers(post_ids: NDArray[np.int64], tags: NDArray[np.integer], seed: int) 
 
 def _where(captions: Captions, rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> Captions:
     counts = np.bincount(rows[keep], minlength=captions.shape[0])
-    return _csr(captions.indices[keep], np.concatenate(([0], np.cumsum(counts))), captions.shape[1])
-
-
-def _csr(tags: NDArray[np.integer], indptr: NDArray[np.integer], num_tags: int) -> Captions:
-    ones = np.ones(len(tags), dtype=np.float32)
-    captions = sparse.csr_matrix((ones, tags.astype(np.int32), indptr), shape=(len(indptr) - 1, num_tags))
-    captions.sort_indices()
-    return captions
+    return caption_matrix(captions.indices[keep], np.concatenate(([0], np.cumsum(counts))), captions.shape[1])

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from booru_embed_core.evaluation.baselines import (
-    Cooccurrence,
     EmbeddingScorer,
     Popularity,
     Scorer,
-    count_cooccurrence,
     fit_ease,
     fit_item_knn,
     fit_naive_bayes,
@@ -21,17 +19,10 @@ from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed
 from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, halves_top1
 from booru_embed_core.evaluation.tag_table import TagTable
 from booru_embed_core.evaluation.tag_vectors import RULES, WEIGHTINGS, factor_lsa, factor_ppmi
-from booru_embed_core.evaluation.tasks import (
-    HIDES,
-    Captions,
-    HeldOut,
-    Hide,
-    captions_from_packed,
-    hold_out,
-    sample_posts,
-)
+from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_posts
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
+from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence, captions_from_packed, count_cooccurrence
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab

@@ -118,7 +118,11 @@ class Split:
 
 
 def draw_split(captions: Captions, settings: TrainingSettings, generator: torch.Generator) -> Split:
-    """A random split of each caption: its share of first-half tags is uniform in (0, 1), each tag drawn on its own."""
+    """A random split of each caption, each tag drawn on its own.
+
+    A caption's share of first-half tags is the mean of ``settings.split_draws`` numbers uniform in (0, 1): the more of
+    them, the nearer to one half.
+    """
     num, device = captions.lengths.numel(), captions.tags.device
 
     def uniform(*shape: int) -> Tensor:
@@ -127,7 +131,7 @@ def draw_split(captions: Captions, settings: TrainingSettings, generator: torch.
     owners = torch.repeat_interleave(
         torch.arange(num, device=device), captions.lengths, output_size=captions.tags.numel()
     )
-    second = uniform(captions.tags.numel()) >= uniform(num)[owners]
+    second = uniform(captions.tags.numel()) >= uniform(settings.split_draws, num).mean(0)[owners]
     rating_given = uniform(2 * num) < settings.metadata_keep_share
     score_given = uniform(2 * num) < settings.metadata_keep_share
     return Split(owners + num * second, rating_given, score_given)

@@ -37,6 +37,7 @@ from booru_embed_core.training.checkpoint import LOG_FILE, encoder_config
 from booru_embed_core.training.distributed import Ranks, joined_ranks
 from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
 from booru_embed_core.training.hardware import pick_device, pick_dtype, speed_up
+from booru_embed_core.training.initial_vectors import start_from_ppmi
 from booru_embed_core.training.keeper import Keeper
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
@@ -168,6 +169,8 @@ def _start(
     torch.manual_seed(settings.seed)
     model = SetEncoder(encoder_config(vocab, model_settings))
     model.start_from_frequencies(torch.from_numpy(vocab.counts / max(1, packed.num_posts)))
+    if settings.initial_vectors == "ppmi_svd":
+        start_from_ppmi(model, packed, vocab, rows)
     model.to(device)
     dtype = pick_dtype(settings.precision, device)
     speed_up(model, device, dtype)

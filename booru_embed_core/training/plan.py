@@ -1,9 +1,8 @@
 """What a training will take, counted before it starts: parameters, floating-point operations, peak memory.
 
 Operations are those of matrix products, a multiplication and an addition being two; a gradient takes twice its forward
-pass. Each caption is split into two sets by a share uniform in (0, 1), so that a set has each number of its tags with
-the same probability: means over splits are exact. On a CPU a set is padded to a multiple of `BUCKET_STEP`, on a GPU
-not. Memory is that of the CPU's way of computing.
+pass. What a set holds is the mean over the random splits of captions in two. On a CPU a set is padded to a multiple of
+`BUCKET_STEP`, on a GPU not. Memory is that of the CPU's way of computing.
 
 Shape legend: T tokens of a step's sets, P slots of their buckets, N captions, S = 2N sets, d width, f inner width,
 E embedding_dim, V tags.
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from booru_embed_core.model.attention import BUCKET_STEP
 from booru_embed_core.model.encoder import EncoderConfig
@@ -25,6 +25,8 @@ from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.training.optimizer import MIN_MATRIX_SIDE
 
 _FLOAT: Final = 4
+_NUM_SHARES: Final = 64
+"""Shares of a caption that are tried to take a mean over all of them."""
 _MUON_ITERATIONS: Final = 5  # torch.optim.Muon's default
 
 
@@ -166,19 +168,19 @@ def _mean_batch(settings: TrainingSettings, lengths: NDArray[np.int64], bucket_s
     else:
         assert settings.batch_posts is not None
         num_captions = min(len(lengths), settings.batch_posts)
+    # A set reads some of its caption's tags, the summary token, and 0, 1 or 2 of rating and score.
     given = settings.metadata_keep_share
-    # A set reads its k of n tags, k uniform in 0 … n, the summary token, and 0, 1 or 2 of rating and score.
     chances = ((1 - given) ** 2, 2 * given * (1 - given), given**2)
-    sizes = np.arange(int(lengths.max()) + 4)
+    num_visible = _chances_of_visible(settings.split_draws, lengths)
+    sizes = np.arange(len(num_visible) + 3)
     widths = -(-sizes // bucket_step) * bucket_step
 
     def mean(values: NDArray[np.int64]) -> float:
-        sums = np.cumsum(values.astype(np.float64))
-        of_both = [
-            2 * chance * (sums[lengths + 1 + extra] - sums[extra]) / (lengths + 1)
+        of_set = sum(
+            chance * float(num_visible @ values[1 + extra : 1 + extra + len(num_visible)])
             for extra, chance in enumerate(chances)
-        ]
-        return num_captions * float(np.sum(of_both, axis=0).mean())
+        )
+        return 2 * num_captions * of_set
 
     return Batch(num_captions, mean(sizes), mean(widths), mean(widths**2))
 
@@ -202,6 +204,16 @@ def _forward_flops(config: EncoderConfig, batch: Batch, matrices: dict[str, list
         "output layer": 2 * 2.0 * sets * config.num_tags * width,
         "InfoNCE": 2 * 2.0 * batch.num_captions**2 * settings.embedding_dim,
     }
+
+
+def _chances_of_visible(num_draws: int, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The probability that a set has 0, 1, 2, … of its caption's tags, over captions of `lengths` and their splits."""
+    shares = stats.irwinhall(num_draws).ppf((np.arange(_NUM_SHARES) + 0.5) / _NUM_SHARES) / num_draws
+    chances = np.zeros(int(lengths.max()) + 1)
+    for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
+        of_share = stats.binom.pmf(np.arange(length + 1)[:, None], length, shares)
+        chances[: length + 1] += count / len(lengths) * np.mean(of_share, axis=1)
+    return chances
 
 
 def _step_flops(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from evaluation_helpers import TRAIN
 
-from booru_embed_core.evaluation.baselines import Cooccurrence, count_cooccurrence
+from booru_embed_core.tokens.cooccurrence import Cooccurrence, count_cooccurrence
 
 
 @pytest.fixture

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.tasks import Captions, HeldOut, captions_from_tags, hold_out
-from booru_embed_core.schema import CATEGORIES
-from booru_embed_core.settings import TokensSettings
-from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.evaluation.tasks import HeldOut, captions_from_tags, hold_out
+from booru_embed_core.tokens.cooccurrence import Captions
 
 NUM_TAGS = 9
 CAPTIONS = st.lists(st.lists(st.integers(0, NUM_TAGS - 1), max_size=NUM_TAGS), min_size=1, max_size=8)
@@ -56,36 +52,6 @@ def topic_rows(num_posts: int, num_tags: int, seed: int) -> list[list[int]]:
     topics = np.arange(num_tags) % 3
     shares = np.where(generator.integers(0, 3, num_posts)[:, None] == topics, 0.7, 0.1)
     return [np.flatnonzero(row).tolist() for row in generator.random((num_posts, num_tags)) < shares]
-
-
-def packed_of(
-    rows: Sequence[Sequence[int]], num_tags: int, post_ids: NDArray[np.int64] | None = None, num_ratings: int = 1
-) -> tuple[PackedFile, Vocab]:
-    """A packed file that lives in memory; the second half of the tags are characters; ids descend within a field."""
-    num_general = (num_tags + 1) // 2
-    categories = np.where(np.arange(num_tags) < num_general, 0, 3).astype(np.uint8)
-    vocab = Vocab(
-        tags=tuple(f"tag_{tag}" for tag in range(num_tags)),
-        categories=categories,
-        counts=np.arange(num_tags, 0, -1, dtype=np.int64),
-    )
-    fields = [[sorted((t for t in row if categories[t] == c), reverse=True) for c in range(5)] for row in rows]
-    token_ids = np.array([t for row in fields for field in row for t in field], dtype=np.int64) + vocab.num_special
-    token_categories = np.array([c for row in fields for c, field in enumerate(row) for _ in field], dtype=np.int64)
-    packed = PackedFile(
-        path=Path("in-memory"),
-        tokens=(token_ids - vocab.category_offsets[token_categories]).astype(np.uint16),
-        offsets=np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.uint64),
-        field_lengths=np.array([[len(field) for field in row] for row in fields], np.uint16).reshape(
-            -1, len(CATEGORIES)
-        ),
-        post_id=np.arange(len(rows), dtype=np.int64) if post_ids is None else post_ids,
-        rating=(np.arange(len(rows)) % num_ratings).astype(np.uint8),
-        score=np.zeros(len(rows), np.int32),
-        vocab_hash=vocab.hash,
-        split_settings=TokensSettings(validation_share=0.2, test_share=0.2),
-    )
-    return packed, vocab
 
 
 ROWS = topic_rows(200, NUM_TAGS, seed=1)

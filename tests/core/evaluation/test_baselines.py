@@ -10,17 +10,10 @@ import pytest
 from evaluation_helpers import DENSE, NUM_TAGS, ROWS, TRAIN, VISIBLE, captions_of, rows_of, topic_rows
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation import baselines as baselines_module
-from booru_embed_core.evaluation.baselines import (
-    Cooccurrence,
-    Popularity,
-    Scorer,
-    count_cooccurrence,
-    fit_ease,
-    fit_item_knn,
-    fit_naive_bayes,
-)
+from booru_embed_core.evaluation.baselines import Popularity, Scorer, fit_ease, fit_item_knn, fit_naive_bayes
 from booru_embed_core.evaluation.tag_vectors import factor_lsa, factor_ppmi
+from booru_embed_core.tokens import cooccurrence
+from booru_embed_core.tokens.cooccurrence import Cooccurrence, count_cooccurrence
 
 
 def ridge_slowly(inputs: NDArray[np.float64], target: int, penalty: float) -> NDArray[np.float64]:
@@ -33,7 +26,7 @@ def ridge_slowly(inputs: NDArray[np.float64], target: int, penalty: float) -> ND
 
 
 def test_pairs_are_counted_as_by_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines_module, "_CHUNK_POSTS", 33)
+    monkeypatch.setattr(cooccurrence, "_CHUNK_POSTS", 33)
     pairs = count_cooccurrence(TRAIN, max_tags=100)
     for a, b in itertools.product(range(NUM_TAGS), repeat=2):
         assert pairs.together[a, b] == sum(a in row and b in row for row in ROWS)

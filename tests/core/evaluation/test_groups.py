@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from evaluation_helpers import captions_of, packed_of
+from evaluation_helpers import captions_of
+from in_memory_helpers import packed_of
 
 from booru_embed_core.evaluation.groups import TAIL_BELOW, groups_of_tags
 from booru_embed_core.schema import UNKNOWN_TAGS, Category

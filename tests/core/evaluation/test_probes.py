@@ -6,19 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_helpers import FixedScorer, packed_of, topic_rows
+from evaluation_helpers import FixedScorer, topic_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_memory_helpers import packed_of
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, r2_score
 
 from booru_embed_core.evaluation.probes import CONSTANT_NAME, macro_f1, r_squared, run_probes, spearman
 from booru_embed_core.evaluation.report import run_evaluation
-from booru_embed_core.evaluation.tasks import Captions
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
+from booru_embed_core.tokens.cooccurrence import Captions
 from booru_embed_core.tokens.packed_file import PackedFile
 
 NUM_TOPIC_TAGS, NUM_TAGS = 24, 32

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_helpers import FixedScorer, captions_of, packed_of, rows_of, topic_rows
+from evaluation_helpers import FixedScorer, captions_of, rows_of, topic_rows
+from in_memory_helpers import packed_of
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation import report as report_module
-from booru_embed_core.evaluation.baselines import Popularity, count_cooccurrence
+from booru_embed_core.evaluation.baselines import Popularity
 from booru_embed_core.evaluation.implied import implied_pairs, without_implied
 from booru_embed_core.evaluation.metrics import (
     evaluate_scorer,
@@ -21,12 +22,13 @@ from booru_embed_core.evaluation.metrics import (
     ranks_of_group,
 )
 from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult, evaluate_captions, run_evaluation
-from booru_embed_core.evaluation.tasks import HIDES, Captions, hold_out
+from booru_embed_core.evaluation.tasks import HIDES, hold_out
 from booru_embed_core.evaluation.tuning import baselines_from_packed
 from booru_embed_core.schema import UNKNOWN_TAGS, Category
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
+from booru_embed_core.tokens.cooccurrence import Captions, count_cooccurrence
 from booru_embed_core.tokens.packed_file import PackedFile
 
 NUM_TAGS = 24

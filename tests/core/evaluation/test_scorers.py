@@ -13,9 +13,10 @@ from booru_embed_core.evaluation import scorers
 from booru_embed_core.evaluation.baselines import EmbeddingScorer
 from booru_embed_core.evaluation.metrics import evaluate_scorer
 from booru_embed_core.evaluation.scorers import BottleneckScorer, HeadScorer, PooledStates, model_scorers
-from booru_embed_core.evaluation.tasks import captions_from_packed, hold_out
+from booru_embed_core.evaluation.tasks import hold_out
 from booru_embed_core.serving.embedder import BooruEmbedder
 from booru_embed_core.tokens.batches import rows_of_split
+from booru_embed_core.tokens.cooccurrence import captions_from_packed
 
 ROWS = [[0, 5, 9], [], [35], [1, 2, 3, 4, 6, 7, 8, 30], [9, 5, 0]]
 

@@ -10,7 +10,7 @@ import pytest
 from evaluation_helpers import DENSE, NUM_TAGS, ROWS, VISIBLE, rows_of
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.baselines import Cooccurrence, EmbeddingScorer
+from booru_embed_core.evaluation.baselines import EmbeddingScorer
 from booru_embed_core.evaluation.tag_vectors import (
     WEIGHTINGS,
     Rule,
@@ -20,6 +20,7 @@ from booru_embed_core.evaluation.tag_vectors import (
     tag_vectors,
     unit_rows,
 )
+from booru_embed_core.tokens.cooccurrence import Cooccurrence
 
 
 def ppmi_slowly() -> NDArray[np.float64]:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_helpers import captions_of, packed_of, rows_of, topic_rows
+from evaluation_helpers import captions_of, rows_of, topic_rows
+from in_memory_helpers import packed_of
 
-from booru_embed_core.evaluation.baselines import (
-    Ease,
-    EmbeddingScorer,
-    NaiveBayes,
-    Popularity,
-    count_cooccurrence,
-    fit_ease,
-)
+from booru_embed_core.evaluation.baselines import Ease, EmbeddingScorer, NaiveBayes, Popularity, fit_ease
 from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed
 from booru_embed_core.evaluation.metrics import evaluate_scorer, halves_top1
-from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, captions_from_packed, hold_out
+from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out
 from booru_embed_core.evaluation.tuning import HALVES, Baselines, baselines_from_packed, fit_baselines
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
+from booru_embed_core.tokens.cooccurrence import captions_from_packed, count_cooccurrence
 
 NUM_TAGS = 24
 SETTINGS = EvaluationSettings(

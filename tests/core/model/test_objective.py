@@ -163,15 +163,16 @@ def test_every_tag_is_visible_in_exactly_one_half(rows: list[list[int]], seed: i
     assert read == visible_sets(batch, halves)
 
 
-def test_shares_of_the_halves_vary_from_post_to_post() -> None:
+@pytest.mark.parametrize("num_draws", [1, 2, 5])
+def test_the_share_of_a_half_is_the_mean_of_uniform_draws(num_draws: int) -> None:
     batch = captions([list(range(NUM_TAGS))] * 4000)
-    halves = halves_of(batch, 1)
+    halves = halves_of(batch, 1, split_draws=num_draws)
     shares = torch.bincount(halves.tag_sets, minlength=8000)[:4000] / NUM_TAGS
-    # Uniform shares: mean 1/2, and as many posts with nearly all in one half as there are in the middle.
     assert shares.mean().item() == pytest.approx(0.5, abs=0.02)
-    fifths = torch.histc(shares, bins=5, min=0, max=1) / 4000
-    assert fifths.min() > 0.15
-    assert fifths.max() < 0.28
+    # The variance of the share, and of NUM_TAGS tags drawn by it.
+    of_share = 1 / (12 * num_draws)
+    wanted = of_share + (1 / 4 - of_share) / NUM_TAGS
+    assert shares.var().item() == pytest.approx(wanted, rel=0.1)
 
 
 def test_a_split_follows_from_its_generator() -> None:

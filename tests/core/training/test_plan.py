@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
-from booru_embed_core.model.objective import objective
+from booru_embed_core.model.objective import objective, split_captions
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.plan import Plan, plan_facts, plan_training
@@ -87,6 +87,20 @@ def test_peak_memory_is_what_is_measured(name: str) -> None:
     assert steps.plan.peak_bytes == pytest.approx(found, rel=0.15)
 
 
+@pytest.mark.parametrize("num_draws", [1, 3])
+def test_a_mean_batch_is_the_mean_over_splits(num_draws: int) -> None:
+    steps = Steps(*SHAPES["medium"], split_draws=num_draws)
+    found = []
+    for seed in range(100):
+        halves = split_captions(steps.batch, NUM_SPECIAL, steps.settings, torch.Generator().manual_seed(seed))
+        widths = -(-halves.lengths // 4) * 4
+        found.append([int(x.sum()) for x in (halves.lengths, widths, widths.square())])
+    tokens, slots, pairs = np.mean(found, axis=0)
+    assert steps.plan.batch.num_tokens == pytest.approx(tokens, rel=0.01)
+    assert steps.plan.batch.num_slots == pytest.approx(slots, rel=0.01)
+    assert steps.plan.batch.num_pairs == pytest.approx(pairs, rel=0.02)
+
+
 def test_a_longer_corpus_is_more_steps_and_no_larger_ones() -> None:
     steps = Steps(*SHAPES["medium"])
     lengths = steps.batch.lengths.numpy()
@@ -106,7 +120,7 @@ def test_tokens_that_a_gpu_reads_are_not_padded() -> None:
     # Two tags: 0, 1 or 2 of them in a set, and on average one of rating and score beside the summary token.
     assert unpadded.num_tokens == unpadded.num_slots == pytest.approx(2 * 64 * 3)
     mean_square = np.mean([(1 + tags + given) ** 2 for tags in (0, 1, 2) for given in (0, 1, 1, 2)])
-    assert unpadded.num_pairs == pytest.approx(2 * 64 * mean_square)
+    assert unpadded.num_pairs == pytest.approx(2 * 64 * mean_square, rel=1e-4)
 
 
 def test_facts_end_with_totals_and_times_follow_from_throughput() -> None:
