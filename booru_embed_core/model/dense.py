@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from booru_embed_core.model.encoder import Attention, Pool, SetEncoder, rms_norm
+from booru_embed_core.model.encoder import Attention, Block, Pool, SetEncoder, rms_norm
 
 
 class Run(NamedTuple):
@@ -60,8 +60,8 @@ class DenseEncoder:
         rows = self._rows[token_ids]
         x = F.embedding(rows, self._table)
         for index, block in enumerate(self.model.blocks):
-            attention = block.attention
-            if isinstance(attention, Attention):
+            assert isinstance(block, Block)
+            if (attention := block.attention) is not None:
                 tables = self._first if index == 0 else None
                 x += attention.output(_mixed(attention, x, rows, tables, runs))
             x += block.feed_forward(rms_norm(x))
