@@ -1,4 +1,4 @@
-"""Runs every benchmark, or those that are named: ``python -m benchmarks [training_step …]``."""
+"""Runs every benchmark, or those that are named: ``python -m benchmarks [training …]``."""
 
 from __future__ import annotations
 

@@ -99,6 +99,7 @@ def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.d
         splits=TokensSettings(),
         packed_tokens="none",
         score_bin_edges=[],
+        trained_ratings=(),
         num_train_posts=0,
         best_epoch=0,
         validation_loss=None,

@@ -137,6 +137,37 @@ def embedding(result: Mapping[str, Any]) -> str:
     )
 
 
+def training(result: Mapping[str, Any]) -> str:
+    """Speed of a step of each way, and what each takes over ours, by the lengths of captions and the dtype."""
+    parts = []
+    for lengths, figures in result["figures"].items():
+        rows = [
+            [
+                f"{name}, {dtype}",
+                _short(of_way["cpu_seconds"]),
+                f"{of_way['tokens_per_cpu_second']:,}",
+                f"{of_way['tokens_per_second']:,}",
+                f"{of_way['over_ours']:.2f}",
+                f"{min(of_way['ratios']):.2f} … {max(of_way['ratios']):.2f}",
+            ]
+            for dtype, ways in figures["ways"].items()
+            for name, of_way in ways.items()
+        ]
+        parts += [
+            f"Lengths: {lengths}. {result['posts']} captions of {figures['tokens'] / result['posts']:.1f} tags a step; "
+            f"padded, {figures['padding']} slots a token. Wanted of padded classes: {figures['target']} times ours.",
+            "",
+            *_table(["", "CPU s a step", "tokens per CPU s", "tokens per s", "CPU s ÷ ours", "from … to"], rows),
+            "",
+        ]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    where = (
+        f"{_where(result)}, torch {result['torch']}, threads: {result['machine']['cores']}. Load average at the start: "
+        f"{result['load_average_before']}. Medians of {result['rounds']} alternated rounds. "
+    )
+    return "\n".join([*parts, where + (f"{versions}." if versions else "Not installed: transformers.")])
+
+
 TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "data_path": data_path,
     "batches": batches,

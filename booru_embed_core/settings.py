@@ -28,6 +28,8 @@ NonNegative = Annotated[float, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 OpenShare = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+_MERELY_HOW: Final = "says how to work, not what to make: it is no part of a section's version"
+OperationalInt = Annotated[PositiveInt, _MERELY_HOW]
 
 
 # Where pydantic's words are those of Python and not of TOML.
@@ -139,8 +141,9 @@ class ModelSettings(_Section):
     trunk: Literal["attention", "deepsets"] = "attention"
     width: PositiveInt = 256
     num_layers: PositiveInt = 1
-    num_heads: PositiveInt = 4
+    num_heads: PositiveInt = 8
     ffn_width: PositiveInt = 512
+    decoder_width: PositiveInt = 512
     embedding_dim: PositiveInt = 128
     matryoshka_dims: tuple[PositiveInt, ...] = (16, 32, 64)
     dropout: Share = 0.0
@@ -179,7 +182,9 @@ class TrainingSettings(_Section):
     contrastive_temperature: Positive = 0.07
     metadata_weight: NonNegative = 0.2
     metadata_keep_share: Share = 0.5
-    checkpoint_every_steps: PositiveInt = 200
+    checkpoint_every_steps: OperationalInt = 200
+    keep_states: OperationalInt = 2
+    num_processes: OperationalInt = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -295,8 +300,13 @@ def load_settings(path: Path | str | None = None) -> Settings:
 
 
 def section_version(section: BaseModel) -> str:
-    """16 hex digits that change when a value of `section` does, a default included; the data version of a section."""
-    return hashlib.sha256(json.dumps(section.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+    """16 hex digits that change when a value of `section` does, a default included; the data version of a section.
+
+    Values that merely say how to work (`OperationalInt`) do not count: what is made is the same.
+    """
+    fields = type(section).model_fields
+    values = section.model_dump(mode="json", exclude={key for key in fields if _MERELY_HOW in fields[key].metadata})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _one_line(file: Path, error: ValidationError) -> str:

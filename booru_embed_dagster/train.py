@@ -1,7 +1,8 @@
 """The process that trains: ``python -m booru_embed_dagster.train``, started by the `checkpoint` asset through Pipes.
 
-Training is a process of its own so that it can be stopped, logged and, one day, spread over ranks: every rank reads the
-same job, rank 0 alone talks to Dagster. Without Dagster the job is a JSON file, the only argument.
+Training is a process of its own so that it can be stopped, logged and spread over ranks: with ``num_processes`` above 1
+this process starts torchrun and waits; every rank reads the same job, rank 0 alone talks to Dagster. Without Dagster
+the job is a JSON file, the only argument, and torchrun may start this module itself, on as many machines as there are.
 
 Standard library and Pipes only at module level: the asset imports `Job` from here, and torch would slow it down.
 """
@@ -10,11 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,14 +24,18 @@ from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, op
 from pydantic import BaseModel, ConfigDict
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_dagster.stopping import GRACE_SECONDS, LateEnd, StopRequest
 from booru_embed_dagster.warehouse import lock_folder
 
 if TYPE_CHECKING:
-    from booru_embed_core.training.loop import Progress
+    from booru_embed_core.training.progress import Progress
 
 FAILURE_FILE: Final = "failure.txt"
 """Why training failed, in one line, in the job's `out_dir`: a failed process has no other way to tell its parent."""
 _LOG_EVERY_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.1
+_RANK_VARIABLE: Final = "RANK"
+"""What torchrun tells each of its processes."""
 _USAGE: Final = "usage: python -m booru_embed_dagster.train JOB.json   (or without an argument, started by Dagster)"
 
 
@@ -46,28 +51,6 @@ class Job(BaseModel):
     out_dir: Path
     model: ModelSettings
     training: TrainingSettings
-
-
-class StopRequest:
-    """Whether training should stop: SIGINT or SIGTERM came, or the process that started it is gone.
-
-    The signals are caught even where the parent ignores them (a shell's background job hands that down), and stop
-    training at its next report, with its state saved.
-    """
-
-    def __init__(self, parent: int | None) -> None:
-        self._parent = parent
-        self._was_signalled = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def __call__(self) -> bool:
-        """Whether to stop now."""
-        # An orphan would train for hours, and keep the next run of the same job from starting.
-        return self._was_signalled or (self._parent is not None and os.getppid() != self._parent)
-
-    def _on_signal(self, *_: object) -> None:
-        self._was_signalled = True
 
 
 class ProgressLog:
@@ -88,19 +71,32 @@ class ProgressLog:
 def run_job(
     job: Job, log: Callable[[str], object], deliver: Callable[[dict[str, Any]], object], stop: Callable[[], bool]
 ) -> int:
-    """The exit code of `job`: 0, and its report is delivered; or 1, and `FAILURE_FILE` says why.
+    """The exit code of `job` or of one rank of it: 0, and its report is delivered; or 1, and `FAILURE_FILE` says why.
 
     Args:
         job: what to train.
         log: called with lines for people.
         deliver: called once, with the training report.
-        stop: asked at each report of training.
+        stop: asked after each step of training, and all the while by a thread, for steps that take too long.
     """
+    from booru_embed_core.training.distributed import RankLostError
     from booru_embed_core.training.loop import TrainingInterrupted, train
 
+    reason = job.out_dir / FAILURE_FILE
+
+    def say(line: str, is_reason: bool = True) -> None:
+        if is_reason or not reason.exists():
+            reason.write_text(line, encoding="utf-8")
+        sys.stderr.write(f"training: {line}\n")
+
+    # Of several ranks the first one saves: the others, whose end it would notice, give it time to begin.
+    grace_seconds = GRACE_SECONDS if _rank() == 0 else GRACE_SECONDS + 2
     try:
         job.work_dir.mkdir(parents=True, exist_ok=True)
-        with lock_folder(job.work_dir):
+        with (
+            lock_folder(job.work_dir) if _rank() == 0 else nullcontext(),
+            LateEnd(stop, say, grace_seconds) as late_end,
+        ):
             report = train(
                 job.packed_path,
                 job.vocab_dir,
@@ -110,10 +106,10 @@ def run_job(
                 job.training,
                 ProgressLog(log),
                 stop,
+                late_end.offer_save,
             )
     except (ValueError, TrainingInterrupted) as error:
-        (job.out_dir / FAILURE_FILE).write_text(str(error), encoding="utf-8")
-        sys.stderr.write(f"training: {error}\n")
+        say(str(error), is_reason=not isinstance(error, RankLostError))  # what the lost rank said is the reason
         return 1
     deliver(asdict(report))
     return 0
@@ -127,16 +123,35 @@ def main(arguments: Sequence[str]) -> int:
     if not is_started_by_dagster and len(arguments) != 1:
         sys.stderr.write(_USAGE + "\n")
         return 2
-    stop = StopRequest(os.getppid() if is_started_by_dagster else None)
-    if not is_started_by_dagster:
+    if is_started_by_dagster:
+        with PipesDefaultContextLoader().load_context(params.load_context_params()) as data:
+            job = Job.model_validate(data["extras"])
+    else:
         job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
-        return run_job(job, logging.getLogger(__name__).info, lambda _: None, stop)
-    with ExitStack() as stack:
-        if int(os.environ.get("RANK", "0")) == 0:
-            pipes = stack.enter_context(open_dagster_pipes())
-            return run_job(Job.model_validate(pipes.extras), pipes.log.info, pipes.report_custom_message, stop)
-        data = stack.enter_context(PipesDefaultContextLoader().load_context(params.load_context_params()))
-        return run_job(Job.model_validate(data["extras"]), lambda _: None, lambda _: None, stop)
+    is_rank = _RANK_VARIABLE in os.environ
+    stop = StopRequest(os.getppid() if is_started_by_dagster or is_rank else None)
+    if job.training.num_processes > 1 and not is_rank:
+        return start_ranks(job.training.num_processes, arguments, stop)
+    if is_started_by_dagster and _rank() == 0:
+        with open_dagster_pipes() as pipes:
+            return run_job(job, pipes.log.info, pipes.report_custom_message, stop)
+    return run_job(job, logging.getLogger(__name__).info, lambda _: None, stop)
+
+
+def start_ranks(num_processes: int, arguments: Sequence[str], stop: Callable[[], bool]) -> int:
+    """The exit code of torchrun with `num_processes` ranks of this module on this machine; they are told of a stop."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    process = subprocess.Popen([*torchrun, "--module", "booru_embed_dagster.train", *arguments])  # noqa: S603  our own command
+    while process.poll() is None:
+        if stop():
+            process.terminate()
+            return process.wait() or 1
+        time.sleep(_POLL_SECONDS)
+    return 0 if process.returncode == 0 else 1
+
+
+def _rank() -> int:
+    return int(os.environ.get(_RANK_VARIABLE, "0"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from booru_embed_core.evaluation.groups import TAIL_BELOW
+from booru_embed_core.evaluation.metrics import HEADLINE
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.metrics import Metrics
@@ -24,7 +25,9 @@ def render_markdown(evaluation: Evaluation) -> str:
         sections.append(_task(_TITLES[hide], result))
     for hide, result in evaluation.without_implied.items():
         sections.append(_task(f"{_TITLES[hide]}, implied tags left out", result))
-    sections += [_groups(_TITLES[hide], result) for hide, result in evaluation.by_group.items() if result]
+    for hide, groups in evaluation.by_group.items():
+        if groups:
+            sections.append(_groups(_TITLES[hide], groups, evaluation.by_group_without_implied.get(hide, {})))
     sections += [_halves(evaluation), _probes(evaluation), _visible_share(evaluation)]
     sections += [_chosen(evaluation), _caveats(evaluation)]
     return "\n\n".join(sections) + "\n"
@@ -49,25 +52,34 @@ def _task(title: str, result: TaskResult) -> str:
     return f"## {title}\n\n" + "\n".join(lines).rstrip()
 
 
-def _groups(title: str, groups: Mapping[str, TaskResult]) -> str:
-    """A table for each metric: a row for each scorer, a column for each group of tags."""
-    sizes = ", ".join(f"{name} {group.num_hidden:,} in {group.num_posts:,} posts" for name, group in groups.items())
+def _groups(title: str, groups: Mapping[str, TaskResult], left: Mapping[str, TaskResult]) -> str:
+    """A table for each metric: a row for each scorer, a column for each group of tags; of `left` the headline alone."""
     text = (
-        f"Hidden tags: {sizes}. Ranked among all tags, the post's other hidden tags left out; means over the posts "
-        f"that hide a tag of the group. Tail: tags with fewer than {TAIL_BELOW} training posts, of any category."
+        f"Hidden tags: {_sizes(groups)}. Ranked among all tags, the post's other hidden tags left out; means over the "
+        f"posts that hide a tag of the group. Tail: tags with fewer than {TAIL_BELOW} training posts, of any category."
     )
-    few = [name for name, group in groups.items() if group.num_posts < _FEW_POSTS]
-    if few:
-        text += f" Fewer than {_FEW_POSTS} posts ({', '.join(few)}) say little."
     lines = [f"## {title}, by category and for the tail", "", text]
-    first = next(iter(groups.values()))
-    for metric in next(iter(first.models.values()), ()):
-        lines += ["", f"| {_shown(metric)} | {' | '.join(groups)} |", "|---|" + "---:|" * len(groups)]
-        best = [max(round(m[metric], 3) for m in group.models.values()) for group in groups.values()]
-        for name in first.models:
-            values = [group.models[name][metric] for group in groups.values()]
-            lines.append(f"| {name} | {' | '.join(map(_bold, values, best))} |")
+    for metric in next(iter(next(iter(groups.values())).models.values()), ()):
+        lines += ["", *_group_table(_shown(metric), metric, groups)]
+    if left:
+        lines += ["", f"Implied tags left out: {_sizes(left)}. `evaluation.json` holds the other metrics."]
+        lines += ["", *_group_table(f"{HEADLINE}, implied left out", HEADLINE, left)]
     return "\n".join(lines)
+
+
+def _sizes(groups: Mapping[str, TaskResult]) -> str:
+    sizes = ", ".join(f"{name} {group.num_hidden:,} in {group.num_posts:,} posts" for name, group in groups.items())
+    few = ", ".join(name for name, group in groups.items() if group.num_posts < _FEW_POSTS)
+    return f"{sizes} (fewer than {_FEW_POSTS} posts say little: {few})" if few else sizes
+
+
+def _group_table(title: str, metric: str, groups: Mapping[str, TaskResult]) -> list[str]:
+    best = [max((round(m[metric], 3) for m in group.models.values()), default=0) for group in groups.values()]
+    rows = [f"| {title} | {' | '.join(groups)} |", "|---|" + "---:|" * len(groups)]
+    for name in next(iter(groups.values())).models:
+        values = [group.models[name][metric] for group in groups.values()]
+        rows.append(f"| {name} | {' | '.join(map(_bold, values, best))} |")
+    return rows
 
 
 def _visible_share(evaluation: Evaluation) -> str:

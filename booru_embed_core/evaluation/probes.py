@@ -37,7 +37,7 @@ TARGETS: Final[tuple[Target, ...]] = ("rating", "score")
 CONSTANT_NAME: Final = "constant"
 _HEADLINES: Final[Mapping[Target, str]] = {"rating": "accuracy", "score": "r2"}
 """What hyper-parameters are chosen by."""
-_PENALTIES: Final = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
+_PENALTIES: Final = (1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0)
 _DIGITS: Final = 6
 """Kept of a figure: the last bits of a sum depend on the number of threads, and the report's bytes must not."""
 

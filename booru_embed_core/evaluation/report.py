@@ -109,6 +109,8 @@ class Evaluation:
         probes: ``"rating"`` and ``"score"`` → what a linear probe tells of them; without what is the same everywhere.
         by_group: ``"one"`` and ``"half"`` → category of the hidden tag, or `TAIL` → figures of these tags alone, over
             the posts that hide any (`metrics.ranks_of_group`); groups without a post are left out.
+        by_group_without_implied: the same without tags that a visible tag implies. `halves_top1` and `visible_share`
+            have no such figures: halves are compared whole and no tag is asked for, and what is visible stays the same.
         visible_share: ``"one"`` and ``"half"`` → model → the probability that it gives to visible tags before they are
             masked, mean over posts. Baselines' scores are no logits and have none.
     """
@@ -127,6 +129,7 @@ class Evaluation:
     caveats: Sequence[str]
     probes: Mapping[str, ProbeResult] = field(default_factory=dict)
     by_group: Mapping[Hide, Mapping[str, TaskResult]] = field(default_factory=dict)
+    by_group_without_implied: Mapping[Hide, Mapping[str, TaskResult]] = field(default_factory=dict)
     visible_share: Mapping[Hide, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -187,6 +190,7 @@ def run_evaluation(
         caveats=(*_caveats(results["half"], captions, packed.rating[rows]), *baselines.left_out),
         probes=run_probes(scorers, packed, vocab, settings, report),
         by_group={hide: result.by_group for hide, result in results.items()},
+        by_group_without_implied={hide: result.by_group_without_implied for hide, result in results.items()},
         visible_share={hide: result.visible_share for hide, result in results.items()},
     )
 
@@ -223,11 +227,12 @@ def evaluate_captions(
 
 @dataclass(frozen=True)
 class _TaskFigures:
-    """A task as it is, without implied tags, and by group of tags; and what models make of visible tags."""
+    """A task as it is, without implied tags, and both by group of tags; and what models make of visible tags."""
 
     whole: TaskResult
     without_implied: TaskResult
     by_group: Mapping[str, TaskResult]
+    by_group_without_implied: Mapping[str, TaskResult]
     visible_share: Mapping[str, float]
 
 
@@ -249,18 +254,29 @@ def _evaluate_task(
         report(f"evaluated {scorer.name} on {held_out.num_posts} posts")
     models, names = [scorer.name for scorer in scorers], [scorer.name for scorer in baselines]
     whole, left = (
-        _result(task.hidden, {name: both[i].ranks for name, both in ranked.items()}, models, names)
+        _figures(task.hidden, {name: both[i].ranks for name, both in ranked.items()}, groups, models, names)
         for i, task in enumerate(asked)
     )
+    shares = {name: float(ranked[name][0].visible_share.mean()) for name in models}
+    return _TaskFigures(whole[0], left[0], whole[1], left[1], shares)
+
+
+def _figures(
+    hidden: Captions,
+    ranks: Mapping[str, NDArray[np.int64]],
+    groups: Mapping[str, NDArray[np.bool_]],
+    models: Sequence[str],
+    baselines: Sequence[str],
+) -> tuple[TaskResult, dict[str, TaskResult]]:
+    """Figures of `hidden` from `ranks`, of all tags and of each of the `groups` that has any."""
     by_group: dict[str, TaskResult] = {}
     for group, is_asked in groups.items():
-        if not is_asked[held_out.hidden.indices].any():
+        if not is_asked[hidden.indices].any():
             continue
-        of_group = {name: ranks_of_group(both[0].ranks, held_out.hidden, is_asked) for name, both in ranked.items()}
-        hidden = next(iter(of_group.values()))[1]
-        by_group[group] = _result(hidden, {name: ranks for name, (ranks, _) in of_group.items()}, models, names)
-    shares = {name: float(ranked[name][0].visible_share.mean()) for name in models}
-    return _TaskFigures(whole, left, by_group, shares)
+        of_group = {name: ranks_of_group(of_scorer, hidden, is_asked) for name, of_scorer in ranks.items()}
+        asked = next(iter(of_group.values()))[1]
+        by_group[group] = _result(asked, {name: own for name, (own, _) in of_group.items()}, models, baselines)
+    return _result(hidden, ranks, models, baselines), by_group
 
 
 def _result(

@@ -152,10 +152,10 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020)."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
-        self.gate_up = Linear(settings.width, 2 * settings.ffn_width)
-        self.down = Linear(settings.ffn_width, settings.width)
+        self.gate_up = Linear(width, 2 * inner_width)
+        self.down = Linear(inner_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(swiglu(self.gate_up(x)))  # type: ignore[no-any-return]
@@ -167,7 +167,7 @@ class Block(nn.Module):
     def __init__(self, settings: ModelSettings, with_attention: bool) -> None:
         super().__init__()
         self.attention = Attention(settings) if with_attention else None
-        self.feed_forward = FeedForward(settings)
+        self.feed_forward = FeedForward(settings.width, settings.ffn_width)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, layout: SetLayout, distinct: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -191,7 +191,7 @@ class Pool(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.attention = Attention(settings) if settings.trunk == "attention" else None
-        self.feed_forward = FeedForward(settings)
+        self.feed_forward = FeedForward(settings.width, settings.ffn_width)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
@@ -229,8 +229,8 @@ class SetEncoder(nn.Module):
         self.pool = Pool(settings)
         self.bottleneck = Linear(width, dim)
         self.decoder_in = Linear(dim, width)
-        self.decoder = FeedForward(settings)
-        self.head = FeedForward(settings)
+        self.decoder = FeedForward(width, settings.decoder_width)
+        self.head = FeedForward(width, settings.decoder_width)
         self.tag_bias = nn.Parameter(torch.zeros(config.num_tags))
         self.rating_head = Linear(dim, len(RATINGS))
         self.score_head = Linear(dim, 1)

@@ -19,8 +19,9 @@ Shape legend: T tokens of the batch's captions, N captions, 2N sets (first halve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -28,11 +29,17 @@ from torch.nn import functional as F
 
 from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder
 from booru_embed_core.model.output_layer import MAX_BYTES, log_sum_of_others
+from booru_embed_core.model.share import ALONE, Share
 from booru_embed_core.schema import NUM_SCORE_BINS, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS
 from booru_embed_core.settings import TrainingSettings
 
 FIRST_RATING_ID = SPECIAL_TOKENS.index(RATING_TOKENS[0])
 FIRST_SCORE_ID = SPECIAL_TOKENS.index(SCORE_TOKENS[0])
+_MEAN_SCORE_BIN = (NUM_SCORE_BINS - 1) / 2
+_SCORE_BIN_DEVIATION = math.sqrt((NUM_SCORE_BINS**2 - 1) / 12)  # deciles hold as many posts each
+
+TERMS: Final = ("bottleneck", "head", "duplicates", "contrastive", "metadata")
+"""Names of the terms of the loss."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,25 @@ def read_tokens(
     return torch.cat([*ids, tags + num_special])[order], torch.bincount(all_sets, minlength=num_sets)
 
 
-def split_captions(
-    captions: Captions, num_special: int, settings: TrainingSettings, generator: torch.Generator
-) -> Halves:
+@dataclass(frozen=True)
+class Split:
+    """What is drawn for each caption of a batch."""
+
+    tag_sets: Tensor
+    """int64 ``[T]``: the set in which each tag is visible."""
+    rating_given: Tensor
+    """bool ``[2N]``."""
+    score_given: Tensor
+    """bool ``[2N]``."""
+
+    def num_asked(self) -> Tensor:
+        """How many sets are asked for any tag."""
+        num_sets = len(self.rating_given)
+        asked = (self.tag_sets + num_sets // 2) % max(1, num_sets)
+        return (torch.bincount(asked, minlength=num_sets) > 0).sum()
+
+
+def draw_split(captions: Captions, settings: TrainingSettings, generator: torch.Generator) -> Split:
     """A random split of each caption: its share of first-half tags is uniform in (0, 1), each tag drawn on its own."""
     num, device = captions.lengths.numel(), captions.tags.device
 
@@ -105,21 +128,64 @@ def split_captions(
         torch.arange(num, device=device), captions.lengths, output_size=captions.tags.numel()
     )
     second = uniform(captions.tags.numel()) >= uniform(num)[owners]
-    tag_sets = owners + num * second
     rating_given = uniform(2 * num) < settings.metadata_keep_share
     score_given = uniform(2 * num) < settings.metadata_keep_share
-    ratings = torch.where(rating_given, captions.ratings.repeat(2), -1)
-    score_bins = torch.where(score_given, captions.score_bins.repeat(2), -1)
-    token_ids, lengths = read_tokens(captions.tags, tag_sets, 2 * num, num_special, ratings, score_bins)
-    return Halves(token_ids, lengths, tag_sets, rating_given, score_given)
+    return Split(owners + num * second, rating_given, score_given)
+
+
+def take_share(captions: Captions, split: Split, share: Share) -> tuple[Captions, Split]:
+    """The captions of one rank and their split, cut out of the batch's: the draws do not depend on the ranks."""
+    num, device = captions.lengths.numel(), captions.tags.device
+    rows = share.rows(num, device)
+    local = torch.full((num,), -1, device=device).index_copy(0, rows, torch.arange(len(rows), device=device))
+    owners = local[split.tag_sets % num]
+    mine, sets = owners >= 0, torch.cat([rows, rows + num])
+    taken = Captions(
+        captions.tags[mine],
+        captions.lengths[rows],
+        captions.ratings[rows],
+        captions.score_bins[rows],
+        captions.max_length,
+    )
+    tag_sets = (owners + len(rows) * (split.tag_sets >= num))[mine]
+    return taken, Split(tag_sets, split.rating_given[sets], split.score_given[sets])
+
+
+def halves_of(captions: Captions, split: Split, num_special: int) -> Halves:
+    """The sets that `split` makes of `captions`, as the encoder reads them."""
+    ratings = torch.where(split.rating_given, captions.ratings.repeat(2), -1)
+    score_bins = torch.where(split.score_given, captions.score_bins.repeat(2), -1)
+    num_sets = len(split.rating_given)
+    token_ids, lengths = read_tokens(captions.tags, split.tag_sets, num_sets, num_special, ratings, score_bins)
+    return Halves(token_ids, lengths, split.tag_sets, split.rating_given, split.score_given)
+
+
+def split_captions(
+    captions: Captions, num_special: int, settings: TrainingSettings, generator: torch.Generator
+) -> Halves:
+    """The two sets of each caption, split at random."""
+    return halves_of(captions, draw_split(captions, settings, generator), num_special)
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Terms of the loss, each a float32 scalar mean over the batch's sets."""
+    """Terms of the loss, each a float32 scalar mean over the batch's sets; of one rank, its part of that mean."""
 
     total: Tensor
+    """Its gradients, added over the ranks, are the batch's. Its value is the batch's on one rank alone."""
     terms: dict[str, Tensor]
+    """Added over the ranks, the batch's."""
+
+
+def weighted_total(terms: Mapping[str, Tensor], settings: TrainingSettings) -> Tensor:
+    """The loss that `terms` add up to."""
+    return (
+        terms["bottleneck"]
+        + terms["head"]
+        + settings.duplicate_weight * terms["duplicates"]
+        + settings.contrastive_weight * terms["contrastive"]
+        + settings.metadata_weight * terms["metadata"]
+    )
 
 
 def tag_losses(
@@ -177,16 +243,29 @@ def contrastive_loss(embedding: Tensor, temperature: float, max_bytes: int = MAX
     return (torch.stack(sums).mean(0) - (first * second).sum(-1) / temperature).mean()
 
 
-def random_prefixes(embedding: Tensor, dims: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def random_prefixes(
+    embedding: Tensor, dims: tuple[int, ...], generator: torch.Generator, num: int | None = None, share: Share = ALONE
+) -> Tensor:
     """`embedding` ``[S, E]`` with each row cut (zeroed) to a random one of its Matryoshka prefixes, half of them whole.
 
     One random prefix a row trains all of them (Kusupati et al. 2022, §3, sums over them) at the price of one.
+
+    Args:
+        embedding: of this rank's sets.
+        dims: the prefixes' lengths.
+        generator: draws for all sets of the batch.
+        num: captions of the batch, over all ranks; None where there is one rank.
+        share: this rank's.
     """
     if not dims:
         return embedding
     full = embedding.shape[-1]
     choices = torch.tensor([*dims, *([full] * len(dims))], device=embedding.device)
-    picked = torch.randint(len(choices), (len(embedding),), generator=generator, device=embedding.device)
+    num_drawn = len(embedding) if num is None else 2 * num
+    picked = torch.randint(len(choices), (num_drawn,), generator=generator, device=embedding.device)
+    if share.num_ranks > 1:
+        rows = share.rows(num_drawn // 2, embedding.device)
+        picked = picked[torch.cat([rows, rows + num_drawn // 2])]
     kept = torch.arange(full, device=embedding.device)[None, :] < choices[picked][:, None]
     return embedding * kept
 
@@ -198,43 +277,50 @@ def objective(
     generator: torch.Generator,
     dtype: torch.dtype,
     encode: Callable[..., Tensor] | None = None,
+    share: Share = ALONE,
 ) -> Losses:
     """The loss of a batch, split anew by `generator`; `encode` stands in for `model.forward` where it is wrapped.
 
     total = L(bottleneck) + L(head) + duplicate_weight * duplicates + contrastive_weight * InfoNCE
-    + metadata_weight * [CE(rating) + 0.5 MSE(score decile)]
+    + metadata_weight * [CE(rating) + 2 MSE(score decile, in standard deviations)]
+
+    Every rank is given the whole batch, draws for all of it and computes its `share`; means are over all of it.
     """
-    halves = split_captions(captions, model.config.num_special, settings, generator)
+    split, num = draw_split(captions, settings, generator), captions.lengths.numel()
+    num_asked = split.num_asked().clamp(min=1)
+    withheld = ((~split.rating_given).sum().clamp(min=1), (~split.score_given).sum().clamp(min=1))
+    if share.num_ranks > 1:
+        captions, split = take_share(captions, split, share)
+    halves = halves_of(captions, split, model.config.num_special)
     pooled = (encode or model)(halves.token_ids, halves.lengths, captions.max_length + 3, dtype)
     embedding = model.embed(pooled)
-    prefixes = random_prefixes(embedding, model.config.settings.matryoshka_dims, generator)
+    prefixes = random_prefixes(embedding, model.config.settings.matryoshka_dims, generator, num, share)
     terms: dict[str, Tensor] = {}
     duplicates = []
     vectors = model.tag_vectors()
     for name, decoded in (("bottleneck", model.decode(prefixes)), ("head", model.complete(pooled))):
         per_set, duplicate, asked = tag_losses(decoded, vectors, model.tag_bias, captions, halves)
-        terms[name] = (per_set * asked).sum() / asked.sum().clamp(min=1)
-        duplicates.append(duplicate.mean())
+        terms[name] = (per_set * asked).sum() / num_asked
+        duplicates.append(duplicate.sum() / (2 * num))
     terms["duplicates"] = torch.stack(duplicates).mean()
-    terms["contrastive"] = contrastive_loss(embedding, settings.contrastive_temperature)
-    terms["metadata"] = _metadata_loss(model, embedding, captions, halves)
-    total = (
-        terms["bottleneck"]
-        + terms["head"]
-        + settings.duplicate_weight * terms["duplicates"]
-        + settings.contrastive_weight * terms["contrastive"]
-        + settings.metadata_weight * terms["metadata"]
-    )
-    return Losses(total, terms)
+    terms["contrastive"] = contrastive_loss(share.whole(embedding, num), settings.contrastive_temperature)
+    terms["metadata"] = _metadata_loss(model, embedding, captions, halves, withheld)
+    if share.num_ranks == 1:
+        return Losses(weighted_total(terms, settings), terms)
+    weight = share.weight(num)
+    own = {name: term if name == "contrastive" else weight * term for name, term in terms.items()}
+    # Every rank has the whole of InfoNCE, and the gradient of its own embeddings.
+    return Losses(weighted_total(own, settings), {**own, "contrastive": terms["contrastive"] / share.num_ranks})
 
 
-def _metadata_loss(model: SetEncoder, embedding: Tensor, captions: Captions, halves: Halves) -> Tensor:
+def _metadata_loss(
+    model: SetEncoder, embedding: Tensor, captions: Captions, halves: Halves, withheld: tuple[Tensor, Tensor]
+) -> Tensor:
     unit = F.normalize(embedding, dim=-1) * math.sqrt(embedding.shape[-1])
     rating = F.cross_entropy(model.rating_head(unit), captions.ratings.repeat(2), reduction="none")
-    target = captions.score_bins.repeat(2) / (NUM_SCORE_BINS - 1) * 2 - 1
+    target = (captions.score_bins.repeat(2) - _MEAN_SCORE_BIN) / _SCORE_BIN_DEVIATION
     score = (model.score_head(unit)[:, 0] - target).square()
-    return _masked_mean(rating, ~halves.rating_given) + 0.5 * _masked_mean(score, ~halves.score_given)
-
-
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    num_ratings, num_scores = withheld
+    rating_loss: Tensor = (rating * ~halves.rating_given).sum() / num_ratings
+    score_loss: Tensor = (score * ~halves.score_given).sum() / num_scores
+    return rating_loss + 2 * score_loss

@@ -120,8 +120,8 @@ class BooruEmbedder:
 
         Raises:
             UnknownTagsError: a caption has tags and none is known.
-            ValueError: an unknown rating, a score without one, either of them for a model that was shown none in
-                training, or a `dim` out of range.
+            ValueError: an unknown rating, one that was never given in training, a score without a rating, or a `dim`
+                out of range.
         """
         dim = self.embedding_dim if dim is None else dim
         if not 1 <= dim <= self.embedding_dim:
@@ -242,11 +242,12 @@ class BooruEmbedder:
             raise ValueError(f"rating {rating!r} is not one of {', '.join(RATINGS)}")
         if score is not None and rating is None:
             raise ValueError(f"score {score} needs a rating: scores are compared among posts of one rating")
-        if rating is not None and not self.config.training.metadata_keep_share:
+        trained = self.config.trained_ratings
+        if rating is not None and rating not in trained:
             # Its token has the vector that it started with: completions would move, and mean nothing.
             raise ValueError(
-                f"rating {rating!r} for a model that was shown none in training; leave rating and score out, or train "
-                "with [training] metadata_keep_share above 0"
+                f"rating '{rating}' was never given in training, which knew {', '.join(trained) or 'none'}; leave "
+                "rating and score out, or train on posts of it with [training] metadata_keep_share above 0"
             )
         rating_id = -1 if rating is None else RATINGS.index(rating)
         if score is None:

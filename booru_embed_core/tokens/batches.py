@@ -241,6 +241,11 @@ def rows_of_split(packed: PackedFile, split: str) -> NDArray[np.int64]:
     return np.flatnonzero(packed.split_ids() == SPLITS.index(split)).astype(np.int64)
 
 
+def ratings_of(packed: PackedFile, rows: NDArray[np.int64]) -> tuple[str, ...]:
+    """The ratings that occur among `rows`, in the order of ``schema.RATINGS``."""
+    return tuple(RATINGS[rating_id] for rating_id in np.unique(packed.rating[rows]))
+
+
 def score_bin_edges(packed: PackedFile, rows: NDArray[np.int64]) -> list[list[float]]:
     """For each rating the 9 inner decile edges of the scores among `rows`; zeros for a rating that has no post.
 

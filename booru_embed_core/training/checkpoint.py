@@ -1,4 +1,4 @@
-"""Checkpoints on disk: the published folder that anyone loads, and the training state that a run resumes from.
+"""Checkpoints on disk: the folder that anyone loads. Not the state that a training resumes from (``states``).
 
 A published checkpoint holds everything that inference needs and nothing that can be executed: ``model.safetensors``
 (float32 weights), ``config.json`` (shape, sizes, what it was trained on) and the vocabulary's files. Its sizes are
@@ -7,11 +7,7 @@ derived from the vocabulary and its ``vocab_hash`` must match, so ids can never 
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import os
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -25,15 +21,13 @@ from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
 from booru_embed_core.tags.vocab import TOKENIZER_FILE, VOCAB_FILE, VOCAB_TABLE_FILE, Vocab
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 LOG_FILE: Final = "training_log.jsonl"
 CARD_FILE: Final = "README.md"
-STATE_FILE: Final = "state.pt"
 _REMEDY: Final = "materialize the checkpoint again"
 _VOCAB_KEY: Final = "vocab_hash"
-_STATE_REMEDY: Final = "remove it to train from the start"
 
 
 class CheckpointError(ValueError):
@@ -56,6 +50,8 @@ class CheckpointConfig(BaseModel):
     """Version of the packed file it was trained on: the name of its folder."""
     score_bin_edges: list[list[float]]
     """For each rating, the 9 inner decile edges of the training scores."""
+    trained_ratings: tuple[str, ...]
+    """Ratings that were given in training: the tokens of the others, and of their scores, mean nothing."""
     num_train_posts: int
     best_epoch: float
     validation_loss: float | None
@@ -151,47 +147,6 @@ def load_checkpoint(
         first_line = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{file}: not this model's weights ({first_line}); {_REMEDY}") from None
     return model.eval().to(device), config, vocab
-
-
-def save_state(work_dir: Path, state: dict[str, Any]) -> None:
-    """Writes the training state after its SHA-256, whole or not at all: a kill at any time leaves the previous one."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getbuffer()
-    partial = work_dir / (STATE_FILE + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(hashlib.sha256(content).digest())
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(work_dir / STATE_FILE)
-
-
-def load_state(work_dir: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The training state in `work_dir`, or None where there is none.
-
-    Loaded with ``weights_only``: a state file cannot execute anything.
-
-    Raises:
-        CheckpointError: it is damaged, or belongs to a training of other inputs or settings.
-    """
-    file = work_dir / STATE_FILE
-    if not file.exists():
-        return None
-    with file.open("rb") as stream:
-        digest, content = stream.read(hashlib.sha256().digest_size), stream.read()
-    # Asked here, since torch reads numbers with flipped bits without a complaint.
-    if hashlib.sha256(content).digest() != digest:
-        raise CheckpointError(f"{file}: damaged training state: its SHA-256 is another; {_STATE_REMEDY}")
-    try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-        found = state["fingerprint"]
-    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, EOFError) as error:
-        # Without torch's own words: they advise to load it all the same.
-        raise CheckpointError(f"{file}: not a training state ({type(error).__name__}); {_STATE_REMEDY}") from None
-    if found != fingerprint:
-        raise CheckpointError(f"{file}: belongs to a training of other inputs or settings; {_STATE_REMEDY}")
-    return state
 
 
 def read_log(checkpoint_dir: Path) -> list[dict[str, Any]]:

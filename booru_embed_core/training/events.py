@@ -19,11 +19,14 @@ class EventLog:
         folder: kept from an earlier run of the same training, or new.
         first_step: the step that is resumed from: TensorBoard drops what was written after it, since it is done again.
             What is there is removed where that is 0.
+        is_written: False writes nothing: of all ranks the first one writes.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int, is_written: bool = True) -> None:
         self.folder = folder
         self._writer: Any = None
+        if not is_written:
+            return
         if not first_step:
             shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -46,10 +49,17 @@ class EventLog:
                     self._writer.add_scalar(curve, number, record["step"])
 
     def copy_to(self, folder: Path) -> None:
-        """Writes all event files to `folder`, where there are some; it may hold them from a publication cut short."""
-        if self._writer is not None:
-            self._writer.flush()
-            shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        """Writes all event files to `folder`, where there are some; it may hold them from a publication cut short.
+
+        TensorBoard names a file by the time, the machine and the process, which is nobody's business once published:
+        here they are counted in the same order, which TensorBoard reads them in.
+        """
+        if self._writer is None:
+            return
+        self._writer.flush()
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, file in enumerate(sorted(self.folder.iterdir())):
+            shutil.copyfile(file, folder / f"events.out.tfevents.{number:06}")
 
     def __enter__(self) -> Self:
         return self

@@ -14,11 +14,15 @@ class TrainingLog:
     Args:
         path: kept from an earlier run of the same training, or new.
         first_step: the step that is resumed from: what was logged after it is dropped, since it is done again.
+        is_written: False keeps the records in memory alone: of all ranks the first one writes.
     """
 
-    def __init__(self, path: Path, first_step: int) -> None:
+    def __init__(self, path: Path, first_step: int, is_written: bool = True) -> None:
         self.path = path
+        self.is_written = is_written
         self.records = _records_until(path, first_step) if first_step and path.exists() else []
+        if not is_written:
+            return
         partial = path.with_name(path.name + ".partial")
         partial.write_text("".join(_line(record) for record in self.records), encoding="utf-8")
         partial.replace(path)
@@ -26,6 +30,8 @@ class TrainingLog:
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds `record`, which has its ``step``."""
         self.records.append(dict(record))
+        if not self.is_written:
+            return
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(_line(record))
 

@@ -48,7 +48,10 @@ class Plan:
     parameters: dict[str, int]
     batch: Batch
     num_steps_of_epoch: float
+    forward_flops: dict[str, float]
+    """Of a step's forward pass."""
     step_flops: dict[str, float]
+    """Of the whole step, what is computed again and the optimizer's products included."""
     step_bytes: dict[str, float]
     """What is held at the step's peak."""
 
@@ -61,6 +64,11 @@ class Plan:
     def flops(self) -> float:
         """Of a step."""
         return sum(self.step_flops.values())
+
+    @property
+    def model_flops(self) -> float:
+        """Of a step, what utilisation counts: the forward pass and twice as much for its gradient."""
+        return 3 * sum(self.forward_flops.values())
 
     @property
     def peak_bytes(self) -> float:
@@ -95,11 +103,13 @@ def plan_training(
     if config.settings.trunk == "attention":
         parameters["scales and biases"] += config.settings.num_heads * (config.settings.num_layers + 1)
     batch = _mean_batch(settings, lengths, bucket_step)
+    forward = _forward_flops(config, batch, matrices)
     return Plan(
         parameters,
         batch,
         len(lengths) / batch.num_captions,
-        _step_flops(config, settings, batch, matrices),
+        forward,
+        _step_flops(config, settings, batch, matrices, forward),
         _step_bytes(config, settings, batch, matrices, sum(parameters.values()), bytes_per_number),
     )
 
@@ -129,14 +139,23 @@ def plan_facts(plan: Plan, num_epochs: int, tflops: float | None = None) -> dict
 def _matrices(config: EncoderConfig) -> dict[str, list[tuple[int, int]]]:
     """Shapes of the weights of each part, the tables of vectors first."""
     settings = config.settings
-    width, inner, dim = settings.width, settings.ffn_width, settings.embedding_dim
+    width, dim = settings.width, settings.embedding_dim
     attention = [(width, width), (2 * width, width), (width, width)] if settings.trunk == "attention" else []
-    feed_forward = [(2 * inner, width), (width, inner)]
+
+    def feed_forward(inner: int) -> list[tuple[int, int]]:
+        return [(2 * inner, width), (width, inner)]
+
     return {
         "tag vectors": [(config.num_tokens, width), (NUM_CATEGORIES, width)],
-        "blocks": (attention + feed_forward) * settings.num_layers,
-        "pool": attention + feed_forward,
-        "bottleneck, decoder and head": [(dim, width), (width, dim), *feed_forward * 2, (len(RATINGS), dim), (1, dim)],
+        "blocks": (attention + feed_forward(settings.ffn_width)) * settings.num_layers,
+        "pool": attention + feed_forward(settings.ffn_width),
+        "bottleneck, decoder and head": [
+            (dim, width),
+            (width, dim),
+            *feed_forward(settings.decoder_width) * 2,
+            (len(RATINGS), dim),
+            (1, dim),
+        ],
     }
 
 
@@ -164,9 +183,7 @@ def _mean_batch(settings: TrainingSettings, lengths: NDArray[np.int64], bucket_s
     return Batch(num_captions, mean(sizes), mean(widths), mean(widths**2))
 
 
-def _step_flops(
-    config: EncoderConfig, training: TrainingSettings, batch: Batch, matrices: dict[str, list[tuple[int, int]]]
-) -> dict[str, float]:
+def _forward_flops(config: EncoderConfig, batch: Batch, matrices: dict[str, list[tuple[int, int]]]) -> dict[str, float]:
     settings, sets = config.settings, 2 * batch.num_captions
     width, tokens = settings.width, batch.num_tokens
     with_attention = settings.trunk == "attention"
@@ -176,7 +193,7 @@ def _step_flops(
 
     # Queries, keys and values of the first block.
     once_a_row = with_attention * (tokens - _first_projected(config, batch)) * 2.0 * 3 * width**2
-    forward = {
+    return {
         "blocks": tokens * products("blocks") - once_a_row,
         "attention": with_attention * 4.0 * width * (settings.num_layers * batch.num_pairs + batch.num_slots),
         # Keys and values are of every token, all else of the summary token.
@@ -185,6 +202,16 @@ def _step_flops(
         "output layer": 2 * 2.0 * sets * config.num_tags * width,
         "InfoNCE": 2 * 2.0 * batch.num_captions**2 * settings.embedding_dim,
     }
+
+
+def _step_flops(
+    config: EncoderConfig,
+    training: TrainingSettings,
+    batch: Batch,
+    matrices: dict[str, list[tuple[int, int]]],
+    forward: dict[str, float],
+) -> dict[str, float]:
+    sets = 2 * batch.num_captions
     step = {part: 3 * flops for part, flops in forward.items()}
     for part, rows, keys in (
         ("output layer", sets, config.num_tags),
@@ -238,7 +265,7 @@ def _step_bytes(
     pool = sets * feed_forward + with_attention * (2 * tokens + 2 * batch.num_slots) * width
     casts = sum(rows * columns for part in ("blocks", "pool") for rows, columns in matrices[part]) * (number < _FLOAT)
     gathers = with_attention * 8 * settings.num_heads * (tokens + batch.num_slots)
-    decoders = _FLOAT * sets * (2 * feed_forward + 4 * width + 4 * dim)
+    decoders = _FLOAT * sets * (2 * (width + 3 * settings.decoder_width) + 4 * width + 4 * dim)
     vectors = _FLOAT * config.num_tags * width
     buffer, kept = _score_bytes(config.num_tags, sets)
     buffer_of_halves, kept_of_halves = _score_bytes(int(captions), captions)

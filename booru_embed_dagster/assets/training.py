@@ -19,7 +19,7 @@ from booru_embed_dagster.warehouse import Draft, Product
 @dg.asset(
     group_name="training",
     kinds={"pytorch", "safetensors"},
-    code_version="1",
+    code_version="2",
     deps=["packed_tokens", "vocab", settings_key("model"), settings_key("training")],
 )
 @one_line_errors

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tables import PAGE, TABLES, batches, data_path, embedding, rendered
+from benchmarks.tables import PAGE, TABLES, batches, data_path, embedding, rendered, training
 
 
 def test_the_page_is_what_the_results_give() -> None:
@@ -158,6 +158,36 @@ def test_a_table_of_embedding_has_rates_and_ours_over_them() -> None:
     assert text.endswith("a processor, torch 9.9. Load average at the start: 0.5. sentence-transformers 7.1.")
     alone = embedding({**EMBEDDED, "versions": {}, "not_installed": ["sentence-transformers"]})
     assert alone.endswith("0.5. Not installed: sentence-transformers.")
+
+
+def test_a_table_of_training_has_every_way_and_what_is_wanted() -> None:
+    def of_way(cpu_seconds: float, ratios: list[float]) -> dict[str, Any]:
+        rate = round(9_000 / cpu_seconds)
+        figures = {"cpu_seconds": cpu_seconds, "over_ours": ratios[1], "ratios": ratios}
+        return {**figures, "tokens_per_cpu_second": rate, "tokens_per_second": rate // 2}
+
+    ways = {"ours": of_way(0.5, [1, 1, 1]), "BertModel": of_way(2.25, [4.4, 4.5, 4.7])}
+    result = {
+        **ABOUT,
+        "machine": EMBEDDED["machine"],
+        "torch": "9.9",
+        "rounds": 3,
+        "posts": 250,
+        "versions": {"transformers": "7.1"},
+        "figures": {"log-normal": {"tokens": 9_000, "padding": 6.8, "target": 4, "ways": {"bfloat16": ways}}},
+    }
+    text = training(result)
+    assert [line for line in text.splitlines() if line.startswith("| ")][2:] == [
+        "| ours, bfloat16 | 0.5 | 18,000 | 9,000 | 1.00 | 1.00 … 1.00 |",
+        "| BertModel, bfloat16 | 2.25 | 4,000 | 2,000 | 4.50 | 4.40 … 4.70 |",
+    ]
+    assert text.startswith(
+        "Lengths: log-normal. 250 captions of 36.0 tags a step; padded, 6.8 slots a token. Wanted of "
+    )
+    assert text.endswith(
+        "threads: 2. Load average at the start: 0.5. Medians of 3 alternated rounds. transformers 7.1."
+    )
+    assert training({**result, "versions": {}}).endswith("rounds. Not installed: transformers.")
 
 
 def test_a_new_result_changes_the_page_between_the_marks_alone(tmp_path: Path) -> None:

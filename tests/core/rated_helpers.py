@@ -30,13 +30,13 @@ def rated_posts(num_posts: int, ratings_decide: bool, seed: int = 3) -> list[dic
     return posts
 
 
-def rated_embedder(base: Path, ratings_decide: bool) -> BooruEmbedder:
+def rated_embedder(base: Path, ratings_decide: bool, **training: object) -> BooruEmbedder:
     """A model of a few thousand parameters, trained below `base` on 400 such posts."""
     base.mkdir()
     export, out_dir = base / "posts.csv", base / "checkpoint"
     export.write_bytes(csv_bytes(rated_posts(400, ratings_decide)))
     walked = walk(export, base / "walked")
     out_dir.mkdir()
-    settings = training_settings(num_epochs=5)
+    settings = training_settings(**{"num_epochs": 5, **training})
     train(walked.packed_path, walked.vocab_dir, base / "work", out_dir, model_settings(num_layers=1), settings)
     return BooruEmbedder.load(out_dir, "cpu", "fp32")

@@ -197,6 +197,17 @@ def test_complete_is_the_librarys(run: Run, trained: Trained, embedder: BooruEmb
     assert (every.code, every.out) == (0, "")
 
 
+def test_a_rating_that_was_never_given_in_training_is_a_failure(run: Run, trained: Trained, tmp_path: Path) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(trained.checkpoint, copy)
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps({**config, "trained_ratings": ["s"]}), encoding="utf-8")
+    for command in ("embed", "complete"):
+        message = run(command, "solo", "-c", copy, "--rating", "g").failed(1)
+        assert message.startswith("rating 'g' was never given in training, which knew s; leave rating and score out")
+        assert run(command, "solo", "-c", copy, "--rating", "s").code == 0
+
+
 def test_similar_is_the_librarys(run: Run, trained: Trained, embedder: BooruEmbedder) -> None:
     found = run("similar", "cat ears", "-c", trained.checkpoint, "--json", "-k", 4, "--category", "character")
     wanted = embedder.similar_tags("cat_ears", k=4, category="character")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -23,3 +25,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     made = make_project(tmp_path_factory.mktemp("built") / "project")
     with made.instance() as instance:
         return made, made.materialize('key:"*"', instance)
+
+
+@pytest.fixture
+def _signal_handlers() -> Iterator[None]:
+    """Leaves signals as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -45,6 +45,7 @@ matryoshka_dims = [8]
 dropout = 0.0
 [training]
 num_epochs = {num_epochs}
+num_processes = {num_processes}
 batch_posts = 16
 learning_rate = 0.02
 precision = "fp32"
@@ -73,8 +74,12 @@ class Project:
     def warehouse(self) -> Warehouse:
         return Warehouse(self.folder / "warehouse")
 
-    def set(self, *, keep_percentile: float = 95, num_epochs: int = 16, trunk: str = "attention") -> None:
-        text = SETTINGS.format(keep_percentile=keep_percentile, num_epochs=num_epochs, trunk=trunk)
+    def set(
+        self, *, keep_percentile: float = 95, num_epochs: int = 16, trunk: str = "attention", num_processes: int = 1
+    ) -> None:
+        text = SETTINGS.format(
+            keep_percentile=keep_percentile, num_epochs=num_epochs, trunk=trunk, num_processes=num_processes
+        )
         self.settings_file.write_text(text, encoding="utf-8")
 
     def environment(self) -> dict[str, str]:

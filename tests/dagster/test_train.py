@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import dagster as dg
@@ -21,21 +18,13 @@ from project_helpers import Project
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training import loop
+from booru_embed_core.training.distributed import RankLostError
+from booru_embed_core.training.progress import Progress
 from booru_embed_dagster import train
-from booru_embed_dagster.train import FAILURE_FILE, Job, ProgressLog, StopRequest, main, run_job
+from booru_embed_dagster.train import FAILURE_FILE, Job, ProgressLog, main, run_job
 from booru_embed_dagster.warehouse import lock_folder
 
-Handler = Callable[[int, FrameType | None], Any] | int | None
-
-
-@pytest.fixture(autouse=True)
-def _signal_handlers() -> Iterator[None]:
-    before: dict[signal.Signals, Handler] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("_signal_handlers")
 
 
 @dataclass
@@ -58,7 +47,7 @@ def job(tmp_path: Path) -> Job:
     )
 
 
-def progress(**values: Any) -> loop.Progress:
+def progress(**values: Any) -> Progress:
     every: dict[str, Any] = {
         "step": 1,
         "num_steps": 9,
@@ -69,25 +58,11 @@ def progress(**values: Any) -> loop.Progress:
         "tokens_per_second": 5.0,
         "eta_seconds": 1.0,
     }
-    return loop.Progress(**{**every, **values})
+    return Progress(**{**every, **values})
 
 
 def test_a_job_survives_json(job: Job) -> None:
     assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json")))) == job
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_asks_training_to_stop(number: signal.Signals) -> None:
-    signal.signal(number, signal.SIG_IGN)  # as a shell leaves it for a job in the background
-    stop = StopRequest(parent=os.getppid())
-    assert not stop()
-    os.kill(os.getpid(), number)
-    assert stop()
-
-
-def test_an_orphan_stops() -> None:
-    assert StopRequest(parent=os.getppid() + 1)()
-    assert not StopRequest(parent=None)()
 
 
 def test_progress_is_logged_at_intervals_and_every_validation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +112,41 @@ def test_two_trainings_never_share_a_work_folder(job: Job, monkeypatch: pytest.M
     assert "another process works on these inputs" in (job.out_dir / FAILURE_FILE).read_text()
 
 
+def test_what_a_lost_rank_said_is_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*_: Any) -> Report:
+        raise RankLostError("rank 0 of 2: another rank ended")
+
+    monkeypatch.setattr(loop, "train", lose)
+    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+    assert (job.out_dir / FAILURE_FILE).read_text() == "rank 0 of 2: another rank ended"
+    (job.out_dir / FAILURE_FILE).write_text("the disk is full")
+    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+    assert (job.out_dir / FAILURE_FILE).read_text() == "the disk is full"
+
+
+def test_the_first_rank_alone_locks_the_work_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "train", lambda *_: Report(num_steps=9))
+    job.work_dir.mkdir(parents=True)
+    with lock_folder(job.work_dir):
+        monkeypatch.setenv("RANK", "1")
+        assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 0
+        monkeypatch.setenv("RANK", "0")
+        assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+
+
+def test_several_processes_are_started_by_torchrun(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = job.model_copy(update={"training": TrainingSettings(num_processes=3)})
+    (tmp_path / "job.json").write_text(several.model_dump_json(exclude_none=True))
+    started: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(train, "start_ranks", lambda num, arguments, _: started.append((num, arguments)) or 5)
+    assert main([str(tmp_path / "job.json")]) == 5
+    assert started == [(3, [str(tmp_path / "job.json")])]
+    monkeypatch.setenv("RANK", "1")  # torchrun's process trains, and starts no other
+    monkeypatch.setattr(train, "run_job", lambda *_: 0)
+    assert main([str(tmp_path / "job.json")]) == 0
+    assert len(started) == 1
+
+
 @pytest.mark.parametrize("arguments", [[], ["one", "two"]])
 def test_wrong_use_is_exit_code_2(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -168,11 +178,12 @@ def test_other_ranks_read_the_job_and_send_nothing(job: Job, tmp_path: Path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_terminated_run_stops_training_and_the_next_one_goes_on(
-    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path
+    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path, num_processes: int
 ) -> None:
     project = built[0].copy_to(tmp_path / "copy")
-    project.set(num_epochs=30, trunk="deepsets")
+    project.set(num_epochs=30, trunk="deepsets", num_processes=num_processes)
     environment = {**os.environ, **project.environment()}
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "booru_embed_dagster.definitions"]
     run = subprocess.Popen([*command, "--select", "checkpoint"], env=environment, stderr=subprocess.DEVNULL)
@@ -180,9 +191,11 @@ def test_a_terminated_run_stops_training_and_the_next_one_goes_on(
     run.terminate()
     assert run.wait(timeout=60) != 0
     with lock_folder(work):  # the training process is gone, or it would hold this
-        assert (work / "state.pt").is_file()
+        assert 1 <= len(list(work.glob("state-*.pt"))) <= 2
     saved = [json.loads(line) for line in (work / "training_log.jsonl").read_text().splitlines()]
     assert project.warehouse.current("checkpoint").version == built[0].warehouse.current("checkpoint").version
+    # The number of processes is no part of what is trained.
+    project.set(num_epochs=30, trunk="deepsets", num_processes=3 - num_processes)
     result = project.materialize("checkpoint")
     assert result.success
     log = (project.warehouse.current("checkpoint").path / "training_log.jsonl").read_text().splitlines()

@@ -37,6 +37,7 @@ EVALUATION = Evaluation(
     chosen={"half": {"popularity": {}, "ease": {"lambda": 3000.0}, "ppmi_svd": {"dim": 64, "rule": "cosine"}}},
     caveats=("Every post is rated 's'.",),
     by_group={"half": {"general": RESULT, "tail": replace(RESULT, num_posts=40, num_hidden=41, models=RARE)}},
+    by_group_without_implied={"half": {"tail": replace(RESULT, num_posts=30, num_hidden=31, models=RARE)}},
     visible_share={"half": {"booru-embed": 0.0123}},
 )
 
@@ -86,15 +87,25 @@ def test_probes_are_told_with_their_posts(text: str) -> None:
 
 
 def test_groups_stand_side_by_side_in_a_table_for_each_metric(text: str) -> None:
-    assert "Hidden tags: general 94,925 in 5,575 posts, tail 41 in 40 posts." in text
-    assert "Fewer than 100 posts (tail) say little." in text
+    sizes = "general 94,925 in 5,575 posts, tail 41 in 40 posts (fewer than 100 posts say little: tail)."
+    assert f"Hidden tags: {sizes}" in text
     assert "| recall@10 | general | tail |\n|---|---:|---:|\n| booru-embed | **0.580** | **0.290** |" in text
     assert "| MRR | general | tail |\n|---|---:|---:|\n| booru-embed | 0.900 | 0.450 |\n| ease | **0.950** |" in text
 
 
+def test_of_groups_without_implied_tags_the_headline_is_told(text: str) -> None:
+    assert "Implied tags left out: tail 31 in 30 posts (fewer than 100 posts say little: tail)." in text
+    assert (
+        "| recall@10, implied left out | tail |\n|---|---:|\n| booru-embed | **0.290** |\n| ease | 0.270 |\n\n" in text
+    )
+    assert text.count("implied left out") == 1
+    assert "mplied tags left out:" not in render_markdown(replace(EVALUATION, by_group_without_implied={"half": {}}))
+
+
 def test_where_all_found_nothing_none_is_best() -> None:
     nothing = {name: dict.fromkeys(values, 0.0) for name, values in MODELS.items()}
-    told = render_markdown(replace(EVALUATION, by_group={"half": {"meta": replace(RESULT, models=nothing)}}))
+    groups = {"half": {"meta": replace(RESULT, models=nothing)}}
+    told = render_markdown(replace(EVALUATION, by_group=groups, by_group_without_implied={}))
     assert "| recall@10 | meta |\n|---|---:|\n| booru-embed | 0.000 |\n| ease | 0.000 |" in told
     assert "say little" not in told
 

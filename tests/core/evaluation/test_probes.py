@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from evaluation_helpers import FixedScorer, packed_of, topic_rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
@@ -66,6 +66,7 @@ def told(rows: list[list[int]] = ROWS) -> tuple[PackedFile, Vocab]:
 
 
 @given(LABELS)
+@settings(deadline=None)
 def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     predicted, asked = np.array(pairs).T
     wanted = f1_score(asked, predicted, labels=np.unique(asked), average="macro", zero_division=0)
@@ -73,6 +74,7 @@ def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
 
 
 @given(LABELS.filter(lambda pairs: len({asked for _, asked in pairs}) > 1))
+@settings(deadline=None)
 def test_r_squared_and_spearman_are_those_of_others(pairs: list[tuple[int, int]]) -> None:
     predicted, asked = np.array(pairs, dtype=np.float64).T
     assert r_squared(predicted, asked.astype(np.int64)) == pytest.approx(r2_score(asked, predicted))

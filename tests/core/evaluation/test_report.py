@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.evaluation import report as report_module
 from booru_embed_core.evaluation.baselines import Popularity, count_cooccurrence
+from booru_embed_core.evaluation.implied import implied_pairs, without_implied
 from booru_embed_core.evaluation.metrics import (
     evaluate_scorer,
     mean_metrics,
@@ -124,6 +125,28 @@ def test_figures_of_each_group_are_those_of_its_tags_alone(
             ranks = rank_hidden(popularity, [held_out])[0].ranks
             expected = mean_metrics(metrics_of_ranks(*ranks_of_group(ranks, held_out.hidden, members[name])))
             assert group.models["popularity"] == expected
+
+
+def test_figures_of_groups_are_also_given_without_implied_tags(
+    packed_and_vocab: tuple[PackedFile, Vocab], evaluation: Evaluation
+) -> None:
+    packed, _ = packed_and_vocab
+    train, test = (captions_of([ROWS[row] for row in rows_of_split(packed, s)], NUM_TAGS) for s in ("train", "test"))
+    popularity = Popularity(count_cooccurrence(train, NUM_TAGS))
+    implied = implied_pairs(train, SETTINGS.implied_threshold, SETTINGS.implied_min_count)
+    characters = np.arange(NUM_TAGS) >= 12
+    for hide in HIDES:
+        posts = hold_out(test, packed.post_id[rows_of_split(packed, "test")], hide, 7)
+        left = without_implied(posts, implied)
+        groups, whole = evaluation.by_group_without_implied[hide], evaluation.by_group[hide]
+        assert list(groups) == ["general", "character"]
+        assert groups["character"].num_hidden < whole["character"].num_hidden  # 22 → 23
+        assert sum(group.num_hidden for group in groups.values()) == evaluation.without_implied[hide].num_hidden
+        assert all(set(group.models["oracle"].values()) == {1.0} for group in groups.values())
+        ranks = rank_hidden(popularity, [posts, left])[1].ranks
+        expected = mean_metrics(metrics_of_ranks(*ranks_of_group(ranks, left.hidden, characters)))
+        assert groups["character"].models["popularity"] == expected
+        assert list(groups["character"].margins["oracle"]) == list(expected)
 
 
 def test_rare_tags_are_a_group_of_their_own() -> None:

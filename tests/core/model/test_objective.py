@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -309,14 +310,15 @@ def test_metadata_are_asked_for_only_where_they_were_not_given() -> None:
         embedding = model.embed(model(halves.token_ids, halves.lengths, int(halves.lengths.max())))
         unit = F.normalize(embedding, dim=-1) * 4  # sqrt(16), so that its numbers are of size 1
         ratings, scores = model.rating_head(unit), model.score_head(unit)[:, 0]
+    deciles = np.arange(NUM_SCORE_BINS)
     rating_losses, score_losses = [], []
     for one in range(40):
         rating, score_bin = int(batch.ratings[one % 20]), int(batch.score_bins[one % 20])
         if not halves.rating_given[one]:
             rating_losses.append(-math.log(float(ratings[one].softmax(0)[rating])))
         if not halves.score_given[one]:
-            score_losses.append((float(scores[one]) - (2 * score_bin / (NUM_SCORE_BINS - 1) - 1)) ** 2)
-    wanted = sum(rating_losses) / len(rating_losses) + 0.5 * sum(score_losses) / len(score_losses)
+            score_losses.append((float(scores[one]) - (score_bin - deciles.mean()) / deciles.std()) ** 2)
+    wanted = sum(rating_losses) / len(rating_losses) + 2 * sum(score_losses) / len(score_losses)
     assert found == pytest.approx(wanted, rel=1e-4)
     assert ratings.shape == (40, len(RATINGS))
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from model_helpers import TOPICS, Trained, model_settings, training_settings
 
 import booru_embed_core
+from benchmarks import repeats
 from booru_embed_core.schema import RATINGS, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.serving.embedder import BooruEmbedder, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.settings import VocabSettings
@@ -319,16 +320,18 @@ def test_no_completion_of_10_000_random_inputs_repeats_an_input_tag(
     embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network reads all inputs in one batch, batches of one being slow; the rest is `complete`'s own."""
-    tags, numbers = np.array(embedder.vocab.tags), np.random.default_rng(11)
-    inputs = [tags[numbers.permutation(len(tags))[: numbers.integers(0, len(tags))]].tolist() for _ in range(10_000)]
-    captions = [" ".join(shown) for shown in inputs]
-    with torch.inference_mode():
+    spellings = embedder.tokenizer.spellings
+    captions = list(repeats.random_inputs(spellings, repeats.NUM_INPUTS, repeats.SEED))
+    read = [embedder.tokenizer.encode(caption) for caption in captions]
+    assert {len(one.token_ids) for one in read} == set(range(len(spellings) + 1))
+    assert any(one.unknown for one in read)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownTagsWarning)
         states = iter(embedder._pooled(embedder._sets(captions, None, None)).split(1))
-    monkeypatch.setattr(embedder, "_pooled", lambda _: next(states))
-    for caption, shown in zip(captions, inputs, strict=True):
-        offered = [one.tag for one in embedder.complete(caption, k=10)]
-        assert not set(offered) & set(shown)
-        assert len(set(offered)) == len(offered) == min(10, len(tags) - len(shown))
+        monkeypatch.setattr(embedder, "_pooled", lambda _: next(states))
+        found = repeats.count(embedder, captions)
+    expected = sum(min(10, len(spellings) - len(one.token_ids)) for one in read)
+    assert found == {"num_offered": expected, "num_repeated": 0, "num_twice": 0}
     assert next(states, None) is None
 
 

@@ -17,6 +17,7 @@ from packed_helpers import RECORDS, packed_of
 from booru_embed_core.schema import NUM_CATEGORIES, NUM_SCORE_BINS, RATINGS, SPLITS
 from booru_embed_core.tokens.batches import (
     EpochBatches,
+    ratings_of,
     read_batch,
     rows_of_split,
     score_bin_edges,
@@ -303,6 +304,12 @@ def test_a_higher_score_is_never_in_a_lower_bin(scores: list[int], asked: list[i
     bins = score_bins(edges, torch.ones(len(asked), dtype=torch.int64), torch.tensor(asked)).tolist()
     assert bins == sorted(bins)
     assert all(0 <= one < NUM_SCORE_BINS for one in bins)
+
+
+def test_ratings_are_those_of_the_given_rows() -> None:
+    packed = packed_of([[[], [], [], [], []]] * 4, [3, 0, 0, 1])
+    assert ratings_of(packed, np.array([0, 1, 2])) == ("g", "e")
+    assert ratings_of(packed, np.array([3])) == ("s",)
 
 
 def test_only_the_given_rows_decide_the_edges() -> None:

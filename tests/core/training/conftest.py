@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from model_helpers import Corpus, Trained, corpus, trained
-from training_helpers import Bench
+from training_helpers import LOGGED_STEPS, RESUMED, Bench
 
 
 @pytest.fixture(scope="session", name="corpus")
@@ -22,3 +22,12 @@ def trained_fixture(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture
 def bench(corpus: Corpus, tmp_path: Path) -> Bench:
     return Bench(corpus, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, object]]]:
+    """Weights and log of a training with `RESUMED` that nothing interrupts."""
+    bench = Bench(corpus, tmp_path_factory.mktemp("whole"))
+    bench.train("whole", RESUMED)
+    assert [record["step"] for record in bench.log("whole")] == list(LOGGED_STEPS)
+    return bench.weights_sha256("whole"), bench.log("whole")

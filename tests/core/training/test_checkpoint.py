@@ -1,58 +1,32 @@
-"""Checkpoints and training states on disk: whole, of one vocabulary, and without anything that is executed."""
+"""Checkpoints on disk: whole, of one vocabulary, and without anything that is executed."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import pickle
-import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from model_helpers import Trained, encoder, model_settings
+from model_helpers import Trained, model_settings
 from safetensors.torch import load_file, save_file
+from training_helpers import refused
 
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.training.checkpoint import (
     CONFIG_FILE,
-    STATE_FILE,
     WEIGHTS_FILE,
-    CheckpointError,
     encoder_config,
     load_checkpoint,
-    load_state,
     read_config,
     save_checkpoint,
-    save_state,
 )
-
-STATE: dict[str, Any] = {
-    "fingerprint": "mine",
-    "step": 3,
-    "model": {"weight": torch.arange(600.0).view(30, 20)},
-    "best_loss": 1.5,
-    "best_weights": None,
-}
 
 
 @pytest.fixture
 def copy(trained: Trained, tmp_path: Path) -> Path:
     """A checkpoint to damage."""
     return Path(shutil.copytree(trained.checkpoint, tmp_path / "checkpoint"))
-
-
-def refused(action: Callable[[], object], error: type[ValueError] = CheckpointError) -> str:
-    """The message with which `action` fails: one line."""
-    with pytest.raises(error) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def change_config(checkpoint: Path, **values: object) -> None:
@@ -91,7 +65,7 @@ def test_a_missing_folder_or_file_is_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"format_version": 1}', b'{"format_version": "1"}']
+    "content", [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"format_version": 2}', b'{"format_version": "2"}']
 )
 def test_a_config_that_is_none_is_refused(copy: Path, content: bytes) -> None:
     (copy / CONFIG_FILE).write_bytes(content)
@@ -101,9 +75,9 @@ def test_a_config_that_is_none_is_refused(copy: Path, content: bytes) -> None:
 
 
 def test_another_format_is_named_before_its_unknown_keys(copy: Path) -> None:
-    change_config(copy, format_version=2, quantisation="int8")
+    change_config(copy, format_version=1, quantisation="int8")
     message = refused(lambda: read_config(copy))
-    assert message == f"{copy / CONFIG_FILE}: format_version 2 instead of 1; materialize the checkpoint again"
+    assert message == f"{copy / CONFIG_FILE}: format_version 1 instead of 2; materialize the checkpoint again"
 
 
 def test_an_unknown_or_wrong_key_is_named(copy: Path) -> None:
@@ -161,99 +135,3 @@ def test_weights_that_are_no_numbers_are_never_published(trained: Trained, tmp_p
     message = refused(lambda: save_checkpoint(tmp_path, model, config, trained.checkpoint))
     assert message == f"{tmp_path}: tag_bias has weights that are NaN or infinite; lower [training] learning_rate"
     assert not list(tmp_path.iterdir())
-
-
-def test_a_state_comes_back_as_it_was_and_none_is_none(tmp_path: Path) -> None:
-    assert load_state(tmp_path, "mine") is None
-    model = encoder()
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    sum(parameter.square().sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
-    optimizer.step()
-    save_state(tmp_path, {**STATE, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
-    state = load_state(tmp_path, "mine")
-    assert state is not None
-    assert state["step"] == 3
-    assert all(torch.equal(state["model"][name], tensor) for name, tensor in model.state_dict().items())
-    moments = optimizer.state_dict()["state"]
-    assert all(torch.equal(state["optimizer"]["state"][i]["exp_avg"], moments[i]["exp_avg"]) for i in moments)
-    assert [file.name for file in tmp_path.iterdir()] == [STATE_FILE]
-
-
-def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
-    save_state(tmp_path, STATE)
-    message = refused(lambda: load_state(tmp_path, "other"))
-    assert message == (
-        f"{tmp_path / STATE_FILE}: belongs to a training of other inputs or settings; remove it to train from the start"
-    )
-
-
-def test_a_damaged_state_is_refused_whatever_was_damaged(tmp_path: Path) -> None:
-    save_state(tmp_path, STATE)
-    file = tmp_path / STATE_FILE
-    whole = file.read_bytes()
-    numbers = random.Random(1)
-    damaged = [whole[: numbers.randrange(len(whole))] for _ in range(100)] + [b"", whole + b"\0"]
-    for _ in range(300):
-        flipped = bytearray(whole)
-        flipped[numbers.randrange(len(whole))] ^= 1 << numbers.randrange(8)
-        damaged.append(bytes(flipped))
-    for content in damaged:
-        file.write_bytes(content)
-        message = refused(lambda: load_state(tmp_path, "mine"))
-        assert message == (f"{file}: damaged training state: its SHA-256 is another; remove it to train from the start")
-
-
-def test_a_kill_while_saving_leaves_the_previous_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_state(tmp_path, STATE)
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("os.fsync", killed)
-    with pytest.raises(KeyboardInterrupt):
-        save_state(tmp_path, {**STATE, "step": 4})
-    state = load_state(tmp_path, "mine")
-    assert state is not None
-    assert state["step"] == 3
-
-
-class Hostile:
-    """Unpickling this creates the file at `path`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize("writer", ["pickle", "torch", "torch, old format"])
-def test_a_hostile_state_is_refused_and_not_executed(tmp_path: Path, writer: str) -> None:
-    trap = tmp_path / "executed"
-    state = {**STATE, "extra": Hostile(trap)}
-    buffer = io.BytesIO()
-    if writer == "pickle":
-        pickle.dump(state, buffer, protocol=2)
-    else:
-        torch.save(state, buffer, _use_new_zipfile_serialization=writer == "torch")
-    content = buffer.getvalue()
-    # Whoever forges a state forges its hash as well.
-    (tmp_path / STATE_FILE).write_bytes(hashlib.sha256(content).digest() + content)
-    message = refused(lambda: load_state(tmp_path, "mine"))
-    assert (
-        message == f"{tmp_path / STATE_FILE}: not a training state (UnpicklingError); remove it to train from the start"
-    )
-    assert not trap.exists()
-    # The trap is one: without the guard it snaps.
-    buffer.seek(0)
-    if writer == "pickle":
-        pickle.load(buffer)["extra"].close()
-    else:
-        torch.load(buffer, weights_only=False)["extra"].close()
-    assert trap.exists()
-
-
-@pytest.mark.parametrize("state", [[1, 2], {"step": 3}, 7])
-def test_something_else_that_torch_saved_is_refused(tmp_path: Path, state: object) -> None:
-    save_state(tmp_path, state)  # type: ignore[arg-type]
-    assert "not a training state (" in refused(lambda: load_state(tmp_path, "mine"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -65,9 +66,15 @@ def test_a_training_that_was_stopped_and_resumed_has_the_curves_of_its_log(
     with pytest.raises(TrainingInterrupted):
         bench.train("one", training_settings(), should_stop=stop_after(17))
     bench.train("one", training_settings())
-    found = curves(bench.out_dir("one") / EVENTS_FOLDER)
+    published = bench.out_dir("one") / EVENTS_FOLDER
+    found = curves(published)
     log = bench.log("one")
     assert found["loss"] == [(record["step"], pytest.approx(record["loss"])) for record in log]
     validated = [record for record in log if "validation" in record]
     assert len(validated) == 2
     assert [step for step, _ in found["validation/loss"]] == [record["step"] for record in validated]
+    # TensorBoard names and marks files by the machine that writes them: none of that is published.
+    assert sorted(file.name for file in published.iterdir()) == [f"events.out.tfevents.{i:06}" for i in range(2)]
+    host = socket.gethostname()
+    assert any(host in file.name for file in (bench.work_dir("one") / EVENTS_FOLDER).iterdir())
+    assert not any(host.encode() in file.read_bytes() for file in published.iterdir())

@@ -12,27 +12,14 @@ import numpy as np
 import pytest
 import torch
 from model_helpers import Corpus, training_settings
-from training_helpers import ARRAYS, NARROW, Bench, stop_after, write_packed
+from training_helpers import ARRAYS, LOGGED_STEPS, NARROW, RESUMED, Bench, stop_after, write_packed
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.checkpoint import CheckpointError
-from booru_embed_core.training.loop import (
-    NonFiniteLossError,
-    TrainingInterrupted,
-)
+from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
-
-RESUMED = training_settings(checkpoint_every_steps=7)
-LOGGED_STEPS = (7, 10, 14, 17, 20, 21, 28, 30, 34)
-
-
-@pytest.fixture(scope="module")
-def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, object]]]:
-    """Weights and log of a training with `RESUMED` that nothing interrupts."""
-    bench = Bench(corpus, tmp_path_factory.mktemp("whole"))
-    bench.train("whole", RESUMED)
-    assert [record["step"] for record in bench.log("whole")] == list(LOGGED_STEPS)
-    return bench.weights_sha256("whole"), bench.log("whole")
+from booru_embed_core.training.states import state_files
+from booru_embed_core.training.step import NonFiniteLossError
 
 
 @pytest.mark.parametrize("num_steps", [1, 13, 17, 20, 33])
@@ -124,9 +111,11 @@ def test_the_state_of_another_training_is_refused(
 ) -> None:
     with pytest.raises(TrainingInterrupted):
         bench.train("one", training_settings(), should_stop=stop_after(2))
-    state = bench.work_dir("one") / "state.pt"
+    (state,) = state_files(bench.work_dir("one"))
     before = state.read_bytes()
-    with pytest.raises(CheckpointError, match=r"state\.pt: belongs to a training of other inputs or settings; remove"):
+    with pytest.raises(
+        CheckpointError, match=r"state-000000002\.pt: belongs to a training of other inputs or settings"
+    ):
         bench.train("one", settings, model)
     assert state.read_bytes() == before
 

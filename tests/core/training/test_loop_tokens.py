@@ -14,6 +14,7 @@ from booru_embed_core.training import loop
 from booru_embed_core.training.checkpoint import read_config
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
+from booru_embed_core.training.step import Run
 
 BY_TOKENS = training_settings(batch_posts=None, batch_tokens=120, checkpoint_every_steps=5, clip_norm=1e9)
 
@@ -61,7 +62,7 @@ def test_a_post_counts_the_same_in_a_small_batch_and_in_a_large_one(
 
             patched.setattr(Optimizer, "step", noted)  # and learns nothing: the weights stay the same
             if name == "unweighted":
-                patched.setattr(loop._Run, "weight", lambda *_: 1.0)
+                patched.setattr(Run, "weight", lambda *_: 1.0)
             bench.train(name, BY_TOKENS)
     sizes = np.array([size for epoch in sizes_of_batches(corpus) for size in epoch])
     assert np.array(norms["as it is"]) / np.array(norms["unweighted"]) == pytest.approx(sizes / sizes.mean(), rel=1e-4)

@@ -15,7 +15,7 @@ from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.plan import Plan, plan_facts, plan_training
 
-MEDIUM = {"width": 128, "num_layers": 2, "num_heads": 4, "ffn_width": 256, "embedding_dim": 64}
+MEDIUM = {"width": 128, "num_layers": 2, "num_heads": 4, "ffn_width": 256, "decoder_width": 384, "embedding_dim": 64}
 SHAPES: dict[str, tuple[dict[str, object], int, int, str]] = {
     "default": (ModelSettings().model_dump(), 494, 128, "bf16"),
     "medium": (MEDIUM, 494, 64, "fp32"),

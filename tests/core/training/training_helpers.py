@@ -7,18 +7,19 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from model_helpers import Corpus, model_settings
+import pytest
+from model_helpers import Corpus, model_settings, training_settings
 
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
 from booru_embed_core.tokens.packed_file import PackedFile, packed_metadata, write_packed_file
-from booru_embed_core.training.checkpoint import read_log
-from booru_embed_core.training.loop import (
-    Progress,
-    TrainReport,
-    train,
-)
+from booru_embed_core.training.checkpoint import CheckpointError, read_log
+from booru_embed_core.training.loop import TrainReport, train
+from booru_embed_core.training.progress import Progress
 
 NARROW = model_settings(width=16, num_layers=1, ffn_width=16, embedding_dim=8, matryoshka_dims=(4,), dropout=0.2)
+RESUMED = training_settings(checkpoint_every_steps=7)
+LOGGED_STEPS = (7, 10, 14, 17, 20, 21, 28, 30, 34)
+"""Of a training with `RESUMED`."""
 FIELDS_OF_TIME = ("tokens_per_second", "eta_seconds")
 
 
@@ -43,6 +44,7 @@ class Bench:
         packed_path: Path | None = None,
         report: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
+        offer_save: Callable[[Callable[[], str | None]], None] = lambda _: None,
     ) -> TrainReport:
         self.out_dir(name).mkdir(exist_ok=True)
         return train(
@@ -54,10 +56,11 @@ class Bench:
             settings,
             report,
             should_stop,
+            offer_save,
         )
 
     def weights_sha256(self, name: str) -> str:
-        return hashlib.sha256((self.out_dir(name) / "model.safetensors").read_bytes()).hexdigest()
+        return sha256(self.out_dir(name) / "model.safetensors")
 
     def log(self, name: str) -> list[dict[str, object]]:
         """The published log without what depends on the clock."""
@@ -65,6 +68,10 @@ class Bench:
             {key: value for key, value in record.items() if key not in FIELDS_OF_TIME}
             for record in read_log(self.out_dir(name))
         ]
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 ARRAYS = ("tokens", "offsets", "field_lengths", "post_id", "rating", "score")
@@ -81,3 +88,12 @@ def stop_after(num_steps: int) -> Callable[[], bool]:
     """A `should_stop` that says so when it was asked `num_steps` times: once a step."""
     asked = iter(range(1, 1_000_000))
     return lambda: next(asked) >= num_steps
+
+
+def refused(action: Callable[[], object], error: type[ValueError] = CheckpointError) -> str:
+    """The message with which `action` fails: one line."""
+    with pytest.raises(error) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message

@@ -1,0 +1,131 @@
+"""Other ways from sets to their pooled states, each on a padded batch: our network's own, and Hugging Face's classes.
+
+They stand in the same objective as ours, so that a step differs in nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from booru_embed_core.model.encoder import Attention, EncoderConfig, FeedForward, SetEncoder
+
+PEERS: Final = ("BertModel", "ModernBertModel")
+
+
+def pad(token_ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Sets padded to the longest of them: token ids int64 ``[S, L]``, 0 where there is none, and bool ``[S, L]``: where
+    there is one.
+
+    Args:
+        token_ids: int64 ``[T]``, sets laid end to end.
+        lengths: int64 ``[S]``.
+    """
+    mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+    return torch.zeros_like(mask, dtype=token_ids.dtype).masked_scatter_(mask, token_ids), mask
+
+
+def padded_forward(model: SetEncoder, token_ids: Tensor, lengths: Tensor, _: int, dtype: torch.dtype) -> Tensor:
+    """As ``model(token_ids, lengths, …)``, on a padded batch and with torch's own attention, RMSNorm and SwiGLU."""
+    table = torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()])
+    ids, mask = pad(token_ids, lengths)
+    width = model.config.settings.width
+
+    def norm(x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],))
+
+    def attention(layer: Attention, queries: Tensor, states: Tensor) -> Tensor:
+        def heads(x: Tensor) -> Tensor:
+            return x.view(*x.shape[:2], layer.num_heads, layer.head_dim)
+
+        q = norm(heads(layer.query(queries))) * layer.log_scale.exp().to(dtype)[:, None]
+        k, v = layer.key_value(states).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), norm(heads(k)).transpose(1, 2), heads(v).transpose(1, 2), attn_mask=mask[:, None, None]
+        )
+        return layer.output(mixed.transpose(1, 2).reshape(*queries.shape[:2], width))
+
+    def feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
+        gate, up = layer.gate_up(x).chunk(2, dim=-1)
+        return layer.down(F.silu(gate) * up)
+
+    x = norm(F.embedding(ids, table)).to(dtype)
+    for block in model.blocks:
+        x = x + attention(block.attention, norm(x), norm(x))
+        x = x + feed_forward(block.feed_forward, norm(x))
+    summary = x[:, :1] + attention(model.pool.attention, norm(x[:, :1]), norm(x))
+    return norm((summary + feed_forward(model.pool.feed_forward, norm(summary)))[:, 0].float())
+
+
+class Peer(SetEncoder):
+    """The network with a class of Hugging Face's in place of blocks and pool: its summary token is the pooled state.
+
+    Weights are float32 and bf16 is autocast's, as its users train. Its word embeddings are our tag vectors, so that
+    both have the same table.
+    """
+
+    def __init__(self, config: EncoderConfig, trunk: nn.Module) -> None:
+        super().__init__(config)
+        self.blocks, self.pool = nn.ModuleList(), nn.Identity()
+        trunk.set_input_embeddings(self.tokens)
+        # By a name that begins as that of our table: the optimizer takes positions for vectors, not for a map.
+        self.tokens_of_trunk = nn.ModuleList(part for part in trunk.modules() if isinstance(part, nn.Embedding))
+        self.trunk = trunk
+
+    def forward(self, token_ids: Tensor, lengths: Tensor, _: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As `SetEncoder.forward`."""
+        ids, mask = pad(token_ids, lengths)
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            states = self.trunk(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return F.rms_norm(states[:, 0].float(), states.shape[-1:])
+
+
+def peer(name: str, config: EncoderConfig, max_length: int, attention: str = "sdpa") -> Peer:
+    """The `Peer` with the class `name` of `PEERS` at random weights, as large as our network.
+
+    It has our width and heads, as many blocks as we have with the pool, and as many weights in a feed-forward layer.
+
+    Args:
+        name: of the class.
+        config: of our network.
+        max_length: tokens of the longest set that it may be given.
+        attention: how it attends, by Hugging Face's name.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel
+
+    shape = config.settings
+    size = {
+        "vocab_size": config.num_tokens,
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.num_layers + 1,
+        "num_attention_heads": shape.num_heads,
+        "max_position_embeddings": max_length,
+        "pad_token_id": 0,
+        "attn_implementation": attention,
+    }
+    if name == "ModernBertModel":  # gated, as ours
+        dropout = dict.fromkeys(("attention_dropout", "mlp_dropout", "embedding_dropout"), shape.dropout)
+        # Its own special ids lie beyond our vocabulary.
+        none = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
+        modern = ModernBertConfig(**size, **dropout, **none, intermediate_size=shape.ffn_width)
+        return Peer(config, ModernBertModel(modern))
+    dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), shape.dropout)
+    bert = BertConfig(**size, **dropout, intermediate_size=shape.ffn_width * 3 // 2)
+    return Peer(config, BertModel(bert, add_pooling_layer=False))
+
+
+def installed_peers() -> dict[str, str]:
+    """The version of transformers by its name; nothing, and a message, where it is not installed."""
+    try:
+        import transformers  # noqa: F401
+    except ImportError:
+        print("  transformers is not installed: measured without it", flush=True)
+        return {}
+    return {"transformers": version("transformers")}

@@ -1,0 +1,173 @@
+"""How long does a training step take on a CPU, beside one of padded batches?
+
+The whole step (split, forward, loss, backward, optimizer) of the default network four ways, alternated in one run:
+ours; the same network on a batch that is padded to its longest set, with torch's own attention, RMSNorm and SwiGLU;
+and Hugging Face's BertModel and ModernBertModel of the same size, padded likewise (see `_encoders`). All of them read
+the same sets, and their pooled states go into the same objective and optimizer. Each in float32 and in bf16.
+
+A round is one step of each way, on the same captions split anew; the first warms up. Tokens are the captions' tags.
+``BOORU_EMBED_THREADS`` is the number of threads (2).
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from benchmarks._encoders import PEERS, installed_peers, pad, padded_forward, peer
+from benchmarks._results import write
+from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
+from booru_embed_core.model.objective import Captions, objective, split_captions
+from booru_embed_core.schema import SPECIAL_TOKENS
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training.optimizer import Optimizer
+
+ROUNDS: Final = 7
+SAMPLE: Final = Path(__file__).parent.parent / "data/sample/danbooru2017_sfw_posts.csv.gz"
+NUM_TAGS: Final = 494
+"""Of the sample."""
+TARGETS: Final = {"sample": 3, "log-normal": 4}
+"""How much faster than the padded classes of Hugging Face ours is to be, by the distribution of lengths."""
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+OURS, PADDED = "ours", "ours, padded"
+_MAX_TAGS: Final = 255
+
+
+@dataclass(frozen=True)
+class Way:
+    """A network, its optimizer, and its `forward` where that is replaced."""
+
+    model: SetEncoder
+    optimizer: Optimizer
+    encode: Callable[..., Tensor] | None = None
+
+
+def sample_lengths(num: int) -> Tensor:
+    """int64 ``[num]``: general tags of the sample's first posts."""
+    with gzip.open(SAMPLE, "rt", encoding="utf-8") as stream:
+        next(stream)
+        return torch.tensor([len(next(stream).split(",")[4].split(" ")) for _ in range(num)])
+
+
+def log_normal_lengths(num: int) -> Tensor:
+    """int64 ``[num]``: log-normal with mean 35 and sigma 0.5, as whole-site captions are about."""
+    generator = torch.Generator().manual_seed(0)
+    mu = torch.log(torch.tensor(35.0)) - 0.5**2 / 2
+    return torch.exp(mu + 0.5 * torch.randn(num, generator=generator)).long().clamp(2, _MAX_TAGS)
+
+
+def captions(lengths: Tensor, num_tags: int) -> Captions:
+    """Captions of random distinct tags."""
+    generator = torch.Generator().manual_seed(1)
+    tags = torch.cat([torch.randperm(num_tags, generator=generator)[:n] for n in lengths.tolist()])
+    zeros = torch.zeros(len(lengths), dtype=torch.int64)
+    return Captions(tags, lengths, zeros, zeros, int(lengths.max()))
+
+
+def ways(config: EncoderConfig, settings: TrainingSettings, with_peers: bool) -> dict[str, Way]:
+    """Every way to do a step, ours first."""
+    model = SetEncoder(config)
+    ours = Way(model, Optimizer(model, settings))
+    found = {OURS: ours, PADDED: Way(model, ours.optimizer, partial(padded_forward, model))}
+    for name in PEERS if with_peers else ():
+        theirs = peer(name, config, _MAX_TAGS + 3)
+        found[name] = Way(theirs, Optimizer(theirs, settings))
+    return found
+
+
+def step(way: Way, batch: Captions, settings: TrainingSettings, dtype: torch.dtype, seed: int) -> Tensor:
+    """One step, as a training does it, and its loss."""
+    generator = torch.Generator(batch.tags.device).manual_seed(seed)
+    losses = objective(way.model, batch, settings, generator, dtype, way.encode)
+    way.optimizer.zero_grad()
+    losses.total.backward()
+    torch.nn.utils.clip_grad_norm_(way.optimizer.parameters, settings.clip_norm)
+    way.optimizer.step(settings.learning_rate)
+    return losses.total
+
+
+def measure(
+    every: dict[str, Way], batch: Captions, settings: TrainingSettings, rounds: int
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Figures of each way in each dtype: medians over alternated rounds, the first of which is left out."""
+    seconds: dict[tuple[str, str], list[tuple[float, float]]] = {(way, name): [] for name in DTYPES for way in every}
+    for round_ in range(rounds + 1):
+        for name, dtype in DTYPES.items():
+            for way in every:
+                started, started_wall = time.process_time(), time.perf_counter()
+                step(every[way], batch, settings, dtype, round_)
+                if round_:
+                    seconds[way, name].append((time.process_time() - started, time.perf_counter() - started_wall))
+    tokens = len(batch.tags)
+
+    def figures(way: str, name: str) -> dict[str, Any]:
+        cpu, wall = (statistics.median(of) for of in zip(*seconds[way, name], strict=True))
+        ratios = [theirs / own for (own, _), (theirs, _) in zip(seconds[OURS, name], seconds[way, name])]  # noqa: B905
+        return {
+            "cpu_seconds": round(cpu, 4),
+            "tokens_per_cpu_second": round(tokens / cpu),
+            "tokens_per_second": round(tokens / wall),
+            "over_ours": round(statistics.median(ratios), 3),
+            "ratios": [round(ratio, 3) for ratio in ratios],
+        }
+
+    return {name: {way: figures(way, name) for way in every} for name in DTYPES}
+
+
+def padding(batch: Captions, settings: TrainingSettings, rounds: int) -> float:
+    """Slots of the padded batches over their tokens, over all rounds."""
+    slots = tokens = 0
+    for round_ in range(1, rounds + 1):
+        halves = split_captions(batch, len(SPECIAL_TOKENS), settings, torch.Generator().manual_seed(round_))
+        slots += pad(halves.token_ids, halves.lengths)[1].numel()
+        tokens += len(halves.token_ids)
+    return slots / tokens
+
+
+def main() -> None:
+    """Prints a table and writes the figures."""
+    torch.set_num_threads(int(os.environ.get("BOORU_EMBED_THREADS", "2")))
+    load, versions = round(os.getloadavg()[0], 2), installed_peers()
+    shape, settings = ModelSettings(), TrainingSettings()
+    assert settings.batch_posts is not None
+    sizes = (NUM_TAGS, 0, 0, 0, 0)
+    config = EncoderConfig(settings=shape, num_special=len(SPECIAL_TOKENS), category_sizes=sizes)
+    every = ways(config, settings, with_peers=bool(versions))
+    figures: dict[str, Any] = {}
+    for lengths_name, lengths_of in (("sample", sample_lengths), ("log-normal", log_normal_lengths)):
+        lengths = lengths_of(settings.batch_posts)
+        batch = captions(lengths, NUM_TAGS)
+        about = {"tokens": len(batch.tags), "padding": round(padding(batch, settings, ROUNDS), 2)}
+        print(f"{lengths_name}: {about['tokens']:,} tokens a step, {about['padding']} slots a token where padded")
+        found = measure(every, batch, settings, ROUNDS)
+        figures[lengths_name] = {**about, "target": TARGETS[lengths_name], "ways": found}
+        for dtype, of_ways in found.items():
+            for way, figure in of_ways.items():
+                print(
+                    f"  {dtype:9} {way:16} {figure['cpu_seconds']:6.2f} CPU s {figure['tokens_per_second']:8,} tokens/s"
+                    f"   {figure['over_ours']:5.2f} of ours ({min(figure['ratios']):.2f} to {max(figure['ratios']):.2f}"
+                    + (f"; wanted {TARGETS[lengths_name]})" if way in PEERS else ")"),
+                    flush=True,
+                )
+    content = {
+        "load_average_before": load,
+        "model": shape.model_dump(),
+        "posts": settings.batch_posts,
+        "rounds": ROUNDS,
+        "versions": versions,
+    }
+    write("training", {**content, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Which captions of a batch one rank computes, and the embeddings of all of them.
+
+What belongs here: indices, and no process group. Who gathers is said by the caller (``training/distributed``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every `num_ranks`-th caption of a batch, from `rank` on.
+
+    A rank that a small batch leaves without captions computes the first one, at the weight 0: so every rank takes part
+    in every exchange.
+    """
+
+    rank: int = 0
+    num_ranks: int = 1
+    gather: Callable[[Tensor], list[Tensor]] = lambda block: [block]
+    """The blocks of all ranks, of one shape, in the order of ranks; without gradients."""
+
+    def rows(self, num: int, device: torch.device) -> Tensor:
+        """int64 ``[n]``, n at least 1: the captions of this rank among `num`, which is 1 or more."""
+        first = self.rank if self.rank < num else 0
+        return torch.arange(first, num if self.rank < num else 1, self.num_ranks, device=device)
+
+    def weight(self, num: int) -> float:
+        """0 where the rank has no caption of its own among `num`, else 1."""
+        return float(self.rank < num)
+
+    def whole(self, embedding: Tensor, num: int) -> Tensor:
+        """float32 ``[2 * num, E]``: the embeddings of all ranks' sets in the batch's order.
+
+        A gradient flows to this rank's own alone: added over the ranks, these are the gradient of the whole.
+
+        Args:
+            embedding: float32 ``[2n, E]``, of this rank's sets.
+            num: captions of the batch, over all ranks.
+        """
+        if self.num_ranks == 1:
+            return embedding
+        pairs = torch.stack(embedding.chunk(2), 1)  # [n, 2, E]
+        block = pairs.new_zeros(-(-num // self.num_ranks), *pairs.shape[1:])
+        block[: len(pairs)] = pairs.detach()
+        # Row i of rank r is the batch's caption i * num_ranks + r; what lies beyond the last caption is filling.
+        every = torch.stack(self.gather(block), 1).flatten(0, 1)[:num]
+        if self.weight(num):
+            every = every.index_copy(0, self.rows(num, every.device), pairs)
+        return torch.cat(every.unbind(1))
+
+
+ALONE = Share()

@@ -1,0 +1,141 @@
+"""The ranks of a training: processes that torchrun started, each of which computes a share of every batch.
+
+Every rank knows the whole batch and draws for all of it, so that what is drawn does not depend on how many ranks there
+are (dropout apart, which each rank draws for its own captions). Gradients are added over the ranks, never averaged:
+each rank's loss is divided by the whole batch's counts.
+
+What belongs here: the process group and what is exchanged through it. Not what a share is (``model/share``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.model.share import ALONE, Share
+
+_TIMEOUT: Final = timedelta(minutes=30)
+"""How long a rank waits for one that is silent; one that ended is noticed at once."""
+_LOST: Final = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out", re.IGNORECASE)
+
+
+class RankLostError(ValueError):
+    """Another rank ended or fell silent; it has the reason."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the ranks; alone, every exchange gives back what it was given."""
+
+    rank: int = 0
+    num_ranks: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes and reports."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> Share:
+        """What this rank computes of a batch."""
+        return ALONE if self.num_ranks == 1 else Share(self.rank, self.num_ranks, _gather)
+
+    def sum(self, numbers: Tensor) -> Tensor:
+        """The sum of `numbers` over the ranks, on every rank."""
+        if self.num_ranks > 1:
+            numbers = numbers.clone()
+            dist.all_reduce(numbers)
+        return numbers
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank, the same answer on every rank."""
+        return flag if self.num_ranks == 1 else bool(self.sum(torch.tensor(int(flag))))
+
+    def wait(self) -> None:
+        """Returns when every rank has come here."""
+        self.any(False)
+
+    def check_agreement(self, name: str, value: str) -> None:
+        """Compares `value` with that of the first rank.
+
+        Raises:
+            ValueError: on every rank, when `value` is another on one of them.
+        """
+        if self.num_ranks == 1:
+            return
+        values: list[Any] = [None] * self.num_ranks
+        dist.all_gather_object(values, value)
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                raise ValueError(
+                    f"{name} of rank {rank} is {other}, of rank 0 {values[0]}; give all ranks the same files"
+                )
+
+    def wrap(self, model: SetEncoder) -> DistributedDataParallel | None:
+        """`model`, made equal to the first rank's, with gradients that are added over the ranks during `backward`.
+
+        None where there is one rank.
+        """
+        if self.num_ranks == 1:
+            return None
+        wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        wrapped.broadcast_buffers = False  # they never change; the argument has another name since torch 2.13
+        wrapped.register_comm_hook(None, lambda _, bucket: _add_gradients(bucket))
+        return wrapped
+
+
+@contextmanager
+def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
+    """The ranks that torchrun's variables in `environment` describe; alone where there are none.
+
+    A GPU is that of the same number as the process on its machine.
+
+    Raises:
+        RankLostError: in place of what the ``with`` block raised when another rank ended.
+    """
+    num_ranks = int(environment.get("WORLD_SIZE", "1"))
+    if num_ranks == 1:
+        yield Ranks()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(environment["LOCAL_RANK"]) % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_TIMEOUT)
+    else:
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
+    ranks = Ranks(dist.get_rank(), num_ranks)
+    try:
+        yield ranks
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise RankLostError(
+            f"rank {ranks.rank} of {num_ranks}: another rank ended or fell silent ({reason}); see what that one says, "
+            f"then start again: the last saved state is gone on from, by any number of ranks"
+        ) from None
+    finally:
+        dist.destroy_process_group()
+
+
+def _gather(block: Tensor) -> list[Tensor]:
+    blocks = [torch.empty_like(block) for _ in range(dist.get_world_size())]
+    dist.all_gather(blocks, block)
+    return blocks
+
+
+def _add_gradients(bucket: Any) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return future

@@ -1,0 +1,34 @@
+"""What training reports while it runs, as numbers and as a line for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What training reports while it runs; `log` records have the same content."""
+
+    step: int
+    num_steps: int
+    epoch: float
+    loss: float
+    terms: dict[str, float]
+    learning_rate: float
+    tokens_per_second: float
+    eta_seconds: float
+    validation: dict[str, float] | None = None
+
+    def line(self) -> str:
+        """One line for people."""
+        share = f"step {self.step}/{self.num_steps}  epoch {self.epoch:.2f}  loss {self.loss:.4f}"
+        speed = f"{self.tokens_per_second:,.0f} tokens/s  ETA {_duration(self.eta_seconds)}"
+        if self.validation is None:
+            return f"{share}  {speed}"
+        return f"{share}  validation loss {self.validation['loss']:.4f}  {speed}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,202 @@
+"""What a training computes in a step, and in a validation: what every rank does with a batch.
+
+What belongs here: from a batch to gradients. Not the schedule of steps or what is on disk (``loop``).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.model.objective import TERMS, Captions, Losses, objective, weighted_total
+from booru_embed_core.model.share import Share
+from booru_embed_core.settings import TrainingSettings
+from booru_embed_core.tokens.batches import Batch, EpochBatches, batch_starts, score_bins
+from booru_embed_core.training.distributed import Ranks
+from booru_embed_core.training.optimizer import Optimizer
+from booru_embed_core.training.progress import Progress
+from booru_embed_core.training.schedule import Steps, mixed_seed
+
+VALIDATION_SEED: Final = 0x5EED
+
+
+class NonFiniteLossError(ValueError):
+    """A loss or gradient is NaN or infinite; the message names the step and the posts of its batch.
+
+    Args:
+        message: the line.
+        post_ids: of all posts of the batch.
+    """
+
+    def __init__(self, message: str, post_ids: list[int]) -> None:
+        super().__init__(message)
+        self.post_ids = post_ids
+
+
+@dataclass
+class Run:
+    """The moving parts of a training; everything else follows from the step's number."""
+
+    model: SetEncoder
+    optimizer: Optimizer
+    batches: EpochBatches
+    steps: Steps
+    settings: TrainingSettings
+    device: torch.device
+    dtype: torch.dtype
+    edges: list[list[float]]
+    ranks: Ranks
+    encode: Callable[..., Tensor] | None = None
+    """The model's `forward`, wrapped so that `backward` adds gradients over the ranks; None where there is one."""
+    step: int = 0
+    best_loss: float = math.inf
+    best_epoch: float = 0.0
+    best_weights: dict[str, torch.Tensor] | None = None
+    started: float = field(default_factory=time.monotonic)
+    """On this process's clock, moved back by what earlier ones spent."""
+    unvalidated: Progress | None = None
+    """What the last step reports as soon as the validation that ends its epoch is done."""
+    is_over: bool = False
+    """Whether it ended or failed, so that nobody may save it any more."""
+    changes: threading.Lock = field(default_factory=threading.Lock)
+    """Held by the thread that trains, but for `computing`."""
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """While the block runs nothing of the training's state changes, and another thread may save it."""
+        self.changes.release()
+        try:
+            yield
+        finally:
+            self.changes.acquire()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the training so far, by every process that went on with it."""
+        return time.monotonic() - self.started
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The best one so far; None before the first validation, and without a validation split."""
+        return None if self.best_weights is None else self.best_loss
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all epochs."""
+        return self.steps.num_steps
+
+    def captions(self, batch: Batch) -> Captions:
+        """`batch` as the objective takes it."""
+        bins = score_bins(self.edges, batch.ratings, batch.scores)
+        return captions_of(batch, self.model.config.category_sizes, bins, self.device)
+
+    def weight(self, batch: Batch) -> float:
+        """What the mean loss of `batch` is worth: its records over the mean batch's where their number is free."""
+        if self.settings.batch_tokens is None:
+            return 1.0
+        mean = len(self.batches.post_index) * self.settings.num_epochs / self.num_steps
+        return len(batch.post_index) / mean
+
+    def generator(self, *key: int) -> torch.Generator:
+        """A generator that draws the same for the same `key`."""
+        return torch.Generator(self.device).manual_seed(mixed_seed(self.settings.seed, *key))
+
+
+def captions_of(batch: Batch, category_sizes: tuple[int, ...], bins: torch.Tensor, device: torch.device) -> Captions:
+    """The batch as the objective takes it, on `device`; `bins` are the score deciles, int64 ``[N]``."""
+    return Captions(
+        tags=batch.tag_indices(category_sizes).to(device, non_blocking=True),
+        lengths=batch.field_lengths.sum(1).to(device, non_blocking=True),
+        ratings=batch.ratings.to(device, non_blocking=True),
+        score_bins=bins.to(device, non_blocking=True),
+        max_length=batch.max_length,
+    )
+
+
+def compute_step(run: Run, batch: Batch) -> Losses:
+    """The losses of the next step, its clipped gradients being left in the parameters; the same on every rank.
+
+    Raises:
+        NonFiniteLossError: a loss or the gradient's norm is no number.
+    """
+    losses = rank_losses(run, batch, run.ranks.share)
+    run.optimizer.zero_grad()
+    (losses.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
+    if run.ranks.num_ranks > 1:
+        sums = run.ranks.sum(torch.stack([term.detach() for term in losses.terms.values()]))
+        terms = dict(zip(losses.terms, sums, strict=True))
+        losses = Losses(weighted_total(terms, run.settings), terms)
+    norm = torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
+    # A GPU is waited for here, so that nothing has changed where the step cannot be done.
+    check_finite(run, run.step, {"loss": losses.total.item(), "gradient's norm": norm.item()})
+    return losses
+
+
+def rank_losses(run: Run, batch: Batch, share: Share) -> Losses:
+    """The part of the loss of `batch` that the rank of `share` computes."""
+    key = (run.step, 1, share.rank) if share.rank else (run.step, 1)
+    torch.manual_seed(mixed_seed(run.settings.seed, *key))  # dropout's
+    generator = run.generator(run.step)
+    return objective(run.model, run.captions(batch), run.settings, generator, run.dtype, run.encode, share)
+
+
+@torch.no_grad()
+def validate(run: Run, rows: NDArray[np.int64]) -> dict[str, float]:
+    """Mean terms over the validation split, each post split the same way every time; the ranks share its batches.
+
+    Terms are added batch after batch on every rank, so that the means do not depend on the number of ranks.
+    """
+    run.model.eval()
+    bounds = list(
+        pairwise(batch_starts(run.batches.packed, rows, run.settings.batch_posts, run.settings.batch_tokens).tolist())
+    )
+    names = ("loss", *TERMS)
+    values = torch.zeros(len(bounds), len(names), dtype=torch.float64)
+    for number in range(run.ranks.rank, len(bounds), run.ranks.num_ranks):
+        start, end = bounds[number]
+        batch = run.batches.read_rows(rows[start:end])
+        generator = torch.Generator(run.device).manual_seed(mixed_seed(VALIDATION_SEED, number))
+        terms = objective(run.model, run.captions(batch), run.settings, generator, run.dtype).terms
+        loss = terms["bottleneck"] + terms["head"]
+        values[number] = torch.stack([loss, *(terms[name] for name in TERMS)])
+    run.model.train()
+    sums = dict.fromkeys(names, 0.0)
+    for (start, end), of_batch in zip(bounds, run.ranks.sum(values).tolist(), strict=True):
+        for name, value in zip(names, of_batch, strict=True):
+            sums[name] += (end - start) / len(rows) * value
+    return sums
+
+
+def check_finite(run: Run, step: int, numbers: Mapping[str, float]) -> None:
+    """Looks for a number of `step`, counted from 0, that is none.
+
+    Raises:
+        NonFiniteLossError: there is one.
+    """
+    bad = ", ".join(f"{name} {number}" for name, number in numbers.items() if not math.isfinite(number))
+    if not bad:
+        return
+    ids = run.batches.packed.post_id[run.batches.rows(*run.steps.place(step))].tolist()
+    shown = ", ".join(map(str, ids[:8])) + (", …" if len(ids) > 8 else "")
+    raise NonFiniteLossError(
+        f"step {step + 1}: {bad}, at a batch of {len(ids)} posts with the ids {shown}; lower [training] learning_rate "
+        f'(is {run.settings.learning_rate}) or set precision = "fp32" (is "{run.settings.precision}")',
+        ids,
+    )

@@ -1,0 +1,85 @@
+"""How the process that trains is stopped: signals, a parent that is gone, and a step that does not end.
+
+Standard library only: ``train`` imports this at module level.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final, Self
+
+GRACE_SECONDS: Final = 3.0
+"""How long after a stop a step or a validation may still come to its end."""
+_POLL_SECONDS: Final = 0.1
+
+
+class StopRequest:
+    """Whether training should stop: SIGINT or SIGTERM came, or the process that started it is gone.
+
+    The signals are caught even where the parent ignores them (a shell's background job hands that down).
+    """
+
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
+        # A handler in Python would wait until torch comes back from a long product; the byte in this pipe does not.
+        self._signals, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+
+    def __call__(self) -> bool:
+        """Whether to stop now; any thread may ask."""
+        # An orphan would train for hours, and keep the next run of the same job from starting.
+        is_orphan = self._parent is not None and os.getppid() != self._parent
+        return is_orphan or bool(select.select([self._signals], [], [], 0)[0])
+
+
+class LateEnd:
+    """Ends this process when training goes on for `grace_seconds` after a stop; a context around the training.
+
+    Training looks for a stop after each step, and a step or a validation may take minutes. What it computes is
+    abandoned then: the state of the step before is saved by a thread of this context.
+
+    Args:
+        stop: whether training should stop.
+        say: called with a line for people, before the process ends with the exit code 1.
+        grace_seconds: counted from the stop.
+    """
+
+    def __init__(
+        self, stop: Callable[[], bool], say: Callable[[str], object], grace_seconds: float = GRACE_SECONDS
+    ) -> None:
+        self._stop = stop
+        self._say = say
+        self._grace_seconds = grace_seconds
+        self._save: Callable[[], str | None] = lambda: "stopped before the first step"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="late-end", daemon=True)
+
+    def offer_save(self, save: Callable[[], str | None]) -> None:
+        """Takes what saves the state of the step before; it gives back what to say, or None where training is over."""
+        self._save = save
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()  # it may be saving
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_POLL_SECONDS):
+            if not self._stop():
+                continue
+            if not self._ended.wait(self._grace_seconds) and (line := self._save()) is not None:
+                self._say(line)
+                sys.stderr.flush()
+                os._exit(1)
+            return

@@ -1,0 +1,62 @@
+"""One rank of a training, started by torchrun: ``rank_worker.py JOB.json``.
+
+It writes ``rank-R.txt`` into the job's `notes`: a hash of its weights, or its error. The job may name a rank and the
+step after which it is killed, or asks to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training import loop
+from booru_embed_core.training.distributed import RankLostError
+
+
+def main() -> int:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    rank, steps = int(os.environ.get("RANK", "0")), iter(range(1, 1_000_000))
+    torch.set_num_threads(1)
+
+    def should_stop() -> bool:
+        is_named = rank == job.get("rank") and next(steps) == job.get("after_steps")
+        if is_named and job["what"] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return is_named
+
+    real = loop._publish
+
+    def noted(run: loop.Run, *rest: object) -> object:
+        weights = hashlib.sha256()
+        for tensor in run.model.state_dict().values():
+            weights.update(tensor.numpy().tobytes())
+        note(weights.hexdigest())
+        return real(run, *rest)  # type: ignore[arg-type]
+
+    def note(text: str) -> None:
+        (Path(job["notes"]) / f"rank-{rank}.txt").write_text(text)
+
+    loop._publish = noted  # type: ignore[assignment]
+    paths = [Path(job[name]) for name in ("packed", "vocab", "work", "out")]
+    try:
+        loop.train(
+            *paths,
+            ModelSettings.model_validate(job["model"]),
+            TrainingSettings.model_validate(job["training"]),
+            should_stop=should_stop,
+        )
+    except (loop.TrainingInterrupted, RankLostError) as error:
+        note(f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
