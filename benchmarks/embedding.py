@@ -2,8 +2,12 @@
 
 Both read the same captions as text, tags between spaces, and give vectors of unit length. The peer is a BERT of our
 width, heads and blocks (our pool counted as one) whose inner layer has as many weights as our SwiGLU. Its words are
-our tags, one token each, so that its sequences are as long as ours; its weights are random, which costs as much. Rounds
-are alternated; the first warms up.
+our tags, one token each, so that its sequences are as long as ours; its weights are random, which costs as much.
+
+Two corpora: the sample's captions, and captions of log-normal lengths (mean 35, sigma .5). Ours and theirs as they ship
+embed all captions of each, a tenth a round, alternated; then each way in every precision, and theirs in the batches
+that suit it best, a tenth of the captions in all. No two captions of the second corpus are the same; the sample's are
+embedded as they are, repeated where there are too few posts: neither side looks for repetitions.
 
 ``BOORU_EMBED_CAPTIONS`` is the number of captions (100,000), ``BOORU_EMBED_THREADS`` that of threads on a CPU (2).
 """
@@ -12,7 +16,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,10 +43,12 @@ from booru_embed_core.settings import (
 from booru_embed_core.tags.frequency import count_tags
 from booru_embed_core.tags.vocab import Vocab, build_vocab
 from booru_embed_core.training.checkpoint import CheckpointConfig, encoder_config
+from booru_embed_core.training.hardware import pick_dtype
 
-ROUNDS = 3
+ROUNDS = 10
+MEAN_LENGTH, SIGMA = 35, 0.5
 SAMPLE = Path(__file__).parent.parent / "data/sample/danbooru2017_sfw_posts.csv.gz"
-BATCH_OF_PEER = 32  # its default
+BATCHES_OF_PEER = (32, 128)  # the first is its default
 
 Way = Callable[[list[str]], NDArray[np.float32]]
 
@@ -69,6 +74,20 @@ def sample_captions(num: int, vocab: Vocab) -> list[str]:
     return [captions[i % len(captions)] for i in range(num)]
 
 
+def lognormal_captions(num: int, vocab: Vocab, seed: int = 0) -> list[str]:
+    """`num` captions of log-normal lengths, their tags drawn by use."""
+    numbers = np.random.default_rng(seed)
+    lengths = numbers.lognormal(np.log(MEAN_LENGTH) - SIGMA**2 / 2, SIGMA, num).round().clip(1, 200).astype(np.int64)
+    tags = np.array(vocab.tags)
+    log_use = np.log(vocab.counts.clip(1))
+    captions = []
+    for length in lengths.tolist():
+        # The largest of log-use plus Gumbel noise: draws by use without replacement.
+        noisy = log_use + numbers.gumbel(size=len(tags))
+        captions.append(" ".join(tags[np.argpartition(-noisy, min(length, len(tags) - 1))[:length]]))
+    return captions
+
+
 def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) -> BooruEmbedder:
     """An untrained embedder, which costs what a trained one does."""
     config = CheckpointConfig(
@@ -88,7 +107,9 @@ def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.d
     return BooruEmbedder(SetEncoder(encoder_config(vocab, shape)).eval().to(device), config, vocab, dtype)
 
 
-def peer(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) -> Way | None:
+def peer(
+    vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype, batch: int = BATCHES_OF_PEER[0]
+) -> Way | None:
     """The embedding of a sentence-transformers model; None where that is not installed."""
     try:
         from sentence_transformers import SentenceTransformer, models
@@ -125,7 +146,7 @@ def peer(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) ->
 
     def embed(captions: list[str]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = model.encode(
-            captions, batch_size=BATCH_OF_PEER, show_progress_bar=False, normalize_embeddings=True
+            captions, batch_size=batch, show_progress_bar=False, normalize_embeddings=True
         )
         return found
 
@@ -133,29 +154,51 @@ def peer(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) ->
 
 
 def measure(ways: dict[str, Way], captions: list[str], rounds: int = ROUNDS) -> dict[str, dict[str, Any]]:
-    """Posts a second of each way, by CPU and by wall seconds, and the first way's speed over it in CPU seconds."""
+    """Posts a second of each way over all captions, by CPU and by wall seconds, and the first way's speed over it.
+
+    The ratios are of the sums; the lowest and the highest of a round stand beside that of CPU seconds.
+    """
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     wall: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(rounds + 1):
+    for embed in ways.values():
+        embed(captions[:256])
+    for round_ in range(rounds):
+        part = captions[round_::rounds]
         for name, embed in ways.items():
-            part = captions if round_ else captions[:256]
             started, started_wall = time.process_time(), time.perf_counter()
             vectors = embed(part)
-            if round_:
-                cpu[name].append(time.process_time() - started)
-                wall[name].append(time.perf_counter() - started_wall)
+            cpu[name].append(time.process_time() - started)
+            wall[name].append(time.perf_counter() - started_wall)
             assert len(vectors) == len(part)
             assert np.allclose(np.linalg.norm(vectors[:100].astype(np.float32), axis=1), 1, atol=0.02), name
     first = next(iter(ways))
+    ratios = {name: [b / a for a, b in zip(cpu[first], cpu[name], strict=True)] for name in ways}
     return {
         name: {
-            "posts_per_cpu_second": len(captions) / statistics.median(cpu[name]),
-            "posts_per_second": len(captions) / statistics.median(wall[name]),
-            "ours_over_it": statistics.median(b / a for a, b in zip(cpu[first], cpu[name], strict=True)),
-            "ours_over_it_wall": statistics.median(b / a for a, b in zip(wall[first], wall[name], strict=True)),
+            "posts_per_cpu_second": len(captions) / sum(cpu[name]),
+            "posts_per_second": len(captions) / sum(wall[name]),
+            "ours_over_it": sum(cpu[name]) / sum(cpu[first]),
+            "ours_over_it_rounds": [min(ratios[name]), max(ratios[name])],
+            "ours_over_it_wall": sum(wall[name]) / sum(wall[first]),
         }
         for name in ways
     }
+
+
+def ways_of(vocab: Vocab, shape: ModelSettings, device: str) -> dict[str, Way]:
+    """Every way to embed: ours and theirs as they ship first."""
+    ways: dict[str, Way] = {}
+    native = pick_dtype("auto", torch.device(device))
+    for dtype in (native, torch.float32 if native == torch.bfloat16 else torch.bfloat16):
+        ways[f"ours, {str(dtype)[6:]}"] = our_embedder(vocab, shape, device, dtype).embed
+    for dtype in (torch.float32, torch.bfloat16):
+        for batch in BATCHES_OF_PEER:
+            theirs = peer(vocab, shape, device, dtype, batch)
+            if theirs is None:
+                print("sentence-transformers is not installed: ours alone is measured")
+                return ways
+            ways[f"sentence-transformers, {str(dtype)[6:]}, batches of {batch}"] = theirs
+    return ways
 
 
 def main() -> None:
@@ -165,26 +208,27 @@ def main() -> None:
     num = int(os.environ.get("BOORU_EMBED_CAPTIONS", "100000"))
     load = round(os.getloadavg()[0], 2)
     vocab, shape = sample_vocab(), ModelSettings()
-    captions = sample_captions(num, vocab)
-    ways: dict[str, Way] = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        ways[f"ours, {name}"] = our_embedder(vocab, shape, device, dtype).embed
-        theirs = peer(vocab, shape, device, dtype)
-        if theirs is None:
-            print("sentence-transformers is not installed: ours alone is measured")
-        else:
-            ways[f"sentence-transformers, {name}"] = theirs
-    figures = measure(ways, captions)
-    for name, figure in figures.items():
-        print(f"  {name:34}" + "".join(f"{key} {value:10.2f}  " for key, value in figure.items()))
+    ways = ways_of(vocab, shape, device)
+    names = list(ways)
+    shipped = {name: ways[name] for name in [names[0], *names[2:3]]}
+    corpora = {"sample": sample_captions(num, vocab), "log-normal": lognormal_captions(num, vocab)}
+    figures: dict[str, dict[str, Any]] = {}
+    for name, captions in corpora.items():
+        figures[name] = {
+            "captions": num,
+            "mean_tags": sum(len(caption.split(" ")) for caption in captions) / num,
+            "as_they_ship": measure(shipped, captions),
+            "each_way": measure(ways, captions[: num // 10], 3),
+        }
+        for table in ("as_they_ship", "each_way"):
+            for way, figure in figures[name][table].items():
+                print(f"  {name:12}{way:50}" + "".join(f"{key} {value}  " for key, value in figure.items()), flush=True)
     has_peer = len(ways) > 2
     versions = {name: version(name) for name in ("sentence-transformers", "transformers") if has_peer}
     write(
         "embedding",
         {
             "device": device,
-            "captions": num,
-            "tokens": sum(len(caption.split(" ")) for caption in captions),
             "rounds": ROUNDS,
             "load_average_before": load,
             "model": shape.model_dump(),

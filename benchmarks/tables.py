@@ -102,28 +102,35 @@ def data_path(result: Mapping[str, Any]) -> str:
 
 
 def embedding(result: Mapping[str, Any]) -> str:
-    """Posts a second of each way to embed, and ours in float32 over each."""
-    rows = [
-        [
-            name,
-            _short(figures["posts_per_cpu_second"]),
-            f"{figures['ours_over_it']:.2f}",
-            _short(figures["posts_per_second"]),
-            f"{figures['ours_over_it_wall']:.2f}",
-        ]
-        for name, figures in result["figures"].items()
-    ]
-    head = ["", "posts per CPU s", "ours in float32 ÷ it", "posts per s", "ours in float32 ÷ it"]
+    """Posts a second of each way to embed, by corpus, and the first way, ours as it ships, over each."""
+    parts = []
+    for name, corpus in result["figures"].items():
+        tables = {
+            "Ours and theirs as they ship, all captions": corpus["as_they_ship"],
+            "Each way, a tenth of the captions": corpus["each_way"],
+        }
+        parts.append(f"{name}: {corpus['captions']:,} captions of {corpus['mean_tags']:.1f} tags.")
+        for title, figures in tables.items():
+            rows = [
+                [
+                    way,
+                    _short(figure["posts_per_cpu_second"]),
+                    f"{figure['ours_over_it']:.2f}",
+                    " … ".join(f"{ratio:.2f}" for ratio in figure["ours_over_it_rounds"]),
+                    _short(figure["posts_per_second"]),
+                    f"{figure['ours_over_it_wall']:.2f}",
+                ]
+                for way, figure in figures.items()
+            ]
+            head = [title, "posts per CPU s", "ours ÷ it", "from … to", "posts per s", "ours ÷ it"]
+            parts += ["", *_table(head, rows), ""]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     missing = ", ".join(result["not_installed"])
     return "\n".join(
         [
-            f"{result['captions']:,} captions of {result['tokens'] / result['captions']:.1f} tags on "
-            f"{result['device']}, threads: {result['machine']['cores']}. "
-            f"Medians of {result['rounds']} alternated rounds.",
+            f"On {result['device']}, threads: {result['machine']['cores']}; alternated rounds.",
             "",
-            *_table(head, rows),
-            "",
+            *parts,
             f"{_where(result)}, torch {result['torch']}. Load average at the start: {result['load_average_before']}. "
             + (f"Not installed: {missing}." if missing else f"{versions}."),
         ]

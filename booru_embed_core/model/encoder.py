@@ -133,12 +133,20 @@ class Attention(nn.Module):
 
     def forward(self, query_states: Tensor, states: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
         """As `attend`, of states before their projections."""
-        heads = (-1, self.num_heads, self.head_dim)
-        scale = self.log_scale.exp().to(states.dtype)[:, None]
-        queries = rms_norm(self.query(query_states).view(heads)) * scale
-        keys, values = self.key_value(states).chunk(2, dim=-1)
-        mixed = attend(queries, rms_norm(keys.view(heads)), values.view(heads), layout, rows)
+        mixed = attend(*self.project(query_states, states), layout, rows)
         return self.output(mixed.reshape(-1, self.num_heads * self.head_dim))  # type: ignore[no-any-return]
+
+    def project(self, query_states: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``[Q, H, D]`` of states ``[Q, d]``, and keys and values ``[T, H, D]`` of states ``[T, d]``."""
+        heads = (-1, self.num_heads, self.head_dim)
+        queries = self.queries(query_states)
+        keys, values = self.key_value(states).chunk(2, dim=-1)
+        return queries, rms_norm(keys.view(heads)), values.view(heads)
+
+    def queries(self, states: Tensor) -> Tensor:
+        """``[Q, H, D]`` of states ``[Q, d]``: normalised, then by the heads' temperatures."""
+        scale = self.log_scale.exp().to(states.dtype)[:, None]
+        return rms_norm(self.query(states).view(-1, self.num_heads, self.head_dim)) * scale
 
 
 class FeedForward(nn.Module):
@@ -258,6 +266,13 @@ class SetEncoder(nn.Module):
         """float32 ``[V, d]``: each tag's vector plus its category's, as the encoder reads and the decoder writes it."""
         vectors: Tensor = self.tokens.weight[self.config.num_special :] + self.categories(self.tag_category)
         return vectors
+
+    def token_vectors(self, token_ids: Tensor) -> Tensor:
+        """float32 ``[R, d]``: the vectors of `token_ids` (int64 ``[R]``) as the encoder reads them."""
+        vectors: Tensor = self.tokens(token_ids)
+        is_tag = token_ids >= self.config.num_special
+        categories = self.tag_category[token_ids[is_tag] - self.config.num_special]
+        return vectors.index_put((is_tag,), self.categories(categories), accumulate=True)
 
     def states(self, token_ids: Tensor, layout: SetLayout, dtype: torch.dtype) -> Tensor:
         """The token states that the pool reads, in `dtype` ``[T, d]``; each set must begin with the summary token."""

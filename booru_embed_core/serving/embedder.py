@@ -21,9 +21,9 @@ from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import score_bins
 from booru_embed_core.training.checkpoint import CheckpointConfig, load_checkpoint
-from booru_embed_core.training.hardware import pick_device
+from booru_embed_core.training.hardware import pick_device, pick_dtype
 
-_DTYPES: Final = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
+_PRECISIONS: Final = ("auto", "fp32", "bf16")
 _LISTED: Final = "`booru-embed inspect vocab` lists what is known"
 
 
@@ -86,16 +86,17 @@ class BooruEmbedder:
         Args:
             checkpoint: the folder.
             device: ``cpu``, ``cuda``, or ``auto``: the GPU where there is one.
-            precision: ``fp32``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on a CPU, where bf16 takes half the time
-                but a caption's vector then depends, in its third digit, on what is embedded with it.
+            precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively. It takes half
+                the time; a vector then differs in its third digit.
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not belong to the vocabulary beside it.
             ValueError: an unknown precision, or no such device.
         """
-        if precision not in _DTYPES:
-            raise ValueError(f"precision {precision!r} is not one of {', '.join(_DTYPES)}")
-        return cls(*load_checkpoint(Path(checkpoint), pick_device(device)), dtype=_DTYPES[precision])
+        if precision not in _PRECISIONS:
+            raise ValueError(f"precision {precision!r} is not one of {', '.join(_PRECISIONS)}")
+        on = pick_device(device)
+        return cls(*load_checkpoint(Path(checkpoint), on), dtype=pick_dtype(precision, on))
 
     @property
     def embedding_dim(self) -> int:

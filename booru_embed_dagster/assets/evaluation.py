@@ -82,7 +82,7 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     from booru_embed_core.serving.embedder import BooruEmbedder
 
     inputs = pipeline.current("checkpoint", "vocab")
-    embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device)
+    embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device, "fp32")
     with pipeline.new_version("tag_embeddings", inputs=inputs, defined_by=[TAG_EMBEDDINGS_FILE]) as draft:
         table = embeddings_table(embedder)
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")

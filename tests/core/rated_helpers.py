@@ -39,4 +39,4 @@ def rated_embedder(base: Path, ratings_decide: bool, **training: object) -> Boor
     out_dir.mkdir()
     settings = training_settings(**{"num_epochs": 5, **training})
     train(walked.packed_path, walked.vocab_dir, base / "work", out_dir, model_settings(num_layers=1), settings)
-    return BooruEmbedder.load(out_dir, "cpu")
+    return BooruEmbedder.load(out_dir, "cpu", "fp32")

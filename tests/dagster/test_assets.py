@@ -238,7 +238,7 @@ def test_the_evaluation_stands_beside_the_baselines(built: Built) -> None:
 def test_tag_embeddings_are_those_of_the_library(built: Built) -> None:
     project, _ = built
     table = pq.read_table(project.warehouse.current("tag_embeddings").path / "tag_embeddings.parquet")
-    embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu")
+    embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu", "fp32")
     assert table.schema.names == ["tag", "category", "count", "vector"]
     assert table["tag"].to_pylist() == list(embedder.vocab.tags)
     assert np.array_equal(np.array(table["vector"].to_pylist(), np.float32), embedder.tag_embeddings())
@@ -313,6 +313,6 @@ def test_unknown_tokens_are_in_the_vocabulary_and_not_among_the_embeddings(built
     unknown = [f"unknown {category}" for category in ("general", "artist", "copyright", "character", "meta")]
     assert [tag for tag in tags if tag in unknown] == unknown
     assert embedded["tag"].to_pylist() == [tag for tag in tags if tag not in unknown]
-    embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu")
+    embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu", "fp32")
     expected = embedder.tag_embeddings()[~embedder.vocab.is_unknown]
     assert np.array_equal(np.array(embedded["vector"].to_pylist(), np.float32), expected)

@@ -28,7 +28,7 @@ def trained_fixture(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture(scope="module")
 def embedder(trained: Trained) -> BooruEmbedder:
-    return BooruEmbedder.load(trained.checkpoint, "cpu")
+    return BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")
 
 
 def typed(embedder: BooruEmbedder) -> list[str]:

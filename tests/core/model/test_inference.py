@@ -11,7 +11,8 @@ from model_helpers import CATEGORY_SIZES, NUM_SPECIAL, encoder, random_captions
 from numpy.typing import NDArray
 
 from booru_embed_core.model import inference
-from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder
+from booru_embed_core.model.dense import DenseEncoder
+from booru_embed_core.model.encoder import SUMMARY_ID
 from booru_embed_core.model.inference import encode_sets, inference_dtype, token_states
 from booru_embed_core.model.objective import FIRST_RATING_ID, FIRST_SCORE_ID
 
@@ -59,23 +60,33 @@ def test_rating_and_score_are_tokens_where_they_are_given() -> None:
 
 def test_no_part_is_larger_than_allowed_but_for_a_single_set(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, int]] = []
-    real = SetEncoder.forward
+    real = DenseEncoder.__call__
 
-    def noted(
-        model: SetEncoder, token_ids: torch.Tensor, lengths: torch.Tensor, longest: int, dtype: torch.dtype
-    ) -> torch.Tensor:
-        assert int(lengths.max()) <= longest
+    def noted(dense: DenseEncoder, token_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        assert len(token_ids) == int(lengths.sum())
         sizes.append((len(token_ids), len(lengths)))
-        return real(model, token_ids, lengths, longest, dtype)
+        return real(dense, token_ids, lengths)
 
-    monkeypatch.setattr(SetEncoder, "forward", noted)
+    monkeypatch.setattr(DenseEncoder, "__call__", noted)
     sets = [*random_captions(40, NUM_TAGS, 1), list(range(NUM_TAGS))]
     encode_sets(MODEL, *flat(sets), batch_tokens=14)
     assert sum(num_sets for _, num_sets in sizes) == len(sets)
     assert all(num_tokens <= 14 or num_sets == 1 for num_tokens, num_sets in sizes)
     assert len(sizes) < len(sets)
+    sizes.clear()
     tags, lengths = flat(sets)
-    encode_sets(MODEL, tags, lengths, np.ones_like(lengths), np.ones_like(lengths))
+    encode_sets(MODEL, tags, lengths, np.ones_like(lengths), np.ones_like(lengths), batch_tokens=14)
+    assert all(num_tokens <= 14 or num_sets == 1 for num_tokens, num_sets in sizes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neither_order_of_tags_nor_repetition_of_a_set_shows(dtype: torch.dtype) -> None:
+    sets = random_captions(20, NUM_TAGS, 3)
+    states = encode_sets(MODEL, *flat(sets), dtype=dtype)
+    backwards = encode_sets(MODEL, *flat([tags[::-1] for tags in sets]), dtype=dtype)
+    assert torch.equal(states, backwards)
+    twice = encode_sets(MODEL, *flat([*sets, *sets]), dtype=dtype)
+    torch.testing.assert_close(twice[:20], twice[20:], rtol=0, atol=2e-6)
 
 
 def test_no_sets_give_no_states() -> None:

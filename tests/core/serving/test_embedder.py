@@ -20,6 +20,7 @@ from booru_embed_core.schema import RATINGS, SPECIAL_TOKENS, UNKNOWN_TAGS, Categ
 from booru_embed_core.serving.embedder import BooruEmbedder, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.settings import VocabSettings
 from booru_embed_core.training.checkpoint import CheckpointError
+from booru_embed_core.training.hardware import pick_dtype
 from booru_embed_core.training.loop import train
 
 CATS = "1girl cat_ears tail"
@@ -27,7 +28,7 @@ CATS = "1girl cat_ears tail"
 
 @pytest.fixture(scope="module")
 def embedder(trained: Trained) -> BooruEmbedder:
-    return BooruEmbedder.load(trained.checkpoint, "cpu")
+    return BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +250,7 @@ def with_unknown(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
         (base / name).mkdir()
     settings = training_settings(num_epochs=1)
     train(walked.packed_path, walked.vocab_dir, base / "work", base / "checkpoint", model_settings(), settings)
-    return BooruEmbedder.load(base / "checkpoint", "cpu")
+    return BooruEmbedder.load(base / "checkpoint", "cpu", "fp32")
 
 
 def test_unknown_tokens_are_never_offered(with_unknown: BooruEmbedder) -> None:
@@ -339,9 +340,13 @@ def test_precision_is_of_the_trunk_and_vectors_stay_near(
 ) -> None:
     captions = captions_of(3)
     exact = embedder.embed(captions)
-    assert np.array_equal(BooruEmbedder.load(trained.checkpoint, "cpu", precision="fp32").embed(captions), exact)
-    coarse = BooruEmbedder.load(trained.checkpoint, "cpu", precision="bf16").embed(captions)
-    assert not np.array_equal(coarse, exact)
-    assert (coarse * exact).sum(1).min() > 0.99
+    coarse = BooruEmbedder.load(trained.checkpoint, "cpu", precision="bf16")
+    assert not np.array_equal(coarse.embed(captions), exact)
+    assert (coarse.embed(captions) * exact).sum(1).min() > 0.99
+    backwards = [" ".join(caption.split()[::-1]) for caption in captions]
+    assert np.array_equal(coarse.embed(backwards), coarse.embed(captions)), "the order of tags changes nothing"
+    native = pick_dtype("auto", torch.device("cpu")) == torch.bfloat16
+    as_it_ships = BooruEmbedder.load(trained.checkpoint, "cpu").embed(captions)
+    assert np.array_equal(as_it_ships, coarse.embed(captions) if native else exact)
     message = error_of(lambda: BooruEmbedder.load(trained.checkpoint, "cpu", precision="fp8"))
     assert message == "precision 'fp8' is not one of auto, fp32, bf16"

@@ -1,0 +1,121 @@
+"""The trunk on a CPU without gradients: what embedding many captions runs.
+
+The same function as `SetEncoder.forward`, of the same modules, with less to compute:
+
+* Attention runs over sets of one length at a time, which are a dense block of the tokens: nothing is padded, masked or
+  gathered into buckets and back.
+* What the first block projects depends on nothing but the token, without positions: once a distinct token of all sets.
+* The pool has one query a set. A head's weighted sum of states, projected to values, equals the weighted sum of the
+  states' values, and is one projection a set instead of one a token.
+
+Shape legend: T tokens, S sets, H heads, D head dimension, d width, R distinct tokens.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from booru_embed_core.model.encoder import Attention, Block, Pool, SetEncoder, rms_norm
+
+
+class Run(NamedTuple):
+    """Sets of one length."""
+
+    tokens: slice
+    """Of the T."""
+    sets: slice
+    """Of the S."""
+    shape: tuple[int, int]
+    """Sets, and tokens of each."""
+
+
+class DenseEncoder:
+    """Pooled states of sets whose tokens are among `distinct`; holds four numbers of `dtype` a width and row of it."""
+
+    def __init__(self, model: SetEncoder, distinct: Tensor, dtype: torch.dtype) -> None:
+        """Reads `model`, whose weights must not change meanwhile, and `distinct` (int64 ``[R]`` token ids)."""
+        self.model = model
+        self._rows = torch.zeros(model.config.num_tokens, dtype=torch.int64)
+        self._rows[distinct] = torch.arange(len(distinct))
+        self._table = rms_norm(model.token_vectors(distinct)).to(dtype)
+        first = model.blocks[0].attention if len(model.blocks) else None
+        self._first = None
+        if isinstance(first, Attention):
+            states = rms_norm(self._table)
+            self._first = [x.reshape(-1, first.head_dim) for x in first.project(states, states)]
+
+    @torch.inference_mode()
+    def __call__(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
+        """float32 ``[S, d]``.
+
+        Args:
+            token_ids: int64 ``[T]``, sets laid end to end, each beginning with the summary token.
+            lengths: int64 ``[S]``, ascending.
+        """
+        runs = _runs(lengths)
+        rows = self._rows[token_ids]
+        x = F.embedding(rows, self._table)
+        for index, block in enumerate(self.model.blocks):
+            assert isinstance(block, Block)
+            if (attention := block.attention) is not None:
+                tables = self._first if index == 0 else None
+                x += attention.output(_mixed(attention, x, rows, tables, runs))
+            x += block.feed_forward(rms_norm(x))
+        return rms_norm(_pooled(self.model.pool, x, runs).float())
+
+
+def _runs(lengths: Tensor) -> list[Run]:
+    """The runs of sets of one length, in order."""
+    runs, start, first = [], 0, 0
+    for length, num_sets in zip(
+        *(x.tolist() for x in torch.unique_consecutive(lengths, return_counts=True)), strict=True
+    ):
+        stop = start + num_sets * length
+        runs.append(Run(slice(start, stop), slice(first, first + num_sets), (num_sets, length)))
+        start, first = stop, first + num_sets
+    return runs
+
+
+def _mixed(attention: Attention, x: Tensor, rows: Tensor, tables: list[Tensor] | None, runs: list[Run]) -> Tensor:
+    """Softmax attention within each set, ``[T, d]``, of states `x`, or by `rows` of `tables` of their projections."""
+    heads, head_dim = attention.num_heads, attention.head_dim
+    head_range = torch.arange(heads)[:, None]
+    if tables is None:
+        normed = rms_norm(x)
+        projected = attention.project(normed, normed)
+    mixed = torch.empty_like(x)
+    for run in runs:
+        if tables is None:
+            q, k, v = (y[run.tokens].view(*run.shape, heads, head_dim).transpose(1, 2) for y in projected)
+        else:
+            of_heads = rows[run.tokens].view(*run.shape)[:, None] * heads + head_range
+            q, k, v = (F.embedding(of_heads, table) for table in tables)
+        weights = torch.matmul(q * head_dim**-0.5, k.transpose(-2, -1)).softmax(-1)
+        mixed[run.tokens].view(*run.shape, heads, head_dim).copy_(torch.matmul(weights, v).transpose(1, 2))
+    return mixed
+
+
+def _pooled(pool: Pool, x: Tensor, runs: list[Run]) -> Tensor:
+    """``[S, d]`` of states ``[T, d]``."""
+    attention = pool.attention
+    if attention is None:
+        sums = [x[run.tokens].view(*run.shape, -1).float().sum(1) * run.shape[1] ** -0.5 for run in runs]
+        pooled = rms_norm(torch.cat(sums)).to(x.dtype)
+        return pooled + pool.feed_forward(rms_norm(pooled))  # type: ignore[no-any-return]
+    heads, head_dim = attention.num_heads, attention.head_dim
+    normed = rms_norm(x)
+    summary = torch.cat([x[run.tokens].view(*run.shape, -1)[:, 0] for run in runs])
+    of_keys, of_values = attention.key_value.weight.to(x.dtype).chunk(2)
+    keys = rms_norm(F.linear(normed, of_keys).view(-1, heads, head_dim))
+    queries = attention.queries(rms_norm(summary)) * head_dim**-0.5
+    means = x.new_empty(len(summary), heads, x.shape[-1])
+    for run in runs:
+        scores = (keys[run.tokens].view(*run.shape, heads, head_dim) * queries[run.sets, None]).sum(-1)
+        torch.bmm(scores.softmax(1).transpose(1, 2), normed[run.tokens].view(*run.shape, -1), out=means[run.sets])
+    values = torch.bmm(means.transpose(0, 1), of_values.view(heads, head_dim, -1).transpose(1, 2))
+    pooled = summary + attention.output(values.transpose(0, 1).reshape(len(summary), -1))
+    return pooled + pool.feed_forward(rms_norm(pooled))  # type: ignore[no-any-return]
