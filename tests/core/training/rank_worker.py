@@ -24,6 +24,8 @@ def main() -> int:
     job = json.loads(Path(sys.argv[1]).read_text())
     rank, steps = int(os.environ.get("RANK", "0")), iter(range(1, 1_000_000))
     torch.set_num_threads(1)
+    # As the process that trains does: torchrun sends it to the others as soon as it sees that one ended.
+    signal.signal(signal.SIGTERM, lambda *_: None)
 
     def should_stop() -> bool:
         is_named = rank == job.get("rank") and next(steps) == job.get("after_steps")
