@@ -32,7 +32,7 @@ from booru_embed_core.schema import SPECIAL_TOKENS
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.optimizer import Optimizer
 
-ROUNDS: Final = 7
+ROUNDS: Final = 3
 SAMPLE: Final = Path(__file__).parent.parent / "data/sample/danbooru2017_sfw_posts.csv.gz"
 NUM_TAGS: Final = 494
 """Of the sample."""
