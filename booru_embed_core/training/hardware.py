@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -39,13 +42,22 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 def speed_up(model: SetEncoder, device: torch.device, dtype: torch.dtype) -> None:
     """Makes `model` ready to be trained on `device` in `dtype`: where flash attention runs, its blocks are compiled.
 
+    Without Triton or a C compiler they are not, and training is slower.
+
     What is not the trunk's stays float32, but beside such a trunk its products may round their inputs to TF32: a GPU
     multiplies those several times as fast, and the scores of all tags are a good part of a step.
     """
     if pick_backend(device, dtype) == "buckets":
         return
     torch.set_float32_matmul_precision("high")
-    compile_blocks(model)
+    if _can_compile():
+        compile_blocks(model)
+
+
+def _can_compile() -> bool:
+    """Whether Triton is there and the C compiler that it calls: many a container with a GPU has none."""
+    compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
+    return importlib.util.find_spec("triton") is not None and any(map(shutil.which, compilers))
 
 
 def compile_blocks(model: SetEncoder, backend: str | Callable[..., Any] = "inductor") -> None:

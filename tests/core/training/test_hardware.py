@@ -38,11 +38,16 @@ def test_blocks_are_compiled_where_flash_attention_runs(monkeypatch: pytest.Monk
     model, calls = encoder(), []
     monkeypatch.setattr(hardware, "compile_blocks", lambda of: calls.append(of))
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: calls.append(precision))
+    monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: name if name == "triton" else None)
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: name if name == "gcc" else None)
     speed_up(model, torch.device("cpu"), torch.bfloat16)
     speed_up(model, torch.device("cuda"), torch.float32)
     assert not calls
     speed_up(model, torch.device("cuda"), torch.bfloat16)
     assert calls == ["high", model]
+    monkeypatch.setattr(hardware.shutil, "which", lambda _: None)
+    speed_up(model, torch.device("cuda"), torch.bfloat16)
+    assert calls == ["high", model, "high"]
 
 
 def _dense_kernel(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, *_: Any) -> Tensor:
