@@ -172,6 +172,7 @@ TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "data_path": data_path,
     "batches": batches,
     "embedding": embedding,
+    "training": training,
 }
 
 

@@ -146,7 +146,9 @@ def test_inspect_words_names_a_folder_that_holds_neither(run: Run, tmp_path: Pat
 
 def test_inspect_plan_counts_what_a_training_takes(run: Run, trained: Trained, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text("[model]\nwidth = 32\nnum_heads = 2\nnum_layers = 1\n[training]\nnum_epochs = 3\n", encoding="utf-8")
+    file.write_text(
+        "[model]\nwidth = 32\nnum_heads = 2\nnum_layers = 1\n[training]\nnum_epochs = 3\n", encoding="utf-8"
+    )
     options = ("--settings", file, "--vocab", trained.corpus.vocab_dir)
     found = run("inspect", "plan", *options, "--packed", trained.corpus.packed_path, "--tflops", 2, "--json").json
     assert found["parameters"]["tag vectors"] == (trained.corpus.vocab.num_tokens + 5) * 32
