@@ -23,7 +23,8 @@ def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         summaries = count_tags(posts.path, draft.path, pipeline.settings.duckdb, draft.scratch)
         plot = picture(plots.tag_frequencies(read_frequencies(draft.path)), draft.path / "tag_frequencies.png")
     return materialized(
-        draft.product,
+        pipeline,
+        draft,
         **parquet_metadata([frequency_file(draft.product.path, category) for category in CATEGORIES]),
         **{f"num_{category}_tags": summary.num_tags for category, summary in summaries.items()},
         num_uses=sum(summary.num_uses for summary in summaries.values()),
@@ -39,7 +40,7 @@ def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     with pipeline.new_version("vocab_cost", inputs=[frequencies], defined_by=["*.parquet"]) as draft:
         curve = write_vocab_cost(frequencies.path, draft.path)
         plot = picture(plots.vocab_cost(curve), draft.path / "vocab_cost.png")
-    return materialized(draft.product, **table_metadata(curve), plot=plot)
+    return materialized(pipeline, draft, **table_metadata(curve), plot=plot)
 
 
 @dg.asset(
@@ -65,7 +66,8 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         made.save(draft.path)
         plot = picture(draw_cut(frequencies.path, made), draft.path / "vocab.png")
     return materialized(
-        draft.product,
+        pipeline,
+        draft,
         **parquet_metadata([draft.product.path / VOCAB_TABLE_FILE]),
         **{f"num_{category}_tags": size for category, size in made.sizes.items()},
         sha256=made.hash,

@@ -41,7 +41,7 @@ def checkpoint(
     pipeline.warehouse.clear_work("checkpoint")
     card = (draft.product.path / CARD_FILE).read_text(encoding="utf-8")
     weights = weights_metadata(draft.product.path / WEIGHTS_FILE)
-    return materialized(draft.product, **weights, **report, card=dg.MetadataValue.md(card), plot=plot)
+    return materialized(pipeline, draft, **weights, **report, card=dg.MetadataValue.md(card), plot=plot)
 
 
 def new_job(pipeline: Pipeline, tokens: Product, vocab: Product, draft: Draft) -> Job:
