@@ -29,9 +29,10 @@ REBUILD_TAG: Final = "booru_embed/rebuild"
 @dg.op
 def make_what_is_out_of_date(context: dg.OpExecutionContext, pipeline: Pipeline) -> None:
     """Observes the sources, then makes each asset that is out of date, from the top of the lineage down."""
+    from booru_embed_dagster.definitions import defs  # which this job is a part of
+
     _observe(context.instance, pipeline)
-    job = context.repository_def.get_implicit_global_asset_job_def()
-    graph = context.repository_def.asset_graph
+    job, graph = defs.resolve_implicit_global_asset_job_def(), defs.get_repository_def().asset_graph
     made = []
     while due := Lineage(context.instance, graph).due():
         key = due[0]
