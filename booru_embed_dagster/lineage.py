@@ -59,9 +59,9 @@ class Lineage:
         return made != self.wanted(key)
 
     def due(self) -> list[dg.AssetKey]:
-        """All that are out of date and ready, sorted by key."""
-        keys = sorted(self._graph.materializable_asset_keys)
-        return [key for key in keys if self.is_out_of_date(key) and self.is_ready(key)]
+        """All that are out of date and ready, sorted by key; not those that are made on demand alone."""
+        keys = [key for key in self._graph.materializable_asset_keys if self._graph.get(key).automation_condition]
+        return sorted(key for key in keys if self.is_out_of_date(key) and self.is_ready(key))
 
     def is_ready(self, key: dg.AssetKey) -> bool:
         """Whether all that `key` is made from, directly or not, has been observed and is up to date."""
