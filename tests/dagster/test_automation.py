@@ -109,10 +109,7 @@ SITUATIONS: dict[str, tuple[list[Callable[[World], None]], list[list[str]]]] = {
     ),
     "a new percentile, and back before anything ran": ([new_percentile, World.observe, back], []),
     "a new percentile, and back when only vocab was made": ([new_percentile, observe_and_tick, back], [["vocab"]] * 2),
-    "a new percentile, and back when all was made": (
-        [new_percentile, settle, back],
-        [["vocab"], *BELOW_VOCAB] * 2,
-    ),
+    "a new percentile, and back when all was made": ([new_percentile, settle, back], [["vocab"], *BELOW_VOCAB] * 2),
     "a new percentile, then vocab by hand": ([new_percentile, by_hand("vocab")], BELOW_VOCAB),
     "a new percentile, then vocab+ by hand": (
         [
