@@ -10,11 +10,12 @@ What is out of date, and of what, stands in ``lineage.py``.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import warnings
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
@@ -60,7 +61,7 @@ class OutOfDate(dg.AutomationCondition[dg.AssetKey]):
 
     def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         """The asset itself or nothing."""
-        lineage, key = Lineage(context.asset_graph_view.instance, context.asset_graph), context.key
+        lineage, key = _lineage(context.asset_graph_view), context.key
         cursor = context.cursor
         is_due = False
         if not lineage.is_out_of_date(key):
@@ -115,6 +116,12 @@ rebuild_what_changed = dg.AutomationConditionSensorDefinition(
     # Elsewhere Dagster's daemon would evaluate it, which does not know our condition and silently never fires.
     use_user_code_server=True,
 )
+
+
+@functools.lru_cache(maxsize=1)
+def _lineage(view: Any) -> Lineage:
+    """What the evaluations of one tick share: each tick has a view of its own."""
+    return Lineage(view.instance, view.asset_graph)
 
 
 def _record(instance: dg.DagsterInstance, sources: Iterable[Source]) -> dg.SensorResult | dg.SkipReason:

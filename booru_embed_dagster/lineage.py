@@ -5,12 +5,14 @@ Each materialization carries tags with the versions that it was made from and th
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
 from booru_embed_core.settings import Settings
-from booru_embed_dagster.observation import DATA_VERSION_TAG, recorded_version, settings_sources, unrecorded
+from booru_embed_dagster.observation import DATA_VERSION_TAG, recorded_version, settings_sources
 from booru_embed_dagster.provenance import CODE_VERSION_TAG, INPUT_VERSION_TAG
 
 if TYPE_CHECKING:  # `dagster` does not export the class of what its public attributes hold
@@ -38,13 +40,15 @@ class Lineage:
     def __init__(self, instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> None:
         self._instance = instance
         self._graph = graph
-        self._tags: dict[dg.AssetKey, dict[str, str]] = {}
+        # Reading an event takes milliseconds, and the daemon asks every few seconds.
+        self._tags_of = functools.cache(functools.partial(_last_tags, instance))
+        self._observed = functools.cache(functools.partial(recorded_version, instance))
 
     def version(self, key: dg.AssetKey) -> str | None:
         """The version of `key` that is current; None where it never was made or observed."""
         if key in self._graph.materializable_asset_keys:
             return self._tags_of(key).get(DATA_VERSION_TAG)
-        return recorded_version(self._instance, key)
+        return self._observed(key)
 
     def wanted(self, key: dg.AssetKey) -> dict[str, str | None]:
         """The tags that `key` would carry if it were made now: the versions of its inputs and of its code."""
@@ -74,17 +78,15 @@ class Lineage:
     def is_being_made(self, key: dg.AssetKey) -> bool:
         """Whether a run that has not ended makes `key` or something above it."""
         above = {key, *self._graph.get_ancestor_asset_keys(key)}
-        runs = self._instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
-        return any(run.asset_selection is None or run.asset_selection & above for run in runs)
+        return any(run.asset_selection is None or run.asset_selection & above for run in self._runs)
 
     def has_seen(self, settings: Settings) -> bool:
         """Whether the sections that were recorded last are those of `settings`."""
-        return not unrecorded(self._instance, settings_sources(settings))
+        return all(self.version(source.key) == source.version for source in settings_sources(settings))
 
-    def _tags_of(self, key: dg.AssetKey) -> dict[str, str]:
-        if key not in self._tags:
-            self._tags[key] = _last_tags(self._instance, key)
-        return self._tags[key]
+    @functools.cached_property
+    def _runs(self) -> Sequence[dg.DagsterRun]:
+        return self._instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
 
 
 def _last_tags(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
