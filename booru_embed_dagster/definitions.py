@@ -5,7 +5,7 @@ Every asset that rebuilds with the vocabulary names it as a direct dependency, s
 
 import dagster as dg
 
-from booru_embed_dagster import automation, checks
+from booru_embed_dagster import automation, checks, percentile_sweep, pruning
 from booru_embed_dagster import rebuild as rebuilding
 from booru_embed_dagster.assets import evaluation, posts, sources, tags, tokens, training
 from booru_embed_dagster.resources import Pipeline
@@ -19,7 +19,7 @@ defs = dg.Definitions(
         *dg.load_assets_from_modules(MODULES, automation_condition=automation.REBUILD),
     ],
     asset_checks=dg.load_asset_checks_from_modules([checks]),
-    jobs=[rebuilding.rebuild],
+    jobs=[rebuilding.rebuild, percentile_sweep.sweep, pruning.prune],
     schedules=[rebuilding.refresh_from_bigquery],
     sensors=[
         automation.observe_settings,

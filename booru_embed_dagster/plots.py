@@ -178,6 +178,40 @@ def recall(tasks: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str = "
     return _png(figure)
 
 
+def percentile_sweep(table: pa.Table, chosen: float) -> bytes:
+    """PNG of recall@10 and of cost over the percentile, those that were tried evenly spaced, `chosen` marked.
+
+    `table` is a sweep's (``evaluation.sweep.SWEEP_SCHEMA``). Costs are shares of the most expensive percentile's.
+    """
+    figure, (found, cost) = _figure("Which percentile to choose", columns=2)
+    percentiles = table["percentile"].to_pylist()
+    places = np.arange(len(percentiles))
+    for hide, shade in (("half", OURS), ("one", CATEGORY_COLOURS[Category.META])):
+        title = "half hidden" if hide == "half" else "one tag hidden"
+        found.plot(places, table[f"recall_{hide}"].to_numpy(), "o-", color=shade, lw=1.8, ms=5, label=title)
+        within = table[f"recall_{hide}_within"].to_numpy()
+        found.plot(places, within, ":", color=shade, lw=1.4, label=f"{title}, of tags with a token alone")
+    costs = {
+        "tags": ("vocab_size", _INK),
+        "parameters": ("num_parameters", CATEGORY_COLOURS[Category.COPYRIGHT]),
+        "operations of an epoch": ("flops_per_epoch", OURS),
+        "seconds of an epoch": ("seconds_per_epoch", CATEGORY_COLOURS[Category.META]),
+        "packed file": ("packed_bytes", CATEGORY_COLOURS[Category.CHARACTER]),
+    }
+    for name, (column, shade) in costs.items():
+        values = table[column].to_numpy().astype(float)
+        cost.plot(places, values / (values.max(initial=0) or 1), "o-", color=shade, lw=1.6, ms=4, label=name)
+    for axes in (found, cost):
+        axes.set_xticks(places, [f"{p:g}\n{n:,} tags" for p, n in zip(percentiles, table["vocab_size"].to_pylist())])  # noqa: B905
+        axes.axvline(percentiles.index(chosen), color=_MUTED, lw=1, ls="--")
+        _legend(axes)
+    cost.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    cost.set_ylim(0, 1.05)
+    _label(found, "recall@10 on validation posts", "percentile that is kept", "recall@10")
+    _label(cost, "cost, in shares of the largest", "percentile that is kept", "")
+    return _png(figure)
+
+
 def tag_map(
     x: npt.NDArray[np.floating],
     y: npt.NDArray[np.floating],

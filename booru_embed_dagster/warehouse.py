@@ -29,11 +29,12 @@ from pathlib import Path
 from typing import Final
 
 from booru_embed_core.posts.database import locked_folder
+from booru_embed_dagster.folders import folder_bytes, let_others_read, sync, sync_tree
 
 MANIFEST: Final = "version.json"
 CURRENT: Final = "current"
 VERSION_DIGITS: Final = 16
-_DRAFTS: Final = ".drafts"
+DRAFTS: Final = ".drafts"
 _WORK: Final = ".work"
 _INPUTS: Final = "inputs.json"
 
@@ -150,7 +151,11 @@ class Warehouse:
         return [Product(asset, manifest.version, self.root / asset / manifest.version) for manifest in found]
 
     def prune(self) -> list[Product]:
-        """The versions that were removed: beyond the newest `keep_versions`, and in no use.
+        """The versions that were removed, of `surplus`."""
+        return [product for product in self.surplus() if self._remove(product)]
+
+    def surplus(self) -> list[Product]:
+        """The versions beyond the newest `keep_versions` that are in no use.
 
         In use are ``current``, what a kept version of `final_asset` was made from (through all its ancestors), and what
         the drafts being written are made from.
@@ -158,13 +163,30 @@ class Warehouse:
         versions = {asset: self.versions(asset) for asset in self._assets()}
         kept = {asset: self._keep(asset, products) for asset, products in versions.items()}
         in_use = self._ancestors(self._roots(kept.get(self.final_asset, [])))
-        surplus = [
+        return [
             product
             for asset, products in versions.items()
             for product in products
             if product not in kept[asset] and (asset, product.version) not in in_use
         ]
-        return [product for product in surplus if self._remove(product)]
+
+    def abandoned(self, remove: bool = False) -> dict[Path, int]:
+        """Drafts whose writer is gone and all but the newest work folder of each asset, with their bytes; then removed.
+
+        The newest is what an interrupted run goes on from. An asset that is being written keeps all of its own.
+        """
+        found: dict[Path, int] = {}
+        for asset in self._assets():
+            home = self.root / asset
+            with _lock(home / ".lock"):  # no draft is begun meanwhile
+                drafts, work = list((home / DRAFTS).glob("*")), sorted((home / _WORK).glob("*"), key=_changed)
+                dead = [draft for draft in drafts if not _is_locked(draft)]
+                idle = work[:-1] if len(dead) == len(drafts) else []
+                for folder in (*dead, *(folder for folder in idle if not _is_locked(folder))):
+                    found[folder] = folder_bytes(folder)
+                    if remove:
+                        _remove_unless_locked(folder)
+        return found
 
     def work_folder(self, asset: str, key: str) -> Path:
         """A folder for what an interrupted run of `asset` with the inputs `key` resumes from; made where missing."""
@@ -179,9 +201,9 @@ class Warehouse:
 
     def _open_draft(self, home: Path, inputs: dict[str, str]) -> tuple[Path, int]:
         with _lock(home / ".lock"):
-            for dead in (home / _DRAFTS).glob("*"):
+            for dead in (home / DRAFTS).glob("*"):
                 _remove_unless_locked(dead)
-            folder = home / _DRAFTS / uuid.uuid4().hex
+            folder = home / DRAFTS / uuid.uuid4().hex
             (folder / "product").mkdir(parents=True)
             (folder / _INPUTS).write_text(json.dumps(inputs), encoding="utf-8")
             guard = os.open(folder, os.O_RDONLY)
@@ -196,8 +218,8 @@ class Warehouse:
         version = content_version(written, files)
         manifest = Manifest(asset, version, inputs, files, datetime.now(UTC).isoformat(timespec="microseconds"))
         (written / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
-        _let_others_read(written)
-        _sync_tree(written)
+        let_others_read(written, (written / MANIFEST).stat().st_mode)
+        sync_tree(written)
         home = self.root / asset
         product = Product(asset, version, home / version)
         with _lock(home / ".lock"):
@@ -206,7 +228,7 @@ class Warehouse:
                     os.rename(product.path, folder / "broken")
                 os.rename(written, product.path)
             _point(home / CURRENT, version, folder)
-            _sync(home)
+            sync(home)
         return product
 
     def _assets(self) -> list[str]:
@@ -221,7 +243,7 @@ class Warehouse:
     def _roots(self, finals: list[Product]) -> list[tuple[str, str]]:
         manifests = [_manifest_if_there(product.path) for product in finals]
         roots = [pair for manifest in manifests if manifest for pair in manifest.inputs.items()]
-        for file in self.root.glob(f"*/{_DRAFTS}/*/{_INPUTS}"):
+        for file in self.root.glob(f"*/{DRAFTS}/*/{_INPUTS}"):
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # its writer has just ended or begun
                 roots += json.loads(file.read_text(encoding="utf-8")).items()
         return roots
@@ -244,7 +266,7 @@ class Warehouse:
             if _target(home / CURRENT) == product.version:  # another writer made it current meanwhile
                 return False
             # Renamed first: a kill while deleting leaves a dead draft, never half a version.
-            grave = home / _DRAFTS / uuid.uuid4().hex
+            grave = home / DRAFTS / uuid.uuid4().hex
             grave.parent.mkdir(exist_ok=True)
             try:
                 os.rename(product.path, grave)
@@ -337,6 +359,20 @@ def _point(link: Path, version: str, spare: Path) -> None:
     os.replace(spare / CURRENT, link)
 
 
+def _changed(folder: Path) -> float:
+    return folder.stat().st_mtime
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with lock_folder(folder):
+            return False
+    except FileNotFoundError:
+        return False
+    except WarehouseError:
+        return True
+
+
 def _remove_unless_locked(folder: Path) -> None:
     # The folder may vanish at any moment: its owner removes it when it is done.
     with contextlib.suppress(WarehouseError, FileNotFoundError), lock_folder(folder):
@@ -349,28 +385,5 @@ def _lock(file: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _let_others_read(folder: Path) -> None:
-    # Some writers (safetensors' among them) make files that their owner alone can read; the umask is to decide that.
-    mode = (folder / MANIFEST).stat().st_mode
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(mode)
-
-
-def _sync_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -61,7 +61,7 @@ class TrainingFailedError(ValueError):
 
 
 def train_in_process(
-    context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, job: Job
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, pipes: dg.PipesSubprocessClient, job: Job
 ) -> dict[str, float | str]:
     """The report of `job`, run in a process that logs to `context`.
 

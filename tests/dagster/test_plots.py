@@ -47,6 +47,10 @@ def record(step: int, **more: object) -> dict[str, object]:
     return {"step": step, "epoch": step / 10, "loss": 2.0, "terms": {"bottleneck": 1.0, "head": 0.5}, **more}
 
 
+SWEEP_COLUMNS = (
+    *("num_parameters", "flops_per_epoch", "seconds_per_epoch", "packed_bytes"),
+    *("recall_one", "recall_half", "recall_one_within", "recall_half_within"),
+)
 METRICS = {"recall@1": 0.1, "recall@10": 0.4, "recall@50": 0.8, "mrr": 0.2}
 HOSTILE = ["$x^$", "a_b", "\\frac", "tag_with_<&>", "犬", "^_^", "$", "{", "x" * 200]
 
@@ -123,3 +127,10 @@ def test_training_and_validation_are_drawn_of_the_terms_that_both_have() -> None
 def test_no_global_state_is_touched() -> None:
     code = "import sys; import booru_embed_dagster.plots; assert 'matplotlib.pyplot' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("percentiles", [[80.0, 99.5], [95.0]])
+def test_a_sweep_is_a_picture_of_recall_and_cost(percentiles: list[float]) -> None:
+    tried = [dict.fromkeys(SWEEP_COLUMNS, 0.5) | {"percentile": p, "vocab_size": 10} for p in percentiles]
+    width, height = size_of(plots.percentile_sweep(pa.Table.from_pylist(tried), chosen=percentiles[0]))
+    assert width > height
