@@ -212,6 +212,7 @@ def test_ranks_that_lose_their_connection_are_started_again_and_go_on(
     check_curves(result)
 
 
+@pytest.mark.slow
 def test_steps_are_logged_as_they_come_and_drawn_at_the_end(
     built: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
