@@ -33,7 +33,7 @@ mutation($selector: JobOrPipelineSelector!) {
 TERMINATE = """
 mutation($run: String!) { terminateRun(runId: $run) { __typename ... on PythonError { message } } }"""
 STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 240
 
 
 @dataclass(frozen=True)

@@ -237,9 +237,9 @@ def test_a_terminated_run_stops_training_and_the_next_one_goes_on(
 
 def wait_for_log(project: Project) -> Path:
     """The work folder of the training, once it has logged a step."""
-    for _ in range(1200):
+    for _ in range(4800):
         for file in (project.folder / "warehouse").glob("checkpoint/.work/*/training_log.jsonl"):
             if file.stat().st_size:
                 return file.parent
         time.sleep(0.05)
-    raise TimeoutError("training has not begun within a minute")
+    raise TimeoutError("training has not begun within four minutes")

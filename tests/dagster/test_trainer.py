@@ -147,7 +147,7 @@ DISCONNECT = """once.touch()
             for descriptor in os.listdir("/proc/self/fd"):
                 try:
                     connection = socket.socket(fileno=os.dup(int(descriptor)))
-                    if connection.family in (socket.AF_INET, socket.AF_INET6):
+                    if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getpeername():
                         connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass"""
