@@ -27,7 +27,7 @@ defs = dg.Definitions(
         automation.rebuild_what_changed,
         rebuilding.rebuild_on_new_export,
     ],
-    resources={"pipeline": Pipeline(), "pipes": dg.PipesSubprocessClient(termination_timeout_seconds=60)},
+    resources={"pipeline": Pipeline()},
     # The stages take all cores themselves, and a process of its own for each would import everything again.
     executor=dg.in_process_executor,
 )

@@ -15,11 +15,11 @@ from pydantic import Field
 
 from booru_embed_core.settings import Settings, TrainingSettings
 from booru_embed_dagster import plots
-from booru_embed_dagster.assets.training import train_in_process
 from booru_embed_dagster.folders import folder_bytes
 from booru_embed_dagster.metadata import picture, table_metadata
-from booru_embed_dagster.resources import Pipeline, one_line_errors
+from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
 from booru_embed_dagster.train import Job
+from booru_embed_dagster.trainer import train_in_process
 from booru_embed_dagster.warehouse import lock_folder
 
 PERCENTILE_SWEEP: Final = "percentile_sweep"
@@ -38,11 +38,9 @@ class SweepConfig(dg.Config):
     seed: int = Field(default=7, ge=0, description="Of each training.")
 
 
-@dg.op
+@dg.op(pool=GPU_POOL)
 @one_line_errors
-def try_percentiles(
-    context: dg.OpExecutionContext, config: SweepConfig, pipeline: Pipeline, pipes: dg.PipesSubprocessClient
-) -> None:
+def try_percentiles(context: dg.OpExecutionContext, config: SweepConfig, pipeline: Pipeline) -> None:
     """For each percentile a vocabulary, its packed posts, a short training, and what it finds in validation posts.
 
     Stopped and launched again with the same config, it goes on where it was.
@@ -61,7 +59,7 @@ def try_percentiles(
             model=settings.model,
             training=settings.training,
         )
-        return float(train_in_process(context, pipes, job)["seconds"])
+        return float(train_in_process(context, job, draft.scratch / "output.log")["seconds"])
 
     inputs = pipeline.current("posts", "tag_frequencies")
     tried = {"num_epochs": str(config.num_epochs), "seed": str(config.seed)}

@@ -9,12 +9,12 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import Settings, SettingsError, load_settings, section_version
 from booru_embed_dagster.observation import (
     Observation,
@@ -23,7 +23,15 @@ from booru_embed_dagster.observation import (
     settings_sources,
     unrecorded,
 )
+from booru_embed_dagster.trainer import RanksLostError
 from booru_embed_dagster.warehouse import Draft, Product, Warehouse, read_manifest
+
+GPU_POOL: Final = "gpu"
+"""What computes on the GPU where there is one; the instance's settings let one run at a time do so."""
+MAX_RETRIES: Final = 2
+RETRY_SECONDS: Final = 10.0
+_TRANSIENT: Final = (ExportUnreachableError, RanksLostError)
+"""Faults that pass by themselves. Nothing else is tried again: the same inputs would fail the same way."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -131,12 +139,17 @@ def one_line_errors(function: Callable[_Arguments, _Result]) -> Callable[_Argume
 
     The core's errors name what, where and the remedy in one line; Dagster would bury it below its own stack trace. A
     bare ``ValueError`` may come from elsewhere, so its stack trace stays attached.
+
+    A transient fault is tried again within the run. That is asked for here and not by a ``RetryPolicy``, which would
+    also start again what a user has terminated.
     """
 
     @functools.wraps(function)
     def call(*arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
         try:
             return function(*arguments, **keywords)
+        except _TRANSIENT as error:
+            raise dg.RetryRequested(MAX_RETRIES, RETRY_SECONDS) from dg.Failure(description=str(error))
         except ValueError as error:
             cause = error if type(error) is ValueError else None
             raise dg.Failure(description=str(error), allow_retries=False) from cause

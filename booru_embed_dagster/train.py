@@ -9,15 +9,18 @@ Standard library and Pipes only at module level: the asset imports `Job` from he
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 
 FAILURE_FILE: Final = "failure.txt"
 """Why training failed, in one line, in the job's `out_dir`: a failed process has no other way to tell its parent."""
+CRASH_FILE: Final = "crash.txt"
+"""The traceback of what nobody foresaw, in the same place: torchrun has its own last words."""
+LOST_FILES: Final = "lost-{rank}.txt"
+"""What each rank says that lost the others, in the same place. One that was killed says nothing."""
 _LOG_EVERY_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
 _RANK_VARIABLE: Final = "RANK"
@@ -71,7 +78,9 @@ class ProgressLog:
 def run_job(
     job: Job, log: Callable[[str], object], deliver: Callable[[dict[str, Any]], object], stop: Callable[[], bool]
 ) -> int:
-    """The exit code of `job` or of one rank of it: 0, and its report is delivered; or 1, and `FAILURE_FILE` says why.
+    """The exit code of `job` or of one rank of it: 0, and its report is delivered; or 1, and a file says why.
+
+    That is `FAILURE_FILE`, or this rank's of `LOST_FILES` when it lost the others.
 
     Args:
         job: what to train.
@@ -82,11 +91,8 @@ def run_job(
     from booru_embed_core.training.distributed import RankLostError
     from booru_embed_core.training.loop import TrainingInterrupted, train
 
-    reason = job.out_dir / FAILURE_FILE
-
-    def say(line: str, is_reason: bool = True) -> None:
-        if is_reason or not reason.exists():
-            reason.write_text(line, encoding="utf-8")
+    def say(line: str, file: str = FAILURE_FILE) -> None:
+        (job.out_dir / file).write_text(line, encoding="utf-8")
         sys.stderr.write(f"training: {line}\n")
 
     # Of several ranks the first one saves: the others, whose end it would notice, give it time to begin.
@@ -108,15 +114,18 @@ def run_job(
                 stop,
                 late_end.offer_save,
             )
+    except RankLostError as error:
+        say(str(error), LOST_FILES.format(rank=_rank()))
+        return 1
     except (ValueError, TrainingInterrupted) as error:
-        say(str(error), is_reason=not isinstance(error, RankLostError))  # what the lost rank said is the reason
+        say(str(error))
         return 1
     deliver(asdict(report))
     return 0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: 0 done, 1 training failed or was stopped, 2 wrong use."""
+    """The exit code: 0 done, 1 training failed or was stopped, 2 wrong use, 75 the ranks lost each other."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     params = PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
     is_started_by_dagster = params.is_dagster_pipes_process() and not arguments
@@ -128,18 +137,23 @@ def main(arguments: Sequence[str]) -> int:
             job = Job.model_validate(data["extras"])
     else:
         job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    sys.excepthook = functools.partial(_leave_traceback, job.out_dir)
     is_rank = _RANK_VARIABLE in os.environ
     stop = StopRequest(os.getppid() if is_started_by_dagster or is_rank else None)
     if job.training.num_processes > 1 and not is_rank:
-        return start_ranks(job.training.num_processes, arguments, stop)
+        return start_ranks(job, arguments, stop)
     if is_started_by_dagster and _rank() == 0:
         with open_dagster_pipes() as pipes:
             return run_job(job, pipes.log.info, pipes.report_custom_message, stop)
     return run_job(job, logging.getLogger(__name__).info, lambda _: None, stop)
 
 
-def start_ranks(num_processes: int, arguments: Sequence[str], stop: Callable[[], bool]) -> int:
-    """The exit code of torchrun with `num_processes` ranks of this module on this machine; they are told of a stop."""
+def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) -> int:
+    """The exit code of torchrun with the ranks of `job` on this machine; they are told of a stop.
+
+    It is ``os.EX_TEMPFAIL`` when every rank said that it lost the others, so that none failed or was killed.
+    """
+    num_processes = job.training.num_processes
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     process = subprocess.Popen([*torchrun, "--module", "booru_embed_dagster.train", *arguments])  # noqa: S603  our own command
     while process.poll() is None:
@@ -147,7 +161,18 @@ def start_ranks(num_processes: int, arguments: Sequence[str], stop: Callable[[],
             process.terminate()
             return process.wait() or 1
         time.sleep(_POLL_SECONDS)
-    return 0 if process.returncode == 0 else 1
+    if process.returncode == 0:
+        return 0
+    has_reason = any((job.out_dir / file).exists() for file in (FAILURE_FILE, CRASH_FILE))
+    are_lost = all((job.out_dir / LOST_FILES.format(rank=rank)).exists() for rank in range(num_processes))
+    return os.EX_TEMPFAIL if are_lost and not has_reason else 1
+
+
+def _leave_traceback(
+    out_dir: Path, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    (out_dir / CRASH_FILE).write_text("".join(traceback.format_exception(kind, error, trace)), encoding="utf-8")
+    sys.__excepthook__(kind, error, trace)
 
 
 def _rank() -> int:

@@ -26,7 +26,13 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from booru_embed_core.posts.bigquery_access import Access, BigQueryError, explained, first_line
+from booru_embed_core.posts.bigquery_access import (
+    Access,
+    BigQueryError,
+    BigQueryUnreachableError,
+    explained,
+    first_line,
+)
 from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.posts.parts import PartsWriter
 from booru_embed_core.schema import POST_COLUMNS
@@ -327,7 +333,7 @@ class _StreamReader:
             except _BROKEN as error:
                 num_vain = 0 if self._offset > offset else num_vain + 1
                 if num_vain == _MAX_VAIN_ATTEMPTS:
-                    raise BigQueryError(
+                    raise BigQueryUnreachableError(
                         f"{self._name}: broke {num_vain} times in a row at row {self._offset} "
                         f"({first_line(error)}); check the network and read again"
                     ) from error

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 
 try:
     import google.auth
@@ -41,6 +41,10 @@ _REST_URL: Final = "https://bigquery.googleapis.com"
 
 class BigQueryError(ExportError):
     """The table cannot be read; the message names project, table, cause and remedy in one line."""
+
+
+class BigQueryUnreachableError(BigQueryError, ExportUnreachableError):
+    """Network or service failed again and again; later they may not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +83,13 @@ def open_access(project: str | None = None) -> Iterator[Access]:
     try:
         # Within a call a refused refresh looks like a broken connection and would be tried again and again.
         credentials.refresh(Request())  # type: ignore[no-untyped-call]
+    except auth_errors.TransportError as error:
+        raise BigQueryUnreachableError(
+            f"no answer from Google to the credentials ({first_line(error)}); check the network and read again"
+        ) from error
     except auth_errors.GoogleAuthError as error:
         raise BigQueryError(
-            f"Google refuses the credentials ({first_line(error)}); check the network and run "
+            f"Google refuses the credentials ({first_line(error)}); run "
             "`gcloud auth application-default login` again or renew the key file"
         ) from error
     channel = BigQueryReadGrpcTransport.create_channel(credentials=credentials, options=CHANNEL_OPTIONS)
@@ -104,9 +112,14 @@ def explained(table: str, project: str) -> Iterator[None]:
             f"{table}: project {project!r} may not read it ({first_line(error)}); enable the BigQuery API and the "
             "BigQuery Storage API in that project and give the account the role BigQuery Read Session User there"
         ) from error
-    except (api_errors.RetryError, auth_errors.GoogleAuthError) as error:
-        raise BigQueryError(
+    except (api_errors.RetryError, auth_errors.TransportError) as error:
+        raise BigQueryUnreachableError(
             f"{table}: no answer to project {project!r} ({first_line(error)}); check the network and read again"
+        ) from error
+    except auth_errors.GoogleAuthError as error:
+        raise BigQueryError(
+            f"{table}: Google refuses the credentials of project {project!r} ({first_line(error)}); run "
+            "`gcloud auth application-default login` again or renew the key file"
         ) from error
     except api_errors.GoogleAPICallError as error:
         raise BigQueryError(

@@ -39,6 +39,10 @@ class ExportError(ValueError):
     """The export cannot be read; the message names the file and the remedy in one line."""
 
 
+class ExportUnreachableError(ExportError):
+    """The export did not answer, however often it was asked; later it may."""
+
+
 class TooManyRejectsError(ExportError):
     """More than the allowed share of the export's lines is unfit."""
 

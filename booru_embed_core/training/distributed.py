@@ -117,7 +117,7 @@ def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]
     try:
         yield ranks
     except RuntimeError as error:
-        if not _LOST.search(str(error)):
+        if not _LOST.search(str(error)) or "out of memory" in str(error):  # NCCL says so when it is this rank's own
             raise
         reason = " ".join(str(error).split())[:160]
         raise RankLostError(

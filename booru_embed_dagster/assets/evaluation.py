@@ -13,7 +13,7 @@ from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
 from booru_embed_dagster.metadata import evaluation_metadata, materialized, picture, table_metadata
 from booru_embed_dagster.observation import settings_key
-from booru_embed_dagster.resources import Pipeline, one_line_errors
+from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
 from booru_embed_dagster.tag_map import map_tags, most_used
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
 @dg.asset(
     group_name="evaluation",
     kinds={"pytorch", "scipy", "json"},
+    pool=GPU_POOL,
     code_version="3",
     deps=["checkpoint", "packed_tokens", "vocab", settings_key("evaluation")],
 )
@@ -75,7 +76,13 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
     return result, render_markdown(result)
 
 
-@dg.asset(group_name="evaluation", kinds={"pytorch", "parquet"}, code_version="1", deps=["checkpoint", "vocab"])
+@dg.asset(
+    group_name="evaluation",
+    kinds={"pytorch", "parquet"},
+    pool=GPU_POOL,
+    code_version="1",
+    deps=["checkpoint", "vocab"],
+)
 @one_line_errors
 def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The embedding of each tag alone, for any program that reads Parquet, and a map of the most used tags."""

@@ -1,31 +1,26 @@
 """Packed tokens → checkpoint, in a process of its own."""
 
-import sys
-import warnings
-from typing import Any
-
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError  # the package does not export it
 
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster import plots
 from booru_embed_dagster.metadata import materialized, picture, weights_metadata
 from booru_embed_dagster.observation import settings_key
-from booru_embed_dagster.resources import Pipeline, one_line_errors
-from booru_embed_dagster.train import FAILURE_FILE, Job
+from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
+from booru_embed_dagster.train import Job
+from booru_embed_dagster.trainer import train_in_process
 from booru_embed_dagster.warehouse import Draft, Product
 
 
 @dg.asset(
     group_name="training",
     kinds={"pytorch", "safetensors"},
+    pool=GPU_POOL,
     code_version="2",
     deps=["packed_tokens", "vocab", settings_key("model"), settings_key("training")],
 )
 @one_line_errors
-def checkpoint(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, pipes: dg.PipesSubprocessClient
-) -> dg.MaterializeResult[None]:
+def checkpoint(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The trained embedder: a small set transformer, with the vocabulary it was made for and a model card.
 
     Training that was interrupted goes on from its last saved state when this is materialized from the same inputs.
@@ -36,7 +31,7 @@ def checkpoint(
     with pipeline.new_version(
         "checkpoint", inputs=[tokens, vocab], sections=["model", "training"], defined_by=[WEIGHTS_FILE]
     ) as draft:
-        report = train_in_process(context, pipes, new_job(pipeline, tokens, vocab, draft))
+        report = train_in_process(context, new_job(pipeline, tokens, vocab, draft), draft.scratch / "output.log")
         plot = picture(plots.loss_curves(read_log(draft.path)), draft.path / "curves.png")
     pipeline.warehouse.clear_work("checkpoint")
     card = (draft.product.path / CARD_FILE).read_text(encoding="utf-8")
@@ -54,32 +49,3 @@ def new_job(pipeline: Pipeline, tokens: Product, vocab: Product, draft: Draft) -
         model=pipeline.settings.model,
         training=pipeline.settings.training,
     )
-
-
-class TrainingFailedError(ValueError):
-    """The process that trains ended without a checkpoint; the message is the line that it left."""
-
-
-def train_in_process(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext, pipes: dg.PipesSubprocessClient, job: Job
-) -> dict[str, float | str]:
-    """The report of `job`, run in a process that logs to `context`.
-
-    Raises:
-        TrainingFailedError: training failed or was stopped.
-    """
-    command = [sys.executable, "-m", "booru_embed_dagster.train"]
-    try:
-        with warnings.catch_warnings():  # Dagster 1.13 warns of a preview feature that its own client uses
-            warnings.simplefilter("ignore", dg.PreviewWarning)
-            done = pipes.run(context=context.op_execution_context, command=command, extras=job.model_dump(mode="json"))
-    except (
-        DagsterPipesExecutionError
-    ):  # a process that was killed leaves no reason: then Dagster's error says with what code
-        reason = job.out_dir / FAILURE_FILE
-        if not reason.is_file():
-            raise
-        raise TrainingFailedError(reason.read_text(encoding="utf-8")) from None
-    (report,) = done.get_custom_messages()
-    result: dict[str, Any] = report
-    return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def _signal_handlers() -> Iterator[None]:
-    """Leaves signals as they were."""
+def _process_hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leaves signals, and what is done with an uncaught exception, as they were."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     signal.set_wakeup_fd(-1)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from project_helpers import Project
+from project_helpers import Project, failure
 
+from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import SETTINGS_VARIABLE, SettingsError, section_version
+from booru_embed_dagster import resources
 from booru_embed_dagster.resources import Pipeline, one_line_errors
+from booru_embed_dagster.trainer import RanksLostError, TrainingFailedError
 from booru_embed_dagster.warehouse import WarehouseError, read_manifest
 
 
@@ -98,6 +101,54 @@ def test_a_value_error_becomes_a_failure_of_its_line(error: ValueError, has_caus
     assert not caught.value.allow_retries
     assert (caught.value.__cause__ is error) == has_cause
     assert (fail.__name__, fail.__doc__) == ("fail", "Fails.")
+
+
+TRANSIENT = [ExportUnreachableError("table: no answer"), RanksLostError("rank 0 of 2: another rank fell silent")]
+
+
+@pytest.mark.parametrize("error", TRANSIENT)
+@pytest.mark.parametrize(("num_faults", "is_success", "num_tries"), [(2, True, 3), (9, False, 3)])
+def test_what_is_transient_is_tried_twice_more(
+    monkeypatch: pytest.MonkeyPatch, error: ValueError, num_faults: int, is_success: bool, num_tries: int
+) -> None:
+    monkeypatch.setattr(resources, "RETRY_SECONDS", 0.01)
+    done, tries = run_failing(error, num_faults)
+    assert (done.success, tries) == (is_success, num_tries)
+    if not is_success:
+        assert failure(done) == str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a: b; do c"),
+        ExportError("posts.csv: no header"),
+        TrainingFailedError("loss is not finite"),
+        MemoryError("no memory"),
+        dg.DagsterExecutionInterruptedError(),  # what a termination in the UI raises
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_nothing_else_is_tried_again(error: BaseException) -> None:
+    done, tries = run_failing(error, 1)
+    assert (done.success, tries) == (False, 1)
+
+
+def run_failing(error: BaseException, num_faults: int) -> tuple[dg.ExecuteInProcessResult, int]:
+    """A run of an asset that raises `error` so many times and then succeeds, and how often it was tried."""
+    tries = 0
+
+    @dg.asset
+    @one_line_errors
+    def failing() -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= num_faults:
+            raise error
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize([failing], instance=instance, raise_on_error=False)
+    return done, tries
 
 
 def test_other_errors_and_results_pass() -> None:

@@ -20,7 +20,7 @@ from booru_embed_dagster import stopping
 from booru_embed_dagster.stopping import LateEnd, StopRequest
 from booru_embed_dagster.train import FAILURE_FILE, Job
 
-pytestmark = pytest.mark.usefixtures("_signal_handlers")
+pytestmark = pytest.mark.usefixtures("_process_hooks")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -21,10 +21,10 @@ from booru_embed_core.training import loop
 from booru_embed_core.training.distributed import RankLostError
 from booru_embed_core.training.progress import Progress
 from booru_embed_dagster import train
-from booru_embed_dagster.train import FAILURE_FILE, Job, ProgressLog, main, run_job
+from booru_embed_dagster.train import CRASH_FILE, FAILURE_FILE, Job, ProgressLog, main, run_job, start_ranks
 from booru_embed_dagster.warehouse import lock_folder
 
-pytestmark = pytest.mark.usefixtures("_signal_handlers")
+pytestmark = pytest.mark.usefixtures("_process_hooks")
 
 
 @dataclass
@@ -112,16 +112,47 @@ def test_two_trainings_never_share_a_work_folder(job: Job, monkeypatch: pytest.M
     assert "another process works on these inputs" in (job.out_dir / FAILURE_FILE).read_text()
 
 
-def test_what_a_lost_rank_said_is_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_lost_the_others_says_so_beside_the_reason(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     def lose(*_: Any) -> Report:
-        raise RankLostError("rank 0 of 2: another rank ended")
+        raise RankLostError("rank 1 of 2: another rank ended")
 
     monkeypatch.setattr(loop, "train", lose)
+    monkeypatch.setenv("RANK", "1")
     assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
-    assert (job.out_dir / FAILURE_FILE).read_text() == "rank 0 of 2: another rank ended"
-    (job.out_dir / FAILURE_FILE).write_text("the disk is full")
-    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
-    assert (job.out_dir / FAILURE_FILE).read_text() == "the disk is full"
+    assert (job.out_dir / "lost-1.txt").read_text() == "rank 1 of 2: another rank ended"
+    assert not (job.out_dir / FAILURE_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("left", "code"),
+    [
+        (["lost-0.txt", "lost-1.txt"], os.EX_TEMPFAIL),
+        (["lost-0.txt"], 1),  # the other was killed
+        (["lost-0.txt", "lost-1.txt", FAILURE_FILE], 1),
+        (["lost-0.txt", "lost-1.txt", CRASH_FILE], 1),
+        ([], 1),
+    ],
+)
+def test_a_loss_of_the_ranks_is_told_from_all_else(
+    job: Job, monkeypatch: pytest.MonkeyPatch, left: list[str], code: int
+) -> None:
+    several = job.model_copy(update={"training": TrainingSettings(num_processes=2)})
+    monkeypatch.setattr(train.sys, "executable", "false")  # in the place of torchrun: it fails at once
+    for file in left:
+        (job.out_dir / file).write_text("why")
+    assert start_ranks(several, [], lambda: False) == code
+
+
+def test_an_error_that_nobody_foresaw_leaves_its_traceback(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "run_job", lambda *_: 0)
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    assert main([str(tmp_path / "job.json")]) == 0
+    error = KeyError("nobody")
+    sys.excepthook(KeyError, error, None)
+    assert (job.out_dir / CRASH_FILE).read_text() == "KeyError: 'nobody'\n"
+    assert "KeyError: 'nobody'" in capsys.readouterr().err
 
 
 def test_the_first_rank_alone_locks_the_work_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,10 +168,10 @@ def test_the_first_rank_alone_locks_the_work_folder(job: Job, monkeypatch: pytes
 def test_several_processes_are_started_by_torchrun(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     several = job.model_copy(update={"training": TrainingSettings(num_processes=3)})
     (tmp_path / "job.json").write_text(several.model_dump_json(exclude_none=True))
-    started: list[tuple[int, list[str]]] = []
-    monkeypatch.setattr(train, "start_ranks", lambda num, arguments, _: started.append((num, arguments)) or 5)
+    started: list[tuple[Job, list[str]]] = []
+    monkeypatch.setattr(train, "start_ranks", lambda job, arguments, _: started.append((job, arguments)) or 5)
     assert main([str(tmp_path / "job.json")]) == 5
-    assert started == [(3, [str(tmp_path / "job.json")])]
+    assert started == [(several, [str(tmp_path / "job.json")])]
     monkeypatch.setenv("RANK", "1")  # torchrun's process trains, and starts no other
     monkeypatch.setattr(train, "run_job", lambda *_: 0)
     assert main([str(tmp_path / "job.json")]) == 0
@@ -206,9 +237,9 @@ def test_a_terminated_run_stops_training_and_the_next_one_goes_on(
 
 def wait_for_log(project: Project) -> Path:
     """The work folder of the training, once it has logged a step."""
-    for _ in range(1200):
+    for _ in range(4800):
         for file in (project.folder / "warehouse").glob("checkpoint/.work/*/training_log.jsonl"):
             if file.stat().st_size:
                 return file.parent
         time.sleep(0.05)
-    raise TimeoutError("training has not begun within a minute")
+    raise TimeoutError("training has not begun within four minutes")

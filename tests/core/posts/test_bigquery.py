@@ -20,6 +20,7 @@ from booru_embed_core.posts.bigquery import (
     DANBOORU_TABLE,
     ROW_RESTRICTION,
     BigQueryError,
+    BigQueryUnreachableError,
     TableReport,
     read_start_sorted,
     read_table,
@@ -183,7 +184,7 @@ def test_a_stream_that_gives_nothing_again_and_again_ends_all_and_leaves_nothing
 
     with (
         scripted_server(lambda request, context: session_of(2), first_rows_only) as port,
-        pytest.raises(BigQueryError, match=r"streams/0: broke 8 times in a row at row 4 \(503 gone\)"),
+        pytest.raises(BigQueryUnreachableError, match=r"streams/0: broke 8 times in a row at row 4 \(503 gone\)"),
     ):
         read_at(port, tmp_path)
     assert offsets == [0, 2, *[4] * 8]
@@ -236,7 +237,8 @@ def test_a_table_that_cannot_be_looked_at_is_an_error(emulator: Emulator, monkey
         with pytest.raises(BigQueryError, match=r"write it as project\.dataset\.table"):
             table_state("posts", access)
     monkeypatch.setattr(bigquery, "_REST_TIMEOUT_SECONDS", 0.2)
-    with access_at(1, 1) as access, pytest.raises(BigQueryError, match=r"no answer to project 'reader' .*network"):
+    no_answer = pytest.raises(BigQueryUnreachableError, match=r"no answer to project 'reader' .*network")
+    with access_at(1, 1) as access, no_answer:
         table_state(DANBOORU_TABLE, access)
 
 

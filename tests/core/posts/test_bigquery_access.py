@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from emulator_helpers import answering_server
 
 from booru_embed_core.posts import bigquery_access
-from booru_embed_core.posts.bigquery_access import BigQueryError, open_access
+from booru_embed_core.posts.bigquery_access import BigQueryError, BigQueryUnreachableError, open_access
 
 
 def test_missing_credentials_are_an_error_that_says_how_to_get_some(bare: Path, tmp_path: Path) -> None:
@@ -50,15 +50,23 @@ def service_account(home: Path, monkeypatch: pytest.MonkeyPatch, token_port: int
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def test_credentials_that_cannot_be_renewed_are_an_error(
+def test_credentials_that_nobody_answers_are_an_error(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = taken.getsockname()[1]
     service_account(bare, monkeypatch, nobody)
-    with pytest.raises(BigQueryError, match=r"Google refuses the credentials .*check the network") as raised:
+    with pytest.raises(BigQueryUnreachableError, match=r"no answer from Google .*check the network") as raised:
         open_access().__enter__()
     assert "\n" not in str(raised.value)
+
+
+def test_credentials_that_google_refuses_are_another_error(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering_server(lambda path: (401, {"error": "invalid_grant"})) as port:
+        service_account(bare, monkeypatch, port)
+        with pytest.raises(BigQueryError, match=r"Google refuses the credentials .*renew the key file") as raised:
+            open_access().__enter__()
+    assert not isinstance(raised.value, BigQueryUnreachableError)
 
 
 def test_credentials_give_a_client_and_their_project(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from model_helpers import captions, encoder, random_captions, training_settings
 from torch import Tensor
 from training_helpers import NARROW, Bench, stop_after
@@ -20,7 +21,7 @@ from booru_embed_core.model.share import Share
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.tokens.batches import Batch, EpochBatches, rows_of_split
 from booru_embed_core.training import loop, step
-from booru_embed_core.training.distributed import Ranks, joined_ranks
+from booru_embed_core.training.distributed import RankLostError, Ranks, joined_ranks
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.states import state_files
 
@@ -211,3 +212,23 @@ def test_alone_every_exchange_gives_back_what_it_got() -> None:
         assert ranks.wrap(encoder()) is None
     with pytest.raises(RuntimeError, match="its own"), joined_ranks({}):
         raise RuntimeError("its own")
+
+
+@pytest.mark.parametrize(
+    ("message", "is_lost"),
+    [
+        ("NCCL error: Connection closed by remote peer", True),
+        ("[gloo] Timed out waiting 1800000ms for recv", True),
+        ("NCCL error: Call to CUDA function failed. Last error: Cuda failure 'out of memory'", False),
+        ("its own", False),
+    ],
+)
+def test_a_lost_rank_is_told_from_an_error_of_this_one(
+    monkeypatch: pytest.MonkeyPatch, message: str, is_lost: bool
+) -> None:
+    for function in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(dist, function, lambda *_, **__: None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    raised = pytest.raises(RankLostError if is_lost else RuntimeError, match=message.split()[0].strip("[]"))
+    with raised, joined_ranks({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}):
+        raise RuntimeError(message)

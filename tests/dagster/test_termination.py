@@ -1,0 +1,191 @@
+"""A training launched and terminated as the buttons of Dagster's UI do it, with all of `dagster dev` running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+import pytest
+from project_helpers import REPOSITORY, Project, failure
+from test_train import wait_for_log
+
+_Answer = TypeVar("_Answer")
+
+LAUNCH = """
+mutation($selector: JobOrPipelineSelector!) {
+  launchRun(executionParams: {selector: $selector, runConfigData: {}}) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+  }
+}"""
+TERMINATE = """
+mutation($run: String!) { terminateRun(runId: $run) { __typename ... on PythonError { message } } }"""
+STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+TIMEOUT_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class WebServer:
+    """Dagster's web server, asked as its pages ask it."""
+
+    port: int
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            (data,) = json.load(answer)["data"].values()
+        return dict(data)
+
+    def is_up(self) -> bool:
+        query = "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }"
+        try:
+            locations = self.ask(query)["locationEntries"]
+        except (urllib.error.URLError, ConnectionError):
+            return False
+        return [location["loadStatus"] for location in locations] == ["LOADED"]
+
+    def launch(self, asset: str) -> str:
+        selector = {
+            "repositoryLocationName": "booru_embed",
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": [asset]}],
+        }
+        answer = self.ask(LAUNCH, selector=selector)
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["run"]["runId"])
+
+    def terminate(self, run: str) -> None:
+        answer = self.ask(TERMINATE, run=run)
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
+    def status(self, run: str) -> str:
+        return str(self.ask(STATUS, run=run)["status"])
+
+
+def until(look: Callable[[], _Answer], wanted: Callable[[_Answer], bool] = bool) -> _Answer:
+    """What `look` sees once it is `wanted`."""
+    end = time.monotonic() + TIMEOUT_SECONDS
+    while not wanted(seen := look()):
+        assert time.monotonic() < end, f"still {seen!r} after {TIMEOUT_SECONDS} seconds"
+        time.sleep(0.1)
+    return seen
+
+
+@contextmanager
+def dagster_dev(project: Project) -> Iterator[WebServer]:
+    """What `make ui` starts, for `project`; gone when the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(REPOSITORY / "workspace.yaml"), "-p", str(port)]
+    with (project.folder / "dagster-dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env={**os.environ, **project.environment()},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            server = WebServer(port)
+            until(server.is_up)
+            yield server
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(timeout=TIMEOUT_SECONDS)
+            finally:
+                if processes_of(project):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def processes_of(project: Project, part: str = "") -> set[int]:
+    """The processes that work on `project` and have `part` in their command line."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has just ended
+            continue
+        if f"DAGSTER_HOME={project.folder}/dagster_home".encode() in environment and part in line:
+            found.add(int(folder.name))
+    return found
+
+
+def step_of(state: Path) -> int:
+    return int(state.stem.removeprefix("state-"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
+    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path, num_processes: int
+) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    project.set(num_epochs=40, trunk="deepsets", num_processes=num_processes)
+    with dagster_dev(project) as server:
+        run = server.launch("checkpoint")
+        work = wait_for_log(project)
+        # One that trains; or the one that Dagster started, torchrun and its ranks.
+        trainers = processes_of(project, "booru_embed_dagster.train")
+        assert len(trainers) == (1 if num_processes == 1 else num_processes + 2)
+        started = time.monotonic()
+        server.terminate(run)
+        until(lambda: trainers & processes_of(project), lambda left: not left)
+        ended_seconds = time.monotonic() - started
+        status = until(lambda: server.status(run), lambda status: status not in {"STARTED", "CANCELING"})
+        canceled_seconds = time.monotonic() - started
+    sys.stdout.write(
+        f"{num_processes} processes: all ended {ended_seconds:.1f} s after the termination, run {status} after "
+        f"{canceled_seconds:.1f} s\n"
+    )
+    assert status == "CANCELED"
+    assert processes_of(project, "booru_embed_dagster.train") == set()
+    assert max(step_of(state) for state in work.glob("state-*.pt")) > 0
+    saved = (work / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert saved
+
+    project.set(num_epochs=40, trunk="deepsets")
+    result = project.materialize("checkpoint")
+    assert result.success
+    # Speeds are in the log: lines that are the same were not written again.
+    log = (project.warehouse.current("checkpoint").path / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert log[: len(saved)] == saved
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_one_run_at_a_time_computes_on_the_gpu_and_none_shares_a_folder(
+    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path
+) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    project.set(num_epochs=100_000, trunk="deepsets")
+    with dagster_dev(project) as server:
+        training = server.launch("checkpoint")
+        wait_for_log(project)
+        waiting, other = server.launch("tag_embeddings"), server.launch("caption_lengths")
+        until(lambda: server.status(other), lambda status: status == "SUCCESS")
+        # Launched before the other one, so it is the pool that it waits for.
+        assert (server.status(training), server.status(waiting)) == ("STARTED", "QUEUED")
+        # What is started from the command line passes the queue by; the work folder is kept for the first all the same.
+        assert "another process works on these inputs" in failure(project.materialize("checkpoint"))
+        server.terminate(training)
+        assert until(lambda: server.status(waiting), lambda status: status != "QUEUED") != "FAILURE"
