@@ -15,7 +15,7 @@ defs = dg.Definitions(
         observation.settings_sections,
         *dg.load_assets_from_modules([posts, tags, tokens, training, evaluation]),
     ],
-    asset_checks=dg.load_asset_checks_from_modules([checks]),
+    asset_checks=dg.load_asset_checks_from_package_module(checks),
     resources={"pipeline": Pipeline(), "pipes": dg.PipesSubprocessClient(termination_timeout_seconds=60)},
     # The stages take all cores themselves, and a process of its own for each would import everything again.
     executor=dg.in_process_executor,

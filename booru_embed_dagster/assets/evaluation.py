@@ -48,9 +48,7 @@ def evaluation(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         (draft.path / REPORT_FILE).write_text(report, encoding="utf-8")
         tasks = {TASK_TITLES[hide]: task.models for hide, task in result.tasks.items() if task.num_posts}
         plot = picture(plots.recall(tasks), draft.path / "recall.png")
-    return materialized(
-        draft.product, **evaluation_metadata(result.tasks), report=dg.MetadataValue.md(report), plot=plot
-    )
+    return materialized(draft.product, **evaluation_metadata(result), report=dg.MetadataValue.md(report), plot=plot)
 
 
 def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tuple["Evaluation", str]:

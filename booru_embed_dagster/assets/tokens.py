@@ -7,7 +7,7 @@ from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.lengths import short_posts, write_caption_lengths
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
-from booru_embed_dagster.metadata import materialized, packed_metadata, picture, preview, table_metadata
+from booru_embed_dagster.metadata import lengths_metadata, materialized, packed_metadata, picture, preview
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
@@ -51,4 +51,4 @@ def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         lengths = write_caption_lengths(packed, draft.path)
         plot = picture(plots.caption_lengths(lengths), draft.path / "caption_lengths.png")
     short = preview(short_posts(packed, vocab).to_pylist())
-    return materialized(draft.product, **table_metadata(lengths), short_posts=short, plot=plot)
+    return materialized(draft.product, **lengths_metadata(lengths), short_posts=short, plot=plot)

@@ -37,11 +37,15 @@ def checkpoint(
         "checkpoint", inputs=[tokens, vocab], sections=["model", "training"], defined_by=[WEIGHTS_FILE]
     ) as draft:
         report = train_in_process(context, pipes, new_job(pipeline, tokens, vocab, draft))
-        plot = picture(plots.loss_curves(read_log(draft.path)), draft.path / "curves.png")
+        log = read_log(draft.path)
+        plot = picture(plots.loss_curves(log), draft.path / "curves.png")
     pipeline.warehouse.clear_work("checkpoint")
     card = (draft.product.path / CARD_FILE).read_text(encoding="utf-8")
     weights = weights_metadata(draft.product.path / WEIGHTS_FILE)
-    return materialized(draft.product, **weights, **report, card=dg.MetadataValue.md(card), plot=plot)
+    speed = float(log[-1]["tokens_per_second"])  # the last record's is the mean since the last start
+    return materialized(
+        draft.product, **weights, **report, tokens_per_second=speed, card=dg.MetadataValue.md(card), plot=plot
+    )
 
 
 def new_job(pipeline: Pipeline, tokens: Product, vocab: Product, draft: Draft) -> Job:
