@@ -66,7 +66,14 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
         if cut and cut.vocab_size:
             reach = float(np.interp(cut.percentile, percentile, rows["vocab_size"].to_numpy()))
             size.plot([cut.percentile] * 2, [reach, cut.vocab_size], color=colour, lw=1, ls=":")
-            dot: dict[str, Any] = {"color": colour, "marker": "o", "ms": 7, "mec": "white", "mew": 1.2}
+            dot: dict[str, Any] = {
+                "color": colour,
+                "marker": "o",
+                "ms": 7,
+                "mec": "white",
+                "mew": 1.2,
+                "clip_on": False,
+            }
             size.plot(cut.percentile, cut.vocab_size, **dot)
             coverage.plot(cut.vocab_size, cut.coverage, **dot)
     if (pc.max(curve["vocab_size"]).as_py() or 0) > MAX_U16_TAGS:
@@ -78,7 +85,7 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
     _label(coverage, "share of uses covered, by the tags kept", "tags", "share of uses")
     size.set_yscale("log")
     size.set_xscale("function", functions=(_stretch, _shrink))
-    size.set_xticks([50, 80, 90, 95, 99, 99.5, 99.9, 99.99, 100], minor=False)
+    size.set_xticks([50, 80, 90, 95, 99, 99.5, 99.9, 100])
     size.xaxis.set_major_formatter("{x:g}")
     coverage.set_xscale("log")
     size.yaxis.set_major_formatter(_THOUSANDS)
@@ -229,7 +236,7 @@ def tag_map(
 _THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
-_NEAREST_TO_ALL: Final = 0.005
+_NEAREST_TO_ALL: Final = 0.05
 """How far from 100 the percentile 100 is drawn on a scale of what is lost, which has no place for none."""
 
 
