@@ -87,6 +87,14 @@ def test_the_project_is_one_that_dg_finds() -> None:
 
 
 @pytest.mark.slow
+def test_dg_finds_nothing_to_warn_of(project: Project) -> None:
+    done = run(project, str(Path(sys.executable).with_name("dg")), "check", "defs")
+    assert done.returncode == 0, done.stderr
+    assert "All definitions loaded successfully" in done.stdout + done.stderr
+    assert "warning" not in (done.stdout + done.stderr).lower()
+
+
+@pytest.mark.slow
 def test_the_command_line_rebuilds_what_a_new_percentile_touches(built: Built, tmp_path: Path) -> None:
     before = versions(built[1])
     project = built[0].copy_to(tmp_path / "copy")
