@@ -21,10 +21,11 @@ from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, TAG_SEPARATOR, 
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
 from booru_embed_core.tags.vocab import Vocab, what_is_lost
 from booru_embed_core.tokens.packed_file import TENSOR_TYPES, PackedFile
-from booru_embed_dagster.warehouse import Product
+from booru_embed_dagster.warehouse import Draft, Product
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.report import Evaluation
+    from booru_embed_dagster.resources import Pipeline
 
 _PREVIEW_ROWS: Final = 10
 _PREVIEW_TAGS: Final = 4
@@ -78,6 +79,16 @@ def materialized(product: Product, **metadata: dg.MetadataValue | str | float | 
         data_version=dg.DataVersion(product.version),
         metadata={"path": dg.MetadataValue.path(product.path), "size_bytes": size_bytes, **metadata},
     )
+
+
+def links(pipeline: Pipeline, draft: Draft) -> dict[str, dg.MetadataValue]:
+    """The pages of what `draft` was made from, and where the version lies that was current before it."""
+    shown: dict[str, dg.MetadataValue] = {
+        f"made from {name}": dg.MetadataValue.asset(dg.AssetKey(name.split("/"))) for name in sorted(draft.inputs)
+    }
+    for before in pipeline.warehouse.earlier(draft.product.asset)[:1]:
+        shown["version before"] = dg.MetadataValue.path(before.path)
+    return shown
 
 
 def table_metadata(rows: pa.Table, num_rows: int | None = None) -> dict[str, dg.MetadataValue | int]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
+from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import evaluation_metadata, materialized, picture, table_metadata
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
@@ -28,6 +29,7 @@ TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
 
 @dg.asset(
     group_name="evaluation",
+    owners=OWNERS,
     kinds={"pytorch", "scipy", "json"},
     code_version="3",
     deps=["checkpoint", "packed_tokens", "vocab", settings_key("evaluation")],
@@ -73,7 +75,9 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
     return result, render_markdown(result)
 
 
-@dg.asset(group_name="evaluation", kinds={"pytorch", "parquet"}, code_version="1", deps=["checkpoint", "vocab"])
+@dg.asset(
+    group_name="evaluation", owners=OWNERS, kinds={"pytorch", "parquet"}, code_version="1", deps=["checkpoint", "vocab"]
+)
 @one_line_errors
 def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The embedding of each tag alone, for any program that reads Parquet, and a map of the most used tags."""

@@ -8,6 +8,7 @@ from booru_embed_core.tags.cut import cost_curve, write_vocab_cost
 from booru_embed_core.tags.frequency import count_tags, read_frequencies
 from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab, build_vocab
 from booru_embed_dagster import plots
+from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import (
     frequencies_metadata,
     materialized,
@@ -21,7 +22,7 @@ from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 
-@dg.asset(group_name="tags", kinds={"duckdb", "parquet"}, code_version="1", deps=["posts"])
+@dg.asset(group_name="tags", owners=OWNERS, kinds={"duckdb", "parquet"}, code_version="1", deps=["posts"])
 @one_line_errors
 def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """How many posts have each tag: one table for each of Danbooru's five categories, the most used tag first."""
@@ -33,7 +34,7 @@ def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     return materialized(draft.product, **frequencies_metadata(tables), plot=plot)
 
 
-@dg.asset(group_name="tags", kinds={"parquet"}, code_version="1", deps=["tag_frequencies"])
+@dg.asset(group_name="tags", owners=OWNERS, kinds={"parquet"}, code_version="1", deps=["tag_frequencies"])
 @one_line_errors
 def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """How many tags each cut would keep and how much of their use it would cover, by category.
@@ -50,6 +51,7 @@ def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 
 @dg.asset(
     group_name="tags",
+    owners=OWNERS,
     kinds={"parquet", "json"},
     code_version="1",
     deps=["tag_frequencies", settings_key("vocab")],

@@ -7,6 +7,7 @@ from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.lengths import short_posts, write_caption_lengths
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
+from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import lengths_metadata, materialized, packed_metadata, picture, preview
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
@@ -14,6 +15,7 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 @dg.asset(
     group_name="tokens",
+    owners=OWNERS,
     kinds={"arrow", "safetensors"},
     code_version="2",
     deps=["posts", "vocab", settings_key("tokens")],
@@ -40,7 +42,7 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     )
 
 
-@dg.asset(group_name="tokens", kinds={"parquet"}, code_version="1", deps=["packed_tokens", "vocab"])
+@dg.asset(group_name="tokens", owners=OWNERS, kinds={"parquet"}, code_version="1", deps=["packed_tokens", "vocab"])
 @one_line_errors
 def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """How many tags posts have in the vocabulary, and the share of posts that each context length holds whole."""

@@ -9,6 +9,7 @@ from dagster._core.errors import DagsterPipesExecutionError  # the package does 
 
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster import plots
+from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import materialized, picture, weights_metadata
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
@@ -18,6 +19,7 @@ from booru_embed_dagster.warehouse import Draft, Product
 
 @dg.asset(
     group_name="training",
+    owners=OWNERS,
     kinds={"pytorch", "safetensors"},
     code_version="2",
     deps=["packed_tokens", "vocab", settings_key("model"), settings_key("training")],

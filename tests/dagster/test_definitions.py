@@ -60,6 +60,7 @@ def test_every_asset_explains_itself() -> None:
         assert node.kinds
         assert node.group_name != "default"
     assert all(graph.get(dg.AssetKey(asset)).code_version for asset in INPUTS)
+    assert all(graph.get(dg.AssetKey(asset)).owners for asset in INPUTS)
 
 
 def test_vocab_plus_is_all_that_a_new_percentile_rebuilds() -> None:
