@@ -53,6 +53,7 @@ def _check_of(asset: str, severity: dg.AssetCheckSeverity) -> _Decorator:
 
         @dg.asset_check(asset=asset, name=examine.__name__, description=examine.__doc__, blocking=is_blocking)
         def check(pipeline: Pipeline) -> dg.AssetCheckResult:
+            """The findings of `examine` as Dagster wants them."""
             try:
                 findings = examine(pipeline)
             except ValueError as error:

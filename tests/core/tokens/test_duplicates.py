@@ -35,6 +35,11 @@ def test_hashes_are_the_same_where_the_tags_are(fields: list[list[list[int]]], r
             assert (its_hash == other_hash) == (caption(one) == caption(other))
 
 
+def test_the_same_local_id_of_another_category_is_another_tag() -> None:
+    records: list[list[list[int]]] = [[[5] if place == category else [] for place in range(5)] for category in range(5)]
+    assert len(set(caption_hashes(packed_of(records)).tolist())) == 5
+
+
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = packed_of([[[n, n + 1], [], [n % 3], [], []] for n in range(50)])
     whole = caption_hashes(packed)

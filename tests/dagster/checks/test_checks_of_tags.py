@@ -68,6 +68,22 @@ def test_tags_that_are_used_otherwise_than_before_are_a_warning(copy: Project) -
     assert "multiple_girls 2.06% → 0.01%" in str(result.description)
 
 
+def rename_the_rare(folder: Path) -> None:
+    """Other characters that are used once."""
+    table = pq.read_table(folder / "character.parquet")
+    names = [f"other_{row['tag']}" if row["count"] == 1 else row["tag"] for row in table.to_pylist()]
+    renamed = pa.table([names, table["count"], table["cumulative_share"]], schema=FREQUENCY_SCHEMA)
+    pq.write_table(renamed, folder / "character.parquet")
+    write_manifest(folder)
+
+
+def test_other_tags_that_are_used_once_are_what_chance_does(copy: Project) -> None:
+    change_product(copy, "tag_frequencies", rename_the_rare)
+    result = run_check(checks.tag_shares_have_not_drifted, copy)
+    assert result.metadata["character_drift"].value > 2 * checks.MAX_DRIFT
+    assert result.passed
+
+
 def another_count(folder: Path) -> None:
     table = pq.read_table(folder / VOCAB_TABLE_FILE)
     pq.write_table(table.set_column(3, "count", [table["count"].to_numpy() + 1]), folder / VOCAB_TABLE_FILE)
