@@ -5,17 +5,28 @@ Every asset that rebuilds with the vocabulary names it as a direct dependency, s
 
 import dagster as dg
 
-from booru_embed_dagster import checks, observation
-from booru_embed_dagster.assets import evaluation, posts, tags, tokens, training
+from booru_embed_dagster import automation, checks
+from booru_embed_dagster import rebuild as rebuilding
+from booru_embed_dagster.assets import evaluation, posts, sources, tags, tokens, training
 from booru_embed_dagster.resources import Pipeline
+
+MODULES = [posts, tags, tokens, training, evaluation]
 
 defs = dg.Definitions(
     assets=[
-        observation.posts_export,
-        observation.settings_sections,
-        *dg.load_assets_from_modules([posts, tags, tokens, training, evaluation]),
+        sources.posts_export,
+        sources.settings_sections,
+        *dg.load_assets_from_modules(MODULES, automation_condition=automation.REBUILD),
     ],
     asset_checks=dg.load_asset_checks_from_package_module(checks),
+    jobs=[rebuilding.rebuild],
+    schedules=[rebuilding.refresh_from_bigquery],
+    sensors=[
+        automation.observe_settings,
+        automation.observe_export_files,
+        automation.rebuild_what_changed,
+        rebuilding.rebuild_on_new_export,
+    ],
     resources={"pipeline": Pipeline(), "pipes": dg.PipesSubprocessClient(termination_timeout_seconds=60)},
     # The stages take all cores themselves, and a process of its own for each would import everything again.
     executor=dg.in_process_executor,

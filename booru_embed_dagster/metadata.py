@@ -21,11 +21,12 @@ from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, TAG_SEPARATOR, 
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
 from booru_embed_core.tags.vocab import Vocab, what_is_lost
 from booru_embed_core.tokens.packed_file import TENSOR_TYPES, PackedFile
-from booru_embed_dagster.warehouse import Draft, Product
+from booru_embed_dagster.provenance import INPUTS, describe_inputs, input_tags, why
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.report import Evaluation
     from booru_embed_dagster.resources import Pipeline
+    from booru_embed_dagster.warehouse import Draft
 
 _PREVIEW_ROWS: Final = 10
 _PREVIEW_TAGS: Final = 4
@@ -69,15 +70,32 @@ COLUMN_MEANINGS: Final = {
 """What a column holds, in words for somebody who sees the table for the first time."""
 
 
-def materialized(product: Product, **metadata: dg.MetadataValue | str | float | int) -> dg.MaterializeResult[None]:
-    """The result of an asset: `product`'s version as the data version, where it lies, how big it is, and `metadata`."""
+def materialized(
+    pipeline: Pipeline, draft: Draft, **metadata: dg.MetadataValue | str | float | int
+) -> dg.MaterializeResult[None]:
+    """The result of the asset that runs: what `draft` became, what it was made from, why, and `metadata`.
+
+    Its version is the data version; where it lies and how big it is are shown with it.
+    """
+    product, context = draft.product, dg.AssetExecutionContext.get()
     size_bytes = sum(file.stat().st_size for file in product.path.iterdir() if file.is_file())
     num_rows = metadata.get("dagster/row_count")
     rows = f"{num_rows:,} rows, " if isinstance(num_rows, int) else ""
-    dg.get_dagster_logger().info(f"{product.asset}: {rows}{size_bytes / 1e6:,.1f} MB in {product.path}")
+    last = context.instance.get_latest_materialization_event(context.asset_key)
+    inputs = describe_inputs(context.instance, draft.inputs, pipeline.settings)
+    code_version = context.assets_def.code_versions_by_key[context.asset_key]
+    reasons = why(last.asset_materialization if last else None, inputs, code_version, product.version)
+    context.log.info(f"{product.asset}: {rows}{size_bytes / 1e6:,.1f} MB in {product.path} ({'; '.join(reasons)})")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(product.version),
-        metadata={"path": dg.MetadataValue.path(product.path), "size_bytes": size_bytes, **metadata},
+        tags=input_tags(draft.inputs),
+        metadata={
+            "why": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in reasons)),
+            "path": dg.MetadataValue.path(product.path),
+            "size_bytes": size_bytes,
+            **metadata,
+            INPUTS: dg.MetadataValue.json(dict(inputs)),
+        },
     )
 
 

@@ -1,14 +1,17 @@
-"""What the pipeline reads but does not make: the export's files and the sections of the settings.
+"""What the pipeline reads but does not make: the export and the sections of the settings, and their versions.
 
-Each is an observable source whose data version is a hash of its content, so that Dagster can tell what a change
-touches. Annotations are evaluated here (no ``from __future__ import annotations``): Dagster reads them.
+The version of each is a hash of its content, recorded in Dagster's instance as an observation, so that Dagster can
+tell what a change touches. Observations are recorded by the observable sources (``assets/sources.py``), by the sensors
+(``automation.py``) and at the start of every run (``resources.py``): three ways to say the same.
 """
+
+from __future__ import annotations
 
 import functools
 import hashlib
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,15 +21,17 @@ import dagster as dg
 from booru_embed_core.posts.export import bigquery_state
 from booru_embed_core.posts.files import expand_export
 from booru_embed_core.settings import OBSERVED_SECTIONS, Settings, section_version
-from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 if TYPE_CHECKING:
     from booru_embed_core.posts.bigquery import TableState
 
-# Observable sources are beta in Dagster 1.13 and say so at each import.
-warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*observable_source_asset.*")
-
 POSTS_EXPORT: Final = "posts_export"
+DATA_VERSION_TAG: Final = "dagster/data_version"
+"""The tag of an event that holds its data version."""
+_IS_OURS_TAG: Final = "dagster/data_version_is_user_provided"
+TABLE_REASON: Final = "the export is a table in BigQuery; turn on the schedule refresh_from_bigquery"
+WRITING_REASON: Final = "a file of the export has just changed and may still be being written"
+_SETTLED_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Observation:
     """The files that decide the posts and, where the export is a table, its state."""
 
     files: tuple[ExportFile, ...]
-    table: "TableState | None" = None
+    table: TableState | None = None
 
     @property
     def version(self) -> str:
@@ -60,14 +65,65 @@ class Observation:
         shown: dict[str, dg.MetadataValue | str | int] = {
             # Dagster takes the columns from the first record, and wants to be told when there is none.
             "files": dg.MetadataValue.table(records, schema=None if records else dg.TableSchema([])),
+            "num_files": len(self.files),
             "size_bytes": sum(f.num_bytes for f in self.files),
         }
         return shown if self.table is None else shown | asdict(self.table)
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a source is now: its key, its version, and what the UI shows of it."""
+
+    key: dg.AssetKey
+    version: str
+    metadata: dict[str, dg.MetadataValue | str | int]
+
+    @property
+    def event(self) -> dg.AssetObservation:
+        """This as an event, for sensors and for the instance itself."""
+        tags = {DATA_VERSION_TAG: self.version, _IS_OURS_TAG: "true"}
+        return dg.AssetObservation(self.key, metadata=self.metadata, tags=tags)
+
+    @property
+    def result(self) -> dg.ObserveResult:
+        """This as the result of an observable source."""
+        return dg.ObserveResult(
+            asset_key=self.key, data_version=dg.DataVersion(self.version), metadata=dict(self.metadata)
+        )
+
+
 def settings_key(section: str) -> dg.AssetKey:
     """The asset key of a section of the settings: ``settings/<section>``."""
     return dg.AssetKey(["settings", section])
+
+
+def settings_sources(settings: Settings) -> list[Source]:
+    """Each section that something is made from."""
+    sources = []
+    for name in OBSERVED_SECTIONS:
+        section = getattr(settings, name)
+        values = dg.MetadataValue.json(section.model_dump(mode="json"))
+        sources.append(Source(settings_key(name), section_version(section), {"values": values}))
+    return sources
+
+
+def export_source(observed: Observation) -> Source:
+    """The export, as it was observed."""
+    return Source(dg.AssetKey(POSTS_EXPORT), observed.version, observed.metadata)
+
+
+def unrecorded(instance: dg.DagsterInstance, sources: Iterable[Source]) -> list[Source]:
+    """Those of `sources` whose version is not the one that `instance` has seen last."""
+    return [source for source in sources if recorded_version(instance, source.key) != source.version]
+
+
+def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The version of the source `key` that `instance` has seen last; None where it never was observed."""
+    for record in instance.fetch_observations(key, limit=1).records:
+        if observation := record.asset_observation:
+            return observation.data_version
+    return None
 
 
 def observed_files(settings: Settings) -> list[Path]:
@@ -78,6 +134,16 @@ def observed_files(settings: Settings) -> list[Path]:
     """
     export = settings.posts.export if settings.posts.bigquery_table is None else ()
     return expand_export((*export, *map(str, settings.tag_tables)), settings.root)
+
+
+def is_being_written(settings: Settings) -> bool:
+    """Whether a file of the export changed so short a time ago that more may follow.
+
+    Raises:
+        ExportError: a file is missing.
+    """
+    youngest = max((file.stat().st_mtime for file in observed_files(settings)), default=0.0)
+    return 0 <= time.time() - youngest < _SETTLED_SECONDS
 
 
 def observe_export(settings: Settings) -> Observation:
@@ -99,56 +165,6 @@ def export_manifest(files: Sequence[Path], root: Path) -> list[ExportFile]:
         ExportFile(os.path.relpath(file, root), stat.st_size, _sha256(file, stat.st_size, stat.st_mtime_ns))
         for file, stat in stats
     ]
-
-
-@dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # Dagster's own lack
-    specs=[
-        dg.AssetSpec(
-            POSTS_EXPORT,
-            group_name="posts",
-            kinds={"csv"},
-            description="The Danbooru export that settings.toml names, the files of `[posts] export` or the table "
-            "`[posts] bigquery_table`, and the tables of tags beside it. Its data version changes when a file is "
-            "added, removed or changed, or the table is.",
-        )
-    ]
-)
-@one_line_errors
-def posts_export(pipeline: Pipeline) -> dg.ObserveResult:
-    """Hashes the export's files; asks BigQuery when its table was changed, and how many rows it has."""
-    observed = observe_export(pipeline.settings)
-    return dg.ObserveResult(
-        asset_key=POSTS_EXPORT, data_version=dg.DataVersion(observed.version), metadata=observed.metadata
-    )
-
-
-@dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # Dagster's own lack
-    specs=[
-        dg.AssetSpec(
-            settings_key(section),
-            group_name="settings",
-            kinds={"toml"},
-            description=f"The section `[{section}]` of settings.toml. Its data version changes when one of its values "
-            "does, and what is made from it is then out of date.",
-        )
-        for section in OBSERVED_SECTIONS
-    ],
-    can_subset=True,
-)
-def settings_sections(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[dg.ObserveResult]:
-    """Hashes each section that is asked for."""
-    yield from _observe_sections(pipeline, sorted(context.selected_asset_keys))
-
-
-@one_line_errors
-def _observe_sections(pipeline: Pipeline, keys: Sequence[dg.AssetKey]) -> list[dg.ObserveResult]:
-    results = []
-    for key in keys:
-        section = getattr(pipeline.settings, key.path[-1])
-        version = dg.DataVersion(section_version(section))
-        values = dg.MetadataValue.json(section.model_dump(mode="json"))
-        results.append(dg.ObserveResult(asset_key=key, data_version=version, metadata={"values": values}))
-    return results
 
 
 @functools.lru_cache(maxsize=1024)

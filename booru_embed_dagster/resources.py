@@ -5,6 +5,7 @@ How products are published stands in ``warehouse.py``; here is only what makes i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,15 @@ from typing import ParamSpec, TypeVar
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from booru_embed_core.settings import Settings, load_settings, section_version
+from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.settings import Settings, SettingsError, load_settings, section_version
+from booru_embed_dagster.observation import (
+    Observation,
+    export_source,
+    observe_export,
+    settings_sources,
+    unrecorded,
+)
 from booru_embed_dagster.warehouse import Draft, Product, Warehouse, read_manifest
 
 _Arguments = ParamSpec("_Arguments")
@@ -32,6 +41,23 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         description="The settings; where empty, the file that BOORU_EMBED_SETTINGS names, else ./settings.toml.",
     )
     _settings: Settings | None = PrivateAttr(default=None)
+    _export: Observation | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Records the versions of what this run is about to read, where they are news to the instance.
+
+        A run that starts between an edit and the sensor's next tick would otherwise be made from versions that nobody
+        has recorded, and the recording would start it again.
+        """
+        if context.instance is None or context.run is None:
+            return
+        # What is broken or missing fails the asset that reads it, with its own line.
+        with contextlib.suppress(SettingsError, ExportError):
+            sources = settings_sources(self.settings)
+            if (wanted := context.run.asset_selection) is None or dg.AssetKey("posts") in wanted:
+                sources.append(export_source(self.export))
+            for source in unrecorded(context.instance, sources):
+                context.instance.report_runless_asset_event(source.event)
 
     @property
     def settings(self) -> Settings:
@@ -43,6 +69,17 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         if self._settings is None:
             self._settings = load_settings(self.settings_file)
         return self._settings
+
+    @property
+    def export(self) -> Observation:
+        """The export as this run first saw it.
+
+        Raises:
+            ExportError: a file is missing, or the table cannot be looked at.
+        """
+        if self._export is None:
+            self._export = observe_export(self.settings)
+        return self._export
 
     @property
     def warehouse(self) -> Warehouse:

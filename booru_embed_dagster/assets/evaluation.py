@@ -50,7 +50,7 @@ def evaluation(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         (draft.path / REPORT_FILE).write_text(report, encoding="utf-8")
         tasks = {TASK_TITLES[hide]: task.models for hide, task in result.tasks.items() if task.num_posts}
         plot = picture(plots.recall(tasks), draft.path / "recall.png")
-    return materialized(draft.product, **evaluation_metadata(result), report=dg.MetadataValue.md(report), plot=plot)
+    return materialized(pipeline, draft, **evaluation_metadata(result), report=dg.MetadataValue.md(report), plot=plot)
 
 
 def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tuple["Evaluation", str]:
@@ -89,7 +89,7 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         table = embeddings_table(embedder)
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
         plot = picture(draw_map(embedder), draft.path / "tag_map.png")
-    return materialized(draft.product, **table_metadata(table), plot=plot)
+    return materialized(pipeline, draft, **table_metadata(table), plot=plot)
 
 
 def embeddings_table(embedder: "BooruEmbedder") -> pa.Table:

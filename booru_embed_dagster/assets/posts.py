@@ -10,7 +10,7 @@ from booru_embed_core.posts.export import read_export
 from booru_embed_core.posts.parts import part_files
 from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import materialized, parquet_metadata
-from booru_embed_dagster.observation import POSTS_EXPORT, observe_export, settings_key
+from booru_embed_dagster.observation import POSTS_EXPORT, settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 
@@ -31,11 +31,12 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     `report.json` accounts for every line that was read, the posts that the settings filter out included.
     """
     settings = pipeline.settings
-    sources = {POSTS_EXPORT: observe_export(settings).version}
+    sources = {POSTS_EXPORT: pipeline.export.version}
     with pipeline.new_version("posts", sections=["posts"], sources=sources) as draft:
         report = read_export(settings.posts, settings.root, draft.path, settings.duckdb, draft.scratch)
     return materialized(
-        draft.product,
+        pipeline,
+        draft,
         **parquet_metadata(part_files(draft.product.path)),
         num_read=report.num_read,
         num_duplicate=report.num_duplicate,

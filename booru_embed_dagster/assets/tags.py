@@ -31,7 +31,7 @@ def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         count_tags(posts.path, draft.path, pipeline.settings.duckdb, draft.scratch)
         tables = read_frequencies(draft.path)
         plot = picture(plots.tag_frequencies(tables), draft.path / "tag_frequencies.png")
-    return materialized(draft.product, **frequencies_metadata(tables), plot=plot)
+    return materialized(pipeline, draft, **frequencies_metadata(tables), plot=plot)
 
 
 @dg.asset(group_name="tags", owners=OWNERS, kinds={"parquet"}, code_version="1", deps=["tag_frequencies"])
@@ -46,7 +46,7 @@ def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     with pipeline.new_version("vocab_cost", inputs=[frequencies], defined_by=["*.parquet"]) as draft:
         curve = write_vocab_cost(frequencies.path, draft.path)
         plot = picture(plots.vocab_cost(curve), draft.path / "vocab_cost.png")
-    return materialized(draft.product, **table_metadata(curve), plot=plot)
+    return materialized(pipeline, draft, **table_metadata(curve), plot=plot)
 
 
 @dg.asset(
@@ -73,7 +73,8 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         made.save(draft.path)
         plot = picture(draw_cut(frequencies.path, made), draft.path / "vocab.png")
     return materialized(
-        draft.product,
+        pipeline,
+        draft,
         **parquet_metadata([draft.product.path / VOCAB_TABLE_FILE]),
         **vocab_metadata(made),
         sha256=made.hash,

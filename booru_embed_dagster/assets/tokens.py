@@ -32,7 +32,8 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     with pipeline.new_version("packed_tokens", inputs=[posts, vocab_product], sections=["tokens"]) as draft:
         report = encode_posts(posts.path, vocab, draft.path, settings.tokens, draft.scratch)
     return materialized(
-        draft.product,
+        pipeline,
+        draft,
         **packed_metadata(PackedFile.open(draft.product.path / PACKED_FILE, vocab.hash), vocab),
         num_posts_without_tags=report.num_posts_without_tags,
         num_kept_uses=sum(report.kept_uses.values()),
@@ -53,4 +54,4 @@ def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         lengths = write_caption_lengths(packed, draft.path)
         plot = picture(plots.caption_lengths(lengths), draft.path / "caption_lengths.png")
     short = preview(short_posts(packed, vocab).to_pylist())
-    return materialized(draft.product, **lengths_metadata(lengths), short_posts=short, plot=plot)
+    return materialized(pipeline, draft, **lengths_metadata(lengths), short_posts=short, plot=plot)

@@ -46,7 +46,7 @@ def checkpoint(
     weights = weights_metadata(draft.product.path / WEIGHTS_FILE)
     speed = float(log[-1]["tokens_per_second"])  # the last record's is the mean since the last start
     return materialized(
-        draft.product, **weights, **report, tokens_per_second=speed, card=dg.MetadataValue.md(card), plot=plot
+        pipeline, draft, **weights, **report, tokens_per_second=speed, card=dg.MetadataValue.md(card), plot=plot
     )
 
 

@@ -27,6 +27,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         return made, made.materialize('key:"*"', instance)
 
 
+@pytest.fixture(scope="session")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project of one epoch in which everything is up to date; to be copied."""
+    made = make_project(tmp_path_factory.mktemp("settled") / "project")
+    made.set(num_epochs=1)
+    with made.instance() as instance:
+        assert made.materialize('key:"*"', instance).success
+    return made
+
+
 @pytest.fixture
 def _signal_handlers() -> Iterator[None]:
     """Leaves signals as they were."""

@@ -19,7 +19,6 @@ from booru_embed_core.tags.vocab import VOCAB_SCHEMA
 from booru_embed_dagster.metadata import (
     column_schema,
     links,
-    materialized,
     parquet_metadata,
     picture,
     preview,
@@ -28,7 +27,6 @@ from booru_embed_dagster.metadata import (
     weights_metadata,
 )
 from booru_embed_dagster.resources import Pipeline
-from booru_embed_dagster.warehouse import Product
 
 
 def shown_rows(value: object) -> list[dict[str, object]]:
@@ -36,12 +34,13 @@ def shown_rows(value: object) -> list[dict[str, object]]:
     return [dict(record.data) for record in value.records]
 
 
-def test_a_result_has_the_version_the_path_and_the_size(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"12345")
-    (tmp_path / "b").write_bytes(b"678")
-    result = materialized(Product("vocab", "f" * 16, tmp_path), num_tags=3)
-    assert result.data_version == dg.DataVersion("f" * 16)
-    assert result.metadata == {"path": dg.MetadataValue.path(tmp_path), "size_bytes": 8, "num_tags": 3}
+def test_a_result_has_the_version_the_path_and_the_size(built: tuple[Project, dg.ExecuteInProcessResult]) -> None:
+    product = built[0].warehouse.current("vocab")
+    (event,) = built[1].asset_materializations_for_node("vocab")
+    assert (event.tags or {})["dagster/data_version"] == product.version
+    assert event.metadata["path"] == dg.MetadataValue.path(product.path)
+    assert event.metadata["size_bytes"].value == sum(file.stat().st_size for file in product.path.iterdir())
+    assert event.metadata["why"].value == "- made for the first time"
 
 
 def test_a_table_shows_its_first_rows_and_counts_all() -> None:
