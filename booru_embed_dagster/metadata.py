@@ -94,6 +94,7 @@ def materialized(
             "path": dg.MetadataValue.path(product.path),
             "size_bytes": size_bytes,
             **metadata,
+            **links(pipeline, draft),
             INPUTS: dg.MetadataValue.json(dict(inputs)),
         },
     )

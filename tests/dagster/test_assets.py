@@ -181,6 +181,14 @@ def test_plots_are_shown_and_lie_beside_the_data(built: Built, asset: str, name:
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("asset", ALL_ASSETS)
+def test_every_asset_links_to_what_it_is_made_from(built: Built, asset: str) -> None:
+    (event,) = built[1].asset_materializations_for_node(asset)
+    node = defs.get_repository_def().asset_graph.get(dg.AssetKey(asset))
+    for key in node.parent_keys:
+        assert event.metadata[f"made from {key.to_user_string()}"] == dg.MetadataValue.asset(key)
+
+
 def test_another_percentile_gives_a_new_vocab_and_new_tokens(built: Built, tmp_path: Path) -> None:
     before = versions(built[1])
     project = built[0].copy_to(tmp_path / "copy")
