@@ -18,7 +18,7 @@ defs = dg.Definitions(
         sources.settings_sections,
         *dg.load_assets_from_modules(MODULES, automation_condition=automation.REBUILD),
     ],
-    asset_checks=dg.load_asset_checks_from_modules([checks]),
+    asset_checks=dg.load_asset_checks_from_package_module(checks),
     jobs=[rebuilding.rebuild, percentile_sweep.sweep, pruning.prune],
     schedules=[rebuilding.refresh_from_bigquery],
     sensors=[

@@ -17,19 +17,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, TAG_SEPARATOR
-from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, TAG_SEPARATOR, Category
+from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
+from booru_embed_core.tags.vocab import Vocab, what_is_lost
 from booru_embed_core.tokens.packed_file import TENSOR_TYPES, PackedFile
 from booru_embed_dagster.provenance import INPUTS, describe_inputs, input_tags, why
 
 if TYPE_CHECKING:
-    from booru_embed_core.evaluation.report import TaskResult
-    from booru_embed_core.evaluation.tasks import Hide
+    from booru_embed_core.evaluation.report import Evaluation
     from booru_embed_dagster.resources import Pipeline
     from booru_embed_dagster.warehouse import Draft
 
 _PREVIEW_ROWS: Final = 10
+_PREVIEW_TAGS: Final = 4
+"""Of each category."""
 _PREVIEW_CHARACTERS: Final = 100
+_OURS: Final = "booru-embed"
+_HEADLINE: Final = "recall@10"
 
 COLUMN_MEANINGS: Final = {
     "id": "Danbooru's id of the post",
@@ -99,9 +103,20 @@ def materialized(
             "path": dg.MetadataValue.path(product.path),
             "size_bytes": size_bytes,
             **metadata,
+            **links(pipeline, draft),
             INPUTS: dg.MetadataValue.json(dict(inputs)),
         },
     )
+
+
+def links(pipeline: Pipeline, draft: Draft) -> dict[str, dg.MetadataValue]:
+    """The pages of what `draft` was made from, and where the version lies that was current before it."""
+    shown: dict[str, dg.MetadataValue] = {
+        f"made from {name}": dg.MetadataValue.asset(dg.AssetKey(name.split("/"))) for name in sorted(draft.inputs)
+    }
+    for before in pipeline.warehouse.earlier(draft.product.asset)[:1]:
+        shown["version before"] = dg.MetadataValue.path(before.path)
+    return shown
 
 
 def table_metadata(rows: pa.Table, num_rows: int | None = None) -> dict[str, dg.MetadataValue | int]:
@@ -122,7 +137,46 @@ def parquet_metadata(files: Sequence[Path]) -> dict[str, dg.MetadataValue | int]
     return table_metadata(pa.Table.from_batches(batches, first.schema_arrow), num_rows)
 
 
-def packed_metadata(packed: PackedFile, vocab: Vocab) -> dict[str, dg.MetadataValue | int]:
+def frequencies_metadata(frequencies: Mapping[Category, pa.Table]) -> dict[str, dg.MetadataValue | int]:
+    """Row count of the tables of all categories together, their columns, and the most used tags of each."""
+    rows = [
+        {"category": category.value, **row}
+        for category, table in frequencies.items()
+        for row in table.slice(0, _PREVIEW_TAGS).to_pylist()
+    ]
+    columns = [(field.name, str(field.type)) for field in FREQUENCY_SCHEMA]
+    return {
+        "dagster/row_count": sum(table.num_rows for table in frequencies.values()),
+        "dagster/column_schema": column_schema(columns),
+        "preview": preview(rows),
+        **{f"num_{category}_tags": table.num_rows for category, table in frequencies.items()},
+        "num_uses": sum(int(table["count"].to_numpy().sum()) for table in frequencies.values()),
+    }
+
+
+def vocab_metadata(vocab: Vocab) -> dict[str, dg.MetadataValue | int | float]:
+    """Sizes of `vocab`, and what its cut keeps and loses."""
+    lost = what_is_lost(vocab).to_pylist()
+    num_kept, num_lost = (sum(row[name] for row in lost) for name in ("uses_kept", "uses_lost"))
+    return {
+        "num_tags": vocab.num_tags,
+        **{f"num_{category}_tags": size for category, size in vocab.sizes.items()},
+        "share_of_uses_kept": num_kept / max(1, num_kept + num_lost),
+        "lost": preview(lost),
+    }
+
+
+def lengths_metadata(lengths: pa.Table) -> dict[str, dg.MetadataValue | int]:
+    """The table of `lengths` (`LENGTHS_SCHEMA`), and the lengths that hold half, 99% and all of the posts."""
+    share = lengths["share_covered"].to_numpy()
+    held = {"median_length": 0.5, "length_of_99_percent": 0.99, "longest": 1.0}
+    return {
+        **table_metadata(lengths),
+        **{name: int(np.searchsorted(share, wanted)) for name, wanted in held.items()},
+    }
+
+
+def packed_metadata(packed: PackedFile, vocab: Vocab) -> dict[str, dg.MetadataValue | int | float]:
     """Records, tensors and the first records in words, of a packed file that was made with `vocab`."""
     tensors = {name: getattr(packed, name) for name in TENSOR_TYPES}
     splits = np.bincount(packed.split_ids(), minlength=len(SPLITS))
@@ -142,6 +196,7 @@ def packed_metadata(packed: PackedFile, vocab: Vocab) -> dict[str, dg.MetadataVa
         ),
         "preview": preview(rows),
         "num_tokens": packed.num_tokens,
+        "tokens_per_post": packed.num_tokens / max(1, packed.num_posts),
         **{f"num_{split}_posts": int(num_posts) for split, num_posts in zip(SPLITS, splits, strict=True)},
     }
 
@@ -154,18 +209,25 @@ def weights_metadata(file: Path) -> dict[str, dg.MetadataValue | int]:
     return {"dagster/column_schema": column_schema(columns), "num_tensors": len(columns)}
 
 
-def evaluation_metadata(tasks: Mapping[Hide, TaskResult]) -> dict[str, dg.MetadataValue | int | float]:
-    """A row for each task and model, and our embedding's figures as numbers of their own, to follow over versions."""
+def evaluation_metadata(evaluation: Evaluation) -> dict[str, dg.MetadataValue | int | float]:
+    """A row for each task and model, and as numbers of their own, to follow over versions, those of our embedding.
+
+    Beside its recall@10 stands that of the best baseline.
+    """
+    tasks = evaluation.tasks
     rows = [
         {"hidden": hide, "model": name, **metrics}
         for hide, task in tasks.items()
         for name, metrics in task.models.items()
     ]
-    figures = {
-        f"{hide}_hidden_{metric}": value
-        for hide, task in tasks.items()
-        for metric, value in task.models.get("booru-embed", {}).items()
-    }
+    figures: dict[str, float] = {}
+    for hide, task in tasks.items():
+        ours = task.models.get(_OURS, {})
+        figures |= {f"{hide}_hidden_{metric}": value for metric, value in ours.items()}
+        if margin := task.margins.get(_OURS, {}).get(_HEADLINE):
+            figures[f"{hide}_hidden_{_HEADLINE}_best_baseline"] = ours[_HEADLINE] - margin.difference
+    if _OURS in evaluation.halves_top1:
+        figures["halves_found"] = evaluation.halves_top1[_OURS]
     columns = [(name, "string" if name in ("hidden", "model") else "float") for name in (rows[0] if rows else ())]
     return {
         "dagster/row_count": len(rows),

@@ -64,22 +64,38 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
         size.plot(percentile, rows["vocab_size"].to_numpy(), color=colour, lw=1.8, label=name)
         coverage.plot(rows["vocab_size"].to_numpy(), rows["coverage"].to_numpy(), color=colour, lw=1.8)
         if cut and cut.vocab_size:
-            dot: dict[str, Any] = {"color": colour, "marker": "o", "ms": 7, "mec": "white", "mew": 1.2}
+            reach = float(np.interp(cut.percentile, percentile, rows["vocab_size"].to_numpy()))
+            size.plot([cut.percentile] * 2, [reach, cut.vocab_size], color=colour, lw=1, ls=":")
+            dot: dict[str, Any] = {
+                "color": colour,
+                "marker": "o",
+                "ms": 7,
+                "mec": "white",
+                "mew": 1.2,
+                "clip_on": False,
+            }
             size.plot(cut.percentile, cut.vocab_size, **dot)
             coverage.plot(cut.vocab_size, cut.coverage, **dot)
     if (pc.max(curve["vocab_size"]).as_py() or 0) > MAX_U16_TAGS:
         size.axhline(MAX_U16_TAGS, color=_MUTED, lw=1, ls=":")
         _name(size, (50, MAX_U16_TAGS), f"{MAX_U16_TAGS:,}: 16 bits", _MUTED, size=9, offset=(0, 3), align="left")
-    _label(size, "tags kept, by the percentile of uses", "percentile of a category's tag uses", "tags")
+    _label(
+        size, "tags kept, by the percentile of uses", "percentile of a category's tag uses, wider towards 100", "tags"
+    )
     _label(coverage, "share of uses covered, by the tags kept", "tags", "share of uses")
     size.set_yscale("log")
+    size.set_xscale("function", functions=(_stretch, _shrink))
+    size.set_xticks([50, 80, 90, 95, 99, 99.5, 99.9, 100])
+    size.xaxis.set_major_formatter("{x:g}")
     coverage.set_xscale("log")
     size.yaxis.set_major_formatter(_THOUSANDS)
     coverage.xaxis.set_major_formatter(_THOUSANDS)
     coverage.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     handles, names = size.get_legend_handles_labels()
     title = (
-        "a dot is the cut in force with the tags it keeps; below its line where min_count keeps fewer" if cuts else ""
+        "a dot is the cut in force with the tags it keeps; it hangs below its line where min_count keeps fewer"
+        if cuts
+        else ""
     )
     figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, title=title, labelcolor=_INK)
     return _png(figure)
@@ -137,7 +153,7 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
     `records` are the training log's: epoch, loss, terms (name to value), and at an epoch's end validation (the same
     names, and their loss). The training curve is drawn as it was and smoothed.
     """
-    figure, (axes,) = _figure("Training", columns=1)
+    figure, (axes,) = _figure("What training and validation posts cost", columns=1)
     loss = np.array([(record["epoch"], _comparable(record)) for record in records]).reshape(-1, 2)
     if len(loss):
         axes.plot(loss[:, 0], loss[:, 1], color=OURS, lw=0.8, alpha=0.3)
@@ -147,8 +163,9 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
     if taken:
         validation = np.array(taken)
         axes.plot(validation[:, 0], validation[:, 1], "o-", color=_INK, lw=1.2, ms=4, label="validation posts")
-        best = validation[int(np.argmin(validation[:, 1]))]
-        _name(axes, (best[0], best[1]), f"best {best[1]:.3f}", _INK, size=9, offset=(0, -15))
+        epoch, best = validation[int(np.argmin(validation[:, 1]))]
+        label = f"the best, {best:.3f} after epoch {epoch:g}: the checkpoint"
+        axes.plot(epoch, best, "*", color=_INK, ms=13, mec="white", label=label)
     _label(axes, "", "epoch", "loss of bottleneck and head")
     _legend(axes)
     return _png(figure)
@@ -172,6 +189,7 @@ def recall(tasks: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str = "
             for place, value in zip(places, values, strict=True):
                 axes.text(value + 0.008, place, f"{value:.3f}", va="center", fontsize=7.5, color=_INK)
         axes.set_yticks(np.arange(len(ranked)), ranked)
+        axes.set_ylim(-0.7, max(1, len(ranked)) - 0.3)
         axes.set_xlim(0, 1.1)
         axes.grid(visible=False, axis="y")
         _label(axes, title, "from the top: recall@1, recall@10, recall@50", "")
@@ -225,7 +243,7 @@ def tag_map(
     All of one length, an item a tag. First come names from every category; one that would lie on another is left out.
     """
     figure, (axes,) = _figure("Tags that are used alike lie together", columns=1, height=9.5)
-    sizes = 4 + 90 * np.sqrt(counts / max(1, int(counts.max(initial=1))))
+    sizes = 8 + 90 * np.sqrt(counts / max(1, int(counts.max(initial=1))))
     colours = np.array([CATEGORY_COLOURS[category] for category in categories])
     drawn = np.argsort(-counts, kind="stable")
     axes.scatter(x[drawn], y[drawn], s=sizes[drawn], c=colours[drawn], alpha=0.55, lw=0)
@@ -250,6 +268,20 @@ def tag_map(
 
 
 _THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
+
+
+_NEAREST_TO_ALL: Final = 0.05
+"""How far from 100 the percentile 100 is drawn on a scale of what is lost, which has no place for none."""
+
+
+def _stretch(percentile: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    # What is lost, in powers of ten: most of a vocabulary lies in the last per cent of the uses.
+    return -np.log10(np.maximum(100 - percentile, 0) + _NEAREST_TO_ALL)
+
+
+def _shrink(place: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shrunk: npt.NDArray[np.float64] = 100 + _NEAREST_TO_ALL - 10 ** (-place)
+    return shrunk
 
 
 def _figure(title: str, columns: int, height: float = 4.6) -> tuple[Figure, list[Axes]]:

@@ -5,6 +5,7 @@ Pure Python: no Dagster, no settings, no knowledge of what a product holds. The 
     <root>/vocab/3f0c…/           a product, complete and on disk before it got this name; never written again
     <root>/vocab/3f0c…/version.json
     <root>/vocab/current          a relative link to the version that readers take
+    <root>/vocab/.history         the versions that were current before, a line each, the last one at the end
     <root>/vocab/.drafts/<id>/    a version being written, locked by its writer; the next writer clears dead ones
     <root>/vocab/.work/<key>/     what an interrupted run resumes from
     <root>/vocab/.lock            held while names change, never while a product is being written
@@ -37,6 +38,7 @@ VERSION_DIGITS: Final = 16
 DRAFTS: Final = ".drafts"
 _WORK: Final = ".work"
 _INPUTS: Final = "inputs.json"
+_HISTORY: Final = ".history"
 
 
 class WarehouseError(ValueError):
@@ -149,6 +151,20 @@ class Warehouse:
         found = [manifest for folder in folders if not folder.is_symlink() and (manifest := _manifest_if_there(folder))]
         found.sort(key=lambda manifest: (manifest.created, manifest.version), reverse=True)
         return [Product(asset, manifest.version, self.root / asset / manifest.version) for manifest in found]
+
+    def earlier(self, asset: str) -> list[Product]:
+        """The versions of `asset` that were current before the one that is now, the last of them first.
+
+        By when they were current and not by when they were first made: of a, b and a again, b is the one before. Those
+        that have been removed since are left out.
+        """
+        home = self.root / asset
+        with contextlib.suppress(FileNotFoundError):
+            before = reversed((home / _HISTORY).read_text(encoding="utf-8").split())
+            current = _target(home / CURRENT)
+            there = [version for version in dict.fromkeys(before) if (home / version / MANIFEST).is_file()]
+            return [Product(asset, version, home / version) for version in there if version != current]
+        return []
 
     def prune(self) -> list[Product]:
         """The versions that were removed, of `surplus`."""
@@ -353,8 +369,12 @@ def _target(link: Path) -> str | None:
 
 
 def _point(link: Path, version: str, spare: Path) -> None:
-    if _target(link) == version:
+    before = _target(link)
+    if before == version:
         return
+    if before is not None:
+        with (link.parent / _HISTORY).open("a", encoding="utf-8") as history:
+            history.write(f"{before}\n")
     os.symlink(version, spare / CURRENT)
     os.replace(spare / CURRENT, link)
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
+from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import evaluation_metadata, materialized, picture, table_metadata
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
@@ -28,6 +29,7 @@ TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
 
 @dg.asset(
     group_name="evaluation",
+    owners=OWNERS,
     kinds={"pytorch", "scipy", "json"},
     pool=GPU_POOL,
     code_version="3",
@@ -49,9 +51,7 @@ def evaluation(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         (draft.path / REPORT_FILE).write_text(report, encoding="utf-8")
         tasks = {TASK_TITLES[hide]: task.models for hide, task in result.tasks.items() if task.num_posts}
         plot = picture(plots.recall(tasks), draft.path / "recall.png")
-    return materialized(
-        pipeline, draft, **evaluation_metadata(result.tasks), report=dg.MetadataValue.md(report), plot=plot
-    )
+    return materialized(pipeline, draft, **evaluation_metadata(result), report=dg.MetadataValue.md(report), plot=plot)
 
 
 def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tuple["Evaluation", str]:
@@ -78,6 +78,7 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
 
 @dg.asset(
     group_name="evaluation",
+    owners=OWNERS,
     kinds={"pytorch", "parquet"},
     pool=GPU_POOL,
     code_version="1",

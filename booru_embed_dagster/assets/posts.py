@@ -8,6 +8,7 @@ import dagster as dg
 
 from booru_embed_core.posts.export import read_export
 from booru_embed_core.posts.parts import part_files
+from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import materialized, parquet_metadata
 from booru_embed_dagster.observation import POSTS_EXPORT, settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
@@ -15,6 +16,7 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 @dg.asset(
     group_name="posts",
+    owners=OWNERS,
     kinds={"duckdb", "parquet"},
     code_version="3",
     deps=[POSTS_EXPORT, settings_key("posts")],

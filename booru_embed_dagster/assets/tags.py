@@ -4,38 +4,44 @@ from pathlib import Path
 
 import dagster as dg
 
-from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.tags.cut import cost_curve, write_vocab_cost
-from booru_embed_core.tags.frequency import count_tags, frequency_file, read_frequencies
-from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab, build_vocab, what_is_lost
+from booru_embed_core.tags.frequency import count_tags, read_frequencies
+from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab, build_vocab
 from booru_embed_dagster import plots
-from booru_embed_dagster.metadata import materialized, parquet_metadata, picture, preview, table_metadata, warned
+from booru_embed_dagster.assets import OWNERS
+from booru_embed_dagster.metadata import (
+    frequencies_metadata,
+    materialized,
+    parquet_metadata,
+    picture,
+    table_metadata,
+    vocab_metadata,
+    warned,
+)
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 
-@dg.asset(group_name="tags", kinds={"duckdb", "parquet"}, code_version="1", deps=["posts"])
+@dg.asset(group_name="tags", owners=OWNERS, kinds={"duckdb", "parquet"}, code_version="1", deps=["posts"])
 @one_line_errors
 def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """How many posts have each tag: one table for each of Danbooru's five categories, the most used tag first."""
     (posts,) = pipeline.current("posts")
     with pipeline.new_version("tag_frequencies", inputs=[posts], defined_by=["*.parquet"]) as draft:
-        summaries = count_tags(posts.path, draft.path, pipeline.settings.duckdb, draft.scratch)
-        plot = picture(plots.tag_frequencies(read_frequencies(draft.path)), draft.path / "tag_frequencies.png")
-    return materialized(
-        pipeline,
-        draft,
-        **parquet_metadata([frequency_file(draft.product.path, category) for category in CATEGORIES]),
-        **{f"num_{category}_tags": summary.num_tags for category, summary in summaries.items()},
-        num_uses=sum(summary.num_uses for summary in summaries.values()),
-        plot=plot,
-    )
+        count_tags(posts.path, draft.path, pipeline.settings.duckdb, draft.scratch)
+        tables = read_frequencies(draft.path)
+        plot = picture(plots.tag_frequencies(tables), draft.path / "tag_frequencies.png")
+    return materialized(pipeline, draft, **frequencies_metadata(tables), plot=plot)
 
 
-@dg.asset(group_name="tags", kinds={"parquet"}, code_version="1", deps=["tag_frequencies"])
+@dg.asset(group_name="tags", owners=OWNERS, kinds={"parquet"}, code_version="1", deps=["tag_frequencies"])
 @one_line_errors
 def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """What each `keep_percentile` would cost and cover, by category: look at its plot before you choose one."""
+    """How many tags each cut would keep and how much of their use it would cover, by category.
+
+    Look at the plot before you choose `keep_percentile`: most tags are rare, so the last half per cent of the uses is
+    most of the vocabulary.
+    """
     (frequencies,) = pipeline.current("tag_frequencies")
     with pipeline.new_version("vocab_cost", inputs=[frequencies], defined_by=["*.parquet"]) as draft:
         curve = write_vocab_cost(frequencies.path, draft.path)
@@ -45,6 +51,7 @@ def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 
 @dg.asset(
     group_name="tags",
+    owners=OWNERS,
     kinds={"parquet", "json"},
     code_version="1",
     deps=["tag_frequencies", settings_key("vocab")],
@@ -69,9 +76,8 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         pipeline,
         draft,
         **parquet_metadata([draft.product.path / VOCAB_TABLE_FILE]),
-        **{f"num_{category}_tags": size for category, size in made.sizes.items()},
+        **vocab_metadata(made),
         sha256=made.hash,
-        lost=preview(what_is_lost(made).to_pylist()),
         **warned(wide),
         plot=plot,
     )

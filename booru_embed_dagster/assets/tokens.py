@@ -7,13 +7,15 @@ from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.lengths import short_posts, write_caption_lengths
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
-from booru_embed_dagster.metadata import materialized, packed_metadata, picture, preview, table_metadata
+from booru_embed_dagster.assets import OWNERS
+from booru_embed_dagster.metadata import lengths_metadata, materialized, packed_metadata, picture, preview
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 
 @dg.asset(
     group_name="tokens",
+    owners=OWNERS,
     kinds={"arrow", "safetensors"},
     code_version="2",
     deps=["posts", "vocab", settings_key("tokens")],
@@ -41,7 +43,7 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     )
 
 
-@dg.asset(group_name="tokens", kinds={"parquet"}, code_version="1", deps=["packed_tokens", "vocab"])
+@dg.asset(group_name="tokens", owners=OWNERS, kinds={"parquet"}, code_version="1", deps=["packed_tokens", "vocab"])
 @one_line_errors
 def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """How many tags posts have in the vocabulary, and the share of posts that each context length holds whole."""
@@ -52,4 +54,4 @@ def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         lengths = write_caption_lengths(packed, draft.path)
         plot = picture(plots.caption_lengths(lengths), draft.path / "caption_lengths.png")
     short = preview(short_posts(packed, vocab).to_pylist())
-    return materialized(pipeline, draft, **table_metadata(lengths), short_posts=short, plot=plot)
+    return materialized(pipeline, draft, **lengths_metadata(lengths), short_posts=short, plot=plot)

@@ -4,6 +4,7 @@ import dagster as dg
 
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster import plots
+from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import materialized, picture, weights_metadata
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
@@ -14,6 +15,7 @@ from booru_embed_dagster.warehouse import Draft, Product
 
 @dg.asset(
     group_name="training",
+    owners=OWNERS,
     kinds={"pytorch", "safetensors"},
     pool=GPU_POOL,
     code_version="2",
@@ -32,11 +34,15 @@ def checkpoint(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
         "checkpoint", inputs=[tokens, vocab], sections=["model", "training"], defined_by=[WEIGHTS_FILE]
     ) as draft:
         report = train_in_process(context, new_job(pipeline, tokens, vocab, draft), draft.scratch / "output.log")
-        plot = picture(plots.loss_curves(read_log(draft.path)), draft.path / "curves.png")
+        log = read_log(draft.path)
+        plot = picture(plots.loss_curves(log), draft.path / "curves.png")
     pipeline.warehouse.clear_work("checkpoint")
     card = (draft.product.path / CARD_FILE).read_text(encoding="utf-8")
     weights = weights_metadata(draft.product.path / WEIGHTS_FILE)
-    return materialized(pipeline, draft, **weights, **report, card=dg.MetadataValue.md(card), plot=plot)
+    speed = float(log[-1]["tokens_per_second"])  # the last record's is the mean since the last start
+    return materialized(
+        pipeline, draft, **weights, **report, tokens_per_second=speed, card=dg.MetadataValue.md(card), plot=plot
+    )
 
 
 def new_job(pipeline: Pipeline, tokens: Product, vocab: Product, draft: Draft) -> Job:

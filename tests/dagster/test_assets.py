@@ -38,9 +38,10 @@ def test_everything_materializes_and_every_check_passes(built: Built) -> None:
     assert result.success
     assert set(versions(result)) == set(ALL_ASSETS)
     checks = result.get_asset_check_evaluations()
-    unchecked = {"tag_frequencies", "vocab_cost", "caption_lengths"}
-    assert {check.asset_key.to_user_string() for check in checks} == set(ALL_ASSETS) - unchecked
-    assert all(check.passed and check.blocking for check in checks)
+    assert {check.asset_key.to_user_string() for check in checks} == set(ALL_ASSETS) - {"vocab_cost", "caption_lengths"}
+    assert all(check.passed for check in checks if check.blocking)
+    warnings = {check.check_name for check in checks if not check.passed}
+    assert warnings <= {"embedding_keeps_up_with_ease"}, "a model that was trained for seconds may be behind"
 
 
 @pytest.mark.parametrize("asset", ALL_ASSETS)
@@ -88,6 +89,62 @@ def test_metadata_say_how_many_rows_there_are(built: Built) -> None:
     assert min(splits) > 0
 
 
+FOLLOWED = {
+    "posts": {"dagster/row_count", "num_read", "num_filtered", "num_rejected"},
+    "tag_frequencies": {"dagster/row_count", "num_artist_tags", "num_uses"},
+    "vocab_cost": {"dagster/row_count"},
+    "vocab": {"num_tags", "num_character_tags", "share_of_uses_kept"},
+    "packed_tokens": {"dagster/row_count", "num_tokens", "num_test_posts", "tokens_per_post", "num_dropped_uses"},
+    "caption_lengths": {"median_length", "length_of_99_percent", "longest"},
+    "checkpoint": {"num_parameters", "validation_loss", "final_loss", "seconds", "tokens_per_second"},
+    "evaluation": {
+        "one_hidden_recall@10",
+        "half_hidden_recall@10",
+        "half_hidden_recall@10_best_baseline",
+        "halves_found",
+    },
+    "tag_embeddings": {"dagster/row_count"},
+}
+
+
+@pytest.mark.parametrize("asset", ALL_ASSETS)
+def test_what_a_person_follows_over_versions_is_a_number(built: Built, asset: str) -> None:
+    shown = metadata(built[1], asset)
+    for name in {*FOLLOWED[asset], "size_bytes"}:
+        assert isinstance(shown[name], int | float), name
+        assert math.isfinite(shown[name])
+
+
+def test_the_numbers_of_the_vocabulary_are_those_of_its_tables(built: Built) -> None:
+    project, result = built
+    shown = metadata(result, "vocab")
+    tables = [pq.read_table(file) for file in project.warehouse.current("tag_frequencies").path.glob("*.parquet")]
+    num_uses = sum(sum(table["count"].to_pylist()) for table in tables)
+    kept = pq.read_table(project.warehouse.current("vocab").path / "vocab.parquet")
+    assert shown["share_of_uses_kept"] == sum(kept["count"].to_pylist()) / num_uses
+    assert shown["num_tags"] == kept.num_rows
+    assert metadata(result, "tag_frequencies")["num_uses"] == num_uses
+    assert metadata(result, "tag_frequencies")["dagster/row_count"] == sum(table.num_rows for table in tables)
+
+
+def test_the_numbers_of_caption_lengths_are_those_of_the_captions(built: Built) -> None:
+    project, result = built
+    shown = metadata(result, "caption_lengths")
+    lengths = pq.read_table(project.warehouse.current("caption_lengths").path / "caption_lengths.parquet")
+    every = np.repeat(lengths["length"].to_numpy(), lengths["num_posts"].to_numpy())
+    assert shown["longest"] == every.max()
+    for name, share in (("median_length", 0.5), ("length_of_99_percent", 0.99)):
+        assert shown[name] == np.quantile(every, share, method="inverted_cdf")
+
+
+def test_the_best_baseline_stands_beside_the_embedding(built: Built) -> None:
+    project, result = built
+    content = json.loads((project.warehouse.current("evaluation").path / "evaluation.json").read_text())
+    for hide, task in content["tasks"].items():
+        best = max(task["models"][name]["recall@10"] for name in ("popularity", "ease"))
+        assert metadata(result, "evaluation")[f"{hide}_hidden_recall@10_best_baseline"] == pytest.approx(best)
+
+
 @pytest.mark.parametrize("asset", [*DATA_ASSETS, "evaluation", "tag_embeddings"])
 def test_metadata_hold_columns_with_their_meaning_and_a_preview(built: Built, asset: str) -> None:
     _, result = built
@@ -122,6 +179,14 @@ def test_plots_are_shown_and_lie_beside_the_data(built: Built, asset: str, name:
     file = project.warehouse.current(asset).path / name
     assert base64.b64decode(shown[1]) == file.read_bytes()
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("asset", ALL_ASSETS)
+def test_every_asset_links_to_what_it_is_made_from(built: Built, asset: str) -> None:
+    (event,) = built[1].asset_materializations_for_node(asset)
+    node = defs.get_repository_def().asset_graph.get(dg.AssetKey(asset))
+    for key in node.parent_keys:
+        assert event.metadata[f"made from {key.to_user_string()}"] == dg.MetadataValue.asset(key)
 
 
 def test_another_percentile_gives_a_new_vocab_and_new_tokens(built: Built, tmp_path: Path) -> None:
@@ -306,7 +371,7 @@ def test_unknown_tokens_are_in_the_vocabulary_and_not_among_the_embeddings(built
     text = project.settings_file.read_text()
     project.settings_file.write_text(text.replace("[tokens]", 'unpopular = "unk"\n[tokens]'))
     result = project.materialize("vocab,packed_tokens,caption_lengths,checkpoint,tag_embeddings")
-    assert all(check.passed for check in result.get_asset_check_evaluations())
+    assert all(check.passed for check in result.get_asset_check_evaluations() if check.blocking)
     assert result.success
     tags = pq.read_table(project.warehouse.current("vocab").path / "vocab.parquet")["tag"].to_pylist()
     embedded = pq.read_table(project.warehouse.current("tag_embeddings").path / "tag_embeddings.parquet")

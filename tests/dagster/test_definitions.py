@@ -60,6 +60,7 @@ def test_every_asset_explains_itself() -> None:
         assert node.kinds
         assert node.group_name != "default"
     assert all(graph.get(dg.AssetKey(asset)).code_version for asset in INPUTS)
+    assert all(graph.get(dg.AssetKey(asset)).owners for asset in INPUTS)
 
 
 def test_vocab_plus_is_all_that_a_new_percentile_rebuilds() -> None:
@@ -84,6 +85,14 @@ def test_the_project_is_one_that_dg_finds() -> None:
     dg_table = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dg"]
     assert dg_table["directory_type"] == "project"
     assert dg_table["project"]["root_module"] == "booru_embed_dagster"
+
+
+@pytest.mark.slow
+def test_dg_finds_nothing_to_warn_of(project: Project) -> None:
+    done = run(project, str(Path(sys.executable).with_name("dg")), "check", "defs")
+    assert done.returncode == 0, done.stderr
+    assert "All definitions loaded successfully" in done.stdout + done.stderr
+    assert "warning" not in (done.stdout + done.stderr).lower()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from booru_embed_core.tags.cut import COST_SCHEMA
 from booru_embed_core.tags.vocab import VOCAB_SCHEMA
 from booru_embed_dagster.metadata import (
     column_schema,
+    links,
     parquet_metadata,
     picture,
     preview,
@@ -25,6 +26,7 @@ from booru_embed_dagster.metadata import (
     warned,
     weights_metadata,
 )
+from booru_embed_dagster.resources import Pipeline
 
 
 def shown_rows(value: object) -> list[dict[str, object]]:
@@ -97,6 +99,21 @@ def test_weights_are_described_from_their_header(tmp_path: Path) -> None:
     assert isinstance(schema, dg.TableSchemaMetadataValue)
     assert {(column.name, column.type) for column in schema.schema.columns} == {("a", "F32[2, 3]"), ("b", "F16[4]")}
     assert shown["num_tensors"] == 2
+
+
+def test_links_lead_to_the_inputs_and_to_the_version_before(project: Project) -> None:
+    pipeline = Pipeline(settings_file=str(project.settings_file))
+    made = []
+    for text in ("first", "second"):
+        with pipeline.new_version("posts", sections=["posts"], sources={"posts_export": "e" * 16}) as draft:
+            (draft.path / "part.parquet").write_text(text)
+        made.append((draft, links(pipeline, draft)))
+    pages = {
+        "made from posts_export": dg.MetadataValue.asset(dg.AssetKey("posts_export")),
+        "made from settings/posts": dg.MetadataValue.asset(dg.AssetKey(["settings", "posts"])),
+    }
+    assert made[0][1] == pages
+    assert made[1][1] == {**pages, "version before": dg.MetadataValue.path(made[0][0].product.path)}
 
 
 def test_warnings_are_shown_and_none_where_there_is_none() -> None:

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from booru_embed_dagster.warehouse import (
@@ -156,6 +156,42 @@ def test_current_is_kept_however_old_it_is(warehouse: Warehouse) -> None:
     warehouse.keep_versions = 1
     warehouse.prune()
     assert names(warehouse, "vocab") == {old.version, warehouse.versions("vocab")[0].version, "current"}
+
+
+def texts(products: list[Product]) -> list[str]:
+    return [(product.path / "tags.txt").read_text() for product in products]
+
+
+def test_what_was_current_before_is_told_by_when_it_was_current(warehouse: Warehouse) -> None:
+    assert warehouse.earlier("vocab") == []
+    publish(warehouse, "vocab", "a")
+    assert warehouse.earlier("vocab") == []
+    publish(warehouse, "vocab", "b")
+    assert texts(warehouse.earlier("vocab")) == ["a"]
+    publish(warehouse, "vocab", "b")  # the same again is no new version
+    assert texts(warehouse.earlier("vocab")) == ["a"]
+    publish(warehouse, "vocab", "a")  # changed back: of the two the current one is the older
+    assert texts(warehouse.earlier("vocab")) == ["b"]
+
+
+@settings(max_examples=40, deadline=None)  # a publication waits for the disk
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12))
+def test_of_any_order_of_changes_the_last_other_version_comes_first(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[str]
+) -> None:
+    warehouse = Warehouse(tmp_path_factory.mktemp("changes"), keep_versions=9)
+    for text in changes:
+        publish(warehouse, "vocab", text)
+    wanted = [text for text in dict.fromkeys(reversed(changes)) if text != changes[-1]]
+    assert texts(warehouse.earlier("vocab")) == wanted
+
+
+def test_what_was_removed_is_no_earlier_version(warehouse: Warehouse) -> None:
+    for text in "abcd":
+        publish(warehouse, "vocab", text)
+    assert texts(warehouse.earlier("vocab")) == ["c"]
+    (home := warehouse.root / "vocab" / ".history").write_text(home.read_text() + "torn")
+    assert texts(warehouse.earlier("vocab")) == ["c"]
 
 
 def test_what_a_kept_checkpoint_was_made_from_is_kept_through_all_ancestors(warehouse: Warehouse) -> None:

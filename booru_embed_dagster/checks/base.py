@@ -1,0 +1,90 @@
+"""What checks are made of: findings, and the decorators that turn a function of the pipeline into a check.
+
+Annotations are evaluated here (no ``from __future__ import annotations``): Dagster reads those of a check.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from booru_embed_dagster.resources import Pipeline
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check saw.
+
+    Attributes:
+        problems: each with its remedy; none: it passed.
+        figures: to show with the result, numbers as such so that the UI can plot them.
+        note: what a check that passed has to say, such as that there was nothing to compare with.
+    """
+
+    problems: list[str]
+    figures: Mapping[str, int | float | str | dg.MetadataValue] = field(default_factory=dict)
+    note: str = ""
+
+
+_Decorator = Callable[[Callable[[Pipeline], Findings]], dg.AssetChecksDefinition]
+
+
+def blocking(asset: str) -> _Decorator:
+    """A decorator that makes a function of the pipeline a check of `asset` that stops what is downstream.
+
+    A ``ValueError`` of the core (a file that cannot be read, say) fails the check with its line.
+    """
+    return _check_of(asset, dg.AssetCheckSeverity.ERROR)
+
+
+def warning(asset: str) -> _Decorator:
+    """The same of a check that warns and stops nothing."""
+    return _check_of(asset, dg.AssetCheckSeverity.WARN)
+
+
+def _check_of(asset: str, severity: dg.AssetCheckSeverity) -> _Decorator:
+    is_blocking = severity is dg.AssetCheckSeverity.ERROR
+
+    def define(examine: Callable[[Pipeline], Findings]) -> dg.AssetChecksDefinition:
+        """The check that runs `examine`, with its name and its docstring."""
+
+        @dg.asset_check(asset=asset, name=examine.__name__, description=examine.__doc__, blocking=is_blocking)
+        def check(pipeline: Pipeline) -> dg.AssetCheckResult:
+            """The findings of `examine` as Dagster wants them."""
+            try:
+                findings = examine(pipeline)
+            except ValueError as error:
+                findings = Findings([str(error)])
+            if findings.problems:  # Dagster's own error says only which check it was
+                log = dg.get_dagster_logger()
+                (log.error if is_blocking else log.warning)(f"{asset}: {'; '.join(findings.problems)}")
+            return dg.AssetCheckResult(
+                passed=not findings.problems,
+                severity=severity,
+                description="; ".join(findings.problems) or findings.note or None,
+                metadata=dict(findings.figures),
+            )
+
+        return check
+
+    return define
+
+
+def column_problems(files: Iterable[Path], wanted: pa.Schema, asset: str) -> list[str]:
+    """What is wrong with the columns of Parquet `files`, all of which should have `wanted`; read from their footers."""
+    problems = []
+    for file in files:
+        found = pq.read_schema(file)
+        if not found.equals(wanted):
+            problems.append(f"{file}: {_difference(found, wanted)}; materialize {asset} again")
+    return problems
+
+
+def _difference(found: pa.Schema, wanted: pa.Schema) -> str:
+    if found.names != wanted.names:
+        return f"columns {','.join(found.names)} instead of {','.join(wanted.names)}"
+    name = next(name for name in wanted.names if not found.field(name).equals(wanted.field(name)))
+    return f"column {found.field(name)} instead of {wanted.field(name)}"

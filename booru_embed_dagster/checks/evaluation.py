@@ -1,0 +1,141 @@
+"""Checks of what the model is worth: beside baselines and beside the checkpoint before, and its table of tags."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_dagster.assets.evaluation import EVALUATION_FILE, TAG_EMBEDDINGS_FILE
+from booru_embed_dagster.checks.base import Findings, blocking, warning
+from booru_embed_dagster.checks.collapse import spread_findings
+from booru_embed_dagster.resources import Pipeline
+from booru_embed_dagster.warehouse import Product, read_manifest
+
+LENGTH_TOLERANCE: Final = 1e-3
+_METRIC: Final = "recall@10"
+_OURS: Final = "booru-embed"
+
+
+@blocking("evaluation")
+def embedding_beats_popularity(pipeline: Pipeline) -> Findings:
+    """The embedding finds more hidden tags among its first ten than naming the most used tags does."""
+    (evaluation,) = pipeline.current("evaluation")
+    problems: list[str] = []
+    figures: dict[str, int | float | str] = {}
+    for hide, task in _tasks(evaluation).items():
+        ours, floor = _recall(task, _OURS), _recall(task, "popularity", default=0.0)
+        figures |= {f"{hide}_hidden": ours, f"{hide}_hidden_popularity": floor}
+        if not ours > floor:  # nan is no better either
+            problems.append(
+                f"{hide} hidden: recall@10 {ours:.3f}, popularity {floor:.3f}; train longer or lower learning_rate"
+            )
+    return Findings(problems, figures)
+
+
+@warning("evaluation")
+def embedding_keeps_up_with_ease(pipeline: Pipeline) -> Findings:
+    """The embedding finds as many hidden tags among its first ten as EASE, the best simple model, to a standard error.
+
+    EASE has a number for every pair of tags, an embedding has a hundred or so in all.
+    """
+    (evaluation,) = pipeline.current("evaluation")
+    others = {hide: _recall(task, "ease") for hide, task in _tasks(evaluation).items()}
+    if all(map(math.isnan, others.values())):
+        return Findings([], note="EASE is not among [evaluation] baselines")
+    return _compared(evaluation, others, "EASE", "train longer, or with more embedding_dim")
+
+
+@warning("evaluation")
+def embedding_is_no_worse_than_before(pipeline: Pipeline) -> Findings:
+    """The embedding finds as many hidden tags as that of the last checkpoint, to a standard error.
+
+    Beside the last evaluation of another checkpoint that was asked the same: of the same packed tokens, so of the same
+    vocabulary and splits, with the same tags of the same posts hidden.
+    """
+    (evaluation,) = pipeline.current("evaluation")
+    checkpoint, asked = _asked(evaluation)
+    for before in pipeline.warehouse.earlier("evaluation"):
+        other_checkpoint, asked_before = _asked(before)
+        if other_checkpoint != checkpoint and asked_before == asked:
+            others = {hide: _recall(task, _OURS) for hide, task in _tasks(before).items()}
+            found = _compared(
+                evaluation, others, "the last checkpoint", "see what has changed in [model] or [training]"
+            )
+            return Findings(found.problems, {**found.figures, "compared_with": before.version})
+    return Findings([], note="no earlier checkpoint was asked the same")
+
+
+@blocking("tag_embeddings")
+def embeddings_are_unit_vectors(pipeline: Pipeline) -> Findings:
+    """Every tag of the vocabulary has an embedding that is finite and of unit length."""
+    (embeddings,) = pipeline.current("tag_embeddings")
+    vocab = Vocab.load(pipeline.made_from(embeddings, "vocab").path)
+    file = embeddings.path / TAG_EMBEDDINGS_FILE
+    table = pq.read_table(file)
+    problems = []
+    if table["tag"].to_pylist() != [vocab.tags[tag_index] for tag_index in np.flatnonzero(~vocab.is_unknown)]:
+        problems.append(f"{file}: its tags are not those of the vocab; materialize tag_embeddings again")
+    lengths = np.linalg.norm(_vectors(table), axis=-1)
+    if not np.all(np.abs(lengths - 1) < LENGTH_TOLERANCE):  # nan is none either
+        problems.append(f"{file}: a vector is not of unit length; materialize checkpoint again")
+    return Findings(problems, {"num_tags": table.num_rows})
+
+
+@blocking("tag_embeddings")
+def tag_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
+    """The embeddings of tags point in many directions, so that neighbours mean something."""
+    (embeddings,) = pipeline.current("tag_embeddings")
+    file = embeddings.path / TAG_EMBEDDINGS_FILE
+    return spread_findings(file, _vectors(pq.read_table(file)))
+
+
+def _vectors(table: pa.Table) -> NDArray[np.float32]:
+    """float32 ``[num_tags, E]``."""
+    flat: NDArray[np.float32] = pc.list_flatten(table["vector"]).to_numpy()
+    return flat.reshape(table.num_rows, -1)
+
+
+def _tasks(evaluation: Product) -> dict[str, dict[str, Any]]:
+    tasks: dict[str, dict[str, Any]] = _content(evaluation)["tasks"]
+    return tasks
+
+
+def _content(evaluation: Product) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((evaluation.path / EVALUATION_FILE).read_text(encoding="utf-8"))
+    return content
+
+
+def _recall(task: dict[str, Any], model: str, default: float = math.nan) -> float:
+    return float(task["models"].get(model, {}).get(_METRIC, default))
+
+
+def _asked(evaluation: Product) -> tuple[str | None, list[object]]:
+    """The version of the checkpoint, and what decides of which posts which tags were hidden."""
+    inputs, content = read_manifest(evaluation.path).inputs, _content(evaluation)
+    sizes = [(hide, task["num_posts"], task["num_hidden"]) for hide, task in content["tasks"].items()]
+    return inputs.get("checkpoint"), [inputs.get("packed_tokens"), content["seed"], sizes]
+
+
+def _compared(evaluation: Product, others: dict[str, float], name: str, remedy: str) -> Findings:
+    """The embedding beside the recall of `others`, by task.
+
+    What it may fall behind is the standard error of its distance to the best baseline, the paired one that the
+    evaluation measures over the same posts: two models that are more alike differ by less. It is 0 without baselines.
+    """
+    problems: list[str] = []
+    figures: dict[str, float] = {}
+    for hide, task in _tasks(evaluation).items():
+        ours, other = _recall(task, _OURS), others.get(hide, math.nan)
+        error = float(task["margins"].get(_OURS, {}).get(_METRIC, {}).get("standard_error", 0.0))
+        figures |= {f"{hide}_hidden": ours, f"{hide}_hidden_other": other, f"{hide}_standard_error": error}
+        if ours < other - error:
+            problems.append(f"{hide} hidden: recall@10 {ours:.3f}, {name} {other:.3f} (± {error:.3f}); {remedy}")
+    return Findings(problems, figures)

@@ -1,0 +1,41 @@
+"""Checks of the posts: every line of the export is accounted for, in a table that the other stages can read."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+
+from booru_embed_core.posts.files import REJECTS_FILE, REPORT_FILE, PostsReport
+from booru_embed_core.posts.parts import POSTS_SCHEMA, count_posts, part_files
+from booru_embed_dagster.checks.base import Findings, blocking, column_problems
+from booru_embed_dagster.resources import Pipeline
+
+
+@blocking("posts")
+def posts_have_their_columns(pipeline: Pipeline) -> Findings:
+    """Every part of the table has the columns and types that `docs/reference/posts.md` names."""
+    (posts,) = pipeline.current("posts")
+    files = part_files(posts.path)
+    return Findings(column_problems(files, POSTS_SCHEMA, "posts"), {"num_files": len(files)})
+
+
+@blocking("posts")
+def posts_reconcile(pipeline: Pipeline) -> Findings:
+    """Every line of the export became a post, was filtered or is in `rejects.parquet`, and the files say the same."""
+    (posts,) = pipeline.current("posts")
+    report = PostsReport.from_json((posts.path / REPORT_FILE).read_text(encoding="utf-8"))
+    num_posts = count_posts(posts.path)
+    num_set_aside = int(pq.read_metadata(posts.path / REJECTS_FILE).num_rows)
+    problems = []
+    if not report.reconciles:
+        problems.append(
+            f"{posts.path / REPORT_FILE}: read is not kept + duplicate + rejected + filtered; materialize posts again"
+        )
+    if num_posts != report.num_kept:
+        problems.append(f"{posts.path}: {num_posts} posts, {report.num_kept} reported; materialize posts again")
+    if num_set_aside != report.num_duplicate + report.num_rejected:
+        problems.append(
+            f"{posts.path / REJECTS_FILE}: {num_set_aside} lines, "
+            f"{report.num_duplicate + report.num_rejected} reported; materialize posts again"
+        )
+    figures = {"num_read": report.num_read, "num_kept": num_posts, "num_filtered": report.num_filtered}
+    return Findings(problems, {**figures, "num_set_aside": num_set_aside})

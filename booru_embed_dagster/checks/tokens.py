@@ -1,0 +1,189 @@
+"""Checks of the packed tokens: they say what the posts say, all uses are accounted for, and no split leaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from booru_embed_core.posts.parts import count_posts, part_files, read_groups
+from booru_embed_core.posts.tag_lists import TagLists
+from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, UNKNOWN_TAGS, Category
+from booru_embed_core.settings import section_version
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.duplicates import shared_captions
+from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+from booru_embed_dagster.checks.base import Findings, blocking, warning
+from booru_embed_dagster.metadata import preview
+from booru_embed_dagster.resources import Pipeline
+from booru_embed_dagster.warehouse import read_manifest
+
+SAMPLED_ROW_GROUPS: Final = 4
+SAMPLED_POSTS: Final = 256
+"""Of all of these row groups together."""
+MAX_SHARED_CAPTIONS: Final = 0.01
+"""Of the test posts that are asked about: more could lift recall by more than its standard error on the sample."""
+_MAX_DEVIATIONS: Final = 6
+"""Standard deviations of a split's size: further off comes once in 500 million draws."""
+_NUM_NAMED: Final = 5
+
+
+@blocking("packed_tokens")
+def packed_tokens_decode_to_posts(pipeline: Pipeline) -> Findings:
+    """A sample of packed records, decoded, is what the posts table says, tags outside the vocabulary aside."""
+    packed, vocab, posts_dir = _packed_tokens(pipeline)
+    num_posts = count_posts(posts_dir)
+    if packed.num_posts != num_posts:
+        return Findings([f"{packed.path}: {packed.num_posts} posts of {num_posts}; materialize packed_tokens again"])
+    known = {category: frozenset(vocab.tags_of(category)) for category in CATEGORIES}
+    num_compared = 0
+    for post_index, row in sample_rows(posts_dir):
+        num_compared += 1
+        expected = _expected_record(row, known)
+        found = _decoded_record(packed, post_index, vocab)
+        if found != expected:
+            problem = (
+                f"{packed.path}: record {post_index} is {found}, the post {expected}; materialize packed_tokens again"
+            )
+            return Findings([problem], {"num_compared": num_compared})
+    return Findings([], {"num_compared": num_compared})
+
+
+@blocking("packed_tokens")
+def packed_tokens_reconcile(pipeline: Pipeline) -> Findings:
+    """Every use of a tag in the posts is a token, was dropped, or is one that its post's unknown token stands for."""
+    packed, vocab, posts_dir = _packed_tokens(pipeline)
+    num_tokens = packed.field_lengths.sum(axis=0, dtype=np.int64).tolist()
+    problems, rows = [], []
+    for category, found in zip(CATEGORIES, num_tokens, strict=True):
+        uses, kept, posts_with_lost = _count_uses(posts_dir, category, vocab)
+        unknown = posts_with_lost if vocab.unknown_local_id(category) is not None else 0
+        lost = "replaced" if unknown else "dropped"
+        rows.append({"category": category.value, "uses": uses, "kept": kept, "dropped": 0, "replaced": 0})
+        rows[-1][lost] = uses - kept
+        if found != kept + unknown:
+            problems.append(
+                f"{packed.path}: {found:,} tokens for {uses:,} uses of {category.value} tags, not "
+                f"{kept + unknown:,} with {uses - kept:,} {lost}; materialize packed_tokens again"
+            )
+    totals = {f"num_{name}": sum(int(row[name]) for row in rows) for name in ("uses", "kept", "dropped", "replaced")}
+    return Findings(problems, {**totals, "by_category": preview(rows)})
+
+
+@blocking("packed_tokens")
+def splits_do_not_leak(pipeline: Pipeline) -> Findings:
+    """No post stands there twice, and the splits are those that `[tokens]` draws, of the sizes that it asks for.
+
+    A post's split is stored nowhere: whoever reads the file computes it from the post's id and the settings in the
+    file. So a post has one split as long as its id stands there once and these settings are those that were meant.
+    """
+    packed, _, _ = _packed_tokens(pipeline)
+    problems = []
+    ids, num_each = np.unique(packed.post_id, return_counts=True)
+    if len(ids) < packed.num_posts:
+        twice = ", ".join(map(str, ids[num_each > 1][:_NUM_NAMED].tolist()))
+        problems.append(f"{packed.path}: posts that stand there twice: {twice}; materialize posts again")
+    settings = packed.split_settings
+    recorded = read_manifest(packed.path.parent).inputs.get("settings/tokens")
+    if section_version(settings) != recorded:
+        problems.append(
+            f"{packed.path}: has the splits of other settings ({settings}) than the [tokens] {recorded} that it was "
+            "made from; materialize packed_tokens again"
+        )
+    sizes = np.bincount(packed.split_ids(), minlength=len(SPLITS)).tolist()
+    for split, share in (("validation", settings.validation_share), ("test", settings.test_share)):
+        wanted, found = share * packed.num_posts, sizes[SPLITS.index(split)]
+        if abs(found - wanted) > _MAX_DEVIATIONS * math.sqrt(wanted * (1 - share)):
+            problems.append(
+                f"{packed.path}: {found:,} {split} posts, {wanted:,.0f} were asked for; set another [tokens] split_key"
+            )
+    return Findings(problems, {f"num_{split}": size for split, size in zip(SPLITS, sizes, strict=True)})
+
+
+@warning("packed_tokens")
+def few_captions_are_in_train_and_test(pipeline: Pipeline) -> Findings:
+    """Hardly a test post has exactly the tags of a training post.
+
+    They are different posts, and a new one may well repeat an old one's tags, so they stay where they are. But a model
+    can answer them from memory: each could add up to 1 / num_asked to recall.
+    """
+    packed, _, _ = _packed_tokens(pipeline)
+    shared = shared_captions(packed)
+    named = ", ".join(map(str, shared.post_ids[:_NUM_NAMED].tolist()))
+    problems = []
+    if shared.share > MAX_SHARED_CAPTIONS:
+        problems.append(
+            f"{shared.share:.1%} of the test posts have the tags of a training post (posts {named}…), which lifts "
+            "recall; raise [vocab] keep_percentile, or take variants of the same picture out of the export"
+        )
+    figures = {"num_asked": shared.num_asked, "num_shared": len(shared.post_ids), "share": shared.share}
+    return Findings(problems, {**figures, "first_posts": named})
+
+
+def sample_rows(posts_dir: Path, seed: int = 7) -> Iterator[tuple[int, dict[str, object]]]:
+    """Rows of the posts table with their post_index: some of some row groups, the same ones each time."""
+    generator = np.random.default_rng(seed)
+    groups = []
+    start = 0
+    for file in part_files(posts_dir):
+        metadata = pq.read_metadata(file)
+        for number in range(metadata.num_row_groups):
+            groups.append((file, number, start))
+            start += int(metadata.row_group(number).num_rows)
+    chosen = generator.permutation(len(groups))[:SAMPLED_ROW_GROUPS].tolist()
+    for place in chosen:
+        file, number, start = groups[place]
+        table = pq.ParquetFile(file).read_row_group(number)
+        rows = generator.permutation(table.num_rows)[: SAMPLED_POSTS // len(chosen)]
+        yield from zip((start + rows).tolist(), table.take(rows).to_pylist(), strict=True)
+
+
+def _packed_tokens(pipeline: Pipeline) -> tuple[PackedFile, Vocab, Path]:
+    """The packed file, the vocabulary that it was made with and the folder of the posts that it was made from."""
+    (tokens,) = pipeline.current("packed_tokens")
+    vocab = Vocab.load(pipeline.made_from(tokens, "vocab").path)
+    packed = PackedFile.open(tokens.path / PACKED_FILE, vocab.hash)
+    return packed, vocab, pipeline.made_from(tokens, "posts").path
+
+
+def _count_uses(posts_dir: Path, category: Category, vocab: Vocab) -> tuple[int, int, int]:
+    """Uses of tags of `category` in the posts, those of them that `vocab` has, and posts that have any other."""
+    known = pa.array([tag for tag in vocab.tags_of(category) if tag != UNKNOWN_TAGS[category]], pa.string())
+    num_uses = num_kept = num_posts = 0
+    for batch in read_groups(posts_dir, [category]):
+        lists = TagLists.from_arrow(batch.column(0))
+        is_lost = ~pc.is_in(lists.tags, value_set=known).to_numpy(zero_copy_only=False)[lists.codes]
+        owners = np.repeat(np.arange(len(batch)), np.diff(lists.offsets))
+        num_uses += lists.num_uses
+        num_kept += lists.num_uses - int(is_lost.sum())
+        num_posts += len(np.unique(owners[is_lost]))
+    return num_uses, num_kept, num_posts
+
+
+_Record = tuple[object, object, object, dict[Category, list[str]]]
+
+
+def _expected_record(row: Mapping[str, object], known: Mapping[Category, frozenset[str]]) -> _Record:
+    tags = {}
+    for category in CATEGORIES:
+        field = cast("list[str]", row[category])
+        unknown = UNKNOWN_TAGS[category]
+        tags[category] = [tag for tag in field if tag in known[category]]
+        if unknown in known[category] and not known[category].issuperset(field):
+            tags[category].append(unknown)
+    return row["id"], row["rating"], row["score"], tags
+
+
+def _decoded_record(packed: PackedFile, post_index: int, vocab: Vocab) -> _Record:
+    tags: dict[Category, list[str]] = {category: [] for category in CATEGORIES}
+    for token_id in packed.record_token_ids(post_index, vocab).tolist():
+        place = token_id - vocab.num_special
+        tags[CATEGORIES[vocab.categories[place]]].append(vocab.tags[place])
+    rating = RATINGS[packed.rating[post_index]]
+    return int(packed.post_id[post_index]), rating, int(packed.score[post_index]), tags
