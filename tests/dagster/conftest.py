@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from postgres_helpers import INSTALLATIONS, REQUIRE_VARIABLE, Postgres, find_programs, running_postgres
 from project_helpers import Project, make_project
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
@@ -35,6 +39,30 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Project:
     with made.instance() as instance:
         assert made.materialize('key:"*"', instance).success
     return made
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL, of which a test takes a database of its own."""
+    programs = find_programs()
+    missing = [f"PostgreSQL (no {INSTALLATIONS}/*/bin/initdb)"] * (programs is None)
+    missing += ["dagster-postgres"] * (importlib.util.find_spec("dagster_postgres") is None)
+    if programs is None or missing:
+        message = f"{' and '.join(missing)} not installed"
+        if os.environ.get(REQUIRE_VARIABLE):
+            pytest.fail(f"{message}, and {REQUIRE_VARIABLE} is set")
+        pytest.skip(message)
+    with running_postgres(programs) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def stored_project(request: pytest.FixtureRequest, project: Project) -> Project:
+    """A project in which nothing has been materialized, whose instance is in files, and then in PostgreSQL."""
+    if request.param == "sqlite":
+        return project
+    running: Postgres = request.getfixturevalue("postgres")
+    return replace(project, database=running.new_database())
 
 
 @pytest.fixture
