@@ -3,8 +3,10 @@
 import http.client
 import json
 import os
+import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import Future
 from typing import Final
 
 import dagster as dg
@@ -14,7 +16,7 @@ WEBHOOK_VARIABLE: Final = "BOORU_EMBED_FAILURE_WEBHOOK"
 DAGSTER_URL_VARIABLE: Final = "BOORU_EMBED_DAGSTER_URL"
 """Where people open Dagster's UI; with it the message links to the run."""
 TIMEOUT_SECONDS: Final = 5.0
-"""Of one call. Dagster reports up to five runs in a tick, and gives a tick 60 seconds."""
+"""Of one call. A tick reports up to five runs and has 60 seconds; one that takes longer is repeated for ever."""
 _MAX_CHARACTERS: Final = 500
 
 
@@ -69,15 +71,32 @@ def post_json(url: str, body: object, timeout_seconds: float = TIMEOUT_SECONDS) 
     """
     if not url.startswith(("http://", "https://")):
         raise WebhookError(f"the address in {WEBHOOK_VARIABLE} does not start with http:// or https://")
+    outcome: Future[int] = Future()
+
+    def call() -> None:
+        try:
+            outcome.set_result(_post(url, json.dumps(body).encode(), timeout_seconds))
+        except WebhookError as error:
+            outcome.set_exception(error)
+
+    # urllib's timeout is that of a single read, and names are looked up without any.
+    threading.Thread(target=call, name="webhook", daemon=True).start()
+    try:
+        return outcome.result(timeout_seconds)
+    except TimeoutError:
+        raise WebhookError(f"the webhook did not answer within {timeout_seconds:g} seconds") from None
+
+
+def _post(url: str, content: bytes, timeout_seconds: float) -> int:
     headers = {"Content-Type": "application/json", "User-Agent": "booru-embed"}
     try:
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310  looked at above
+        request = urllib.request.Request(url, content, headers)  # noqa: S310  looked at above
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout_seconds) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
         raise WebhookError(f"the webhook answered {error.code} {error.reason}") from None
-    except OSError as error:  # URLError among them; its reason is what tells a timeout from a wrong name
+    except OSError as error:  # URLError among them; its reason tells a wrong name from a refused connection
         raise WebhookError(f"the webhook was not reached: {getattr(error, 'reason', error)}") from None
     except (ValueError, http.client.HTTPException) as error:  # their messages may hold the address
         raise WebhookError(f"the webhook was not reached: {type(error).__name__}") from None
