@@ -96,8 +96,14 @@ def test_the_cluster_mounts_and_names_what_the_code_reads() -> None:
     claims = {volume["persistentVolumeClaim"]["claimName"] for volume in deployment["volumes"][:1]}
     assert claims == {claim["metadata"]["name"]}
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    scheme = read("dagster.postgres.yaml")["storage"]["postgres"]["postgres_db"]["scheme"]
-    assert read("k8s/values.yaml")["postgresql"]["postgresqlScheme"] == scheme
+
+
+def test_the_cluster_s_instance_is_that_of_the_file() -> None:
+    instance, values = read("dagster.postgres.yaml"), read("k8s/values.yaml")
+    assert values["postgresql"]["postgresqlScheme"] == instance["storage"]["postgres"]["postgres_db"]["scheme"]
+    assert values["additionalInstanceConfig"]["concurrency"] == instance["concurrency"]
+    assert values["telemetry"] == instance["telemetry"]
+    assert values["pythonLogs"]["pythonLogLevel"] == instance["python_logs"]["python_log_level"]
 
 
 def test_steps_on_the_gpu_pool_are_steps() -> None:
