@@ -56,13 +56,17 @@ def postgres() -> Iterator[Postgres]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-def stored_project(request: pytest.FixtureRequest, project: Project) -> Project:
-    """A project in which nothing has been materialized, whose instance is in files, and then in PostgreSQL."""
-    if request.param == "sqlite":
+@pytest.fixture(params=["files", "postgres"])
+def stored(request: pytest.FixtureRequest, settled: Project, tmp_path: Path) -> Project:
+    """A copy of `settled`, whose instance is in files, and then in PostgreSQL."""
+    project = settled.copy_to(tmp_path / "copy")
+    if request.param == "files":
         return project
     running: Postgres = request.getfixturevalue("postgres")
-    return replace(project, database=running.new_database())
+    project = replace(project, database=running.new_database())
+    with project.instance() as instance:
+        assert project.materialize('key:"*"', instance).success
+    return project
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ import pytest
 import yaml
 from project_helpers import REPOSITORY, Project
 
-from booru_embed_core.settings import load_settings, section_version
+from booru_embed_core.settings import SETTINGS_VARIABLE, load_settings, section_version
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_core.training.checkpoint import WEIGHTS_FILE
 from booru_embed_dagster.alerts import DAGSTER_URL_VARIABLE, WEBHOOK_VARIABLE
+from booru_embed_dagster.automation import AUTOMATION_VARIABLE
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.executor import STEPS_VARIABLE
 from booru_embed_dagster.train import Job
@@ -87,11 +88,12 @@ def test_the_chart_is_that_of_the_pinned_dagster() -> None:
 def test_the_cluster_mounts_and_names_what_the_code_reads() -> None:
     (deployment,) = read("k8s/values.yaml")["dagster-user-deployments"]["deployments"]
     environment = {variable["name"]: variable for variable in deployment["env"]}
-    assert set(environment) == {"BOORU_EMBED_SETTINGS", STEPS_VARIABLE, WEBHOOK_VARIABLE, DAGSTER_URL_VARIABLE}
+    named = {SETTINGS_VARIABLE, AUTOMATION_VARIABLE, STEPS_VARIABLE, WEBHOOK_VARIABLE, DAGSTER_URL_VARIABLE}
+    assert set(environment) == named
     mounts = {mount["name"]: mount["mountPath"] for mount in deployment["volumeMounts"]}
     assert set(mounts) == {volume["name"] for volume in deployment["volumes"]}
     assert environment[STEPS_VARIABLE]["value"] == f"{mounts['steps']}/steps.yaml"
-    assert environment["BOORU_EMBED_SETTINGS"]["value"].startswith(mounts["data"])
+    assert environment[SETTINGS_VARIABLE]["value"].startswith(mounts["data"])
     (claim,) = manifests("k8s/volume.yaml")
     claims = {volume["persistentVolumeClaim"]["claimName"] for volume in deployment["volumes"][:1]}
     assert claims == {claim["metadata"]["name"]}
@@ -107,7 +109,7 @@ def test_the_cluster_s_instance_is_that_of_the_file() -> None:
 
 
 def test_steps_on_the_gpu_pool_are_steps() -> None:
-    steps = {node.name for node in defs.resolve_implicit_global_asset_job_def().nodes}
+    steps = {node.name for job in defs.get_repository_def().get_all_jobs() for node in job.nodes}
     assert set(read("k8s/steps.yaml")["per_step_k8s_config"]) <= steps
 
 

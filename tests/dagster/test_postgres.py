@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import dagster as dg
 import pytest
@@ -21,8 +22,9 @@ def test_the_instance_has_all_that_the_one_in_files_has() -> None:
 
 
 @pytest.mark.slow
-def test_what_the_command_line_materializes_another_process_reads(stored_project: Project) -> None:
-    environment = {**os.environ, **stored_project.environment()}
+def test_what_the_command_line_materializes_another_process_reads(postgres: Postgres, project: Project) -> None:
+    stored = replace(project, database=postgres.new_database())
+    environment = {**os.environ, **stored.environment()}
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "booru_embed_dagster.definitions"]
     done = subprocess.run(
         [*command, "--select", "posts,tag_frequencies"],
@@ -33,21 +35,20 @@ def test_what_the_command_line_materializes_another_process_reads(stored_project
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    with stored_project.instance() as instance:
-        kind = type(instance.event_log_storage).__name__
-        assert ("Postgres" in kind) == bool(stored_project.database)
+    with stored.instance() as instance:
+        assert type(instance.event_log_storage).__name__ == "PostgresEventLogStorage"
         event = instance.get_latest_materialization_event(dg.AssetKey("tag_frequencies"))
         (run,) = instance.get_runs()
     assert event is not None
     assert event.run_id == run.run_id
     assert event.asset_materialization is not None
     version = (event.asset_materialization.tags or {})["dagster/data_version"]
-    assert version == stored_project.warehouse.current("tag_frequencies").version
+    assert version == stored.warehouse.current("tag_frequencies").version
 
 
 @pytest.mark.slow
 def test_databases_of_two_projects_are_apart(postgres: Postgres, project: Project) -> None:
-    one, other = (Project(project.folder, postgres.new_database()) for _ in range(2))
+    one, other = (replace(project, database=postgres.new_database()) for _ in range(2))
     with one.instance() as instance:
         assert project.materialize("posts", instance).success
         assert len(instance.get_runs()) == 1
