@@ -5,9 +5,10 @@ Every asset that rebuilds with the vocabulary names it as a direct dependency, s
 
 import dagster as dg
 
-from booru_embed_dagster import automation, checks, percentile_sweep, pruning
+from booru_embed_dagster import alerts, automation, checks, percentile_sweep, pruning
 from booru_embed_dagster import rebuild as rebuilding
 from booru_embed_dagster.assets import evaluation, posts, sources, tags, tokens, training
+from booru_embed_dagster.executor import pick_executor
 from booru_embed_dagster.resources import Pipeline
 
 MODULES = [posts, tags, tokens, training, evaluation]
@@ -26,8 +27,8 @@ defs = dg.Definitions(
         automation.observe_export_files,
         automation.rebuild_what_changed,
         rebuilding.rebuild_on_new_export,
+        alerts.failure_webhook,
     ],
     resources={"pipeline": Pipeline()},
-    # The stages take all cores themselves, and a process of its own for each would import everything again.
-    executor=dg.in_process_executor,
+    executor=pick_executor(),
 )

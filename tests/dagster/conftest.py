@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from postgres_helpers import INSTALLATIONS, REQUIRE_VARIABLE, Postgres, find_programs, running_postgres
 from project_helpers import Project, make_project
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
@@ -36,6 +40,34 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Project:
     with made.instance() as instance:
         assert made.materialize('key:"*"', instance).success
     return made
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL, of which a test takes a database of its own."""
+    programs = find_programs()
+    missing = [f"PostgreSQL (no {INSTALLATIONS}/*/bin/initdb)"] * (programs is None)
+    missing += ["dagster-postgres"] * (importlib.util.find_spec("dagster_postgres") is None)
+    if programs is None or missing:
+        message = f"{' and '.join(missing)} not installed"
+        if os.environ.get(REQUIRE_VARIABLE):
+            pytest.fail(f"{message}, and {REQUIRE_VARIABLE} is set")
+        pytest.skip(message)
+    with running_postgres(programs) as running:
+        yield running
+
+
+@pytest.fixture(params=["files", "postgres"])
+def stored(request: pytest.FixtureRequest, settled: Project, tmp_path: Path) -> Project:
+    """A copy of `settled`, whose instance is in files, and then in PostgreSQL."""
+    project = settled.copy_to(tmp_path / "copy")
+    if request.param == "files":
+        return project
+    running: Postgres = request.getfixturevalue("postgres")
+    project = replace(project, database=running.new_database())
+    with project.instance() as instance:
+        assert project.materialize('key:"*"', instance).success
+    return project
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import csv
 import gzip
 import itertools
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
@@ -18,6 +19,8 @@ from booru_embed_dagster.warehouse import Warehouse
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY / "data" / "sample" / "danbooru2017_sfw_posts.csv.gz"
+FILES_INSTANCE = REPOSITORY / ".dagster_home" / "dagster.yaml"
+POSTGRES_INSTANCE = REPOSITORY / "deploy" / "dagster.postgres.yaml"
 NUM_POSTS = 400
 SETTINGS = """
 [warehouse]
@@ -58,9 +61,14 @@ ease_lambdas = [100.0]
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with settings.toml, export/ and, once something was materialized, warehouse/."""
+    """A folder with settings.toml, export/ and, once something was materialized, warehouse/.
+
+    `database` is the environment that leads to the PostgreSQL database of its Dagster instance; without one that
+    instance is in files.
+    """
 
     folder: Path
+    database: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings_file(self) -> Path:
@@ -86,8 +94,9 @@ class Project:
         """What a Dagster process needs to work on this project and nothing else."""
         home = self.folder / "dagster_home"
         home.mkdir(exist_ok=True)
-        shutil.copy(REPOSITORY / ".dagster_home" / "dagster.yaml", home)
+        shutil.copy(POSTGRES_INSTANCE if self.database else FILES_INSTANCE, home / "dagster.yaml")
         return {
+            **self.database,
             SETTINGS_VARIABLE: str(self.settings_file),
             "DAGSTER_HOME": str(home),
             "PYTHONPATH": str(REPOSITORY),
@@ -96,7 +105,10 @@ class Project:
 
     def instance(self) -> dg.DagsterInstance:
         """The Dagster instance that a process with that environment uses; to be closed."""
-        return dg.DagsterInstance.from_config(self.environment()["DAGSTER_HOME"])
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.database.items():
+                patch.setenv(name, value)
+            return dg.DagsterInstance.from_config(self.environment()["DAGSTER_HOME"])
 
     def copy_to(self, folder: Path) -> Project:
         shutil.copytree(self.folder, folder, symlinks=True)

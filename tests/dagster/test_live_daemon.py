@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import dagster as dg
 import pytest
 from project_helpers import Project
@@ -54,15 +52,12 @@ def is_steady(server: Server, instance: dg.DagsterInstance) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_an_edit_rebuilds_what_it_touches_and_an_equal_vocabulary_nothing_below(
-    settled: Project, tmp_path: Path
-) -> None:
-    project = settled.copy_to(tmp_path / "copy")
+def test_an_edit_rebuilds_what_it_touches_and_an_equal_vocabulary_nothing_below(stored: Project) -> None:
     with (
-        project.instance() as instance,
-        dagster_dev(project, {AUTOMATION_VARIABLE: "on"}) as server,
+        stored.instance() as instance,
+        dagster_dev(stored, {AUTOMATION_VARIABLE: "on"}) as server,
     ):
-        follow_two_edits(project, instance, server)
+        follow_two_edits(stored, instance, server)
 
 
 def follow_two_edits(project: Project, instance: dg.DagsterInstance, server: Server) -> None:
