@@ -3,7 +3,7 @@ PYTHON ?= python3
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 BIN := .venv/bin
 
-.PHONY: run test ui lint bench emulator lock clean
+.PHONY: run test ui lint bench screenshots emulator lock clean
 
 # All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is out of date.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
@@ -25,6 +25,9 @@ lint: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks
+
+screenshots: .venv/.installed  ## docs/images of Dagster's UI; needs chromium
+	$(BIN)/pytest tests/dagster/ui/screenshots.py
 
 emulator: .venv-emulator/.installed  ## what the tests of the BigQuery source need, else they are skipped
 

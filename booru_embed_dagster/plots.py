@@ -285,7 +285,8 @@ def _shrink(place: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _figure(title: str, columns: int, height: float = 4.6) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(9.5 if columns == 1 else 5.6 * columns, height), layout="constrained")
+    # Two panels are 1,078 pixels wide: the dialog in which Dagster's UI shows a picture cuts off what is beyond 1,080.
+    figure = Figure(figsize=(9.5 if columns == 1 else 4.9 * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
     panels = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]

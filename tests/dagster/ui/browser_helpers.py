@@ -1,0 +1,69 @@
+"""Dagster's UI in Debian's Chromium, by the words that a person reads there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from project_helpers import Project
+
+REQUIRE_VARIABLE = "BOORU_EMBED_REQUIRE_CHROMIUM"
+FLAGS = [
+    "--no-sandbox",  # it refuses to start as root with one
+    "--disable-gpu",
+    # Nothing but the web server is asked.
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+]
+SHOWN_SECONDS = 120
+"""For what is on its way: the UI asks every few seconds, the sensors look every ten; more on a busy machine."""
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    """The Chromium that is installed; skips the test where there is none."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        missing = "no chromium on the PATH; install your distribution's (apt-get install chromium)"
+        if os.environ.get(REQUIRE_VARIABLE):
+            pytest.fail(f"{missing}: {REQUIRE_VARIABLE} is set")
+        pytest.skip(missing)
+    expect.set_options(timeout=SHOWN_SECONDS * 1000)
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium, args=FLAGS) as browser:
+        yield browser
+
+
+@dataclass(frozen=True)
+class Ui:
+    """A page of the UI, and the project that it shows."""
+
+    page: Page
+    project: Project
+
+    def open_asset(self, asset: str, tab: str = "Overview") -> None:
+        self.page.goto(f"/assets/{asset}?view={tab.lower()}")
+
+    def open_lineage(self, asset: str, direction: str) -> None:
+        """What `asset` is made from ("Upstream"), or what is made from it ("Downstream"), all the way."""
+        self.open_asset(asset, "Lineage")
+        self.page.get_by_role("button", name=direction).click()
+        everything = self.page.get_by_role("button", name="All", exact=True)
+        if everything.is_enabled():  # else there is no more than the first level
+            everything.click()
+
+    def metadata(self, name: str) -> Locator:
+        """The row of the metadata `name`, of the asset whose page is open."""
+        return self.page.get_by_role("row").filter(has=self.page.get_by_role("cell", name=name, exact=True))
+
+    def show(self, name: str) -> Locator:
+        """The dialog with the Markdown of the metadata `name`, of the asset whose page is open."""
+        self.metadata(name).get_by_text("Show Markdown").click()
+        return self.page.get_by_role("dialog")
