@@ -12,7 +12,7 @@ run: .venv/.installed  ## everything: export to trained embedder, evaluation and
 		print(f"Report: {load_settings().warehouse_path}/evaluation/current/report.md")'
 
 test: .venv/.installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 ui: .venv/.installed  ## Dagster's UI at http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml
