@@ -1,22 +1,24 @@
-"""The pictures in docs/images that show Dagster's UI: `make screenshots` draws them anew, of the tests' small project.
+"""The pictures of docs/images that show Dagster's UI: `make screenshots` draws them anew, of the tests' small project.
 
-Not a test, and by its name no part of the suite.
+Not a test, and by its name no part of the suite: its functions run in order, and each leaves what the next one shows.
 """
 
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
-from browser_helpers import Ui, expect
+from browser_helpers import RUN_SECONDS, Ui, expect
 from PIL import Image
 from playwright.sync_api import FloatRect
 from project_helpers import REPOSITORY
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
 IMAGES = REPOSITORY / "docs" / "images"
 NUM_COLOURS = 128
 MAX_BYTES = 300_000
+SIZE = {"width": 1300, "height": 800}
 
 
 def shoot(ui: Ui, name: str, clip: FloatRect | None = None) -> None:
@@ -38,3 +40,46 @@ def test_lineage(ui: Ui) -> None:
     left, top = (min(box[side] for box in boxes) - 12 for side in (0, 1))
     right, bottom = (max(box[side] for box in boxes) + 12 for side in (2, 3))
     shoot(ui, "lineage.png", {"x": left, "y": top, "width": right - left, "height": bottom - top})
+
+
+def test_vocab_and_its_plot(ui: Ui) -> None:
+    ui.page.set_viewport_size(SIZE)
+    ui.open_asset("vocab")
+    expect(ui.page.get_by_text("number of the tag within its category")).to_be_visible()
+    shoot(ui, "ui-vocab.png")
+    expect(ui.show("plot").get_by_role("img", name="vocab")).to_be_visible()
+    shoot(ui, "ui-vocab-plot.png")
+
+
+def test_automation(ui: Ui) -> None:
+    ui.page.set_viewport_size({"width": 1300, "height": 640})
+    ui.page.goto("/automation")
+    expect(ui.page.get_by_text("rebuild_what_changed").first).to_be_visible()
+    shoot(ui, "ui-automation.png")
+
+
+def test_an_edit_its_badge_and_the_run(ui: Ui) -> None:
+    ui.page.set_viewport_size(SIZE)
+    ui.open_lineage("vocab", "Downstream")
+    ui.project.set(keep_percentile=90)
+    expect(ui.badge).to_be_visible()
+    ui.badge.hover()
+    expect(ui.page.get_by_text("has a new data version")).to_be_visible()
+    shoot(ui, "ui-out-of-date.png")
+    ui.launch("Materialize all")
+    expect(ui.page.get_by_text(re.compile(r"loss .* ETA")).nth(5)).to_be_visible(timeout=RUN_SECONDS * 1000)
+    shoot(ui, "ui-run.png")
+
+
+def test_why_it_was_made_again(ui: Ui) -> None:
+    ui.page.set_viewport_size(SIZE)
+    ui.open_asset("packed_tokens")
+    expect(ui.show("why")).to_contain_text("vocab")
+    shoot(ui, "ui-why.png")
+
+
+def test_checks(ui: Ui) -> None:
+    ui.page.set_viewport_size(SIZE)
+    ui.open_asset("evaluation", "Checks")
+    expect(ui.page.get_by_text("Passed", exact=True)).to_be_visible()
+    shoot(ui, "ui-checks.png")
