@@ -18,12 +18,14 @@ pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
 IMAGES = REPOSITORY / "docs" / "images"
 NUM_COLOURS = 128
 MAX_BYTES = 300_000
+SETTLE_MS = 2000
+"""For what is drawn after the text that was waited for; the UI never stops asking, so its network is never idle."""
 SIZE = {"width": 1300, "height": 800}
 
 
 def shoot(ui: Ui, name: str, clip: FloatRect | None = None) -> None:
     """Writes what the page shows as `name`, with few colours, to keep the file small."""
-    ui.page.wait_for_load_state("networkidle")
+    ui.page.wait_for_timeout(SETTLE_MS)
     picture = Image.open(io.BytesIO(ui.page.screenshot(clip=clip, animations="disabled"))).convert("RGB")
     file = IMAGES / name
     picture.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
@@ -61,11 +63,12 @@ def test_automation(ui: Ui) -> None:
 def test_an_edit_its_badge_and_the_run(ui: Ui) -> None:
     ui.page.set_viewport_size(SIZE)
     ui.open_lineage("vocab", "Downstream")
-    ui.project.set(keep_percentile=90)
+    ui.project.set(keep_percentile=90, num_epochs=1)
     expect(ui.badge).to_be_visible()
     ui.badge.hover()
     expect(ui.page.get_by_text("has a new data version")).to_be_visible()
     shoot(ui, "ui-out-of-date.png")
+    ui.project.set(keep_percentile=90, num_epochs=60)  # long enough to be seen at it
     ui.launch("Materialize all")
     expect(ui.page.get_by_text(re.compile(r"loss .* ETA")).nth(5)).to_be_visible(timeout=RUN_SECONDS * 1000)
     shoot(ui, "ui-run.png")
@@ -74,7 +77,8 @@ def test_an_edit_its_badge_and_the_run(ui: Ui) -> None:
 def test_why_it_was_made_again(ui: Ui) -> None:
     ui.page.set_viewport_size(SIZE)
     ui.open_asset("packed_tokens")
-    expect(ui.show("why")).to_contain_text("vocab")
+    expect(ui.metadata("why")).to_contain_text("vocab")
+    ui.metadata("why").scroll_into_view_if_needed()
     shoot(ui, "ui-why.png")
 
 
