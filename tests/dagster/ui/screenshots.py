@@ -11,7 +11,7 @@ import re
 import pytest
 from browser_helpers import RUN_SECONDS, Ui, expect
 from PIL import Image
-from playwright.sync_api import FloatRect
+from playwright.sync_api import FloatRect, ViewportSize
 from project_helpers import REPOSITORY
 
 pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
@@ -20,7 +20,7 @@ NUM_COLOURS = 128
 MAX_BYTES = 300_000
 SETTLE_MS = 2000
 """For what is drawn after the text that was waited for; the UI never stops asking, so its network is never idle."""
-SIZE = {"width": 1300, "height": 800}
+SIZE: ViewportSize = {"width": 1400, "height": 860}
 
 
 def shoot(ui: Ui, name: str, clip: FloatRect | None = None) -> None:
@@ -54,7 +54,7 @@ def test_vocab_and_its_plot(ui: Ui) -> None:
 
 
 def test_automation(ui: Ui) -> None:
-    ui.page.set_viewport_size({"width": 1300, "height": 640})
+    ui.page.set_viewport_size({"width": 1400, "height": 640})
     ui.page.goto("/automation")
     expect(ui.page.get_by_text("rebuild_what_changed").first).to_be_visible()
     shoot(ui, "ui-automation.png")
@@ -70,16 +70,21 @@ def test_an_edit_its_badge_and_the_run(ui: Ui) -> None:
     shoot(ui, "ui-out-of-date.png")
     ui.project.set(keep_percentile=90, num_epochs=60)  # long enough to be seen at it
     ui.launch("Materialize all")
+    ui.page.reload()  # without the notification, which covers the last lines
     expect(ui.page.get_by_text(re.compile(r"loss .* ETA")).nth(5)).to_be_visible(timeout=RUN_SECONDS * 1000)
     shoot(ui, "ui-run.png")
 
 
 def test_why_it_was_made_again(ui: Ui) -> None:
-    ui.page.set_viewport_size(SIZE)
-    ui.open_asset("packed_tokens")
-    expect(ui.metadata("why")).to_contain_text("vocab")
-    ui.metadata("why").scroll_into_view_if_needed()
-    shoot(ui, "ui-why.png")
+    ui.page.set_viewport_size({"width": 1700, "height": 860})  # else the line is cut off
+    ui.open_asset("vocab")
+    row = ui.metadata("why")
+    expect(row).to_contain_text("keep_percentile 95.0 → 90.0")
+    row.scroll_into_view_if_needed()
+    box = row.bounding_box()
+    assert box is not None
+    above = 140  # the section's title and the names of the columns
+    shoot(ui, "ui-why.png", {**box, "y": box["y"] - above, "height": box["height"] + above})
 
 
 def test_checks(ui: Ui) -> None:
