@@ -60,6 +60,13 @@ def test_automation(ui: Ui) -> None:
     shoot(ui, "ui-automation.png")
 
 
+def test_checks(ui: Ui) -> None:
+    ui.page.set_viewport_size(SIZE)
+    ui.open_asset("evaluation", "Checks")
+    expect(ui.page.get_by_text("Passed", exact=True)).to_be_visible()
+    shoot(ui, "ui-checks.png")
+
+
 def test_an_edit_its_badge_and_the_run(ui: Ui) -> None:
     ui.page.set_viewport_size(SIZE)
     ui.open_lineage("vocab", "Downstream")
@@ -85,10 +92,3 @@ def test_why_it_was_made_again(ui: Ui) -> None:
     assert box is not None
     above = 140  # the section's title and the names of the columns
     shoot(ui, "ui-why.png", {**box, "y": box["y"] - above, "height": box["height"] + above})
-
-
-def test_checks(ui: Ui) -> None:
-    ui.page.set_viewport_size(SIZE)
-    ui.open_asset("evaluation", "Checks")
-    expect(ui.page.get_by_text("Passed", exact=True)).to_be_visible()
-    shoot(ui, "ui-checks.png")
