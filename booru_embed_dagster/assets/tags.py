@@ -4,9 +4,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.cut import cost_curve, write_vocab_cost
 from booru_embed_core.tags.frequency import count_tags, read_frequencies
-from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab, build_vocab
+from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab
 from booru_embed_dagster import plots
 from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import (
@@ -70,7 +71,7 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     ) as draft:
         wide: list[str] = []
         made = build_vocab(frequencies.path, pipeline.settings.vocab, wide.append)
-        made.save(draft.path)
+        save_vocab(made, draft.path)
         plot = picture(draw_cut(frequencies.path, made), draft.path / "vocab.png")
     return materialized(
         pipeline,

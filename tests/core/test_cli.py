@@ -233,7 +233,7 @@ def test_evaluate_is_the_librarys(
     held_out = hold_out(captions_from_tags(tags, embedder.vocab.num_tags), post_ids, hide, 3)
     assert result["num_posts"] == held_out.num_posts == sum(len(one) >= 2 for one in tags) < len(posts)
     baselines = baselines_from_packed(trained.corpus.packed, embedder.vocab, EvaluationSettings())
-    scorers = [*model_scorers(embedder.model), *baselines.scorers[hide]]
+    scorers = [*model_scorers(embedder.network.model), *baselines.scorers[hide]]
     assert result["models"] == {scorer.name: evaluate_scorer(scorer, held_out) for scorer in scorers}
     assert {"booru-embed", "booru-embed-head", "ease", "popularity"} <= set(result["models"])
     assert all(set(one) == {"recall@1", "recall@10", "recall@50", "mrr"} for one in result["models"].values())

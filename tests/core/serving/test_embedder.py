@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -19,7 +21,7 @@ from benchmarks import repeats
 from booru_embed_core.schema import RATINGS, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.serving.embedder import BooruEmbedder, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.settings import VocabSettings
-from booru_embed_core.training.checkpoint import CheckpointError
+from booru_embed_core.training.checkpoint_config import CheckpointError
 from booru_embed_core.training.hardware import pick_dtype
 from booru_embed_core.training.loop import train
 
@@ -179,6 +181,11 @@ def test_completions_are_never_tags_of_the_input(
         assert probabilities == sorted(probabilities, reverse=True)
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
         assert embedder.complete(caption, k=4) == found[:4]
+        every = embedder.probabilities(caption)
+        assert every.dtype == np.float32
+        assert {tag: p for tag, p in zip(embedder.vocab.tags, every.tolist(), strict=True) if p} == {
+            one.tag: one.probability for one in found
+        }
 
 
 def test_completions_belong_to_the_topic(embedder: BooruEmbedder) -> None:
@@ -198,6 +205,7 @@ def test_a_category_filters_and_leaves_probabilities_alone(embedder: BooruEmbedd
 
 def test_a_caption_of_every_tag_has_no_completion(embedder: BooruEmbedder) -> None:
     assert embedder.complete(" ".join(embedder.vocab.tags)) == []
+    assert not embedder.probabilities(" ".join(embedder.vocab.tags)).any()
     assert embedder.complete("highres absurdres commentary", category="meta") == []
 
 
@@ -258,7 +266,7 @@ def test_unknown_tokens_are_never_offered(with_unknown: BooruEmbedder) -> None:
     known = {tag for tag in vocab.tags if tag not in UNKNOWN_TAGS.values()}
     assert len(known) == vocab.num_tags - 5
     with torch.no_grad():
-        with_unknown.model.tag_bias[torch.from_numpy(vocab.is_unknown)] = 100
+        with_unknown.network.model.tag_bias[torch.from_numpy(vocab.is_unknown)] = 100
     found = with_unknown.complete(CATS, k=vocab.num_tags)
     assert {one.tag for one in found} == known - set(CATS.split())
     assert sum(one.probability for one in found) == pytest.approx(1, abs=1e-5)
@@ -305,6 +313,19 @@ def test_the_package_has_the_embedder_at_its_top(trained: Trained) -> None:
     assert loaded.embedding_dim == 16
 
 
+def test_the_import_is_light() -> None:
+    """Nothing heavy before `load`: whoever only asks for the class waits for numpy alone."""
+    heavy = ("torch", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster", "tokenizers", "onnxruntime")
+    code = f"""
+import sys, time
+from booru_embed_core import BooruEmbedder
+print(time.process_time(), "CPU seconds", file=sys.stderr)
+print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_loading_names_what_is_missing(trained: Trained) -> None:
     with pytest.raises(CheckpointError, match="no such file; give the folder of a checkpoint"):
         BooruEmbedder.load(trained.checkpoint.parent)
@@ -325,14 +346,14 @@ def test_no_completion_of_10_000_random_inputs_repeats_an_input_tag(
     read = [embedder.tokenizer.encode(caption) for caption in captions]
     assert {len(one.token_ids) for one in read} == set(range(len(spellings) + 1))
     assert any(one.unknown for one in read)
-    with torch.inference_mode(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownTagsWarning)
-        states = iter(embedder._pooled(embedder._sets(captions, None, None)).split(1))
-        monkeypatch.setattr(embedder, "_pooled", lambda _: next(states))
+        scores = iter(embedder.network.tag_scores(embedder._sets(captions, None, None)))
+        monkeypatch.setattr(embedder.network, "tag_scores", lambda _: next(scores)[None])
         found = repeats.count(embedder, captions)
     expected = sum(min(10, len(spellings) - len(one.token_ids)) for one in read)
     assert found == {"num_offered": expected, "num_repeated": 0, "num_twice": 0}
-    assert next(states, None) is None
+    assert next(scores, None) is None
 
 
 def test_precision_is_of_the_trunk_and_vectors_stay_near(
