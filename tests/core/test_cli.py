@@ -140,6 +140,13 @@ def test_debug_shows_the_traceback_of_a_failure_only(
     assert run("similar", "solo", "-c", trained.checkpoint, "--debug").code == 0
 
 
+def test_a_module_that_no_extra_brings_is_no_one_line_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be a fault of the package itself. What is said of an extra's is seen in `test_wheel`."""
+    monkeypatch.setitem(sys.modules, "booru_embed_core.serving.embedder", None)
+    with pytest.raises(ModuleNotFoundError, match=r"serving\.embedder"):
+        run("embed", "1girl")
+
+
 def test_embed_prints_a_line_of_numbers_a_caption(run: Run, trained: Trained, embedder: BooruEmbedder) -> None:
     captions = ["1girl, cat ears", "1boy sword", ""]
     found = run("embed", *captions, "-c", trained.checkpoint, "--dim", 8)
