@@ -49,12 +49,27 @@ class Neighbour(NamedTuple):
     similarity: float
 
 
+class Normalized(NamedTuple):
+    """What a caption was understood as; see ``docs/reference/captions.md``."""
+
+    caption: str
+    """Its known tags, each in the one spelling that is read as itself, separated by spaces."""
+    tags: tuple[tuple[Category, str], ...]
+    unknown: tuple[str, ...]
+    """Its tags that the vocabulary does not hold."""
+    notes: tuple[str, ...]
+    """What was read otherwise than it stands, a line each: weights, other names, categories, what was left out."""
+    ratings: tuple[str, ...]
+    """Those that it names, of ``g s q e``: they are no tags, and the model is not told."""
+
+
 class BooruEmbedder:
     """A trained model, ready to embed captions, complete them and compare tags.
 
-    A caption is a string as people type it (``"1girl, cat ears, tracer_\\(overwatch\\)"``) or as an export has it
-    (``"1girl cat_ears"``). Tags that the vocabulary does not hold are left out with an `UnknownTagsWarning`; a caption
-    of nothing but such tags is an `UnknownTagsError`. The empty caption is allowed: it stands for "anything".
+    A caption is a string as people type it (``"1girl, (cat ears:1.2), tracer_\\(overwatch\\)"``) or as an export has it
+    (``"1girl cat_ears"``); `normalize` shows what is understood. Tags that the vocabulary does not hold are
+    left out with an `UnknownTagsWarning`; a caption of nothing but such tags is an `UnknownTagsError`. The empty caption
+    is allowed: it stands for "anything".
     """
 
     def __init__(self, network: Network, config: CheckpointConfig, vocab: Vocab) -> None:
@@ -117,6 +132,12 @@ class BooruEmbedder:
             raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the embedding's length")
         sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
         return _unit(self.network.embeddings(sets)[:, :dim])
+
+    def normalize(self, caption: str) -> Normalized:
+        """What `caption` is understood as: its tags, what is unknown, and what was read otherwise than it stands."""
+        encoded = self.tokenizer.encode(caption)
+        tags = tuple(self.tokenizer.decode(encoded.token_ids))
+        return Normalized(self.tokenizer.normalized(encoded), tags, encoded.unknown, encoded.notes, encoded.ratings)
 
     def complete(
         self,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.arrow import schema_of, strings
-from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, UNKNOWN_TAGS
+from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import VocabSettings
 from booru_embed_core.tags.cut import cut_size, wide_category
 from booru_embed_core.tags.frequency import read_frequencies
@@ -65,10 +65,16 @@ def _warn(line: str) -> None:
     warnings.warn(line, WideVocabWarning, stacklevel=3)
 
 
-def build_vocab(freq_dir: Path, settings: VocabSettings, warn: Callable[[str], None] = _warn) -> Vocab:
+def build_vocab(
+    freq_dir: Path,
+    settings: VocabSettings,
+    warn: Callable[[str], None] = _warn,
+    aliases: Mapping[Category, Mapping[str, str]] | None = None,
+) -> Vocab:
     """The vocabulary that `settings` cut out of the frequencies; ties at the cut are broken by the tag's bytes.
 
     `warn` is called with a line for each category that 16 bits are too few for; by default it is a `WideVocabWarning`.
+    Of `aliases`, tags by their other names, those of its tags are kept.
 
     Raises:
         VocabError: nothing is left.
@@ -97,7 +103,9 @@ def build_vocab(freq_dir: Path, settings: VocabSettings, warn: Callable[[str], N
         if line:
             warn(line)
     sizes = [size + num_extra for size in kept.values()]
-    return Vocab(tuple(tags), _category_ids(sizes), np.concatenate(parts), settings, lost)
+    vocab = Vocab(tuple(tags), _category_ids(sizes), np.concatenate(parts), settings, lost)
+    kept_aliases = {category: _kept(tag_of, vocab, category) for category, tag_of in (aliases or {}).items()}
+    return replace(vocab, aliases=kept_aliases)
 
 
 def what_is_lost(vocab: Vocab) -> pa.Table:
@@ -117,6 +125,11 @@ def what_is_lost(vocab: Vocab) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(rows, schema=LOST_SCHEMA)
+
+
+def _kept(tag_of: Mapping[str, str], vocab: Vocab, category: Category) -> dict[str, str]:
+    tags = set(vocab.tags_of(category))
+    return {alias: tag for alias, tag in tag_of.items() if tag in tags}
 
 
 def _category_ids(sizes: Sequence[int]) -> NDArray[np.uint8]:
@@ -140,6 +153,7 @@ def save_vocab(vocab: Vocab, out_dir: Path) -> None:
         "settings": vocab.settings.model_dump(mode="json"),
         "lost": {category.value: asdict(lost) for category, lost in vocab.lost.items()} if vocab.lost else None,
         "files": {name: sha256_of((out_dir / name).read_bytes()) for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)},
+        "aliases": {category.value: dict(tag_of) for category, tag_of in vocab.aliases.items()},
         "tags": {category.value: vocab.tags_of(category) for category in CATEGORIES},
         "counts": {CATEGORIES[i].value: vocab.counts[vocab.categories == i].tolist() for i in every},
     }

@@ -67,7 +67,10 @@ class Vocab:
     counts: NDArray[np.int64]
     settings: VocabSettings = field(default_factory=lambda: _vocab_settings())
     lost: Mapping[Category, Lost] | None = None
-    """What the cut lost of each category; None where that is not known. Neither this nor `settings` is in `hash`."""
+    """What the cut lost of each category; None where that is not known."""
+    aliases: Mapping[Category, Mapping[str, str]] = field(default_factory=dict)
+    """Other names of its tags that the posts' table of aliases knows, with the tag. Only what is typed is looked up by
+    them: neither they, nor `lost`, nor `settings` are in `hash`."""
 
     @property
     def num_special(self) -> int:
@@ -231,12 +234,16 @@ def _checked(file: Path, description: Mapping[str, Any]) -> Vocab:
         lost = description["lost"] and {
             category: Lost(**description["lost"][category.value]) for category in CATEGORIES
         }
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        aliases = {
+            Category(name): {alias: str(tag) for alias, tag in tag_of.items()}
+            for name, tag_of in description.get("aliases", {}).items()
+        }
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise VocabError(
             f"{file}: unknown category, type or settings ({_first_line(error)}); build the vocab again"
         ) from None
     categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), [len(part) for part in parts])
-    vocab = Vocab(tags, categories, counts, settings, lost)
+    vocab = Vocab(tags, categories, counts, settings, lost, aliases)
     if vocab.hash != description.get("sha256"):
         raise VocabError(
             f"{file}: its sha256 {description.get('sha256')!r} is not that of its tags ({vocab.hash}); "

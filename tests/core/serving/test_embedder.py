@@ -161,6 +161,18 @@ def test_nothing_but_unknown_tags_is_an_error(embedder: BooruEmbedder, caption: 
         assert message.endswith("`booru-embed inspect vocab` lists what is known")
 
 
+def test_what_is_understood_is_told_without_a_warning(embedder: BooruEmbedder) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = embedder.normalize("1girl, (Cat Ears:1.2), xyzzy, artist:artist_a, rating:g")
+    assert found.caption == "1girl cat_ears artist_a"
+    assert found.tags == ((Category.GENERAL, "1girl"), (Category.GENERAL, "cat_ears"), (Category.ARTIST, "artist_a"))
+    assert (found.unknown, found.ratings) == (("xyzzy",), ("g",))
+    assert found.notes == ("(Cat Ears:1.2): brackets and weights are left out",)
+    again = embedder.normalize(found.caption)
+    assert again == (found.caption, found.tags, (), (), ())
+
+
 def test_the_empty_caption_stands_for_anything(embedder: BooruEmbedder) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -306,7 +318,7 @@ def test_hidden_states_have_rating_and_score_behind_the_summary(embedder: BooruE
 
 def test_the_package_has_the_embedder_at_its_top(trained: Trained) -> None:
     assert booru_embed_core.BooruEmbedder is BooruEmbedder
-    assert set(booru_embed_core.__all__) == {"BooruEmbedder", "Completion", "Neighbour"}
+    assert set(booru_embed_core.__all__) == {"BooruEmbedder", "Completion", "Neighbour", "Normalized"}
     with pytest.raises(AttributeError, match="no attribute 'Embedder'"):
         _ = booru_embed_core.Embedder
     loaded = booru_embed_core.BooruEmbedder.load(str(trained.checkpoint))

@@ -129,3 +129,15 @@ def test_a_vocabulary_of_unknown_tokens_alone_is_an_error(tmp_path: Path) -> Non
     write_frequencies(tmp_path, {Category.GENERAL: [("a", 4)]})
     with pytest.raises(VocabError, match="no tag has min_count = 5"):
         build_vocab(tmp_path, VocabSettings(unpopular="unk"))
+
+
+def test_other_names_of_its_tags_travel_with_a_vocabulary_and_are_no_part_of_its_hash(tmp_path: Path) -> None:
+    write_frequencies(tmp_path, COUNTED)
+    aliases = {Category.GENERAL: {"1girls": "1girl", "scarce": "rare"}, Category.META: {"hires": "highres"}}
+    plain, named = (build_vocab(tmp_path, UNK, aliases=known) for known in (None, aliases))
+    assert named.hash == plain.hash
+    assert (plain.aliases, named.aliases) == (
+        {}, {Category.GENERAL: {"1girls": "1girl"}, Category.META: {"hires": "highres"}},
+    )  # fmt: skip
+    save_vocab(named, tmp_path)
+    assert Vocab.load(tmp_path).aliases == named.aliases
