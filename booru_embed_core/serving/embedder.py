@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import warnings
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -67,9 +68,9 @@ class BooruEmbedder:
     """A trained model, ready to embed captions, complete them and compare tags.
 
     A caption is a string as people type it (``"1girl, (cat ears:1.2), tracer_\\(overwatch\\)"``) or as an export has it
-    (``"1girl cat_ears"``); `normalize` shows what is understood. Tags that the vocabulary does not hold are
-    left out with an `UnknownTagsWarning`; a caption of nothing but such tags is an `UnknownTagsError`. The empty caption
-    is allowed: it stands for "anything".
+    (``"1girl cat_ears"``); `normalize` shows what is understood. Tags that the vocabulary does not hold are left out
+    with an `UnknownTagsWarning`; a caption of nothing but such tags is an `UnknownTagsError`. The empty caption is
+    allowed: it stands for "anything". Any number of threads may use one embedder.
     """
 
     def __init__(self, network: Network, config: CheckpointConfig, vocab: Vocab) -> None:
@@ -82,10 +83,11 @@ class BooruEmbedder:
 
     @classmethod
     def load(cls, checkpoint: Path | str, device: str = "auto", precision: str = "auto") -> Self:
-        """The embedder of a checkpoint's folder, such as ``data/warehouse/checkpoint/current``.
+        """The embedder of a checkpoint.
 
         Args:
-            checkpoint: the folder.
+            checkpoint: its folder, such as ``data/warehouse/checkpoint/current``; the asset's folder or the warehouse
+                that it is the current one of; or ``owner/name``, a model in the Hub's local cache.
             device: ``cpu``, ``cuda``, or ``auto``: the GPU where there is one.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively. It takes half
                 the time; a vector then differs in its third digit.
@@ -96,9 +98,10 @@ class BooruEmbedder:
         """
         if precision not in _PRECISIONS:
             raise ValueError(f"precision {precision!r} is not one of {', '.join(_PRECISIONS)}")
+        from booru_embed_core.serving.locate import find_checkpoint
         from booru_embed_core.training.checkpoint_config import read_checkpoint
 
-        folder = Path(checkpoint)
+        folder = find_checkpoint(checkpoint)
         config, vocab = read_checkpoint(folder)
         return cls(_load_network(folder, config, device, precision), config, vocab)
 
@@ -127,11 +130,36 @@ class BooruEmbedder:
             ValueError: an unknown rating, one that was never given in training, a score without a rating, or a `dim`
                 out of range.
         """
-        dim = self.embedding_dim if dim is None else dim
-        if not 1 <= dim <= self.embedding_dim:
-            raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the embedding's length")
+        dim = self._dim(dim)
         sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
         return _unit(self.network.embeddings(sets)[:, :dim])
+
+    def embed_stream(
+        self,
+        captions: Iterable[str],
+        batch_size: int = 1024,
+        rating: str | None = None,
+        score: int | None = None,
+        dim: int | None = None,
+    ) -> Iterator[NDArray[np.float32]]:
+        """The embeddings of any number of captions, float32 ``[batch_size, dim]`` after another, the last one shorter.
+
+        `captions` are taken as they are needed, `batch_size` at a time; never more of them are held.
+
+        Raises:
+            ValueError: as in `embed`, or `batch_size` below 1.
+            UnknownTagsError: as in `embed`, when its batch is reached; it ends the stream.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} is below 1; embed at least one caption at a time")
+        dim, metadata = self._dim(dim), self._metadata(rating, score)
+        every = iter(captions)
+
+        def batches() -> Iterator[NDArray[np.float32]]:
+            while batch := list(itertools.islice(every, batch_size)):
+                yield _unit(self.network.embeddings(self._read(batch, *metadata))[:, :dim])
+
+        return batches()
 
     def normalize(self, caption: str) -> Normalized:
         """What `caption` is understood as: its tags, what is unknown, and what was read otherwise than it stands."""
@@ -225,14 +253,37 @@ class BooruEmbedder:
         sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
         return self.network.token_states(sets)
 
+    def padded_hidden_states(
+        self, captions: str | Sequence[str], rating: str | None = None, score: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """`hidden_states` as a batch: float32 ``[n, L, d]``, and which are tokens, bool ``[n, L]``; the others are 0.
+
+        L is the longest caption's number of tokens.
+        """
+        sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
+        states, cu_seqlens = self.network.token_states(sets)
+        lengths = np.diff(cu_seqlens)
+        is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        padded = np.zeros((*is_token.shape, states.shape[1]), dtype=np.float32)
+        padded[is_token] = states
+        return padded, is_token
+
+    def _dim(self, dim: int | None) -> int:
+        dim = self.embedding_dim if dim is None else dim
+        if not 1 <= dim <= self.embedding_dim:
+            raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the embedding's length")
+        return dim
+
     def _sets(self, captions: Sequence[str], rating: str | None, score: int | None) -> Sets:
-        rating_id, score_bin = self._metadata(rating, score)
+        return self._read(captions, *self._metadata(rating, score), stacklevel=4)
+
+    def _read(self, captions: Sequence[str], rating_id: int, score_bin: int, stacklevel: int = 3) -> Sets:
         encoded = [self.tokenizer.encode(caption) for caption in captions]
         for caption, one in zip(captions, encoded, strict=True):
             if one.unknown and not one.token_ids:
                 raise UnknownTagsError(_unknown_message(caption, one))
             if one.unknown:
-                warnings.warn(_unknown_message(caption, one), UnknownTagsWarning, stacklevel=3)
+                warnings.warn(_unknown_message(caption, one), UnknownTagsWarning, stacklevel)
         ids = [token_id - self.vocab.num_special for one in encoded for token_id in one.token_ids]
         return Sets(
             tags=np.array(ids, dtype=np.int64),

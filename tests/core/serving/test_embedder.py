@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -314,6 +316,82 @@ def test_hidden_states_have_rating_and_score_behind_the_summary(embedder: BooruE
     assert [cu_seqlens.tolist() for _, cu_seqlens in (plain, rated, scored)] == [[0, 4], [0, 5], [0, 6]]
     swapped = embedder.hidden_states("tail cat_ears 1girl", rating="s", score=5)[0]
     assert swapped[[0, 1, 2, 5, 4, 3]] == pytest.approx(scored[0], abs=2e-6)
+
+
+def test_padded_hidden_states_are_the_same_states(embedder: BooruEmbedder) -> None:
+    captions = [CATS, "", "tail"]
+    states, cu_seqlens = embedder.hidden_states(captions)
+    padded, is_token = embedder.padded_hidden_states(captions)
+    assert (padded.shape, padded.dtype, is_token.dtype) == ((3, 4, 32), np.float32, np.bool_)
+    assert is_token.sum(1).tolist() == np.diff(cu_seqlens).tolist() == [4, 1, 2]
+    assert np.array_equal(padded[is_token], states)
+    assert not padded[~is_token].any()
+    padded, is_token = embedder.padded_hidden_states([])
+    assert (padded.shape, is_token.shape) == ((0, 0, 32), (0, 0))
+
+
+def test_a_stream_takes_no_more_captions_than_a_batch(
+    embedder: BooruEmbedder, captions_of: Callable[[int], list[str]]
+) -> None:
+    captions = captions_of(4)
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        for caption in itertools.cycle(captions):
+            taken += 1
+            yield caption
+
+    stream = embedder.embed_stream(endless(), batch_size=5, dim=8)
+    assert taken == 0
+    for number in range(1, 7):
+        batch = next(stream)
+        assert (batch.shape, taken) == ((5, 8), 5 * number)
+    whole = list(embedder.embed_stream(iter(captions), batch_size=5, rating="g"))
+    assert [len(batch) for batch in whole] == [5, 5, 3]
+    assert np.concatenate(whole) == pytest.approx(embedder.embed(captions, rating="g"), abs=2e-6)
+    assert list(embedder.embed_stream([])) == []
+
+
+def test_what_is_wrong_with_a_stream_is_said_before_it_starts(embedder: BooruEmbedder) -> None:
+    for arguments, message in (
+        ({"batch_size": 0}, "batch_size 0 is below 1"),
+        ({"dim": 17}, "dim 17 is not between"),
+        ({"rating": "x"}, "rating 'x' is not one of"),
+    ):
+        assert error_of(lambda a=arguments: embedder.embed_stream([CATS], **a)).startswith(message)  # type: ignore[misc]
+    stream = embedder.embed_stream([CATS, "xyzzy"], batch_size=1)
+    assert len(next(stream)) == 1
+    with pytest.raises(UnknownTagsError, match="xyzzy"):
+        next(stream)
+    with pytest.warns(UnknownTagsWarning, match="xyzzy; left out") as caught:
+        next(embedder.embed_stream(["tail xyzzy"]))
+    assert caught[0].filename == __file__
+
+
+def test_threads_get_what_one_alone_gets(trained: Trained, captions_of: Callable[[int], list[str]]) -> None:
+    """The caches are empty at the start: all threads want the table of tag embeddings at once."""
+    fresh = BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")
+    captions = captions_of(5) * 4
+    start = threading.Barrier(4)
+
+    def ask(part: int) -> list[object]:
+        start.wait(30)
+        similar: list[object] = [fresh.similar_tags("tail", k=3)]
+        for caption in captions[part::4]:
+            states, cu_seqlens = fresh.hidden_states(caption)
+            similar += [
+                fresh.embed(caption).tobytes(),
+                fresh.complete(caption, k=5),
+                states.tobytes(),
+                cu_seqlens.tolist(),
+            ]
+        return similar
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(ask, range(4)))
+    start = threading.Barrier(1)
+    assert together == [ask(part) for part in range(4)]
 
 
 def test_the_package_has_the_embedder_at_its_top(trained: Trained) -> None:
