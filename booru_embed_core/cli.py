@@ -240,7 +240,7 @@ def _load(
 def _reporting_unknown(
     embedder: BooruEmbedder, captions: list[str], act: Callable[[], Any]
 ) -> tuple[Any, list[list[str]]]:
-    """What `act` returns, and the unknown tags of each caption, which are also named on stderr."""
+    """What `act` returns, and the unknown tags of each caption; these, and notes on what was read, go to stderr."""
     from booru_embed_core.serving.embedder import UnknownTagsWarning
 
     with warnings.catch_warnings(record=True) as caught:
@@ -248,7 +248,10 @@ def _reporting_unknown(
         result = act()
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
-    return result, [list(embedder.tokenizer.encode(caption).unknown) for caption in captions]
+    encoded = [embedder.tokenizer.encode(caption) for caption in captions]
+    for note in dict.fromkeys(note for one in encoded for note in one.notes):
+        print(f"note: {note}", file=sys.stderr)
+    return result, [list(one.unknown) for one in encoded]
 
 
 def _save_npy(output: Path, vectors: NDArray[np.float32]) -> None:

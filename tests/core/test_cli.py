@@ -173,6 +173,13 @@ def test_embed_as_json_names_unknown_tags_there_and_on_stderr(
     )
 
 
+def test_what_was_read_otherwise_than_it_stands_is_noted(run: Run, trained: Trained) -> None:
+    asked = ("1girl, (cat ears:1.2)", "--checkpoint", trained.checkpoint, "-k", 2)
+    plain, noted = run("complete", "1girl cat_ears", *asked[1:]), run("complete", *asked)
+    assert (noted.code, noted.out) == (0, plain.out)
+    assert noted.err == "note: (cat ears:1.2): brackets and weights are left out\n"
+
+
 def test_embed_writes_a_npy_file_whole(run: Run, trained: Trained, embedder: BooruEmbedder, tmp_path: Path) -> None:
     file = tmp_path / "vectors.npy"
     found = run("embed", "solo", "1girl", "-c", trained.checkpoint, "-o", file)

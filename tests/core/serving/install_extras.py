@@ -14,9 +14,7 @@ import time
 import venv
 from pathlib import Path
 
-from install_helpers import SMOKE, smoke
-
-ROOT = Path(__file__).parents[3]
+from install_helpers import ROOT, SMOKE, build_wheel, smoke
 
 
 def main(checkpoint: Path, extras: list[str]) -> None:
@@ -24,9 +22,7 @@ def main(checkpoint: Path, extras: list[str]) -> None:
     failed = []
     with tempfile.TemporaryDirectory(prefix="booru-embed-") as name:
         folder = Path(name)
-        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT]
-        subprocess.run(pip, check=True)
-        (wheel,) = folder.glob("*.whl")
+        wheel = build_wheel(folder)
         for extra in extras:
             started = time.monotonic()
             home = folder / (extra or "base")
@@ -34,8 +30,8 @@ def main(checkpoint: Path, extras: list[str]) -> None:
             python = home / "bin/python"
             asked = f"{wheel}[{extra}]" if extra else str(wheel)
             pins = ["--constraint", str(ROOT / "constraints.txt")]
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *pins, asked], check=True)
-            subprocess.run([python, "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *pins, asked], check=True)
+            subprocess.run([python, "-I", "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
             code = [python, "-I", "-c", smoke(extra), checkpoint.resolve(), home / "vectors.npy"]
             done = subprocess.run(code, capture_output=True, text=True)
             size = sum(file.lstat().st_size for file in home.rglob("*")) / 1e6

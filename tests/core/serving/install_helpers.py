@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Final
+
+ROOT: Final = Path(__file__).parents[3]
 
 _EMBED: Final = """
 import sys, numpy as np
@@ -75,3 +80,17 @@ def smoke(extra: str) -> str:
     """The code to run where `extra` is installed."""
     absent = f"assert not [name for name in {_FORBIDDEN[extra]} if find_spec(name)]"
     return f"from importlib.util import find_spec\n{absent}\n{SMOKE[extra]}"
+
+
+def build_wheel(folder: Path, *options: str) -> Path:
+    """The wheel of this checkout in `folder`, of what git knows alone: a leftover build folder would come along."""
+    source = folder / "source"
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True)
+    for name in listed.stdout.decode().split("\0"):
+        if name.startswith(("booru_embed_", "pyproject", "README", "LICENSE")) and (ROOT / name).exists():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", *options, "--wheel-dir", folder, source]
+    subprocess.run(pip, check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel

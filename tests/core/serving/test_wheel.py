@@ -7,7 +7,6 @@ extra, and to what these need. ``python tests/core/serving/install_extras.py`` l
 from __future__ import annotations
 
 import subprocess
-import sys
 import venv
 import zipfile
 from email.parser import HeaderParser
@@ -16,30 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from install_helpers import SMOKE, smoke
+from install_helpers import SMOKE, build_wheel, smoke
 from model_helpers import Trained
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from booru_embed_core import BooruEmbedder
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built from what git knows: a leftover build folder would come along."""
-    source = tmp_path_factory.mktemp("source")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True)
-    for name in listed.stdout.decode().split("\0"):
-        if name.startswith(("booru_embed_", "pyproject", "README", "LICENSE")) and (ROOT / name).exists():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    out_dir = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--wheel-dir", out_dir, source], check=True)
-    (file,) = out_dir.glob("*.whl")
-    return file
+    """The wheel of this checkout."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"), "--no-build-isolation", "--no-index")
 
 
 def needed(wheel: Path, extra: str) -> dict[str, metadata.Distribution]:
