@@ -87,14 +87,16 @@ def grouped(words: Iterable[str], known: Collection[str]) -> list[str]:
     return found + open_words
 
 
-def without_layers(piece: str) -> list[str]:
+def without_layers(piece: str) -> Iterator[str]:
     """`piece`, then what is left with brackets and weights taken off its ends, the fewest first."""
+    yield piece
     starts = [0]
     while starts[-1] < len(piece) and (piece[starts[-1]] in "([{" or piece[starts[-1]].isspace()):
         starts.append(starts[-1] + 1)
     starts, ends = starts[-1 - _MAX_BRACKETS :], _ends(piece)[-1 - 2 * _MAX_BRACKETS :]
     places = sorted(itertools.product(range(len(starts)), range(len(ends))), key=sum)
-    return list(dict.fromkeys([piece, *(piece[starts[i] : ends[j]].strip() for i, j in places)]))
+    rest = dict.fromkeys(piece[starts[i] : ends[j]].strip() for i, j in places)
+    yield from (text for text in rest if text != piece)
 
 
 def bare(piece: str) -> str:

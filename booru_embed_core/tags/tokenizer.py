@@ -107,6 +107,10 @@ class Tokenizer:
         notes: list[str] = []
         ratings: list[str] = []
         for piece in typed_pieces(text, self._ids, notes):
+            token_id = self._ids.get(piece, self._ids.get(joined(piece)))
+            if token_id is not None:  # most are: what follows takes some times as long
+                token_ids.append(token_id)
+                continue
             found = self._read(piece)
             if found is None:
                 unknown.append(bare(piece))
@@ -160,7 +164,8 @@ class Tokenizer:
         found = self._read_one(piece)
         if found is not None:
             return found
-        for whole in dict.fromkeys((piece, without_layers(piece)[-1])):
+        *_, innermost = without_layers(piece)
+        for whole in dict.fromkeys((piece, innermost)):
             parts = grouped(whole.split(), self._ids)
             several = _Found([], [f"{piece}: brackets and weights are left out"] if whole != piece else [], [])
             for part in parts if len(parts) > 1 else ():

@@ -205,7 +205,7 @@ def test_pieces_groups_and_layers_of_text_alone() -> None:
     notes: list[str] = []
     text = "(cat ears, tracer (overwatch):1.2) BREAK <lora:x:1> solo"
     assert list(typed_pieces(text, (), notes)) == ["(cat ears", "tracer (overwatch):1.2)", "solo"]
-    assert without_layers("tracer (overwatch):1.2)") == [
+    assert list(without_layers("tracer (overwatch):1.2)")) == [
         "tracer (overwatch):1.2)", "tracer (overwatch):1.2", "tracer (overwatch)", "tracer (overwatch",
     ]  # fmt: skip
     assert grouped(["a", "(b", "c)", "((d", "e)", "f"], ()) == ["a", "(b c)", "((d", "e)", "f"]
