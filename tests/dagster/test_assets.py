@@ -18,8 +18,10 @@ import torch
 from project_helpers import Project, failure, rows, versions
 
 from booru_embed_core import BooruEmbedder
+from booru_embed_core.schema import Category
 from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
 from booru_embed_core.tags import cut
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse import content_version, read_manifest
 
@@ -381,3 +383,13 @@ def test_unknown_tokens_are_in_the_vocabulary_and_not_among_the_embeddings(built
     embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu", "fp32")
     expected = embedder.tag_embeddings()[~embedder.vocab.is_unknown]
     assert np.array_equal(np.array(embedded["vector"].to_pylist(), np.float32), expected)
+
+
+def test_other_names_of_tags_travel_with_the_vocabulary(project: Project) -> None:
+    table = "name,category,post_count,aliases\n1girl,0,9,1girls sole_female\nnobody_uses_it,0,9,gone\n"
+    (project.folder / "tags.csv").write_text(table, encoding="utf-8")
+    text = project.settings_file.read_text(encoding="utf-8")
+    project.settings_file.write_text(text.replace("[posts]\n", '[posts]\naliases = "tags.csv"\n'), encoding="utf-8")
+    assert project.materialize("posts,tag_frequencies,vocab").success
+    vocab = Vocab.load(project.warehouse.current("vocab").path)
+    assert vocab.aliases == {Category.GENERAL: {"1girls": "1girl", "sole_female": "1girl"}}
