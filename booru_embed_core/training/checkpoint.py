@@ -27,6 +27,8 @@ from booru_embed_core.training.checkpoint_config import (
     read_checkpoint,
 )
 
+CHECKPOINT_FILES: Final = (WEIGHTS_FILE, CONFIG_FILE, VOCAB_TABLE_FILE, VOCAB_FILE, TOKENIZER_FILE)
+"""All that inference needs."""
 _VOCAB_KEY: Final = "vocab_hash"
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from booru_embed_core.schema import CATEGORIES
@@ -88,6 +87,7 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
 def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The embedding of each tag alone, for any program that reads Parquet, and a map of the most used tags."""
     from booru_embed_core.serving.embedder import BooruEmbedder
+    from booru_embed_core.serving.export_vectors import embeddings_table
 
     inputs = pipeline.current("checkpoint", "vocab")
     embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device, "fp32")
@@ -96,24 +96,6 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
         plot = picture(draw_map(embedder), draft.path / "tag_map.png")
     return materialized(pipeline, draft, **table_metadata(table), plot=plot)
-
-
-def embeddings_table(embedder: "BooruEmbedder") -> pa.Table:
-    """A row for each tag in the order of the vocabulary: tag, category, count, vector (float32, unit length).
-
-    Unknown tokens are no tags and have none.
-    """
-    vocab, known = embedder.vocab, np.flatnonzero(~embedder.vocab.is_unknown)
-    vectors = embedder.tag_embeddings()[known]
-    categories = [CATEGORIES[category_id].value for category_id in vocab.categories[known].tolist()]
-    flat = pa.array(vectors.reshape(-1), pa.float32())
-    columns = {
-        "tag": pa.array([vocab.tags[tag_index] for tag_index in known.tolist()], pa.string()),
-        "category": pa.array(categories, pa.string()),
-        "count": pa.array(vocab.counts[known], pa.int64()),
-        "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-    }
-    return pa.table(columns)
 
 
 def draw_map(embedder: "BooruEmbedder") -> bytes:
