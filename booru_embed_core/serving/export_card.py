@@ -84,8 +84,8 @@ def _data(embedder: BooruEmbedder) -> str:
         f"Tags that people put on posts of a booru: {config.num_train_posts:,} posts to train on; of all posts "
         f"{config.splits.validation_share:.0%} were kept for validation and {config.splits.test_share:.0%} for the "
         f"test, chosen by a hash of the post's id. Vocabulary: {vocab.num_tags:,} tags ({sizes}), each used "
-        f"{int(vocab.counts[~vocab.is_unknown].min()):,} times or more (SHA-256 `{vocab.hash}`). Ratings that were given in training: "
-        f"{ratings}."
+        f"{int(vocab.counts[~vocab.is_unknown].min()):,} times or more (SHA-256 `{vocab.hash}`). Ratings that were given "
+        f"in training: {ratings}."
     )
 
 
