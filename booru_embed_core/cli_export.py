@@ -29,17 +29,12 @@ def export(
     ] = None,
 ) -> None:
     """Write a checkpoint as other programs read it."""
-    from booru_embed_core.serving.embedder import BooruEmbedder
     from booru_embed_core.serving.export import Source
     from booru_embed_core.serving.export import export as write
+    from booru_embed_core.training.checkpoint_config import read_config
 
-    embedder = BooruEmbedder.load(checkpoint, "cpu", "fp32")
-    source = Source(
-        checkpoint=checkpoint,
-        embedder=embedder,
-        evaluation=evaluation or _evaluation_of(checkpoint),
-        tokens=tokens or _tokens_of(checkpoint, embedder.config.packed_tokens),
-    )
+    tokens = tokens or _tokens_of(checkpoint, read_config(checkpoint).packed_tokens)
+    source = Source.open(checkpoint, evaluation or _evaluation_of(checkpoint), tokens)
     write(form, source, output)
     for file in sorted(path for path in output.rglob("*") if path.is_file()):
         print(f"{file}: {file.stat().st_size:,} bytes", file=sys.stderr)

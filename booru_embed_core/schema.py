@@ -55,6 +55,8 @@ class ExportFormat(StrEnum):
     """What ``booru-embed export`` writes a checkpoint as."""
 
     HUB = "hub"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
+    ONNX = "onnx"
     PARQUET = "parquet"
     WORD2VEC = "word2vec"
     PROJECTOR = "projector"

@@ -11,8 +11,10 @@ from booru_embed_core.evaluation.report import Margin
 from booru_embed_core.schema import CATEGORIES
 
 if TYPE_CHECKING:
-    from booru_embed_core.serving.embedder import BooruEmbedder
-    from booru_embed_core.training.checkpoint import CheckpointConfig
+    from collections.abc import Mapping
+
+    from booru_embed_core.tags.vocab import Vocab
+    from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 _HEAD: Final = """---
 library_name: {library}
@@ -21,12 +23,33 @@ tags: [danbooru, tags, embedding, set-transformer, matryoshka]
 ---
 # A set of Danbooru tags as one vector of {dim} numbers
 """
-_LIBRARY_USE: Final = """```python
+LIBRARY_USE: Final = """```python
 from booru_embed_core import BooruEmbedder
 
 embedder = BooruEmbedder.load("path/to/this/folder")
 vectors = embedder.embed(["1girl cat_ears solo"])  # float32 [1, {dim}], unit length
 ```"""
+ONNX_USE: Final = """`model.onnx` takes `input_ids` and `attention_mask`, int64 [captions, length]; ids are those of
+`tokenizer.json`: first the summary token (2), then those of the tags, then padding (0). It gives `embedding`, float32 [captions, {dim}]
+of unit length, `state`, and `hidden_states` of every token. `completion.onnx` makes of `state` a logit for each tag.
+`*_int8.onnx` are the same in a quarter of the bytes. The library reads the folder, without torch:
+
+```python
+from booru_embed_core import BooruEmbedder
+
+embedder = BooruEmbedder.load("path/to/this/folder")  # or precision="int8"
+vectors = embedder.embed(["1girl cat_ears solo"])  # float32 [1, {dim}], unit length
+```"""
+SENTENCE_USE: Final = """```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+vectors = model.encode(["1girl cat_ears solo", "1girl, cat ears"])  # float32 [2, {dim}], unit length
+```
+
+No code comes with it: the weights are laid out as those of an architecture that transformers knows. Tags are separated
+by spaces or commas; one that the vocabulary does not hold is left out without a word, and a caption of none is the
+empty one."""
 _PURPOSE: Final = """## Intended use
 
 To condition image models on a set of tags, to search image collections by tags, to compare tags, and to suggest further
@@ -34,16 +57,18 @@ tags. Captions are sets: order means nothing. It is not made to judge people or 
 
 
 def card(
-    embedder: BooruEmbedder,
+    config: CheckpointConfig,
+    vocab: Vocab,
     evaluation: Path | None,
-    use: str = _LIBRARY_USE,
+    use: str = LIBRARY_USE,
     library: str = "booru-embed",
     more: str = "",
 ) -> str:
     """The card as Markdown.
 
     Args:
-        embedder: the model.
+        config: of the checkpoint.
+        vocab: its vocabulary.
         evaluation: its ``evaluation.json``, or None.
         use: how this form of it is loaded; ``{dim}`` stands for E.
         library: which library loads it, as the Hub calls it.
@@ -53,19 +78,31 @@ def card(
         ValueError: the evaluation is not one of this model.
     """
     sections = [
-        _HEAD.format(library=library, dim=embedder.embedding_dim) + "\n" + _shape(embedder),
-        use.format(dim=embedder.embedding_dim),
+        _HEAD.format(library=library, dim=config.model.embedding_dim) + "\n" + _shape(config),
+        use.format(dim=config.model.embedding_dim),
         _PURPOSE,
-        _data(embedder),
-        _metrics(embedder, evaluation),
+        _data(config, vocab),
+        _metrics(vocab, evaluation),
         *([more] if more else []),
-        _limits(embedder),
+        _limits(config, vocab),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _shape(embedder: BooruEmbedder) -> str:
-    config = embedder.config
+def loss_section(found: Mapping[str, Mapping[str, float]] | None) -> str:
+    """The section on int8: a table of what `export_loss.recall_of` found, or that nothing was measured."""
+    title = "## What int8 loses"
+    if found is None:
+        return f"{title}\n\nNot measured: the packed file that the checkpoint was trained on was not there."
+    rows = [
+        f"| {what} | {of['fp32']:.4f} | {of['int8']:.4f} | {of['int8'] - of['fp32']:+.4f} |"
+        for what, of in found.items()
+    ]
+    text = "On the test posts; tags are ranked by the completion head, halves are compared by the embedding."
+    return "\n".join([title, "", text, "", "| | float32 | int8 | difference |", "|---|---:|---:|---:|", *rows])
+
+
+def _shape(config: CheckpointConfig) -> str:
     model = config.model
     dims = ", ".join(str(dim) for dim in (*model.matryoshka_dims, model.embedding_dim))
     return (
@@ -75,8 +112,7 @@ def _shape(embedder: BooruEmbedder) -> str:
     )
 
 
-def _data(embedder: BooruEmbedder) -> str:
-    config, vocab = embedder.config, embedder.vocab
+def _data(config: CheckpointConfig, vocab: Vocab) -> str:
     sizes = ", ".join(f"{vocab.sizes[category]:,} {category.value}" for category in CATEGORIES)
     ratings = ", ".join(config.trained_ratings) or "none: ratings were withheld"
     return (
@@ -84,16 +120,16 @@ def _data(embedder: BooruEmbedder) -> str:
         f"Tags that people put on posts of a booru: {config.num_train_posts:,} posts to train on; of all posts "
         f"{config.splits.validation_share:.0%} were kept for validation and {config.splits.test_share:.0%} for the "
         f"test, chosen by a hash of the post's id. Vocabulary: {vocab.num_tags:,} tags ({sizes}), each used "
-        f"{int(vocab.counts[~vocab.is_unknown].min()):,} times or more (SHA-256 `{vocab.hash}`). Ratings that were given "
-        f"in training: {ratings}."
+        f"{int(vocab.counts[~vocab.is_unknown].min()):,} times or more (SHA-256 `{vocab.hash}`). Ratings given in "
+        f"training: {ratings}."
     )
 
 
-def _metrics(embedder: BooruEmbedder, evaluation: Path | None) -> str:
+def _metrics(vocab: Vocab, evaluation: Path | None) -> str:
     title = "## Metrics"
     if evaluation is None:
         return f"{title}\n\nNot measured: no evaluation lay beside the checkpoint when this card was written."
-    found = read_evaluation(evaluation, embedder.vocab.num_tags)
+    found = read_evaluation(evaluation, vocab.num_tags)
     lines = [
         title,
         "",
@@ -127,12 +163,11 @@ def read_evaluation(file: Path, num_tags: int) -> dict[str, Any]:
     return found
 
 
-def _limits(embedder: BooruEmbedder) -> str:
-    config: CheckpointConfig = embedder.config
+def _limits(config: CheckpointConfig, vocab: Vocab) -> str:
     never = "" if config.trained_ratings else " It was never shown a rating, and takes none."
     return (
         "## Limits\n\n"
-        f"It knows the {embedder.vocab.num_tags:,} tags of its vocabulary and no others: unknown ones are left out. "
+        f"It knows the {vocab.num_tags:,} tags of its vocabulary and no others: unknown ones are left out. "
         "What it has learned is which tags people put together on the posts it was trained on, with their habits, "
         f"gaps and biases; a rare tag's vector rests on few posts.{never}"
     )

@@ -68,11 +68,11 @@ def test_tensorboard_reads_the_projection(embedder: BooruEmbedder, tmp_path: Pat
 
 def test_a_tag_that_would_break_a_line_is_named(embedder: BooruEmbedder, tmp_path: Path) -> None:
     tags = ("cat\near", "cat\tear", *embedder.vocab.tags[2:])
-    hostile = BooruEmbedder(embedder.model, embedder.config, dataclasses.replace(embedder.vocab, tags=tags))
+    hostile = BooruEmbedder(embedder.network, embedder.config, dataclasses.replace(embedder.vocab, tags=tags))
     with pytest.raises(ValueError, match=r"tag 'cat\\near' would break a line of the text in two; export parquet"):
         write_word2vec(hostile, tmp_path)
     tags = ("catear", *tags[1:])
-    hostile = BooruEmbedder(embedder.model, embedder.config, dataclasses.replace(embedder.vocab, tags=tags))
+    hostile = BooruEmbedder(embedder.network, embedder.config, dataclasses.replace(embedder.vocab, tags=tags))
     with pytest.raises(ValueError, match=r"tag 'cat\\tear' would break a line"):
         write_projector(hostile, tmp_path)
     write_word2vec(hostile, tmp_path)
