@@ -29,10 +29,10 @@ from booru_embed_core import BooruEmbedder
 embedder = BooruEmbedder.load("path/to/this/folder")
 vectors = embedder.embed(["1girl cat_ears solo"])  # float32 [1, {dim}], unit length
 ```"""
-ONNX_USE: Final = """`model.onnx` takes `input_ids` and `attention_mask`, int64 [captions, length]; ids are those of
-`tokenizer.json`: first the summary token (2), then those of the tags, then padding (0). It gives `embedding`, float32 [captions, {dim}]
-of unit length, `state`, and `hidden_states` of every token. `completion.onnx` makes of `state` a logit for each tag.
-`*_int8.onnx` are the same in a quarter of the bytes. The library reads the folder, without torch:
+ONNX_USE: Final = """`model.onnx` takes `input_ids` and `attention_mask`, int64 [captions, length], with the ids of
+`tokenizer.json`: first the summary token (2), then those of the tags, then padding (0). It gives `embedding`, float32
+[captions, {dim}] of unit length, `state`, and `hidden_states` of every token. `completion.onnx` makes of `state` a
+logit for each tag. `*_int8.onnx` are the same in a quarter of the bytes. The library reads the folder, without torch:
 
 ```python
 from booru_embed_core import BooruEmbedder
