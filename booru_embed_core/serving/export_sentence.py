@@ -14,20 +14,25 @@ The text is read by rules of the ``tokenizers`` library, which come near to `Tok
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from booru_embed_core.model.encoder import SUMMARY_ID, Attention, Block, FeedForward, Linear, Pool, SetEncoder, rms_norm
 from booru_embed_core.schema import CATEGORIES, PAD_TOKEN, SPECIAL_TOKENS
+from booru_embed_core.tags.normalize import PREFIXES
 from booru_embed_core.tags.tokenizer import Tokenizer
 from booru_embed_core.tags.vocab import Vocab
 
 _PRIVATE: Final = "\ue000"
 """Begins the names of special tokens: Unicode's private character, which no tag has."""
+_BRACKETS: Final = "()[]{}"
 _MAX_LENGTH: Final = 1_000_000
 _MODULES: Final = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Normalize", "3_Normalize"))
 
@@ -154,21 +159,18 @@ def _feed_forward_weights(part: FeedForward) -> dict[str, Tensor]:
 def tokenizer_json(vocab: Vocab) -> dict[str, Any]:
     """The ``tokenizer.json`` that reads captions as people type them, as far as rules of ``tokenizers`` reach.
 
-    It lowers the case, drops backslashes before brackets, joins the words between commas where there are any, and takes
-    repeated tags once. A tag that is not known is left out: what is not in the vocabulary falls to single characters,
-    and none of these is there, since every entry begins with a comma and is longer. It knows no phrase between commas
-    that is several tags, and no tag that holds a comma or white space; tags that differ in case alone are one, and one
-    tag under two of its spellings (``tail general:tail``) is two.
+    It lowers the case, drops backslashes before brackets, joins the words between commas where there are any, drops a
+    category before a colon where the tag is known by its name alone, and takes repeated tags once. A tag that is not
+    known is left out: what is not in the vocabulary falls to single characters, and none of these is there, since every
+    entry begins with a comma and is longer. It knows no phrase between commas that is several tags, no weights, and no
+    tag that holds a comma or white space; tags that differ in case alone are one, and a tag beside its alias is two.
     """
     ids = {_PRIVATE + token: token_id for token_id, token in enumerate(SPECIAL_TOKENS)}
-    known = [(tag_index, vocab.num_special + tag_index) for tag_index in range(vocab.num_tags)]
-    known = [(tag_index, token_id) for tag_index, token_id in known if not vocab.is_unknown[tag_index]]
-    spellings = Tokenizer(vocab).spellings
-    for tag_index, token_id in known:
-        ids.setdefault(_entry(spellings[tag_index]), token_id)
-    for tag_index, token_id in known:  # the category in front is allowed to all
-        category = CATEGORIES[vocab.categories[tag_index]].value
-        ids.setdefault(_entry(f"{category}:{vocab.tags[tag_index]}"), token_id)
+    tokenizer = Tokenizer(vocab)
+    for tag_index in np.flatnonzero(~vocab.is_unknown).tolist():
+        ids.setdefault(_entry(tokenizer.spellings[tag_index]), vocab.num_special + tag_index)
+    for alias, token_id in tokenizer.aliases.items():
+        ids.setdefault(_entry(alias), token_id)
     summary = _PRIVATE + SPECIAL_TOKENS[SUMMARY_ID]
     first = [{"SpecialToken": {"id": summary, "type_id": 0}}]
     return {
@@ -176,7 +178,7 @@ def tokenizer_json(vocab: Vocab) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [],
-        "normalizer": {"type": "Sequence", "normalizers": _normalizers()},
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(ids)},
         "pre_tokenizer": {"type": "Split", "pattern": {"String": ","}, "behavior": "MergedWithNext", "invert": False},
         "post_processor": {
             "type": "TemplateProcessing",
@@ -202,23 +204,30 @@ def tokenizer_json(vocab: Vocab) -> dict[str, Any]:
 
 def _entry(spelling: str) -> str:
     """What the rules make of `spelling`."""
-    for bracket in "()[]":
+    for bracket in _BRACKETS:
         spelling = spelling.replace("\\" + bracket, bracket)
     return "," + spelling.lower()
 
 
-def _normalizers() -> list[dict[str, Any]]:
+def _normalizers(entries: Iterable[str]) -> list[dict[str, Any]]:
     def replace(pattern: str, content: str) -> dict[str, Any]:
         return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
 
+    prefixes = {short: CATEGORIES[category_id].value for short, category_id in PREFIXES.items()}
+    named = [entry[1:] for entry in entries if entry[1:].partition(":")[0] in prefixes]
+    not_a_tag = f"(?!(?:{'|'.join(map(re.escape, named))})(?:,|\\z))" if named else ""
+
     return [
         {"type": "Lowercase"},
-        *({"type": "Replace", "pattern": {"String": "\\" + bracket}, "content": bracket} for bracket in "()[]"),
+        *({"type": "Replace", "pattern": {"String": "\\" + bracket}, "content": bracket} for bracket in _BRACKETS),
         replace(r"\s*,\s*", ","),
         replace(r"\A\s+|\s+\z", ""),
         replace(r"\A[^,]*,[\s\S]*\K\z", ","),  # ends with a comma where there is any, so that the next rule sees it
+        replace(r"\n(?=[\s\S]*,)", ","),
         replace(r"\s+(?=[\s\S]*,)", "_"),
         replace(r"\s+", ","),
-        replace(r"(?:(?<=,)|\A)([^,]+),(?=(?:[^,]*,)*\1(?:,|\z))", ""),
         {"type": "Prepend", "prepend": ","},
+        *(replace(f"(?<=,){short}:", f"{category}:") for short, category in prefixes.items() if short != category),
+        replace(f"(?<=,){not_a_tag}(?:{'|'.join(CATEGORIES)}):_*", ""),
+        replace(r"(?<=,)([^,]+),(?=(?:[^,]*,)*\1(?:,|\z))", ""),
     ]
