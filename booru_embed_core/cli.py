@@ -65,7 +65,7 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
     "fastapi": "serve",
     "uvicorn": "serve",
     "onnx": "export",
-    "onnxscript": "export",
+    "onnxruntime": "export",
 }
 """What brings a package that a command needs and a small installation does not have."""
 CAPTION_HELP: Final = 'Tags, as "1girl, cat ears" or "1girl cat_ears".'

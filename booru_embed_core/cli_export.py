@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from booru_embed_core.cli_inspect import WAREHOUSE
+from booru_embed_core.cli_inspect import WAREHOUSE, JsonOption, print_json
 from booru_embed_core.schema import ExportFormat
 
 
@@ -27,6 +26,7 @@ def export(
         Path | None,
         typer.Option("--tokens", help="Packed file to measure int8 on; found in the warehouse.", metavar="FILE"),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint as other programs read it."""
     from booru_embed_core.serving.export import Source
@@ -36,8 +36,12 @@ def export(
     tokens = tokens or _tokens_of(checkpoint, read_config(checkpoint).packed_tokens)
     source = Source.open(checkpoint, evaluation or _evaluation_of(checkpoint), tokens)
     write(form, source, output)
-    for file in sorted(path for path in output.rglob("*") if path.is_file()):
-        print(f"{file}: {file.stat().st_size:,} bytes", file=sys.stderr)
+    files = {str(path): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()}
+    if as_json:
+        print_json({"format": form.value, "files": files})
+        return
+    for name, num_bytes in files.items():
+        print(f"{name}: {num_bytes:,} bytes")
 
 
 def _evaluation_of(checkpoint: Path) -> Path | None:

@@ -21,10 +21,13 @@ def trained_fixture(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def test_each_format_is_written_and_its_files_are_named(run: Run, trained: Trained, tmp_path: Path) -> None:
     for form in ExportFormat:
         done = run("export", form, "--checkpoint", trained.checkpoint, "--output", tmp_path / form)
-        assert (done.code, done.out) == (0, "")
+        assert (done.code, done.err) == (0, "")
         files = [path for path in (tmp_path / form).rglob("*") if path.is_file()]
         assert files
-        assert done.err.splitlines() == [f"{path}: {path.stat().st_size:,} bytes" for path in sorted(files)]
+        assert done.out.splitlines() == [f"{path}: {path.stat().st_size:,} bytes" for path in sorted(files)]
+    (file,) = (tmp_path / "word2vec").iterdir()
+    as_json = run("export", "word2vec", "-c", trained.checkpoint, "-o", tmp_path / "again", "--json").json
+    assert as_json == {"format": "word2vec", "files": {str(tmp_path / "again" / file.name): file.stat().st_size}}
 
 
 @pytest.mark.parametrize(("made_from", "is_found"), [("v1", True), ("another", False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_helpers import Trained, encoder
 
-from booru_embed_core.schema import ExportFormat
+from booru_embed_core.schema import Category, ExportFormat
 from booru_embed_core.serving.embedder import BooruEmbedder
 from booru_embed_core.serving.export import Source, export
-from booru_embed_core.serving.export_sentence import transformer_config, transformer_weights, write_sentence_transformer
+from booru_embed_core.serving.export_sentence import (
+    tokenizer_json,
+    transformer_config,
+    transformer_weights,
+    write_sentence_transformer,
+)
+from booru_embed_core.tags.tokenizer import Tokenizer
+from booru_embed_core.tags.vocab import Vocab
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -106,6 +114,23 @@ def test_text_is_read_as_the_embedder_reads_it(
 
 def escaped(tag: str) -> str:
     return tag.replace("(", r"\(").replace(")", r"\)")
+
+
+def test_names_of_two_categories_and_aliases_are_read_as_the_embedder_reads_them() -> None:
+    vocab = Vocab(
+        tags=("foo", "bar", "foo", "qux_(x)"),
+        categories=np.array([0, 0, 1, 3], dtype=np.uint8),
+        counts=np.array([9, 5, 3, 2], dtype=np.int64),
+        aliases={Category.GENERAL: {"baz": "bar"}},
+    )
+    made, ours = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(vocab))), Tokenizer(vocab)
+    for text, num in (
+        ("foo artist:foo", 2), ("art:foo", 1), ("general:foo, Artist:Foo", 2), ("baz", 1), ("copy:bar, BAR", 1),
+        ("ch:qux (x), artist:baz", 2), ("artist:nobody", 0), ("foo\nbar, artist:foo", 3), ("foo\nbar", 2),
+    ):  # fmt: skip
+        token_ids = ours.encode(text).token_ids
+        assert len(token_ids) == num
+        assert sorted(made.encode(text).ids[1:]) == sorted(token_ids), text
 
 
 def test_no_text_gives_a_special_token(read: Callable[[str], list[int]]) -> None:
