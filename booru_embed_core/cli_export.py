@@ -31,10 +31,12 @@ def export(
     """Write a checkpoint as other programs read it."""
     from booru_embed_core.serving.export import Source
     from booru_embed_core.serving.export import export as write
+    from booru_embed_core.serving.locate import find_checkpoint
     from booru_embed_core.training.checkpoint_config import read_config
 
-    tokens = tokens or _tokens_of(checkpoint, read_config(checkpoint).packed_tokens)
-    source = Source.open(checkpoint, evaluation or _evaluation_of(checkpoint), tokens)
+    folder = find_checkpoint(checkpoint)
+    tokens = tokens or _tokens_of(folder, read_config(folder).packed_tokens)
+    source = Source.open(folder, evaluation or _evaluation_of(folder), tokens)
     write(form, source, output)
     files = {str(path): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()}
     if as_json:
@@ -46,18 +48,17 @@ def export(
 
 def _evaluation_of(checkpoint: Path) -> Path | None:
     """The current evaluation of the warehouse in which `checkpoint` lies, if it is one of this checkpoint."""
-    version = checkpoint.resolve()
-    folder = version.parent.parent / "evaluation" / "current"
+    folder = checkpoint.parent.parent / "evaluation" / "current"
     file, made_from = folder / "evaluation.json", folder / "version.json"
     if not (file.exists() and made_from.exists()):
         return None
     inputs = json.loads(made_from.read_text(encoding="utf-8")).get("inputs", {})
-    return file if inputs.get("checkpoint") == version.name else None
+    return file if inputs.get("checkpoint") == checkpoint.name else None
 
 
 def _tokens_of(checkpoint: Path, version: str) -> Path | None:
     """The packed file that `checkpoint` was trained on, if it is still in the warehouse in which it lies."""
     from booru_embed_core.tokens.packed_file import PACKED_FILE
 
-    file = checkpoint.resolve().parent.parent / "packed_tokens" / version / PACKED_FILE
+    file = checkpoint.parent.parent / "packed_tokens" / version / PACKED_FILE
     return file if file.exists() else None
