@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.serving.export_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
 from booru_embed_dagster.assets import OWNERS
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 EVALUATION_FILE: Final = "evaluation.json"
 REPORT_FILE: Final = "report.md"
 TASK_TITLES: Final = {"one": "one tag hidden", "half": "half of the tags hidden"}
-TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
 
 
 @dg.asset(
@@ -87,7 +87,6 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
 def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The embedding of each tag alone, for any program that reads Parquet, and a map of the most used tags."""
     from booru_embed_core.serving.embedder import BooruEmbedder
-    from booru_embed_core.serving.export_vectors import embeddings_table
 
     inputs = pipeline.current("checkpoint", "vocab")
     embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device, "fp32")
