@@ -1,4 +1,4 @@
-"""The command line: ``booru-embed ingest | embed | complete | similar | evaluate | inspect``.
+"""The command line: ``booru-embed ingest | embed | complete | similar | evaluate | export | inspect``.
 
 Exit code 0 on success, 2 for wrong use, 1 for a failure. Both say why in one line on stderr (``--debug`` adds the
 traceback of a failure).
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 import typer
 
+from booru_embed_core.cli_export import export
 from booru_embed_core.cli_ingest import ingest
 from booru_embed_core.cli_inspect import (
     WAREHOUSE,
@@ -64,7 +65,7 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
     "fastapi": "serve",
     "uvicorn": "serve",
     "onnx": "export",
-    "onnxscript": "export",
+    "onnxruntime": "export",
 }
 """What brings a package that a command needs and a small installation does not have."""
 CAPTION_HELP: Final = 'Tags, as "1girl, cat ears" or "1girl cat_ears".'
@@ -77,6 +78,7 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks
 
 
 app.command()(ingest)
+app.command()(export)
 
 
 @app.command()

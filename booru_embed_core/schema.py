@@ -51,6 +51,17 @@ class Output(StrEnum):
     TSV = "tsv"
 
 
+class ExportFormat(StrEnum):
+    """What ``booru-embed export`` writes a checkpoint as."""
+
+    HUB = "hub"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
+    ONNX = "onnx"
+    PARQUET = "parquet"
+    WORD2VEC = "word2vec"
+    PROJECTOR = "projector"
+
+
 SPLITS: Final = ("train", "validation", "test")
 """The index is the ``split_id`` (uint8)."""
 

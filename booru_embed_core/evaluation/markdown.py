@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult
     from booru_embed_core.evaluation.tasks import Hide
 
-_TITLES: Final[Mapping[Hide, str]] = {"one": "One tag hidden", "half": "Half of the tags hidden"}
+TITLES: Final[Mapping[Hide, str]] = {"one": "One tag hidden", "half": "Half of the tags hidden"}
 _METRIC_NAMES: Final = {"mrr": "MRR", "macro_f1": "macro F1", "r2": "R²", "spearman": "Spearman"}
 _FEW_POSTS: Final = 100
 
@@ -22,12 +22,12 @@ def render_markdown(evaluation: Evaluation) -> str:
     """The report of `evaluation`: a table for each task, who is ahead, what was chosen, and caveats."""
     sections = [_head(evaluation)]
     for hide, result in evaluation.tasks.items():
-        sections.append(_task(_TITLES[hide], result))
+        sections.append(_task(TITLES[hide], result))
     for hide, result in evaluation.without_implied.items():
-        sections.append(_task(f"{_TITLES[hide]}, implied tags left out", result))
+        sections.append(_task(f"{TITLES[hide]}, implied tags left out", result))
     for hide, groups in evaluation.by_group.items():
         if groups:
-            sections.append(_groups(_TITLES[hide], groups, evaluation.by_group_without_implied.get(hide, {})))
+            sections.append(_groups(TITLES[hide], groups, evaluation.by_group_without_implied.get(hide, {})))
     sections += [_halves(evaluation), _probes(evaluation), _visible_share(evaluation)]
     sections += [_chosen(evaluation), _caveats(evaluation)]
     return "\n\n".join(sections) + "\n"
@@ -47,8 +47,8 @@ def _head(evaluation: Evaluation) -> str:
 def _task(title: str, result: TaskResult) -> str:
     if not result.num_posts:
         return f"## {title}\n\nNo post is left."
-    lines = [f"{result.num_posts:,} posts, {result.num_hidden:,} hidden tags.", "", *_table(result.models)]
-    lines += ["", *(_verdict(model, margins) for model, margins in result.margins.items())]
+    lines = [f"{result.num_posts:,} posts, {result.num_hidden:,} hidden tags.", "", *metrics_table(result.models)]
+    lines += ["", *(verdict(model, margins) for model, margins in result.margins.items())]
     return f"## {title}\n\n" + "\n".join(lines).rstrip()
 
 
@@ -90,13 +90,14 @@ def _visible_share(evaluation: Evaluation) -> str:
         "Share of a model's probability that lies on visible tags before these are masked, mean over posts. Nothing in "
         "the tables above depends on it: visible tags are never offered."
     )
-    rows = [f"| | {' | '.join(_TITLES[hide].lower() for hide in tasks)} |", "|---|" + "---:|" * len(tasks)]
+    rows = [f"| | {' | '.join(TITLES[hide].lower() for hide in tasks)} |", "|---|" + "---:|" * len(tasks)]
     names = next(iter(tasks.values()))
     rows += [f"| {name} | {' | '.join(f'{shares[name]:.4f}' for shares in tasks.values())} |" for name in names]
     return "\n".join(["## Probability on visible tags", "", text, "", *rows])
 
 
-def _table(models: Mapping[str, Metrics]) -> list[str]:
+def metrics_table(models: Mapping[str, Metrics]) -> list[str]:
+    """Lines of a table: a row for each of `models`, a column for each metric, the best in bold."""
     metrics = list(next(iter(models.values())))
     best = {metric: max(round(values[metric], 3) for values in models.values()) for metric in metrics}
     rows = [f"| | {' | '.join(_shown(metric) for metric in metrics)} |", "|---|" + "---:|" * len(metrics)]
@@ -106,7 +107,7 @@ def _table(models: Mapping[str, Metrics]) -> list[str]:
     return rows
 
 
-def _verdict(model: str, margins: Mapping[str, Margin]) -> str:
+def verdict(model: str, margins: Mapping[str, Margin]) -> str:
     """One line: against the best baseline at each metric, ahead, behind, or too close to tell."""
     words = {True: "ahead of", False: "behind", None: "level with"}
     parts = [
@@ -141,7 +142,7 @@ def _probes(evaluation: Evaluation) -> str:
     )
     lines = [title, "", text]
     for target, result in evaluation.probes.items():
-        lines += ["", f"{target.capitalize()}, {result.num_test:,} posts:", "", *_table(result.models)]
+        lines += ["", f"{target.capitalize()}, {result.num_test:,} posts:", "", *metrics_table(result.models)]
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from booru_embed_core.tags.vocab import Vocab
 if TYPE_CHECKING:
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
-_PRECISIONS: Final = ("auto", "fp32", "bf16")
+_PRECISIONS: Final = ("auto", "fp32", "bf16", "int8")
 _LISTED: Final = "`booru-embed inspect vocab` lists what is known"
 
 
@@ -90,7 +90,8 @@ class BooruEmbedder:
                 that it is the current one of; or ``owner/name``, a model in the Hub's local cache.
             device: ``cpu``, ``cuda``, or ``auto``: the GPU where there is one.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively. It takes half
-                the time; a vector then differs in its third digit.
+                the time; a vector then differs in its third digit. A folder of ONNX files takes ``fp32``, which is its
+                ``auto``, or ``int8``.
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not belong to the vocabulary beside it.
@@ -345,13 +346,21 @@ class BooruEmbedder:
 
 
 def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Network:
-    """The network by what is installed.
+    """The network by onnxruntime where the folder holds ONNX files, else by torch.
 
     Raises:
-        ValueError: torch is not installed.
+        ValueError: it is not installed, or has no such device or precision.
     """
-    if find_spec("torch") is None:
-        raise ValueError(f"{checkpoint_dir}: nothing to run the network with; install booru-embed[torch]")
+    is_onnx = (checkpoint_dir / "model.onnx").exists()
+    package, extra = ("onnxruntime", "onnx") if is_onnx else ("torch", "torch")
+    if find_spec(package) is None:
+        raise ValueError(f"{checkpoint_dir}: nothing to run the network with; install booru-embed[{extra}]")
+    if is_onnx:
+        from booru_embed_core.serving.onnx_network import OnnxNetwork
+
+        return OnnxNetwork.load(checkpoint_dir, config, device, precision)
+    if precision == "int8":
+        raise ValueError(f"{checkpoint_dir}: precision 'int8' is for a folder that `booru-embed export onnx` wrote")
     from booru_embed_core.serving.torch_network import TorchNetwork
 
     return TorchNetwork.load(checkpoint_dir, config, device, precision)

@@ -29,6 +29,7 @@ _HASHED_VERSION: Final = 1
 VOCAB_TABLE_FILE: Final = "vocab.parquet"
 VOCAB_FILE: Final = "vocab.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
+VOCAB_FILES: Final = (VOCAB_TABLE_FILE, VOCAB_FILE, TOKENIZER_FILE)
 
 
 class VocabError(ValueError):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.settings import ModelSettings
-from booru_embed_core.tags.vocab import TOKENIZER_FILE, VOCAB_FILE, VOCAB_TABLE_FILE, Vocab
+from booru_embed_core.tags.vocab import VOCAB_FILES, Vocab
 from booru_embed_core.training.checkpoint_config import (
     CONFIG_FILE,
     REMEDY,
@@ -50,7 +50,7 @@ def save_checkpoint(out_dir: Path, model: SetEncoder, config: CheckpointConfig, 
     # One entry alone: safetensors writes several in random order, and the same weights would not be the same bytes.
     save_file(weights, out_dir / WEIGHTS_FILE, metadata={_VOCAB_KEY: config.vocab_hash})
     (out_dir / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for name in (VOCAB_TABLE_FILE, VOCAB_FILE, TOKENIZER_FILE):
+    for name in VOCAB_FILES:
         shutil.copyfile(vocab_dir / name, out_dir / name)
 
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.serving.export_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
 from booru_embed_dagster.assets import OWNERS
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 EVALUATION_FILE: Final = "evaluation.json"
 REPORT_FILE: Final = "report.md"
 TASK_TITLES: Final = {"one": "one tag hidden", "half": "half of the tags hidden"}
-TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
 
 
 @dg.asset(
@@ -96,24 +95,6 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
         plot = picture(draw_map(embedder), draft.path / "tag_map.png")
     return materialized(pipeline, draft, **table_metadata(table), plot=plot)
-
-
-def embeddings_table(embedder: "BooruEmbedder") -> pa.Table:
-    """A row for each tag in the order of the vocabulary: tag, category, count, vector (float32, unit length).
-
-    Unknown tokens are no tags and have none.
-    """
-    vocab, known = embedder.vocab, np.flatnonzero(~embedder.vocab.is_unknown)
-    vectors = embedder.tag_embeddings()[known]
-    categories = [CATEGORIES[category_id].value for category_id in vocab.categories[known].tolist()]
-    flat = pa.array(vectors.reshape(-1), pa.float32())
-    columns = {
-        "tag": pa.array([vocab.tags[tag_index] for tag_index in known.tolist()], pa.string()),
-        "category": pa.array(categories, pa.string()),
-        "count": pa.array(vocab.counts[known], pa.int64()),
-        "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-    }
-    return pa.table(columns)
 
 
 def draw_map(embedder: "BooruEmbedder") -> bytes:

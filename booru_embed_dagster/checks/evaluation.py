@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from booru_embed_core.serving.export_vectors import TAG_EMBEDDINGS_FILE
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_dagster.assets.evaluation import EVALUATION_FILE, TAG_EMBEDDINGS_FILE
+from booru_embed_dagster.assets.evaluation import EVALUATION_FILE
 from booru_embed_dagster.checks.base import Findings, blocking, warning
 from booru_embed_dagster.checks.collapse import spread_findings
 from booru_embed_dagster.resources import Pipeline

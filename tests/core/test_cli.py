@@ -25,7 +25,7 @@ from booru_embed_core.settings import EvaluationSettings
 
 COMMANDS = (
     "ingest", "embed", "complete", "similar", "evaluate", "inspect vocab", "inspect tokens", "inspect words",
-    "inspect checkpoint",
+    "inspect checkpoint", "export",
 )  # fmt: skip
 RUN_MAIN = [sys.executable, "-c", "from booru_embed_core.cli import main; main()"]
 

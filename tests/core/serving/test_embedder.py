@@ -460,4 +460,4 @@ def test_precision_is_of_the_trunk_and_vectors_stay_near(
     as_it_ships = BooruEmbedder.load(trained.checkpoint, "cpu").embed(captions)
     assert np.array_equal(as_it_ships, coarse.embed(captions) if native else exact)
     message = error_of(lambda: BooruEmbedder.load(trained.checkpoint, "cpu", precision="fp8"))
-    assert message == "precision 'fp8' is not one of auto, fp32, bf16"
+    assert message == "precision 'fp8' is not one of auto, fp32, bf16, int8"

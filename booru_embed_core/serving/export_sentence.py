@@ -1,0 +1,233 @@
+"""A model of the library sentence-transformers that loads without any code of ours.
+
+sentence-transformers refuses modules that are not its own unless its user asks for foreign code, so the network is laid
+out as an architecture that transformers has, to the last digit but rounding: Qwen3, with attention both ways.
+
+* RMSNorm, QK-norm and SwiGLU are the same; gains are ones. The pool is one more block, whose first token is read.
+* Rotary positions are divided by 1e30, so that nothing turns.
+* Heads share the gain of queries, and have temperatures of their own here. Heads get twice the dimensions: queries
+  ``[q, c q]`` and keys ``[k, 0]``, so that the norm leaves less of a query where c is greater (`_attention_weights`).
+
+The text is read by rules of the ``tokenizers`` library, which come near to `Tokenizer.encode`: see `tokenizer_json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from booru_embed_core.model.encoder import SUMMARY_ID, Attention, Block, FeedForward, Linear, Pool, SetEncoder, rms_norm
+from booru_embed_core.schema import CATEGORIES, PAD_TOKEN, SPECIAL_TOKENS
+from booru_embed_core.tags.normalize import PREFIXES
+from booru_embed_core.tags.tokenizer import Tokenizer
+from booru_embed_core.tags.vocab import Vocab
+
+_PRIVATE: Final = "\ue000"
+"""Begins the names of special tokens: Unicode's private character, which no tag has."""
+_BRACKETS: Final = "()[]{}"
+_MAX_LENGTH: Final = 1_000_000
+_MODULES: Final = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Normalize", "3_Normalize"))
+
+
+def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -> None:
+    """Writes the folder that `SentenceTransformer(path)` loads.
+
+    Raises:
+        ValueError: the trunk is not attention.
+    """
+    settings = model.config.settings
+    if settings.trunk != "attention":
+        raise ValueError(f"trunk {settings.trunk!r} is no architecture of transformers; export hub or onnx instead")
+    width, dim = settings.width, settings.embedding_dim
+    for _, folder in _MODULES[1:]:
+        (out_dir / folder).mkdir()
+    save_file(transformer_weights(model), out_dir / "model.safetensors", metadata={"format": "pt"})
+    bottleneck = model.bottleneck
+    assert isinstance(bottleneck, Linear)
+    weights = {"linear.weight": bottleneck.weight.detach().contiguous()}
+    save_file(weights, out_dir / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for index, (name, path) in enumerate(_MODULES)
+    ]
+    dense = {"in_features": width, "out_features": dim, "bias": False}
+    files: dict[str, Any] = {
+        "modules.json": modules,
+        "config.json": transformer_config(model),
+        "config_sentence_transformers.json": {"similarity_fn_name": "cosine"},
+        # With other attention a batch without padding would have no mask, and be taken for causal.
+        "sentence_bert_config.json": {"max_seq_length": _MAX_LENGTH, "model_args": {"attn_implementation": "eager"}},
+        "tokenizer.json": tokenizer_json(vocab),
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "pad_token": _PRIVATE + PAD_TOKEN,
+            "model_max_length": _MAX_LENGTH,
+            "model_input_names": ["input_ids", "attention_mask"],
+        },
+        "1_Pooling/config.json": {"word_embedding_dimension": width, "pooling_mode_cls_token": True}
+        | dict.fromkeys(["pooling_mode_mean_tokens", "pooling_mode_max_tokens"], False),
+        "2_Dense/config.json": dense | {"activation_function": "torch.nn.modules.linear.Identity"},
+    }
+    for name, content in files.items():
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (out_dir / name).write_text(text + "\n", encoding="utf-8")
+
+
+def transformer_config(model: SetEncoder) -> dict[str, Any]:
+    """The ``config.json`` of transformers."""
+    settings = model.config.settings
+    rope = {"rope_type": "linear", "factor": 1e30, "rope_theta": 10000.0}
+    return {
+        "architectures": ["Qwen3Model"],
+        "model_type": "qwen3",
+        "vocab_size": model.config.num_tokens,
+        "hidden_size": settings.width,
+        "intermediate_size": settings.ffn_width,
+        "num_hidden_layers": settings.num_layers + 1,
+        "num_attention_heads": settings.num_heads,
+        "num_key_value_heads": settings.num_heads,
+        "head_dim": 2 * settings.width // settings.num_heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-12,
+        "max_position_embeddings": _MAX_LENGTH,
+        "rope_theta": rope["rope_theta"],
+        "rope_parameters": rope,
+        "rope_scaling": rope,  # its name in transformers 4
+        "attention_bias": False,
+        "is_causal": False,
+        "use_cache": False,
+        "tie_word_embeddings": False,
+        "pad_token_id": SPECIAL_TOKENS.index(PAD_TOKEN),
+        "dtype": "float32",
+        "torch_dtype": "float32",
+    }
+
+
+@torch.inference_mode()
+def transformer_weights(model: SetEncoder) -> dict[str, Tensor]:
+    """Weights by their names in transformers, float32."""
+    width = model.config.settings.width
+    table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
+    weights = {"embed_tokens.weight": table, "norm.weight": torch.ones(width)}
+    for index, block in enumerate([*model.blocks, model.pool]):
+        assert isinstance(block, Block | Pool)
+        assert block.attention is not None
+        parts = _attention_weights(block.attention) | _feed_forward_weights(block.feed_forward)
+        parts |= {f"{name}_layernorm.weight": torch.ones(width) for name in ("input", "post_attention")}
+        weights |= {f"layers.{index}.{name}": value for name, value in parts.items()}
+    return {name: value.detach().clone().contiguous() for name, value in weights.items()}
+
+
+def _attention_weights(part: Attention) -> dict[str, Tensor]:
+    """Heads of twice the dimensions D, so that each has a temperature.
+
+    With s the heads' temperatures, g = max(s) / sqrt(2) the gain of all queries, and c² = (max(s) / s)² - 1: the RMS
+    norm over 2D numbers makes of ``[q, c q]`` the D numbers sqrt(2) / sqrt(1 + c²) * q / rms(q) and others, of
+    ``[k, 0]`` sqrt(2) * k / rms(k). Their product, over sqrt(2D), is g sqrt(2) / sqrt(1 + c²) = s times that of ours.
+    """
+    heads, head_dim = part.num_heads, part.head_dim
+    key, value = (weight.view(heads, head_dim, -1) for weight in part.key_value.weight.chunk(2))
+    query = part.query.weight.view(heads, head_dim, -1)
+    scales = part.log_scale.exp()
+    gain = scales.max() / 2**0.5
+    beside = ((scales.max() / scales) ** 2 - 1).clamp(min=0).sqrt()[:, None, None]
+    nothing = torch.zeros_like(key)
+    output = part.output.weight.view(-1, heads, head_dim)
+    return {
+        "self_attn.q_proj.weight": torch.cat([query, beside * query], 1).flatten(0, 1),
+        "self_attn.k_proj.weight": torch.cat([key, nothing], 1).flatten(0, 1),
+        "self_attn.v_proj.weight": torch.cat([value, nothing], 1).flatten(0, 1),
+        "self_attn.o_proj.weight": torch.cat([output, torch.zeros_like(output)], 2).flatten(1),
+        "self_attn.q_norm.weight": gain.expand(2 * head_dim),
+        "self_attn.k_norm.weight": torch.ones(2 * head_dim),
+    }
+
+
+def _feed_forward_weights(part: FeedForward) -> dict[str, Tensor]:
+    gate, up = part.gate_up.weight.chunk(2)
+    return {"mlp.gate_proj.weight": gate, "mlp.up_proj.weight": up, "mlp.down_proj.weight": part.down.weight}
+
+
+def tokenizer_json(vocab: Vocab) -> dict[str, Any]:
+    """The ``tokenizer.json`` that reads captions as people type them, as far as rules of ``tokenizers`` reach.
+
+    It lowers the case, drops backslashes before brackets, joins the words between commas where there are any, drops a
+    category before a colon where the tag is known by its name alone, and takes repeated tags once. A tag that is not
+    known is left out: what is not in the vocabulary falls to single characters, and none of these is there, since every
+    entry begins with a comma and is longer. It knows no phrase between commas that is several tags, no weights, and no
+    tag that holds a comma or white space; tags that differ in case alone are one, and a tag beside its alias is two.
+    """
+    ids = {_PRIVATE + token: token_id for token_id, token in enumerate(SPECIAL_TOKENS)}
+    tokenizer = Tokenizer(vocab)
+    for tag_index in np.flatnonzero(~vocab.is_unknown).tolist():
+        ids.setdefault(_entry(tokenizer.spellings[tag_index]), vocab.num_special + tag_index)
+    for alias, token_id in tokenizer.aliases.items():
+        ids.setdefault(_entry(alias), token_id)
+    summary = _PRIVATE + SPECIAL_TOKENS[SUMMARY_ID]
+    first = [{"SpecialToken": {"id": summary, "type_id": 0}}]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(ids)},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": ","}, "behavior": "MergedWithNext", "invert": False},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [*first, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [*first, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {summary: {"id": summary, "ids": [SUMMARY_ID], "tokens": [summary]}},
+        },
+        "decoder": None,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "##",
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,  # a whole entry is taken as it is
+            "vocab": ids,
+            "merges": [],
+        },
+    }
+
+
+def _entry(spelling: str) -> str:
+    """What the rules make of `spelling`."""
+    for bracket in _BRACKETS:
+        spelling = spelling.replace("\\" + bracket, bracket)
+    return "," + spelling.lower()
+
+
+def _normalizers(entries: Iterable[str]) -> list[dict[str, Any]]:
+    def replace(pattern: str, content: str) -> dict[str, Any]:
+        return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+    prefixes = {short: CATEGORIES[category_id].value for short, category_id in PREFIXES.items()}
+    named = [entry[1:] for entry in entries if entry[1:].partition(":")[0] in prefixes]
+    not_a_tag = f"(?!(?:{'|'.join(map(re.escape, named))})(?:,|\\z))" if named else ""
+
+    return [
+        {"type": "Lowercase"},
+        *({"type": "Replace", "pattern": {"String": "\\" + bracket}, "content": bracket} for bracket in _BRACKETS),
+        replace(r"\s*,\s*", ","),
+        replace(r"\A\s+|\s+\z", ""),
+        replace(r"\A[^,]*,[\s\S]*\K\z", ","),  # ends with a comma where there is any, so that the next rule sees it
+        replace(r"\n(?=[\s\S]*,)", ","),
+        replace(r"\s+(?=[\s\S]*,)", "_"),
+        replace(r"\s+", ","),
+        {"type": "Prepend", "prepend": ","},
+        *(replace(f"(?<=,){short}:", f"{category}:") for short, category in prefixes.items() if short != category),
+        replace(f"(?<=,){not_a_tag}(?:{'|'.join(CATEGORIES)}):_*", ""),
+        replace(r"(?<=,)([^,]+),(?=(?:[^,]*,)*\1(?:,|\z))", ""),
+    ]
