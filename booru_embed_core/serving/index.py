@@ -134,14 +134,17 @@ class VectorIndex:
         order = np.lexsort((rows[0], -scores[0]))
         return rows[0][order], scores[0][order]
 
-    def within(self, queries: Float32, least: float, probes: int | None = None) -> tuple[NDArray[np.int64], ...]:
-        """Pairs of a query and a row whose inner product is above `least`: places, rows, int64 ``[n]``, and products.
+    def within(self, queries: Float32, least: float, probes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs of a query and a row whose inner product is above `least`: their places, int64 ``[n]`` each.
 
-        Without `probes` all lists are read: the pairs are then all there are.
+        Args:
+            queries: float32 ``[Q, dim]``.
+            least: of the inner products.
+            probes: lists that each query is compared with.
         """
-        parameters = faiss.SearchParametersIVF(nprobe=probes or self.num_lists)
-        limits, products, rows = self._index.range_search(queries, least, params=parameters)
-        return np.repeat(np.arange(len(queries)), np.diff(limits).astype(np.int64)), rows, products
+        parameters = faiss.SearchParametersIVF(nprobe=min(probes, self.num_lists))
+        limits, _, rows = self._index.range_search(queries, least, params=parameters)
+        return np.repeat(np.arange(len(queries)), np.diff(limits).astype(np.int64)), rows
 
     def _find(
         self, queries: Float32, k: int, probes: int, passing: NDArray[np.bool_] | None

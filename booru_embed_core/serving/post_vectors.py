@@ -16,7 +16,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -24,10 +23,11 @@ from torch.nn import functional as F
 
 from booru_embed_core.model.inference import encode_sets
 from booru_embed_core.posts.arrow import schema_of
+from booru_embed_core.posts.database import scratch_folder
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.serving.index import INDEX_FILE, Float16, SearchError, VectorIndex
+from booru_embed_core.serving.index import INDEX_FILE, SearchError, VectorIndex
 from booru_embed_core.serving.posts_table import POSTS_FILE, TAGS_FILE, write_posts_table
-from booru_embed_core.serving.search import FORMAT_VERSION, PART_FILES, SearchFacts, part_name
+from booru_embed_core.serving.search import FORMAT_VERSION, PART_FILES, SearchFacts, part_name, read_vectors
 from booru_embed_core.tokens.batches import read_batch
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.training.checkpoint import WEIGHTS_FILE, load_checkpoint
@@ -141,6 +141,30 @@ def index_posts(
     return facts
 
 
+def make_search_folder(checkpoint_dir: Path, packed_path: Path, out_dir: Path, log: Log = print) -> SearchFacts:
+    """What `index_posts` made, for those who have no warehouse: `out_dir` appears when it is complete.
+
+    Finished parts wait beside it, in ``<out_dir>.parts``, until then: the same call goes on after an interruption.
+
+    Raises:
+        SearchError: `out_dir` is there already, or the folder for it is not.
+        ValueError: as `index_posts`.
+    """
+    if out_dir.exists():
+        raise SearchError(f"{out_dir}: is there already; remove it, or name another folder")
+    if not out_dir.parent.is_dir():
+        raise SearchError(f"{out_dir.parent}: no such folder, for {out_dir.name}; create it first")
+    work_dir = out_dir.with_name(out_dir.name + ".parts")
+    work_dir.mkdir(exist_ok=True)
+    with scratch_folder(work_dir) as folder:
+        made = folder / "made"
+        made.mkdir()
+        facts = index_posts(checkpoint_dir, packed_path, made, work_dir, log=log)
+        os.rename(made, out_dir)
+    shutil.rmtree(work_dir)
+    return facts
+
+
 def embed_parts(embedding: _Embedding, work_dir: Path, log: Log) -> list[Path]:
     """The parts of all posts in `work_dir`, of which only those are made that are not there yet."""
     num_posts, files = embedding.packed.num_posts, []
@@ -161,20 +185,6 @@ def embed_parts(embedding: _Embedding, work_dir: Path, log: Log) -> list[Path]:
     return files
 
 
-def read_vectors(folder: Path) -> Float16:
-    """All vectors of the parts in `folder`, float16 ``[N, E]``, in their order: 2 bytes a number in memory."""
-    files = sorted(folder.glob(PART_FILES))
-    num_posts = sum(int(pq.read_metadata(file).num_rows) for file in files)
-    dim = pq.read_schema(files[0]).field("vector").type.list_size
-    vectors = np.empty((num_posts, dim), np.float16)
-    start = 0
-    for file in files:
-        flat: NDArray[np.float16] = pc.list_flatten(pq.read_table(file, columns=["vector"])["vector"]).to_numpy()
-        vectors[start : start + len(flat) // dim] = flat.reshape(-1, dim)
-        start += len(flat) // dim
-    return vectors
-
-
 def _write_part(file: Path, embedding: _Embedding, rows: NDArray[np.int64]) -> None:
     vectors = embedding.embed(*embedding.tags_of(rows)).astype(np.float16)
     packed, schema = embedding.packed, vectors_schema(vectors.shape[1])
@@ -184,7 +194,7 @@ def _write_part(file: Path, embedding: _Embedding, rows: NDArray[np.int64]) -> N
         pa.array(packed.score[rows]),
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schema.field("vector").type),
     ]
-    partial = file.with_suffix(".partial")
+    partial = file.with_suffix(f".{os.getpid()}")  # nothing breaks where two processes do the same
     table = pa.Table.from_arrays(columns, schema=schema.with_metadata({_MADE_FROM: embedding.made_from}))
     # Vectors hardly shrink; a part is read as a whole.
     pq.write_table(table, partial, compression={"vector": "none", "post_id": "zstd", "rating": "zstd", "score": "zstd"})

@@ -16,11 +16,13 @@ from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.serving.embedder import BooruEmbedder, Neighbour, UnknownTagsError
-from booru_embed_core.serving.index import INDEX_FILE, Float32, SearchError, VectorIndex
+from booru_embed_core.serving.index import INDEX_FILE, Float16, Float32, SearchError, VectorIndex
 from booru_embed_core.serving.posts_table import PostsTable
 from booru_embed_core.serving.query import parse_query
 
@@ -87,7 +89,7 @@ class PostSearch:
         self.folder = folder
         self.facts = facts
         self.table = table
-        self._index = index
+        self.index = index
         self._checked: WeakSet[BooruEmbedder] = WeakSet()
 
     @classmethod
@@ -152,7 +154,7 @@ class PostSearch:
         if query.post_ids:
             passing = np.ones(self.num_posts, np.bool_) if passing is None else passing
             passing[[self._row(post_id) for post_id in query.post_ids]] = False
-        rows, similarities = self._index.search(vector, k, passing)
+        rows, similarities = self.index.search(vector, k, passing)
         return [self._found(embedder, row, s) for row, s in zip(rows.tolist(), similarities.tolist(), strict=True)]
 
     def near_tags(self, embedder: BooruEmbedder, caption: str, k: int = 20) -> list[Neighbour]:
@@ -268,6 +270,20 @@ def read_facts(folder: Path) -> SearchFacts:
         if size != num_bytes:
             raise SearchError(f"{folder / name}: has {size} bytes instead of {num_bytes}; {_REMEDY}")
     return facts
+
+
+def read_vectors(folder: Path) -> Float16:
+    """All vectors of the parts in `folder`, float16 ``[N, E]``, in their order: 2 bytes a number in memory."""
+    files = sorted(folder.glob(PART_FILES))
+    num_posts = sum(int(pq.read_metadata(file).num_rows) for file in files)
+    dim = pq.read_schema(files[0]).field("vector").type.list_size
+    vectors = np.empty((num_posts, dim), np.float16)
+    start = 0
+    for file in files:
+        flat: NDArray[np.float16] = pc.list_flatten(pq.read_table(file, columns=["vector"])["vector"]).to_numpy()
+        vectors[start : start + len(flat) // dim] = flat.reshape(-1, dim)
+        start += len(flat) // dim
+    return vectors
 
 
 def part_name(number: int) -> str:
