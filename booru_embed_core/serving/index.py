@@ -103,12 +103,16 @@ class VectorIndex:
 
         Probes double until they do; with all lists the recall is 1.
         """
-        exact = self._find(queries, RECALL_K, self.num_lists, None)[1]
-        self.probes, recall = 1, recall_of(self._find(queries, RECALL_K, 1, None)[1], exact)
-        while recall < WANTED_RECALL and self.probes < self.num_lists:
+        self.probes = 1
+        while (recall := self.recall(queries)) < WANTED_RECALL and self.probes < self.num_lists:
             self.probes = min(2 * self.probes, self.num_lists)
-            recall = recall_of(self._find(queries, RECALL_K, self.probes, None)[1], exact)
         return recall
+
+    def recall(self, queries: Float32) -> float:
+        """The share of the ten best rows of each of `queries`, float32 ``[Q, dim]``, that a search finds."""
+        k = min(RECALL_K, self.num_rows)
+        exact = self._find(queries, k, self.num_lists, None)[1]
+        return recall_of(self._find(queries, k, self.probes, None)[1], exact)
 
     def search(
         self, query: Float32, k: int, passing: NDArray[np.bool_] | None = None

@@ -196,7 +196,7 @@ class PostSearch:
         """
         self._check(embedder)
         query = parse_query(caption)
-        parts = [self.vector(self._row(post_id)) for post_id in query.post_ids]
+        parts = list(self.vectors([self._row(post_id) for post_id in query.post_ids]))
         if query.terms or not parts:
             terms = query.terms or ((1, ""),)
             embedded = embedder.embed([term for _, term in terms])
@@ -207,11 +207,14 @@ class PostSearch:
             raise ValueError(f"{caption!r}: what is added and subtracted cancels out; change a term")
         return np.asarray(vector / length, np.float32)
 
-    def vector(self, row: int) -> Float32:
-        """The embedding of the post in `row`, float32 ``[E]``."""
-        part, place = divmod(row, self.facts.part_posts)
-        column = pq.read_table(self.folder / part_name(part), columns=["vector"])["vector"].combine_chunks()
-        return np.asarray(column[place].values.to_numpy(), np.float32)
+    def vectors(self, rows: Sequence[int]) -> Float32:
+        """The embeddings of the posts in `rows`, float32 ``[n, E]``; each part that holds one is read as a whole."""
+        found = np.empty((len(rows), self.facts.dim), np.float32)
+        parts = np.asarray(rows) // self.facts.part_posts
+        for part in np.unique(parts).tolist():
+            vectors = part_vectors(self.folder / part_name(part))
+            found[parts == part] = vectors[np.asarray(rows)[parts == part] - part * self.facts.part_posts]
+        return found
 
     def _row(self, post_id: int) -> int:
         rows = np.flatnonzero(self.table.post_id == post_id)
@@ -236,7 +239,7 @@ class PostSearch:
             )
         row = int(np.diff(self.table.tags.offsets[:1001]).argmax())
         caption = " ".join(embedder.tokenizer.spellings[index] for index in self.table.tags[row].tolist())
-        cosine = float(embedder.embed(caption)[0] @ self.vector(row))
+        cosine = float(embedder.embed(caption)[0] @ self.vectors([row])[0])
         if not cosine > _SAME_COSINE:  # nan is no better
             raise SearchError(
                 f"{self.folder}: made by another model (cosine {cosine:.2f} for post {self.table.post_id[row]}); "
@@ -276,14 +279,20 @@ def read_vectors(folder: Path) -> Float16:
     """All vectors of the parts in `folder`, float16 ``[N, E]``, in their order: 2 bytes a number in memory."""
     files = sorted(folder.glob(PART_FILES))
     num_posts = sum(int(pq.read_metadata(file).num_rows) for file in files)
-    dim = pq.read_schema(files[0]).field("vector").type.list_size
-    vectors = np.empty((num_posts, dim), np.float16)
+    vectors = np.empty((num_posts, pq.read_schema(files[0]).field("vector").type.list_size), np.float16)
     start = 0
     for file in files:
-        flat: NDArray[np.float16] = pc.list_flatten(pq.read_table(file, columns=["vector"])["vector"]).to_numpy()
-        vectors[start : start + len(flat) // dim] = flat.reshape(-1, dim)
-        start += len(flat) // dim
+        part = part_vectors(file)
+        vectors[start : start + len(part)] = part
+        start += len(part)
     return vectors
+
+
+def part_vectors(file: Path) -> Float16:
+    """The vectors of one part, float16 ``[n, E]``."""
+    table = pq.read_table(file, columns=["vector"])
+    flat: NDArray[np.float16] = pc.list_flatten(table["vector"]).to_numpy()
+    return flat.reshape(table.num_rows, -1)
 
 
 def part_name(number: int) -> str:

@@ -24,7 +24,7 @@ from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse import content_version, read_manifest
 
 DATA_ASSETS = ("posts", "tag_frequencies", "vocab_cost", "vocab", "packed_tokens", "caption_lengths")
-ALL_ASSETS = (*DATA_ASSETS, "checkpoint", "evaluation", "tag_embeddings")
+ALL_ASSETS = (*DATA_ASSETS, "checkpoint", "evaluation", "tag_embeddings", "post_embeddings")
 Built = tuple[Project, dg.ExecuteInProcessResult]
 
 
@@ -104,6 +104,7 @@ FOLLOWED = {
         "halves_found",
     },
     "tag_embeddings": {"dagster/row_count"},
+    "post_embeddings": {"dagster/row_count", "index_recall@10"},
 }
 
 
@@ -145,7 +146,7 @@ def test_the_best_baseline_stands_beside_the_embedding(built: Built) -> None:
         assert metadata(result, "evaluation")[f"{hide}_hidden_recall@10_best_baseline"] == pytest.approx(best)
 
 
-@pytest.mark.parametrize("asset", [*DATA_ASSETS, "evaluation", "tag_embeddings"])
+@pytest.mark.parametrize("asset", [*DATA_ASSETS, "evaluation", "tag_embeddings", "post_embeddings"])
 def test_metadata_hold_columns_with_their_meaning_and_a_preview(built: Built, asset: str) -> None:
     _, result = built
     shown = metadata(result, asset)
