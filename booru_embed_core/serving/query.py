@@ -12,7 +12,7 @@ from typing import Final
 
 from booru_embed_core.schema import RATINGS
 
-_SIGN: Final = re.compile(r"\s+([+-])\s+")
+_SIGN: Final = re.compile(r"\s+([+-])(?=\s)")
 _RATING: Final = re.compile(r"(?<!\S)rating:(\S*?),?(?!\S)", re.IGNORECASE)
 _ID: Final = re.compile(r"(?<!\S)id:(\d{1,18}),?(?!\S)", re.IGNORECASE)
 _RATING_NAMES: Final = {"general": "g", "sensitive": "s", "questionable": "q", "explicit": "e"}
