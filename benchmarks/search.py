@@ -25,7 +25,6 @@ import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from usearch.index import Index, MetricKind
 
 from benchmarks._post_vectors import Float32, Generated, generate
 from benchmarks._results import write
@@ -122,6 +121,8 @@ class Usearch(Way):
     """HNSW by usearch, by its defaults (16 links, a breadth of 128 while it is built)."""
 
     def build(self, vectors: Float16) -> None:
+        from usearch.index import Index, MetricKind
+
         self.index = Index(ndim=vectors.shape[1], metric=MetricKind.IP, dtype="f16")
         for start in range(0, len(vectors), CHUNK):
             chunk = vectors[start : start + CHUNK]

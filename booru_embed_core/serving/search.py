@@ -101,6 +101,7 @@ class PostSearch:
         """
         folder = Path(folder)
         facts = read_facts(folder)
+        _check_sizes(folder, facts)
         try:
             table = PostsTable.open(folder)
         except (OSError, pa.ArrowInvalid, KeyError) as error:
@@ -249,10 +250,10 @@ class PostSearch:
 
 
 def read_facts(folder: Path) -> SearchFacts:
-    """What ``search.json`` of `folder` says, after a look at the sizes of its files.
+    """What ``search.json`` of `folder` says.
 
     Raises:
-        SearchError: it is missing, of another format, or a file is missing or cut short.
+        SearchError: it is missing or of another format.
     """
     file = folder / FACTS_FILE
     try:
@@ -267,12 +268,15 @@ def read_facts(folder: Path) -> SearchFacts:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise SearchError(f"{file}: not the facts of a search ({error}); {_REMEDY}") from None
+    return facts
+
+
+def _check_sizes(folder: Path, facts: SearchFacts) -> None:
+    # A mapped file that is too short would end the process when it is read.
     for name, num_bytes in facts.file_bytes.items():
-        # A mapped file that is too short would end the process when it is read.
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
         if size != num_bytes:
             raise SearchError(f"{folder / name}: has {size} bytes instead of {num_bytes}; {_REMEDY}")
-    return facts
 
 
 def read_vectors(folder: Path) -> Float16:
