@@ -12,13 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Self
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    import faiss
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("search needs faiss: pip install 'booru-embed[search]'", name="faiss") from error
 
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
