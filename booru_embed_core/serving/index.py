@@ -16,7 +16,6 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
 
