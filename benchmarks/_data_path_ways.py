@@ -25,8 +25,9 @@ from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.posts.files import read_posts
 from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
+from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.frequency import count_tags
-from booru_embed_core.tags.vocab import Vocab, build_vocab
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.encode import encode_posts
 
 DUCKDB: Final = DuckdbSettings()
@@ -61,7 +62,7 @@ def vocab(corpus: Path, work: Path) -> str:  # noqa: ARG001
     made = build_vocab(
         work / "frequencies", VocabSettings(), lambda line: print(f"warning: {line}", file=sys.stderr, flush=True)
     )
-    made.save(_fresh(work / "vocab"))
+    save_vocab(made, _fresh(work / "vocab"))
     return f"tags {made.num_tags}"
 
 

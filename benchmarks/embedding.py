@@ -32,6 +32,7 @@ from benchmarks._results import write
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.posts.files import read_posts
 from booru_embed_core.serving.embedder import BooruEmbedder
+from booru_embed_core.serving.torch_network import TorchNetwork
 from booru_embed_core.settings import (
     DuckdbSettings,
     ModelSettings,
@@ -40,9 +41,11 @@ from booru_embed_core.settings import (
     TrainingSettings,
     VocabSettings,
 )
+from booru_embed_core.tags.build import build_vocab
 from booru_embed_core.tags.frequency import count_tags
-from booru_embed_core.tags.vocab import Vocab, build_vocab
-from booru_embed_core.training.checkpoint import CheckpointConfig, encoder_config
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.training.checkpoint import encoder_config
+from booru_embed_core.training.checkpoint_config import CheckpointConfig
 from booru_embed_core.training.hardware import pick_dtype
 
 ROUNDS = 10
@@ -104,7 +107,8 @@ def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.d
         best_epoch=0,
         validation_loss=None,
     )
-    return BooruEmbedder(SetEncoder(encoder_config(vocab, shape)).eval().to(device), config, vocab, dtype)
+    model = SetEncoder(encoder_config(vocab, shape)).eval().to(device)
+    return BooruEmbedder(TorchNetwork(model, dtype), config, vocab)
 
 
 def peer(

@@ -34,8 +34,9 @@ from booru_embed_core.settings import (
     TrainingSettings,
     VocabSettings,
 )
+from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.frequency import count_tags
-from booru_embed_core.tags.vocab import Vocab, build_vocab
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_core.training.checkpoint import load_checkpoint
@@ -84,7 +85,7 @@ def prepare(folder: Path, num_posts: int) -> tuple[PackedFile, Vocab]:
     read_posts([export], folder / "posts", PostsSettings(), resources)
     count_tags(folder / "posts", folder / "freq", resources)
     vocab = build_vocab(folder / "freq", VocabSettings(keep_percentile=100.0))
-    vocab.save(folder / "vocab")
+    save_vocab(vocab, folder / "vocab")
     encode_posts(folder / "posts", vocab, folder / "packed", TokensSettings())
     return PackedFile.open(folder / "packed" / PACKED_FILE, vocab.hash), vocab
 

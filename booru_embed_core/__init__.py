@@ -1,6 +1,6 @@
 """booru-embed: a set of Danbooru tags as one low-dimensional vector.
 
-`BooruEmbedder` is imported on first use: it needs torch, the data stages do not.
+`BooruEmbedder` is imported on first use: it loads numpy, and what computes comes with `BooruEmbedder.load`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from booru_embed_core.serving.embedder import BooruEmbedder, Completion, Neighbour
+    from booru_embed_core.serving.embedder import BooruEmbedder, Completion, Neighbour, Normalized
 
-__all__ = ["BooruEmbedder", "Completion", "Neighbour"]
+__all__ = ["BooruEmbedder", "Completion", "Neighbour", "Normalized"]
 
 
 def __getattr__(name: str) -> Any:

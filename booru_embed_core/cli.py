@@ -59,6 +59,15 @@ RatingOption = Annotated[
     Rating | None, typer.Option("--rating", help="Rating of the image, given to the model; withheld by default.")
 ]
 ScoreOption = Annotated[int | None, typer.Option("--score", help="Score of the image; needs --rating.")]
+_EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "sklearn", "tokenizers"], "data") | {
+    "torch": "torch",
+    "faiss": "search",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "onnx": "export",
+    "onnxscript": "export",
+}
+"""What brings a package that a command needs and a small installation does not have."""
 CAPTION_HELP: Final = 'Tags, as "1girl, cat ears" or "1girl cat_ears".'
 
 
@@ -199,6 +208,12 @@ def main() -> None:
         code = 1
     except click.exceptions.Abort:
         code = 130
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if is_debug or extra is None:
+            raise
+        print(f"error: {error.name} is not installed; pip install 'booru-embed[{extra}]'", file=sys.stderr)
+        code = 1
     except (ValueError, OSError) as error:
         if is_debug:
             raise
@@ -228,7 +243,7 @@ def _load(
 def _reporting_unknown(
     embedder: BooruEmbedder, captions: list[str], act: Callable[[], Any]
 ) -> tuple[Any, list[list[str]]]:
-    """What `act` returns, and the unknown tags of each caption, which are also named on stderr."""
+    """What `act` returns, and the unknown tags of each caption; these, and notes on what was read, go to stderr."""
     from booru_embed_core.serving.embedder import UnknownTagsWarning
 
     with warnings.catch_warnings(record=True) as caught:
@@ -236,7 +251,10 @@ def _reporting_unknown(
         result = act()
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
-    return result, [list(embedder.tokenizer.encode(caption).unknown) for caption in captions]
+    encoded = [embedder.tokenizer.encode(caption) for caption in captions]
+    for note in dict.fromkeys(note for one in encoded for note in one.notes):
+        print(f"note: {note}", file=sys.stderr)
+    return result, [list(one.unknown) for one in encoded]
 
 
 def _save_npy(output: Path, vectors: NDArray[np.float32]) -> None:

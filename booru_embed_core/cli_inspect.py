@@ -36,7 +36,8 @@ def inspect_vocab(
 ) -> None:
     """Sizes and the most used tags of a vocabulary, and what its cut lost."""
     from booru_embed_core.schema import CATEGORIES
-    from booru_embed_core.tags.vocab import Vocab, what_is_lost
+    from booru_embed_core.tags.build import what_is_lost
+    from booru_embed_core.tags.vocab import Vocab
 
     vocab = Vocab.load(folder)
     rows = [

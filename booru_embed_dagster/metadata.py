@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 
 from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, TAG_SEPARATOR, Category
+from booru_embed_core.tags.build import what_is_lost
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
-from booru_embed_core.tags.vocab import Vocab, what_is_lost
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import TENSOR_TYPES, PackedFile
 from booru_embed_dagster.provenance import INPUTS, describe_inputs, input_tags, why
 

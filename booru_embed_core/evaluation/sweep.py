@@ -37,7 +37,8 @@ from booru_embed_core.evaluation.scorers import BottleneckScorer, PooledStates
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, hold_out, sample_posts
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.settings import Settings, VocabSettings
-from booru_embed_core.tags.vocab import Vocab, build_vocab
+from booru_embed_core.tags.build import build_vocab, save_vocab
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import Captions, caption_matrix, captions_from_packed
 from booru_embed_core.tokens.encode import EncodeReport, encode_posts
@@ -213,7 +214,7 @@ def _try_vocab(
     """What the trial of `vocab` gave, all of `SWEEP_SCHEMA` but the percentile; only training states outlive it."""
     made = _empty(folder / "made")
     vocab_dir, packed_dir, out_dir = (_empty(made / name) for name in ("vocab", "packed_tokens", "checkpoint"))
-    vocab.save(vocab_dir)
+    save_vocab(vocab, vocab_dir)
     encoded = encode_posts(posts_dir, vocab, packed_dir, settings.tokens, made)
     packed_path = packed_dir / PACKED_FILE
     row = _costs(PackedFile.open(packed_path, vocab.hash), vocab, encoded, settings)

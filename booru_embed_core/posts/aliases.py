@@ -20,8 +20,9 @@ class Aliases:
     """Tags by their old names, category by category."""
 
     def __init__(self, tag_of: Mapping[Category, Mapping[str, str]]) -> None:
-        self._tag_of = {category: dict(names) for category, names in tag_of.items() if names}
-        self._names = {category: pa.array(list(names), pa.string()) for category, names in self._tag_of.items()}
+        self.tag_of: Mapping[Category, Mapping[str, str]] = {c: dict(names) for c, names in tag_of.items() if names}
+        """By category, each old name's tag."""
+        self._names = {category: pa.array(list(names), pa.string()) for category, names in self.tag_of.items()}
 
     @classmethod
     def load(cls, file: Path) -> Aliases:
@@ -43,4 +44,4 @@ class Aliases:
     def apply(self, lists: TagLists, category: Category) -> tuple[TagLists, int]:
         """`lists` of tags of `category` with tags for aliases, and how many aliases were replaced."""
         names = self._names.get(category)
-        return (lists, 0) if names is None else lists.renamed(self._tag_of[category], names)
+        return (lists, 0) if names is None else lists.renamed(self.tag_of[category], names)

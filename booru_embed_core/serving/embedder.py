@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
-from booru_embed_core.model.encoder import SetEncoder
-from booru_embed_core.model.inference import encode_sets, token_states
-from booru_embed_core.model.objective import read_tokens
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
+from booru_embed_core.serving.network import Network, Sets
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.batches import score_bins
-from booru_embed_core.training.checkpoint import CheckpointConfig, load_checkpoint
-from booru_embed_core.training.hardware import pick_device, pick_dtype
+
+if TYPE_CHECKING:
+    from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 _PRECISIONS: Final = ("auto", "fp32", "bf16")
 _LISTED: Final = "`booru-embed inspect vocab` lists what is known"
@@ -51,40 +50,44 @@ class Neighbour(NamedTuple):
     similarity: float
 
 
-@dataclass(frozen=True)
-class _Sets:
-    """Captions as sets of tag indices (int64, end to end), with their metadata (-1 where not given)."""
+class Normalized(NamedTuple):
+    """What a caption was understood as; see ``docs/reference/captions.md``."""
 
-    tags: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    ratings: NDArray[np.int64]
-    score_bins: NDArray[np.int64]
+    caption: str
+    """Its known tags, each in the one spelling that is read as itself, separated by spaces."""
+    tags: tuple[tuple[Category, str], ...]
+    unknown: tuple[str, ...]
+    """Its tags that the vocabulary does not hold."""
+    notes: tuple[str, ...]
+    """What was read otherwise than it stands, a line each: weights, other names, categories, what was left out."""
+    ratings: tuple[str, ...]
+    """Those that it names, of ``g s q e``: they are no tags, and the model is not told."""
 
 
 class BooruEmbedder:
     """A trained model, ready to embed captions, complete them and compare tags.
 
-    A caption is a string as people type it (``"1girl, cat ears, tracer_\\(overwatch\\)"``) or as an export has it
-    (``"1girl cat_ears"``). Tags that the vocabulary does not hold are left out with an `UnknownTagsWarning`; a caption
-    of nothing but such tags is an `UnknownTagsError`. The empty caption is allowed: it stands for "anything".
+    A caption is a string as people type it (``"1girl, (cat ears:1.2), tracer_\\(overwatch\\)"``) or as an export has it
+    (``"1girl cat_ears"``); `normalize` shows what is understood. Tags that the vocabulary does not hold are left out
+    with an `UnknownTagsWarning`; a caption of nothing but such tags is an `UnknownTagsError`. The empty caption is
+    allowed: it stands for "anything". Any number of threads may use one embedder.
     """
 
-    def __init__(
-        self, model: SetEncoder, config: CheckpointConfig, vocab: Vocab, dtype: torch.dtype | None = None
-    ) -> None:
-        self.model = model
+    def __init__(self, network: Network, config: CheckpointConfig, vocab: Vocab) -> None:
+        self.network = network
         self.config = config
         self.vocab = vocab
         self.tokenizer = Tokenizer(vocab)
-        self._dtype = dtype
         self._tag_embeddings: NDArray[np.float32] | None = None
+        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, checkpoint: Path | str, device: str = "auto", precision: str = "auto") -> Self:
-        """The embedder of a checkpoint's folder, such as ``data/warehouse/checkpoint/current``.
+        """The embedder of a checkpoint.
 
         Args:
-            checkpoint: the folder.
+            checkpoint: its folder, such as ``data/warehouse/checkpoint/current``; the asset's folder or the warehouse
+                that it is the current one of; or ``owner/name``, a model in the Hub's local cache.
             device: ``cpu``, ``cuda``, or ``auto``: the GPU where there is one.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively. It takes half
                 the time; a vector then differs in its third digit.
@@ -95,8 +98,12 @@ class BooruEmbedder:
         """
         if precision not in _PRECISIONS:
             raise ValueError(f"precision {precision!r} is not one of {', '.join(_PRECISIONS)}")
-        on = pick_device(device)
-        return cls(*load_checkpoint(Path(checkpoint), on), dtype=pick_dtype(precision, on))
+        from booru_embed_core.serving.locate import find_checkpoint
+        from booru_embed_core.training.checkpoint_config import read_checkpoint
+
+        folder = find_checkpoint(checkpoint)
+        config, vocab = read_checkpoint(folder)
+        return cls(_load_network(folder, config, device, precision), config, vocab)
 
     @property
     def embedding_dim(self) -> int:
@@ -123,13 +130,42 @@ class BooruEmbedder:
             ValueError: an unknown rating, one that was never given in training, a score without a rating, or a `dim`
                 out of range.
         """
-        dim = self.embedding_dim if dim is None else dim
-        if not 1 <= dim <= self.embedding_dim:
-            raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the embedding's length")
+        dim = self._dim(dim)
         sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
-        with torch.inference_mode():
-            embedding = F.normalize(self.model.embed(self._pooled(sets))[:, :dim], dim=-1)
-        return embedding.cpu().numpy()
+        return _unit(self.network.embeddings(sets)[:, :dim])
+
+    def embed_stream(
+        self,
+        captions: Iterable[str],
+        batch_size: int = 1024,
+        rating: str | None = None,
+        score: int | None = None,
+        dim: int | None = None,
+    ) -> Iterator[NDArray[np.float32]]:
+        """The embeddings of any number of captions, float32 ``[batch_size, dim]`` after another, the last one shorter.
+
+        `captions` are taken as they are needed, `batch_size` at a time; never more of them are held.
+
+        Raises:
+            ValueError: as in `embed`, or `batch_size` below 1.
+            UnknownTagsError: as in `embed`, when its batch is reached; it ends the stream.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} is below 1; embed at least one caption at a time")
+        dim, metadata = self._dim(dim), self._metadata(rating, score)
+        every = iter(captions)
+
+        def batches() -> Iterator[NDArray[np.float32]]:
+            while batch := list(itertools.islice(every, batch_size)):
+                yield _unit(self.network.embeddings(self._read(batch, *metadata))[:, :dim])
+
+        return batches()
+
+    def normalize(self, caption: str) -> Normalized:
+        """What `caption` is understood as: its tags, what is unknown, and what was read otherwise than it stands."""
+        encoded = self.tokenizer.encode(caption)
+        tags = tuple(self.tokenizer.decode(encoded.token_ids))
+        return Normalized(self.tokenizer.normalized(encoded), tags, encoded.unknown, encoded.notes, encoded.ratings)
 
     def complete(
         self,
@@ -153,14 +189,20 @@ class BooruEmbedder:
         """
         allowed = self._tags_of(category, k)
         sets = self._sets([caption], rating, score)
-        with torch.inference_mode():
-            scores = self.model.tag_scores(self.model.complete(self._pooled(sets)))[0].float().cpu()
-            scores[torch.from_numpy(sets.tags)] = -torch.inf
-            scores[torch.from_numpy(self.vocab.is_unknown)] = -torch.inf
-            probabilities = scores.softmax(-1).numpy()
+        probabilities = self._probabilities(sets)
         allowed[sets.tags] = False
         best = self._best(probabilities, allowed, k)
         return [Completion(self.vocab.tags[i], self._category(i), float(probabilities[i])) for i in best]
+
+    def probabilities(self, caption: str, rating: str | None = None, score: int | None = None) -> NDArray[np.float32]:
+        """How probable each tag is as a further one, float32 ``[num_tags]``: `complete` before anything is chosen.
+
+        They sum to 1; 0 is what the caption has already, and the unknown tokens.
+
+        Raises:
+            UnknownTagsError, ValueError: as in `embed`.
+        """
+        return self._probabilities(self._sets([caption], rating, score))
 
     def similar_tags(self, tag: str, k: int = 10, category: Category | str | None = None) -> list[Neighbour]:
         """The `k` tags whose embeddings are nearest to that of `tag` by cosine, the nearest first, without `tag`.
@@ -192,13 +234,13 @@ class BooruEmbedder:
 
         Row ``tag_index`` is that of ``vocab.tags[tag_index]``, unknown tokens (``vocab.is_unknown``) included.
         """
-        if self._tag_embeddings is None:
-            every = np.arange(self.vocab.num_tags, dtype=np.int64)
-            nothing = np.full(len(every), -1, dtype=np.int64)
-            pooled = self._pooled(_Sets(every, np.ones_like(every), nothing, nothing))
-            with torch.inference_mode():
-                self._tag_embeddings = F.normalize(self.model.embed(pooled), dim=-1).cpu().numpy()
-        return self._tag_embeddings
+        with self._lock:
+            if self._tag_embeddings is None:
+                every = np.arange(self.vocab.num_tags, dtype=np.int64)
+                nothing = np.full(len(every), -1, dtype=np.int64)
+                sets = Sets(every, np.ones_like(every), nothing, nothing)
+                self._tag_embeddings = _unit(self.network.embeddings(sets))
+            return self._tag_embeddings
 
     def hidden_states(
         self, captions: str | Sequence[str], rating: str | None = None, score: int | None = None
@@ -209,28 +251,41 @@ class BooruEmbedder:
         rating and score where given, then the caption's tags.
         """
         sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
-        device = self.model.tag_bias.device
-        token_ids, lengths = read_tokens(
-            torch.from_numpy(sets.tags).to(device),
-            torch.from_numpy(np.repeat(np.arange(len(sets.lengths)), sets.lengths)).to(device),
-            len(sets.lengths),
-            self.vocab.num_special,
-            torch.from_numpy(sets.ratings).to(device),
-            torch.from_numpy(sets.score_bins).to(device),
-        )
-        states = token_states(self.model, token_ids, lengths).cpu().numpy()
-        return states, np.concatenate([[0], np.cumsum(lengths.cpu().numpy())]).astype(np.int32)
+        return self.network.token_states(sets)
 
-    def _sets(self, captions: Sequence[str], rating: str | None, score: int | None) -> _Sets:
-        rating_id, score_bin = self._metadata(rating, score)
+    def padded_hidden_states(
+        self, captions: str | Sequence[str], rating: str | None = None, score: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """`hidden_states` as a batch: float32 ``[n, L, d]``, and which are tokens, bool ``[n, L]``; the others are 0.
+
+        L is the longest caption's number of tokens.
+        """
+        sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
+        states, cu_seqlens = self.network.token_states(sets)
+        lengths = np.diff(cu_seqlens)
+        is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        padded = np.zeros((*is_token.shape, states.shape[1]), dtype=np.float32)
+        padded[is_token] = states
+        return padded, is_token
+
+    def _dim(self, dim: int | None) -> int:
+        dim = self.embedding_dim if dim is None else dim
+        if not 1 <= dim <= self.embedding_dim:
+            raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the embedding's length")
+        return dim
+
+    def _sets(self, captions: Sequence[str], rating: str | None, score: int | None) -> Sets:
+        return self._read(captions, *self._metadata(rating, score), stacklevel=4)
+
+    def _read(self, captions: Sequence[str], rating_id: int, score_bin: int, stacklevel: int = 3) -> Sets:
         encoded = [self.tokenizer.encode(caption) for caption in captions]
         for caption, one in zip(captions, encoded, strict=True):
             if one.unknown and not one.token_ids:
                 raise UnknownTagsError(_unknown_message(caption, one))
             if one.unknown:
-                warnings.warn(_unknown_message(caption, one), UnknownTagsWarning, stacklevel=3)
+                warnings.warn(_unknown_message(caption, one), UnknownTagsWarning, stacklevel)
         ids = [token_id - self.vocab.num_special for one in encoded for token_id in one.token_ids]
-        return _Sets(
+        return Sets(
             tags=np.array(ids, dtype=np.int64),
             lengths=np.array([len(one.token_ids) for one in encoded], dtype=np.int64),
             ratings=np.full(len(encoded), rating_id, dtype=np.int64),
@@ -252,11 +307,18 @@ class BooruEmbedder:
         rating_id = -1 if rating is None else RATINGS.index(rating)
         if score is None:
             return rating_id, -1
-        bins = score_bins(self.config.score_bin_edges, torch.tensor([rating_id]), torch.tensor([score]))
-        return rating_id, int(bins[0])
+        return rating_id, bisect_right(self.config.score_bin_edges[rating_id], score)
 
-    def _pooled(self, sets: _Sets) -> torch.Tensor:
-        return encode_sets(self.model, sets.tags, sets.lengths, sets.ratings, sets.score_bins, dtype=self._dtype)
+    def _probabilities(self, sets: Sets) -> NDArray[np.float32]:
+        """Of one set: the softmax over the tags that it does not have."""
+        scores = self.network.tag_scores(sets)[0]
+        is_out = self.vocab.is_unknown.copy()
+        is_out[sets.tags] = True
+        if is_out.all():
+            return np.zeros_like(scores)
+        scores = np.where(is_out, np.float32(-np.inf), scores)
+        exponentials = np.exp(scores - scores.max())
+        return np.asarray(exponentials / exponentials.sum(), dtype=np.float32)
 
     def _tags_of(self, category: Category | str | None, k: int) -> NDArray[np.bool_]:
         if k < 1:
@@ -273,9 +335,32 @@ class BooruEmbedder:
 
     @staticmethod
     def _best(values: NDArray[np.float32], allowed: NDArray[np.bool_], k: int) -> list[int]:
+        """The places of the `k` greatest of `values` among those allowed, the first of equals first."""
         candidates = np.flatnonzero(allowed)
+        if k < len(candidates):  # sorting all of a large vocabulary would take longer than a small network
+            least = np.partition(values[candidates], -k)[-k]
+            candidates = candidates[values[candidates] >= least]
         order = np.argsort(-values[candidates], kind="stable")[:k]
         return [int(i) for i in candidates[order]]
+
+
+def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Network:
+    """The network by what is installed.
+
+    Raises:
+        ValueError: torch is not installed.
+    """
+    if find_spec("torch") is None:
+        raise ValueError(f"{checkpoint_dir}: nothing to run the network with; install booru-embed[torch]")
+    from booru_embed_core.serving.torch_network import TorchNetwork
+
+    return TorchNetwork.load(checkpoint_dir, config, device, precision)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`vectors` ``[n, dim]``, each of unit length; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), dtype=np.float32)
 
 
 def _unknown_message(caption: str, encoded: Encoded) -> str:

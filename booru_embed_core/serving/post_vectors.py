@@ -30,7 +30,8 @@ from booru_embed_core.serving.posts_table import POSTS_FILE, TAGS_FILE, write_po
 from booru_embed_core.serving.search import FORMAT_VERSION, PART_FILES, SearchFacts, part_name, read_vectors
 from booru_embed_core.tokens.batches import read_batch
 from booru_embed_core.tokens.packed_file import PackedFile
-from booru_embed_core.training.checkpoint import WEIGHTS_FILE, load_checkpoint
+from booru_embed_core.training.checkpoint import load_checkpoint
+from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
 from booru_embed_core.training.hardware import pick_device, pick_dtype
 
 PART_POSTS: Final = 16_384

@@ -55,9 +55,10 @@ def share_drift(before: pa.Table, after: pa.Table, num_moved: int = 3) -> Drift:
         return Drift(distance=float(num_old != num_new), by_chance=0.0, moved=())
     p, q, both = old / num_old, new / num_new, (old + new) / (num_old + num_new)
     expected = np.minimum(2 * both, np.sqrt(both / num_old + both / num_new))
+    by_chance = min(1.0, float(expected.sum() / 2))  # rounded, a sum of shares may be a little more
     most = np.argsort(-np.abs(p - q), kind="stable")[:num_moved].tolist()
     moved = tuple(Moved(str(tags.dictionary[tag]), float(p[tag]), float(q[tag])) for tag in most if p[tag] != q[tag])
-    return Drift(distance=float(np.abs(p - q).sum() / 2), by_chance=float(expected.sum() / 2), moved=moved)
+    return Drift(distance=float(np.abs(p - q).sum() / 2), by_chance=by_chance, moved=moved)
 
 
 def _counts(codes: NDArray[np.int32], table: pa.Table, num_tags: int) -> NDArray[np.float64]:

@@ -1,30 +1,55 @@
 """The one way from text to token ids: for counting, encoding and for what people type.
 
 Two kinds of text, told apart by the method that reads them. Export fields are split on U+0020 alone and matched as
-they stand. What people type is forgiving: ``1girl, cat ears, tracer_\\(overwatch\\)`` and ``1girl cat_ears`` both work.
+they stand. What people type is forgiving: ``1girl, (cat ears:1.2), tracer_\\(overwatch\\)`` and ``1girl cat_ears`` both
+work; all of it is in ``docs/reference/captions.md``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import NamedTuple
 
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, UNKNOWN_TAGS, Category, tag_column
+from booru_embed_core.tags.normalize import (
+    PREFIXES,
+    RATING_NAMES,
+    bare,
+    grouped,
+    joined,
+    typed_pieces,
+    unescaped,
+    without_layers,
+)
 from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
 from booru_embed_core.tags.vocab import Vocab
-
-_ESCAPED: Final = re.compile(r"\\([()\[\]])")
-_CATEGORY_NAMES: Final = {category.value: category_id for category_id, category in enumerate(CATEGORIES)}
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one text, unique, in order of first mention; and its tags that are not in the vocabulary."""
+    """What one text says.
+
+    Attributes:
+        token_ids: of its tags, unique, in order of first mention.
+        unknown: its tags that are not in the vocabulary.
+        notes: what was read otherwise than it stands, a line each: weights, other names, categories, what was left out.
+        ratings: those that it names (``rating:g``), for who searches by them; they are no tags.
+    """
 
     token_ids: tuple[int, ...]
     unknown: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    ratings: tuple[str, ...] = ()
+
+
+class _Found(NamedTuple):
+    """What one piece of a text stands for."""
+
+    token_ids: list[int]
+    notes: list[str]
+    ratings: list[str]
 
 
 def split_field(field: str) -> list[str]:
@@ -49,8 +74,14 @@ class Tokenizer:
         self._ids = {
             spelling: token_id for spelling, token_id in self._spellings.items() if TAG_SEPARATOR not in spelling
         }
+        # Danbooru's tags are lower case, then this is empty.
+        self._folded = {
+            folded: token_id for spelling, token_id in self._ids.items() if (folded := spelling.casefold()) != spelling
+        }
+        self.aliases = self._known_aliases()
+        """Other names of tags, in lower case, with the token_id; none is a tag's own name."""
 
-    @property
+    @cached_property
     def spellings(self) -> tuple[str, ...]:
         """How each tag is written so that it is told from all others; the place is the tag_index.
 
@@ -60,25 +91,34 @@ class Tokenizer:
         return tuple(self._spellings)
 
     def encode(self, text: str) -> Encoded:
-        """The tags of `text` as people type it.
+        """The tags of `text` as people type it; never an error, whatever the text.
 
-        With a comma, commas separate, and spaces within a tag become underscores; a piece that is no tag but whose
-        words all are gives its words. Without a comma, white space separates. Each tag is looked up as it stands, then
-        with ``\\(`` unescaped, then in lower case. ``category:tag`` names the category where the text is no tag itself;
-        a tag of several categories is the most used one. What is not found is returned as it was normalised.
+        With a comma, commas and line breaks separate, and spaces within a tag become underscores; a piece that is no
+        tag but whose words all are gives its words. Without a comma, white space separates. A piece is looked up as it
+        stands, unescaped, in any case, as an alias, by its category (``artist:wlop``; another category than the tag's
+        is noted), then with brackets and weights taken off, the fewest first. A tag of several categories is the most
+        used one. What is not found is returned as it was normalised.
         """
         as_exported = dict.fromkeys(map(self._ids.get, text.split(TAG_SEPARATOR)))
         if None not in as_exported:  # every word a tag as it stands: the same, in a twentieth of the time
             return Encoded(tuple(as_exported), ())  # type: ignore[arg-type]
-        found: list[int] = []
+        token_ids: list[int] = []
         unknown: list[str] = []
-        for piece in _pieces(text, self._ids):
-            token_ids = self._look_up_piece(piece)
-            if token_ids is None:
-                unknown.append(_joined(_unescaped(piece)))
+        notes: list[str] = []
+        ratings: list[str] = []
+        for piece in typed_pieces(text, self._ids, notes):
+            found = self._read(piece)
+            if found is None:
+                unknown.append(bare(piece))
             else:
-                found += token_ids
-        return Encoded(tuple(dict.fromkeys(found)), tuple(dict.fromkeys(unknown)))
+                token_ids += found.token_ids
+                notes += found.notes
+                ratings += found.ratings
+        return Encoded(*(tuple(dict.fromkeys(part)) for part in (token_ids, unknown, notes, ratings)))  # type: ignore[arg-type]
+
+    def normalized(self, encoded: Encoded) -> str:
+        """The known tags of `encoded` as one text, `spellings` and spaces: it gives the same, without a note."""
+        return TAG_SEPARATOR.join(self.spellings[token_id - self.vocab.num_special] for token_id in encoded.token_ids)
 
     def encode_fields(self, fields: Mapping[Category, str]) -> Encoded:
         """The tags of an export's fields, matched exactly within their category, in schema order.
@@ -115,61 +155,89 @@ class Tokenizer:
         """The vocabulary as the ``tokenizers`` library reads it; see `spelling.tokenizers_json`."""
         return tokenizers_json(self._spellings)
 
-    def _look_up_piece(self, piece: str) -> list[int] | None:
-        """The token ids of one comma-separated piece, or None."""
-        for spelling in (piece, _joined(piece)):
-            token_id = self._look_up(spelling)
-            if token_id is not None:
-                return [token_id]
-        words = [self._look_up(word) for word in piece.split()]
-        known = [token_id for token_id in words if token_id is not None]
-        return known if known and len(known) == len(words) else None
-
-    def _look_up(self, word: str) -> int | None:
-        unescaped = _unescaped(word)
-        for spelling in dict.fromkeys((word, unescaped, word.lower(), unescaped.lower())):
-            if spelling in self._ids:
-                return self._ids[spelling]
-            category, colon, tag = spelling.partition(":")
-            if colon and category in _CATEGORY_NAMES:
-                token_id = self._by_category[_CATEGORY_NAMES[category]].get(tag)
-                if token_id is not None:
-                    return token_id
+    def _read(self, piece: str) -> _Found | None:
+        """What `piece` stands for: one tag or rating, or else several in words; None where a part is unknown."""
+        found = self._read_one(piece)
+        if found is not None:
+            return found
+        for whole in dict.fromkeys((piece, without_layers(piece)[-1])):
+            parts = grouped(whole.split(), self._ids)
+            several = _Found([], [f"{piece}: brackets and weights are left out"] if whole != piece else [], [])
+            for part in parts if len(parts) > 1 else ():
+                found = self._read_one(part)
+                if found is None:
+                    break
+                for mine, its in zip(several, found, strict=True):
+                    mine += its  # type: ignore[operator]
+            else:
+                if len(parts) > 1:
+                    return several
         return None
+
+    def _read_one(self, piece: str) -> _Found | None:
+        for text in without_layers(piece):
+            notes = [f"{piece}: brackets and weights are left out"] if text != piece else []
+            for spelling in dict.fromkeys((text, joined(text), text.replace(TAG_SEPARATOR, "_"))):
+                found = self._look_up(spelling)
+                if found is not None:
+                    return _Found([found[0]], [*notes, *found[1]], [])
+            name, _, rating = joined(text).casefold().partition(":")
+            if name == "rating" and rating.lstrip("_") in RATING_NAMES:
+                return _Found([], notes, [RATING_NAMES[rating.lstrip("_")]])
+        return None
+
+    def _look_up(self, word: str) -> tuple[int, list[str]] | None:
+        """The token_id of `word`, by its own name, another name or its category, with what is to be noted."""
+        spellings = tuple(dict.fromkeys((word, unescaped(word))))
+        for spelling in spellings:
+            token_id = self._by_name(spelling)
+            if token_id is not None:
+                return token_id, []
+        for spelling in spellings:
+            token_id = self.aliases.get(spelling.casefold())
+            if token_id is not None:
+                return token_id, [f"{word}: another name of {self._name(token_id)}"]
+        for spelling in spellings:
+            prefix, colon, tag = spelling.partition(":")
+            category_id, tag = PREFIXES.get(prefix.casefold()), tag.lstrip("_ ")
+            if not colon or category_id is None:
+                continue
+            for name in (tag, tag.casefold()):
+                if name in self._by_category[category_id]:
+                    return self._by_category[category_id][name], []
+            token_id = self._by_name(tag)
+            if token_id is None:
+                token_id = self.aliases.get(tag.casefold())
+            if token_id is not None:
+                category = CATEGORIES[self.vocab.categories[token_id - self.vocab.num_special]]
+                return token_id, [f"{word}: taken for {self._name(token_id)}, which is {category.value}"]
+        return None
+
+    def _by_name(self, spelling: str) -> int | None:
+        """The token_id of `spelling` as it stands, else in lower case, else in any."""
+        if spelling in self._ids:
+            return self._ids[spelling]
+        folded = spelling.casefold()
+        return self._ids.get(folded, self._folded.get(folded))
+
+    def _name(self, token_id: int) -> str:
+        return self.vocab.tags[token_id - self.vocab.num_special]
+
+    def _known_aliases(self) -> dict[str, int]:
+        """Of two tags with the same other name the more used one has it."""
+        found: dict[str, int] = {}
+        num_special, counts = self.vocab.num_special, self.vocab.counts
+        for category, tag_of in self.vocab.aliases.items():
+            tags = self._by_category[CATEGORIES.index(category)]
+            for alias, tag in tag_of.items():
+                name = alias.casefold()
+                if tag not in tags or self._by_name(name) is not None:
+                    continue
+                if name not in found or counts[tags[tag] - num_special] > counts[found[name] - num_special]:
+                    found[name] = tags[tag]
+        return found
 
 
 def record_fields(record: Mapping[str, str]) -> dict[Category, str]:
     """The tag fields of a post's `record`, a mapping of the export's columns."""
     return {category: record[tag_column(category)] for category in CATEGORIES}
-
-
-def _pieces(text: str, known: Mapping[str, int]) -> Iterable[str]:
-    """The parts of typed `text` that stand for a tag each, in order."""
-    words = [word for word in text.split(TAG_SEPARATOR) if word]
-    if "," not in text or all(word in known for word in words):
-        for word in words:
-            # Other white space occurs inside tags, but people also separate with it.
-            yield from [word] if word in known else word.split()
-        return
-    # A tag may contain a comma; it is only taken for one where it stands between spaces as the export has it.
-    pending: list[str] = []
-    for word in words:
-        if "," in word and word in known:
-            yield from _stripped(" ".join(pending))
-            pending = []
-            yield word
-        else:
-            pending.append(word)
-    yield from _stripped(" ".join(pending))
-
-
-def _stripped(text: str) -> Iterable[str]:
-    return (stripped for piece in text.split(",") if (stripped := piece.strip()))
-
-
-def _joined(piece: str) -> str:
-    return "_".join(piece.split())
-
-
-def _unescaped(piece: str) -> str:
-    return _ESCAPED.sub(r"\1", piece)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.training.checkpoint import CheckpointConfig
+from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 
 def model_card(config: CheckpointConfig, vocab: Vocab, num_parameters: int) -> str:

@@ -14,7 +14,8 @@ from typing import Any, Final, Self
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import ratings_of
 from booru_embed_core.training.card import model_card
-from booru_embed_core.training.checkpoint import CARD_FILE, CheckpointConfig, save_checkpoint
+from booru_embed_core.training.checkpoint import save_checkpoint
+from booru_embed_core.training.checkpoint_config import CARD_FILE, CheckpointConfig
 from booru_embed_core.training.progress import Progress
 from booru_embed_core.training.states import FAILED_STATE_FILE, load_state, save_state, write_state
 from booru_embed_core.training.step import NonFiniteLossError, Run

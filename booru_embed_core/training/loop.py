@@ -33,7 +33,8 @@ from booru_embed_core.tokens.batches import (
 from booru_embed_core.tokens.device_corpus import DeviceCorpus, fits_on
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
-from booru_embed_core.training.checkpoint import LOG_FILE, encoder_config
+from booru_embed_core.training.checkpoint import encoder_config
+from booru_embed_core.training.checkpoint_config import LOG_FILE
 from booru_embed_core.training.distributed import Ranks, joined_ranks
 from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
 from booru_embed_core.training.hardware import pick_device, pick_dtype, speed_up

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import torch
 
-from booru_embed_core.training.checkpoint import CheckpointError
+from booru_embed_core.training.checkpoint_config import CheckpointError
 
 FAILED_STATE_FILE: Final = "failed.pt"
 _PATTERN: Final = "state-*.pt"

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import dagster as dg
 
+from booru_embed_core.posts.aliases import Aliases
+from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.cut import cost_curve, write_vocab_cost
 from booru_embed_core.tags.frequency import count_tags, read_frequencies
-from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab, build_vocab
+from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab
 from booru_embed_dagster import plots
 from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import (
@@ -69,8 +71,11 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         "vocab", inputs=[frequencies], sections=["vocab"], defined_by=["*.parquet", "tokenizer.json"]
     ) as draft:
         wide: list[str] = []
-        made = build_vocab(frequencies.path, pipeline.settings.vocab, wide.append)
-        made.save(draft.path)
+        # Not observed here: the posts are made anew with other aliases, and the same tags stay the same vocabulary.
+        table = pipeline.settings.posts.aliases
+        aliases = None if table is None else Aliases.load(pipeline.settings.root / table).tag_of
+        made = build_vocab(frequencies.path, pipeline.settings.vocab, wide.append, aliases)
+        save_vocab(made, draft.path)
         plot = picture(draw_cut(frequencies.path, made), draft.path / "vocab.png")
     return materialized(
         pipeline,

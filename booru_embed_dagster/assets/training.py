@@ -27,7 +27,7 @@ def checkpoint(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
 
     Training that was interrupted goes on from its last saved state when this is materialized from the same inputs.
     """
-    from booru_embed_core.training.checkpoint import CARD_FILE, WEIGHTS_FILE, read_log
+    from booru_embed_core.training.checkpoint_config import CARD_FILE, WEIGHTS_FILE, read_log
 
     tokens, vocab = pipeline.current("packed_tokens", "vocab")
     with pipeline.new_version(

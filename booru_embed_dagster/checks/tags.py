@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.tags.build import VOCAB_SCHEMA, vocab_table
 from booru_embed_core.tags.drift import share_drift
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA, frequency_file, read_frequencies
-from booru_embed_core.tags.vocab import VOCAB_SCHEMA, VOCAB_TABLE_FILE, Vocab
+from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab
 from booru_embed_dagster.checks.base import Findings, blocking, column_problems, warning
 from booru_embed_dagster.metadata import preview
 from booru_embed_dagster.resources import Pipeline
@@ -68,10 +70,12 @@ def vocab_has_its_columns(pipeline: Pipeline) -> Findings:
 
 @blocking("vocab")
 def vocab_is_sane(pipeline: Pipeline) -> Findings:
-    """The vocabulary has tags, each once, with dense ids, the most used first, and is what its hash says."""
+    """The vocabulary has tags, each once, with dense ids, the most used first, and is what hash and table say."""
     (product,) = pipeline.current("vocab")
     vocab = Vocab.load(product.path)
     problems = []
+    if not pq.read_table(product.path / VOCAB_TABLE_FILE).equals(vocab_table(vocab)):
+        problems.append(f"{product.path / VOCAB_TABLE_FILE}: not the tags of vocab.json; materialize vocab again")
     if vocab.num_tags == 0:
         problems.append(f"{product.path}: no tags; lower [vocab] min_count and materialize vocab")
     if len(set(zip(vocab.categories.tolist(), vocab.tags, strict=True))) != vocab.num_tags:

@@ -21,7 +21,7 @@ _SEED: Final = 7
 @blocking("checkpoint")
 def training_stayed_finite(pipeline: Pipeline) -> Findings:
     """Every loss in the training log is a number, and so is every weight."""
-    from booru_embed_core.training.checkpoint import LOG_FILE, WEIGHTS_FILE, read_log
+    from booru_embed_core.training.checkpoint_config import LOG_FILE, WEIGHTS_FILE, read_log
 
     (checkpoint,) = pipeline.current("checkpoint")
     records = read_log(checkpoint.path)
@@ -44,7 +44,8 @@ def post_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
     from booru_embed_core.evaluation.scorers import BottleneckScorer, PooledStates
     from booru_embed_core.evaluation.tasks import sample_posts
     from booru_embed_core.tokens.cooccurrence import captions_from_packed
-    from booru_embed_core.training.checkpoint import WEIGHTS_FILE, load_checkpoint
+    from booru_embed_core.training.checkpoint import load_checkpoint
+    from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
 
     (checkpoint,) = pipeline.current("checkpoint")
     model, _, vocab = load_checkpoint(checkpoint.path)

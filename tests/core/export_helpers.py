@@ -18,8 +18,9 @@ from booru_embed_core.posts.manifest import write_manifest
 from booru_embed_core.posts.parts import part_files
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, RATINGS, TAG_COLUMNS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
+from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA, FrequencySummary, count_tags, frequency_file
-from booru_embed_core.tags.vocab import Vocab, build_vocab
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.encode import EncodeReport, encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 
@@ -72,7 +73,7 @@ def walk(
     report = read_posts([export], posts_dir, PostsSettings(max_rejected_share=0.999), duckdb_settings)
     summaries = count_tags(posts_dir, freq_dir, duckdb_settings)
     vocab = build_vocab(freq_dir, vocab_settings)
-    vocab.save(vocab_dir)
+    save_vocab(vocab, vocab_dir)
     encoded = encode_posts(posts_dir, vocab, packed_dir, TokensSettings())
     packed_path = packed_dir / PACKED_FILE
     return Walked(export, posts_dir, freq_dir, vocab_dir, packed_path, report, summaries, vocab, encoded)

@@ -140,6 +140,13 @@ def test_debug_shows_the_traceback_of_a_failure_only(
     assert run("similar", "solo", "-c", trained.checkpoint, "--debug").code == 0
 
 
+def test_a_module_that_no_extra_brings_is_no_one_line_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be a fault of the package itself. What is said of an extra's is seen in `test_wheel`."""
+    monkeypatch.setitem(sys.modules, "booru_embed_core.serving.embedder", None)
+    with pytest.raises(ModuleNotFoundError, match=r"serving\.embedder"):
+        run("embed", "1girl")
+
+
 def test_embed_prints_a_line_of_numbers_a_caption(run: Run, trained: Trained, embedder: BooruEmbedder) -> None:
     captions = ["1girl, cat ears", "1boy sword", ""]
     found = run("embed", *captions, "-c", trained.checkpoint, "--dim", 8)
@@ -164,6 +171,13 @@ def test_embed_as_json_names_unknown_tags_there_and_on_stderr(
         f"warning: {captions[0]!r}: not in the vocabulary: no_such_tag; left out. "
         "`booru-embed inspect vocab` lists what is known\n"
     )
+
+
+def test_what_was_read_otherwise_than_it_stands_is_noted(run: Run, trained: Trained) -> None:
+    asked = ("1girl, (cat ears:1.2)", "--checkpoint", trained.checkpoint, "-k", 2)
+    plain, noted = run("complete", "1girl cat_ears", *asked[1:]), run("complete", *asked)
+    assert (noted.code, noted.out) == (0, plain.out)
+    assert noted.err == "note: (cat ears:1.2): brackets and weights are left out\n"
 
 
 def test_embed_writes_a_npy_file_whole(run: Run, trained: Trained, embedder: BooruEmbedder, tmp_path: Path) -> None:
@@ -233,7 +247,7 @@ def test_evaluate_is_the_librarys(
     held_out = hold_out(captions_from_tags(tags, embedder.vocab.num_tags), post_ids, hide, 3)
     assert result["num_posts"] == held_out.num_posts == sum(len(one) >= 2 for one in tags) < len(posts)
     baselines = baselines_from_packed(trained.corpus.packed, embedder.vocab, EvaluationSettings())
-    scorers = [*model_scorers(embedder.model), *baselines.scorers[hide]]
+    scorers = [*model_scorers(embedder.network.model), *baselines.scorers[hide]]
     assert result["models"] == {scorer.name: evaluate_scorer(scorer, held_out) for scorer in scorers}
     assert {"booru-embed", "booru-embed-head", "ease", "popularity"} <= set(result["models"])
     assert all(set(one) == {"recall@1", "recall@10", "recall@50", "mrr"} for one in result["models"].values())

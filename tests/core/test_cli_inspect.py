@@ -10,7 +10,8 @@ from export_helpers import Walked, csv_bytes, row, walk
 from model_helpers import Trained, trained
 
 from booru_embed_core.settings import VocabSettings
-from booru_embed_core.tags.vocab import Vocab, what_is_lost
+from booru_embed_core.tags.build import what_is_lost
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tags.words import count_words
 from booru_embed_core.tokens.lengths import short_posts
 

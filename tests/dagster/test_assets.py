@@ -18,10 +18,12 @@ import torch
 from project_helpers import Project, failure, rows, versions
 
 from booru_embed_core import BooruEmbedder
+from booru_embed_core.schema import Category
 from booru_embed_core.serving import post_vectors
 from booru_embed_core.serving.search import PostSearch
 from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
 from booru_embed_core.tags import cut
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse import content_version, read_manifest
 
@@ -409,3 +411,13 @@ def test_post_embeddings_that_were_interrupted_go_on(
     assert metadata(result, "post_embeddings")["dagster/row_count"] == 400
     embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu")
     assert len(PostSearch.open(product.path).search(embedder, "1girl", 7)) == 7
+
+
+def test_other_names_of_tags_travel_with_the_vocabulary(project: Project) -> None:
+    table = "name,category,post_count,aliases\n1girl,0,9,1girls sole_female\nnobody_uses_it,0,9,gone\n"
+    (project.folder / "tags.csv").write_text(table, encoding="utf-8")
+    text = project.settings_file.read_text(encoding="utf-8")
+    project.settings_file.write_text(text.replace("[posts]\n", '[posts]\naliases = "tags.csv"\n'), encoding="utf-8")
+    assert project.materialize("posts,tag_frequencies,vocab").success
+    vocab = Vocab.load(project.warehouse.current("vocab").path)
+    assert vocab.aliases == {Category.GENERAL: {"1girls": "1girl", "sole_female": "1girl"}}

@@ -18,7 +18,7 @@ from project_helpers import REPOSITORY, Project
 
 from booru_embed_core.settings import SETTINGS_VARIABLE, load_settings, section_version
 from booru_embed_core.tokens.packed_file import PACKED_FILE
-from booru_embed_core.training.checkpoint import WEIGHTS_FILE
+from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
 from booru_embed_dagster.alerts import DAGSTER_URL_VARIABLE, WEBHOOK_VARIABLE
 from booru_embed_dagster.automation import AUTOMATION_VARIABLE
 from booru_embed_dagster.definitions import defs

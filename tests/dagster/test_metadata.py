@@ -14,8 +14,8 @@ from project_helpers import Project
 from safetensors.numpy import save_file
 
 from booru_embed_core.posts.parts import POSTS_SCHEMA
+from booru_embed_core.tags.build import VOCAB_SCHEMA
 from booru_embed_core.tags.cut import COST_SCHEMA
-from booru_embed_core.tags.vocab import VOCAB_SCHEMA
 from booru_embed_dagster.metadata import (
     column_schema,
     links,

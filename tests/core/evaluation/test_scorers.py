@@ -36,7 +36,7 @@ def typed(embedder: BooruEmbedder) -> list[str]:
 
 
 def test_a_model_is_shown_whole_by_its_head_and_by_its_prefixes(embedder: BooruEmbedder) -> None:
-    found = model_scorers(embedder.model)
+    found = model_scorers(embedder.network.model)
     names = [scorer.name for scorer in found]
     assert names == ["booru-embed", "booru-embed-head", "booru-embed-8d", "booru-embed-4d"]
     assert [isinstance(scorer, EmbeddingScorer) for scorer in found] == [True, False, True, True]
@@ -44,7 +44,7 @@ def test_a_model_is_shown_whole_by_its_head_and_by_its_prefixes(embedder: BooruE
 
 def test_scores_and_embeddings_are_the_embedders(embedder: BooruEmbedder) -> None:
     visible = captions_of(ROWS, embedder.vocab.num_tags)
-    states = PooledStates(embedder.model)
+    states = PooledStates(embedder.network.model)
     for dim in (4, 8, None):
         scorer = BottleneckScorer(states, dim)
         vectors = embedder.embed(typed(embedder), dim=dim)
@@ -54,13 +54,13 @@ def test_scores_and_embeddings_are_the_embedders(embedder: BooruEmbedder) -> Non
         assert unit == pytest.approx(vectors, abs=2e-6)
         padded = F.pad(torch.from_numpy(vectors), (0, 16 - vectors.shape[1]))
         with torch.no_grad():
-            wanted = embedder.model.tag_scores(embedder.model.decode(padded)).numpy()
+            wanted = embedder.network.model.tag_scores(embedder.network.model.decode(padded)).numpy()
         assert scorer.scores(visible) == pytest.approx(wanted, abs=1e-4)
         assert scorer.scores(visible).dtype == np.float32
 
 
 def test_the_head_ranks_as_complete_does(embedder: BooruEmbedder) -> None:
-    scores = HeadScorer(PooledStates(embedder.model)).scores(captions_of(ROWS, embedder.vocab.num_tags))
+    scores = HeadScorer(PooledStates(embedder.network.model)).scores(captions_of(ROWS, embedder.vocab.num_tags))
     for row, tags, caption in zip(scores, ROWS, typed(embedder), strict=True):
         row[tags] = -np.inf
         best = [embedder.vocab.tags[i] for i in np.argsort(-row)[:5]]
@@ -80,7 +80,7 @@ def test_states_are_shared_and_those_of_their_own_captions(
     monkeypatch.setattr(scorers, "encode_sets", counted)
     num_tags = embedder.vocab.num_tags
     first, second = captions_of(ROWS, num_tags), captions_of([[0, 5], [9], [], [35], []], num_tags)
-    every = model_scorers(embedder.model)
+    every = model_scorers(embedder.network.model)
     before = [[scorer.scores(visible).copy() for visible in (first, second)] for scorer in every]
     assert num_encoded == [5, 5]
     # Whatever a scorer does with its scores, the next one sees the states as they were.
@@ -98,13 +98,13 @@ def test_the_model_finds_hidden_tags_of_posts_that_it_never_saw(trained: Trained
     captions = captions_from_packed(packed, embedder.vocab, rows)
     held_out = hold_out(captions, packed.post_id[rows], "half", 7)
     chance = 10 / embedder.vocab.num_tags
-    for scorer in model_scorers(embedder.model)[:2]:
+    for scorer in model_scorers(embedder.network.model)[:2]:
         assert evaluate_scorer(scorer, held_out)["recall@10"] > 2 * chance
 
 
 def test_the_oldest_states_make_room(embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scorers, "_KEPT_CHUNKS", 2)
-    states = PooledStates(embedder.model)
+    states = PooledStates(embedder.network.model)
     asked = [captions_of([[tag]], embedder.vocab.num_tags) for tag in range(3)]
     kept = [states.of(visible) for visible in asked]
     assert states.of(asked[2]) is kept[2]

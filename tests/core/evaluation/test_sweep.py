@@ -25,7 +25,8 @@ from booru_embed_core.evaluation.sweep import (
 from booru_embed_core.evaluation.tasks import HeldOut, captions_from_tags
 from booru_embed_core.schema import UNKNOWN_TAGS, Category
 from booru_embed_core.settings import Settings, TokensSettings, VocabSettings
-from booru_embed_core.tags.vocab import Vocab, build_vocab
+from booru_embed_core.tags.build import build_vocab
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.cooccurrence import Captions
 from booru_embed_core.training.loop import train
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +23,7 @@ from benchmarks import repeats
 from booru_embed_core.schema import RATINGS, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.serving.embedder import BooruEmbedder, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.settings import VocabSettings
-from booru_embed_core.training.checkpoint import CheckpointError
+from booru_embed_core.training.checkpoint_config import CheckpointError
 from booru_embed_core.training.hardware import pick_dtype
 from booru_embed_core.training.loop import train
 
@@ -159,6 +163,18 @@ def test_nothing_but_unknown_tags_is_an_error(embedder: BooruEmbedder, caption: 
         assert message.endswith("`booru-embed inspect vocab` lists what is known")
 
 
+def test_what_is_understood_is_told_without_a_warning(embedder: BooruEmbedder) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = embedder.normalize("1girl, (Cat Ears:1.2), xyzzy, artist:artist_a, rating:g")
+    assert found.caption == "1girl cat_ears artist_a"
+    assert found.tags == ((Category.GENERAL, "1girl"), (Category.GENERAL, "cat_ears"), (Category.ARTIST, "artist_a"))
+    assert (found.unknown, found.ratings) == (("xyzzy",), ("g",))
+    assert found.notes == ("(Cat Ears:1.2): brackets and weights are left out",)
+    again = embedder.normalize(found.caption)
+    assert again == (found.caption, found.tags, (), (), ())
+
+
 def test_the_empty_caption_stands_for_anything(embedder: BooruEmbedder) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -179,6 +195,11 @@ def test_completions_are_never_tags_of_the_input(
         assert probabilities == sorted(probabilities, reverse=True)
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
         assert embedder.complete(caption, k=4) == found[:4]
+        every = embedder.probabilities(caption)
+        assert every.dtype == np.float32
+        assert {tag: p for tag, p in zip(embedder.vocab.tags, every.tolist(), strict=True) if p} == {
+            one.tag: one.probability for one in found
+        }
 
 
 def test_completions_belong_to_the_topic(embedder: BooruEmbedder) -> None:
@@ -198,6 +219,7 @@ def test_a_category_filters_and_leaves_probabilities_alone(embedder: BooruEmbedd
 
 def test_a_caption_of_every_tag_has_no_completion(embedder: BooruEmbedder) -> None:
     assert embedder.complete(" ".join(embedder.vocab.tags)) == []
+    assert not embedder.probabilities(" ".join(embedder.vocab.tags)).any()
     assert embedder.complete("highres absurdres commentary", category="meta") == []
 
 
@@ -258,7 +280,7 @@ def test_unknown_tokens_are_never_offered(with_unknown: BooruEmbedder) -> None:
     known = {tag for tag in vocab.tags if tag not in UNKNOWN_TAGS.values()}
     assert len(known) == vocab.num_tags - 5
     with torch.no_grad():
-        with_unknown.model.tag_bias[torch.from_numpy(vocab.is_unknown)] = 100
+        with_unknown.network.model.tag_bias[torch.from_numpy(vocab.is_unknown)] = 100
     found = with_unknown.complete(CATS, k=vocab.num_tags)
     assert {one.tag for one in found} == known - set(CATS.split())
     assert sum(one.probability for one in found) == pytest.approx(1, abs=1e-5)
@@ -296,13 +318,102 @@ def test_hidden_states_have_rating_and_score_behind_the_summary(embedder: BooruE
     assert swapped[[0, 1, 2, 5, 4, 3]] == pytest.approx(scored[0], abs=2e-6)
 
 
+def test_padded_hidden_states_are_the_same_states(embedder: BooruEmbedder) -> None:
+    captions = [CATS, "", "tail"]
+    states, cu_seqlens = embedder.hidden_states(captions)
+    padded, is_token = embedder.padded_hidden_states(captions)
+    assert (padded.shape, padded.dtype, is_token.dtype) == ((3, 4, 32), np.float32, np.bool_)
+    assert is_token.sum(1).tolist() == np.diff(cu_seqlens).tolist() == [4, 1, 2]
+    assert np.array_equal(padded[is_token], states)
+    assert not padded[~is_token].any()
+    padded, is_token = embedder.padded_hidden_states([])
+    assert (padded.shape, is_token.shape) == ((0, 0, 32), (0, 0))
+
+
+def test_a_stream_takes_no_more_captions_than_a_batch(
+    embedder: BooruEmbedder, captions_of: Callable[[int], list[str]]
+) -> None:
+    captions = captions_of(4)
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        for caption in itertools.cycle(captions):
+            taken += 1
+            yield caption
+
+    stream = embedder.embed_stream(endless(), batch_size=5, dim=8)
+    assert taken == 0
+    for number in range(1, 7):
+        batch = next(stream)
+        assert (batch.shape, taken) == ((5, 8), 5 * number)
+    whole = list(embedder.embed_stream(iter(captions), batch_size=5, rating="g"))
+    assert [len(batch) for batch in whole] == [5, 5, 3]
+    assert np.concatenate(whole) == pytest.approx(embedder.embed(captions, rating="g"), abs=2e-6)
+    assert list(embedder.embed_stream([])) == []
+
+
+def test_what_is_wrong_with_a_stream_is_said_before_it_starts(embedder: BooruEmbedder) -> None:
+    for arguments, message in (
+        ({"batch_size": 0}, "batch_size 0 is below 1"),
+        ({"dim": 17}, "dim 17 is not between"),
+        ({"rating": "x"}, "rating 'x' is not one of"),
+    ):
+        assert error_of(lambda a=arguments: embedder.embed_stream([CATS], **a)).startswith(message)  # type: ignore[misc]
+    stream = embedder.embed_stream([CATS, "xyzzy"], batch_size=1)
+    assert len(next(stream)) == 1
+    with pytest.raises(UnknownTagsError, match="xyzzy"):
+        next(stream)
+    with pytest.warns(UnknownTagsWarning, match="xyzzy; left out") as caught:
+        next(embedder.embed_stream(["tail xyzzy"]))
+    assert caught[0].filename == __file__
+
+
+def test_threads_get_what_one_alone_gets(trained: Trained, captions_of: Callable[[int], list[str]]) -> None:
+    """The caches are empty at the start: all threads want the table of tag embeddings at once."""
+    fresh = BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")
+    captions = captions_of(5) * 4
+    start = threading.Barrier(4)
+
+    def ask(part: int) -> list[object]:
+        start.wait(30)
+        similar: list[object] = [fresh.similar_tags("tail", k=3)]
+        for caption in captions[part::4]:
+            states, cu_seqlens = fresh.hidden_states(caption)
+            similar += [
+                fresh.embed(caption).tobytes(),
+                fresh.complete(caption, k=5),
+                states.tobytes(),
+                cu_seqlens.tolist(),
+            ]
+        return similar
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(ask, range(4)))
+    start = threading.Barrier(1)
+    assert together == [ask(part) for part in range(4)]
+
+
 def test_the_package_has_the_embedder_at_its_top(trained: Trained) -> None:
     assert booru_embed_core.BooruEmbedder is BooruEmbedder
-    assert set(booru_embed_core.__all__) == {"BooruEmbedder", "Completion", "Neighbour"}
+    assert set(booru_embed_core.__all__) == {"BooruEmbedder", "Completion", "Neighbour", "Normalized"}
     with pytest.raises(AttributeError, match="no attribute 'Embedder'"):
         _ = booru_embed_core.Embedder
     loaded = booru_embed_core.BooruEmbedder.load(str(trained.checkpoint))
     assert loaded.embedding_dim == 16
+
+
+def test_the_import_is_light() -> None:
+    """Nothing heavy before `load`: whoever only asks for the class waits for numpy alone."""
+    heavy = ("torch", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster", "tokenizers", "onnxruntime")
+    code = f"""
+import sys, time
+from booru_embed_core import BooruEmbedder
+print(time.process_time(), "CPU seconds", file=sys.stderr)
+print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_loading_names_what_is_missing(trained: Trained) -> None:
@@ -325,14 +436,14 @@ def test_no_completion_of_10_000_random_inputs_repeats_an_input_tag(
     read = [embedder.tokenizer.encode(caption) for caption in captions]
     assert {len(one.token_ids) for one in read} == set(range(len(spellings) + 1))
     assert any(one.unknown for one in read)
-    with torch.inference_mode(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownTagsWarning)
-        states = iter(embedder._pooled(embedder._sets(captions, None, None)).split(1))
-        monkeypatch.setattr(embedder, "_pooled", lambda _: next(states))
+        scores = iter(embedder.network.tag_scores(embedder._sets(captions, None, None)))
+        monkeypatch.setattr(embedder.network, "tag_scores", lambda _: next(scores)[None])
         found = repeats.count(embedder, captions)
     expected = sum(min(10, len(spellings) - len(one.token_ids)) for one in read)
     assert found == {"num_offered": expected, "num_repeated": 0, "num_twice": 0}
-    assert next(states, None) is None
+    assert next(scores, None) is None
 
 
 def test_precision_is_of_the_trunk_and_vectors_stay_near(

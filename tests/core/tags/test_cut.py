@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from booru_embed_core.schema import Category
 from booru_embed_core.settings import CategoryCut, VocabSettings
+from booru_embed_core.tags.build import WideVocabWarning, build_vocab
 from booru_embed_core.tags.cut import COST_PERCENTILES, COST_SCHEMA, cost_curve, cut_size, write_vocab_cost
 from booru_embed_core.tags.frequency import read_frequencies
-from booru_embed_core.tags.vocab import WideVocabWarning, build_vocab
 
 
 def naive_cut(counts: list[int], percentile: str, min_count: int) -> int:

@@ -9,7 +9,7 @@ from model_helpers import Trained
 
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.training.card import model_card
-from booru_embed_core.training.checkpoint import read_config
+from booru_embed_core.training.checkpoint_config import read_config
 
 
 def test_the_card_names_sizes_training_and_vocabulary(trained: Trained) -> None:

@@ -12,15 +12,10 @@ from model_helpers import Trained, model_settings
 from safetensors.torch import load_file, save_file
 from training_helpers import refused
 
+from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.training.checkpoint import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    encoder_config,
-    load_checkpoint,
-    read_config,
-    save_checkpoint,
-)
+from booru_embed_core.training.checkpoint import encoder_config, load_checkpoint, save_checkpoint
+from booru_embed_core.training.checkpoint_config import CONFIG_FILE, WEIGHTS_FILE, read_config
 
 
 @pytest.fixture
@@ -89,7 +84,7 @@ def test_an_unknown_or_wrong_key_is_named(copy: Path) -> None:
 def test_another_vocabulary_beside_the_weights_is_refused(copy: Path) -> None:
     vocab = Vocab.load(copy)
     renamed = Vocab(("another_tag", *vocab.tags[1:]), vocab.categories, vocab.counts, vocab.settings)
-    renamed.save(copy)
+    save_vocab(renamed, copy)
     message = refused(lambda: load_checkpoint(copy))
     assert f"trained with the vocab {vocab.hash[:16]}, but the vocab beside them is {renamed.hash[:16]}" in message
     assert message.endswith("restore the vocab files of that checkpoint, or materialize the checkpoint again")

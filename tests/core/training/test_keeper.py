@@ -20,7 +20,8 @@ from booru_embed_core.model.objective import Captions, Losses
 from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
 from booru_embed_core.training import loop
 from booru_embed_core.training import step as step_module
-from booru_embed_core.training.checkpoint import LOG_FILE, WEIGHTS_FILE, CheckpointError, load_checkpoint, read_config
+from booru_embed_core.training.checkpoint import load_checkpoint
+from booru_embed_core.training.checkpoint_config import LOG_FILE, WEIGHTS_FILE, CheckpointError, read_config
 from booru_embed_core.training.events import EVENTS_FOLDER
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer

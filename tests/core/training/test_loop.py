@@ -16,7 +16,8 @@ from training_helpers import ARRAYS, Bench, write_packed
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tokens.packed_file import PackedFile
-from booru_embed_core.training.checkpoint import load_checkpoint, read_config, read_log
+from booru_embed_core.training.checkpoint import load_checkpoint
+from booru_embed_core.training.checkpoint_config import read_config, read_log
 from booru_embed_core.training.events import EVENTS_FOLDER
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress

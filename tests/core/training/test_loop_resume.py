@@ -15,7 +15,7 @@ from model_helpers import Corpus, training_settings
 from training_helpers import ARRAYS, LOGGED_STEPS, NARROW, RESUMED, Bench, stop_after, write_packed
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
-from booru_embed_core.training.checkpoint import CheckpointError
+from booru_embed_core.training.checkpoint_config import CheckpointError
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.states import state_files

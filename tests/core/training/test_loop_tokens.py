@@ -11,7 +11,7 @@ from training_helpers import Bench, stop_after
 from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
 from booru_embed_core.tokens.device_corpus import DeviceCorpus
 from booru_embed_core.training import loop
-from booru_embed_core.training.checkpoint import read_config
+from booru_embed_core.training.checkpoint_config import read_config
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.step import Run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -14,8 +16,10 @@ from check_helpers import Built, change_product, failed_checks, run_check, spoil
 from project_helpers import Project
 
 from booru_embed_core.posts.manifest import write_manifest
+from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
-from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab
+from booru_embed_core.tags.vocab import VOCAB_FILE, VOCAB_TABLE_FILE, Vocab, checksum, sha256_of
+from booru_embed_dagster.assets import tags as assets
 from booru_embed_dagster.checks import tags as checks
 
 
@@ -90,22 +94,31 @@ def another_count(folder: Path) -> None:
 
 
 def no_tags(folder: Path) -> None:
-    Vocab((), np.zeros(0, np.uint8), np.zeros(0, np.int64)).save(folder)
+    save_vocab(Vocab((), np.zeros(0, np.uint8), np.zeros(0, np.int64)), folder)
 
 
 def a_tag_twice(folder: Path) -> None:
     good = Vocab.load(folder)
-    Vocab((good.tags[0], *good.tags[:-1]), good.categories, good.counts).save(folder)
+    save_vocab(Vocab((good.tags[0], *good.tags[:-1]), good.categories, good.counts), folder)
 
 
 def disorder(folder: Path) -> None:
     good = Vocab.load(folder)
-    Vocab(good.tags, good.categories, good.counts[::-1].copy()).save(folder)
+    save_vocab(Vocab(good.tags, good.categories, good.counts[::-1].copy()), folder)
+
+
+def another_table(folder: Path) -> None:
+    """A table that the hashes name, but of other tags than the list."""
+    another_count(folder)
+    description = json.loads((folder / VOCAB_FILE).read_text(encoding="utf-8"))
+    description["files"][VOCAB_TABLE_FILE] = sha256_of((folder / VOCAB_TABLE_FILE).read_bytes())
+    (folder / VOCAB_FILE).write_text(json.dumps(description | {"checksum": checksum(description)}), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (another_table, "vocab.parquet: not the tags of vocab.json"),
         (another_count, "was changed or belongs to another vocab"),
         (no_tags, "no tags"),
         (a_tag_twice, "a tag stands there twice"),
@@ -121,7 +134,7 @@ def test_a_vocabulary_that_makes_no_sense_fails(copy: Project, damage: Callable[
 
 
 def test_a_changed_vocabulary_stops_the_pipeline(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Vocab, "save", spoil(Vocab.save, another_count))
+    monkeypatch.setattr(assets, "save_vocab", spoil(save_vocab, another_count))
     result = copy.materialize("vocab,packed_tokens")
     assert "vocab_is_sane" in failed_checks(result)
     assert "packed_tokens" not in started(result)
@@ -166,6 +179,6 @@ def test_a_vocabulary_that_is_changed_back_is_compared_with_the_one_between(copy
 def test_a_few_tags_more_of_a_handful_are_no_jump(copy: Project, built: Built) -> None:
     small = Vocab(("a", "b"), np.zeros(2, np.uint8), np.array([2, 1]))
     large = Vocab(("a", "b", "c", "d", "e"), np.zeros(5, np.uint8), np.array([5, 4, 3, 2, 1]))
-    change_product(copy, "vocab", small.save)
-    change_product(copy, "vocab", large.save)
+    change_product(copy, "vocab", partial(save_vocab, small))
+    change_product(copy, "vocab", partial(save_vocab, large))
     assert run_check(checks.vocab_size_has_not_jumped, copy).passed

@@ -1,0 +1,68 @@
+"""The network by torch, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.model.inference import encode_sets, token_states
+from booru_embed_core.model.objective import read_tokens
+from booru_embed_core.serving.network import Sets
+from booru_embed_core.training.checkpoint import load_model
+from booru_embed_core.training.checkpoint_config import CheckpointConfig
+from booru_embed_core.training.hardware import pick_device, pick_dtype
+
+
+class TorchNetwork:
+    """A `Network` of a `SetEncoder` in evaluation mode, whose trunk computes in `dtype` (None leaves it to the device).
+
+    The weights are only read, and inference mode is a thread's own: any number of threads may call at once.
+    """
+
+    def __init__(self, model: SetEncoder, dtype: torch.dtype | None = None) -> None:
+        self.model = model
+        self._dtype = dtype
+
+    @classmethod
+    def load(cls, checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Self:
+        """The network of a checkpoint; `device` and `precision` as in `BooruEmbedder.load`.
+
+        Raises:
+            CheckpointError: the weights are missing, damaged, or of another vocabulary.
+            ValueError: no such device.
+        """
+        on = pick_device(device)
+        return cls(load_model(checkpoint_dir, config, on), pick_dtype(precision, on))
+
+    @torch.inference_mode()
+    def embeddings(self, sets: Sets) -> NDArray[np.float32]:
+        """The bottleneck of each set, float32 ``[n, E]``."""
+        return self.model.embed(self._pooled(sets)).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def tag_scores(self, sets: Sets) -> NDArray[np.float32]:
+        """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
+        return self.model.tag_scores(self.model.complete(self._pooled(sets))).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def token_states(self, sets: Sets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """A state for every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
+        device = self.model.tag_bias.device
+        token_ids, lengths = read_tokens(
+            torch.from_numpy(sets.tags).to(device),
+            torch.from_numpy(np.repeat(np.arange(len(sets.lengths)), sets.lengths)).to(device),
+            len(sets.lengths),
+            self.model.config.num_special,
+            torch.from_numpy(sets.ratings).to(device),
+            torch.from_numpy(sets.score_bins).to(device),
+        )
+        states = token_states(self.model, token_ids, lengths).cpu().numpy()
+        return states, np.concatenate([[0], np.cumsum(lengths.cpu().numpy())]).astype(np.int32)
+
+    def _pooled(self, sets: Sets) -> torch.Tensor:
+        return encode_sets(self.model, sets.tags, sets.lengths, sets.ratings, sets.score_bins, dtype=self._dtype)

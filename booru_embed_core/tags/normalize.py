@@ -1,0 +1,149 @@
+"""What people type, cut into the pieces that stand for a tag each, and what prompts put around tags taken off.
+
+Only the text is known here, and by `known` which words are tags as they stand: these are never touched. Which tag a
+piece is says `tokenizer`.
+
+    (cat ears, tracer (overwatch):1.2) BREAK <lora:x:1> solo   →   "(cat ears", "tracer (overwatch):1.2)", "solo"
+    tracer (overwatch):1.2)   →   the same, "tracer (overwatch):1.2", "tracer (overwatch)", …   the first tag is meant
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR
+
+PREFIXES: Final = {
+    **{category.value: category_id for category_id, category in enumerate(CATEGORIES)},
+    "gen": 0,
+    "art": 1,
+    "copy": 2,
+    "co": 2,
+    "char": 3,
+    "ch": 3,
+}
+"""What may stand before a colon to name a tag's category, with the category_id: Danbooru's own names and short ones."""
+
+RATING_NAMES: Final = {
+    **dict.fromkeys(("g", "general", "safe"), "g"),
+    **dict.fromkeys(("s", "sensitive"), "s"),
+    **dict.fromkeys(("q", "questionable"), "q"),
+    **dict.fromkeys(("e", "explicit"), "e"),
+}
+"""What may stand behind ``rating:``."""
+
+_ESCAPED: Final = re.compile(r"\\([()\[\]{}])")
+_OPENING: Final = re.compile(r"(?<!\\)[(\[{]")
+_CLOSING: Final = re.compile(r"(?<!\\)[)\]}]")
+# Two digits before the point at most: `(reverse:1999)` is no weight.
+_NUMBER: Final = r":\s{0,2}[-+]?(?:\d{1,2}(?:\.\d{0,4})?|\.\d{1,4})\s{0,2}"
+_WEIGHT: Final = re.compile(_NUMBER + "$")
+_WEIGHTED: Final = re.compile(f"({_NUMBER}[)\\]}}])\\s")
+_LONGEST_WEIGHT: Final = 16
+_NETWORK: Final = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
+_BREAK: Final = re.compile(r"(?:(?<=[\s,])|^)BREAK(?=[\s,]|$)")
+_MAX_BRACKETS: Final = 4
+"""So many brackets on a side may belong to a tag itself; those farther out are never part of one."""
+
+
+def typed_pieces(text: str, known: Collection[str], notes: list[str]) -> Iterator[str]:
+    """The parts of `text` that stand for a tag each, or for several in words, in order.
+
+    With a comma, commas and line breaks separate; else white space outside of brackets does. ``BREAK`` and
+    ``<lora:…>`` are left out, which is added to `notes`.
+    """
+
+    def drop(found: re.Match[str]) -> str:
+        if found.group() in known:
+            return found.group()
+        notes.append(f"{found.group()}: left out")
+        return TAG_SEPARATOR
+
+    text = _NETWORK.sub(drop, text)
+    parts = [text] if "BREAK" in known else _BREAK.split(text)
+    if len(parts) > 1:
+        notes.append("BREAK: left out")
+    for part in parts:
+        yield from _pieces(part, known)
+
+
+def grouped(words: Iterable[str], known: Collection[str]) -> list[str]:
+    """`words` with those that stand in brackets together as one; a bracket that is never closed groups nothing."""
+    found: list[str] = []
+    open_words: list[str] = []
+    depth = 0
+    for word in words:
+        if not open_words and (word in known or not _OPENING.match(word)):
+            found.append(word)
+            continue
+        open_words.append(word)
+        depth += len(_OPENING.findall(word)) - len(_CLOSING.findall(word))
+        if depth <= 0:
+            found.append(TAG_SEPARATOR.join(open_words))
+            open_words, depth = [], 0
+    return found + open_words
+
+
+def without_layers(piece: str) -> list[str]:
+    """`piece`, then what is left with brackets and weights taken off its ends, the fewest first."""
+    starts = [0]
+    while starts[-1] < len(piece) and (piece[starts[-1]] in "([{" or piece[starts[-1]].isspace()):
+        starts.append(starts[-1] + 1)
+    starts, ends = starts[-1 - _MAX_BRACKETS :], _ends(piece)[-1 - 2 * _MAX_BRACKETS :]
+    places = sorted(itertools.product(range(len(starts)), range(len(ends))), key=sum)
+    return list(dict.fromkeys([piece, *(piece[starts[i] : ends[j]].strip() for i, j in places)]))
+
+
+def bare(piece: str) -> str:
+    """An unknown `piece` as it is named to people: without the brackets that it begins with, or a weight at its end."""
+    start, ends = len(piece) - len(piece.lstrip("([{")), _ends(piece)
+    # A bracket at the end alone is the tag's, as in `:)` or `foo (bar)`.
+    end = ends[-1] if start or (len(ends) > 1 and piece[ends[-1]] == ":") else len(piece)
+    return joined(unescaped(piece[start:end])) or joined(unescaped(piece))
+
+
+def _ends(piece: str) -> list[int]:
+    """Where `piece` may end: at its end, before a closing bracket, before the weight that stands there, and so on."""
+    ends = [len(piece)]
+    while (end := ends[-1]) > 0 and piece[end - 1] in ")]}" and piece[end - 2 : end - 1] != "\\":
+        ends.append(end - 1)
+        weight = _WEIGHT.search(piece[max(0, end - 1 - _LONGEST_WEIGHT) : end - 1])
+        if weight:
+            ends.append(end - 1 - len(weight.group()))
+    return ends
+
+
+def joined(piece: str) -> str:
+    """`piece` with underscores for white space."""
+    return "_".join(piece.split())
+
+
+def unescaped(piece: str) -> str:
+    r"""`piece` with ``(`` for ``\(``, and so on."""
+    return _ESCAPED.sub(r"\1", piece)
+
+
+def _pieces(text: str, known: Collection[str]) -> Iterator[str]:
+    words = [word for word in text.split(TAG_SEPARATOR) if word]
+    if "," not in text or all(word in known for word in words):
+        # Other white space occurs inside tags, but people also separate with it.
+        yield from grouped((part for word in words for part in ([word] if word in known else word.split())), known)
+        return
+    # A tag may contain a comma; it is only taken for one where it stands between spaces as the export has it.
+    pending: list[str] = []
+    for word in words:
+        if "," in word and word in known:
+            yield from _split_at_commas(TAG_SEPARATOR.join(pending))
+            pending = []
+            yield word
+        else:
+            pending.append(word)
+    yield from _split_at_commas(TAG_SEPARATOR.join(pending))
+
+
+def _split_at_commas(text: str) -> Iterator[str]:
+    """What stands between commas, line breaks, and behind weights."""
+    return (stripped for piece in re.split(r"[,\n]", _WEIGHTED.sub(r"\1,", text)) if (stripped := piece.strip()))
