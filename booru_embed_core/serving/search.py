@@ -31,6 +31,7 @@ FACTS_FILE: Final = "search.json"
 PART_FILES: Final = "part-*.parquet"
 _SAME_COSINE: Final = 0.98
 """Of the same caption by the same model, in bf16 or int8 too; two trainings give one near 0."""
+_LOOKED_AT: Final = 1000
 _REMEDY: Final = "make it again with `booru-embed index`"
 
 
@@ -238,14 +239,17 @@ class PostSearch:
                 f"{self.folder}: made with the vocab {self.facts.vocab_hash[:16]}, not with the model's, "
                 f"{embedder.vocab.hash[:16]}; give the checkpoint that it was made with, or {_REMEDY}"
             )
-        row = int(np.diff(self.table.tags.offsets[:1001]).argmax())
-        caption = " ".join(embedder.tokenizer.spellings[index] for index in self.table.tags[row].tolist())
-        cosine = float(embedder.embed(caption)[0] @ self.vectors([row])[0])
-        if not cosine > _SAME_COSINE:  # nan is no better
-            raise SearchError(
-                f"{self.folder}: made by another model (cosine {cosine:.2f} for post {self.table.post_id[row]}); "
-                f"give the checkpoint that it was made with, or {_REMEDY}"
-            )
+        records = [self.table.tags[row] for row in range(min(self.num_posts, _LOOKED_AT))]
+        nameable = [row for row, tags in enumerate(records) if len(tags) and not embedder.vocab.is_unknown[tags].any()]
+        if nameable:
+            row = max(nameable, key=lambda row: len(records[row]))
+            caption = " ".join(embedder.tokenizer.spellings[index] for index in records[row].tolist())
+            cosine = float(embedder.embed(caption)[0] @ self.vectors([row])[0])
+            if not cosine > _SAME_COSINE:  # nan is no better
+                raise SearchError(
+                    f"{self.folder}: made by another model (cosine {cosine:.2f} for post {self.table.post_id[row]}); "
+                    f"give the checkpoint that it was made with, or {_REMEDY}"
+                )
         self._checked.add(embedder)
 
 

@@ -163,6 +163,27 @@ def test_posts_of_another_model_are_refused(
         post_search.search(other, "sword")
 
 
+def test_the_model_is_told_by_a_post_whose_tags_can_be_named(
+    search_folder: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder, posts = BooruEmbedder.load(trained.checkpoint, "cpu", "fp32"), PostSearch.open(search_folder)
+    unknown = np.isin(embedder.vocab.tags, ["solo", "highres"])
+    monkeypatch.setattr(type(embedder.vocab), "is_unknown", unknown)
+    real, asked = embedder.embed, []
+
+    def embed(captions: str) -> NDArray[np.float32]:
+        asked.append(captions)
+        return real(captions)
+
+    monkeypatch.setattr(embedder, "embed", embed)
+    assert posts.post(embedder, 1003).post_id == 1003
+    (caption,) = asked
+    assert len(caption.split()) > 3
+    assert not {"solo", "highres"} & set(caption.split())
+    posts.post(embedder, 1006)
+    assert len(asked) == 1
+
+
 @pytest.fixture
 def copied(search_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(search_folder, tmp_path / "copy"))
