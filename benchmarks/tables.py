@@ -168,11 +168,38 @@ def training(result: Mapping[str, Any]) -> str:
     return "\n".join([*parts, where + (f"{versions}." if versions else "Not installed: transformers.")])
 
 
+def search(result: Mapping[str, Any]) -> str:
+    """Build time, size, recall and time of a query of each index, without a filter and with one."""
+    figures = result["figures"]
+    shares = list(next(iter(figures.values()))["filtered"])
+    head = ["", "CPU s to build", "bytes a post", "breadth"]
+    for asked in ("tags", "a post", *(f"tags, {float(share):.0%} pass" for share in shares)):
+        head += [f"recall@10, {asked}", "ms"]
+    rows = []
+    for name, of_way in figures.items():
+        row = [name, _short(of_way["build_seconds"]), _short(of_way["bytes_per_post"]), f"{of_way['breadth']:,}"]
+        for figure in (of_way["typed"], of_way["posts"], *(of_way["filtered"][share] for share in shares)):
+            row += [f"{figure['recall']:.3f}", _short(figure["milliseconds"])]
+        rows.append(row)
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return "\n".join(
+        [
+            f"{result['num_posts']:,} generated posts, vectors of {result['dim']} numbers, {result['num_queries']} "
+            "queries of each kind; CPU milliseconds a query.",
+            "",
+            *_table(head, rows),
+            "",
+            f"{_where(result)}, one thread. Load average at the start: {result['load_average_before']}. {versions}.",
+        ]
+    )
+
+
 TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "data_path": data_path,
     "batches": batches,
     "embedding": embedding,
     "training": training,
+    "search": search,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tables import PAGE, TABLES, batches, data_path, embedding, rendered, training
+from benchmarks.tables import PAGE, TABLES, batches, data_path, embedding, rendered, search, training
 
 
 def test_the_page_is_what_the_results_give() -> None:
@@ -188,6 +188,28 @@ def test_a_table_of_training_has_every_way_and_what_is_wanted() -> None:
         "threads: 2. Load average at the start: 0.5. Medians of 3 alternated rounds. transformers 7.1."
     )
     assert training({**result, "versions": {}}).endswith("rounds. Not installed: transformers.")
+
+
+def test_a_table_of_search_has_a_row_an_index() -> None:
+    asked = {"recall": 0.98766, "milliseconds": 2.525, "fewest_found": 10}
+    figures = {"build_seconds": 47.97, "bytes_per_post": 266.08, "breadth": 2048, "typed": asked, "posts": asked}
+    result = {
+        **ABOUT,
+        "num_posts": 5_000,
+        "dim": 128,
+        "num_queries": 64,
+        "versions": {"faiss-cpu": "1.2"},
+        "figures": {"inverted lists": {**figures, "filtered": {"0.1": asked}}},
+    }
+    text = search(result)
+    assert [line for line in text.splitlines() if line.startswith("| ")] == [
+        "|  | CPU s to build | bytes a post | breadth | recall@10, tags | ms | recall@10, a post | ms "
+        "| recall@10, tags, 10% pass | ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| inverted lists | 48 | 266 | 2,048 | 0.988 | 2.52 | 0.988 | 2.52 | 0.988 | 2.52 |",
+    ]
+    assert text.startswith("5,000 generated posts, vectors of 128 numbers, 64 queries of each kind;")
+    assert text.endswith("a processor, one thread. Load average at the start: 0.5. faiss-cpu 1.2.")
 
 
 def test_a_new_result_changes_the_page_between_the_marks_alone(tmp_path: Path) -> None:
