@@ -1,4 +1,4 @@
-"""The command line: ``booru-embed ingest | embed | complete | similar | evaluate | inspect``.
+"""The command line: ``booru-embed ingest | embed | complete | similar | search | index | duplicates | evaluate …``.
 
 Exit code 0 on success, 2 for wrong use, 1 for a failure. Both say why in one line on stderr (``--debug`` adds the
 traceback of a failure).
@@ -29,6 +29,7 @@ from booru_embed_core.cli_inspect import (
     print_json,
     print_table,
 )
+from booru_embed_core.cli_search import duplicates, index, search
 from booru_embed_core.schema import RATINGS
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks
 
 
 app.command()(ingest)
+for command in (search, index, duplicates):
+    app.command()(command)
 
 
 @app.command()

@@ -7,11 +7,11 @@ import dagster as dg
 
 from booru_embed_dagster import alerts, automation, checks, percentile_sweep, pruning
 from booru_embed_dagster import rebuild as rebuilding
-from booru_embed_dagster.assets import evaluation, posts, sources, tags, tokens, training
+from booru_embed_dagster.assets import evaluation, posts, search, sources, tags, tokens, training
 from booru_embed_dagster.executor import pick_executor
 from booru_embed_dagster.resources import Pipeline
 
-MODULES = [posts, tags, tokens, training, evaluation]
+MODULES = [posts, tags, tokens, training, evaluation, search]
 
 defs = dg.Definitions(
     assets=[

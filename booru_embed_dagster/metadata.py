@@ -57,7 +57,7 @@ COLUMN_MEANINGS: Final = {
     "length": "tags of a post that are in the vocabulary",
     "num_posts": "posts of exactly this length",
     "share_covered": "share of posts of this length or shorter",
-    "vector": "embedding of the tag alone, of unit length",
+    "vector": "embedding of the tag alone, or of all tags of the post, of unit length",
     "hidden": "how many of a post's tags were hidden",
     "model": "ours (booru-embed…) or a baseline",
     "mrr": "1 / rank of the best-ranked hidden tag, mean over posts",

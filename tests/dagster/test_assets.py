@@ -18,13 +18,15 @@ import torch
 from project_helpers import Project, failure, rows, versions
 
 from booru_embed_core import BooruEmbedder
+from booru_embed_core.serving import post_vectors
+from booru_embed_core.serving.search import PostSearch
 from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
 from booru_embed_core.tags import cut
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse import content_version, read_manifest
 
 DATA_ASSETS = ("posts", "tag_frequencies", "vocab_cost", "vocab", "packed_tokens", "caption_lengths")
-ALL_ASSETS = (*DATA_ASSETS, "checkpoint", "evaluation", "tag_embeddings")
+ALL_ASSETS = (*DATA_ASSETS, "checkpoint", "evaluation", "tag_embeddings", "post_embeddings")
 Built = tuple[Project, dg.ExecuteInProcessResult]
 
 
@@ -104,6 +106,7 @@ FOLLOWED = {
         "halves_found",
     },
     "tag_embeddings": {"dagster/row_count"},
+    "post_embeddings": {"dagster/row_count", "index_recall@10"},
 }
 
 
@@ -145,7 +148,7 @@ def test_the_best_baseline_stands_beside_the_embedding(built: Built) -> None:
         assert metadata(result, "evaluation")[f"{hide}_hidden_recall@10_best_baseline"] == pytest.approx(best)
 
 
-@pytest.mark.parametrize("asset", [*DATA_ASSETS, "evaluation", "tag_embeddings"])
+@pytest.mark.parametrize("asset", [*DATA_ASSETS, "evaluation", "tag_embeddings", "post_embeddings"])
 def test_metadata_hold_columns_with_their_meaning_and_a_preview(built: Built, asset: str) -> None:
     _, result = built
     shown = metadata(result, asset)
@@ -381,3 +384,28 @@ def test_unknown_tokens_are_in_the_vocabulary_and_not_among_the_embeddings(built
     embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu", "fp32")
     expected = embedder.tag_embeddings()[~embedder.vocab.is_unknown]
     assert np.array_equal(np.array(embedded["vector"].to_pylist(), np.float32), expected)
+
+
+def test_post_embeddings_that_were_interrupted_go_on(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    home = project.warehouse.current("post_embeddings").path.parent
+    monkeypatch.setattr(post_vectors, "PART_POSTS", 150)
+    with monkeypatch.context() as patch:
+        patch.setattr(post_vectors, "write_posts_table", lambda *_: "no space left".index("yet"))
+        assert not project.materialize("post_embeddings").success
+    assert project.warehouse.current("post_embeddings").version == versions(built[1])["post_embeddings"]
+    (work,) = (home / ".work").iterdir()
+    assert sorted(file.name for file in work.iterdir()) == [f"part-0000{number}.parquet" for number in range(3)]
+    written = {file.name: file.read_bytes() for file in work.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(post_vectors, "_write_part", lambda *_: pytest.fail("a finished part was made again"))
+        result = project.materialize("post_embeddings")
+    assert result.success
+    product = project.warehouse.current("post_embeddings")
+    assert {name: (product.path / name).read_bytes() for name in written} == written
+    assert list((home / ".work").iterdir()) == []
+    assert metadata(result, "post_embeddings")["dagster/row_count"] == 400
+    embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu")
+    assert len(PostSearch.open(product.path).search(embedder, "1girl", 7)) == 7

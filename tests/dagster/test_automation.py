@@ -21,10 +21,10 @@ from booru_embed_dagster.observation import recorded_version, settings_key
 pytestmark = pytest.mark.slow
 PAGE = REPOSITORY / "docs" / "concepts" / "automation.md"
 UPDATE_VARIABLE = "BOORU_EMBED_UPDATE_DOCS"
-MODEL = [["caption_lengths", "checkpoint"], ["evaluation", "tag_embeddings"]]
+MODEL = [["caption_lengths", "checkpoint"], ["evaluation", "post_embeddings", "tag_embeddings"]]
 BELOW_VOCAB = [["packed_tokens"], *MODEL]
 BELOW_POSTS = [["tag_frequencies"], ["vocab", "vocab_cost"], *BELOW_VOCAB]
-CHECKPOINT = [["checkpoint"], ["evaluation", "tag_embeddings"]]
+CHECKPOINT = [["checkpoint"], ["evaluation", "post_embeddings", "tag_embeddings"]]
 
 
 @pytest.fixture
@@ -114,7 +114,15 @@ SITUATIONS: dict[str, tuple[list[Callable[[World], None]], list[list[str]]]] = {
     "a new percentile, then vocab+ by hand": (
         [
             new_percentile,
-            by_hand("vocab", "packed_tokens", "caption_lengths", "checkpoint", "evaluation", "tag_embeddings"),
+            by_hand(
+                "vocab",
+                "packed_tokens",
+                "caption_lengths",
+                "checkpoint",
+                "evaluation",
+                "post_embeddings",
+                "tag_embeddings",
+            ),
         ],
         [],
     ),

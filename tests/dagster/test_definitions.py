@@ -15,7 +15,7 @@ from project_helpers import REPOSITORY, Project, versions
 from booru_embed_core.settings import OBSERVED_SECTIONS
 from booru_embed_dagster.definitions import defs
 
-BELOW_VOCAB = {"packed_tokens", "caption_lengths", "checkpoint", "evaluation", "tag_embeddings"}
+BELOW_VOCAB = {"packed_tokens", "caption_lengths", "checkpoint", "evaluation", "tag_embeddings", "post_embeddings"}
 INPUTS = {
     "posts": {"posts_export", "settings/posts"},
     "tag_frequencies": {"posts"},
@@ -26,6 +26,7 @@ INPUTS = {
     "checkpoint": {"packed_tokens", "vocab", "settings/model", "settings/training"},
     "evaluation": {"checkpoint", "packed_tokens", "vocab", "settings/evaluation"},
     "tag_embeddings": {"checkpoint", "vocab"},
+    "post_embeddings": {"checkpoint", "packed_tokens", "vocab"},
 }
 Built = tuple[Project, dg.ExecuteInProcessResult]
 

@@ -12,7 +12,7 @@ from booru_embed_dagster.definitions import defs
 
 REBUILD_SECONDS = 600
 STEADY_TICKS = 3
-BELOW_VOCAB = ["packed_tokens", "caption_lengths", "checkpoint", "evaluation", "tag_embeddings"]
+BELOW_VOCAB = ["packed_tokens", "caption_lengths", "checkpoint", "evaluation", "post_embeddings", "tag_embeddings"]
 ASSETS = sorted(key.to_user_string() for key in defs.get_repository_def().asset_graph.materializable_asset_keys)
 SHOWN = "{ assetNodes { assetKey { path } isMaterializable staleStatus } }"
 TICKS = """query ($name: String!) { sensorOrError(sensorSelector: {repositoryName: "__repository__",

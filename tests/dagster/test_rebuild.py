@@ -43,7 +43,15 @@ def test_it_makes_what_is_out_of_date_in_order_and_nothing_the_second_time(
     done = run_rebuild(instance)
     assert done.success
     made = made_since(instance, before)
-    assert made == ["vocab", "packed_tokens", "caption_lengths", "checkpoint", "evaluation", "tag_embeddings"]
+    assert made == [
+        "vocab",
+        "packed_tokens",
+        "caption_lengths",
+        "checkpoint",
+        "evaluation",
+        "post_embeddings",
+        "tag_embeddings",
+    ]
     assert len(instance.get_runs(dg.RunsFilter(tags={REBUILD_TAG: done.run_id}))) == len(made)
     before = last_event(instance)
     assert run_rebuild(instance).success

@@ -10,7 +10,7 @@ from browser_helpers import Ui, expect
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ANCESTORS = ("packed_tokens", "vocab", "tag_frequencies", "posts", "posts_export")
 SECTIONS = ("model", "posts", "tokens", "training", "vocab")
-DESCENDANTS = ("caption_lengths", "evaluation", "tag_embeddings")
+DESCENDANTS = ("caption_lengths", "evaluation", "post_embeddings", "tag_embeddings")
 
 
 def test_the_lineage_of_the_checkpoint_shows_its_ancestors_and_nothing_else(ui: Ui) -> None:

@@ -1,0 +1,241 @@
+"""Which index finds the nearest posts: how long it takes to build, how big it is, how fast and how good a query is.
+
+Ours (inverted lists) beside graphs by faiss and by usearch and beside the exact search, all of float16, one thread. The
+vectors are generated (`_post_vectors.py`). Each way is tuned on queries of its own until recall@10 reaches .97: probes
+of lists, or the breadth of a graph's search, double. Recall is then that of other queries: of 1 to 4 tags, which lie
+between the posts, and whole posts; and of the first among rows that pass a filter at random. A way without filters asks
+for more rows until enough of them pass. Seconds are CPU seconds.
+
+``BOORU_EMBED_POSTS`` is the number of posts (1,000,000).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from usearch.index import Index, MetricKind
+
+from benchmarks._post_vectors import Float32, Generated, generate
+from benchmarks._results import write
+from booru_embed_core.serving.index import WANTED_RECALL, Float16, VectorIndex, recall_of
+
+K: Final = 10
+NUM_QUERIES: Final = 256
+SHARES: Final = (0.1, 0.01)
+"""Of the rows, that pass a filter."""
+CHUNK: Final = 100_000
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_] | None
+
+
+class Way(ABC):
+    """An index: built from all vectors, then asked one query at a time."""
+
+    breadths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048)
+    """What is tried, from the narrowest on."""
+
+    @abstractmethod
+    def build(self, vectors: Float16) -> None:
+        """Builds it."""
+
+    @abstractmethod
+    def save(self, file: Path) -> None:
+        """Writes it."""
+
+    @abstractmethod
+    def search(self, query: Float32, k: int, breadth: int, passing: Mask) -> Rows:
+        """The best rows, at most `k`."""
+
+
+class Ours(Way):
+    """`VectorIndex`."""
+
+    breadths = tuple(2**i for i in range(13))
+
+    def build(self, vectors: Float16) -> None:
+        self.index = VectorIndex.build(vectors)
+
+    def save(self, file: Path) -> None:
+        self.index.save(file)
+
+    def search(self, query: Float32, k: int, breadth: int, passing: Mask) -> Rows:
+        self.index.probes = min(breadth, self.index.num_lists)
+        return self.index.search(query, k, passing)[0]
+
+
+class Flat(Way):
+    """Every vector compared, by faiss."""
+
+    breadths = (1,)
+    factory = "SQfp16"
+
+    def build(self, vectors: Float16) -> None:
+        self.index = faiss.index_factory(vectors.shape[1], self.factory, faiss.METRIC_INNER_PRODUCT)
+        self.index.train(vectors[:CHUNK].astype(np.float32))
+        for start in range(0, len(vectors), CHUNK):
+            self.index.add(vectors[start : start + CHUNK].astype(np.float32))
+
+    def save(self, file: Path) -> None:
+        faiss.write_index(self.index, str(file))
+
+    def parameters(self, _breadth: int, selector: Any) -> Any:
+        """What faiss takes with a query."""
+        return faiss.SearchParameters(sel=selector)
+
+    def search(self, query: Float32, k: int, breadth: int, passing: Mask) -> Rows:
+        bits = None if passing is None else np.packbits(passing, bitorder="little")
+        selector = None if bits is None else faiss.IDSelectorBitmap(bits)
+        found: Rows = self.index.search(query[None], k, params=self.parameters(breadth, selector))[1][0]
+        return found
+
+
+class Graph(Flat):
+    """HNSW by faiss, with 32 links and a breadth of 100 while it is built."""
+
+    breadths = Way.breadths
+    factory = "HNSW32_SQfp16"
+
+    def build(self, vectors: Float16) -> None:
+        self.index = faiss.index_factory(vectors.shape[1], self.factory, faiss.METRIC_INNER_PRODUCT)
+        self.index.hnsw.efConstruction = 100
+        self.index.train(vectors[:CHUNK].astype(np.float32))
+        for start in range(0, len(vectors), CHUNK):
+            self.index.add(vectors[start : start + CHUNK].astype(np.float32))
+
+    def parameters(self, _breadth: int, selector: Any) -> Any:
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=_breadth)
+
+
+class Usearch(Way):
+    """HNSW by usearch, by its defaults (16 links, a breadth of 128 while it is built)."""
+
+    def build(self, vectors: Float16) -> None:
+        self.index = Index(ndim=vectors.shape[1], metric=MetricKind.IP, dtype="f16")
+        for start in range(0, len(vectors), CHUNK):
+            chunk = vectors[start : start + CHUNK]
+            self.index.add(np.arange(start, start + len(chunk)), chunk, threads=1)
+
+    def save(self, file: Path) -> None:
+        self.index.save(str(file))
+
+    def search(self, query: Float32, k: int, breadth: int, passing: Mask) -> Rows:
+        self.index.expansion_search = breadth
+        if passing is None:
+            return np.asarray(self.index.search(query, k, threads=1).keys, np.int64)
+        wanted = int(k / passing.mean())
+        while True:
+            rows = np.asarray(self.index.search(query, wanted, threads=1).keys, np.int64)
+            rows = rows[passing[rows]]
+            if len(rows) >= k or wanted >= len(passing):
+                return rows[:k]
+            wanted = min(2 * wanted, len(passing))
+
+
+WAYS: Final[dict[str, Callable[[], Way]]] = {
+    "exact, faiss": Flat,
+    "inverted lists, faiss: ours": Ours,
+    "graph, faiss": Graph,
+    "graph, usearch": Usearch,
+}
+
+
+def best_rows(vectors: Float16, queries: Float32, passing: Mask = None) -> Rows:
+    """The nearest rows of each query, int64 ``[Q, K]``, by comparing every vector that passes."""
+    scores = np.empty((len(queries), 0), np.float32)
+    rows = np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(vectors), CHUNK):
+        found = queries @ vectors[start : start + CHUNK].astype(np.float32).T
+        if passing is not None:
+            found[:, ~passing[start : start + CHUNK]] = -np.inf
+        here = np.argpartition(-found, K, axis=1)[:, :K]
+        scores = np.hstack([scores, np.take_along_axis(found, here, 1)])
+        rows = np.hstack([rows, here + start])
+        kept = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+        scores, rows = np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
+    return rows
+
+
+def asked(way: Way, queries: Float32, breadth: int, exact: Rows, passing: Mask = None) -> dict[str, float]:
+    """Recall@10, milliseconds of CPU a query, and the fewest rows that a query found."""
+    found, seconds = np.full_like(exact, -1), []
+    for number, query in enumerate(queries):
+        started = time.process_time()
+        rows = way.search(query, K, breadth, passing)
+        seconds.append(time.process_time() - started)
+        rows = rows[rows >= 0]
+        found[number, : len(rows)] = rows
+    return {
+        "recall": recall_of(found, exact),
+        "milliseconds": statistics.mean(seconds) * 1e3,
+        "fewest_found": int((found >= 0).sum(axis=1).min()),
+    }
+
+
+def measure(make: Callable[[], Way], made: Generated, truth: dict[str, Rows], masks: dict[str, Mask]) -> dict[str, Any]:
+    """All figures of one way."""
+    way = make()
+    started = time.process_time()
+    way.build(made.vectors)
+    build_seconds = time.process_time() - started
+    with tempfile.TemporaryDirectory() as folder:
+        way.save(Path(folder) / "index")
+        num_bytes = (Path(folder) / "index").stat().st_size
+    tuning, typed = made.typed[:NUM_QUERIES], made.typed[NUM_QUERIES:]
+    for breadth in way.breadths:
+        if asked(way, tuning, breadth, truth["tuning"])["recall"] >= WANTED_RECALL:
+            break
+    return {
+        "build_seconds": build_seconds,
+        "bytes_per_post": num_bytes / len(made.vectors),
+        "breadth": breadth,
+        "typed": asked(way, typed, breadth, truth["typed"]),
+        "posts": asked(way, made.posts, breadth, truth["posts"]),
+        "filtered": {name: asked(way, typed, breadth, truth[name], mask) for name, mask in masks.items()},
+    }
+
+
+def main() -> None:
+    """Prints a line a way and writes the figures."""
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    load = round(os.getloadavg()[0], 2)
+    num_posts = int(os.environ.get("BOORU_EMBED_POSTS", "1000000"))
+    made = generate(num_posts, 2 * NUM_QUERIES)
+    made = Generated(made.vectors, made.typed, made.posts[:NUM_QUERIES])
+    tuning, typed = made.typed[:NUM_QUERIES], made.typed[NUM_QUERIES:]
+    numbers = np.random.default_rng(3)
+    masks: dict[str, Mask] = {str(share): numbers.random(num_posts) < share for share in SHARES}
+    truth = {name: best_rows(made.vectors, typed, mask) for name, mask in masks.items()}
+    for name, queries in (("tuning", tuning), ("typed", typed), ("posts", made.posts)):
+        truth[name] = best_rows(made.vectors, queries)
+    figures = {}
+    for name, make in WAYS.items():
+        figures[name] = measure(make, made, truth, masks)
+        print(f"  {name:30}{figures[name]}", flush=True)
+    write(
+        "search",
+        {
+            "num_posts": num_posts,
+            "dim": made.vectors.shape[1],
+            "num_queries": NUM_QUERIES,
+            "load_average_before": load,
+            "versions": {name: version(name) for name in ("faiss-cpu", "usearch")},
+            "figures": figures,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

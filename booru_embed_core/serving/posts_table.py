@@ -1,0 +1,158 @@
+"""What is known of the posts beside their vectors: ids, ratings, scores, tags, and which posts have a tag. Mmapped.
+
+Two Arrow files: ``posts.arrow`` has a row a post, in the order of the packed file, ``tags.arrow`` a row a tag, in that
+of the vocabulary, with the rows of the posts that have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+POSTS_FILE: Final = "posts.arrow"
+TAGS_FILE: Final = "tags.arrow"
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Lists of numbers end to end: list i is ``values[offsets[i]:offsets[i + 1]]``."""
+
+    values: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+    def __getitem__(self, place: int) -> NDArray[Any]:
+        return self.values[self.offsets[place] : self.offsets[place + 1]]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True)
+class PostsTable:
+    """The posts that can be found; the arrays are views of the files.
+
+    Attributes:
+        post_id: int64 ``[N]``.
+        rating: uint8 ``[N]``, places in `RATINGS`.
+        score: int32 ``[N]``.
+        tags: the tag indices of each row, ascending.
+        rows: the rows of each tag index, ascending.
+    """
+
+    post_id: NDArray[np.int64]
+    rating: NDArray[np.uint8]
+    score: NDArray[np.int32]
+    tags: _Lists
+    rows: _Lists
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The table in `folder`, mmapped.
+
+        Raises:
+            OSError: a file is missing.
+            pa.ArrowInvalid: one is no Arrow file.
+        """
+        posts, tags = (_mapped(folder / name) for name in (POSTS_FILE, TAGS_FILE))
+        columns = {name: posts[name].chunk(0).to_numpy() for name in ("post_id", "rating", "score")}
+        return cls(**columns, tags=_lists(posts["tags"]), rows=_lists(tags["rows"]))
+
+    @property
+    def num_posts(self) -> int:
+        """Rows of the table."""
+        return len(self.post_id)
+
+    def passing(
+        self,
+        ratings: Iterable[int] | None = None,
+        min_score: int | None = None,
+        required: Iterable[int] = (),
+        excluded: Iterable[int] = (),
+    ) -> NDArray[np.bool_] | None:
+        """Which rows pass, bool ``[N]``; None where nothing is asked.
+
+        Args:
+            ratings: places in `RATINGS`, one of which a post must have.
+            min_score: a post must have it or more.
+            required: tag indices that a post must have, all of them.
+            excluded: tag indices of which it must have none.
+        """
+        required, excluded = list(required), list(excluded)
+        if ratings is None and min_score is None and not required and not excluded:
+            return None
+        passing = np.ones(self.num_posts, np.bool_)
+        if ratings is not None:
+            passing &= np.isin(self.rating, list(ratings))
+        if min_score is not None:
+            passing &= self.score >= min_score
+        for tag_index in required:
+            has_it = np.zeros_like(passing)
+            has_it[self.rows[tag_index]] = True
+            passing &= has_it
+        for tag_index in excluded:
+            passing[self.rows[tag_index]] = False
+        return passing
+
+
+def write_posts_table(
+    folder: Path,
+    post_id: NDArray[np.int64],
+    rating: NDArray[np.uint8],
+    score: NDArray[np.int32],
+    tags: NDArray[np.integer],
+    offsets: NDArray[np.integer],
+    num_tags: int,
+) -> None:
+    """Writes both files into `folder`.
+
+    Args:
+        folder: is there.
+        post_id: ``[N]``, as the other two.
+        rating: places in `RATINGS`.
+        score: of any sign.
+        tags: tag indices of the posts, end to end.
+        offsets: ``[N + 1]``, where the tags of each start.
+        num_tags: of the vocabulary.
+    """
+    from scipy import sparse
+
+    # By scipy, which sorts by counting: 4 bytes a tag of a post beside what it returns.
+    ones = np.ones(len(tags), np.int8)
+    by_post = sparse.csr_matrix((ones, tags, offsets), shape=(len(post_id), num_tags))
+    by_tag = by_post.tocsc()
+    by_post = by_tag.tocsr()  # with the tags of each post in ascending order
+    dtype = np.uint16 if num_tags <= 1 << 16 else np.uint32
+    columns = {
+        "post_id": pa.array(post_id),
+        "rating": pa.array(rating),
+        "score": pa.array(score),
+        "tags": _list_array(by_post.indices.astype(dtype), by_post.indptr),
+    }
+    _write(folder / POSTS_FILE, columns)
+    _write(folder / TAGS_FILE, {"rows": _list_array(by_tag.indices.astype(np.uint32), by_tag.indptr)})
+
+
+def _list_array(values: NDArray[Any], offsets: NDArray[np.integer]) -> pa.Array[Any]:
+    ends: pa.Int64Array = pa.array(offsets.astype(np.int64))  # type: ignore[assignment]  # the stubs take it for bool
+    return cast("pa.Array[Any]", pa.LargeListArray.from_arrays(ends, pa.array(values)))
+
+
+def _write(file: Path, columns: dict[str, pa.Array[Any]]) -> None:
+    table = pa.table(columns)
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _mapped(file: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+
+
+def _lists(column: pa.ChunkedArray[Any]) -> _Lists:
+    array = cast("pa.LargeListArray[Any]", column.chunk(0))
+    return _Lists(array.values.to_numpy(), array.offsets.to_numpy())

@@ -1,0 +1,39 @@
+"""Checkpoint and packed tokens → every post's embedding, to be searched."""
+
+import dagster as dg
+
+from booru_embed_core.tokens.packed_file import PACKED_FILE
+from booru_embed_dagster.assets import OWNERS
+from booru_embed_dagster.metadata import materialized, parquet_metadata
+from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
+from booru_embed_dagster.warehouse import lock_folder
+
+
+@dg.asset(
+    group_name="search",
+    owners=OWNERS,
+    kinds={"pytorch", "parquet", "faiss"},
+    pool=GPU_POOL,
+    code_version="1",
+    deps=["checkpoint", "packed_tokens", "vocab"],
+)
+@one_line_errors
+def post_embeddings(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult[None]:
+    """The embedding of every post, as Parquet and in an index that `booru-embed search` opens.
+
+    When this was interrupted and is materialized from the same inputs, it goes on with the parts that were finished.
+    """
+    from booru_embed_core.serving.post_vectors import index_posts
+    from booru_embed_core.serving.search import PART_FILES
+
+    checkpoint, tokens, vocab = pipeline.current("checkpoint", "packed_tokens", "vocab")
+    device = pipeline.settings.training.device
+    with pipeline.new_version("post_embeddings", inputs=[checkpoint, tokens, vocab]) as draft:
+        work_dir = pipeline.warehouse.work_folder("post_embeddings", draft.inputs_key)
+        with lock_folder(work_dir):
+            packed = tokens.path / PACKED_FILE
+            facts = index_posts(checkpoint.path, packed, draft.path, work_dir, device, log=context.log.info)
+    pipeline.warehouse.clear_work("post_embeddings")
+    shown = parquet_metadata(sorted(draft.product.path.glob(PART_FILES)))
+    figures: dict[str, str | float] = {"index": facts.index, "probes": facts.probes, "index_recall@10": facts.recall}
+    return materialized(pipeline, draft, **shown, **figures)
