@@ -1,8 +1,9 @@
-"""The BigQuery emulator, and a place without Google's credentials, for the tests of both packages."""
+"""Interrupts, the BigQuery emulator, and a place without Google's credentials, for the tests of both packages."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,11 @@ import pytest
 
 if TYPE_CHECKING:
     from emulator_helpers import Emulator
+
+# A suite that was started in the background (nohup, a shell's &) ignores interrupts, and so would all servers that it
+# starts and stops by one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
 import pytest
-from project_helpers import REPOSITORY, Project, failure
+from project_helpers import Project, failure
+from server_helpers import Server, dagster_dev
 from test_train import wait_for_log
 
 _Answer = TypeVar("_Answer")
@@ -36,46 +28,31 @@ STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }
 TIMEOUT_SECONDS = 240
 
 
-@dataclass(frozen=True)
-class WebServer:
-    """Dagster's web server, asked as its pages ask it."""
+def ask(server: Server, query: str, **variables: object) -> dict[str, Any]:
+    """The one answer to `query`."""
+    (answer,) = server.graphql(query, **variables).values()
+    return dict(answer)
 
-    port: int
 
-    def ask(self, query: str, **variables: object) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            (data,) = json.load(answer)["data"].values()
-        return dict(data)
+def launch(server: Server, asset: str) -> str:
+    selector = {
+        "repositoryLocationName": "booru_embed",
+        "repositoryName": "__repository__",
+        "pipelineName": "__ASSET_JOB",
+        "assetSelection": [{"path": [asset]}],
+    }
+    answer = ask(server, LAUNCH, selector=selector)
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return str(answer["run"]["runId"])
 
-    def is_up(self) -> bool:
-        query = "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }"
-        try:
-            locations = self.ask(query)["locationEntries"]
-        except (urllib.error.URLError, ConnectionError):
-            return False
-        return [location["loadStatus"] for location in locations] == ["LOADED"]
 
-    def launch(self, asset: str) -> str:
-        selector = {
-            "repositoryLocationName": "booru_embed",
-            "repositoryName": "__repository__",
-            "pipelineName": "__ASSET_JOB",
-            "assetSelection": [{"path": [asset]}],
-        }
-        answer = self.ask(LAUNCH, selector=selector)
-        assert answer["__typename"] == "LaunchRunSuccess", answer
-        return str(answer["run"]["runId"])
+def terminate(server: Server, run: str) -> None:
+    answer = ask(server, TERMINATE, run=run)
+    assert answer["__typename"] == "TerminateRunSuccess", answer
 
-    def terminate(self, run: str) -> None:
-        answer = self.ask(TERMINATE, run=run)
-        assert answer["__typename"] == "TerminateRunSuccess", answer
 
-    def status(self, run: str) -> str:
-        return str(self.ask(STATUS, run=run)["status"])
+def run_status(server: Server, run: str) -> str:
+    return str(ask(server, STATUS, run=run)["status"])
 
 
 def until(look: Callable[[], _Answer], wanted: Callable[[_Answer], bool] = bool) -> _Answer:
@@ -85,34 +62,6 @@ def until(look: Callable[[], _Answer], wanted: Callable[[_Answer], bool] = bool)
         assert time.monotonic() < end, f"still {seen!r} after {TIMEOUT_SECONDS} seconds"
         time.sleep(0.1)
     return seen
-
-
-@contextmanager
-def dagster_dev(project: Project) -> Iterator[WebServer]:
-    """What `make ui` starts, for `project`; gone when the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(REPOSITORY / "workspace.yaml"), "-p", str(port)]
-    with (project.folder / "dagster-dev.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=project.folder,
-            env={**os.environ, **project.environment()},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            server = WebServer(port)
-            until(server.is_up)
-            yield server
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=TIMEOUT_SECONDS)
-            finally:
-                if processes_of(project):
-                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def processes_of(project: Project, part: str = "") -> set[int]:
@@ -142,16 +91,16 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
     project = built[0].copy_to(tmp_path / "copy")
     project.set(num_epochs=40, trunk="deepsets", num_processes=num_processes)
     with dagster_dev(project) as server:
-        run = server.launch("checkpoint")
+        run = launch(server, "checkpoint")
         work = wait_for_log(project)
         # One that trains; or the one that Dagster started, torchrun and its ranks.
         trainers = processes_of(project, "booru_embed_dagster.train")
         assert len(trainers) == (1 if num_processes == 1 else num_processes + 2)
         started = time.monotonic()
-        server.terminate(run)
+        terminate(server, run)
         until(lambda: trainers & processes_of(project), lambda left: not left)
         ended_seconds = time.monotonic() - started
-        status = until(lambda: server.status(run), lambda status: status not in {"STARTED", "CANCELING"})
+        status = until(lambda: run_status(server, run), lambda status: status not in {"STARTED", "CANCELING"})
         canceled_seconds = time.monotonic() - started
     sys.stdout.write(
         f"{num_processes} processes: all ended {ended_seconds:.1f} s after the termination, run {status} after "
@@ -179,13 +128,13 @@ def test_one_run_at_a_time_computes_on_the_gpu_and_none_shares_a_folder(
     project = built[0].copy_to(tmp_path / "copy")
     project.set(num_epochs=100_000, trunk="deepsets")
     with dagster_dev(project) as server:
-        training = server.launch("checkpoint")
+        training = launch(server, "checkpoint")
         wait_for_log(project)
-        waiting, other = server.launch("tag_embeddings"), server.launch("caption_lengths")
-        until(lambda: server.status(other), lambda status: status == "SUCCESS")
+        waiting, other = launch(server, "tag_embeddings"), launch(server, "caption_lengths")
+        until(lambda: run_status(server, other), lambda status: status == "SUCCESS")
         # Launched before the other one, so it is the pool that it waits for.
-        assert (server.status(training), server.status(waiting)) == ("STARTED", "QUEUED")
+        assert (run_status(server, training), run_status(server, waiting)) == ("STARTED", "QUEUED")
         # What is started from the command line passes the queue by; the work folder is kept for the first all the same.
         assert "another process works on these inputs" in failure(project.materialize("checkpoint"))
-        server.terminate(training)
-        assert until(lambda: server.status(waiting), lambda status: status != "QUEUED") != "FAILURE"
+        terminate(server, training)
+        assert until(lambda: run_status(server, waiting), lambda status: status != "QUEUED") != "FAILURE"

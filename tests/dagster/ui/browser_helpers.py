@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ FLAGS = [
 ]
 SHOWN_SECONDS = 120
 """For what is on its way: the UI asks every few seconds, the sensors look every ten; more on a busy machine."""
+RUN_SECONDS = 400
+OUT_OF_DATE = re.compile(r"^Unsynced")
 
 
 @contextmanager
@@ -67,3 +70,15 @@ class Ui:
         """The dialog with the Markdown of the metadata `name`, of the asset whose page is open."""
         self.metadata(name).get_by_text("Show Markdown").click()
         return self.page.get_by_role("dialog")
+
+    @property
+    def badge(self) -> Locator:
+        """What says that the asset whose page is open is out of date."""
+        return self.page.get_by_text(OUT_OF_DATE).first  # the lineage below may have it, too
+
+    def launch(self, button: str) -> None:
+        """Clicks `button`, and opens the run that it launches."""
+        self.page.get_by_role("button", name=button).click()
+        notifications = self.page.get_by_role("region", name="Notifications")
+        notifications.get_by_role("link", name="View", exact=True).click()
+        self.page.wait_for_url("**/runs/**")

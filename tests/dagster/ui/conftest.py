@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from browser_helpers import SHOWN_SECONDS, Ui, running_browser
 from playwright.sync_api import Browser
 from project_helpers import Project
 from server_helpers import dagster_dev
 
-Built = tuple[Project, dg.ExecuteInProcessResult]
 HAS_FAILED = pytest.StashKey[bool]()
 
 
@@ -27,9 +25,11 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def served(browser: Browser, built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, str]]:
+def served(
+    browser: Browser, settled: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Project, str]]:
     """A project in which everything has been materialized, and where its UI is; the browser first, which may skip."""
-    project = built[0].copy_to(tmp_path_factory.mktemp("ui") / "project")
+    project = settled.copy_to(tmp_path_factory.mktemp("ui") / "project")
     with dagster_dev(project) as server:
         yield project, server.url
 

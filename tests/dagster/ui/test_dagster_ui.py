@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser_helpers import Ui, expect
+from browser_helpers import RUN_SECONDS, Ui, expect
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+from booru_embed_core.posts.files import REPORT_FILE
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(RUN_SECONDS + 200)]
 ANCESTORS = ("packed_tokens", "vocab", "tag_frequencies", "posts", "posts_export")
 SECTIONS = ("model", "posts", "tokens", "training", "vocab")
 DESCENDANTS = ("caption_lengths", "evaluation", "post_embeddings", "tag_embeddings")
@@ -34,3 +36,39 @@ def test_the_page_of_vocab_explains_it_and_shows_the_whole_plot(ui: Ui) -> None:
     assert frame is not None
     assert place is not None
     assert place["x"] + place["width"] <= frame["x"] + frame["width"], "the plot is cut off"
+
+
+def test_an_edit_shows_as_out_of_date_and_vocab_plus_is_made_by_clicks(ui: Ui) -> None:
+    vocab, checkpoint = (ui.project.warehouse.current(asset).version for asset in ("vocab", "checkpoint"))
+    ui.open_lineage("vocab", "Downstream")
+    expect(ui.page.get_by_text("tag_embeddings", exact=True).first).to_be_visible()
+    expect(ui.badge).to_have_count(0)
+    ui.project.set(keep_percentile=85, num_epochs=1)
+    expect(ui.badge).to_be_visible()
+    ui.badge.hover()
+    expect(ui.page.get_by_text("has a new data version")).to_be_visible()
+
+    ui.launch("Materialize all")
+    expect(ui.page.get_by_text("6 assets")).to_be_visible()
+    expect(ui.page.get_by_text("Success", exact=True).first).to_be_visible(timeout=RUN_SECONDS * 1000)
+    assert ui.project.warehouse.current("vocab").version != vocab
+    assert ui.project.warehouse.current("checkpoint").version != checkpoint
+
+    ui.open_asset("vocab")
+    expect(ui.metadata("why")).to_contain_text("keep_percentile 95.0 → 85.0")
+    expect(ui.badge).to_have_count(0)
+
+
+def test_a_check_that_fails_says_what_is_wrong_and_what_to_do(ui: Ui) -> None:
+    ui.open_asset("posts", "Checks")
+    ui.page.get_by_text("posts_reconcile", exact=True).first.click()
+    expect(ui.page.get_by_text("Passed", exact=True)).to_be_visible()
+    report = ui.project.warehouse.current("posts").path / REPORT_FILE
+    text = report.read_text(encoding="utf-8")
+    report.write_text(text.replace('"num_kept": 400', '"num_kept": 399'), encoding="utf-8")
+    try:
+        ui.page.get_by_role("button", name=re.compile("Execute$")).click()
+        expect(ui.page.get_by_text("400 posts, 399 reported; materialize posts again")).to_be_visible()
+        expect(ui.page.get_by_text("Failed", exact=True).first).to_be_visible()
+    finally:
+        report.write_text(text, encoding="utf-8")
