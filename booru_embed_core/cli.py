@@ -31,6 +31,7 @@ from booru_embed_core.cli_inspect import (
     print_table,
 )
 from booru_embed_core.cli_search import duplicates, index, search
+from booru_embed_core.cli_serve import serve
 from booru_embed_core.schema import RATINGS
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks
     # Read by `main` before this runs, since it also guards the parsing; declared here for --help.
 
 
-for command in (ingest, export, search, index, duplicates):
+for command in (ingest, export, search, index, duplicates, serve):
     app.command()(command)
 
 

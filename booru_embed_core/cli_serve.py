@@ -1,0 +1,86 @@
+"""``booru-embed serve``: the page and the HTTP API.
+
+What belongs here: options, and what is loaded for them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from booru_embed_core.cli_inspect import WAREHOUSE
+
+if TYPE_CHECKING:
+    from booru_embed_core.serving.web import Served
+
+_STOP_SECONDS: Final = 10
+
+
+def serve(
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="Folder of a checkpoint.", metavar="DIR")
+    ] = WAREHOUSE / "checkpoint/current",
+    posts: Annotated[
+        Path | None,
+        typer.Option("--posts", "-p", help="Folder of `booru-embed index`; found in the warehouse.", metavar="DIR"),
+    ] = None,
+    tag_embeddings: Annotated[
+        Path | None,
+        typer.Option("--map", help="tag_embeddings.parquet, for the map; found in the warehouse.", metavar="FILE"),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; others reach 0.0.0.0.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8010,
+    access_log: Annotated[bool, typer.Option("--access-log", help="A line for each request.")] = False,
+) -> None:
+    """Serve the page and the JSON API until interrupted."""
+    import uvicorn
+
+    from booru_embed_core.serving.embedder import UnknownTagsWarning
+    from booru_embed_core.serving.web import create_app
+    from booru_embed_core.training.checkpoint_config import read_config
+
+    read_config(checkpoint)  # what is wrong with it is said before anything is served
+    warnings.simplefilter("ignore", UnknownTagsWarning)  # answers name unknown tags
+    print(f"booru-embed on http://{host}:{port} (the API: http://{host}:{port}/api/docs); Ctrl-C ends it", flush=True)
+    uvicorn.run(
+        create_app(lambda: load(checkpoint, posts, tag_embeddings)),
+        host=host,
+        port=port,
+        log_level="info" if access_log else "warning",
+        access_log=access_log,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+
+
+def load(checkpoint: Path, posts: Path | None, tag_embeddings: Path | None) -> Served:
+    """What is served: `posts` and `tag_embeddings` that are not given are taken from the checkpoint's warehouse.
+
+    Raises:
+        ValueError, OSError: a folder that is given cannot be read, or belongs to another checkpoint.
+    """
+    from booru_embed_core.serving.batching import BatchingNetwork
+    from booru_embed_core.serving.completions import Completer
+    from booru_embed_core.serving.embedder import BooruEmbedder
+    from booru_embed_core.serving.places import tag_places
+    from booru_embed_core.serving.web import Served
+
+    loaded = BooruEmbedder.load(checkpoint)
+    embedder = BooruEmbedder(BatchingNetwork(loaded.network), loaded.config, loaded.vocab)
+    completer = Completer(embedder)
+    completer.complete("")  # the first pass takes longest
+    warehouse = checkpoint.resolve().parent.parent
+    table = tag_embeddings or _there(warehouse / "tag_embeddings/current/tag_embeddings.parquet")
+    folder = posts or _there(warehouse / "post_embeddings/current")
+    searched = None
+    if folder is not None:
+        from booru_embed_core.serving.search import PostSearch
+
+        searched = PostSearch.open(folder)
+    return Served(embedder, completer, searched, tag_places(embedder, table))
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.exists() else None

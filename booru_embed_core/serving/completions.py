@@ -1,0 +1,137 @@
+"""Completions as a person types them: ranked by the whole caption, of what begins with the letters typed so far."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.serving.embedder import BooruEmbedder
+from booru_embed_core.tags.tokenizer import Tokenizer
+
+_LAST: Final = "\U0010ffff"
+
+
+class Suggestion(NamedTuple):
+    """A further tag; `alias` is the other name of it that was typed, None where the tag itself was."""
+
+    tag: str
+    category: Category
+    probability: float
+    alias: str | None
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """The answer to a caption.
+
+    Attributes:
+        completions: the most probable first; with `per_category`, category after category in schema order.
+        known: the caption's tags that the vocabulary holds.
+        unknown: those that it does not.
+        notes: what of the caption was read otherwise than it stands.
+    """
+
+    completions: tuple[Suggestion, ...]
+    known: tuple[tuple[Category, str], ...]
+    unknown: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Names:
+    """All names of tags, aliases too, in the order of their letters: what begins with a prefix is a run of them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        vocab = tokenizer.vocab
+        names = [(tag, index, "") for index, tag in enumerate(vocab.tags) if not vocab.is_unknown[index]]
+        names += [(alias, token_id - vocab.num_special, alias) for alias, token_id in tokenizer.aliases.items()]
+        names.sort()
+        self._spellings = [name for name, _, _ in names]
+        self._indices = np.array([index for _, index, _ in names], dtype=np.int64)
+        self._aliases = [alias for _, _, alias in names]
+
+    def starting_with(self, prefix: str) -> tuple[NDArray[np.int64], dict[int, str]]:
+        """Tag indices, ascending and each once, and of those that only another name leads to, that name.
+
+        Args:
+            prefix: lower case, spaces as underscores; the empty one begins everything.
+        """
+        start, stop = bisect_left(self._spellings, prefix), bisect_left(self._spellings, prefix + _LAST)
+        alias_of: dict[int, str] = {}
+        by_name = set()
+        for place in range(start, stop) if prefix else ():
+            index = int(self._indices[place])
+            if self._aliases[place]:
+                alias_of.setdefault(index, self._aliases[place])
+            else:
+                by_name.add(index)
+        return np.unique(self._indices[start:stop]), {i: name for i, name in alias_of.items() if i not in by_name}
+
+
+class Completer:
+    """Completes captions for people who type. Threads may share an instance."""
+
+    def __init__(self, embedder: BooruEmbedder) -> None:
+        self.embedder = embedder
+        self._names = Names(embedder.tokenizer)
+
+    def complete(
+        self,
+        caption: str,
+        k: int = 10,
+        categories: Collection[Category] | None = None,
+        rating: str | None = None,
+        score: int | None = None,
+        prefix: str = "",
+        per_category: bool = False,
+    ) -> Suggestions:
+        """The `k` most probable further tags; never one that the caption has.
+
+        Args:
+            caption: as for `BooruEmbedder.complete`; where no tag of it is known, the empty one is completed.
+            k: at most so many.
+            categories: only tags of these; None is all.
+            rating: as in `BooruEmbedder.complete`.
+            score: as in `BooruEmbedder.complete`.
+            prefix: only tags that begin with it, or one of whose other names does; any case, spaces as underscores.
+            per_category: `k` of each category.
+
+        Raises:
+            ValueError: as in `BooruEmbedder.complete`.
+        """
+        if k < 1:
+            raise ValueError(f"k {k} is below 1; ask for at least one tag")
+        vocab, read = self.embedder.vocab, self.embedder.normalize(caption)
+        probabilities = self.embedder.probabilities(read.caption, rating, score)
+        candidates, alias_of = self._names.starting_with(prefix.strip().lower().replace(" ", "_"))
+        candidates = candidates[probabilities[candidates] > 0]
+        groups: list[Sequence[Category]] = [list(CATEGORIES if categories is None else categories)]
+        if per_category:
+            groups = [[category] for category in CATEGORIES if category in groups[0]]
+        found = []
+        for group in groups:
+            is_in = np.isin(vocab.categories[candidates], [CATEGORIES.index(category) for category in group])
+            found += _greatest(probabilities, candidates[is_in], k)
+        return Suggestions(
+            tuple(
+                Suggestion(vocab.tags[i], CATEGORIES[vocab.categories[i]], float(probabilities[i]), alias_of.get(i))
+                for i in found
+            ),
+            read.tags,
+            read.unknown,
+            read.notes,
+        )
+
+
+def _greatest(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> list[int]:
+    """The `k` of `candidates` whose `values` are greatest, the greatest first, of equals the first."""
+    if k < len(candidates):
+        least = np.partition(values[candidates], -k)[-k]
+        candidates = candidates[values[candidates] >= least]
+    order = np.argsort(-values[candidates], kind="stable")[:k]
+    return [int(i) for i in candidates[order]]
