@@ -14,7 +14,7 @@ import time
 import venv
 from pathlib import Path
 
-from install_helpers import ROOT, SMOKE, build_wheel, smoke
+from install_helpers import ROOT, SMOKE, build_wheel, handed, smoke
 
 
 def main(checkpoint: Path, extras: list[str]) -> None:
@@ -32,7 +32,7 @@ def main(checkpoint: Path, extras: list[str]) -> None:
             pins = ["--constraint", str(ROOT / "constraints.txt")]
             subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *pins, asked], check=True)
             subprocess.run([python, "-I", "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
-            code = [python, "-I", "-c", smoke(extra), checkpoint.resolve(), home / "vectors.npy"]
+            code = [python, "-I", "-c", smoke(extra), handed(extra, checkpoint, folder).resolve(), home / "vectors.npy"]
             done = subprocess.run(code, capture_output=True, text=True)
             size = sum(file.lstat().st_size for file in home.rglob("*")) / 1e6
             what = "runs" if done.returncode == 0 else f"FAILS: {done.stderr.strip().splitlines()[-1]}"

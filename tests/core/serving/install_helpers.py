@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from booru_embed_core.schema import ExportFormat
+from booru_embed_core.serving.export import Source, export
+
 ROOT: Final = Path(__file__).parents[3]
 
 _EMBED: Final = """
@@ -41,6 +44,21 @@ with contextlib.redirect_stderr(io.StringIO()) as said:
 assert "is not installed; pip install 'booru-embed[" in said.getvalue(), said.getvalue()
 """,
     "torch": _EMBED,
+    "onnx": _EMBED,
+    "export": """
+import sys
+from pathlib import Path
+from booru_embed_core.cli import main
+checkpoint, vectors = sys.argv[1:]
+folder = str(Path(vectors).parent / "exported")
+sys.argv[1:] = ["export", "onnx", "--checkpoint", checkpoint, "--output", folder]
+try:
+    main()
+except SystemExit as stopped:
+    assert not stopped.code
+sys.argv[1:] = [folder, vectors]
+"""
+    + _EMBED,
     "data": """
 import sys
 from pathlib import Path
@@ -66,11 +84,13 @@ assert Vocab.load(made).tags == ("1girl", "solo", "highres")
 encode_posts(posts, Vocab.load(made), packed, TokensSettings())
 """,
 }
-"""By extra; the arguments are a checkpoint's folder and a file for vectors, float32 ``[3, E]``."""
+"""By extra; the arguments are what `handed` gives and a file for vectors, float32 ``[3, E]``."""
 
 _FORBIDDEN: Final = {
     "": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster"),
     "torch": ("onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "tokenizers", "dagster"),
+    "onnx": ("torch", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "tokenizers", "dagster"),
+    "export": ("dagster",),
     "data": ("torch", "onnxruntime", "dagster"),
 }
 """Packages that must not come with the extra."""
@@ -80,6 +100,14 @@ def smoke(extra: str) -> str:
     """The code to run where `extra` is installed."""
     absent = f"assert not [name for name in {_FORBIDDEN[extra]} if find_spec(name)]"
     return f"from importlib.util import find_spec\n{absent}\n{SMOKE[extra]}"
+
+
+def handed(extra: str, checkpoint: Path, folder: Path) -> Path:
+    """The checkpoint as the code of `extra` reads it: as ONNX, made in `folder`, where there is no torch."""
+    if extra != "onnx":
+        return checkpoint
+    export(ExportFormat.ONNX, Source.open(checkpoint), folder / "onnx")
+    return folder / "onnx"
 
 
 def build_wheel(folder: Path, *options: str) -> Path:

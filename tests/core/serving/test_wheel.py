@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from install_helpers import SMOKE, build_wheel, smoke
+from install_helpers import SMOKE, build_wheel, handed, smoke
 from model_helpers import Trained
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -74,8 +74,10 @@ def test_an_extra_brings_what_it_needs_and_no_more(wheel: Path, extra: str, trai
     python = tmp_path / "venv/bin/python"
     vectors = tmp_path / "vectors.npy"
 
+    checkpoint = handed(extra, trained.checkpoint, tmp_path)
+
     def run(code: str) -> None:
-        done = subprocess.run([python, "-I", "-c", code, trained.checkpoint, vectors], capture_output=True, text=True)
+        done = subprocess.run([python, "-I", "-c", code, checkpoint, vectors], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     run("import sys; from booru_embed_core.cli import main; sys.argv[1:] = ['--help']; main()")
