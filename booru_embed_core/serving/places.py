@@ -39,11 +39,14 @@ def tag_places(embedder: BooruEmbedder, table: Path | None = None) -> Places:
         columns = pq.read_table(table, columns=["tag", "category", "vector", "x", "y"])
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise PlacesError(f"{table}: no places of tags ({error}); materialize tag_embeddings again") from None
-    index_of = {pair: index for index, pair in enumerate(embedder.tokenizer.decode(_every_id(embedder)))}
+    index_of = {
+        (category.value, tag): index
+        for index, (category, tag) in enumerate(embedder.tokenizer.decode(_every_id(embedder)))
+    }
     named = zip(columns["category"].to_pylist(), columns["tag"].to_pylist(), strict=True)
-    indices = np.array([index_of.get(pair, -1) for pair in named], dtype=np.int64)
+    indices = np.array([index_of.get((str(category), str(tag)), -1) for category, tag in named], dtype=np.int64)
     dim = embedder.embedding_dim
-    vectors = columns["vector"].combine_chunks().flatten().to_numpy()
+    vectors = np.concatenate([part.flatten().to_numpy() for part in columns["vector"].chunks])
     # bf16 moves a vector's third digit; another training gives other vectors altogether.
     is_other = (indices < 0).any() or vectors.size != len(indices) * dim
     if is_other or np.mean((vectors.reshape(-1, dim) * embedder.tag_embeddings()[indices]).sum(1)) < 0.98:

@@ -120,7 +120,7 @@ def create_app(load: Callable[[], Served]) -> FastAPI:
 
 
 def _add_status(app: FastAPI, loading: _Loading) -> None:
-    unready = {503: _REFUSED[503]}
+    unready: dict[int | str, dict[str, Any]] = {503: _REFUSED[503]}
 
     @app.get("/api/health")
     async def health() -> models.Status:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.schema import Category
 from booru_embed_core.serving.export_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster import plots
@@ -15,11 +16,10 @@ from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.metadata import evaluation_metadata, materialized, picture, table_metadata
 from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
-from booru_embed_dagster.tag_map import map_tags, most_used
+from booru_embed_dagster.tag_map import MAX_DRAWN_TAGS, map_tags, most_used
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.report import Evaluation
-    from booru_embed_core.serving.embedder import BooruEmbedder
 
 EVALUATION_FILE: Final = "evaluation.json"
 REPORT_FILE: Final = "report.md"
@@ -80,29 +80,38 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
     owners=OWNERS,
     kinds={"pytorch", "parquet"},
     pool=GPU_POOL,
-    code_version="1",
+    code_version="2",
     deps=["checkpoint", "vocab"],
 )
 @one_line_errors
 def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """The embedding of each tag alone, for any program that reads Parquet, and a map of the most used tags."""
+    """The embedding of each tag alone and its place on a map of all tags, for any program that reads Parquet."""
     from booru_embed_core.serving.embedder import BooruEmbedder
 
     inputs = pipeline.current("checkpoint", "vocab")
     embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device, "fp32")
     with pipeline.new_version("tag_embeddings", inputs=inputs, defined_by=[TAG_EMBEDDINGS_FILE]) as draft:
-        table = embeddings_table(embedder)
+        table = with_places(embeddings_table(embedder))
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
-        plot = picture(draw_map(embedder), draft.path / "tag_map.png")
+        plot = picture(draw_map(table), draft.path / "tag_map.png")
     return materialized(pipeline, draft, **table_metadata(table), plot=plot)
 
 
-def draw_map(embedder: "BooruEmbedder") -> bytes:
-    """PNG of the most used tags on a plane."""
-    vocab = embedder.vocab
-    known = np.flatnonzero(~vocab.is_unknown)
-    shown = known[most_used(vocab.counts[known])]
-    places = map_tags(embedder.tag_embeddings()[shown])
-    categories = [CATEGORIES[category_id] for category_id in vocab.categories[shown].tolist()]
-    tags = [vocab.tags[tag_index] for tag_index in shown.tolist()]
-    return plots.tag_map(places[:, 0], places[:, 1], categories, vocab.counts[shown], tags)
+def with_places(table: pa.Table) -> pa.Table:
+    """`table` with columns x and y (float32): where the most used tags lie on a plane, null for the others."""
+    shown = most_used(table["count"].to_numpy())
+    vectors = table["vector"].combine_chunks()
+    places = np.full((len(table), 2), np.nan, dtype=np.float32)
+    places[shown] = map_tags(vectors.flatten().to_numpy().reshape(len(table), -1)[shown])
+    for axis, name in enumerate(("x", "y")):
+        column = pa.array(places[:, axis], pa.float32(), from_pandas=True)  # NaN is null
+        table = table.append_column(name, column)
+    return table
+
+
+def draw_map(table: pa.Table) -> bytes:
+    """PNG of the most used tags of a table `with_places`."""
+    shown = table.take(most_used(table["count"].to_numpy(), MAX_DRAWN_TAGS))
+    x, y, counts = (shown[name].to_numpy() for name in ("x", "y", "count"))
+    categories = [Category(name) for name in shown["category"].to_pylist()]
+    return plots.tag_map(x, y, categories, counts, shown["tag"].to_pylist())
