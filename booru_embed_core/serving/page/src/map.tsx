@@ -32,7 +32,6 @@ function coloursIn(box: HTMLElement): Colours {
 function useView(data: TagMap) {
   const box = useRef<HTMLDivElement>(null);
   const view = useSignal<MapView | null>(null);
-  const failure = useSignal<string | null>(null);
   const hovered = useSignal<Hovered | null>(null);
 
   useEffect(() => {
@@ -66,14 +65,8 @@ function useView(data: TagMap) {
     };
     const element = box.current!;
     const canvases = [...element.querySelectorAll("canvas")] as [HTMLCanvasElement, HTMLCanvasElement];
-    try {
-      view.value = new MapView(element, canvases, data, { onHover, onClick });
-    } catch (error) {
-      if (!(error instanceof Error)) throw error;
-      failure.value = error.message;
-      return;
-    }
-    const made = view.value;
+    const made = new MapView(element, canvases, data, { onHover, onClick });
+    view.value = made;
     const stops = [
       effect(() => {
         void shownTheme.value;
@@ -86,7 +79,7 @@ function useView(data: TagMap) {
       made.close();
     };
   }, [data]);
-  return { box, view, failure, hovered };
+  return { box, view, hovered };
 }
 
 function findIn(view: MapView | null, text: string): Option[] {
@@ -124,7 +117,7 @@ function Hovering({ hovered, view }: { hovered: Hovered; view: MapView }) {
 }
 
 function Chart({ data }: { data: TagMap }) {
-  const { box, view, failure, hovered } = useView(data);
+  const { box, view, hovered } = useView(data);
   const find = async (text: string) => findIn(view.value, text);
   const pick = ({ tag }: Option) => {
     state.focused.value = tag;
@@ -145,13 +138,12 @@ function Chart({ data }: { data: TagMap }) {
     event.preventDefault();
     act();
   };
-  if (failure.value !== null) return <p class="state problem">{failure.value}</p>;
   return (
     <div class="chart card">
       <Combobox id="find" label="Find a tag on the map" placeholder="Find a tag" find={find} onPick={pick} />
       <div class="map" ref={box} tabIndex={0} role="application" aria-label={`Map of ${data.tags.length} tags. ${HELP}`}
         onKeyDown={onKeyDown}>
-        <canvas />
+        <canvas class="points" />
         <canvas />
         <ul class="legend" aria-label="Colours">
           {CATEGORIES.map((category) => <li key={category} class={category}>{category}</li>)}

@@ -12,7 +12,6 @@ const MOST_ZOOM = 80;
 const FLIGHT_ZOOM = 10;
 const FLIGHT_MS = 700;
 const REACH = 12; // CSS pixels from a point to the pointer
-const FADED = 0.75;
 
 export interface Callbacks {
   onHover: (tag: string | null) => void;
@@ -26,9 +25,10 @@ export interface Colours {
   paper: string;
 }
 
-function fraction(colour: string, alpha: number): Colour {
-  const [red = 0, green = 0, blue = 0] = (colour.match(/[\d.]+/g) ?? []).map(Number);
-  return [red / 255, green / 255, blue / 255, alpha];
+/** Of a computed colour: "rgb(23, 27, 36)". */
+function parts(colour: string): Colour {
+  const [red = 0, green = 0, blue = 0] = (colour.match(/\d+/g) ?? []).map(Number);
+  return [red, green, blue];
 }
 
 export class MapView {
@@ -43,7 +43,7 @@ export class MapView {
   readonly #zoom: ZoomBehavior<HTMLElement, unknown>;
   readonly #selection: Selection<HTMLElement, unknown, null, undefined>;
   readonly #resizes: ResizeObserver;
-  #points: Points;
+  readonly #points: Points;
   #transform: ZoomTransform = zoomIdentity;
   #frame = 0;
   #hovered: number | null = null;
@@ -52,7 +52,6 @@ export class MapView {
   #banned: ReadonlySet<Category> = new Set();
   #colours: Colours = { categories: CATEGORIES.map(() => "rgb(128 128 128)"), ink: "gray", paper: "white" };
 
-  /** Raises Error where there is no WebGL 2. */
   constructor(
     readonly box: HTMLElement,
     readonly canvases: [HTMLCanvasElement, HTMLCanvasElement],
@@ -104,11 +103,6 @@ export class MapView {
     this.box.addEventListener("click", (event) => {
       const index = this.#at(event);
       if (index !== null) this.callbacks.onClick(this.names[index]!, this.categoryOf(index));
-    });
-    this.canvases[0].addEventListener("webglcontextlost", (event) => event.preventDefault());
-    this.canvases[0].addEventListener("webglcontextrestored", () => {
-      this.#points = new Points(this.canvases[0], this.#vertices());
-      this.paint(this.#colours, this.#banned);
     });
   }
 
@@ -165,7 +159,8 @@ export class MapView {
     this.#colours = colours;
     this.#banned = banned;
     this.#points.setPalette(
-      colours.categories.map((colour, index) => fraction(colour, banned.has(CATEGORIES[index]!) ? 0 : FADED)),
+      colours.categories.map((colour, index) => (banned.has(CATEGORIES[index]!) ? null : parts(colour))),
+      parts(colours.paper),
     );
     this.redraw();
   }
@@ -203,8 +198,8 @@ export class MapView {
   #resize(): void {
     const ratio = Math.min(devicePixelRatio, 2);
     for (const canvas of this.canvases) {
-      canvas.width = Math.round(this.box.clientWidth * ratio);
-      canvas.height = Math.round(this.box.clientHeight * ratio);
+      canvas.width = Math.round(canvas.clientWidth * ratio);
+      canvas.height = Math.round(canvas.clientHeight * ratio);
     }
     this.redraw();
   }

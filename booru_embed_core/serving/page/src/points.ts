@@ -1,35 +1,12 @@
-// Points by WebGL 2: one buffer, one call a frame, however many there are.
-// Own shaders and not regl or what is built on it: regl compiles its commands by `new Function`, which the page's
-// Content-Security-Policy refuses.
+// The map's points, drawn pixel by pixel into an image.
+// Not by WebGL: without a GPU, on an office machine's remote desktop or in a test, it takes 40 ms for 30,000 points
+// (1.2 µs each, whatever their size), and this takes a few, on every machine (benchmarks/page.py).
 
-const VERTEX = `#version 300 es
-layout(location = 0) in vec2 place;
-layout(location = 1) in vec2 kind;  // weight from 0 to 1, category
-uniform vec2 scale, offset;
-uniform float size;
-uniform vec4 palette[5];
-out vec4 colour;
-out float radius;
-void main() {
-  gl_Position = vec4(place * scale + offset, 0.0, 1.0);
-  radius = size * (0.35 + kind.x * kind.x);
-  gl_PointSize = 2.0 * radius + 2.0;
-  colour = palette[int(kind.y)];
-  if (colour.a == 0.0) gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
-}`;
+const STEPS = 4; // radii are rounded to a quarter of a pixel,
+const PHASES = 2; // places to a half: rounded to whole ones, points tremble while the map is zoomed
+const COVER = 0.78;
 
-const FRAGMENT = `#version 300 es
-precision mediump float;
-in vec4 colour;
-in float radius;
-out vec4 pixel;
-void main() {
-  float distance = length(gl_PointCoord - 0.5) * (2.0 * radius + 2.0);
-  float cover = clamp(radius + 0.5 - distance, 0.0, 1.0) * colour.a;
-  pixel = vec4(colour.rgb * cover, cover);
-}`;
-
-export type Colour = [red: number, green: number, blue: number, alpha: number];
+export type Colour = [red: number, green: number, blue: number];
 
 /** Where a point of the unit square lands: pixels = scale · place + offset, from the upper left corner. */
 export interface Placement {
@@ -38,61 +15,101 @@ export interface Placement {
   y: number;
 }
 
+/** A disc's pixels around the one in its middle, and how much of each it covers, up to 256. */
+interface Disc {
+  dx: Int32Array;
+  dy: Int32Array;
+  cover: Int32Array;
+}
+
+function makeDisc(radius: number, phaseX: number, phaseY: number): Disc {
+  const pixels: [number, number, number][] = [];
+  const reach = Math.ceil(radius + 1);
+  for (let dy = -reach; dy <= reach; dy++)
+    for (let dx = -reach; dx <= reach; dx++) {
+      const distance = Math.hypot(dx + 0.5 - phaseX, dy + 0.5 - phaseY);
+      const cover = Math.round(256 * COVER * Math.max(0, Math.min(1, radius + 0.5 - distance)));
+      if (cover > 0) pixels.push([dx, dy, cover]);
+    }
+  const column = (index: 0 | 1 | 2) => Int32Array.from(pixels, (pixel) => pixel[index]);
+  return { dx: column(0), dy: column(1), cover: column(2) };
+}
+
+const packed = ([red, green, blue]: Colour) => (255 << 24) | (blue << 16) | (green << 8) | red; // little endian
+
 export class Points {
-  readonly #gl: WebGL2RenderingContext;
-  readonly #program: WebGLProgram;
-  readonly #count: number;
+  /** CSS pixels by which the canvas must stand out of the box on each side: no disc then needs to be clipped. */
+  static readonly MARGIN = 18;
 
-  /** `points` holds x, y, weight and category of each, the last drawn on top. Raises Error where there is no WebGL 2. */
-  constructor(canvas: HTMLCanvasElement, points: Float32Array) {
-    const gl = canvas.getContext("webgl2", { antialias: false, premultipliedAlpha: true });
-    if (gl === null) throw new Error("The map needs WebGL 2, which this browser does not offer.");
-    this.#gl = gl;
-    this.#count = points.length / 4;
-    this.#program = this.#link();
-    gl.useProgram(this.#program);
-    gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
-    gl.bufferData(gl.ARRAY_BUFFER, points, gl.STATIC_DRAW);
-    for (const [location, start] of [[0, 0], [1, 8]] as const) {
-      gl.enableVertexAttribArray(location);
-      gl.vertexAttribPointer(location, 2, gl.FLOAT, false, 16, start);
-    }
-    gl.enable(gl.BLEND);
-    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+  readonly #context: CanvasRenderingContext2D;
+  readonly #discs: Disc[] = [];
+  #image: ImageData | null = null;
+  #colours: (number | null)[] = [];
+  #paper = 0;
+
+  /** `points` holds x, y, weight (0 to 1) and category of each, the last drawn on top. */
+  constructor(
+    canvas: HTMLCanvasElement,
+    readonly points: Float32Array,
+  ) {
+    this.#context = canvas.getContext("2d", { alpha: false })!;
   }
 
-  #link(): WebGLProgram {
-    const gl = this.#gl;
-    const program = gl.createProgram();
-    for (const [type, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]] as const) {
-      const shader = gl.createShader(type);
-      if (shader === null) throw new Error("The browser took the map's graphics away; load the page again.");
-      gl.shaderSource(shader, source);
-      gl.compileShader(shader);
-      gl.attachShader(program, shader);
-    }
-    gl.linkProgram(program);
-    return program;
+  /** Null hides a category. */
+  setPalette(colours: (Colour | null)[], paper: Colour): void {
+    this.#colours = colours.map((colour) => colour && packed(colour));
+    this.#paper = packed(paper);
   }
 
-  setPalette(colours: Colour[]): void {
-    this.#gl.uniform4fv(this.#uniform("palette"), colours.flat());
-  }
-
-  #uniform(name: string): WebGLUniformLocation | null {
-    return this.#gl.getUniformLocation(this.#program, name);
-  }
-
-  /** Draws all points, in radii of at most 1.35 · `size` CSS pixels. */
+  /** Draws all points, in radii of at most 1.35 · `size` CSS pixels, which MARGIN bounds. */
   draw({ scale, x, y }: Placement, size: number): void {
-    const gl = this.#gl;
-    const { width, height } = gl.canvas;
-    const ratio = width / (gl.canvas as HTMLCanvasElement).clientWidth;
-    gl.viewport(0, 0, width, height);
-    gl.uniform2f(this.#uniform("scale"), (2 * scale * ratio) / width, (-2 * scale * ratio) / height);
-    gl.uniform2f(this.#uniform("offset"), (2 * x * ratio) / width - 1, 1 - (2 * y * ratio) / height);
-    gl.uniform1f(this.#uniform("size"), size * ratio);
-    gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.drawArrays(gl.POINTS, 0, this.#count);
+    const { canvas } = this.#context;
+    const ratio = canvas.width / canvas.clientWidth;
+    if (this.#image?.width !== canvas.width || this.#image.height !== canvas.height)
+      this.#image = this.#context.createImageData(canvas.width, canvas.height);
+    const pixels = new Int32Array(this.#image.data.buffer);
+    pixels.fill(this.#paper);
+    const { points } = this;
+    const zoom = scale * ratio;
+    const edge = Points.MARGIN * ratio;
+    const left = (x + Points.MARGIN) * ratio;
+    const top = (y + Points.MARGIN) * ratio;
+    const right = canvas.width - edge;
+    const bottom = canvas.height - edge;
+    for (let at = 0; at < points.length; at += 4) {
+      const px = points[at]! * zoom + left;
+      const py = points[at + 1]! * zoom + top;
+      const colour = this.#colours[points[at + 3]!];
+      if (px < edge || py < edge || px >= right || py >= bottom || colour == null) continue;
+      const weight = points[at + 2]!;
+      stamp(pixels, canvas.width, px, py, this.#disc(size * ratio * (0.35 + weight * weight), px, py), colour);
+    }
+    this.#context.putImageData(this.#image, 0, 0);
+  }
+
+  #disc(radius: number, px: number, py: number): Disc {
+    const step = Math.round(radius * STEPS);
+    const phaseX = Math.floor((px - Math.floor(px)) * PHASES);
+    const phaseY = Math.floor((py - Math.floor(py)) * PHASES);
+    const key = (step * PHASES + phaseX) * PHASES + phaseY;
+    return (this.#discs[key] ??= makeDisc(step / STEPS, (phaseX + 0.5) / PHASES, (phaseY + 0.5) / PHASES));
+  }
+}
+
+/** Mixes `colour` into the pixels below a disc: red and blue in one multiplication, green in another. */
+function stamp(pixels: Int32Array, width: number, px: number, py: number, disc: Disc, colour: number): void {
+  const middle = Math.floor(py) * width + Math.floor(px);
+  const { dx, dy, cover } = disc;
+  const redBlue = colour & 0xff00ff;
+  const green = colour & 0x00ff00;
+  for (let i = 0; i < cover.length; i++) {
+    const place = middle + dy[i]! * width + dx[i]!;
+    const share = cover[i]!;
+    const underRedBlue = pixels[place]! & 0xff00ff;
+    const underGreen = pixels[place]! & 0x00ff00;
+    pixels[place] =
+      (255 << 24) |
+      (((Math.imul(redBlue - underRedBlue, share) >>> 8) + underRedBlue) & 0xff00ff) |
+      (((Math.imul(green - underGreen, share) >> 8) + underGreen) & 0x00ff00);
   }
 }
