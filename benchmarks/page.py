@@ -1,10 +1,10 @@
 """How many frames a second does the page's map draw of 30,000 tags, while it is zoomed and while it is dragged?
 
-In headless Chromium, the map alone on a page of 1400×1000 CSS pixels. Every frame asks for the next, by a turn of the wheel or
-a move of the pointer, so that none is a frame in which nothing changed; what is counted is the time from frame to frame,
-which is 1/60 s at best, and what all of the browser's processes together compute for a frame, which says the same on a
-machine that is busy with other things. "SwiftShader" means that the processor drew the points, for want of a GPU: a machine with one
-draws them faster, and none slower. No server and no model: the answers are made here, from a fixed seed.
+In headless Chromium, on a page of 1400×1000 CSS pixels. Every frame asks for the next, by a turn of the wheel or a move
+of the pointer, so that none is a frame in which nothing changed. Counted are the time from frame to frame, which is
+1/60 s at best, and the CPU time of all of the browser's processes over the frames, which says as much on a machine that
+is busy with other things. Where "renderer" names SwiftShader there is no GPU, and the processor does its work too. No
+server and no model: the answers are made here, from a fixed seed.
 
 ``BOORU_EMBED_MAP_TAGS`` is the number of tags (30,000).
 """
@@ -103,7 +103,9 @@ def cpu_seconds(session: CDPSession) -> dict[str, float]:
 def figures(times: list[float], cpu_before: dict[str, float], cpu_after: dict[str, float]) -> dict[str, Any]:
     """Of the frames' times (ms): frames a second, and how long the median and the 95th of 100 frames took."""
     intervals = np.diff(times)
-    cpu_ms = {kind: round(1000 * (cpu_after[kind] - cpu_before.get(kind, 0.0)) / len(intervals), 2) for kind in cpu_after}
+    cpu_ms = {
+        kind: round(1000 * (cpu_after[kind] - cpu_before.get(kind, 0.0)) / len(intervals), 2) for kind in cpu_after
+    }
     return {
         "num_frames": len(intervals),
         "frames_per_second": round(1000 * len(intervals) / (times[-1] - times[0]), 1),

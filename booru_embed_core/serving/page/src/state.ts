@@ -5,7 +5,8 @@ import * as api from "./api.ts";
 import { CATEGORIES, type Category } from "./api.ts";
 import { Latest } from "./latest.ts";
 
-const SUGGESTIONS = 10;
+export const SUGGESTIONS = 10; // of each category
+const SPARE = 3; // so that a column stays full while one is added and the next answer is on its way
 const POSTS = 24;
 const NEIGHBOURS = 12;
 const PAUSE_MS = 80; // a slider that moves, keys held down
@@ -101,7 +102,7 @@ function keepInUrl(how: "push" | "replace"): void {
   if (rating.value !== null) fields.set("rating", rating.value);
   if (score.value !== null) fields.set("score", String(score.value));
   if (banned.value.size > 0) fields.set("without", [...banned.value].join(","));
-  history[`${how}State`](null, "", `#${fields}`);
+  history[`${how}State`](null, "", `#${fields.toString().replaceAll("%2C", ",")}`);
 }
 
 async function readUrl(): Promise<void> {
@@ -129,7 +130,7 @@ async function readUrl(): Promise<void> {
 }
 
 export function askSuggestions(): void {
-  const query = { tags: caption.value, k: SUGGESTIONS, per_category: true, ...metadata.value };
+  const query = { tags: caption.value, k: SUGGESTIONS + SPARE, per_category: true, ...metadata.value };
   const categories = allowed.value;
   if (categories.length === 0) suggestions.clear();
   else

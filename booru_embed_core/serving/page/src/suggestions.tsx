@@ -27,7 +27,7 @@ export function Suggestions() {
                   <section key={category} class={`card ${category}`} aria-labelledby={`${category}-title`}>
                     <h3 id={`${category}-title`}>{category}</h3>
                     <ul class="rows">
-                      {tags.map(({ tag, probability }) => (
+                      {tags.slice(0, state.SUGGESTIONS).map(({ tag, probability }) => (
                         <li key={tag}>
                           {/* against the likeliest of its category: artists would be invisible beside general tags */}
                           <TagRow tag={tag} category={category} note={percent(probability)}
