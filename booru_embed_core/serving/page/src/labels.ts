@@ -65,10 +65,11 @@ export class Labels {
       const picture = this.#picture(scene.names[index]!, scene.colours[scene.categories[index]!]!);
       const left = x + 5 + picture.width > width ? x - 5 - picture.width : x + 5;
       const top = y - picture.height / 2;
+      const whole = (pixels: number) => Math.round(pixels * ratio) / ratio; // between pixels, letters blur
       const box: (typeof taken)[number] = [left, top, left + picture.width, top + picture.height];
       if (taken.some((one) => box[0] < one[2] && box[2] > one[0] && box[1] < one[3] && box[3] > one[1])) return;
       taken.push(box);
-      context.drawImage(picture.image, left, top, picture.width, picture.height);
+      context.drawImage(picture.image, whole(left), whole(top), picture.width, picture.height);
     };
     const chosen = [scene.hovered, ...scene.near, ...scene.marked].filter((index) => index !== null);
     chosen.forEach(write);
@@ -117,7 +118,7 @@ export class Labels {
     context.strokeText(name, HALO, HEIGHT / 2);
     context.fillStyle = colour;
     context.fillText(name, HALO, HEIGHT / 2);
-    const picture = { image, width, height: HEIGHT };
+    const picture = { image, width: image.width / this.#ratio, height: image.height / this.#ratio };
     this.#pictures.set(name, picture);
     return picture;
   }
