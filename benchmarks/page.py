@@ -74,7 +74,14 @@ def tag_map(num_tags: int) -> dict[str, Any]:
 
 def serve(page: Page, num_tags: int) -> None:
     """Answers the page's requests from here."""
-    info = {"embedding_dim": 128, "num_tags": num_tags, "ratings": [], "has_posts": False, "has_map": True}
+    info = {
+        "embedding_dim": 128,
+        "num_tags": num_tags,
+        "categories": {},
+        "ratings": [],
+        "has_posts": False,
+        "has_map": True,
+    }
     answers = {
         "info": info,
         "map": tag_map(num_tags),

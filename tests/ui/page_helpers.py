@@ -104,7 +104,8 @@ class StandIn:
                 route.fulfill(json=self.complete(body))
 
     def info(self, _body: dict[str, Any]) -> dict[str, Any]:
-        facts = {"embedding_dim": 16, "num_tags": len(VOCAB), "categories": {}, "has_map": True}
+        facts: dict[str, Any] = {"embedding_dim": 16, "num_tags": len(VOCAB), "has_map": True}
+        facts["categories"] = {name: sum(one.category == name for one in VOCAB) for name in CATEGORIES}
         return {**facts, "ratings": self.ratings, "has_posts": self.has_posts}
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +118,8 @@ class StandIn:
             if one.tag in known or one.category not in body.get("categories", CATEGORIES):
                 continue
             if one.tag.startswith(prefix) or alias is not None:
-                completion = {"tag": one.tag, "category": one.category, "probability": 0.4 / 2**rank}
-                found.append(completion if one.tag.startswith(prefix) else {**completion, "alias": alias})
+                named_by = None if one.tag.startswith(prefix) else alias
+                found.append({**named([one.tag])[0], "probability": 0.4 / 2**rank, "alias": named_by})
         return {"completions": found[: body["k"] * 5], "known": named(known), "unknown": unknown}
 
     def similar(self, body: dict[str, Any]) -> dict[str, Any]:

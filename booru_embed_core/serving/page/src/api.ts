@@ -9,7 +9,8 @@ export interface Tag {
 }
 export interface Completion extends Tag {
   probability: number;
-  alias?: string;
+  /** The other name of the tag that was typed. */
+  alias: string | null;
 }
 export interface Completions {
   completions: Completion[];
@@ -29,6 +30,7 @@ export interface Post {
 export interface Info {
   embedding_dim: number;
   num_tags: number;
+  categories: Record<Category, number>;
   ratings: string[];
   has_posts: boolean;
   has_map: boolean;
@@ -51,7 +53,14 @@ export interface CompleteQuery {
 }
 
 /** The server's own words where it refused, ours where it did not answer. */
-export class ApiError extends Error {}
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly status?: number,
+  ) {
+    super(message);
+  }
+}
 
 async function ask<T>(path: string, init: RequestInit): Promise<T> {
   let response: Response;
@@ -65,7 +74,8 @@ async function ask<T>(path: string, init: RequestInit): Promise<T> {
   if (init.signal?.aborted) throw new DOMException("a newer request took its place", "AbortError");
   if (response.ok && answer !== null) return answer as T;
   const said = (answer as { error?: unknown } | null)?.error;
-  throw new ApiError(typeof said === "string" ? said : `The server answered ${response.status} to /api/${path}.`);
+  const words = typeof said === "string" ? said : `The server answered ${response.status} to /api/${path}.`;
+  throw new ApiError(words, response.status);
 }
 
 function post<T>(path: string, body: object, signal?: AbortSignal): Promise<T> {

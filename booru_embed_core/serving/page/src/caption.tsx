@@ -1,7 +1,6 @@
 // The caption: chips, the field that completes tags, and the choices that change the suggestions.
 
 import * as api from "./api.ts";
-import { CATEGORIES } from "./api.ts";
 import { Combobox } from "./combobox.tsx";
 import { percent } from "./parts.tsx";
 import * as state from "./state.ts";
@@ -77,7 +76,7 @@ function Categories() {
   return (
     <fieldset class="segments separate">
       <legend>Suggest</legend>
-      {CATEGORIES.map((category) => (
+      {state.categories.value.map((category) => (
         <label key={category} class={category}>
           <input type="checkbox" checked={!state.banned.value.has(category)}
             onChange={() => state.toggleCategory(category)} />

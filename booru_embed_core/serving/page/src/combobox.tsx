@@ -11,7 +11,7 @@ const PAUSE_MS = 30; // less than between two keys: typing feels immediate, and 
 export interface Option extends Tag {
   /** What stands on the right. */
   note?: string;
-  alias?: string;
+  alias?: string | null;
 }
 
 interface Props {
@@ -145,10 +145,10 @@ export function Combobox(props: Props) {
       <ul id={`${id}-list`} class="options" role="listbox" aria-label={`${label}: matches`} ref={list}
         hidden={!isShown || found.length === 0} onMouseDown={(event) => event.preventDefault()}>
         {found.map((option, index) => (
-          <li key={option.tag} id={`${id}-${index}`} role="option" class={option.category}
+          <li key={`${option.category} ${option.tag}`} id={`${id}-${index}`} role="option" class={option.category}
             aria-selected={index === active.value} onClick={() => pick(option)}>
             <span class="name">
-              {option.alias !== undefined && <span class="alias">{option.alias} → </span>}
+              {option.alias != null && <span class="alias">{option.alias} → </span>}
               {option.tag}
             </span>
             <span class="note">{option.note}</span>

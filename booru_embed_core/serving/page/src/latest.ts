@@ -3,6 +3,8 @@
 import { signal } from "@preact/signals";
 import { ApiError } from "./api.ts";
 
+const LOADING_MS = 1500; // until the model may have been loaded
+
 export class Latest<T> {
   /** The last good answer; it stays while the next is on its way, so that nothing flickers. */
   readonly value = signal<T | null>(null);
@@ -24,6 +26,7 @@ export class Latest<T> {
       if (controller.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
       this.error.value = error.message;
+      if (error.status === 503) setTimeout(() => controller.signal.aborted || void this.run(fetcher), LOADING_MS);
     } finally {
       if (!controller.signal.aborted) this.isLoading.value = false;
     }

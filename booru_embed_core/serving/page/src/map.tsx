@@ -24,7 +24,7 @@ interface Hovered {
 
 function coloursIn(box: HTMLElement): Colours {
   // Read from elements: a custom property would give the text of light-dark(), and not the colour of this theme.
-  const colourOf = (name: string) => getComputedStyle(box.querySelector(`.legend .${name}`)!).color;
+  const colourOf = (name: string) => getComputedStyle(box.querySelector(`.legend .${name}`) ?? box).color;
   const { color: ink, backgroundColor: paper } = getComputedStyle(box);
   return { categories: CATEGORIES.map(colourOf), ink, paper };
 }
@@ -146,7 +146,7 @@ function Chart({ data }: { data: TagMap }) {
         <canvas class="points" />
         <canvas />
         <ul class="legend" aria-label="Colours">
-          {CATEGORIES.map((category) => <li key={category} class={category}>{category}</li>)}
+          {state.categories.value.map((category) => <li key={category} class={category}>{category}</li>)}
         </ul>
         {hovered.value !== null && view.value !== null && <Hovering hovered={hovered.value} view={view.value} />}
       </div>

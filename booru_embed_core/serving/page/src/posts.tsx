@@ -45,7 +45,9 @@ function Found() {
     <Panel of={state.posts} retry={state.askPosts} rows={4}>
       {(posts) =>
         posts.length === 0 ? (
-          <p class="state card">No such post{!state.showsAllRatings.value && " with the rating general"}.</p>
+          <p class="state card">
+            No such post{!state.showsAllRatings.value && " of the rating general; the switch above shows those of all ratings"}.
+          </p>
         ) : (
           <ul class="posts">{posts.map((post) => <PostCard key={post.post_id} post={post} />)}</ul>
         )

@@ -30,7 +30,9 @@ export const suggestions = new Latest<api.Completion[]>();
 export const neighbours = new Latest<api.Neighbour[]>();
 export const posts = new Latest<api.Post[]>();
 
-export const allowed = computed(() => CATEGORIES.filter((category) => !banned.value.has(category)));
+/** Those that the model has tags of. */
+export const categories = computed(() => CATEGORIES.filter((category) => info.value.value?.categories[category] !== 0));
+export const allowed = computed(() => categories.value.filter((category) => !banned.value.has(category)));
 export const knownNames = computed(() => names.value.filter((name) => categoryOf.value.get(name) !== null));
 export const caption = computed(() => knownNames.value.join(", "));
 export const metadata = computed(() => ({
@@ -131,13 +133,13 @@ async function readUrl(): Promise<void> {
 
 export function askSuggestions(): void {
   const query = { tags: caption.value, k: SUGGESTIONS + SPARE, per_category: true, ...metadata.value };
-  const categories = allowed.value;
-  if (categories.length === 0) suggestions.clear();
+  const chosen = allowed.value;
+  if (chosen.length === 0) suggestions.clear();
   else
     void suggestions.run(async (signal) => {
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
       signal.throwIfAborted();
-      return (await api.complete({ ...query, categories }, signal)).completions;
+      return (await api.complete({ ...query, categories: chosen }, signal)).completions;
     });
 }
 
