@@ -25,7 +25,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "data/warehouse/checkpoint/current"
 IMAGES = ROOT / "docs/images"
-NUM_COLOURS = 128
+NUM_COLOURS = 256
 MAX_BYTES = 300_000
 CAPTION = "1girl,long_hair,touhou"
 NUM_PLACES = "() => fetch('api/map').then((answer) => answer.json()).then(({ tags }) => tags.length)"

@@ -11,6 +11,8 @@ import { type Colour, type Placement, Points } from "./points.ts";
 const MOST_ZOOM = 80;
 const FLIGHT_ZOOM = 10;
 const FLIGHT_MS = 700;
+const MOST_SIZE = 11; // see Points.draw
+const MANY = 10_000;
 const REACH = 12; // CSS pixels from a point to the pointer
 
 export interface Callbacks {
@@ -204,12 +206,18 @@ export class MapView {
     this.redraw();
   }
 
+  /** Of a point while the whole map is shown, the larger the fewer there are. */
+  #size(): number {
+    const room = Math.min(2, Math.max(1, (MANY / this.names.length) ** 0.25));
+    return Math.sqrt(this.box.clientWidth / 250) * room;
+  }
+
   redraw(): void {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       if (this.box.clientWidth === 0) return;
       const place = this.#placement();
-      const size = Math.sqrt(this.box.clientWidth / 250) * this.#transform.k ** 0.4;
+      const size = Math.min(MOST_SIZE, this.#size() * this.#transform.k ** 0.4);
       this.#points.draw(place, size);
       this.#labels.draw({
         place,

@@ -11,6 +11,8 @@ const POSTS = 24;
 const NEIGHBOURS = 12;
 const PAUSE_MS = 80; // a slider that moves, keys held down
 
+type Spelled = [name: string, category: Category | null];
+
 /** The caption's tags in the order in which they were added. */
 export const names = signal<string[]>([]);
 /** The category of each name that the server was asked about; null: it does not know the tag. */
@@ -26,6 +28,7 @@ export const announcement = signal("");
 
 export const info = new Latest<api.Info>();
 export const map = new Latest<api.TagMap>();
+const spelling = new Latest<Spelled[]>();
 export const suggestions = new Latest<api.Completion[]>();
 export const neighbours = new Latest<api.Neighbour[]>();
 export const posts = new Latest<api.Post[]>();
@@ -39,8 +42,6 @@ export const metadata = computed(() => ({
   ...(rating.value !== null && { rating: rating.value }),
   ...(rating.value !== null && score.value !== null && { score: score.value }),
 }));
-
-type Spelled = [name: string, category: Category | null];
 
 export function addTags(tags: Spelled[]): void {
   const added = tags.filter(([name]) => !names.value.includes(name));
@@ -64,8 +65,8 @@ export function removeTags(removed: string[]): void {
 }
 
 /** The tags of `text` by the server's spelling rules: prompts, Danbooru's strings, weights, aliases. */
-async function read(text: string): Promise<Spelled[]> {
-  const { known, unknown } = await api.complete({ tags: text, k: 1 });
+async function read(text: string, signal?: AbortSignal): Promise<Spelled[]> {
+  const { known, unknown } = await api.complete({ tags: text, k: 1 }, signal);
   return [
     ...known.map(({ tag, category }): Spelled => [tag, category]),
     ...unknown.map((name): Spelled => [name, null]),
@@ -107,7 +108,7 @@ function keepInUrl(how: "push" | "replace"): void {
   history[`${how}State`](null, "", `#${fields.toString().replaceAll("%2C", ",")}`);
 }
 
-async function readUrl(): Promise<void> {
+function readUrl(): void {
   const hash = location.hash;
   const fields = new URLSearchParams(hash.slice(1));
   const written = (fields.get("tags") ?? "").split(",").filter((name) => name !== "");
@@ -120,15 +121,20 @@ async function readUrl(): Promise<void> {
   });
   if (written.every((name) => categoryOf.value.has(name))) return;
   // A link may have been written by hand: aliases, unknown tags.
-  const tags = await read(written.join(", ")).catch((error: unknown) => {
-    if (error instanceof api.ApiError) return null; // the suggestions say so
-    throw error;
+  void spelling.run(async (signal) => {
+    const tags = await read(written.join(", "), signal);
+    if (location.hash !== hash) return tags;
+    batch(() => {
+      categoryOf.value = new Map([...categoryOf.value, ...tags]);
+      names.value = [...new Set(tags.map(([name]) => name))];
+    });
+    return tags;
   });
-  if (tags === null || location.hash !== hash) return;
-  batch(() => {
-    categoryOf.value = new Map([...categoryOf.value, ...tags]);
-    names.value = [...new Set(tags.map(([name]) => name))];
-  });
+}
+
+export function retrySuggestions(): void {
+  if (spelling.error.value !== null) readUrl();
+  askSuggestions();
 }
 
 export function askSuggestions(): void {
@@ -170,8 +176,8 @@ export function askMap(): void {
 }
 
 export function start(): void {
-  addEventListener("popstate", () => void readUrl());
-  void readUrl();
+  addEventListener("popstate", readUrl);
+  readUrl();
   askInfo();
   effect(askSuggestions);
   effect(askPosts);

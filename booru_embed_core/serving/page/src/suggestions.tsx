@@ -14,7 +14,7 @@ export function Suggestions() {
       {state.allowed.value.length === 0 ? (
         <p class="state card">All categories are switched off; switch one on above.</p>
       ) : (
-        <Panel of={state.suggestions} retry={state.askSuggestions} rows={5}>
+        <Panel of={state.suggestions} retry={state.retrySuggestions} rows={5}>
           {(found) => {
             const left = found.filter(({ tag }) => !state.names.value.includes(tag));
             const columns = state.allowed.value
