@@ -3,7 +3,7 @@ PYTHON ?= python3
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 BIN := .venv/bin
 
-.PHONY: run test ui lint bench screenshots emulator lock clean
+.PHONY: run test ui lint bench screenshots page emulator lock clean
 
 # All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is out of date.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
@@ -28,6 +28,13 @@ bench: .venv/.installed
 
 screenshots: .venv/.installed  ## docs/images of Dagster's UI; needs chromium
 	$(BIN)/pytest tests/dagster/ui/screenshots.py
+
+page: booru_embed_core/serving/page/node_modules/.package-lock.json  ## the page that `booru-embed serve` shows; needs node
+	npm --prefix booru_embed_core/serving/page run build
+
+booru_embed_core/serving/page/node_modules/.package-lock.json: booru_embed_core/serving/page/package-lock.json
+	npm --prefix booru_embed_core/serving/page ci --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 emulator: .venv-emulator/.installed  ## what the tests of the BigQuery source need, else they are skipped
 

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page
 from project_helpers import Project
 
-REQUIRE_VARIABLE = "BOORU_EMBED_REQUIRE_CHROMIUM"
-FLAGS = [
-    "--no-sandbox",  # it refuses to start as root with one
-    "--disable-gpu",
-    # Nothing but the web server is asked.
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-]
 SHOWN_SECONDS = 120
 """For what is on its way: the UI asks every few seconds, the sensors look every ten; more on a busy machine."""
 RUN_SECONDS = 400
 OUT_OF_DATE = re.compile(r"^Unsynced")
-
-
-@contextmanager
-def running_browser() -> Iterator[Browser]:
-    """The Chromium that is installed; skips the test where there is none."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        missing = "no chromium on the PATH; install your distribution's (apt-get install chromium)"
-        if os.environ.get(REQUIRE_VARIABLE):
-            pytest.fail(f"{missing}: {REQUIRE_VARIABLE} is set")
-        pytest.skip(missing)
-    expect.set_options(timeout=SHOWN_SECONDS * 1000)
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium, args=FLAGS) as browser:
-        yield browser
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_helpers import SHOWN_SECONDS, Ui, running_browser
+from browser_helpers import SHOWN_SECONDS, Ui
+from chromium_helpers import running_browser
 from playwright.sync_api import Browser
 from project_helpers import Project
 from server_helpers import dagster_dev
@@ -20,7 +21,7 @@ HAS_FAILED = pytest.StashKey[bool]()
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with running_browser() as running:
+    with running_browser(SHOWN_SECONDS) as running:
         yield running
 
 

@@ -9,9 +9,9 @@ import io
 import re
 
 import pytest
-from browser_helpers import RUN_SECONDS, Ui, expect
+from browser_helpers import RUN_SECONDS, Ui
 from PIL import Image
-from playwright.sync_api import FloatRect, ViewportSize
+from playwright.sync_api import FloatRect, ViewportSize, expect
 from project_helpers import REPOSITORY
 
 pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)

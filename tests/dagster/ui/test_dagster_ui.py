@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser_helpers import RUN_SECONDS, Ui, expect
+from browser_helpers import RUN_SECONDS, Ui
+from playwright.sync_api import expect
 
 from booru_embed_core.posts.files import REPORT_FILE
 

@@ -1,0 +1,96 @@
+// What the server answers, and how it is asked.
+
+export const CATEGORIES = ["general", "artist", "copyright", "character", "meta"] as const;
+export type Category = (typeof CATEGORIES)[number];
+
+export interface Tag {
+  tag: string;
+  category: Category;
+}
+export interface Completion extends Tag {
+  probability: number;
+  /** The other name of the tag that was typed. */
+  alias: string | null;
+}
+export interface Completions {
+  completions: Completion[];
+  known: Tag[];
+  unknown: string[];
+}
+export interface Neighbour extends Tag {
+  similarity: number;
+}
+export interface Post {
+  post_id: number;
+  rating: string;
+  score: number;
+  similarity: number;
+  tags: Tag[];
+}
+export interface Info {
+  embedding_dim: number;
+  num_tags: number;
+  categories: Record<Category, number>;
+  ratings: string[];
+  has_posts: boolean;
+  has_map: boolean;
+}
+export interface TagMap {
+  tags: string[];
+  categories: number[];
+  counts: number[];
+  x: number[];
+  y: number[];
+}
+export interface CompleteQuery {
+  tags: string;
+  k: number;
+  prefix?: string;
+  per_category?: boolean;
+  categories?: Category[];
+  rating?: string;
+  score?: number;
+}
+
+/** The server's own words where it refused, ours where it did not answer. */
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly status?: number,
+  ) {
+    super(message);
+  }
+}
+
+async function ask<T>(path: string, init: RequestInit): Promise<T> {
+  let response: Response;
+  try {
+    response = await fetch(`api/${path}`, init);
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    throw new ApiError("The server does not answer. Is `booru-embed serve` still running?");
+  }
+  const answer: unknown = await response.json().catch(() => null);
+  if (init.signal?.aborted) throw new DOMException("a newer request took its place", "AbortError");
+  if (response.ok && answer !== null) return answer as T;
+  const said = (answer as { error?: unknown } | null)?.error;
+  const words = typeof said === "string" ? said : `The server answered ${response.status} to /api/${path}.`;
+  throw new ApiError(words, response.status);
+}
+
+function post<T>(path: string, body: object, signal?: AbortSignal): Promise<T> {
+  return ask<T>(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal: signal ?? null,
+  });
+}
+
+export const getInfo = (signal?: AbortSignal) => ask<Info>("info", { signal: signal ?? null });
+export const getMap = (signal?: AbortSignal) => ask<TagMap>("map", { signal: signal ?? null });
+export const complete = (query: CompleteQuery, signal?: AbortSignal) => post<Completions>("complete", query, signal);
+export const similar = (tag: string, k: number, signal?: AbortSignal) =>
+  post<{ neighbours: Neighbour[] }>("similar", { tag, k }, signal);
+export const search = (tags: string, k: number, ratings: string[] | undefined, signal?: AbortSignal) =>
+  post<{ posts: Post[] }>("search", { tags, k, ratings }, signal);

@@ -1,0 +1,40 @@
+// A value that is asked for again and again, of which only the last answer counts.
+
+import { signal } from "@preact/signals";
+import { ApiError } from "./api.ts";
+
+const LOADING_MS = 1500; // until the model may have been loaded
+
+export class Latest<T> {
+  /** The last good answer; it stays while the next is on its way, so that nothing flickers. */
+  readonly value = signal<T | null>(null);
+  readonly error = signal<string | null>(null);
+  readonly isLoading = signal(false);
+  #controller: AbortController | undefined;
+
+  async run(fetcher: (signal: AbortSignal) => Promise<T>): Promise<void> {
+    this.#controller?.abort();
+    const controller = new AbortController();
+    this.#controller = controller;
+    this.isLoading.value = true;
+    try {
+      const value = await fetcher(controller.signal);
+      if (controller.signal.aborted) return;
+      this.value.value = value;
+      this.error.value = null;
+    } catch (error) {
+      if (controller.signal.aborted) return;
+      if (!(error instanceof ApiError)) throw error;
+      this.error.value = error.message;
+      if (error.status === 503) setTimeout(() => controller.signal.aborted || void this.run(fetcher), LOADING_MS);
+    } finally {
+      if (!controller.signal.aborted) this.isLoading.value = false;
+    }
+  }
+
+  clear(): void {
+    this.#controller?.abort();
+    this.value.value = this.error.value = null;
+    this.isLoading.value = false;
+  }
+}

@@ -1,0 +1,42 @@
+// The page, assembled.
+
+import { render } from "preact";
+import { Caption } from "./caption.tsx";
+import { TagMapPanel } from "./map.tsx";
+import { Posts } from "./posts.tsx";
+import { announcement, info, start } from "./state.ts";
+import { Suggestions } from "./suggestions.tsx";
+import { startTheme, ThemeToggle } from "./theme.tsx";
+
+function Header() {
+  const facts = info.value.value;
+  return (
+    <header class="top">
+      <h1><img src="static/icon.svg" alt="" width="28" height="28" />booru-embed</h1>
+      <p class="facts">
+        {facts !== null && `${facts.num_tags.toLocaleString("en")} tags in ${facts.embedding_dim} dimensions`}
+      </p>
+      <nav aria-label="Elsewhere"><a href="api/docs">API</a></nav>
+      <ThemeToggle />
+    </header>
+  );
+}
+
+function App() {
+  return (
+    <>
+      <Header />
+      <main>
+        <Caption />
+        <Suggestions />
+        <TagMapPanel />
+        <Posts />
+      </main>
+      <p class="hidden" role="status">{announcement}</p>
+    </>
+  );
+}
+
+startTheme();
+start();
+render(<App />, document.body);

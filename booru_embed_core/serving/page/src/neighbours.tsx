@@ -1,0 +1,29 @@
+// The tags whose embeddings lie nearest to the one that was chosen.
+
+import { Panel, TagRow } from "./parts.tsx";
+import * as state from "./state.ts";
+
+export function Neighbours() {
+  const tag = state.focused.value;
+  return (
+    <section class="card neighbours" aria-labelledby="neighbours-title">
+      <h3 id="neighbours-title">{tag === null ? "Nearest tags" : <>Nearest to <strong>{tag}</strong></>}</h3>
+      {tag === null ? (
+        <p class="state">Choose a tag of the caption, or a point of the map.</p>
+      ) : (
+        <Panel of={state.neighbours} retry={state.askNeighbours} rows={8}>
+          {(found) => (
+            <ul class="rows">
+              {found.map((neighbour) => (
+                <li key={neighbour.tag}>
+                  <TagRow tag={neighbour.tag} category={neighbour.category} share={neighbour.similarity}
+                    note={neighbour.similarity.toFixed(2)} />
+                </li>
+              ))}
+            </ul>
+          )}
+        </Panel>
+      )}
+    </section>
+  );
+}

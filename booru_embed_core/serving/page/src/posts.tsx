@@ -1,0 +1,74 @@
+// Posts whose tags lie nearest to the caption. A link to Danbooru is followed when it is clicked, and not before.
+
+import type { Post, Tag } from "./api.ts";
+import { Panel } from "./parts.tsx";
+import * as state from "./state.ts";
+
+const SHOWN_TAGS = 14;
+const FIRST = ["character", "copyright", "artist", "general", "meta"]; // after the caption's: what tells posts apart
+
+function PostCard({ post }: { post: Post }) {
+  const rank = ({ tag, category }: Tag) => (state.names.value.includes(tag) ? -1 : FIRST.indexOf(category));
+  const tags = post.tags.toSorted((a, b) => rank(a) - rank(b));
+  return (
+    <li class="post card">
+      <p class="facts">
+        <a href={`https://danbooru.donmai.us/posts/${post.post_id}`} target="_blank" rel="noopener noreferrer">
+          #{post.post_id}<span class="away" aria-hidden="true"> ↗</span>
+          <span class="hidden"> on Danbooru, in a new tab</span>
+        </a>
+        <span class="rating" title="rating">{post.rating}</span>
+        <span title="score">▲ {post.score}</span>
+        <span class="similarity" title="cosine similarity to the caption">{post.similarity.toFixed(2)}</span>
+      </p>
+      <p class="tags">
+        {tags.slice(0, SHOWN_TAGS).map(({ tag, category }) => (
+          <button key={tag} type="button" class={category} aria-pressed={state.names.value.includes(tag)}
+            title={state.names.value.includes(tag) ? `Remove ${tag}` : `Add ${tag}`}
+            onClick={() => (state.names.value.includes(tag) ? state.removeTags([tag]) : state.addTag(tag, category))}>
+            {tag}
+          </button>
+        ))}
+        {tags.length > SHOWN_TAGS && <span class="more">and {tags.length - SHOWN_TAGS} more</span>}
+      </p>
+    </li>
+  );
+}
+
+function Found() {
+  if (state.info.value.value !== null && !state.info.value.value.has_posts)
+    return <p class="state card">This server has no posts; <code>booru-embed serve --help</code> says how to give it some.</p>;
+  if (state.info.error.value !== null)
+    return <Panel of={state.info} retry={state.askInfo} rows={0}>{() => null}</Panel>;
+  if (state.caption.value === "") return <p class="state card">Add a tag to see the posts that lie nearest.</p>;
+  return (
+    <Panel of={state.posts} retry={state.askPosts} rows={4}>
+      {(posts) =>
+        posts.length === 0 ? (
+          <p class="state card">
+            No such post{!state.showsAllRatings.value && " of the rating general; the switch above shows those of all ratings"}.
+          </p>
+        ) : (
+          <ul class="posts">{posts.map((post) => <PostCard key={post.post_id} post={post} />)}</ul>
+        )
+      }
+    </Panel>
+  );
+}
+
+export function Posts() {
+  return (
+    <section aria-labelledby="posts-title">
+      <header class="title">
+        <h2 id="posts-title">Nearest posts</h2>
+        <p>By the embedding of the caption</p>
+        <label class="switch">
+          <input type="checkbox" role="switch" checked={state.showsAllRatings.value}
+            onChange={() => (state.showsAllRatings.value = !state.showsAllRatings.value)} />
+          <span>Show all ratings, not only general</span>
+        </label>
+      </header>
+      <Found />
+    </section>
+  );
+}

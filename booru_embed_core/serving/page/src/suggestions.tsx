@@ -1,0 +1,48 @@
+// Tags that may follow, category by category.
+
+import { Panel, percent, TagRow } from "./parts.tsx";
+import * as state from "./state.ts";
+
+export function Suggestions() {
+  const isEmpty = state.names.value.length === 0;
+  return (
+    <section aria-labelledby="suggestions-title">
+      <header class="title">
+        <h2 id="suggestions-title">Suggestions</h2>
+        <p>{isEmpty ? "What a caption most often holds" : "What most likely belongs to this caption too"}</p>
+      </header>
+      {state.allowed.value.length === 0 ? (
+        <p class="state card">All categories are switched off; switch one on above.</p>
+      ) : (
+        <Panel of={state.suggestions} retry={state.retrySuggestions} rows={5}>
+          {(found) => {
+            const left = found.filter(({ tag }) => !state.names.value.includes(tag));
+            const columns = state.allowed.value
+              .map((category) => ({ category, tags: left.filter((one) => one.category === category) }))
+              .filter(({ tags }) => tags.length > 0);
+            if (columns.length === 0) return <p class="state card">No tag is left to suggest.</p>;
+            return (
+              <div class="columns">
+                {columns.map(({ category, tags }) => (
+                  <section key={category} class={`card ${category}`} aria-labelledby={`${category}-title`}>
+                    <h3 id={`${category}-title`}>{category}</h3>
+                    <ul class="rows">
+                      {tags.slice(0, state.SUGGESTIONS).map(({ tag, probability }) => (
+                        <li key={tag}>
+                          {/* against the likeliest of its category: artists would be invisible beside general tags */}
+                          <TagRow tag={tag} category={category} note={percent(probability)}
+                            share={probability / Math.max(tags[0]?.probability ?? 1, Number.MIN_VALUE)} />
+                        </li>
+                      ))}
+                    </ul>
+                  </section>
+                ))}
+              </div>
+            );
+          }}
+        </Panel>
+      )}
+    </section>
+  );
+}
+

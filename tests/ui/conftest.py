@@ -1,0 +1,36 @@
+"""A browser for a module (Playwright keeps an event loop as long as it lives), and a page for a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from chromium_helpers import running_browser
+from page_helpers import SHOWN_SECONDS, URL, StandIn
+from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser(SHOWN_SECONDS) as running:
+        yield running
+
+
+@pytest.fixture
+def stand_in() -> StandIn:
+    return StandIn()
+
+
+@pytest.fixture
+def page(browser: Browser, stand_in: StandIn) -> Iterator[Page]:
+    """A page that is not open yet; that it breaks no rule of its Content-Security-Policy is checked at the end."""
+    with browser.new_context(base_url=URL, viewport={"width": 1280, "height": 900}, reduced_motion="reduce") as context:
+        context.set_default_timeout(SHOWN_SECONDS * 1000)
+        context.route("**/*", stand_in.handle)
+        page = context.new_page()
+        said: list[str] = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        yield page
+        failures = "the server refused" if stand_in.refused or stand_in.down else None
+        assert [text for text in said if failures is None or "Failed to load resource" not in text] == []

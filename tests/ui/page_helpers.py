@@ -1,0 +1,173 @@
+"""The page of `booru-embed serve`, with answers made here: at once, of few tags, wrong where a test wants it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from playwright.sync_api import Error, Page, Route
+
+STATIC = Path(__file__).parents[2] / "booru_embed_core/serving/static"
+URL = "http://page.invalid/"
+SHOWN_SECONDS = 60
+"""Far more than it takes: the machine may be busy."""
+STRICT = "default-src 'self'; object-src 'none'; frame-ancestors 'none'"
+CATEGORIES = ["general", "artist", "copyright", "character", "meta"]
+ALIASES = {"nekomimi": "cat_ears"}
+
+
+class Tag(NamedTuple):
+    tag: str
+    category: str
+    count: int
+    x: float
+    y: float
+
+
+VOCAB = [
+    Tag("1girl", "general", 900, 0.0, 0.0),
+    Tag("solo", "general", 800, 1.0, 0.0),
+    Tag("cat_ears", "general", 300, 4.0, 4.0),
+    Tag("cat_tail", "general", 200, 4.2, 4.0),
+    Tag("cat_girl", "general", 100, 4.0, 4.3),
+    Tag("hat", "general", 90, 0.0, 4.0),
+    Tag("wlop", "artist", 20, 2.0, 2.0),
+    Tag("touhou", "copyright", 80, 3.0, 0.0),
+    Tag("chen", "character", 30, 3.5, 4.0),
+    Tag("highres", "meta", 500, 0.0, 2.0),
+]
+CATEGORY_OF = {one.tag: one.category for one in VOCAB}
+
+
+def named(tags: list[str]) -> list[dict[str, str]]:
+    return [{"tag": tag, "category": CATEGORY_OF[tag]} for tag in tags]
+
+
+def read(text: str) -> tuple[list[str], list[str]]:
+    """The known and the unknown tags of a caption."""
+    between = "," if "," in text else None
+    words = [word.strip().replace(" ", "_").lower() for word in text.split(between)]
+    tags = [ALIASES.get(word, word) for word in words if word]
+    return [tag for tag in tags if tag in CATEGORY_OF], [tag for tag in tags if tag not in CATEGORY_OF]
+
+
+@dataclass
+class StandIn:
+    """Answers as the server does.
+
+    `refused` are calls and what they are refused with, `down` those without an answer, `held` is a prefix whose
+    answer waits until `release`; `asked` is what was asked, `outside` what was asked of anybody else.
+    """
+
+    has_posts: bool = True
+    ratings: list[str] = field(default_factory=lambda: ["g", "s"])
+    refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)
+    held: str | None = None
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    waiting: list[tuple[Route, dict[str, Any]]] = field(default_factory=list)
+
+    def bodies(self, call: str, has: str = "tags") -> list[dict[str, Any]]:
+        """What was asked of `call`, with the field `has`."""
+        return [body for name, body in self.asked if name == call and has in body]
+
+    def handle(self, route: Route) -> None:
+        url = route.request.url
+        if not url.startswith(URL):
+            self.outside.append(url)
+            route.abort()
+            return
+        path = url.removeprefix(URL).partition("?")[0]
+        if not path.startswith("api/"):
+            file = STATIC / (path.removeprefix("static/") or "index.html")
+            route.fulfill(path=file, headers={"Content-Security-Policy": STRICT, "Content-Type": content_type(file)})
+            return
+        call, body = path.removeprefix("api/"), route.request.post_data_json or {}
+        self.asked.append((call, body))
+        if call in self.down:
+            route.abort("connectionrefused")
+        elif call in self.refused:
+            status, message = self.refused[call]
+            route.fulfill(status=status, json={"error": message})
+        elif self.held is not None and body.get("prefix") == self.held:
+            self.waiting.append((route, body))
+        else:
+            route.fulfill(json=getattr(self, call)(body))
+
+    def release(self) -> None:
+        for route, body in self.waiting:
+            with suppress(Error):  # the page may have given up on it
+                route.fulfill(json=self.complete(body))
+
+    def info(self, _body: dict[str, Any]) -> dict[str, Any]:
+        facts: dict[str, Any] = {"embedding_dim": 16, "num_tags": len(VOCAB), "has_map": True}
+        facts["categories"] = {name: sum(one.category == name for one in VOCAB) for name in CATEGORIES}
+        return {**facts, "ratings": self.ratings, "has_posts": self.has_posts}
+
+    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        known, unknown = read(body["tags"])
+        prefix = body.get("prefix", "").lower().replace(" ", "_")
+        found: list[dict[str, Any]] = []
+        # A rating turns the order round, so that a test sees that it arrived.
+        for rank, one in enumerate(VOCAB[::-1] if body.get("rating") else VOCAB):
+            alias = next((name for name, tag in ALIASES.items() if tag == one.tag and name.startswith(prefix)), None)
+            if one.tag in known or one.category not in body.get("categories", CATEGORIES):
+                continue
+            if one.tag.startswith(prefix) or alias is not None:
+                named_by = None if one.tag.startswith(prefix) else alias
+                found.append({**named([one.tag])[0], "probability": 0.4 / 2**rank, "alias": named_by})
+        return {"completions": found[: body["k"] * 5], "known": named(known), "unknown": unknown}
+
+    def similar(self, body: dict[str, Any]) -> dict[str, Any]:
+        here = next(one for one in VOCAB if one.tag == body["tag"])
+        others = sorted(
+            (one for one in VOCAB if one is not here), key=lambda one: abs(one.x - here.x) + abs(one.y - here.y)
+        )
+        near = [{"tag": one.tag, "category": one.category, "similarity": 0.9} for one in others[: body["k"]]]
+        return {"tag": here.tag, "neighbours": near}
+
+    def search(self, body: dict[str, Any]) -> dict[str, Any]:
+        posts = [
+            {"post_id": 100 + index, "rating": rating, "score": 7, "similarity": 0.8, "tags": named(["1girl", "chen"])}
+            for index, rating in enumerate(["g", "s", "g"])
+            if rating in body.get("ratings", ["g", "s"])
+        ]
+        return {"posts": posts, "unknown": []}
+
+    def map(self, _body: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "tags": [one.tag for one in VOCAB],
+            "categories": [CATEGORIES.index(one.category) for one in VOCAB],
+            "counts": [one.count for one in VOCAB],
+            "x": [one.x for one in VOCAB],
+            "y": [one.y for one in VOCAB],
+        }
+
+
+def content_type(file: Path) -> str:
+    return {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}[file.suffix]
+
+
+def colours_of(page: Page, selector: str) -> dict[str, int]:
+    """How often each colour occurs among the pixels of a canvas, as JSON of its red, green and blue."""
+    counts: dict[str, int] = page.locator(selector).evaluate(
+        """canvas => {
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const counts = {};
+          for (let i = 0; i < data.length; i += 4) {
+            const colour = JSON.stringify([...data.slice(i, i + 3)]);
+            counts[colour] = (counts[colour] ?? 0) + 1;
+          }
+          return counts;
+        }"""
+    )
+    return counts
+
+
+def nearly(colour: str, wanted: list[int]) -> bool:
+    """Whether a point of the colour `wanted` may have this one."""
+    return all(abs(one - other) < 60 for one, other in zip(json.loads(colour), wanted, strict=True))
