@@ -33,6 +33,7 @@ def tag_places(embedder: BooruEmbedder, table: Path | None = None) -> Places:
         known = np.flatnonzero(~embedder.vocab.is_unknown)
         return Places(known, _principal_components(embedder.tag_embeddings()[known]))
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
@@ -46,7 +47,7 @@ def tag_places(embedder: BooruEmbedder, table: Path | None = None) -> Places:
     named = zip(columns["category"].to_pylist(), columns["tag"].to_pylist(), strict=True)
     indices = np.array([index_of.get((str(category), str(tag)), -1) for category, tag in named], dtype=np.int64)
     dim = embedder.embedding_dim
-    vectors = np.concatenate([part.flatten().to_numpy() for part in columns["vector"].chunks])
+    vectors = pc.list_flatten(columns["vector"]).to_numpy()
     # bf16 moves a vector's third digit; another training gives other vectors altogether.
     is_other = (indices < 0).any() or vectors.size != len(indices) * dim
     if is_other or np.mean((vectors.reshape(-1, dim) * embedder.tag_embeddings()[indices]).sum(1)) < 0.98:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from booru_embed_core.posts.arrow import strings
 from booru_embed_core.schema import Category
 from booru_embed_core.serving.export_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
@@ -100,9 +102,9 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 def with_places(table: pa.Table) -> pa.Table:
     """`table` with columns x and y (float32): where the most used tags lie on a plane, null for the others."""
     shown = most_used(table["count"].to_numpy())
-    vectors = table["vector"].combine_chunks()
+    vectors = pc.list_flatten(table["vector"]).to_numpy()
     places = np.full((len(table), 2), np.nan, dtype=np.float32)
-    places[shown] = map_tags(vectors.flatten().to_numpy().reshape(len(table), -1)[shown])
+    places[shown] = map_tags(vectors.reshape(len(table), -1)[shown])
     for axis, name in enumerate(("x", "y")):
         column = pa.array(places[:, axis], pa.float32(), from_pandas=True)  # NaN is null
         table = table.append_column(name, column)
@@ -113,5 +115,5 @@ def draw_map(table: pa.Table) -> bytes:
     """PNG of the most used tags of a table `with_places`."""
     shown = table.take(most_used(table["count"].to_numpy(), MAX_DRAWN_TAGS))
     x, y, counts = (shown[name].to_numpy() for name in ("x", "y", "count"))
-    categories = [Category(name) for name in shown["category"].to_pylist()]
-    return plots.tag_map(x, y, categories, counts, shown["tag"].to_pylist())
+    categories = [Category(str(name)) for name in shown["category"].to_pylist()]
+    return plots.tag_map(x, y, categories, counts, strings(shown["tag"]))
