@@ -54,6 +54,7 @@ class Names:
         self._spellings = [name for name, _, _ in names]
         self._indices = np.array([index for _, index, _ in names], dtype=np.int64)
         self._aliases = [alias for _, _, alias in names]
+        self._every = np.flatnonzero(~vocab.is_unknown)
 
     def starting_with(self, prefix: str) -> tuple[NDArray[np.int64], dict[int, str]]:
         """Tag indices, ascending and each once, and of those that only another name leads to, that name.
@@ -61,10 +62,12 @@ class Names:
         Args:
             prefix: lower case, spaces as underscores; the empty one begins everything.
         """
+        if not prefix:
+            return self._every, {}
         start, stop = bisect_left(self._spellings, prefix), bisect_left(self._spellings, prefix + _LAST)
         alias_of: dict[int, str] = {}
         by_name = set()
-        for place in range(start, stop) if prefix else ():
+        for place in range(start, stop):
             index = int(self._indices[place])
             if self._aliases[place]:
                 alias_of.setdefault(index, self._aliases[place])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets, token_states
@@ -21,12 +23,18 @@ from booru_embed_core.training.hardware import pick_device, pick_dtype
 class TorchNetwork:
     """A `Network` of a `SetEncoder` in evaluation mode, whose trunk computes in `dtype` (None leaves it to the device).
 
-    The weights are only read, and inference mode is a thread's own: any number of threads may call at once.
+    The weights are only read, and inference mode is a thread's own: any number of threads may call at once. They must
+    not change after the first call of `tag_scores`, which keeps what it needs of them.
     """
 
     def __init__(self, model: SetEncoder, dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._dtype = dtype
+
+    @cached_property
+    def _tag_vectors(self) -> Tensor:
+        """float32 ``[V, d]``; to add them up anew for one caption would take longer than all of the rest."""
+        return self.model.tag_vectors()
 
     @classmethod
     def load(cls, checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Self:
@@ -47,7 +55,8 @@ class TorchNetwork:
     @torch.inference_mode()
     def tag_scores(self, sets: Sets) -> NDArray[np.float32]:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
-        return self.model.tag_scores(self.model.complete(self._pooled(sets))).float().cpu().numpy()
+        states = self.model.complete(self._pooled(sets))
+        return torch.addmm(self.model.tag_bias, states, self._tag_vectors.T).float().cpu().numpy()
 
     @torch.inference_mode()
     def token_states(self, sets: Sets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -64,5 +73,5 @@ class TorchNetwork:
         states = token_states(self.model, token_ids, lengths).cpu().numpy()
         return states, np.concatenate([[0], np.cumsum(lengths.cpu().numpy())]).astype(np.int32)
 
-    def _pooled(self, sets: Sets) -> torch.Tensor:
+    def _pooled(self, sets: Sets) -> Tensor:
         return encode_sets(self.model, sets.tags, sets.lengths, sets.ratings, sets.score_bins, dtype=self._dtype)

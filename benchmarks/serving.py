@@ -1,0 +1,168 @@
+"""How quick completions are over HTTP: `booru-embed serve` with 30,000 tags, captions of 30 of them, 32 clients.
+
+The server is a process of its own with the sample's network (untrained: it costs the same); the clients, keep-alive
+connections in another process, share the machine with it. First they ask 200 times a second in all, whoever still
+waits; then each asks again as soon as it is answered. Only loopback addresses are asked, for `SECONDS` each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks._results import write
+from booru_embed_core.schema import NUM_CATEGORIES
+from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
+from booru_embed_core.tags.build import save_vocab
+from booru_embed_core.tags.vocab import Vocab
+
+NUM_TAGS: Final = 30_000
+CAPTION_TAGS: Final = 30
+NUM_CLIENTS: Final = 32
+RATE: Final = 200
+SECONDS: Final = 20
+_START_SECONDS: Final = 120
+
+
+def main() -> None:
+    """Prints and writes latencies, requests a second, and whose CPU it was."""
+    load_before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        save_untrained(Path(folder))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, "-c", "from booru_embed_core.cli import main; main()", "serve", "-c", folder]
+        server = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL)
+        try:
+            wait_until_ready(port)
+            figures = {}
+            for name, rate in (("steady", RATE), ("flat out", None)):
+                before = cpu_seconds(server.pid)
+                with get_context("spawn").Pool(1) as clients:
+                    figures[name] = clients.apply(ask, (port, rate))
+                figures[name]["server_cpu_seconds"] = round(cpu_seconds(server.pid) - before, 2)
+                print(f"{name}: {figures[name]}", flush=True)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(30)
+    settings = {"num_tags": NUM_TAGS, "caption_tags": CAPTION_TAGS, "num_clients": NUM_CLIENTS, "seconds": SECONDS}
+    write("serving", {**settings, "rate": RATE, "load_average_before": round(load_before, 2), "figures": figures})
+
+
+def save_untrained(folder: Path) -> None:
+    """A checkpoint of the default network for `NUM_TAGS` tags that are used as often as words are."""
+    from booru_embed_core.model.encoder import SetEncoder
+    from booru_embed_core.training.checkpoint import encoder_config, save_checkpoint
+    from booru_embed_core.training.checkpoint_config import CheckpointConfig
+
+    sizes = [NUM_TAGS - 4 * (NUM_TAGS // 8), *[NUM_TAGS // 8] * (NUM_CATEGORIES - 1)]
+    categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), sizes)
+    counts = np.concatenate([1_000_000 // np.arange(1, size + 1) for size in sizes])
+    names = tuple(f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}tag_{i}" for i in range(NUM_TAGS))
+    vocab, shape = Vocab(names, categories, counts), ModelSettings()
+    (folder / "vocab").mkdir()
+    save_vocab(vocab, folder / "vocab")
+    config = CheckpointConfig(
+        vocab_hash=vocab.hash,
+        num_special=vocab.num_special,
+        category_sizes=tuple(vocab.sizes.values()),
+        model=shape,
+        training=TrainingSettings(),
+        splits=TokensSettings(),
+        packed_tokens="none",
+        score_bin_edges=[],
+        trained_ratings=(),
+        num_train_posts=0,
+        best_epoch=0,
+        validation_loss=None,
+    )
+    save_checkpoint(folder, SetEncoder(encoder_config(vocab, shape)), config, folder / "vocab")
+
+
+def wait_until_ready(port: int) -> None:
+    """Returns once the server has loaded the model."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/ready", timeout=10).close()
+        except urllib.error.URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system seconds of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def ask(port: int, rate: int | None) -> dict[str, Any]:
+    """What `NUM_CLIENTS` connections see in `SECONDS`: `rate` requests a second in all, or as many as are answered."""
+    return asyncio.run(_ask(port, rate))
+
+
+async def _ask(port: int, rate: int | None) -> dict[str, Any]:
+    numbers, bodies = np.random.default_rng(7), []
+    for _ in range(500):
+        tags = numbers.choice(NUM_TAGS, CAPTION_TAGS, replace=False)
+        caption = " ".join(f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}tag_{i}" for i in tags.tolist())
+        bodies.append(json.dumps({"tags": caption, "k": 10}).encode())
+    seconds: list[float] = []
+    start = time.perf_counter() + 0.5
+    await asyncio.gather(*(_client(port, rate, number, bodies, start, seconds) for number in range(NUM_CLIENTS)))
+    took = time.perf_counter() - start
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    p50, p95, p99 = (round(1000 * float(value), 1) for value in np.percentile(seconds, [50, 95, 99]))
+    return {
+        "num_requests": len(seconds),
+        "requests_per_second": round(len(seconds) / took, 1),
+        "p50_milliseconds": p50,
+        "p95_milliseconds": p95,
+        "p99_milliseconds": p99,
+        "client_cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
+    }
+
+
+async def _client(
+    port: int, rate: int | None, number: int, bodies: list[bytes], start: float, seconds: list[float]
+) -> None:
+    """One connection; with a `rate` a request is timed from when it was due, so that no wait is left out."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    turn = 0
+    while True:
+        due = start + (number + turn * NUM_CLIENTS) / rate if rate else max(start, time.perf_counter())
+        if due >= start + SECONDS:
+            break
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        body = bodies[(number + turn * NUM_CLIENTS) % len(bodies)]
+        head = b"POST /api/complete HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d"
+        writer.write(head % len(body) + b"\r\n\r\n" + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        await reader.readexactly(length)
+        seconds.append(time.perf_counter() - due)
+        turn += 1
+    writer.close()
+
+
+if __name__ == "__main__":
+    main()
