@@ -26,8 +26,8 @@ lint: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks
 
-screenshots: .venv/.installed  ## docs/images of Dagster's UI; needs chromium
-	$(BIN)/pytest tests/dagster/ui/screenshots.py
+screenshots: .venv/.installed  ## docs/images of Dagster's UI and of the page; needs chromium and what `make run` makes
+	$(BIN)/pytest tests/dagster/ui/screenshots.py tests/ui/page_screenshots.py
 
 page: booru_embed_core/serving/page/node_modules/.package-lock.json  ## the page that `booru-embed serve` shows; needs node
 	npm --prefix booru_embed_core/serving/page run build

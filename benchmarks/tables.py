@@ -194,12 +194,38 @@ def search(result: Mapping[str, Any]) -> str:
     )
 
 
+def page(result: Mapping[str, Any]) -> str:
+    """Frames of the map, by the way in which it is moved."""
+    head = ["moved by", "frames per s", "on time", "median, ms", "p95, ms", "CPU ms a frame"]
+    rows = [
+        [
+            kind,
+            f"{figure['frames_per_second']:.1f}",
+            f"{100 * figure['share_on_time']:.0f}%",
+            f"{figure['median_ms']:.1f}",
+            f"{figure['p95_ms']:.1f}",
+            f"{figure['cpu_ms_per_frame']:.1f}",
+        ]
+        for kind, figure in result["moves"].items()
+    ]
+    return "\n".join(
+        [
+            *_table(head, rows),
+            "",
+            f"{result['num_tags']:,} tags on {' by '.join(map(str, result['map_pixels']))} pixels, "
+            f"{result['browser']}, drawn by {result['renderer']}. {_where(result)}, "
+            f"{result['machine']['cores']} cores. Load average at the start: {result['load_average_before']}.",
+        ]
+    )
+
+
 TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "data_path": data_path,
     "batches": batches,
     "embedding": embedding,
     "training": training,
     "search": search,
+    "page": page,
 }
 
 

@@ -85,3 +85,11 @@ def test_an_extra_brings_what_it_needs_and_no_more(wheel: Path, extra: str, trai
     if vectors.exists():
         wanted = BooruEmbedder.load(trained.checkpoint, "cpu", "fp32").embed(["1girl, cat ears", "tail", ""])
         assert np.load(vectors) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_wheel_has_the_built_page_and_not_its_sources(wheel: Path) -> None:
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if "/serving/" in name and not name.endswith(".py")]
+    built = {
+        f"booru_embed_core/serving/static/{path.name}" for path in (ROOT / "booru_embed_core/serving/static").iterdir()
+    }
+    assert set(names) == built
