@@ -26,6 +26,15 @@ NUM_CATEGORIES: Final = len(CATEGORIES)
 RATINGS: Final = ("g", "s", "q", "e")
 """general, sensitive, questionable, explicit; the index is the ``rating_id`` (uint8)."""
 
+RATING_WORDS: Final = {
+    **{rating: rating for rating in RATINGS},
+    "general": "g",
+    "sensitive": "s",
+    "questionable": "q",
+    "explicit": "e",
+}
+"""The ratings as exports may write them."""
+
 TAG_SEPARATOR: Final = " "
 """U+0020 alone separates tags in an export: other white space occurs inside tags."""
 
@@ -36,6 +45,8 @@ def tag_column(category: Category) -> str:
 
 
 TAG_COLUMNS: Final = tuple(tag_column(category) for category in CATEGORIES)
+ALL_TAGS_COLUMN: Final = "tag_string"
+"""The tags of all categories, which an export may have in the place of `TAG_COLUMNS`."""
 POST_COLUMNS: Final = ("id", "rating", "score", *TAG_COLUMNS)
 """Columns of an export: ``id`` int64, ``rating`` string of `RATINGS`, ``score`` int32, tag strings."""
 

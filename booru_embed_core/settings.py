@@ -66,6 +66,34 @@ class DuckdbSettings(_Section):
     memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(MB|MiB|GB|GiB)$")] = "1GB"
 
 
+ColumnName = Annotated[str, Field(pattern=r'^[^"]+$')]
+
+
+class PostColumns(_Section):
+    """What the export calls each column; one that is named here must be there."""
+
+    id: ColumnName = "id"
+    rating: ColumnName = "rating"
+    score: ColumnName = "score"
+    tag_string: ColumnName = "tag_string"
+    tag_string_general: ColumnName = "tag_string_general"
+    tag_string_artist: ColumnName = "tag_string_artist"
+    tag_string_copyright: ColumnName = "tag_string_copyright"
+    tag_string_character: ColumnName = "tag_string_character"
+    tag_string_meta: ColumnName = "tag_string_meta"
+    is_deleted: ColumnName = "is_deleted"
+    is_banned: ColumnName = "is_banned"
+    is_flagged: ColumnName = "is_flagged"
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        named = list(self.model_dump(exclude_unset=True).values())
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"column '{twice}' is named twice; a column holds one thing")
+        return self
+
+
 class PostsSettings(_Section):
     """The export to read and which of its posts to keep.
 
@@ -81,6 +109,9 @@ class PostsSettings(_Section):
     limit_posts: PositiveInt | None = None
     aliases: Path | None = None
     tag_categories: Path | None = None
+    columns: PostColumns = PostColumns()
+    rating_names: dict[str, Literal["g", "s", "q", "e"]] = {}
+    category_numbers: dict[str, Category] = {}
     max_rejected_share: Share = 0.01
 
     @model_validator(mode="after")

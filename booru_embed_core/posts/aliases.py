@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from booru_embed_core.posts.tag_lists import TagLists
-from booru_embed_core.posts.tag_table import read_tag_table
+from booru_embed_core.posts.tag_table import DANBOORU_CATEGORIES, read_tag_table
 from booru_embed_core.schema import TAG_SEPARATOR, Category
 
 
@@ -25,17 +25,17 @@ class Aliases:
         self._names = {category: pa.array(list(names), pa.string()) for category, names in self.tag_of.items()}
 
     @classmethod
-    def load(cls, file: Path) -> Aliases:
+    def load(cls, file: Path, numbers: Mapping[str, Category] = DANBOORU_CATEGORIES) -> Aliases:
         """The aliases of `file`: CSV with a header, aliases separated by spaces; plain, gzip or zstd.
 
         Of two tags of a category with the same alias the first in the file has it.
 
         Raises:
-            ExportError: it is no such table, or a category is none of Danbooru's numbers.
+            ExportError: it is no such table, or a category is none of `numbers`.
         """
         tags: dict[Category, set[str]] = {category: set() for category in Category}
         tag_of: dict[Category, dict[str, str]] = {category: {} for category in Category}
-        for tag, category, (aliases,) in read_tag_table(file, "aliases", ["aliases"]):
+        for tag, category, (aliases,) in read_tag_table(file, "aliases", ["aliases"], numbers):
             tags[category].add(tag)
             for alias in filter(None, aliases.split(TAG_SEPARATOR)):
                 tag_of[category].setdefault(alias, tag)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.posts.database import quoted
 from booru_embed_core.posts.lines import Compression, select_lines
+from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.scan import scan_file, write_clean_copy
 from booru_embed_core.posts.sources import BATCH_RECORDS, fit_values, parse_error
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, line_problem
@@ -24,10 +25,11 @@ from booru_embed_core.posts.validation import MAX_LINE_BYTES, line_problem
 class DelimitedSource:
     """A CSV or TSV file; see `Source`. Errors call it `name`, by default by its own."""
 
-    def __init__(self, file: Path, name: Path | None = None) -> None:
+    def __init__(self, file: Path, names: Names = DANBOORU, name: Path | None = None) -> None:
         self._file = file
+        self._names = names
         self._name = name or file
-        self._scan = scan_file(file)
+        self._scan = scan_file(file, names)
 
     @property
     def num_records(self) -> int:
@@ -52,7 +54,7 @@ class DelimitedSource:
         if newline is None or is_copy:
             file, newline, compression = scratch / "clean.csv", "\n", Compression.NONE
             write_clean_copy(self._file, scan, file)
-        query = _query(file, scan.columns, scan.delimiter, newline, compression)
+        query = _query(file, scan.columns, self._names, scan.delimiter, newline, compression)
         try:
             yield from connection.sql(query).to_arrow_reader(BATCH_RECORDS)
         except (duckdb.Error, pa.ArrowInvalid) as error:
@@ -68,16 +70,18 @@ class DelimitedSource:
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Source`."""
         for number, raw in select_lines(self._file, lines):
-            yield number, raw, line_problem(raw, self._scan.columns, self._scan.delimiter)
+            yield number, raw, line_problem(raw, self._scan.columns, self._scan.delimiter, self._names.ratings)
 
 
-def _query(file: Path, columns: Sequence[str], delimiter: str, newline: str, compression: Compression) -> str:
+def _query(
+    file: Path, columns: Sequence[str], names: Names, delimiter: str, newline: str, compression: Compression
+) -> str:
     """Everything about the format is said, so that nothing is guessed from the first lines.
 
     Without force_not_null a quoted ``""`` would be NULL. Columns go by place, since names may be anything.
     """
     types = ", ".join(f"'{place}': 'VARCHAR'" for place in range(len(columns)))
-    names = ", ".join(f"'{place}'" for place in range(len(columns)))
+    places = ", ".join(f"'{place}'" for place in range(len(columns)))
     options = {
         "columns": f"{{{types}}}",
         "auto_detect": "false",
@@ -89,9 +93,9 @@ def _query(file: Path, columns: Sequence[str], delimiter: str, newline: str, com
         "new_line": "'\\r\\n'" if newline == "\r\n" else "'\\n'",
         "compression": quoted(compression.value),
         "encoding": "'utf-8'",
-        "force_not_null": f"[{names}]",
+        "force_not_null": f"[{places}]",
         "max_line_size": str(2 * MAX_LINE_BYTES),
     }
     arguments = ", ".join([quoted(str(file)), *(f"{name} = {value}" for name, value in options.items())])
-    values = fit_values(lambda name: f'"{columns.index(name)}"', columns, check_breaks=False)
+    values = fit_values(lambda name: f'"{columns.index(name)}"', columns, names, check_breaks=False)
     return f"select {values} from read_csv({arguments})"  # noqa: S608

@@ -15,6 +15,7 @@ from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.database import scratch_folder
 from booru_embed_core.posts.files import PostsReport, count_wanted, expand_export, read_posts
 from booru_embed_core.posts.tag_categories import TagCategories
+from booru_embed_core.posts.tag_table import DANBOORU_CATEGORIES
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
@@ -38,9 +39,10 @@ def read_export(
         ExportError: see `expand_export`, `read_posts` and, for a table, ``bigquery.read_table``.
     """
     with _files(settings, root, duckdb_settings, temp_dir) as files:
-        aliases = None if settings.aliases is None else Aliases.load(root / settings.aliases)
+        numbers = {**DANBOORU_CATEGORIES, **settings.category_numbers}
+        aliases = None if settings.aliases is None else Aliases.load(root / settings.aliases, numbers)
         table = settings.tag_categories
-        categories = None if table is None else TagCategories.load(root / table)
+        categories = None if table is None else TagCategories.load(root / table, numbers)
         return read_posts(files, out_dir, settings, duckdb_settings, temp_dir, aliases, categories)
 
 

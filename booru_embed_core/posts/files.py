@@ -28,13 +28,14 @@ from booru_embed_core.posts.delimited import DelimitedSource
 from booru_embed_core.posts.json_lines import JsonLinesSource
 from booru_embed_core.posts.lines import first_bytes, joined
 from booru_embed_core.posts.manifest import write_manifest
+from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.parquet import ParquetSource
 from booru_embed_core.posts.parts import PostsWriter, SeenIds
 from booru_embed_core.posts.pieces import PiecewiseSource
 from booru_embed_core.posts.sources import HIDDEN_COLUMN, Source
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
-from booru_embed_core.schema import POST_COLUMNS, RATINGS
+from booru_embed_core.schema import ALL_TAGS_COLUMN, POST_COLUMNS, RATINGS, TAG_COLUMNS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 REJECTS_FILE: Final = "rejects.parquet"
@@ -207,6 +208,23 @@ class _Reading:
         for path in (*self.parts.paths, out_dir / REJECTS_FILE):
             path.unlink(missing_ok=True)
 
+    def by_category(self, batch: pa.RecordBatch, file: Path) -> pa.RecordBatch:
+        """`batch` with the tags of each category in a column of their own.
+
+        Raises:
+            ExportError: all tags of `file` are in one, and there is no table to take them apart by.
+        """
+        if ALL_TAGS_COLUMN not in batch.schema.names:
+            return batch
+        if self.tag_categories is None:
+            raise ExportError(
+                f"{file}: has {self.settings.columns.tag_string} and none of {', '.join(TAG_COLUMNS)}; set [posts] "
+                "tag_categories to a table of tag and category"
+            )
+        split, num_unknown = self.tag_categories.split(batch.column(ALL_TAGS_COLUMN))
+        self.num_unknown_tags += num_unknown
+        return pa.RecordBatch.from_pydict({**{name: batch.column(name) for name in batch.schema.names}, **split})
+
     @property
     def room(self) -> int | None:
         """Posts that may still be kept; None for any number."""
@@ -214,8 +232,8 @@ class _Reading:
         return None if limit is None else limit - self.parts.num_rows
 
 
-def open_source(file: Path, tag_categories: TagCategories | None = None, *, ends_early: bool = False) -> Source:
-    """The reader for `file`, whose kind is told by its first bytes; `tag_categories` as in `ParquetSource`.
+def open_source(file: Path, names: Names = DANBOORU, *, ends_early: bool = False) -> Source:
+    """The reader for `file`, whose kind is told by its first bytes; its columns are called by `names`.
 
     `ends_early` says that the file will hardly be read to its end.
 
@@ -224,10 +242,10 @@ def open_source(file: Path, tag_categories: TagCategories | None = None, *, ends
     """
     start = first_bytes(file)
     if start.startswith(_PARQUET_MAGIC):
-        return ParquetSource(file, tag_categories)
+        return ParquetSource(file, names)
     if start.lstrip().startswith(b"{"):
-        return JsonLinesSource(file)
-    return PiecewiseSource(file) if ends_early else DelimitedSource(file)
+        return JsonLinesSource(file, names)
+    return PiecewiseSource(file, names) if ends_early else DelimitedSource(file, names)
 
 
 def count_wanted(
@@ -242,7 +260,7 @@ def count_wanted(
     num_wanted = 0
     with scratch_folder(temp_dir) as scratch, connect(duckdb_settings, scratch) as connection:
         for file in files:
-            for batch in open_source(file).batches(connection, scratch):
+            for batch in open_source(file, Names.of(settings)).batches(connection, scratch):
                 num_wanted += int((_fates(batch, settings, seen) == _KEPT).sum())
     return num_wanted
 
@@ -250,7 +268,7 @@ def count_wanted(
 def _read_file(
     file: Path, label: str, state: _Reading, connection: duckdb.DuckDBPyConnection, scratch: Path
 ) -> FileCounts:
-    source = open_source(file, state.tag_categories, ends_early=state.room is not None)
+    source = open_source(file, Names.of(state.settings), ends_early=state.room is not None)
     kept_before = state.parts.num_rows
     unfit: list[NDArray[np.int64]] = []
     duplicate: list[NDArray[np.int64]] = []
@@ -264,12 +282,10 @@ def _read_file(
             duplicate.append(np.flatnonzero(fates == _DUPLICATE) + num_parsed)
             num_filtered += int((fates == _FILTERED).sum())
             num_parsed += len(fates)
-            posts = batch.select(POST_COLUMNS).slice(0, len(fates))
+            posts = state.by_category(batch, file).select(POST_COLUMNS).slice(0, len(fates))
             state.parts.add(posts.filter(pa.array(fates == _KEPT)) if fates.any() else posts)
             if is_full:
                 break
-    if isinstance(source, ParquetSource):
-        state.num_unknown_tags += source.num_unknown_tags
     malformed = source.malformed
     num_read = source.num_records
     if is_full:  # what stands behind the last post counts as not read

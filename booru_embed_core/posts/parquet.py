@@ -1,9 +1,8 @@
 """Parquet exports, such as public metadata sets: columns by name, further ones ignored.
 
 A field of tags is a string or a list of strings. It is called ``tag_string_general`` and so on; a list may also be
-called ``general``, as in the ``posts`` table itself; where there is no such column ``tag_string`` is taken apart by a
-table of categories. Ratings may be full words. A "line" is the row's number from 1; the raw text of a row is a JSON
-object of the values that are read.
+called ``general``, as in the ``posts`` table itself. A "line" is the row's number from 1; the raw text of a row is a
+JSON object of the values that are read.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -20,75 +19,66 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.database import quoted
 from booru_embed_core.posts.lines import joined
+from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.sources import BATCH_RECORDS, fit_values, parse_error, run_on
-from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError, check_columns, values_problem
-from booru_embed_core.schema import CATEGORIES, FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS, TAG_SEPARATOR, tag_column
-
-ALL_TAGS_COLUMN: Final = "tag_string"
-"""The tags of all categories, as Danbooru has them beside the five columns."""
-
-_RATING_WORDS: Final = {"general": "g", "sensitive": "s", "questionable": "q", "explicit": "e"}
+from booru_embed_core.schema import (
+    ALL_TAGS_COLUMN,
+    CATEGORIES,
+    FLAG_COLUMNS,
+    POST_COLUMNS,
+    TAG_COLUMNS,
+    TAG_SEPARATOR,
+    tag_column,
+)
 
 
 class ParquetSource:
     """A Parquet file; see `Source`.
 
     Raises:
-        ExportError: it is broken, or lacks a column, or has ``tag_string`` alone and there are no `tag_categories`.
+        ExportError: it is broken, or lacks a column.
     """
 
-    def __init__(self, file: Path, tag_categories: TagCategories | None = None) -> None:
+    def __init__(self, file: Path, names: Names = DANBOORU) -> None:
         self._file = file
+        self._names = names
         try:
             with pq.ParquetFile(file) as parquet:
                 schema = parquet.schema_arrow
                 self.num_records = int(parquet.metadata.num_rows)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name may be no text
             raise parse_error(file, error) from error
+        found = schema.names
+        schema = pa.schema([field.with_name(name) for field, name in zip(schema, names.ours(found), strict=True)])
         self._tag_columns = _tag_columns(schema)
-        self._tag_categories = tag_categories
-        self._check(schema)
+        short = [name for name in self._tag_columns if name not in schema.names]
+        check_columns([*found, *short], file, names)
+        self._check_types(schema)
         others = [name for name in (*POST_COLUMNS, *FLAG_COLUMNS) if name not in TAG_COLUMNS and name in schema.names]
         self._columns = [*others, *dict.fromkeys(self._tag_columns.values())]
         self.malformed = joined([])
-        self.num_unknown_tags = 0
-        """Uses of tags of which `tag_categories` knows nothing, in the batches given so far."""
 
-    def _check(self, schema: pa.Schema) -> None:
-        check_columns([*schema.names, *(name for name in self._tag_columns if name not in schema.names)], self._file)
+    def _check_types(self, schema: pa.Schema) -> None:
         for name in ("rating", *self._tag_columns.values()):
             type_ = schema.field(name).type
             if not (_is_text(type_) or (name != "rating" and _is_list(type_))):
                 raise ExportError(
-                    f"{self._file}: column {name} has the type {type_}, wanted string"
+                    f"{self._file}: column {self._names.theirs(name)} has the type {type_}, wanted string"
                     f"{'' if name == 'rating' else ' (tags separated by one space) or list<string>'}; write it so"
                 )
-        if ALL_TAGS_COLUMN in self._tag_columns.values() and self._tag_categories is None:
-            raise ExportError(
-                f"{self._file}: has {ALL_TAGS_COLUMN} and none of {', '.join(TAG_COLUMNS)}; set [posts] "
-                "tag_categories to a table of tag and category"
-            )
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Source`."""
-        query = f"select {fit_values(_text_of, self._columns, check_breaks=True)} from records"  # noqa: S608
+        others = [name for name in self._columns if name not in self._tag_columns.values()]
+        values = fit_values(_text_of, [*others, *self._tag_columns], self._names, check_breaks=True)
+        query = f"select {values} from records"  # noqa: S608
         for batch in self._raw_batches():
-            others = {name: batch.column(name) for name in self._columns if name not in self._tag_columns.values()}
-            records = pa.table({**others, **self._fields(batch)})
+            # Tags as strings; null where a list is unfit.
+            fields = {column: _as_field(batch.column(name)) for column, name in self._tag_columns.items()}
+            records = pa.table({**{name: batch.column(name) for name in others}, **fields})
             yield from run_on(connection, query, records, self._file)
-
-    def _fields(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
-        """The tag columns of `batch` as strings; null where a list is unfit."""
-        fields = {name: _as_field(batch.column(name)) for name in set(self._tag_columns.values())}
-        if ALL_TAGS_COLUMN not in fields:
-            return {column: fields[name] for column, name in self._tag_columns.items()}
-        assert self._tag_categories is not None
-        split, num_unknown = self._tag_categories.split(fields[ALL_TAGS_COLUMN])
-        self.num_unknown_tags += num_unknown
-        return split
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Source`."""
@@ -110,16 +100,15 @@ class ParquetSource:
     def _problem(self, values: Mapping[str, Any]) -> str | None:
         tags = {name: values[name] for name in self._columns if name in self._tag_columns.values()}
         others: dict[str, str | None] = {name: values[name] for name in self._columns if name not in tags}
-        rating = others["rating"]
-        others["rating"] = None if rating is None else _RATING_WORDS.get(rating, rating)
-        problem = values_problem({**others, **dict.fromkeys(TAG_COLUMNS, "")})
+        problem = values_problem(others, self._names.ratings)
         return problem or next(filter(None, (_tags_problem(name, value) for name, value in tags.items())), None)
 
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         try:
             # pre_buffer would hold a whole row group, and some sets are one row group.
             with pq.ParquetFile(self._file, pre_buffer=False, page_checksum_verification=True) as parquet:
-                for batch in parquet.iter_batches(BATCH_RECORDS, columns=self._columns):
+                for raw in parquet.iter_batches(BATCH_RECORDS, columns=[*map(self._names.theirs, self._columns)]):
+                    batch = raw.rename_columns(list(self._names.ours(raw.schema.names)))
                     # Arrow takes over strings unseen; bytes that are no UTF-8 would end in the posts.
                     batch.validate(full=True)
                     yield batch
@@ -128,7 +117,7 @@ class ParquetSource:
 
 
 def _tag_columns(schema: pa.Schema) -> dict[str, str]:
-    """The file's column for each of `TAG_COLUMNS` that it has."""
+    """The file's column for each of `TAG_COLUMNS` that it has, or for `ALL_TAGS_COLUMN` where it has none of them."""
     found = {}
     for category in CATEGORIES:
         column, short = tag_column(category), category.value
@@ -137,9 +126,7 @@ def _tag_columns(schema: pa.Schema) -> dict[str, str]:
         elif schema.names.count(short) == 1 and _is_list(schema.field(short).type):
             # A string of this name is separated by commas in some sets and by spaces in others.
             found[column] = short
-    if not found and ALL_TAGS_COLUMN in schema.names:
-        return dict.fromkeys(TAG_COLUMNS, ALL_TAGS_COLUMN)
-    return found
+    return found or {name: name for name in (ALL_TAGS_COLUMN,) if name in schema.names}
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -183,11 +170,7 @@ def _tags_problem(column: str, value: str | list[str | None] | None) -> str | No
 
 
 def _text_of(name: str) -> str:
-    text = f'cast("{name}" as varchar)'
-    if name != "rating":
-        return text
-    words = " ".join(f"when {quoted(word)} then {quoted(rating)}" for word, rating in _RATING_WORDS.items())
-    return f"(case {text} {words} else {text} end)"
+    return f'cast("{name}" as varchar)'
 
 
 def _text(value: object) -> str | None:

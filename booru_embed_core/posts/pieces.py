@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.posts.delimited import DelimitedSource
 from booru_embed_core.posts.lines import joined, line_numbers, select_lines, whole_lines
+from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.validation import ExportError, columns_of, delimiter_of, line_problem
 
 _FIRST_PIECE_BYTES: Final = 8 << 20
@@ -31,12 +32,13 @@ class PiecewiseSource:
         ExportError: no header, a wrong one, or a broken gzip or zstd stream.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, names: Names = DANBOORU) -> None:
         self._file = file
+        self._names = names
         self._header, _, _ = next(whole_lines(file), b"").partition(b"\n")
         if not self._header.strip():
             raise ExportError(f"{file}: is empty; export the posts again or remove the file")
-        self._columns = columns_of(self._header, file)
+        self._columns = columns_of(self._header, file, names)
         self.num_records = 0
         self.malformed = joined([])
         self._skipped = joined([])
@@ -48,7 +50,7 @@ class PiecewiseSource:
         blocks = itertools.chain([rest] if rest else [], blocks)
         piece, num_lines, num_bytes = scratch / "piece.csv", 1, _FIRST_PIECE_BYTES
         while num_added := self._write(piece, blocks, num_bytes):
-            source = DelimitedSource(piece, self._file)
+            source = DelimitedSource(piece, self._names, self._file)
             # Line 1 of a piece is the header again. Before the first batch, since the reading may end in this piece.
             self.num_records += source.num_records
             self.malformed = np.concatenate([self.malformed, source.malformed + num_lines - 1])
@@ -78,4 +80,4 @@ class PiecewiseSource:
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Source`."""
         for number, raw in select_lines(self._file, lines):
-            yield number, raw, line_problem(raw, self._columns, delimiter_of(self._header))
+            yield number, raw, line_problem(raw, self._columns, delimiter_of(self._header), self._names.ratings)

@@ -25,6 +25,7 @@ from booru_embed_core.posts.lines import (
     raw_lines,
     whole_lines,
 )
+from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, columns_of, delimiter_of
 
 _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
@@ -62,7 +63,7 @@ class _Findings:
     blank: list[NDArray[np.int64]] = field(default_factory=list)
 
 
-def scan_file(file: Path) -> Scan:
+def scan_file(file: Path, names: Names = DANBOORU) -> Scan:
     """What `file`, CSV or TSV, plain or compressed, holds.
 
     Raises:
@@ -73,7 +74,7 @@ def scan_file(file: Path) -> Scan:
     header, _, rest = first.partition(b"\n")
     if not header.strip():
         raise ExportError(f"{file}: is empty; export the posts again or remove the file")
-    columns = columns_of(header, file)
+    columns = columns_of(header, file, names)
     delimiter = delimiter_of(header)
     findings = _Findings()
     for block in _and_then(rest, blocks):

@@ -6,7 +6,7 @@ the SQL that turns text into the values of a post, NULL where the text is unfit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,8 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.database import quoted
-from booru_embed_core.posts.validation import FALSE_WORDS, TRUE_WORDS, ExportError
-from booru_embed_core.schema import FLAG_COLUMNS, RATINGS, TAG_COLUMNS
+from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.validation import FALSE_WORDS, TRUE_WORDS, ExportError, has_all_tags
+from booru_embed_core.schema import ALL_TAGS_COLUMN, FLAG_COLUMNS, TAG_COLUMNS
 
 HIDDEN_COLUMN: Final = "is_hidden"
 """Column of a source's batches: whether one of the post's `FLAG_COLUMNS` is true."""
@@ -37,7 +38,10 @@ class Source(Protocol):
         """Line numbers (int64, ascending) of records that are in no batch."""
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
-        """The other records in the file's order: `POST_COLUMNS` and `HIDDEN_COLUMN`, null where a value is unfit."""
+        """The other records in the file's order: `POST_COLUMNS` and `HIDDEN_COLUMN`, null where a value is unfit.
+
+        Where the file has all tags in one, `ALL_TAGS_COLUMN` takes the place of `TAG_COLUMNS`.
+        """
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """Line numbers of `record`, which counts the records of the batches from 0."""
@@ -46,26 +50,28 @@ class Source(Protocol):
         """Line number, raw text and what is wrong with it (None: nothing) of each of `lines`, which ascend."""
 
 
-def fit_values(text_of: Callable[[str], str], columns: Iterable[str], *, check_breaks: bool) -> str:
-    """A select list of `POST_COLUMNS` and `HIDDEN_COLUMN` from the text ``text_of(column)``, an SQL expression.
+def fit_values(
+    text_of: Callable[[str], str], columns: Collection[str], names: Names = DANBOORU, *, check_breaks: bool
+) -> str:
+    """The select list of a source's batches from the text ``text_of(column)``, an SQL expression.
 
     Values are cast here from text: DuckDB's own casts would take ``1.5`` for 2 and ``1e3`` for 1000. With
     `check_breaks` tags with a line break are unfit; where a line is a record there can be none.
     """
-    rating = text_of("rating")
-    ratings = ", ".join(map(quoted, RATINGS))
-    tags = [text_of(name) for name in TAG_COLUMNS]
+    ratings = " ".join(f"when {quoted(word)} then {quoted(rating)}" for word, rating in names.ratings.items())
+    fields = (ALL_TAGS_COLUMN,) if has_all_tags(columns) else TAG_COLUMNS
+    tags = [text_of(name) for name in fields]
     if check_breaks:
         tags = [
             f"case when not contains({tag}, chr(10)) and not contains({tag}, chr(13)) then {tag} end" for tag in tags
         ]
-    flags = [_flag(text_of(name)) for name in FLAG_COLUMNS if name in set(columns)]
+    flags = [_flag(text_of(name)) for name in FLAG_COLUMNS if name in columns]
     return ", ".join(
         [
             f"{_number(text_of('id'), 'bigint')} as id",
-            f"case when {rating} in ({ratings}) then {rating} end as rating",
+            f"case {text_of('rating')} {ratings} end as rating",
             f"{_number(text_of('score'), 'integer')} as score",
-            *(f"{tag} as {name}" for tag, name in zip(tags, TAG_COLUMNS, strict=True)),
+            *(f"{tag} as {name}" for tag, name in zip(tags, fields, strict=True)),
             _hidden(flags),
         ]
     )

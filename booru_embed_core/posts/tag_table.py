@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ from booru_embed_core.posts.lines import raw_lines
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import Category
 
-_DANBOORU_CATEGORIES: Final = {
+DANBOORU_CATEGORIES: Final[Mapping[str, Category]] = {
     "0": Category.GENERAL,
     "1": Category.ARTIST,
     "3": Category.COPYRIGHT,
@@ -21,13 +21,18 @@ _DANBOORU_CATEGORIES: Final = {
 _NAME_COLUMNS: Final = ("tag", "name")
 
 
-def read_tag_table(file: Path, setting: str, columns: Sequence[str] = ()) -> Iterator[tuple[str, Category, list[str]]]:
+def read_tag_table(
+    file: Path,
+    setting: str,
+    columns: Sequence[str] = (),
+    category_of: Mapping[str, Category] = DANBOORU_CATEGORIES,
+) -> Iterator[tuple[str, Category, list[str]]]:
     """Tag, category and the values of `columns` of each line of `file`, in its order.
 
-    `setting` is the key of ``[posts]`` that names the file, for errors.
+    `setting` is the key of ``[posts]`` that names the file, for errors. `category_of` has the table's numbers.
 
     Raises:
-        ExportError: it is no such table, or a category is none of Danbooru's numbers.
+        ExportError: it is no such table, or a category is none of `category_of`.
     """
     try:
         rows = csv.reader((raw.decode("utf-8") for raw in raw_lines(file)), strict=True)
@@ -38,12 +43,12 @@ def read_tag_table(file: Path, setting: str, columns: Sequence[str] = ()) -> Ite
             raise ExportError(f"{file}: found the columns {','.join(header)[:200]!r}, wanted {wanted}")
         place, others = header.index("category"), [header.index(column) for column in columns]
         for row in filter(None, rows):
-            if len(row) != len(header) or row[place] not in _DANBOORU_CATEGORIES:
+            if len(row) != len(header) or row[place] not in category_of:
                 raise ExportError(
                     f"{file} line {rows.line_num}: {','.join(row)[:80]!r} is no tag with a category of "
-                    f"{', '.join(_DANBOORU_CATEGORIES)}; mend the line"
+                    f"{', '.join(category_of)}; mend the line or set [posts] category_numbers"
                 )
-            yield row[name], _DANBOORU_CATEGORIES[row[place]], [row[other] for other in others]
+            yield row[name], category_of[row[place]], [row[other] for other in others]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ExportError(f"{file}: not a CSV file in UTF-8 ({error}); mend it or remove [posts] {setting}") from None
     except FileNotFoundError:

@@ -8,7 +8,7 @@ Reasons are told by Python's ``csv`` from the raw line; ``scan.py`` finds the li
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from booru_embed_core.posts.arrow import schema_of
-from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS, RATINGS, TAG_COLUMNS
+from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.schema import ALL_TAGS_COLUMN, FLAG_COLUMNS, POST_COLUMNS, RATING_WORDS, RATINGS, TAG_COLUMNS
 
 MAX_LINE_BYTES: Final = 1 << 20
 """Longer lines are rejected: the longest real record is below 20 kB, and a reader's buffers must be bounded."""
@@ -32,6 +33,7 @@ TRUE_WORDS: Final = ("true", "True", "TRUE", "t", "1")
 FALSE_WORDS: Final = ("false", "False", "FALSE", "f", "0")
 """How exports spell the flags `FLAG_COLUMNS`."""
 
+_ALL_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 _BATCH_REJECTS: Final = 10_000
 
 
@@ -57,7 +59,9 @@ def decoded(line: bytes) -> tuple[str | None, str]:
         return f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start}", ""
 
 
-def line_problem(line: bytes, columns: Sequence[str], delimiter: str = ",") -> str | None:
+def line_problem(
+    line: bytes, columns: Sequence[str], delimiter: str = ",", ratings: Mapping[str, str] = RATING_WORDS
+) -> str | None:
     """Why `line` (no line end) is no post, or None for a good one. `columns` are the file's, in its order."""
     problem, text = decoded(line)
     if problem:
@@ -72,7 +76,7 @@ def line_problem(line: bytes, columns: Sequence[str], delimiter: str = ",") -> s
         return f"broken quotes: {error}"
     if len(fields) != len(columns):
         return f"{len(fields)} fields instead of {len(columns)}"
-    return values_problem(dict(zip(columns, fields, strict=True))) or _quote_problem(text, delimiter)
+    return values_problem(dict(zip(columns, fields, strict=True)), ratings) or _quote_problem(text, delimiter)
 
 
 def _fields(text: str, delimiter: str) -> list[str]:
@@ -84,18 +88,18 @@ def _fields(text: str, delimiter: str) -> list[str]:
         csv.field_size_limit(before)
 
 
-def values_problem(values: Mapping[str, str | None]) -> str | None:
+def values_problem(values: Mapping[str, str | None], ratings: Mapping[str, str] = RATING_WORDS) -> str | None:
     """Why these values, by column, are no post, or None for good ones; a value of None is missing."""
     for name, value in values.items():
-        if value is None and name in (*POST_COLUMNS, *FLAG_COLUMNS):
+        if value is None and name in (*POST_COLUMNS, ALL_TAGS_COLUMN, *FLAG_COLUMNS):
             return f"{name} is missing"
     known = {name: value for name, value in values.items() if value is not None}
     return (
         _number_problem("id", known["id"], INT64_RANGE)
-        or _rating_problem(known["rating"])
+        or _rating_problem(known["rating"], ratings)
         or _number_problem("score", known["score"], INT32_RANGE)
         or next(filter(None, (_flag_problem(name, known[name]) for name in FLAG_COLUMNS if name in known)), None)
-        or next((f"a line break inside {name}" for name in TAG_COLUMNS if set("\r\n") & set(known[name])), None)
+        or next((f"a line break inside {name}" for name in _ALL_FIELDS if set("\r\n") & set(known.get(name, ""))), None)
     )
 
 
@@ -110,8 +114,8 @@ def _number_problem(column: str, value: str, allowed: range) -> str | None:
     return f"{column} {value[:40]!r} is not a whole number from {allowed[0]} to {allowed[-1]}"
 
 
-def _rating_problem(value: str) -> str | None:
-    return None if value in RATINGS else f"rating {value[:40]!r} is not one of {', '.join(RATINGS)}"
+def _rating_problem(value: str, ratings: Mapping[str, str]) -> str | None:
+    return None if value in ratings else f"rating {value[:40]!r} is not one of {', '.join(RATINGS)}"
 
 
 def _quote_problem(text: str, delimiter: str) -> str | None:
@@ -132,8 +136,8 @@ def delimiter_of(header: bytes) -> str:
     return "\t" if b"\t" in header else ","
 
 
-def columns_of(header: bytes, file: Path) -> tuple[str, ...]:
-    """The column names of `header` (a file's first line), those of a post among them, in any order.
+def columns_of(header: bytes, file: Path, names: Names = DANBOORU) -> tuple[str, ...]:
+    """Our names of the columns of `header` (a file's first line), those of a post among them, in any order.
 
     Raises:
         ExportError: a column is missing or named twice.
@@ -144,26 +148,36 @@ def columns_of(header: bytes, file: Path) -> tuple[str, ...]:
     except (UnicodeDecodeError, csv.Error):
         raise ExportError(
             f"{file}: the first line is no header of CSV or TSV in UTF-8: {header[:80]!r}; wanted the columns "
-            + ",".join(POST_COLUMNS)
+            + ",".join(map(names.theirs, POST_COLUMNS))
         ) from None
-    check_columns(found, file)
-    return found
+    return check_columns(found, file, names)
 
 
-def check_columns(found: Sequence[str], file: Path) -> None:
-    """Nothing; further columns than those of a post are allowed.
+def check_columns(found: Sequence[str], file: Path, names: Names = DANBOORU) -> tuple[str, ...]:
+    """Our names of the columns `found`; further ones than those of a post are allowed.
+
+    `ALL_TAGS_COLUMN` may take the place of `TAG_COLUMNS`. A column that `names` has must be there.
 
     Raises:
         ExportError: a column is missing or named twice.
     """
-    missing = [name for name in POST_COLUMNS if name not in found]
+    ours = names.ours(found)
+    tags = (ALL_TAGS_COLUMN,) if has_all_tags((*ours, *names.columns)) else TAG_COLUMNS
+    wanted = dict.fromkeys((*(name for name in POST_COLUMNS if name not in TAG_COLUMNS), *tags, *names.columns))
+    missing = [names.theirs(name) for name in wanted if name not in ours]
     twice = sorted({name for name in found if found.count(name) > 1})
     if missing or twice:
         problem = f"missing: {','.join(missing)}" if missing else f"twice: {','.join(twice)[:200]}"
         raise ExportError(
-            f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted {','.join(POST_COLUMNS)}; {problem}; "
-            "export these columns"
+            f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted {','.join(map(names.theirs, wanted))}; "
+            f"{problem}; export these columns or set [posts.columns]"
         )
+    return ours
+
+
+def has_all_tags(columns: Collection[str]) -> bool:
+    """Whether all tags of a post are in one of these `columns`, and none in one of its category's."""
+    return ALL_TAGS_COLUMN in columns and not any(name in columns for name in TAG_COLUMNS)
 
 
 class RejectsWriter:

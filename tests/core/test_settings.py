@@ -266,6 +266,8 @@ def changed(value: object) -> object:
         return (*value, *(value[:1] or (77,)))
     if isinstance(value, str):
         return value + " changed"
+    if isinstance(value, dict):
+        return {**value, "3": "g"}
     assert value is None or isinstance(value, int | float)
     return (value or 0) + 1
 
