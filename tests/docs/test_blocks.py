@@ -1,0 +1,98 @@
+"""Every code block of the docs runs, in the page's order, on a small trained project; or it says why it does not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doc_helpers import PAGES, ROOT, Block, blocks_of, check, run
+from project_helpers import SAMPLE, SETTINGS, Project, failure, make_project, rows
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+NOT_RUN = 19
+"""Blocks that carry ``<!-- not run: … -->``; more of them want a look at what can be run of them."""
+ASSETS = "posts,tag_frequencies,vocab,packed_tokens,checkpoint"
+SHORTER = {"condition-a-model.md": ("num_steps, batch = 3000, 600, 64", "num_steps, batch = 400, 150, 32")}
+"""What takes a minute in a guide and may take less here."""
+
+
+@pytest.fixture(scope="session")
+def trained_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose embedding has the dimensions of the bundled settings, after one epoch; to be copied."""
+    made = make_project(tmp_path_factory.mktemp("docs") / "project")
+    with gzip.open(SAMPLE, "rt", encoding="utf-8") as source, made.export_file.open("a", encoding="utf-8") as export:
+        # The docs name her, and the first posts know too little of her.
+        export.writelines(itertools.islice((line for line in source if "hatsune_miku" in line), 30))
+    text = SETTINGS.format(keep_percentile=100, num_epochs=1, trunk="attention", num_processes=1)
+    text = text.replace("embedding_dim = 16", "embedding_dim = 128").replace("[8]", "[16, 32, 64]")
+    made.settings_file.write_text(text, encoding="utf-8")
+    result = made.materialize(ASSETS)
+    assert result.success, failure(result)
+    return made
+
+
+@pytest.fixture
+def workplace(trained_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory from now on: what a reader has after ``make run``, and an export of their own."""
+    shutil.copytree(trained_project.folder / "warehouse", tmp_path / "data/warehouse", symlinks=True)
+    shutil.copytree(tmp_path / "data/warehouse/posts/current", tmp_path / "posts")
+    (tmp_path / "exports").mkdir()
+    posts = rows(trained_project)
+    for number, post in enumerate(posts):
+        post["score"] = str(number % 40)
+    for file in ("my_posts.csv", "exports/posts-1.csv"):
+        with (tmp_path / file).open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, posts[0])
+            writer.writeheader()
+            writer.writerows(posts[:100])
+    (tmp_path / "e621").mkdir()
+    with gzip.open(tmp_path / "e621/posts.csv.gz", "wt", encoding="utf-8") as stream:
+        stream.write("id,rating,tag_string,description,is_deleted,is_flagged,score\n")
+        stream.write('1,s,big_hat lynx,"two\nlines, ""quoted""",f,f,3\n2,q,lynx,,t,f,0\n')
+    with gzip.open(tmp_path / "tags.csv.gz", "wt", encoding="utf-8") as stream:
+        stream.write("tag,category,post_count,aliases\n1girl,0,9,1girls\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def place(block: Block) -> str:
+    return f"{block.page.relative_to(ROOT).as_posix()}:{block.line}"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=place)
+def test_a_block_is_what_it_says(block: Block) -> None:
+    check(block)
+
+
+def test_no_block_is_skipped_in_silence() -> None:
+    skipped = Counter(block.reason for block in BLOCKS if block.reason)
+    assert skipped.total() == NOT_RUN, skipped
+    assert skipped.total() < len(BLOCKS) / 2
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if not block.reason}), ids=lambda p: p.stem)
+def test_blocks_run(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    long, short = SHORTER.get(page.name, ("", ""))
+    for block in blocks_of(page):
+        if block.reason is None:
+            run(block._replace(code=block.code.replace(long, short) if long else block.code), names, monkeypatch)
+    if page.name == "condition-a-model.md":
+        assert names["num_steps"] == 150
+        assert names["with_captions"][-1][1] < 0.95 * names["without"][-1][1]
+
+
+def test_a_block_without_a_reason_is_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    fence = "`" * 3
+    notes = ["<!-- not run: needs a cluster -->", "<!-- not run: -->", "<!-- not run -->", ""]
+    page.write_text("\n\n".join(f"{note}\n{fence}sh\nls\n{fence}" for note in notes), encoding="utf-8")
+    assert [block.reason for block in blocks_of(page)] == ["needs a cluster", None, None, None]
+    with pytest.raises(AssertionError, match=r"page\.md:8: ls does not run here: say why before"):
+        run(blocks_of(page)[1], {}, pytest.MonkeyPatch())
