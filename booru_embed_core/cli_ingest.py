@@ -36,7 +36,7 @@ def ingest(
     ] = None,
     tag_categories: Annotated[
         Path | None,
-        typer.Option("--tag-categories", help="Table of tags, for Parquet with tag_string alone.", metavar="FILE"),
+        typer.Option("--tag-categories", help="Table of tags, for files with tag_string alone.", metavar="FILE"),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many posts.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from booru_embed_core.posts.tag_lists import TagLists
-from booru_embed_core.posts.tag_table import DANBOORU_CATEGORIES, read_tag_table
+from booru_embed_core.posts.tag_table import read_tag_table
 from booru_embed_core.schema import TAG_SEPARATOR, Category
 
 
@@ -25,13 +25,13 @@ class Aliases:
         self._names = {category: pa.array(list(names), pa.string()) for category, names in self.tag_of.items()}
 
     @classmethod
-    def load(cls, file: Path, numbers: Mapping[str, Category] = DANBOORU_CATEGORIES) -> Aliases:
+    def load(cls, file: Path, numbers: Mapping[str, Category] | None = None) -> Aliases:
         """The aliases of `file`: CSV with a header, aliases separated by spaces; plain, gzip or zstd.
 
         Of two tags of a category with the same alias the first in the file has it.
 
         Raises:
-            ExportError: it is no such table, or a category is none of `numbers`.
+            ExportError: it is no such table, or a category is none of Danbooru's numbers nor of `numbers`.
         """
         tags: dict[Category, set[str]] = {category: set() for category in Category}
         tag_of: dict[Category, dict[str, str]] = {category: {} for category in Category}

@@ -15,7 +15,6 @@ from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.database import scratch_folder
 from booru_embed_core.posts.files import PostsReport, count_wanted, expand_export, read_posts
 from booru_embed_core.posts.tag_categories import TagCategories
-from booru_embed_core.posts.tag_table import DANBOORU_CATEGORIES
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
@@ -39,7 +38,7 @@ def read_export(
         ExportError: see `expand_export`, `read_posts` and, for a table, ``bigquery.read_table``.
     """
     with _files(settings, root, duckdb_settings, temp_dir) as files:
-        numbers = {**DANBOORU_CATEGORIES, **settings.category_numbers}
+        numbers = settings.category_numbers
         aliases = None if settings.aliases is None else Aliases.load(root / settings.aliases, numbers)
         table = settings.tag_categories
         categories = None if table is None else TagCategories.load(root / table, numbers)

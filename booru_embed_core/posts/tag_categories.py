@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from booru_embed_core.posts.tag_table import DANBOORU_CATEGORIES, read_tag_table
+from booru_embed_core.posts.tag_table import read_tag_table
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, tag_column
 
 _GENERAL: Final = CATEGORIES.index(Category.GENERAL)
@@ -27,14 +27,14 @@ class TagCategories:
         self._category_ids = np.array([CATEGORIES.index(one) for one in category_of.values()], dtype=np.int8)
 
     @classmethod
-    def load(cls, file: Path, numbers: Mapping[str, Category] = DANBOORU_CATEGORIES) -> TagCategories:
+    def load(cls, file: Path, numbers: Mapping[str, Category] | None = None) -> TagCategories:
         """The categories in `file`; plain, gzip or zstd. Of two lines with the same tag the first counts.
 
         Raises:
-            ExportError: it is no such table, or a category is none of `numbers`.
+            ExportError: it is no such table, or a category is none of Danbooru's numbers nor of `numbers`.
         """
         category_of: dict[str, Category] = {}
-        for tag, category, _ in read_tag_table(file, "tag_categories", category_of=numbers):
+        for tag, category, _ in read_tag_table(file, "tag_categories", numbers=numbers):
             category_of.setdefault(tag, category)
         return cls(category_of)
 

@@ -11,7 +11,7 @@ from booru_embed_core.posts.lines import raw_lines
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import Category
 
-DANBOORU_CATEGORIES: Final[Mapping[str, Category]] = {
+_DANBOORU_CATEGORIES: Final = {
     "0": Category.GENERAL,
     "1": Category.ARTIST,
     "3": Category.COPYRIGHT,
@@ -25,15 +25,17 @@ def read_tag_table(
     file: Path,
     setting: str,
     columns: Sequence[str] = (),
-    category_of: Mapping[str, Category] = DANBOORU_CATEGORIES,
+    numbers: Mapping[str, Category] | None = None,
 ) -> Iterator[tuple[str, Category, list[str]]]:
     """Tag, category and the values of `columns` of each line of `file`, in its order.
 
-    `setting` is the key of ``[posts]`` that names the file, for errors. `category_of` has the table's numbers.
+    `setting` is the key of ``[posts]`` that names the file, for errors. `numbers` are those of
+    categories, where they are not Danbooru's.
 
     Raises:
-        ExportError: it is no such table, or a category is none of `category_of`.
+        ExportError: it is no such table, or a category is no such number.
     """
+    category_of = {**_DANBOORU_CATEGORIES, **(numbers or {})}
     try:
         rows = csv.reader((raw.decode("utf-8") for raw in raw_lines(file)), strict=True)
         header = next(rows, [])

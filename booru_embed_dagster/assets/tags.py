@@ -72,8 +72,9 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     ) as draft:
         wide: list[str] = []
         # Not observed here: the posts are made anew with other aliases, and the same tags stay the same vocabulary.
-        table = pipeline.settings.posts.aliases
-        aliases = None if table is None else Aliases.load(pipeline.settings.root / table).tag_of
+        posts = pipeline.settings.posts
+        table = posts.aliases
+        aliases = None if table is None else Aliases.load(pipeline.settings.root / table, posts.category_numbers).tag_of
         made = build_vocab(frequencies.path, pipeline.settings.vocab, wide.append, aliases)
         save_vocab(made, draft.path)
         plot = picture(draw_cut(frequencies.path, made), draft.path / "vocab.png")

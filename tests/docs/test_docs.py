@@ -1,8 +1,8 @@
-"""Docs cannot drift from the code: every setting and command is named, every link leads somewhere, snippets parse."""
+"""Docs cannot drift from the code: every setting and command is named, every link leads somewhere; code blocks are run
+by ``test_blocks.py``."""
 
 from __future__ import annotations
 
-import ast
 import re
 import tomllib
 from pathlib import Path
@@ -73,16 +73,6 @@ def test_links_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_python_and_toml_snippets_parse(page: Path) -> None:
-    for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
-        if language == "python":
-            ast.parse(code)
-        elif language == "toml":
-            values = tomllib.loads(code)
-            Settings.model_validate(values)
 
 
 def test_the_bundled_settings_are_the_documented_sections() -> None:

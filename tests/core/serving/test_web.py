@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -256,3 +259,26 @@ def test_schemathesis_finds_nothing(client: TestClient, mode: GenerationMode) ->
 
         check()
     assert num_cases > 100
+
+
+SECTION = re.compile(r"^## (GET|POST) (/api/\w+)\n.*?((?:```json\n.*?```\n*)+)", re.MULTILINE | re.DOTALL)
+
+
+def shape(value: Any) -> Any:
+    """The keys of `value`, whatever their values; of a list those of its first item."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items() if key != "categories"}
+    return [shape(value[0])] if isinstance(value, list) and value else type(value).__name__
+
+
+def test_the_reference_shows_what_is_asked_and_answered(client: TestClient) -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/http-api.md").read_text(encoding="utf-8")
+    sections = SECTION.findall(page)
+    described = client.get("/api/openapi.json").json()["paths"]
+    assert {path for _, path, _ in sections} == set(described) - {"/api/health"}
+    for method, path, code in sections:
+        blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", code, re.DOTALL)]
+        body = blocks[0] if method == "POST" else None
+        answer = client.request(method, path, json=body)
+        assert answer.status_code == 200, answer.text
+        assert shape(answer.json()) == shape(blocks[-1]), path

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from install_helpers import SMOKE, build_wheel, handed, smoke
+from install_helpers import ROOT, SMOKE, build_wheel, handed, smoke
 from model_helpers import Trained
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
