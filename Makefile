@@ -3,7 +3,7 @@ PYTHON ?= python3
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 BIN := .venv/bin
 
-.PHONY: run test ui lint bench screenshots page emulator lock clean
+.PHONY: run test ui serve lint bench screenshots page emulator lock clean
 
 # All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is out of date.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
@@ -16,6 +16,9 @@ test: .venv/.installed
 
 ui: .venv/.installed  ## Dagster's UI at http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml
+
+serve: .venv/.installed  ## the page and the API at http://127.0.0.1:8010, after make run
+	$(BIN)/booru-embed serve
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -39,14 +39,16 @@ def serve(
     import uvicorn
 
     from booru_embed_core.serving.embedder import UnknownTagsWarning
+    from booru_embed_core.serving.locate import find_checkpoint
     from booru_embed_core.serving.web import create_app
     from booru_embed_core.training.checkpoint_config import read_config
 
-    read_config(checkpoint)  # what is wrong with it is said before anything is served
+    folder = find_checkpoint(checkpoint)
+    read_config(folder)  # what is wrong with it is said before anything is served
     warnings.simplefilter("ignore", UnknownTagsWarning)  # answers name unknown tags
     print(f"booru-embed on http://{host}:{port} (the API: http://{host}:{port}/api/docs); Ctrl-C ends it", flush=True)
     uvicorn.run(
-        create_app(lambda: load(checkpoint, posts, tag_embeddings)),
+        create_app(lambda: load(folder, posts, tag_embeddings)),
         host=host,
         port=port,
         log_level="info" if access_log else "warning",

@@ -83,6 +83,27 @@ save_vocab(build_vocab(freq, VocabSettings()), made)
 assert Vocab.load(made).tags == ("1girl", "solo", "highres")
 encode_posts(posts, Vocab.load(made), packed, TokensSettings())
 """,
+    "search": """
+import numpy as np
+from booru_embed_core.serving.index import VectorIndex
+from booru_embed_core.serving.search import PostSearch
+vectors = np.eye(64, dtype=np.float16)
+rows, similarities = VectorIndex.build(vectors).search(vectors[5].astype(np.float32), 1, None)
+assert rows.tolist() == [5]
+""",
+    "serve": """
+from booru_embed_core.serving.web import create_app
+def load():
+    raise ValueError("nothing")
+assert "/api/complete" in create_app(load).openapi()["paths"]
+""",
+    "hub": """
+from booru_embed_core import BooruEmbedder
+try:
+    BooruEmbedder.load("nobody/no-such-model")
+except ValueError as error:
+    assert "neither a folder nor in the Hub's local cache" in str(error), error
+""",
 }
 """By extra; the arguments are what `handed` gives and a file for vectors, float32 ``[3, E]``."""
 
@@ -92,6 +113,9 @@ _FORBIDDEN: Final = {
     "onnx": ("torch", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "tokenizers", "dagster"),
     "export": ("dagster",),
     "data": ("torch", "onnxruntime", "dagster"),
+    "search": ("torch", "onnxruntime", "duckdb", "scipy", "sklearn", "matplotlib", "tokenizers", "dagster"),
+    "serve": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster"),
+    "hub": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster"),
 }
 """Packages that must not come with the extra."""
 
