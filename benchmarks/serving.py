@@ -24,12 +24,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from benchmarks._results import write
+from benchmarks.embedding import our_embedder
 from booru_embed_core.schema import NUM_CATEGORIES
-from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
+from booru_embed_core.serving.torch_network import TorchNetwork
+from booru_embed_core.settings import ModelSettings
 from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.training.checkpoint import save_checkpoint
 
 NUM_TAGS: Final = 30_000
 CAPTION_TAGS: Final = 30
@@ -66,32 +70,16 @@ def main() -> None:
 
 def save_untrained(folder: Path) -> None:
     """A checkpoint of the default network for `NUM_TAGS` tags that are used as often as words are."""
-    from booru_embed_core.model.encoder import SetEncoder
-    from booru_embed_core.training.checkpoint import encoder_config, save_checkpoint
-    from booru_embed_core.training.checkpoint_config import CheckpointConfig
-
     sizes = [NUM_TAGS - 4 * (NUM_TAGS // 8), *[NUM_TAGS // 8] * (NUM_CATEGORIES - 1)]
     categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), sizes)
     counts = np.concatenate([1_000_000 // np.arange(1, size + 1) for size in sizes])
     names = tuple(f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}tag_{i}" for i in range(NUM_TAGS))
-    vocab, shape = Vocab(names, categories, counts), ModelSettings()
+    vocab = Vocab(names, categories, counts)
     (folder / "vocab").mkdir()
     save_vocab(vocab, folder / "vocab")
-    config = CheckpointConfig(
-        vocab_hash=vocab.hash,
-        num_special=vocab.num_special,
-        category_sizes=tuple(vocab.sizes.values()),
-        model=shape,
-        training=TrainingSettings(),
-        splits=TokensSettings(),
-        packed_tokens="none",
-        score_bin_edges=[],
-        trained_ratings=(),
-        num_train_posts=0,
-        best_epoch=0,
-        validation_loss=None,
-    )
-    save_checkpoint(folder, SetEncoder(encoder_config(vocab, shape)), config, folder / "vocab")
+    untrained = our_embedder(vocab, ModelSettings(), "cpu", torch.float32)
+    assert isinstance(untrained.network, TorchNetwork)
+    save_checkpoint(folder, untrained.network.model, untrained.config, folder / "vocab")
 
 
 def wait_until_ready(port: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.schema import CATEGORIES, Category
-from booru_embed_core.serving.embedder import BooruEmbedder
+from booru_embed_core.serving.embedder import BooruEmbedder, greatest
 from booru_embed_core.tags.tokenizer import Tokenizer
 
 _LAST: Final = "\U0010ffff"
@@ -119,7 +119,7 @@ class Completer:
         found = []
         for group in groups:
             is_in = np.isin(vocab.categories[candidates], [CATEGORIES.index(category) for category in group])
-            found += _greatest(probabilities, candidates[is_in], k)
+            found += greatest(probabilities, candidates[is_in], k)
         return Suggestions(
             tuple(
                 Suggestion(vocab.tags[i], CATEGORIES[vocab.categories[i]], float(probabilities[i]), alias_of.get(i))
@@ -129,12 +129,3 @@ class Completer:
             read.unknown,
             read.notes,
         )
-
-
-def _greatest(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> list[int]:
-    """The `k` of `candidates` whose `values` are greatest, the greatest first, of equals the first."""
-    if k < len(candidates):
-        least = np.partition(values[candidates], -k)[-k]
-        candidates = candidates[values[candidates] >= least]
-    order = np.argsort(-values[candidates], kind="stable")[:k]
-    return [int(i) for i in candidates[order]]

@@ -192,7 +192,7 @@ class BooruEmbedder:
         sets = self._sets([caption], rating, score)
         probabilities = self._probabilities(sets)
         allowed[sets.tags] = False
-        best = self._best(probabilities, allowed, k)
+        best = greatest(probabilities, np.flatnonzero(allowed), k)
         return [Completion(self.vocab.tags[i], self._category(i), float(probabilities[i])) for i in best]
 
     def probabilities(self, caption: str, rating: str | None = None, score: int | None = None) -> NDArray[np.float32]:
@@ -227,7 +227,7 @@ class BooruEmbedder:
         allowed[index] = False
         return [
             Neighbour(self.vocab.tags[i], self._category(i), float(similarity[i]))
-            for i in self._best(similarity, allowed, k)
+            for i in greatest(similarity, np.flatnonzero(allowed), k)
         ]
 
     def tag_embeddings(self) -> NDArray[np.float32]:
@@ -334,16 +334,6 @@ class BooruEmbedder:
     def _category(self, tag_index: int) -> Category:
         return CATEGORIES[int(self.vocab.categories[tag_index])]
 
-    @staticmethod
-    def _best(values: NDArray[np.float32], allowed: NDArray[np.bool_], k: int) -> list[int]:
-        """The places of the `k` greatest of `values` among those allowed, the first of equals first."""
-        candidates = np.flatnonzero(allowed)
-        if k < len(candidates):  # sorting all of a large vocabulary would take longer than a small network
-            least = np.partition(values[candidates], -k)[-k]
-            candidates = candidates[values[candidates] >= least]
-        order = np.argsort(-values[candidates], kind="stable")[:k]
-        return [int(i) for i in candidates[order]]
-
 
 def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Network:
     """The network by onnxruntime where the folder holds ONNX files, else by torch.
@@ -370,6 +360,15 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """`vectors` ``[n, dim]``, each of unit length; zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), dtype=np.float32)
+
+
+def greatest(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> list[int]:
+    """The `k` of `candidates` (ascending places in `values`) with the greatest values, of equals the first first."""
+    if k < len(candidates):  # sorting all of a large vocabulary would take longer than a small network
+        least = np.partition(values[candidates], -k)[-k]
+        candidates = candidates[values[candidates] >= least]
+    order = np.argsort(-values[candidates], kind="stable")[:k]
+    return [int(i) for i in candidates[order]]
 
 
 def _unknown_message(caption: str, encoded: Encoded) -> str:
