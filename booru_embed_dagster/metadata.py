@@ -58,6 +58,8 @@ COLUMN_MEANINGS: Final = {
     "num_posts": "posts of exactly this length",
     "share_covered": "share of posts of this length or shorter",
     "vector": "embedding of the tag alone, or of all tags of the post, of unit length",
+    "x": "place on the map of tags, from left to right; only the most used have one",
+    "y": "place on the map of tags, from bottom to top",
     "hidden": "how many of a post's tags were hidden",
     "model": "ours (booru-embed…) or a baseline",
     "mrr": "1 / rank of the best-ranked hidden tag, mean over posts",

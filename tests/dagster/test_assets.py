@@ -309,9 +309,10 @@ def test_tag_embeddings_are_those_of_the_library(built: Built) -> None:
     project, _ = built
     table = pq.read_table(project.warehouse.current("tag_embeddings").path / "tag_embeddings.parquet")
     embedder = BooruEmbedder.load(project.warehouse.current("checkpoint").path, "cpu", "fp32")
-    assert table.schema.names == ["tag", "category", "count", "vector"]
+    assert table.schema.names == ["tag", "category", "count", "vector", "x", "y"]
     assert table["tag"].to_pylist() == list(embedder.vocab.tags)
     assert np.array_equal(np.array(table["vector"].to_pylist(), np.float32), embedder.tag_embeddings())
+    assert np.isfinite([table["x"].to_numpy(), table["y"].to_numpy()]).all()
 
 
 def test_a_checkpoint_of_other_splits_is_not_evaluated(built: Built, tmp_path: Path) -> None:

@@ -21,12 +21,17 @@ SHOWN_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def url(search_embedder: BooruEmbedder, post_search: PostSearch) -> Iterator[str]:
-    """Where the page is served; the model is there only after the page has asked for it once."""
-    asked = threading.Event()
+def may_load() -> threading.Event:
+    """The model is there only once this is set."""
+    return threading.Event()
+
+
+@pytest.fixture(scope="module")
+def url(search_embedder: BooruEmbedder, post_search: PostSearch, may_load: threading.Event) -> Iterator[str]:
+    """Where the page is served."""
 
     def load() -> Served:
-        asked.wait(SHOWN_SECONDS)
+        may_load.wait(SHOWN_SECONDS)
         return Served(search_embedder, Completer(search_embedder), post_search, tag_places(search_embedder))
 
     server = uvicorn.Server(uvicorn.Config(create_app(load), port=0, log_level="error"))
@@ -34,9 +39,8 @@ def url(search_embedder: BooruEmbedder, post_search: PostSearch) -> Iterator[str
     thread.start()
     while not server.started:
         threading.Event().wait(0.05)
-    threading.Timer(2, asked.set).start()
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    asked.set()
+    may_load.set()
     server.should_exit = True
     thread.join()
 
@@ -56,11 +60,14 @@ def page(url: str) -> Iterator[Page]:
         assert [text for text in said if "503" not in text] == []
 
 
-def test_from_a_loading_server_to_the_posts_of_a_caption(page: Page, search_embedder: BooruEmbedder) -> None:
+def test_from_a_loading_server_to_the_posts_of_a_caption(
+    page: Page, search_embedder: BooruEmbedder, may_load: threading.Event
+) -> None:
     vocab = search_embedder.vocab
     first, second = vocab.tags[0], vocab.tags[1]
     page.goto(f"/#tags={first},nosuchtag")
     expect(page.get_by_text("the model is being loaded").first).to_be_visible()
+    may_load.set()
     expect(page.locator(".chip .name")).to_contain_text([first, "nosuchtag unknown"])
     expect(page.locator(".columns .row").first).to_be_visible()
     assert first not in page.locator(".columns .row .name").all_text_contents()

@@ -50,7 +50,7 @@ def test_an_edit_shows_as_out_of_date_and_vocab_plus_is_made_by_clicks(ui: Ui) -
     expect(ui.page.get_by_text("has a new data version")).to_be_visible()
 
     ui.launch("Materialize all")
-    expect(ui.page.get_by_text("6 assets")).to_be_visible()
+    expect(ui.page.get_by_text("7 assets")).to_be_visible()
     expect(ui.page.get_by_text("Success", exact=True).first).to_be_visible(timeout=RUN_SECONDS * 1000)
     assert ui.project.warehouse.current("vocab").version != vocab
     assert ui.project.warehouse.current("checkpoint").version != checkpoint
