@@ -219,6 +219,26 @@ def page(result: Mapping[str, Any]) -> str:
     )
 
 
+def serving(result: Mapping[str, Any]) -> str:
+    """Latencies and requests a second, as people ask and flat out."""
+    head = ["", "requests per s", "p50, ms", "p95, ms", "p99, ms", "server's CPU ms a request"]
+    names = {"steady": f"{result['rate']} a second", "flat out": "as many as are answered"}
+    rows = []
+    for name, figure in result["figures"].items():
+        cpu = 1000 * figure["server_cpu_seconds"] / figure["num_requests"]
+        times = [f"{figure[f'p{share}_milliseconds']:.1f}" for share in (50, 95, 99)]
+        rows.append([names[name], f"{figure['requests_per_second']:.0f}", *times, f"{cpu:.1f}"])
+    return "\n".join(
+        [
+            *_table(head, rows),
+            "",
+            f"{result['num_tags']:,} tags, captions of {result['caption_tags']}, {result['num_clients']} clients, "
+            f"{result['seconds']} s each. {_where(result)}, {result['machine']['cores']} cores that the clients share. "
+            f"Load average at the start: {result['load_average_before']}.",
+        ]
+    )
+
+
 TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "data_path": data_path,
     "batches": batches,
@@ -226,6 +246,7 @@ TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "training": training,
     "search": search,
     "page": page,
+    "serving": serving,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tables import PAGE, TABLES, batches, data_path, embedding, rendered, search, training
+from benchmarks.tables import PAGE, TABLES, batches, data_path, embedding, rendered, search, serving, training
 
 
 def test_the_page_is_what_the_results_give() -> None:
@@ -225,3 +225,30 @@ def test_a_new_result_changes_the_page_between_the_marks_alone(tmp_path: Path) -
     assert found.partition("<!-- batches -->")[0] == page.partition("<!-- batches -->")[0]
     assert found.partition("<!-- /batches -->")[2] == page.partition("<!-- /batches -->")[2]
     assert rendered(found, tmp_path) == found
+
+
+def test_a_table_of_serving_has_a_row_a_way_of_asking() -> None:
+    figure = {
+        "num_requests": 4000,
+        "requests_per_second": 199.9,
+        "p50_milliseconds": 8.1,
+        "p95_milliseconds": 19.4,
+        "p99_milliseconds": 30.2,
+        "server_cpu_seconds": 20.0,
+    }
+    result = {
+        "num_tags": 30_000,
+        "caption_tags": 30,
+        "num_clients": 32,
+        "seconds": 20,
+        "rate": 200,
+        "load_average_before": 0.3,
+        "commit": "abc",
+        "time": "2026-11-23T00:00:00+00:00",
+        "machine": {"cpu": "a CPU", "cores": 2, "gpu": None},
+        "figures": {"steady": figure, "flat out": figure},
+    }
+    text = serving(result)
+    assert "| 200 a second | 200 | 8.1 | 19.4 | 30.2 | 5.0 |" in text
+    assert "| as many as are answered | 200 |" in text
+    assert "30,000 tags, captions of 30, 32 clients, 20 s each" in text
