@@ -5,6 +5,8 @@ What belongs here: options, and what is loaded for them.
 
 from __future__ import annotations
 
+import gc
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -36,6 +38,9 @@ def serve(
     access_log: Annotated[bool, typer.Option("--access-log", help="A line for each request.")] = False,
 ) -> None:
     """Serve the page and the JSON API until interrupted."""
+    # Read by torch when it is loaded. A second thread would win a millisecond at most of a completion's four, burn
+    # another core while it waits for the next, and wait itself where the event loop computes.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     import uvicorn
 
     from booru_embed_core.serving.embedder import UnknownTagsWarning
@@ -47,8 +52,15 @@ def serve(
     read_config(folder)  # what is wrong with it is said before anything is served
     warnings.simplefilter("ignore", UnknownTagsWarning)  # answers name unknown tags
     print(f"booru-embed on http://{host}:{port} (the API: http://{host}:{port}/api/docs); Ctrl-C ends it", flush=True)
+
+    def load_to_stay() -> Served:
+        served = load(folder, posts, tag_embeddings)
+        gc.collect()
+        gc.freeze()  # else each full collection walks all names of tags: the slowest answers take 30 ms longer
+        return served
+
     uvicorn.run(
-        create_app(lambda: load(folder, posts, tag_embeddings)),
+        create_app(load_to_stay),
         host=host,
         port=port,
         log_level="info" if access_log else "warning",
@@ -63,16 +75,14 @@ def load(checkpoint: Path, posts: Path | None, tag_embeddings: Path | None) -> S
     Raises:
         ValueError, OSError: a folder that is given cannot be read, or belongs to another checkpoint.
     """
-    from booru_embed_core.serving.batching import BatchingNetwork
-    from booru_embed_core.serving.completions import Completer
+    from booru_embed_core.serving.completions import Completer, Query
     from booru_embed_core.serving.embedder import BooruEmbedder
     from booru_embed_core.serving.places import tag_places
     from booru_embed_core.serving.web import Served
 
-    loaded = BooruEmbedder.load(checkpoint)
-    embedder = BooruEmbedder(BatchingNetwork(loaded.network), loaded.config, loaded.vocab)
+    embedder = BooruEmbedder.load(checkpoint)
     completer = Completer(embedder)
-    completer.complete("")  # the first pass takes longest
+    completer.complete(Query(""))  # the first pass takes longest
     warehouse = checkpoint.resolve().parent.parent
     table = tag_embeddings or _there(warehouse / "tag_embeddings/current/tag_embeddings.parquet")
     folder = posts or _there(warehouse / "post_embeddings/current")

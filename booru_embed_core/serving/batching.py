@@ -1,106 +1,89 @@
-"""Requests of many threads, computed together: what arrives while the network computes goes through it as one batch.
+"""What many requests await at once, answered together by one thread.
 
-There is no thread of its own and no waiting for company: who finds the network idle computes at once, for itself and
-for all who came in the meantime.
+The thread takes all that waits whenever it becomes free: nobody waits for company. It is one thread, and not one a
+request, because each of these would wait for the interpreter's lock several times; the event loop, which reads requests
+and writes answers, competes with a single one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Final, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from booru_embed_core.serving.network import Network, Sets
-
-MAX_JOINED_SETS: Final = 64
+MAX_TOGETHER: Final = 64
 """Of 30,000 scores each: 8 MB. Larger batches gain little on a CPU, and the first of them would wait for the last."""
 
-
-class BatchingNetwork:
-    """A `Network` that answers several threads by one pass of another one."""
-
-    def __init__(self, network: Network, max_sets: int = MAX_JOINED_SETS) -> None:
-        self._network = network
-        self._embeddings = _Joined(network.embeddings, max_sets)
-        self._tag_scores = _Joined(network.tag_scores, max_sets)
-
-    def embeddings(self, sets: Sets) -> NDArray[np.float32]:
-        """The bottleneck of each set, float32 ``[n, E]``."""
-        return self._embeddings.rows(sets)
-
-    def tag_scores(self, sets: Sets) -> NDArray[np.float32]:
-        """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
-        return self._tag_scores.rows(sets)
-
-    def token_states(self, sets: Sets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """A state for every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``; not joined."""
-        return self._network.token_states(sets)
+AskedT = TypeVar("AskedT")
+ReadT = TypeVar("ReadT")
+AnswerT = TypeVar("AnswerT")
 
 
-class _Call:
-    """What one thread asks, and what it gets."""
+class Batches(Generic[AskedT, ReadT, AnswerT]):
+    """`read` of each, then `answer` of all that wait, in a thread that lives from the first one until `close`."""
 
-    def __init__(self, sets: Sets) -> None:
-        self.sets = sets
-        self.rows: NDArray[np.float32] | None = None
-        self.error: BaseException | None = None
+    def __init__(
+        self,
+        read: Callable[[AskedT], ReadT],
+        answer: Callable[[Sequence[ReadT]], Sequence[AnswerT]],
+        max_together: int = MAX_TOGETHER,
+    ) -> None:
+        self._read = read
+        self._answer = answer
+        self._max_together = max_together
+        self._waiting: SimpleQueue[tuple[AskedT, Future[AnswerT]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
 
-    @property
-    def is_done(self) -> bool:
-        return self.rows is not None or self.error is not None
+    def close(self) -> None:
+        """Ends the thread; returns when what waits is answered."""
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join()
+            self._thread = None
 
+    async def __call__(self, asked: AskedT) -> AnswerT:
+        """The answer; whatever `read` raises for it, or `answer` for what was answered together with it, is raised.
 
-class _Joined:
-    """`compute`, a row for each set, called by one thread at a time for all that wait."""
+        To be awaited on one event loop.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True, name="batches")
+            self._thread.start()
+        future: Future[AnswerT] = Future()
+        self._waiting.put((asked, future))
+        return await asyncio.wrap_future(future)
 
-    def __init__(self, compute: Callable[[Sets], NDArray[np.float32]], max_sets: int) -> None:
-        self._compute = compute
-        self._max_sets = max_sets
-        self._waiting: list[_Call] = []
-        self._list = threading.Lock()
-        self._computing = threading.Lock()
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            taken = [self._waiting.get()]
+            try:
+                while len(taken) < self._max_together:
+                    taken.append(self._waiting.get_nowait())
+            except Empty:
+                pass
+            is_open = None not in taken
+            self._settle([one for one in taken if one is not None and one[1].set_running_or_notify_cancel()])
 
-    def rows(self, sets: Sets) -> NDArray[np.float32]:
-        call = _Call(sets)
-        with self._list:
-            self._waiting.append(call)
-        with self._computing:
-            while not call.is_done:
-                self._compute_next()
-        if call.error is not None:
-            raise call.error
-        assert call.rows is not None
-        return call.rows
-
-    def _compute_next(self) -> None:
-        """The longest waiting calls, at least one, together no more than `max_sets` where they can be divided so."""
-        with self._list:
-            num_sets, stop = len(self._waiting[0].sets.lengths), 1
-            while stop < len(self._waiting) and num_sets + len(self._waiting[stop].sets.lengths) <= self._max_sets:
-                num_sets += len(self._waiting[stop].sets.lengths)
-                stop += 1
-            calls, self._waiting = self._waiting[:stop], self._waiting[stop:]
-        try:
-            rows = self._compute(_joined([call.sets for call in calls]))
-        except BaseException as error:  # noqa: BLE001  raised again in every thread that waits for it
-            for call in calls:
-                call.error = error
+    def _settle(self, waiting: Sequence[tuple[AskedT, Future[AnswerT]]]) -> None:
+        read: list[ReadT] = []
+        futures: list[Future[AnswerT]] = []
+        for asked, future in waiting:
+            try:
+                read.append(self._read(asked))
+                futures.append(future)
+            except BaseException as error:  # noqa: BLE001  raised again where it is awaited
+                future.set_exception(error)
+        if not read:
             return
-        start = 0
-        for call in calls:
-            call.rows = rows[start : start + len(call.sets.lengths)]
-            start += len(call.sets.lengths)
-
-
-def _joined(sets: Sequence[Sets]) -> Sets:
-    if len(sets) == 1:
-        return sets[0]
-    return Sets(
-        np.concatenate([one.tags for one in sets]),
-        np.concatenate([one.lengths for one in sets]),
-        np.concatenate([one.ratings for one in sets]),
-        np.concatenate([one.score_bins for one in sets]),
-    )
+        try:
+            answers = self._answer(read)
+            for future, answer in zip(futures, answers, strict=True):
+                future.set_result(answer)
+        except BaseException as error:  # noqa: BLE001  raised again where it is awaited
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.schema import CATEGORIES, Category
-from booru_embed_core.serving.embedder import BooruEmbedder, greatest
+from booru_embed_core.serving.embedder import BooruEmbedder, Normalized, greatest
+from booru_embed_core.serving.network import Sets
 from booru_embed_core.tags.tokenizer import Tokenizer
 
 _LAST: Final = "\U0010ffff"
@@ -76,6 +77,38 @@ class Names:
         return np.unique(self._indices[start:stop]), {i: name for i, name in alias_of.items() if i not in by_name}
 
 
+@dataclass(frozen=True)
+class Query:
+    """A caption to complete.
+
+    Attributes:
+        caption: as for `BooruEmbedder.complete`; where no tag of it is known, the empty one is completed.
+        k: at most so many.
+        categories: only tags of these; None is all.
+        rating: as in `BooruEmbedder.complete`.
+        score: as in `BooruEmbedder.complete`.
+        prefix: only tags that begin with it, or one of whose other names does; any case, spaces as underscores.
+        per_category: `k` of each category.
+    """
+
+    caption: str
+    k: int = 10
+    categories: Collection[Category] | None = None
+    rating: str | None = None
+    score: int | None = None
+    prefix: str = ""
+    per_category: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ReadQuery:
+    """A query that can be answered: what its caption was understood as, and that as the network reads it."""
+
+    query: Query
+    read: Normalized
+    sets: Sets
+
+
 class Completer:
     """Completes captions for people who type. Threads may share an instance."""
 
@@ -83,49 +116,47 @@ class Completer:
         self.embedder = embedder
         self._names = Names(embedder.tokenizer)
 
-    def complete(
-        self,
-        caption: str,
-        k: int = 10,
-        categories: Collection[Category] | None = None,
-        rating: str | None = None,
-        score: int | None = None,
-        prefix: str = "",
-        per_category: bool = False,
-    ) -> Suggestions:
+    def complete(self, query: Query) -> Suggestions:
         """The `k` most probable further tags; never one that the caption has.
-
-        Args:
-            caption: as for `BooruEmbedder.complete`; where no tag of it is known, the empty one is completed.
-            k: at most so many.
-            categories: only tags of these; None is all.
-            rating: as in `BooruEmbedder.complete`.
-            score: as in `BooruEmbedder.complete`.
-            prefix: only tags that begin with it, or one of whose other names does; any case, spaces as underscores.
-            per_category: `k` of each category.
 
         Raises:
             ValueError: as in `BooruEmbedder.complete`.
         """
-        if k < 1:
-            raise ValueError(f"k {k} is below 1; ask for at least one tag")
-        vocab, read = self.embedder.vocab, self.embedder.normalize(caption)
-        probabilities = self.embedder.probabilities(read.caption, rating, score)
-        candidates, alias_of = self._names.starting_with(prefix.strip().lower().replace(" ", "_"))
+        return self.answer([self.read(query)])[0]
+
+    def read(self, query: Query) -> ReadQuery:
+        """The query, ready to be answered.
+
+        Raises:
+            ValueError: as in `BooruEmbedder.complete`.
+        """
+        if query.k < 1:
+            raise ValueError(f"k {query.k} is below 1; ask for at least one tag")
+        return ReadQuery(query, *self.embedder.read_caption(query.caption, query.rating, query.score))
+
+    def answer(self, queries: Sequence[ReadQuery]) -> list[Suggestions]:
+        """`complete` of each of `queries`, at least one, which go through the network together."""
+        probabilities = self.embedder.probabilities_of(Sets.joined([query.sets for query in queries]))
+        return [self._suggestions(query, row) for query, row in zip(queries, probabilities, strict=True)]
+
+    def _suggestions(self, asked: ReadQuery, probabilities: NDArray[np.float32]) -> Suggestions:
+        query, vocab = asked.query, self.embedder.vocab
+        candidates, alias_of = self._names.starting_with(query.prefix.strip().lower().replace(" ", "_"))
         candidates = candidates[probabilities[candidates] > 0]
-        groups: list[Sequence[Category]] = [list(CATEGORIES if categories is None else categories)]
-        if per_category:
-            groups = [[category] for category in CATEGORIES if category in groups[0]]
+        wanted = [category for category in CATEGORIES if query.categories is None or category in query.categories]
         found = []
-        for group in groups:
-            is_in = np.isin(vocab.categories[candidates], [CATEGORIES.index(category) for category in group])
-            found += greatest(probabilities, candidates[is_in], k)
+        for group in [[category] for category in wanted] if query.per_category else [wanted]:
+            in_group = candidates
+            if len(group) < len(CATEGORIES):
+                is_in = np.array([category in group for category in CATEGORIES])
+                in_group = candidates[is_in[vocab.categories[candidates]]]
+            found += greatest(probabilities, in_group, query.k)
         return Suggestions(
             tuple(
                 Suggestion(vocab.tags[i], CATEGORIES[vocab.categories[i]], float(probabilities[i]), alias_of.get(i))
                 for i in found
             ),
-            read.tags,
-            read.unknown,
-            read.notes,
+            asked.read.tags,
+            asked.read.unknown,
+            asked.read.notes,
         )

@@ -190,7 +190,7 @@ class BooruEmbedder:
         """
         allowed = self._tags_of(category, k)
         sets = self._sets([caption], rating, score)
-        probabilities = self._probabilities(sets)
+        probabilities = self.probabilities_of(sets)[0]
         allowed[sets.tags] = False
         best = greatest(probabilities, np.flatnonzero(allowed), k)
         return [Completion(self.vocab.tags[i], self._category(i), float(probabilities[i])) for i in best]
@@ -203,7 +203,31 @@ class BooruEmbedder:
         Raises:
             UnknownTagsError, ValueError: as in `embed`.
         """
-        return self._probabilities(self._sets([caption], rating, score))
+        every = self.probabilities_of(self._sets([caption], rating, score))
+        return every.reshape(-1)
+
+    def probabilities_of(self, sets: Sets) -> NDArray[np.float32]:
+        """`probabilities` of many at once, float32 ``[n, num_tags]``, of `sets` as `read_caption` reads them."""
+        scores = self.network.tag_scores(sets)
+        scores[:, self.vocab.is_unknown] = -np.inf
+        scores[np.repeat(np.arange(len(scores)), sets.lengths), sets.tags] = -np.inf
+        greatest_scores = scores.max(1, keepdims=True)
+        scores -= np.where(np.isneginf(greatest_scores), np.float32(0), greatest_scores)
+        np.exp(scores, out=scores)
+        scores /= np.maximum(scores.sum(1, keepdims=True), np.finfo(np.float32).tiny)  # 0 where nothing is left
+        return scores
+
+    def read_caption(
+        self, caption: str, rating: str | None = None, score: int | None = None
+    ) -> tuple[Normalized, Sets]:
+        """What a caption is understood as, and its known tags as the network reads them; no known one is allowed.
+
+        Raises:
+            ValueError: as in `embed`.
+        """
+        metadata = self._metadata(rating, score)
+        read = self.normalize(caption)
+        return read, self._read([read.caption], *metadata)
 
     def similar_tags(self, tag: str, k: int = 10, category: Category | str | None = None) -> list[Neighbour]:
         """The `k` tags whose embeddings are nearest to that of `tag` by cosine, the nearest first, without `tag`.
@@ -309,17 +333,6 @@ class BooruEmbedder:
         if score is None:
             return rating_id, -1
         return rating_id, bisect_right(self.config.score_bin_edges[rating_id], score)
-
-    def _probabilities(self, sets: Sets) -> NDArray[np.float32]:
-        """Of one set: the softmax over the tags that it does not have."""
-        scores = self.network.tag_scores(sets)[0]
-        is_out = self.vocab.is_unknown.copy()
-        is_out[sets.tags] = True
-        if is_out.all():
-            return np.zeros_like(scores)
-        scores = np.where(is_out, np.float32(-np.inf), scores)
-        exponentials = np.exp(scores - scores.max())
-        return np.asarray(exponentials / exponentials.sum(), dtype=np.float32)
 
     def _tags_of(self, category: Category | str | None, k: int) -> NDArray[np.bool_]:
         if k < 1:

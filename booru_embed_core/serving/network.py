@@ -7,8 +7,9 @@ nothing of text, vocabularies or unit length. It may be called by several thread
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,16 @@ class Sets:
     ratings: NDArray[np.int64]
     score_bins: NDArray[np.int64]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """All sets of `parts`, at least one, after each other."""
+        return cls(
+            np.concatenate([part.tags for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([part.ratings for part in parts]),
+            np.concatenate([part.score_bins for part in parts]),
+        )
+
 
 class Network(Protocol):
     """What computes: sets in, arrays out, in bounded memory however many sets there are."""
@@ -42,7 +53,7 @@ class Network(Protocol):
 
     def tag_scores(self, sets: Sets) -> NDArray[np.float32]:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``: `SetEncoder.complete`, then
-        `SetEncoder.tag_scores`. Tags of the set and unknown tokens have theirs too.
+        `SetEncoder.tag_scores`. Tags of the set and unknown tokens have theirs too. The array is the caller's.
         """
 
     def token_states(self, sets: Sets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets, token_states
@@ -19,12 +20,17 @@ from booru_embed_core.training.checkpoint import load_model
 from booru_embed_core.training.checkpoint_config import CheckpointConfig
 from booru_embed_core.training.hardware import pick_device, pick_dtype
 
+_FP16_ENGINES: Final = ("x86", "fbgemm", "onednn")
+"""Of torch's engines those that multiply by weights of half precision."""
+
 
 class TorchNetwork:
     """A `Network` of a `SetEncoder` in evaluation mode, whose trunk computes in `dtype` (None leaves it to the device).
 
     The weights are only read, and inference mode is a thread's own: any number of threads may call at once. They must
     not change after the first call of `tag_scores`, which keeps what it needs of them.
+
+    On a CPU where the trunk computes in bf16, the tags' vectors are rounded to half precision, which errs less.
     """
 
     def __init__(self, model: SetEncoder, dtype: torch.dtype | None = None) -> None:
@@ -32,12 +38,23 @@ class TorchNetwork:
         self._dtype = dtype
 
     @cached_property
-    def _tag_vectors(self) -> Tensor:
-        """float32 ``[d, V]``; to add them up anew for one caption would take longer than all of the rest.
+    def _scores(self) -> Callable[[Tensor], Tensor]:
+        """From states ``[n, d]`` to a logit of every tag ``[n, num_tags]``, in float32.
 
-        Laid out so that a product with few states takes a third of the time: 1.5 instead of 4.4 ms for 30,000 tags.
+        To add the tags' vectors up anew for one caption would take longer than all of the rest. Of 30,000 tags the
+        product reads 61 MB; in half precision, packed once, it takes .9 ms on one core for one caption and 1.7 for
+        four, where float32 takes 2.5 and 8.
         """
-        return self.model.tag_vectors().T.contiguous()
+        vectors, bias = self.model.tag_vectors(), self.model.tag_bias.detach()
+        is_rounded = self._dtype == torch.bfloat16 and bias.device.type == "cpu"
+        if is_rounded and torch.backends.quantized.engine in _FP16_ENGINES:
+            from torch.ao.nn.quantized.dynamic import Linear
+
+            linear: nn.Module = Linear(*vectors.T.shape, dtype=torch.float16)  # type: ignore[no-untyped-call]
+            linear.set_weight_bias(vectors, bias)
+            return linear
+        columns = vectors.T.contiguous()  # so laid out, a product with few states takes a third of the time
+        return lambda states: torch.addmm(bias, states, columns)
 
     @classmethod
     def load(cls, checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Self:
@@ -58,8 +75,7 @@ class TorchNetwork:
     @torch.inference_mode()
     def tag_scores(self, sets: Sets) -> NDArray[np.float32]:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
-        states = self.model.complete(self._pooled(sets))
-        return torch.addmm(self.model.tag_bias, states, self._tag_vectors).float().cpu().numpy()
+        return self._scores(self.model.complete(self._pooled(sets))).float().cpu().numpy()
 
     @torch.inference_mode()
     def token_states(self, sets: Sets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

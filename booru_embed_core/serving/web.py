@@ -1,7 +1,8 @@
 """The HTTP API and the page, as an ASGI application: ``docs/reference/http-api.md``.
 
 What belongs here: routes, limits and errors. What is answered comes from `completions`, `search`, `places` and the
-embedder, each in a thread of its own; the network computes for several of them at once (`batching`).
+embedder, each in a thread of its own; completions, of which a person typing asks for many, are computed for all that
+wait at once (`batching`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.serving import api_models as models
 from booru_embed_core.serving.api_docs import docs_page
 from booru_embed_core.serving.api_limits import BodyLimit, SecurityHeaders
-from booru_embed_core.serving.completions import Completer
+from booru_embed_core.serving.batching import Batches
+from booru_embed_core.serving.completions import Completer, Query, ReadQuery, Suggestions
 from booru_embed_core.serving.embedder import BooruEmbedder, UnknownTagsError
 from booru_embed_core.serving.places import Places
 
@@ -91,11 +93,15 @@ def create_app(load: Callable[[], Served]) -> FastAPI:
     Where `load` raises a `ValueError` or an `OSError`, every answer but ``/api/health`` is a 503 that says so.
     """
     loading = _Loading(load)
+    completions: Batches[Query, ReadQuery, Suggestions] = Batches(
+        lambda query: loading.served.completer.read(query), lambda queries: loading.served.completer.answer(queries)
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         loading.start()
         yield
+        completions.close()
 
     app = FastAPI(
         title="booru-embed",
@@ -114,6 +120,7 @@ def create_app(load: Callable[[], Served]) -> FastAPI:
     app.add_exception_handler(ValueError, _refuse_value)
     _add_status(app, loading)
     _add_tags(app, loading)
+    _add_completions(app, completions)
     _add_posts(app, loading)
     _add_page(app)
     return app
@@ -171,19 +178,6 @@ def _add_tags(app: FastAPI, loading: _Loading) -> None:
             ],
         )
 
-    @app.post("/api/complete", responses=_REFUSED)
-    def complete(asked: models.CompleteRequest) -> models.CompleteAnswer:
-        """The most probable further tags of a caption, never one that it has; its unknown tags change nothing."""
-        found = loading.served.completer.complete(
-            asked.tags, asked.k, asked.categories, asked.rating, asked.score, asked.prefix, asked.per_category
-        )
-        return models.CompleteAnswer(
-            completions=[models.CompletedTag(**one._asdict()) for one in found.completions],
-            unknown=list(found.unknown),
-            known=[models.Tag(tag=tag, category=category) for category, tag in found.known],
-            notes=list(found.notes),
-        )
-
     @app.post("/api/similar", responses=_REFUSED)
     def similar(asked: models.SimilarRequest) -> models.SimilarAnswer:
         """The tags whose embeddings are nearest to that of one tag."""
@@ -203,6 +197,21 @@ def _add_tags(app: FastAPI, loading: _Loading) -> None:
             counts=vocab.counts[indices].tolist(),
             x=served.places.points[:, 0].tolist(),
             y=served.places.points[:, 1].tolist(),
+        )
+
+
+def _add_completions(app: FastAPI, completions: Batches[Query, ReadQuery, Suggestions]) -> None:
+    @app.post("/api/complete", responses=_REFUSED)
+    async def complete(asked: models.CompleteRequest) -> models.CompleteAnswer:
+        """The most probable further tags of a caption, never one that it has; its unknown tags change nothing."""
+        found = await completions(
+            Query(asked.tags, asked.k, asked.categories, asked.rating, asked.score, asked.prefix, asked.per_category)
+        )
+        return models.CompleteAnswer(
+            completions=[models.CompletedTag(**one._asdict()) for one in found.completions],
+            unknown=list(found.unknown),
+            known=[models.Tag(tag=tag, category=category) for category, tag in found.known],
+            notes=list(found.notes),
         )
 
 

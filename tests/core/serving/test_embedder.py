@@ -22,6 +22,7 @@ import booru_embed_core
 from benchmarks import repeats
 from booru_embed_core.schema import RATINGS, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.serving.embedder import BooruEmbedder, UnknownTagsError, UnknownTagsWarning
+from booru_embed_core.serving.torch_network import _FP16_ENGINES, TorchNetwork
 from booru_embed_core.settings import VocabSettings
 from booru_embed_core.training.checkpoint_config import CheckpointError
 from booru_embed_core.training.hardware import pick_dtype
@@ -444,6 +445,22 @@ def test_no_completion_of_10_000_random_inputs_repeats_an_input_tag(
     expected = sum(min(10, len(spellings) - len(one.token_ids)) for one in read)
     assert found == {"num_offered": expected, "num_repeated": 0, "num_twice": 0}
     assert next(scores, None) is None
+
+
+@pytest.mark.skipif(torch.backends.quantized.engine not in _FP16_ENGINES, reason="torch multiplies by float32 here")
+def test_scores_of_half_precision_are_those_of_float32_to_three_digits(
+    trained: Trained, captions_of: Callable[[int], list[str]]
+) -> None:
+    embedder = BooruEmbedder.load(trained.checkpoint, "cpu", precision="bf16")
+    network = embedder.network
+    assert isinstance(network, TorchNetwork)
+    sets = embedder._sets(captions_of(4), None, None)
+    found, model = network.tag_scores(sets), network.model
+    with torch.inference_mode():
+        states = model.complete(network._pooled(sets))
+        expected = (states @ model.tag_vectors().T + model.tag_bias).numpy()
+    assert not np.array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_precision_is_of_the_trunk_and_vectors_stay_near(

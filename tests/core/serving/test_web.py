@@ -20,7 +20,6 @@ from starlette.testclient import TestClient
 
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.serving.api_limits import MAX_BODY_BYTES
-from booru_embed_core.serving.batching import BatchingNetwork
 from booru_embed_core.serving.completions import Completer
 from booru_embed_core.serving.embedder import BooruEmbedder
 from booru_embed_core.serving.places import tag_places
@@ -36,8 +35,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def served(search_embedder: BooruEmbedder, post_search: PostSearch) -> Served:
-    embedder = BooruEmbedder(BatchingNetwork(search_embedder.network), search_embedder.config, search_embedder.vocab)
-    return Served(embedder, Completer(embedder), post_search, tag_places(embedder))
+    return Served(search_embedder, Completer(search_embedder), post_search, tag_places(search_embedder))
 
 
 @pytest.fixture(scope="module")
