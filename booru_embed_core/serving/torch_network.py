@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets, token_states
@@ -50,9 +50,9 @@ class TorchNetwork:
         if is_rounded and torch.backends.quantized.engine in _FP16_ENGINES:
             from torch.ao.nn.quantized.dynamic import Linear
 
-            linear: nn.Module = Linear(*vectors.T.shape, dtype=torch.float16)  # type: ignore[no-untyped-call]
+            linear: Any = Linear(vectors.shape[1], len(vectors), dtype=torch.float16)  # type: ignore[no-untyped-call]
             linear.set_weight_bias(vectors, bias)
-            return linear
+            return linear  # type: ignore[no-any-return]
         columns = vectors.T.contiguous()  # so laid out, a product with few states takes a third of the time
         return lambda states: torch.addmm(bias, states, columns)
 
