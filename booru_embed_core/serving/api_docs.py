@@ -15,22 +15,26 @@ def docs_page(openapi: Mapping[str, Any]) -> str:
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>booru-embed: HTTP API</title>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
         '<meta name=color-scheme content="light dark">',
-        f"</head><body><main><h1>HTTP API</h1><p>{escape(openapi['info']['description'])} For programs: ",
-        "<a href=openapi.json>openapi.json</a>.</p>",
+        '<link rel=icon type=image/svg+xml href="../static/icon.svg">',
+        '<link rel=stylesheet href="../static/page-style.css">',
+        f"</head><body><main class=docs><header><h1>HTTP API</h1><p>{escape(openapi['info']['description'])} ",
+        '<a href="../">The page</a>. For programs: <a href=openapi.json>openapi.json</a>.</p></header>',
     ]
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
-            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2>")
+            parts.append(f"<section class=card><h2><code>{method.upper()} {escape(path)}</code></h2>")
             parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             if body is not None:
                 parts.append(_fields("Takes", body, schemas))
+            refusals = []
             for status, answer in operation["responses"].items():
                 schema = answer.get("content", {}).get("application/json", {}).get("schema")
                 if status == "200":
                     parts.append(_fields("Gives", schema, schemas))
                 else:
-                    parts.append(f"<p><code>{status}</code> {escape(answer['description'])}</p>")
+                    refusals.append(f"<li><code>{status}</code> {escape(answer['description'])}</li>")
+            parts.append(f"<h3>Refuses</h3><ul>{''.join(refusals)}</ul></section>" if refusals else "</section>")
     return "".join([*parts, "</main></body></html>"])
 
 
@@ -43,14 +47,15 @@ def _fields(title: str, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -
         for field, says in described.get("properties", {}).items():
             inner = [found for found in _names(says) if "properties" in schemas[found]]
             shown += [found for found in inner if found not in shown]
-            needed = " (required)" if title == "Takes" and field in described.get("required", ()) else ""
+            needed = " <small>required</small>" if title == "Takes" and field in described.get("required", ()) else ""
             label = field if name == shown[0] else f"{name}.{field}"
             kind = escape(_kind(says))
             rows.append(
-                f"<tr><td><code>{escape(label)}</code>{needed}</td><td>{kind}</td>"
+                f"<tr><th scope=row><code>{escape(label)}</code>{needed}</th><td>{kind}</td>"
                 f"<td>{escape(says.get('description', ''))}</td></tr>"
             )
-    return f"<h3>{title}</h3><table>{''.join(rows)}</table>"
+    head = "<tr><th scope=col>field</th><th scope=col>value</th><th scope=col>meaning</th></tr>"
+    return f"<h3>{title}</h3><div class=table><table>{head}{''.join(rows)}</table></div>"
 
 
 def _name(schema: Mapping[str, Any]) -> str:
