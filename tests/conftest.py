@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from emulator_helpers import Emulator
+
+# No test asserts a wall time: Hypothesis does by default, and a busy machine then fails what is right.
+settings.register_profile("untimed", parent=settings.get_profile(settings.get_current_profile_name()), deadline=None)
+settings.load_profile("untimed")
 
 # A suite that was started in the background (nohup, a shell's &) ignores interrupts, and so would all servers that it
 # starts and stops by one.
