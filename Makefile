@@ -3,13 +3,16 @@ PYTHON ?= python3
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 BIN := .venv/bin
 
-.PHONY: run test ui serve lint bench screenshots page emulator lock clean
+.PHONY: run demo test ui serve lint bench screenshots page emulator lock clean
 
 # All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is out of date.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
 	$(BIN)/dg launch --assets 'key:"*"'
 	@$(BIN)/python -c 'from booru_embed_core.settings import load_settings; \
 		print(f"Report: {load_settings().warehouse_path}/evaluation/current/report.md")'
+
+demo: export BOORU_EMBED_SETTINGS := $(CURDIR)/data/sample/quick.toml
+demo: run serve  ## a quick look: two passes of training, then the page
 
 test: .venv/.installed
 	$(BIN)/pytest -n 2 --dist worksteal

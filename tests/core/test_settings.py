@@ -72,6 +72,16 @@ def test_the_longer_preset_differs_in_the_network_and_its_training_alone() -> No
     assert long.training.num_epochs > short.training.num_epochs
 
 
+def test_the_quick_preset_trains_less_and_differs_in_nothing_else() -> None:
+    full, quick = load_settings(ROOT / "settings.toml"), load_settings(ROOT / "data/sample/quick.toml")
+    assert quick.training.num_epochs < full.training.num_epochs
+    assert quick.warehouse_path.resolve() == full.warehouse_path.resolve()
+    for section in OBSERVED_SECTIONS:
+        of_quick, of_full = quick.model_dump()[section], full.model_dump()[section]
+        different = {key for key in of_full if of_quick[key] != of_full[key]}
+        assert different == {"training": {"num_epochs"}, "posts": {"export"}}.get(section, set())
+
+
 def test_values_of_the_file_are_taken(load: Load) -> None:
     settings = load(
         """
