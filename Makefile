@@ -9,7 +9,7 @@ BIN := .venv/bin
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
 	$(BIN)/dg launch --assets 'key:"*"'
 	@$(BIN)/python -c 'from booru_embed_core.settings import load_settings; \
-		print(f"Report: {load_settings().warehouse_path}/evaluation/current/report.md")'
+		print(f"Report: {load_settings().warehouse_path.resolve()}/evaluation/current/report.md")'
 
 demo: export BOORU_EMBED_SETTINGS := $(CURDIR)/data/sample/quick.toml
 demo: run serve  ## a quick look: two passes of training, then the page
