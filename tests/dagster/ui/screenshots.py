@@ -33,9 +33,15 @@ def shoot(ui: Ui, name: str, clip: FloatRect | None = None) -> None:
 
 
 def test_lineage(ui: Ui) -> None:
-    ui.page.set_viewport_size({"width": 2600, "height": 1250})
-    ui.open_lineage("checkpoint", "Upstream")
-    expect(ui.page.get_by_text("Materialized", exact=True)).to_have_count(5)
+    ui.page.set_viewport_size({"width": 2900, "height": 1600})
+    ui.open_lineage("posts", "Downstream")
+    expect(ui.page.get_by_text("Materialized", exact=True)).to_have_count(10)
+    # Dagster fits the first level to the window: the rest comes into it by zooming out.
+    ui.page.mouse.move(1500, 300)
+    ui.page.keyboard.down("Control")
+    ui.page.mouse.wheel(0, 120)
+    ui.page.keyboard.up("Control")
+    ui.page.wait_for_timeout(1000)
     boxes = ui.page.locator("foreignObject").evaluate_all(
         "nodes => nodes.map(n => n.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])"
     )
