@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -51,6 +53,7 @@ def serve(
     folder = find_checkpoint(checkpoint)
     read_config(folder)  # what is wrong with it is said before anything is served
     warnings.simplefilter("ignore", UnknownTagsWarning)  # answers name unknown tags
+    listening = _listen(host, port)
     print(f"booru-embed on http://{host}:{port} (the API: http://{host}:{port}/api/docs); Ctrl-C ends it", flush=True)
 
     def load_to_stay() -> Served:
@@ -59,14 +62,28 @@ def serve(
         gc.freeze()  # else each full collection walks all names of tags: the slowest answers take 30 ms longer
         return served
 
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(load_to_stay),
-        host=host,
-        port=port,
         log_level="info" if access_log else "warning",
         access_log=access_log,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
+    with suppress(KeyboardInterrupt):  # raised again when all is closed
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections at `port` of `host`.
+
+    Raises:
+        ValueError: it is taken, or no address of this machine.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        remedy = "choose others with --host and --port"
+        raise ValueError(f"cannot listen on {host}, port {port}: {reason}; {remedy}") from None
 
 
 def load(checkpoint: Path, posts: Path | None, tag_embeddings: Path | None) -> Served:

@@ -58,6 +58,18 @@ def test_a_folder_that_is_no_checkpoint_is_named_before_anything_is_served(tmp_p
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
+def test_an_address_that_cannot_be_had_is_named_with_the_remedy(trained: Trained, host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [*SERVE, "--checkpoint", str(trained.checkpoint), "--host", host, "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: cannot listen on {host}, port {port}: ")
+    assert done.stderr.endswith("; choose others with --host and --port\n")
+    assert done.stdout == ""
+
+
 def test_posts_are_served_where_they_are_named(trained: Trained, search_folder: Path) -> None:
     found = load(trained.checkpoint, search_folder, None)
     assert found.posts is not None
