@@ -25,7 +25,7 @@ def main(checkpoint: Path, extras: list[str]) -> None:
         wheel = build_wheel(folder)
         for extra in extras:
             started = time.monotonic()
-            home = folder / (extra or "base")
+            home = folder / "environments" / (extra or "base")
             venv.create(home, with_pip=True)
             python = home / "bin/python"
             asked = f"{wheel}[{extra}]" if extra else str(wheel)
