@@ -12,7 +12,8 @@ run: .venv/.installed  ## everything: export to trained embedder, evaluation and
 		print(f"Report: {load_settings().warehouse_path.resolve()}/evaluation/current/report.md")'
 
 demo: export BOORU_EMBED_SETTINGS := $(CURDIR)/data/sample/quick.toml
-demo: run serve  ## a quick look: two passes of training, then the page
+demo: run  ## a quick look: two passes of training, then the page
+	$(BIN)/booru-embed serve
 
 test: .venv/.installed
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -203,8 +203,7 @@ class BooruEmbedder:
         Raises:
             UnknownTagsError, ValueError: as in `embed`.
         """
-        every = self.probabilities_of(self._sets([caption], rating, score))
-        return every.reshape(-1)
+        return self.probabilities_of(self._sets([caption], rating, score)).reshape(-1)
 
     def probabilities_of(self, sets: Sets) -> NDArray[np.float32]:
         """`probabilities` of many at once, float32 ``[n, num_tags]``, of `sets` as `read_caption` reads them."""
@@ -220,7 +219,7 @@ class BooruEmbedder:
     def read_caption(
         self, caption: str, rating: str | None = None, score: int | None = None
     ) -> tuple[Normalized, Sets]:
-        """What a caption is understood as, and its known tags as the network reads them; no known one is allowed.
+        """What a caption is understood as, and its tags as the network reads them; unknown ones are left out.
 
         Raises:
             ValueError: as in `embed`.

@@ -79,7 +79,7 @@ def test_the_quick_preset_trains_less_and_differs_in_nothing_else() -> None:
     for section in OBSERVED_SECTIONS:
         of_quick, of_full = quick.model_dump()[section], full.model_dump()[section]
         different = {key for key in of_full if of_quick[key] != of_full[key]}
-        assert different == {"training": {"num_epochs"}, "posts": {"export"}}.get(section, set())
+        assert different == {"training": {"num_epochs"}, "posts": {"export", "aliases"}}.get(section, set())
 
 
 def test_values_of_the_file_are_taken(load: Load) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +16,7 @@ from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.files import read_posts
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.posts.validation import ExportError
-from booru_embed_core.schema import Category
+from booru_embed_core.schema import CATEGORIES, Category, tag_column
 from booru_embed_core.settings import PostsSettings
 
 TABLE = """name,category,post_count,aliases
@@ -59,6 +62,26 @@ def test_kept_posts_alone_are_counted(aliases: Aliases, tmp_path: Path) -> None:
     assert [post["tag_string_general"] for post in read_rows(out_dir)] == ["1girl", "1girl", "1girl x"]
     assert (report.num_aliases, report.num_repeats) == (3, 1)
     assert report.reconciles
+
+
+def test_the_bundled_table_is_of_the_samples_tags_and_names_them_as_they_are_called_today(
+    sample_rows: list[dict[str, str]],
+) -> None:
+    file = Path(__file__).parents[3] / "data/sample/tags.csv"
+    tag_of = Aliases.load(file).tag_of
+    replaced: Counter[tuple[str, str]] = Counter()
+    tags: set[str] = set()
+    for post, category in product(sample_rows, CATEGORIES):
+        names = post[tag_column(category)].split()
+        tags.update(names)
+        replaced.update((name, tag_of[category][name]) for name in names if name in tag_of.get(category, {}))
+    assert replaced["bunny_ears", "rabbit_ears"] == 2_237
+    assert (len(replaced), replaced.total()) == (12, 10_457)  # as data/sample/README.md says
+    assert "nekomimi" not in tags
+    assert tag_of[Category.GENERAL]["nekomimi"] == "cat_ears"
+    of_sample = tags | {tag for _, tag in replaced}
+    table = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+    assert {line["tag"] for line in table} <= of_sample
 
 
 @pytest.mark.parametrize(
