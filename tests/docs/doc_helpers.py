@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
+import socket
+import subprocess
 import sys
 import textwrap
+import time
 import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import pytest
+from project_helpers import Project
 
 from booru_embed_core import cli
 from booru_embed_core.posts.files import read_posts
@@ -66,7 +75,7 @@ def run(block: Block, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
         exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), names)
     elif block.language == "sh":
         for command in commands_of(block):
-            _run_cli(command, block, monkeypatch)
+            _run_command(command, f"{block.page.name}:{block.line}", monkeypatch)
     elif block.language == "sql":
         assert duckdb.sql(block.code).fetchall(), block
     elif block.language == "csv":
@@ -81,12 +90,59 @@ def commands_of(block: Block) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
+def _run_command(command: list[str], where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if command[:2] == ["booru-embed", "serve"]:
+        with _serving(command):
+            pass
+    elif command[0] == "booru-embed":
+        _run_cli(command, where, monkeypatch)
+    elif command[0] == ".venv/bin/dg":
+        dg = [str(Path(sys.executable).with_name("dg")), *command[1:]]
+        environment = {**os.environ, **Project(Path.cwd()).environment()}
+        done = subprocess.run(dg, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_SECONDS)
+        assert done.returncode == 0, f"{where}: {shlex.join(command)}: {done.stdout}{done.stderr}"
+    elif command[0] == "curl":
+        with _serving(["booru-embed", "serve"]) as address:
+            asked = [word.replace("http://127.0.0.1:8010", address) for word in command]
+            assert asked != command, where
+            assert json.loads(subprocess.check_output([*asked, "--fail-with-body"], timeout=_SECONDS))
+    else:
+        raise AssertionError(f"{where}: {command[0]} does not run here: say why before the block")
+
+
+_SECONDS: float = 120
+
+
+@contextmanager
+def _serving(command: list[str]) -> Iterator[str]:
+    """The address of `command`, on a free port, from when it is ready; afterwards it must end well by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    call = [sys.executable, "-c", "from booru_embed_core.cli import main; main()", *command[1:], "--port", port]
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        try:
+            deadline = time.monotonic() + _SECONDS
+            while True:
+                try:
+                    urllib.request.urlopen(f"{address}/api/ready", timeout=10).close()
+                    break
+                except urllib.error.URLError:
+                    assert server.poll() is None, server.communicate()[0]
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+            yield address
+            server.terminate()
+            output, _ = server.communicate(timeout=_SECONDS)
+        finally:
+            server.kill()
+    assert "Traceback" not in output
+
+
 _done: set[tuple[str, ...]] = set()
 
 
-def _run_cli(command: list[str], block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = f"{block.page.name}:{block.line}"
-    assert command[0] == "booru-embed", f"{where}: {command[0]} does not run here: say why before the block"
+def _run_cli(command: list[str], where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     key = tuple(command)
     if command[1] != "ingest" and key in _done:  # two pages show it; it writes nothing
         return
