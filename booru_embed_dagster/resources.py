@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr
 
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import Settings, SettingsError, load_settings, section_version
+from booru_embed_dagster.manifests import read_manifest
 from booru_embed_dagster.observation import (
     Observation,
     export_source,
@@ -24,7 +25,7 @@ from booru_embed_dagster.observation import (
     unrecorded,
 )
 from booru_embed_dagster.trainer import RanksLostError
-from booru_embed_dagster.warehouse import Draft, Product, Warehouse, read_manifest
+from booru_embed_dagster.warehouse import Draft, Product, Warehouse
 
 GPU_POOL: Final = "gpu"
 """What computes on the GPU where there is one; the instance's settings let one run at a time do so."""

@@ -31,18 +31,21 @@ from typing import Final
 
 from booru_embed_core.posts.database import locked_folder
 from booru_embed_dagster.folders import folder_bytes, let_others_read, sync, sync_tree
+from booru_embed_dagster.manifests import (
+    MANIFEST,
+    VERSION_DIGITS,
+    Manifest,
+    WarehouseError,
+    content_version,
+    is_intact,
+    manifest_if_there,
+)
 
-MANIFEST: Final = "version.json"
 CURRENT: Final = "current"
-VERSION_DIGITS: Final = 16
 DRAFTS: Final = ".drafts"
 _WORK: Final = ".work"
 _INPUTS: Final = "inputs.json"
 _HISTORY: Final = ".history"
-
-
-class WarehouseError(ValueError):
-    """A product is missing or cannot be published; the message names it and the remedy in one line."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +55,6 @@ class Product:
     asset: str
     version: str
     path: Path
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The content of ``version.json``: what a version is and what it was made from.
-
-    `inputs` maps a name (an asset, or an observed source such as ``settings/vocab``) to its version, `files` are the
-    names that the version is the hash of, `created` is UTC in ISO 8601.
-    """
-
-    asset: str
-    version: str
-    inputs: dict[str, str]
-    files: list[str]
-    created: str
 
 
 class Draft:
@@ -148,7 +136,7 @@ class Warehouse:
     def versions(self, asset: str) -> list[Product]:
         """All versions of `asset`, the newest first."""
         folders = [file.parent for file in (self.root / asset).glob(f"[!.]*/{MANIFEST}")]
-        found = [manifest for folder in folders if not folder.is_symlink() and (manifest := _manifest_if_there(folder))]
+        found = [manifest for folder in folders if not folder.is_symlink() and (manifest := manifest_if_there(folder))]
         found.sort(key=lambda manifest: (manifest.created, manifest.version), reverse=True)
         return [Product(asset, manifest.version, self.root / asset / manifest.version) for manifest in found]
 
@@ -239,7 +227,7 @@ class Warehouse:
         home = self.root / asset
         product = Product(asset, version, home / version)
         with _lock(home / ".lock"):
-            if not _is_intact(product.path):
+            if not is_intact(product.path):
                 if product.path.exists():
                     os.rename(product.path, folder / "broken")
                 os.rename(written, product.path)
@@ -257,7 +245,7 @@ class Warehouse:
         return [p for i, p in enumerate(products) if i < self.keep_versions or p.version == current]
 
     def _roots(self, finals: list[Product]) -> list[tuple[str, str]]:
-        manifests = [_manifest_if_there(product.path) for product in finals]
+        manifests = [manifest_if_there(product.path) for product in finals]
         roots = [pair for manifest in manifests if manifest for pair in manifest.inputs.items()]
         for file in self.root.glob(f"*/{DRAFTS}/*/{_INPUTS}"):
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # its writer has just ended or begun
@@ -272,7 +260,7 @@ class Warehouse:
             if (asset, version) in seen:
                 continue
             seen.add((asset, version))
-            if manifest := _manifest_if_there(self.root / asset / version):
+            if manifest := manifest_if_there(self.root / asset / version):
                 waiting += manifest.inputs.items()
         return seen
 
@@ -290,29 +278,6 @@ class Warehouse:
                 return False
         shutil.rmtree(grave, ignore_errors=True)
         return True
-
-
-def content_version(folder: Path, files: Iterable[str]) -> str:
-    """16 hex digits of the SHA-256 over the sorted relative names of `files` in `folder` and their bytes."""
-    total = hashlib.sha256()
-    for name in sorted(files):
-        with (folder / name).open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").digest()
-        # A name is hashed to a fixed length too: no name can be mistaken for the start of a content.
-        total.update(hashlib.sha256(name.encode()).digest() + content)
-    return total.hexdigest()[:VERSION_DIGITS]
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """What ``version.json`` in `folder` says.
-
-    Raises:
-        WarehouseError: it is missing or is not a manifest.
-    """
-    try:
-        return _manifest_of(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise _not_a_manifest(folder, error) from None
 
 
 @contextlib.contextmanager
@@ -333,32 +298,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return [name for name in names if name != MANIFEST and any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def _manifest_if_there(folder: Path) -> Manifest | None:
-    # Another process may prune the folder at any moment, between a look and the reading too; sources have none.
-    try:
-        return _manifest_of(folder)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise _not_a_manifest(folder, error) from None
-
-
-def _manifest_of(folder: Path) -> Manifest:
-    return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-
-
-def _not_a_manifest(folder: Path, error: Exception) -> WarehouseError:
-    return WarehouseError(f"{folder / MANIFEST}: not a version's manifest ({error}); remove the folder {folder}")
-
-
-def _is_intact(folder: Path) -> bool:
-    try:
-        manifest = read_manifest(folder)
-        return content_version(folder, manifest.files) == manifest.version == folder.name
-    except (WarehouseError, OSError):
-        return False
 
 
 def _target(link: Path) -> str | None:

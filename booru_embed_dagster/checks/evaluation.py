@@ -17,8 +17,9 @@ from booru_embed_core.tags.vocab import Vocab
 from booru_embed_dagster.assets.evaluation import EVALUATION_FILE
 from booru_embed_dagster.checks.base import Findings, blocking, warning
 from booru_embed_dagster.checks.collapse import spread_findings
+from booru_embed_dagster.manifests import read_manifest
 from booru_embed_dagster.resources import Pipeline
-from booru_embed_dagster.warehouse import Product, read_manifest
+from booru_embed_dagster.warehouse import Product
 
 LENGTH_TOLERANCE: Final = 1e-3
 _METRIC: Final = "recall@10"

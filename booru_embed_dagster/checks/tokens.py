@@ -20,9 +20,9 @@ from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.duplicates import shared_captions
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.checks.base import Findings, blocking, warning
+from booru_embed_dagster.manifests import read_manifest
 from booru_embed_dagster.metadata import preview
 from booru_embed_dagster.resources import Pipeline
-from booru_embed_dagster.warehouse import read_manifest
 
 SAMPLED_ROW_GROUPS: Final = 4
 SAMPLED_POSTS: Final = 256

@@ -25,7 +25,7 @@ from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_
 from booru_embed_core.tags import cut
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_dagster.definitions import defs
-from booru_embed_dagster.warehouse import content_version, read_manifest
+from booru_embed_dagster.manifests import content_version, read_manifest
 
 DATA_ASSETS = ("posts", "tag_frequencies", "vocab_cost", "vocab", "packed_tokens", "caption_lengths")
 ALL_ASSETS = (*DATA_ASSETS, "checkpoint", "evaluation", "tag_embeddings", "post_embeddings")

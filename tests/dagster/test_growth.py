@@ -17,7 +17,8 @@ from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.definitions import defs
-from booru_embed_dagster.warehouse import Product, content_version, read_manifest
+from booru_embed_dagster.manifests import content_version, read_manifest
+from booru_embed_dagster.warehouse import Product
 
 NUM_NEW_POSTS = 100
 Built = tuple[Project, dg.ExecuteInProcessResult]

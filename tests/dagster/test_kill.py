@@ -14,7 +14,7 @@ import pytest
 from project_helpers import REPOSITORY, Project, versions
 from test_assets import DATA_ASSETS
 
-from booru_embed_dagster.warehouse import content_version, read_manifest
+from booru_embed_dagster.manifests import content_version, read_manifest
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 NUM_KILLS = 4

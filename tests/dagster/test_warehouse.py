@@ -15,15 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from booru_embed_dagster.warehouse import (
-    MANIFEST,
-    Product,
-    Warehouse,
-    WarehouseError,
-    content_version,
-    lock_folder,
-    read_manifest,
-)
+from booru_embed_dagster.manifests import MANIFEST, WarehouseError, content_version, read_manifest
+from booru_embed_dagster.warehouse import Product, Warehouse, lock_folder
 
 
 @pytest.fixture
@@ -323,27 +316,6 @@ def test_work_folders_survive_until_cleared_but_for_those_in_use(warehouse: Ware
     assert other.exists()
     warehouse.clear_work("checkpoint")
     assert not other.exists()
-
-
-contents = st.dictionaries(
-    st.text("ab/", min_size=1, max_size=4).filter(lambda name: "/" not in name), st.binary(max_size=6), min_size=1
-)
-
-
-@given(contents, contents)
-def test_the_version_is_the_content(
-    tmp_path_factory: pytest.TempPathFactory, one: dict[str, bytes], two: dict[str, bytes]
-) -> None:
-    def version(files: dict[str, bytes]) -> str:
-        folder = tmp_path_factory.mktemp("content")
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        result = content_version(folder, list(files))
-        assert result == content_version(folder, list(reversed(files)))
-        shutil.rmtree(folder)
-        return result
-
-    assert (version(one) == version(two)) == (one == two)
 
 
 def test_the_manifest_is_plain_json(warehouse: Warehouse) -> None:

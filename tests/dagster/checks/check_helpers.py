@@ -43,7 +43,7 @@ def run_check(check: dg.AssetChecksDefinition, project: Project) -> dg.AssetChec
 
 def change_product(project: Project, asset: str, change: Callable[[Path], None]) -> None:
     """Publishes another version of `asset`: its current files, to which `change` is done, from the same inputs."""
-    from booru_embed_dagster.warehouse import MANIFEST, read_manifest
+    from booru_embed_dagster.manifests import MANIFEST, read_manifest
 
     product = project.warehouse.current(asset)
     manifest = read_manifest(product.path)

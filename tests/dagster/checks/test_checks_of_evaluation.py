@@ -18,7 +18,7 @@ from project_helpers import Project
 
 from booru_embed_core.evaluation.scorers import EMBEDDING_NAME
 from booru_embed_dagster.checks import evaluation as checks
-from booru_embed_dagster.warehouse import read_manifest
+from booru_embed_dagster.manifests import read_manifest
 
 Tasks = dict[str, dict[str, Any]]
 
