@@ -16,6 +16,7 @@ import click
 import typer
 
 from booru_embed_core.cli_inspect import WAREHOUSE, JsonOption, print_json, print_table
+from booru_embed_core.schema import Category
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from booru_embed_core.serving.search import FoundPost, PostSearch
 
 _SHOWN_TAGS: Final = 12
+_SHOWN_FIRST: Final = (Category.CHARACTER, Category.COPYRIGHT, Category.ARTIST, Category.GENERAL, Category.META)
+"""What tells posts apart."""
 
 CheckpointOption = Annotated[
     Path, typer.Option("--checkpoint", "-c", help="Folder of the checkpoint that embedded the posts.", metavar="DIR")
@@ -75,6 +78,8 @@ def search(
         print_json({"posts": [_as_json(post) for post in found], "unknown": unknown})
     else:
         print_table([(f"{post.similarity:7.4f}", *_cells(post)) for post in found])
+    if len(found) < k:
+        _say(f"{len(found):,} of {searched.num_posts:,} posts pass the filters; leave one out for more")
 
 
 def index(
@@ -150,7 +155,8 @@ def _print_tags(
 
 
 def _cells(post: FoundPost) -> tuple[str, ...]:
-    tags = " ".join(tag.tag for tag in post.tags[:_SHOWN_TAGS])
+    ranked = sorted(post.tags, key=lambda tag: _SHOWN_FIRST.index(tag.category))
+    tags = " ".join(tag.tag for tag in ranked[:_SHOWN_TAGS])
     more = f" and {len(post.tags) - _SHOWN_TAGS} more" if len(post.tags) > _SHOWN_TAGS else ""
     return f"{post.post_id}", post.rating, f"{post.score}", tags + more
 

@@ -8,7 +8,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from cli_helpers import Outcome, Run
-from model_helpers import Trained, trained
+from model_helpers import CHARACTERS, Trained, trained
 from search_helpers import searched
 
 from booru_embed_core.serving.embedder import BooruEmbedder
@@ -49,8 +49,26 @@ def test_search_prints_what_the_library_finds(search: Run, trained: Trained, bas
     assert (first["rating"], first["score"]) == ("s", expected[0].score)
     assert first["similarity"] == pytest.approx(expected[0].similarity)
     assert found["unknown"] == []
-    lines = search(query, "-k", 4, *options).out.splitlines()
+    outcome = search(query, "-k", 4, *options)
+    lines = outcome.out.splitlines()
     assert [line.split()[1] for line in lines] == [str(post.post_id) for post in expected]
+    assert outcome.err == ""
+
+
+def test_search_says_that_fewer_pass_than_were_asked_for(search: Run) -> None:
+    none = search("armor rating:s", "--rating", "e", "-k", 3)
+    assert (none.out, none.err) == ("", "0 of 300 posts pass the filters; leave one out for more\n")
+    some = search("armor", "--min-score", 20, "--with", "sword", "--json", "-k", 300)
+    assert 0 < len(some.json["posts"]) < 300
+    assert some.err == f"{len(some.json['posts'])} of 300 posts pass the filters; leave one out for more\n"
+
+
+def test_search_shows_first_who_is_in_a_post(search: Run, trained: Trained, base: Path) -> None:
+    embedder, posts = BooruEmbedder.load(trained.checkpoint, "cpu"), PostSearch.open(searched(base))
+    (with_character,) = posts.search(embedder, "", 1, required=[CHARACTERS[0]])
+    line = search("", "-k", 1, "--with", CHARACTERS[0]).out
+    assert CHARACTERS[0] not in [tag.tag for tag in with_character.tags][:1]
+    assert line.split()[4] == CHARACTERS[0]
 
 
 def test_unknown_tags_are_told_once(search: Run) -> None:
