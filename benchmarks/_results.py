@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -23,7 +24,8 @@ def write(name: str, figures: dict[str, Any]) -> Path:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": str(torch.cpu.get_capabilities().get("cpu_name", platform.processor())),
-            "cores": torch.get_num_threads(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "torch": torch.__version__,

@@ -128,7 +128,7 @@ def embedding(result: Mapping[str, Any]) -> str:
     missing = ", ".join(result["not_installed"])
     return "\n".join(
         [
-            f"On {result['device']}, threads: {result['machine']['cores']}; alternated rounds.",
+            f"On {result['device']}, threads: {result['machine']['threads']}; alternated rounds.",
             "",
             *parts,
             f"{_where(result)}, torch {result['torch']}. Load average at the start: {result['load_average_before']}. "
@@ -162,7 +162,7 @@ def training(result: Mapping[str, Any]) -> str:
         ]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     where = (
-        f"{_where(result)}, torch {result['torch']}, threads: {result['machine']['cores']}. Load average at the start: "
+        f"{_where(result)}, torch {result['torch']}, threads: {result['machine']['threads']}. Load average at the start: "
         f"{result['load_average_before']}. Medians of {result['rounds']} alternated rounds. "
     )
     return "\n".join([*parts, where + (f"{versions}." if versions else "Not installed: transformers.")])

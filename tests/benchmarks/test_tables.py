@@ -130,7 +130,7 @@ EMBEDDED_FIGURES = {
 }
 EMBEDDED: dict[str, Any] = {
     **ABOUT,
-    "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
+    "machine": {"cpu": "a processor", "cores": 2, "threads": 2, "gpu": None},
     "torch": "9.9",
     "device": "cpu",
     "rounds": 3,
@@ -245,7 +245,7 @@ def test_a_table_of_serving_has_a_row_a_way_of_asking() -> None:
         "load_average_before": 0.3,
         "commit": "abc",
         "time": "2026-11-23T00:00:00+00:00",
-        "machine": {"cpu": "a CPU", "cores": 2, "gpu": None},
+        "machine": {"cpu": "a CPU", "cores": 2, "threads": 2, "gpu": None},
         "figures": {"steady": figure, "flat out": figure},
     }
     text = serving(result)
