@@ -162,8 +162,8 @@ def training(result: Mapping[str, Any]) -> str:
         ]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     where = (
-        f"{_where(result)}, torch {result['torch']}, threads: {result['machine']['threads']}. Load average at the start: "
-        f"{result['load_average_before']}. Medians of {result['rounds']} alternated rounds. "
+        f"{_where(result)}, torch {result['torch']}, threads: {result['machine']['threads']}. "
+        f"Load average at the start: {result['load_average_before']}. Medians of {result['rounds']} alternated rounds. "
     )
     return "\n".join([*parts, where + (f"{versions}." if versions else "Not installed: transformers.")])
 
