@@ -1,6 +1,9 @@
 # Each target builds .venv when it is missing or when the pins changed.
 PYTHON ?= python3
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
+# Python compiles what is imported, once, for which it must be let write: compiling all of torch takes a minute.
+INSTALL := -m pip install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
 .PHONY: run demo test ui serve lint bench screenshots page emulator lock clean
@@ -48,7 +51,7 @@ emulator: .venv-emulator/.installed  ## what the tests of the BigQuery source ne
 # A home of its own: DuckDB keeps its extensions below the user's.
 .venv-emulator/.installed: tests/emulator-requirements.txt
 	$(PYTHON) -m venv .venv-emulator
-	.venv-emulator/bin/python -m pip install --quiet --requirement $<
+	.venv-emulator/bin/python $(INSTALL) --requirement $<
 	mkdir -p .venv-emulator/home
 	HOME=$(CURDIR)/.venv-emulator/home .venv-emulator/bin/python -c \
 		'import duckdb_extensions; duckdb_extensions.import_extension("spatial")'
@@ -58,13 +61,13 @@ emulator: .venv-emulator/.installed  ## what the tests of the BigQuery source ne
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "booru-embed needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dag,dev]'
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[dag,dev]'
 	@touch $@
 
 lock: ## writes constraints.txt anew from the newest versions that pyproject.toml allows
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dag,dev]'
+	$(BIN)/python $(INSTALL) --editable '.[dag,dev]'
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean:
