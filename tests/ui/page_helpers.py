@@ -58,8 +58,9 @@ def read(text: str) -> tuple[list[str], list[str]]:
 class StandIn:
     """Answers as the server does.
 
-    `refused` are calls and what they are refused with, `down` those without an answer, `held` is a prefix whose
-    answer waits until `release`; `asked` is what was asked, `outside` what was asked of anybody else.
+    `refused` are calls and what they are refused with, `down` those without an answer, `held` is a prefix or caption
+    whose answer waits until `release`; `asked` is what was asked, `outside` what was asked of anybody else, and
+    `has_failed` whether any of it was refused or left without an answer.
     """
 
     has_posts: bool = True
@@ -70,6 +71,7 @@ class StandIn:
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     waiting: list[tuple[Route, dict[str, Any]]] = field(default_factory=list)
+    has_failed: bool = False
 
     def bodies(self, call: str, has: str = "tags") -> list[dict[str, Any]]:
         """What was asked of `call`, with the field `has`."""
@@ -89,19 +91,28 @@ class StandIn:
         call, body = path.removeprefix("api/"), route.request.post_data_json or {}
         self.asked.append((call, body))
         if call in self.down:
+            self.has_failed = True
             route.abort("connectionrefused")
         elif call in self.refused:
-            status, message = self.refused[call]
-            route.fulfill(status=status, json={"error": message})
-        elif self.held is not None and body.get("prefix") == self.held:
+            self.refuse(route, *self.refused[call])
+        elif self.held is not None and self.held in (body.get("prefix"), body.get("tags")):
             self.waiting.append((route, body))
         else:
             route.fulfill(json=getattr(self, call)(body))
 
-    def release(self) -> None:
+    def refuse(self, route: Route, status: int, message: str) -> None:
+        self.has_failed = True
+        route.fulfill(status=status, json={"error": message})
+
+    def release(self, refusal: tuple[int, str] | None = None) -> None:
+        """Answers what waits, and holds nothing any more."""
+        self.held = None
         for route, body in self.waiting:
             with suppress(Error):  # the page may have given up on it
-                route.fulfill(json=self.complete(body))
+                if refusal is None:
+                    route.fulfill(json=self.complete(body))
+                else:
+                    self.refuse(route, *refusal)
 
     def info(self, _body: dict[str, Any]) -> dict[str, Any]:
         facts: dict[str, Any] = {"embedding_dim": 16, "num_tags": len(VOCAB), "has_map": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from page_helpers import StandIn
 from playwright.sync_api import Locator, Page, expect
 
@@ -24,7 +25,7 @@ def column(page: Page, category: str) -> Locator:
 
 def test_tags_are_typed_with_the_keyboard_alone(page: Page) -> None:
     page.goto("/")
-    field(page).focus()
+    expect(field(page)).to_be_focused()
     page.keyboard.type("c")
     expect(options(page).locator(".name")).to_have_text(["cat_ears", "cat_tail", "cat_girl", "chen"])
     expect(field(page)).to_have_attribute("aria-expanded", "true")
@@ -94,6 +95,38 @@ def test_an_answer_that_comes_too_late_is_dropped(page: Page, stand_in: StandIn)
     page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 100))")
     expect(options(page).locator(".name")).to_have_text(["chen"])
     assert len(stand_in.waiting) == 1
+
+
+@pytest.mark.parametrize(("end", "held"), [(",", "nekomimi"), ("Enter", "nek"), ("Tab", "nek")])
+def test_what_is_typed_before_the_answer_is_the_next_tag(page: Page, stand_in: StandIn, end: str, held: str) -> None:
+    stand_in.held = held
+    page.goto("/")
+    field(page).focus()
+    page.keyboard.type(held)
+    page.keyboard.press(end)
+    expect(field(page)).to_have_value("")
+    page.keyboard.type("chen")
+    page.keyboard.press("Enter")
+    expect(chips(page)).to_have_text(["chen"])
+    page.keyboard.type("so")
+    stand_in.release()
+    expect(chips(page)).to_have_text(["chen", "cat_ears"])
+    expect(field(page)).to_have_value("so")
+    expect(options(page)).to_have_count(1)
+
+
+def test_what_could_not_be_taken_is_given_back_before_what_was_typed_since(page: Page, stand_in: StandIn) -> None:
+    stand_in.held = "nekomimi"
+    page.goto("/")
+    field(page).focus()
+    page.keyboard.type("nekomimi,")
+    expect(field(page)).to_have_value("")
+    page.keyboard.type("chen")
+    stand_in.release(refusal=(413, "too long"))
+    expect(field(page)).to_have_value("nekomimi, chen")
+    expect(page.get_by_role("region", name="Caption").get_by_role("alert")).to_have_text("too long")
+    page.keyboard.press("Enter")
+    expect(chips(page)).to_have_text(["cat_ears", "chen"])
 
 
 def test_suggestions_stand_by_category_and_are_added_by_a_click(page: Page) -> None:

@@ -30,6 +30,10 @@ interface Props {
 
 const spelled = (text: string) => text.trim().toLowerCase().replace(/\s+/g, "_");
 
+/** The option that is spelled out, else the first. */
+const nearest = (options: Option[], text: string) =>
+  Math.max(0, options.findIndex(({ tag, alias }) => [tag, alias].includes(spelled(text))));
+
 export function Combobox(props: Props) {
   const { id, label, placeholder, find, onPick, onText, onBackspaceAtStart, before, after } = props;
   const text = useSignal("");
@@ -37,7 +41,6 @@ export function Combobox(props: Props) {
   const isOpen = useSignal(false);
   const failure = useSignal<string | null>(null);
   const options = useRef(new Latest<Option[]>()).current;
-  const answer = useRef(Promise.resolve());
   const list = useRef<HTMLUListElement>(null);
 
   const type = (value: string) => {
@@ -49,11 +52,11 @@ export function Combobox(props: Props) {
       options.clear();
       return;
     }
-    answer.current = options.run(async (signal) => {
+    void options.run(async (signal) => {
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
       signal.throwIfAborted();
       const found = await find(value, signal);
-      active.value = Math.max(0, found.findIndex(({ tag, alias }) => [tag, alias].includes(spelled(value))));
+      active.value = nearest(found, value);
       return found;
     });
   };
@@ -61,24 +64,30 @@ export function Combobox(props: Props) {
     type("");
     onPick(option);
   };
-  const take = async (value: string) => {
-    if (value.trim() === "" || onText === undefined) return;
-    const before = text.value;
+  // The field is emptied at once: what is typed while the server reads is the next tag.
+  const take = async (value: string, isChoice = false) => {
+    if (value.trim() === "" || (onText === undefined && !isChoice)) return;
+    type("");
     try {
-      await onText(value);
-      if (text.value === before) type("");
+      const found = isChoice ? await find(value, new AbortController().signal) : [];
+      const option = found[nearest(found, value)];
+      if (option !== undefined) onPick(option);
+      else if (onText !== undefined) await onText(value);
+      else if (text.value === "") type(value);
     } catch (error) {
       if (!(error instanceof Error)) throw error;
+      text.value = text.value === "" ? value : `${value}, ${text.value}`;
+      isOpen.value = false;
       failure.value = error.message;
     }
   };
-  const enter = async () => {
-    const asked = text.value;
-    await answer.current; // whoever types quickly and presses Enter means the list that is on its way
-    if (text.value !== asked) return;
-    const option = isOpen.value && options.error.value === null ? options.value.value?.[active.value] : undefined;
+  const enter = () => {
+    const isListed = isOpen.value && options.error.value === null;
+    // Whoever types quickly and presses Enter means the list that is on its way.
+    if (isListed && options.isLoading.value) return void take(text.value, true);
+    const option = isListed ? options.value.value?.[active.value] : undefined;
     if (option !== undefined) pick(option);
-    else await take(asked);
+    else void take(text.value);
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const shown = options.value.value?.length ?? 0;
@@ -90,7 +99,7 @@ export function Combobox(props: Props) {
       isOpen.value = true;
     } else if (event.key === "Enter" || (event.key === "Tab" && !event.shiftKey && text.value.trim() !== "")) {
       event.preventDefault();
-      void enter();
+      enter();
     } else if (event.key === "Escape") {
       if (!isOpen.value) type("");
       isOpen.value = false;

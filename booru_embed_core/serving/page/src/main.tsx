@@ -40,3 +40,5 @@ function App() {
 startTheme();
 start();
 render(<App />, document.body);
+// Who comes with a keyboard types at once; on a touch screen the field would cover half the page with one.
+if (matchMedia("(pointer: fine)").matches) document.getElementById("tags")?.focus();
