@@ -26,12 +26,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules that take long first: one that is begun last runs while the other processes have nothing left."""
-    seconds: dict[str, tuple[float, bool]] = {}
+    lengths: dict[Path, tuple[float, bool]] = {}
     for item in items:
-        timeout, module = item.get_closest_marker("timeout"), item.nodeid.partition("::")[0]
+        timeout = item.get_closest_marker("timeout")
         length = (timeout.args[0] if timeout else 0, item.get_closest_marker("slow") is not None)
-        seconds[module] = max(length, seconds.get(module, length))
-    items.sort(key=lambda item: seconds[item.nodeid.partition("::")[0]], reverse=True)  # stable: modules stay whole
+        lengths[item.path] = max(length, lengths.get(item.path, length))
+    items.sort(key=lambda item: lengths[item.path], reverse=True)  # stable: modules stay whole
 
 
 @pytest.fixture(scope="session")
