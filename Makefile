@@ -39,11 +39,11 @@ bench: .venv/.installed
 screenshots: .venv/.installed  ## docs/images of Dagster's UI and of the page; needs chromium and what `make run` makes
 	$(BIN)/pytest tests/dagster/ui/screenshots.py tests/ui/page_screenshots.py
 
-page: booru_embed_core/serving/page/node_modules/.package-lock.json  ## the page that `booru-embed serve` shows; needs node
-	npm --prefix booru_embed_core/serving/page run build
+page: booru_embed_core/web/page/node_modules/.package-lock.json  ## the page that `booru-embed serve` shows; needs node
+	npm --prefix booru_embed_core/web/page run build
 
-booru_embed_core/serving/page/node_modules/.package-lock.json: booru_embed_core/serving/page/package-lock.json
-	npm --prefix booru_embed_core/serving/page ci --ignore-scripts --no-audit --no-fund
+booru_embed_core/web/page/node_modules/.package-lock.json: booru_embed_core/web/page/package-lock.json
+	npm --prefix booru_embed_core/web/page ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 emulator: .venv-emulator/.installed  ## what the tests of the BigQuery source need, else they are skipped

@@ -23,7 +23,7 @@ from playwright.sync_api import CDPSession, Page, Route, sync_playwright
 
 from benchmarks._results import write
 
-STATIC = Path(__file__).parent.parent / "booru_embed_core/serving/static"
+STATIC = Path(__file__).parent.parent / "booru_embed_core/web/static"
 URL = "http://page.invalid/"
 SECONDS = 5
 CLUSTERS = 60

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks._results import write
-from booru_embed_core.serving.embedder import BooruEmbedder, UnknownTagsWarning
+from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsWarning
 
 NUM_INPUTS: Final = 10_000
 MAX_TAGS: Final = 256

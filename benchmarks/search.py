@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from benchmarks._post_vectors import Float32, Generated, generate
 from benchmarks._results import write
-from booru_embed_core.serving.index import WANTED_RECALL, Float16, VectorIndex, recall_of
+from booru_embed_core.search.vector_index import WANTED_RECALL, Float16, VectorIndex, recall_of
 
 K: Final = 10
 NUM_QUERIES: Final = 256

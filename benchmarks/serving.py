@@ -28,8 +28,8 @@ import torch
 
 from benchmarks._results import write
 from benchmarks.embedding import our_embedder
+from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.schema import NUM_CATEGORIES
-from booru_embed_core.serving.torch_network import TorchNetwork
 from booru_embed_core.settings import ModelSettings
 from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.vocab import Vocab
@@ -50,7 +50,7 @@ def main() -> None:
         save_untrained(Path(folder))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        command = [sys.executable, "-c", "from booru_embed_core.cli import main; main()", "serve", "-c", folder]
+        command = [sys.executable, "-c", "from booru_embed_core.cli.main import main; main()", "serve", "-c", folder]
         server = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL)
         try:
             wait_until_ready(port)

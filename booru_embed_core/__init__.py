@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from booru_embed_core.serving.embedder import BooruEmbedder, Completion, Neighbour, Normalized
+    from booru_embed_core.embedder.embedder import BooruEmbedder, Completion, Neighbour, Normalized
 
 __all__ = ["BooruEmbedder", "Completion", "Neighbour", "Normalized"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from booru_embed_core.serving import embedder
+        from booru_embed_core.embedder import embedder
 
         return getattr(embedder, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,10 +5,13 @@ Every asset that rebuilds with the vocabulary names it as a direct dependency, s
 
 import dagster as dg
 
-from booru_embed_dagster import alerts, automation, checks, percentile_sweep, pruning
-from booru_embed_dagster import rebuild as rebuilding
+from booru_embed_dagster import checks
 from booru_embed_dagster.assets import evaluation, posts, search, sources, tags, tokens, training
+from booru_embed_dagster.automation import alerts
+from booru_embed_dagster.automation import sensors as automation
 from booru_embed_dagster.executor import pick_executor
+from booru_embed_dagster.jobs import percentile_sweep, pruning
+from booru_embed_dagster.jobs import rebuild as rebuilding
 from booru_embed_dagster.resources import Pipeline
 
 MODULES = [posts, tags, tokens, training, evaluation, search]

@@ -16,16 +16,16 @@ from pydantic import Field, PrivateAttr
 
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import Settings, SettingsError, load_settings, section_version
-from booru_embed_dagster.manifests import read_manifest
-from booru_embed_dagster.observation import (
+from booru_embed_dagster.automation.observation import (
     Observation,
     export_source,
     observe_export,
     settings_sources,
     unrecorded,
 )
-from booru_embed_dagster.trainer import RanksLostError
-from booru_embed_dagster.warehouse import Draft, Product, Warehouse
+from booru_embed_dagster.training.launcher import RanksLostError
+from booru_embed_dagster.warehouse.manifests import read_manifest
+from booru_embed_dagster.warehouse.warehouse import Draft, Product, Warehouse
 
 GPU_POOL: Final = "gpu"
 """What computes on the GPU where there is one; the instance's settings let one run at a time do so."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from emulator_helpers import Emulator
+    from tests.emulator_helpers import Emulator
 
 # No test asserts a wall time: Hypothesis does by default, and a busy machine then fails what is right.
 settings.register_profile("untimed", parent=settings.get_profile(settings.get_current_profile_name()), deadline=None)
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """A running emulator without tables."""
-    from emulator_helpers import ENVIRONMENT, REQUIRE_VARIABLE, running_emulator  # needs Google's client
+    from tests.emulator_helpers import ENVIRONMENT, REQUIRE_VARIABLE, running_emulator  # needs Google's client
 
     if not (ENVIRONMENT / ".installed").exists():
         if os.environ.get(REQUIRE_VARIABLE):

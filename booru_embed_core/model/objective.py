@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder
 from booru_embed_core.model.output_layer import MAX_BYTES, log_sum_of_others
-from booru_embed_core.model.share import ALONE, Share
+from booru_embed_core.model.rank_shard import ALONE, Share
 from booru_embed_core.schema import NUM_SCORE_BINS, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS
 from booru_embed_core.settings import TrainingSettings
 

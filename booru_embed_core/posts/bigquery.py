@@ -34,7 +34,7 @@ from booru_embed_core.posts.bigquery_access import (
     first_line,
 )
 from booru_embed_core.posts.database import connect, quoted
-from booru_embed_core.posts.parts import PartsWriter
+from booru_embed_core.posts.parquet_parts import PartsWriter
 from booru_embed_core.schema import POST_COLUMNS
 from booru_embed_core.settings import DuckdbSettings
 

@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.database import connect, scratch_folder
-from booru_embed_core.posts.delimited import DelimitedSource
-from booru_embed_core.posts.json_lines import JsonLinesSource
 from booru_embed_core.posts.lines import first_bytes, joined
 from booru_embed_core.posts.manifest import write_manifest
 from booru_embed_core.posts.names import DANBOORU, Names
-from booru_embed_core.posts.parquet import ParquetSource
-from booru_embed_core.posts.parts import PostsWriter, SeenIds
-from booru_embed_core.posts.pieces import PiecewiseSource
-from booru_embed_core.posts.sources import HIDDEN_COLUMN, Source
+from booru_embed_core.posts.parquet_parts import PostsWriter, SeenIds
+from booru_embed_core.posts.readers.base import HIDDEN_COLUMN, Source
+from booru_embed_core.posts.readers.chunked_csv import PiecewiseSource
+from booru_embed_core.posts.readers.delimited import DelimitedSource
+from booru_embed_core.posts.readers.json_lines import JsonLinesSource
+from booru_embed_core.posts.readers.parquet import ParquetSource
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError, RejectsWriter, TooManyRejectsError
 from booru_embed_core.schema import ALL_TAGS_COLUMN, POST_COLUMNS, RATINGS, TAG_COLUMNS

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from booru_embed_core.posts.database import connect, locked_folder, quoted
-from booru_embed_core.posts.export import read_export
 from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.posts.manifest import MANIFEST_FILE
-from booru_embed_core.posts.parts import part_files, posts_relation
+from booru_embed_core.posts.parquet_parts import part_files, posts_relation
+from booru_embed_core.posts.read_export import read_export
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, Output, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 

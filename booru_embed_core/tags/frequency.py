@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.posts.database import connect
 from booru_embed_core.posts.manifest import check_manifest, write_manifest
-from booru_embed_core.posts.parts import read_groups
+from booru_embed_core.posts.parquet_parts import read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.settings import DuckdbSettings

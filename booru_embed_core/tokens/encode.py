@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.posts.database import scratch_folder
 from booru_embed_core.posts.manifest import check_manifest
-from booru_embed_core.posts.parts import read_groups
+from booru_embed_core.posts.parquet_parts import read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, NUM_CATEGORIES, RATINGS, Category
 from booru_embed_core.settings import TokensSettings

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from booru_embed_core.model.encoder import SetEncoder
-from booru_embed_core.model.share import ALONE, Share
+from booru_embed_core.model.rank_shard import ALONE, Share
 
 _TIMEOUT: Final = timedelta(minutes=30)
 """How long a rank waits for one that is silent; one that ended is noticed at once."""

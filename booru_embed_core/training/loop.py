@@ -35,11 +35,11 @@ from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
 from booru_embed_core.training.checkpoint import encoder_config
 from booru_embed_core.training.checkpoint_config import LOG_FILE
+from booru_embed_core.training.checkpoint_manager import Keeper
 from booru_embed_core.training.distributed import Ranks, joined_ranks
 from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
 from booru_embed_core.training.hardware import pick_device, pick_dtype, speed_up
 from booru_embed_core.training.initial_vectors import start_from_ppmi
-from booru_embed_core.training.keeper import Keeper
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress

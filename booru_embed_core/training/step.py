@@ -21,7 +21,7 @@ from torch import Tensor
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import TERMS, Captions, Losses, objective, weighted_total
-from booru_embed_core.model.share import Share
+from booru_embed_core.model.rank_shard import Share
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.tokens.batches import Batch, EpochBatches, batch_starts, score_bins
 from booru_embed_core.training.distributed import Ranks

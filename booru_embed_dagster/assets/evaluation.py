@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
 from booru_embed_core.posts.arrow import strings
 from booru_embed_core.schema import Category
-from booru_embed_core.serving.export_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
-from booru_embed_dagster import plots
 from booru_embed_dagster.assets import OWNERS
-from booru_embed_dagster.metadata import evaluation_metadata, materialized, picture, table_metadata
-from booru_embed_dagster.observation import settings_key
+from booru_embed_dagster.automation.observation import settings_key
+from booru_embed_dagster.presentation import plots
+from booru_embed_dagster.presentation.metadata import evaluation_metadata, materialized, picture, table_metadata
+from booru_embed_dagster.presentation.tag_map import MAX_DRAWN_TAGS, map_tags, most_used
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
-from booru_embed_dagster.tag_map import MAX_DRAWN_TAGS, map_tags, most_used
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.report import Evaluation
@@ -88,7 +88,7 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
 @one_line_errors
 def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The embedding of each tag alone and its place on a map of all tags, for any program that reads Parquet."""
-    from booru_embed_core.serving.embedder import BooruEmbedder
+    from booru_embed_core.embedder.embedder import BooruEmbedder
 
     inputs = pipeline.current("checkpoint", "vocab")
     embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device, "fp32")

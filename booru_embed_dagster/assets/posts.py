@@ -6,11 +6,11 @@ those of an asset's parameters when it is defined.
 
 import dagster as dg
 
-from booru_embed_core.posts.export import read_export
-from booru_embed_core.posts.parts import part_files
+from booru_embed_core.posts.parquet_parts import part_files
+from booru_embed_core.posts.read_export import read_export
 from booru_embed_dagster.assets import OWNERS
-from booru_embed_dagster.metadata import materialized, parquet_metadata
-from booru_embed_dagster.observation import POSTS_EXPORT, settings_key
+from booru_embed_dagster.automation.observation import POSTS_EXPORT, settings_key
+from booru_embed_dagster.presentation.metadata import materialized, parquet_metadata
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 

@@ -4,9 +4,9 @@ import dagster as dg
 
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster.assets import OWNERS
-from booru_embed_dagster.metadata import materialized, parquet_metadata
+from booru_embed_dagster.presentation.metadata import materialized, parquet_metadata
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
-from booru_embed_dagster.warehouse import lock_folder
+from booru_embed_dagster.warehouse.warehouse import lock_folder
 
 
 @dg.asset(
@@ -23,8 +23,8 @@ def post_embeddings(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg
 
     When this was interrupted and is materialized from the same inputs, it goes on with the parts that were finished.
     """
-    from booru_embed_core.serving.post_vectors import index_posts
-    from booru_embed_core.serving.search import PART_FILES
+    from booru_embed_core.search.build import index_posts
+    from booru_embed_core.search.post_search import PART_FILES
 
     checkpoint, tokens, vocab = pipeline.current("checkpoint", "packed_tokens", "vocab")
     device = pipeline.settings.training.device

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from booru_embed_core.settings import OBSERVED_SECTIONS
-from booru_embed_dagster.observation import POSTS_EXPORT, export_source, settings_key, settings_sources
+from booru_embed_dagster.automation.observation import POSTS_EXPORT, export_source, settings_key, settings_sources
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 # Observable sources are beta in Dagster 1.13 and say so at each import.

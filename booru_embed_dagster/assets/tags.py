@@ -9,9 +9,10 @@ from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.cut import cost_curve, write_vocab_cost
 from booru_embed_core.tags.frequency import count_tags, read_frequencies
 from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab
-from booru_embed_dagster import plots
 from booru_embed_dagster.assets import OWNERS
-from booru_embed_dagster.metadata import (
+from booru_embed_dagster.automation.observation import settings_key
+from booru_embed_dagster.presentation import plots
+from booru_embed_dagster.presentation.metadata import (
     frequencies_metadata,
     materialized,
     parquet_metadata,
@@ -20,7 +21,6 @@ from booru_embed_dagster.metadata import (
     vocab_metadata,
     warned,
 )
-from booru_embed_dagster.observation import settings_key
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 

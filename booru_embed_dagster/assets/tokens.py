@@ -6,10 +6,10 @@ from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.lengths import short_posts, write_caption_lengths
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
-from booru_embed_dagster import plots
 from booru_embed_dagster.assets import OWNERS
-from booru_embed_dagster.metadata import lengths_metadata, materialized, packed_metadata, picture, preview
-from booru_embed_dagster.observation import settings_key
+from booru_embed_dagster.automation.observation import settings_key
+from booru_embed_dagster.presentation import plots
+from booru_embed_dagster.presentation.metadata import lengths_metadata, materialized, packed_metadata, picture, preview
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 

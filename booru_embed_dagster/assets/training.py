@@ -3,14 +3,14 @@
 import dagster as dg
 
 from booru_embed_core.tokens.packed_file import PACKED_FILE
-from booru_embed_dagster import plots
 from booru_embed_dagster.assets import OWNERS
-from booru_embed_dagster.metadata import materialized, picture, weights_metadata
-from booru_embed_dagster.observation import settings_key
+from booru_embed_dagster.automation.observation import settings_key
+from booru_embed_dagster.presentation import plots
+from booru_embed_dagster.presentation.metadata import materialized, picture, weights_metadata
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
-from booru_embed_dagster.train import Job
-from booru_embed_dagster.trainer import train_in_process
-from booru_embed_dagster.warehouse import Draft, Product
+from booru_embed_dagster.training.launcher import train_in_process
+from booru_embed_dagster.training.worker import Job
+from booru_embed_dagster.warehouse.warehouse import Draft, Product
 
 
 @dg.asset(

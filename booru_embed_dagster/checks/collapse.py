@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.spread import spread
+from booru_embed_core.evaluation.effective_rank import spread
 from booru_embed_dagster.checks.base import Findings
 
 MIN_EFFECTIVE_RANK: Final = 1.25

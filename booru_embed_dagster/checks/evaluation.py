@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from booru_embed_core.serving.export_vectors import TAG_EMBEDDINGS_FILE
+from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_dagster.assets.evaluation import EVALUATION_FILE
 from booru_embed_dagster.checks.base import Findings, blocking, warning
 from booru_embed_dagster.checks.collapse import spread_findings
-from booru_embed_dagster.manifests import read_manifest
 from booru_embed_dagster.resources import Pipeline
-from booru_embed_dagster.warehouse import Product
+from booru_embed_dagster.warehouse.manifests import read_manifest
+from booru_embed_dagster.warehouse.warehouse import Product
 
 LENGTH_TOLERANCE: Final = 1e-3
 _METRIC: Final = "recall@10"

@@ -21,8 +21,8 @@ _REMEDY: Final = "materialize post_embeddings again"
 @blocking("post_embeddings")
 def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
     """The parts hold the posts of the packed file in its order, each vector finite and of unit length."""
-    from booru_embed_core.serving.post_vectors import vectors_schema
-    from booru_embed_core.serving.search import PART_FILES, part_vectors, read_facts
+    from booru_embed_core.search.build import vectors_schema
+    from booru_embed_core.search.post_search import PART_FILES, part_vectors, read_facts
 
     (embeddings,) = pipeline.current("post_embeddings")
     packed = PackedFile.open(pipeline.made_from(embeddings, "packed_tokens").path / PACKED_FILE)
@@ -45,8 +45,8 @@ def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
 @blocking("post_embeddings")
 def index_finds_the_nearest_posts(pipeline: Pipeline) -> Findings:
     """For the embeddings of some posts the index finds at least 95% of the ten nearest ones."""
-    from booru_embed_core.serving.index import LEAST_RECALL
-    from booru_embed_core.serving.search import PostSearch
+    from booru_embed_core.search.post_search import PostSearch
+    from booru_embed_core.search.vector_index import LEAST_RECALL
 
     (embeddings,) = pipeline.current("post_embeddings")
     search = PostSearch.open(embeddings.path)

@@ -13,7 +13,7 @@ from booru_embed_core.tags.drift import share_drift
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA, frequency_file, read_frequencies
 from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab
 from booru_embed_dagster.checks.base import Findings, blocking, column_problems, warning
-from booru_embed_dagster.metadata import preview
+from booru_embed_dagster.presentation.metadata import preview
 from booru_embed_dagster.resources import Pipeline
 
 MAX_DRIFT: Final = 0.1

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from booru_embed_core.posts.parts import count_posts, part_files, read_groups
+from booru_embed_core.posts.parquet_parts import count_posts, part_files, read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import section_version
@@ -20,9 +20,9 @@ from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.duplicates import shared_captions
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.checks.base import Findings, blocking, warning
-from booru_embed_dagster.manifests import read_manifest
-from booru_embed_dagster.metadata import preview
+from booru_embed_dagster.presentation.metadata import preview
 from booru_embed_dagster.resources import Pipeline
+from booru_embed_dagster.warehouse.manifests import read_manifest
 
 SAMPLED_ROW_GROUPS: Final = 4
 SAMPLED_POSTS: Final = 256

@@ -10,7 +10,7 @@ from typing import Any
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # typer 0.25 imports what click 8.5 has deprecated
-    from booru_embed_core import cli
+    from booru_embed_core.cli import main as cli
 
 __all__ = ["Outcome", "Run", "cli"]
 

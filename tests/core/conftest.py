@@ -1,4 +1,4 @@
-"""The bundled sample, walked once through the data path."""
+"""The bundled sample, walked once through the data path, and a checkpoint and search of the tiny corpus."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import gzip
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from cli_helpers import Outcome, Run, cli
-from export_helpers import Walked, walk
 
 from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, VocabSettings
+from tests.core.cli_helpers import Outcome, Run, cli
+from tests.core.export_helpers import Walked, walk
+
+if TYPE_CHECKING:
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+    from booru_embed_core.search.post_search import PostSearch
+    from tests.core.model_helpers import Corpus, Trained
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,3 +73,38 @@ def read_export(tmp_path: Path) -> Callable[..., tuple[PostsReport, Path]]:
         return read_posts([file], out_dir, values, DuckdbSettings(threads=threads)), out_dir
 
     return read
+
+
+@pytest.fixture(scope="session", name="corpus")
+def corpus_fixture(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    from tests.core.model_helpers import corpus  # torch: tests of the data stages start without it
+
+    return corpus(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@pytest.fixture(scope="session", name="trained")
+def trained_fixture(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    from tests.core.model_helpers import trained
+
+    return trained(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@pytest.fixture(scope="session")
+def search_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.core.search_helpers import searched
+
+    return searched(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@pytest.fixture(scope="session")
+def post_search(search_folder: Path) -> PostSearch:
+    from booru_embed_core.search.post_search import PostSearch
+
+    return PostSearch.open(search_folder)
+
+
+@pytest.fixture(scope="session")
+def search_embedder(trained: Trained) -> BooruEmbedder:
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+
+    return BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")

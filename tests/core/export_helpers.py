@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from booru_embed_core.posts.files import PostsReport, read_posts
 from booru_embed_core.posts.manifest import write_manifest
-from booru_embed_core.posts.parts import part_files
+from booru_embed_core.posts.parquet_parts import part_files
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, RATINGS, TAG_COLUMNS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.build import build_vocab, save_vocab

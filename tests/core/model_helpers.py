@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from export_helpers import csv_bytes, row, walk
 
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.objective import Captions
@@ -18,6 +17,7 @@ from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_core.training.loop import TrainReport, train
+from tests.core.export_helpers import csv_bytes, row, walk
 
 # The order of sums in a product of matrices, and so the last bit, depends on the number of threads.
 torch.set_num_threads(1)

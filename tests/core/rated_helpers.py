@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from export_helpers import csv_bytes, row, walk
-from model_helpers import model_settings, training_settings
 
-from booru_embed_core.serving.embedder import BooruEmbedder
+from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.training.loop import train
+from tests.core.export_helpers import csv_bytes, row, walk
+from tests.core.model_helpers import model_settings, training_settings
 
 SHARED = ("solo", "smile", "sky", "chair", "book", "lamp")
 """Tags that any post may have, whatever its rating."""

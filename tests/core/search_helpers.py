@@ -6,9 +6,9 @@ import functools
 from pathlib import Path
 
 import pytest
-from model_helpers import Trained, trained
 
-from booru_embed_core.serving import post_vectors
+from booru_embed_core.search import build as post_vectors
+from tests.core.model_helpers import Trained, trained
 
 PART_POSTS = 64
 

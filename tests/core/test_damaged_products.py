@@ -12,7 +12,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from export_helpers import KEEP_ALL, ONE_THREAD, Walked, csv_bytes, row, walk
 
 from booru_embed_core.posts.manifest import MANIFEST_FILE, ManifestError
 from booru_embed_core.settings import TokensSettings
@@ -22,6 +21,7 @@ from booru_embed_core.tags.frequency import count_tags
 from booru_embed_core.tags.vocab import TOKENIZER_FILE, VOCAB_TABLE_FILE, Vocab, VocabError
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile, PackedFileError
+from tests.core.export_helpers import KEEP_ALL, ONE_THREAD, Walked, csv_bytes, row, walk
 
 NUM_FLIPS = 40
 

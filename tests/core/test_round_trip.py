@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import Walked, csv_bytes, hostile_rows, row, walk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category, tag_column
 from booru_embed_core.tags.frequency import read_frequencies
+from tests.core.export_helpers import Walked, csv_bytes, hostile_rows, row, walk
 
 Rows = Sequence[Mapping[str, object]]
 

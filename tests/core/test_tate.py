@@ -8,12 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from export_helpers import Walked, read_rows, walk
 
 from booru_embed_core.posts.files import expand_export
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category, tag_column
 from booru_embed_core.settings import Settings, load_settings
 from booru_embed_core.tags.frequency import read_frequencies
+from tests.core.export_helpers import Walked, read_rows, walk
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "tate"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from postgres_helpers import INSTALLATIONS, REQUIRE_VARIABLE, Postgres, find_programs, running_postgres
-from project_helpers import Project, make_project
+
+from tests.dagster.postgres_helpers import INSTALLATIONS, REQUIRE_VARIABLE, Postgres, find_programs, running_postgres
+from tests.dagster.project_helpers import Project, make_project
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 

@@ -15,7 +15,7 @@ import pytest
 
 from booru_embed_core.settings import SETTINGS_VARIABLE
 from booru_embed_dagster.definitions import defs
-from booru_embed_dagster.warehouse import Warehouse
+from booru_embed_dagster.warehouse.warehouse import Warehouse
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY / "data" / "sample" / "danbooru2017_sfw_posts.csv.gz"

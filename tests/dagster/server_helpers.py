@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from project_helpers import REPOSITORY, Project
+from tests.dagster.project_helpers import REPOSITORY, Project
 
 START_SECONDS = 120
 STOP_SECONDS = 60

@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from project_helpers import Project, failure, rows, versions
 
 from booru_embed_core import BooruEmbedder
 from booru_embed_core.schema import Category
-from booru_embed_core.serving import post_vectors
-from booru_embed_core.serving.search import PostSearch
+from booru_embed_core.search import build as post_vectors
+from booru_embed_core.search.post_search import PostSearch
 from booru_embed_core.settings import OBSERVED_SECTIONS, load_settings, section_version
 from booru_embed_core.tags import cut
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_dagster.definitions import defs
-from booru_embed_dagster.manifests import content_version, read_manifest
+from booru_embed_dagster.warehouse.manifests import content_version, read_manifest
+from tests.dagster.project_helpers import Project, failure, rows, versions
 
 DATA_ASSETS = ("posts", "tag_frequencies", "vocab_cost", "vocab", "packed_tokens", "caption_lengths")
 ALL_ASSETS = (*DATA_ASSETS, "checkpoint", "evaluation", "tag_embeddings", "post_embeddings")

@@ -13,15 +13,15 @@ import dagster as dg
 import grpc
 import pyarrow.parquet as pq
 import pytest
-from emulator_helpers import Emulator, access_at, load_table, scripted_server
-from project_helpers import Project, failure, versions
 
 from booru_embed_core.posts import bigquery_access
 from booru_embed_core.posts.bigquery import TableState
 from booru_embed_core.posts.bigquery_access import Access
 from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.schema import FLAG_COLUMNS, TAG_COLUMNS
-from booru_embed_dagster.observation import Observation
+from booru_embed_dagster.automation.observation import Observation
+from tests.dagster.project_helpers import Project, failure, versions
+from tests.emulator_helpers import Emulator, access_at, load_table, scripted_server
 
 NUM_ROWS = 600
 

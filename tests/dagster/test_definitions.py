@@ -10,10 +10,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from project_helpers import REPOSITORY, Project, versions
 
 from booru_embed_core.settings import OBSERVED_SECTIONS
 from booru_embed_dagster.definitions import defs
+from tests.dagster.project_helpers import REPOSITORY, Project, versions
 
 BELOW_VOCAB = {"packed_tokens", "caption_lengths", "checkpoint", "evaluation", "tag_embeddings", "post_embeddings"}
 INPUTS = {
@@ -75,7 +75,7 @@ def test_a_star_is_every_asset_and_a_key_of_star_every_source_too() -> None:
 
 def test_loading_imports_neither_torch_nor_the_baselines() -> None:
     code = (
-        "import sys, booru_embed_dagster.definitions, booru_embed_dagster.train; "
+        "import sys, booru_embed_dagster.definitions, booru_embed_dagster.training.worker; "
         "print(sorted({'torch', 'sklearn', 'scipy', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)

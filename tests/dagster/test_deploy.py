@@ -14,17 +14,17 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from project_helpers import REPOSITORY, Project
 
 from booru_embed_core.settings import SETTINGS_VARIABLE, load_settings, section_version
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
-from booru_embed_dagster.alerts import DAGSTER_URL_VARIABLE, WEBHOOK_VARIABLE
-from booru_embed_dagster.automation import AUTOMATION_VARIABLE
+from booru_embed_dagster.automation.alerts import DAGSTER_URL_VARIABLE, WEBHOOK_VARIABLE
+from booru_embed_dagster.automation.sensors import AUTOMATION_VARIABLE
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.executor import STEPS_VARIABLE
-from booru_embed_dagster.train import Job
-from booru_embed_dagster.warehouse import Draft
+from booru_embed_dagster.training.worker import Job
+from booru_embed_dagster.warehouse.warehouse import Draft
+from tests.dagster.project_helpers import REPOSITORY, Project
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 DEPLOY = REPOSITORY / "deploy"

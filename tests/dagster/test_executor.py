@@ -10,10 +10,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
-from kubernetes_helpers import Kubernetes, running_kubernetes
-from project_helpers import REPOSITORY, Project
 
 from booru_embed_dagster.executor import STEPS_VARIABLE, pick_executor
+from tests.dagster.kubernetes_helpers import Kubernetes, running_kubernetes
+from tests.dagster.project_helpers import REPOSITORY, Project
 
 KUBERNETES = REPOSITORY / "deploy" / "k8s"
 Built = tuple[Project, dg.ExecuteInProcessResult]

@@ -10,15 +10,15 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
-from project_helpers import NUM_POSTS, SAMPLE, Project, versions
-from test_assets import ALL_ASSETS, DATA_ASSETS
 
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.definitions import defs
-from booru_embed_dagster.manifests import content_version, read_manifest
-from booru_embed_dagster.warehouse import Product
+from booru_embed_dagster.warehouse.manifests import content_version, read_manifest
+from booru_embed_dagster.warehouse.warehouse import Product
+from tests.dagster.project_helpers import NUM_POSTS, SAMPLE, Project, versions
+from tests.dagster.test_assets import ALL_ASSETS, DATA_ASSETS
 
 NUM_NEW_POSTS = 100
 Built = tuple[Project, dg.ExecuteInProcessResult]

@@ -11,10 +11,10 @@ from random import Random
 
 import dagster as dg
 import pytest
-from project_helpers import REPOSITORY, Project, versions
-from test_assets import DATA_ASSETS
 
-from booru_embed_dagster.manifests import content_version, read_manifest
+from booru_embed_dagster.warehouse.manifests import content_version, read_manifest
+from tests.dagster.project_helpers import REPOSITORY, Project, versions
+from tests.dagster.test_assets import DATA_ASSETS
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 NUM_KILLS = 4
@@ -22,7 +22,7 @@ NUM_KILLS = 4
 RUN = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from project_helpers import Project
+from tests.dagster.project_helpers import Project
 
 project, selection, delay = Project(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
 if delay:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
-from project_helpers import Project
-from server_helpers import Server, dagster_dev, wait_for
 
-from booru_embed_dagster.automation import AUTOMATION_VARIABLE
+from booru_embed_dagster.automation.sensors import AUTOMATION_VARIABLE
 from booru_embed_dagster.definitions import defs
+from tests.dagster.project_helpers import Project
+from tests.dagster.server_helpers import Server, dagster_dev, wait_for
 
 REBUILD_SECONDS = 600
 STEADY_TICKS = 3

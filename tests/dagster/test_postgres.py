@@ -10,8 +10,9 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 import yaml
-from postgres_helpers import Postgres
-from project_helpers import FILES_INSTANCE, POSTGRES_INSTANCE, REPOSITORY, Project
+
+from tests.dagster.postgres_helpers import Postgres
+from tests.dagster.project_helpers import FILES_INSTANCE, POSTGRES_INSTANCE, REPOSITORY, Project
 
 
 def test_the_instance_has_all_that_the_one_in_files_has() -> None:

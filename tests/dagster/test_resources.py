@@ -6,14 +6,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from project_helpers import Project, failure
 
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import SETTINGS_VARIABLE, SettingsError, section_version
 from booru_embed_dagster import resources
-from booru_embed_dagster.manifests import WarehouseError, read_manifest
 from booru_embed_dagster.resources import Pipeline, one_line_errors
-from booru_embed_dagster.trainer import RanksLostError, TrainingFailedError
+from booru_embed_dagster.training.launcher import RanksLostError, TrainingFailedError
+from booru_embed_dagster.warehouse.manifests import WarehouseError, read_manifest
+from tests.dagster.project_helpers import Project, failure
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import dagster as dg
 import pytest
-from project_helpers import Project, failure
-from server_helpers import Server, dagster_dev
-from test_train import wait_for_log
+
+from tests.dagster.project_helpers import Project, failure
+from tests.dagster.server_helpers import Server, dagster_dev
+from tests.dagster.training.test_worker import wait_for_log
 
 _Answer = TypeVar("_Answer")
 
@@ -94,7 +95,7 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
         run = launch(server, "checkpoint")
         work = wait_for_log(project)
         # One that trains; or the one that Dagster started, torchrun and its ranks.
-        trainers = processes_of(project, "booru_embed_dagster.train")
+        trainers = processes_of(project, "booru_embed_dagster.training.worker")
         assert len(trainers) == (1 if num_processes == 1 else num_processes + 2)
         started = time.monotonic()
         terminate(server, run)
@@ -107,7 +108,7 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
         f"{canceled_seconds:.1f} s\n"
     )
     assert status == "CANCELED"
-    assert processes_of(project, "booru_embed_dagster.train") == set()
+    assert processes_of(project, "booru_embed_dagster.training.worker") == set()
     assert max(step_of(state) for state in work.glob("state-*.pt")) > 0
     saved = (work / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     assert saved

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from project_helpers import Project
 
-from booru_embed_dagster.automation import observe_export_files, observe_settings
+from booru_embed_dagster.automation.sensors import observe_export_files, observe_settings
 from booru_embed_dagster.definitions import defs as project_defs
+from tests.dagster.project_helpers import Project
 
 MAX_TICKS = 12
 

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pytest
-from project_helpers import Project
 
-from booru_embed_core import cli
+from booru_embed_core.cli import main as cli
 from booru_embed_core.posts.files import read_posts
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, Settings
+from tests.dagster.project_helpers import Project
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -118,7 +118,7 @@ def _serving(command: list[str]) -> Iterator[str]:
     """The address of `command`, on a free port, from when it is ready; afterwards it must end well by itself."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    call = [sys.executable, "-c", "from booru_embed_core.cli import main; main()", *command[1:], "--port", port]
+    call = [sys.executable, "-c", "from booru_embed_core.cli.main import main; main()", *command[1:], "--port", port]
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         try:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_helpers import PAGES, ROOT, Block, blocks_of, check, run
-from project_helpers import SAMPLE, SETTINGS, Project, failure, make_project, rows
 
 from booru_embed_core.settings import load_settings
 from booru_embed_core.training.loop import train
 from booru_embed_core.training.step import NonFiniteLossError
+from tests.dagster.project_helpers import SAMPLE, SETTINGS, Project, failure, make_project, rows
+from tests.docs.doc_helpers import PAGES, ROOT, Block, blocks_of, check, run
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 NOT_RUN = 17

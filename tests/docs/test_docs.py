@@ -12,9 +12,9 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
-from booru_embed_core.cli import app
+from booru_embed_core.cli.main import app
 from booru_embed_core.posts.ingest import ingest
-from booru_embed_core.posts.parts import POSTS_SCHEMA
+from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA
 from booru_embed_core.schema import Output
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, Settings
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from chromium_helpers import running_browser
-from page_helpers import SHOWN_SECONDS, URL, StandIn
 from playwright.sync_api import Browser, Page
+
+from tests.chromium_helpers import running_browser
+from tests.ui.page_helpers import SHOWN_SECONDS, URL, StandIn
 
 
 @pytest.fixture(scope="module")

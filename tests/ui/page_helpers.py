@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from playwright.sync_api import Error, Page, Route
 
-STATIC = Path(__file__).parents[2] / "booru_embed_core/serving/static"
+STATIC = Path(__file__).parents[2] / "booru_embed_core/web/static"
 URL = "http://page.invalid/"
 SHOWN_SECONDS = 60
 """Far more than it takes: the machine may be busy."""

@@ -15,12 +15,12 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from booru_embed_core.cli_serve import load
-from booru_embed_core.serving.web import create_app
+from booru_embed_core.cli.serve import load
+from booru_embed_core.web.app import create_app
 
 pytestmark = [
     pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::booru_embed_core.serving.embedder.UnknownTagsWarning"),
+    pytest.mark.filterwarnings("ignore::booru_embed_core.embedder.embedder.UnknownTagsWarning"),
 ]
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "data/warehouse/checkpoint/current"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 
-from page_helpers import STATIC
+from tests.ui.page_helpers import STATIC
 
 SOURCES = STATIC.parent / "page"
 

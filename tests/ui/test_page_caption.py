@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from page_helpers import StandIn
 from playwright.sync_api import Locator, Page, expect
+
+from tests.ui.page_helpers import StandIn
 
 
 def field(page: Page) -> Locator:

@@ -6,8 +6,9 @@ from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from page_helpers import VOCAB, StandIn, colours_of, nearly
 from playwright.sync_api import Locator, Page, expect
+
+from tests.ui.page_helpers import VOCAB, StandIn, colours_of, nearly
 
 BLUE, RED, GREEN = [0, 98, 204], [192, 0, 4], [0, 117, 31]
 

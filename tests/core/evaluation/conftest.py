@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from evaluation_helpers import TRAIN
 
 from booru_embed_core.tokens.cooccurrence import Cooccurrence, count_cooccurrence
+from tests.core.evaluation.evaluation_helpers import TRAIN
 
 
 @pytest.fixture

@@ -7,13 +7,22 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_helpers import DENSE, NUM_TAGS, ROWS, TRAIN, VISIBLE, captions_of, rows_of, topic_rows
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation.baselines import Popularity, Scorer, fit_ease, fit_item_knn, fit_naive_bayes
 from booru_embed_core.evaluation.tag_vectors import factor_lsa, factor_ppmi
 from booru_embed_core.tokens import cooccurrence
 from booru_embed_core.tokens.cooccurrence import Cooccurrence, count_cooccurrence
+from tests.core.evaluation.evaluation_helpers import (
+    DENSE,
+    NUM_TAGS,
+    ROWS,
+    TRAIN,
+    VISIBLE,
+    captions_of,
+    rows_of,
+    topic_rows,
+)
 
 
 def ridge_slowly(inputs: NDArray[np.float64], target: int, penalty: float) -> NDArray[np.float64]:

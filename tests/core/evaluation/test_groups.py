@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from evaluation_helpers import captions_of
-from in_memory_helpers import packed_of
 
 from booru_embed_core.evaluation.groups import TAIL_BELOW, groups_of_tags
 from booru_embed_core.schema import UNKNOWN_TAGS, Category
+from tests.core.evaluation.evaluation_helpers import captions_of
+from tests.core.in_memory_helpers import packed_of
 
 
 def test_every_tag_is_in_its_category_and_rare_ones_in_the_tail() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from evaluation_helpers import CAPTIONS, NUM_TAGS, captions_of, held_out_of, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.evaluation import implied as implied_module
 from booru_embed_core.evaluation.implied import implied_pairs, without_implied
+from tests.core.evaluation.evaluation_helpers import CAPTIONS, NUM_TAGS, captions_of, held_out_of, rows_of
 
 RULES = st.tuples(st.sampled_from([0.3, 0.5, 0.98, 1.0]), st.integers(1, 3))
 

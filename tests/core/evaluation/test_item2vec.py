@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_helpers import NUM_TAGS, captions_of, rows_of, topic_rows
 
 from booru_embed_core.evaluation.baselines import EmbeddingScorer
 from booru_embed_core.evaluation.item2vec import Item2Vec, ShuffledCaptions, is_installed, train_item2vec
 from booru_embed_core.tokens.cooccurrence import count_cooccurrence
+from tests.core.evaluation.evaluation_helpers import NUM_TAGS, captions_of, rows_of, topic_rows
 
 ROWS = topic_rows(300, NUM_TAGS, seed=1)
 TRAIN = captions_of(ROWS)

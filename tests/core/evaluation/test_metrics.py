@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_helpers import CAPTIONS, NUM_TAGS, FixedScorer, captions_of, held_out_of, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from booru_embed_core.evaluation.metrics import (
     ranks_of_group,
 )
 from booru_embed_core.evaluation.tasks import HeldOut
+from tests.core.evaluation.evaluation_helpers import CAPTIONS, NUM_TAGS, FixedScorer, captions_of, held_out_of, rows_of
 
 KS = (1, 2, 5)
 

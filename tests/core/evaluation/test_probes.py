@@ -6,10 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_helpers import FixedScorer, topic_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_memory_helpers import packed_of
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, r2_score
@@ -21,6 +19,8 @@ from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import Captions
 from booru_embed_core.tokens.packed_file import PackedFile
+from tests.core.evaluation.evaluation_helpers import FixedScorer, topic_rows
+from tests.core.in_memory_helpers import packed_of
 
 NUM_TOPIC_TAGS, NUM_TAGS = 24, 32
 LIKED = np.random.default_rng(4).random((600, NUM_TAGS - NUM_TOPIC_TAGS)) < 0.5

@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_helpers import FixedScorer, captions_of, rows_of, topic_rows
-from in_memory_helpers import packed_of
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation import report as report_module
@@ -30,6 +28,8 @@ from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import Captions, count_cooccurrence
 from booru_embed_core.tokens.packed_file import PackedFile
+from tests.core.evaluation.evaluation_helpers import FixedScorer, captions_of, rows_of, topic_rows
+from tests.core.in_memory_helpers import packed_of
 
 NUM_TAGS = 24
 ROWS = [[*row, 23] if 22 in row and 23 not in row else row for row in topic_rows(400, NUM_TAGS, seed=1)]  # 22 → 23

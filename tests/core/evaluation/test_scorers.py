@@ -5,25 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from evaluation_helpers import captions_of
-from model_helpers import Trained, trained
 from torch.nn import functional as F
 
+from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.evaluation import scorers
 from booru_embed_core.evaluation.baselines import EmbeddingScorer
 from booru_embed_core.evaluation.metrics import evaluate_scorer
 from booru_embed_core.evaluation.scorers import BottleneckScorer, HeadScorer, PooledStates, model_scorers
 from booru_embed_core.evaluation.tasks import hold_out
-from booru_embed_core.serving.embedder import BooruEmbedder
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import captions_from_packed
+from tests.core.evaluation.evaluation_helpers import captions_of
+from tests.core.model_helpers import Trained
 
 ROWS = [[0, 5, 9], [], [35], [1, 2, 3, 4, 6, 7, 8, 30], [9, 5, 0]]
-
-
-@pytest.fixture(scope="module", name="trained")
-def trained_fixture(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return trained(tmp_path_factory.getbasetemp() / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from export_helpers import Walked, csv_bytes, walk
-from model_helpers import model_settings, topic_posts, training_settings
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation.sweep import (
@@ -29,6 +27,8 @@ from booru_embed_core.tags.build import build_vocab
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.cooccurrence import Captions
 from booru_embed_core.training.loop import train
+from tests.core.export_helpers import Walked, csv_bytes, walk
+from tests.core.model_helpers import model_settings, topic_posts, training_settings
 
 SETTINGS = Settings(
     vocab=VocabSettings(min_count=1),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_helpers import NUM_TAGS, captions_of, rows_of, topic_rows
 
 from booru_embed_core.evaluation.baselines import EmbeddingScorer, Popularity
 from booru_embed_core.evaluation.metrics import evaluate_scorer
 from booru_embed_core.evaluation.tag_table import TagTable
 from booru_embed_core.evaluation.tasks import hold_out
 from booru_embed_core.tokens.cooccurrence import count_cooccurrence
+from tests.core.evaluation.evaluation_helpers import NUM_TAGS, captions_of, rows_of, topic_rows
 
 TRAIN = captions_of(topic_rows(2000, NUM_TAGS, seed=1))
 PAIRS = count_cooccurrence(TRAIN, 100)

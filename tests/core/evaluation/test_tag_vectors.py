@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_helpers import DENSE, NUM_TAGS, ROWS, VISIBLE, rows_of
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation.baselines import EmbeddingScorer
@@ -21,6 +20,7 @@ from booru_embed_core.evaluation.tag_vectors import (
     unit_rows,
 )
 from booru_embed_core.tokens.cooccurrence import Cooccurrence
+from tests.core.evaluation.evaluation_helpers import DENSE, NUM_TAGS, ROWS, VISIBLE, rows_of
 
 
 def ppmi_slowly() -> NDArray[np.float64]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_helpers import CAPTIONS, NUM_TAGS, SEEDS, captions_of, post_ids_of, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
-from in_memory_helpers import packed_of
 
 from booru_embed_core.evaluation.tasks import HIDES, Hide, captions_from_tags, halves, hold_out, sample_posts
 from booru_embed_core.tokens.cooccurrence import captions_from_packed
 from booru_embed_core.tokens.packed_file import PackedFileError
+from tests.core.evaluation.evaluation_helpers import CAPTIONS, NUM_TAGS, SEEDS, captions_of, post_ids_of, rows_of
+from tests.core.in_memory_helpers import packed_of
 
 
 @given(CAPTIONS, st.sampled_from(HIDES), SEEDS)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_helpers import captions_of, rows_of, topic_rows
-from in_memory_helpers import packed_of
 
 from booru_embed_core.evaluation.baselines import Ease, EmbeddingScorer, NaiveBayes, Popularity, fit_ease
 from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed
@@ -16,6 +14,8 @@ from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import captions_from_packed, count_cooccurrence
+from tests.core.evaluation.evaluation_helpers import captions_of, rows_of, topic_rows
+from tests.core.in_memory_helpers import packed_of
 
 NUM_TAGS = 24
 SETTINGS = EvaluationSettings(

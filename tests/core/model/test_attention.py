@@ -6,7 +6,6 @@ import importlib.util
 import math
 from collections.abc import Callable
 
-import model_helpers  # noqa: F401  one thread
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+import tests.core.model_helpers  # noqa: F401  one thread
 from booru_embed_core.model import attention
 from booru_embed_core.model.attention import Backend, SetLayout, attend, order_by_length, pick_backend
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import CATEGORY_SIZES, NUM_SPECIAL, encoder
 
 from booru_embed_core.model.dense import DenseEncoder
 from booru_embed_core.model.encoder import SUMMARY_ID
+from tests.core.model_helpers import CATEGORY_SIZES, NUM_SPECIAL, encoder
 
 NUM_TAGS = sum(CATEGORY_SIZES)
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import CATEGORY_SIZES, NUM_SPECIAL, captions, encoder, random_captions, training_settings
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +15,7 @@ from booru_embed_core.model.attention import SetLayout
 from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder, rms_norm, swiglu, token_order
 from booru_embed_core.model.objective import objective
 from booru_embed_core.schema import CATEGORIES
+from tests.core.model_helpers import CATEGORY_SIZES, NUM_SPECIAL, captions, encoder, random_captions, training_settings
 
 NUM_TAGS = sum(CATEGORY_SIZES)
 Trunk = Literal["attention", "deepsets"]

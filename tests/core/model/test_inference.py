@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import CATEGORY_SIZES, NUM_SPECIAL, encoder, random_captions
 from numpy.typing import NDArray
 
 from booru_embed_core.model import inference
@@ -15,6 +14,7 @@ from booru_embed_core.model.dense import DenseEncoder
 from booru_embed_core.model.encoder import SUMMARY_ID
 from booru_embed_core.model.inference import encode_sets, inference_dtype, token_states
 from booru_embed_core.model.objective import FIRST_RATING_ID, FIRST_SCORE_ID
+from tests.core.model_helpers import CATEGORY_SIZES, NUM_SPECIAL, encoder, random_captions
 
 NUM_TAGS = sum(CATEGORY_SIZES)
 MODEL = encoder()

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import CATEGORY_SIZES, NUM_SPECIAL, captions, encoder, random_captions, training_settings
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +26,7 @@ from booru_embed_core.model.objective import (
     tag_losses,
 )
 from booru_embed_core.schema import NUM_SCORE_BINS, RATINGS
+from tests.core.model_helpers import CATEGORY_SIZES, NUM_SPECIAL, captions, encoder, random_captions, training_settings
 
 NUM_TAGS = sum(CATEGORY_SIZES)
 ROWS = st.lists(st.lists(st.integers(0, NUM_TAGS - 1), unique=True, max_size=NUM_TAGS), min_size=1, max_size=6)

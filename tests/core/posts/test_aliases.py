@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from export_helpers import ONE_THREAD, csv_bytes, read_rows, row
 
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.files import read_posts
@@ -18,6 +17,7 @@ from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import CATEGORIES, Category, tag_column
 from booru_embed_core.settings import PostsSettings
+from tests.core.export_helpers import ONE_THREAD, csv_bytes, read_rows, row
 
 TABLE = """name,category,post_count,aliases
 1girl,0,6008644,1girls sole_female

@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from emulator_helpers import Emulator, access_at, answering_server, cutting_proxy, load_table, scripted_server
-from export_helpers import ONE_THREAD
 from google.cloud.bigquery_storage_v1 import types
 
 from booru_embed_core.posts import bigquery
@@ -30,6 +28,8 @@ from booru_embed_core.posts.bigquery import (
 from booru_embed_core.posts.files import count_wanted
 from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
+from tests.core.export_helpers import ONE_THREAD
+from tests.emulator_helpers import Emulator, access_at, answering_server, cutting_proxy, load_table, scripted_server
 
 NUM_ROWS = 20_000
 HOSTILE = ['1girl "quoted" a,b', "null \\N NaN", "\ufeffbom z\u200bw \u05d0\u05d1", "\t tab\u3000wide", "", None]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from emulator_helpers import answering_server
 
 from booru_embed_core.posts import bigquery_access
 from booru_embed_core.posts.bigquery_access import BigQueryError, BigQueryUnreachableError, open_access
+from tests.emulator_helpers import answering_server
 
 
 def test_missing_credentials_are_an_error_that_says_how_to_get_some(bare: Path, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
 
 from booru_embed_core.posts.files import read_posts
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import PostsSettings
+from tests.core.export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
 
 NUM_CASES = 40
 ROWS = [row(number, " ".join(Random(number).sample(HOSTILE_TAGS, 4)), artist="a,b") for number in range(200)]

@@ -12,7 +12,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import (
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from booru_embed_core.posts.files import DUPLICATE_REASON, PostsReport, expand_export, read_posts
+from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA
+from booru_embed_core.posts.validation import ExportError, TooManyRejectsError, line_problem
+from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS
+from booru_embed_core.settings import DuckdbSettings, PostsSettings
+from tests.core.export_helpers import (
     ANY_FORM,
     HOSTILE_TAGS,
     ONE_THREAD,
@@ -24,14 +32,6 @@ from export_helpers import (
     read_rows,
     row,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from booru_embed_core.posts.files import DUPLICATE_REASON, PostsReport, expand_export, read_posts
-from booru_embed_core.posts.parts import POSTS_SCHEMA
-from booru_embed_core.posts.validation import ExportError, TooManyRejectsError, line_problem
-from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS
-from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 ReadExport = Callable[..., tuple[PostsReport, Path]]
 

@@ -14,13 +14,13 @@ from random import Random
 
 import pyarrow as pa
 import pytest
-from export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
 
 from booru_embed_core.posts.files import PostsReport, read_posts
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, TRUE_WORDS, ExportError, line_problem
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, Category, tag_column
 from booru_embed_core.settings import PostsSettings
 from booru_embed_core.tags.tokenizer import split_field
+from tests.core.export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
 
 NUM_CASES = int(os.environ.get("BOORU_EMBED_FUZZ", "300"))
 CASES_PER_TEST = 100

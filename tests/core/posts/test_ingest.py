@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, hostile_rows, kept, read_rejects, read_rows, row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,16 @@ from booru_embed_core.posts.ingest import ingest
 from booru_embed_core.posts.validation import TooManyRejectsError
 from booru_embed_core.schema import Output
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
+from tests.core.export_helpers import (
+    HOSTILE_TAGS,
+    ONE_THREAD,
+    csv_bytes,
+    hostile_rows,
+    kept,
+    read_rejects,
+    read_rows,
+    row,
+)
 
 
 def export_of(file: Path, **values: float) -> PostsSettings:

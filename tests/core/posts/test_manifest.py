@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_helpers import Walked
 
 from booru_embed_core.posts.manifest import MANIFEST_FILE, ManifestError, check_manifest, write_manifest
+from tests.core.export_helpers import Walked
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import read_rejects, read_rows
 
-from booru_embed_core.posts.export import read_export
 from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.read_export import read_export
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
+from tests.core.export_helpers import read_rejects, read_rows
 
 TABLE = "tag,category,post_count\nbig_hat,0,9\nanna_paints,1,3\ntown_story,3,4\nmira,4,2\nscan,5,1\n"
 GELBOORU = {"columns": {"tag_string": "tags"}, "tag_categories": "tags.csv", "export": ["posts.json"]}

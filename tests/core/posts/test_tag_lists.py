@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from export_helpers import ANY_TAG
 from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.posts.tag_lists import TagLists
+from tests.core.export_helpers import ANY_TAG
 
 FEW_TAGS = st.sampled_from(["a", "b", "c", "old_a", "old_b", "a\u3000b", ",", ""])
 FIELDS = st.lists(st.lists(FEW_TAGS | ANY_TAG, max_size=7).map(" ".join), max_size=6)

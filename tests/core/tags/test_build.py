@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tokenizers
-from export_helpers import Walked, write_frequencies
 
 from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import CategoryCut, VocabSettings
 from booru_embed_core.tags.build import LOST_SCHEMA, VOCAB_SCHEMA, build_vocab, save_vocab, what_is_lost
 from booru_embed_core.tags.vocab import Vocab, VocabError
+from tests.core.export_helpers import Walked, write_frequencies
 
 UNK = VocabSettings(keep_percentile=80, min_count=2, unpopular="unk")
 COUNTED = {

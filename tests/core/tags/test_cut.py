@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import Walked, write_frequencies
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from booru_embed_core.settings import CategoryCut, VocabSettings
 from booru_embed_core.tags.build import WideVocabWarning, build_vocab
 from booru_embed_core.tags.cut import COST_PERCENTILES, COST_SCHEMA, cost_curve, cut_size, write_vocab_cost
 from booru_embed_core.tags.frequency import read_frequencies
+from tests.core.export_helpers import Walked, write_frequencies
 
 
 def naive_cut(counts: list[int], percentile: str, min_count: int) -> int:

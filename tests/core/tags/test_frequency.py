@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, row, walk
 from hypothesis import HealthCheck, assume, given, settings
 
 from booru_embed_core.posts.manifest import ManifestError
 from booru_embed_core.schema import CATEGORIES, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA, count_tags, read_frequencies
+from tests.core.export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, row, walk
 
 
 def naive_counts(rows: list[dict[str, str]], category: Category) -> list[tuple[str, int]]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from export_helpers import ANY_TAG, Walked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.normalize import PREFIXES, bare, grouped, typed_pieces, without_layers
 from booru_embed_core.tags.tokenizer import Tokenizer
 from booru_embed_core.tags.vocab import Vocab
+from tests.core.export_helpers import ANY_TAG, Walked
 
 NAMES = {
     Category.GENERAL: (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tokenizers
-from export_helpers import ANY_TAG
 from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.schema import NUM_CATEGORIES, SPECIAL_TOKENS
 from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
+from tests.core.export_helpers import ANY_TAG
 
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 

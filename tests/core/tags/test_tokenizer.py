@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import tokenizers
-from export_helpers import ANY_TAG, Walked
 from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, TAG_COLUMNS, Category
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer, record_fields, split_field
 from booru_embed_core.tags.vocab import Vocab
+from tests.core.export_helpers import ANY_TAG, Walked
 
 GENERAL, ARTIST, COPYRIGHT, CHARACTER, META = CATEGORIES
 

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import Walked
 
 from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS
 from booru_embed_core.settings import VocabSettings
 from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.vocab import Vocab, VocabError
+from tests.core.export_helpers import Walked
 
 
 def test_the_description_says_what_is_inside(sample: Walked) -> None:

@@ -8,12 +8,12 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from export_helpers import ANY_TAG, write_frequencies
 from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.words import COMPARED_SCHEMA, WORDS_SCHEMA, count_words
+from tests.core.export_helpers import ANY_TAG, write_frequencies
 
 COUNTED = {
     Category.GENERAL: [("cat_ears", 5), ("cat", 3), ("ears", 2), (">_<", 2), ("cat_cat", 1)],

@@ -10,9 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import corpus
 from numpy.typing import NDArray
-from packed_helpers import RECORDS, packed_of
 
 from booru_embed_core.schema import NUM_CATEGORIES, NUM_SCORE_BINS, RATINGS, SPLITS
 from booru_embed_core.tokens.batches import (
@@ -24,6 +22,8 @@ from booru_embed_core.tokens.batches import (
     score_bins,
     shuffled,
 )
+from tests.core.model_helpers import corpus
+from tests.core.tokens.packed_helpers import RECORDS, packed_of
 
 ROWS = np.arange(100, 900, 3, dtype=np.int64)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import corpus
-from packed_helpers import RECORDS, packed_of
 
 from booru_embed_core.tokens.batches import Batch, EpochBatches, read_batch
 from booru_embed_core.tokens.device_corpus import DeviceCorpus, device_bytes, fits_on
 from booru_embed_core.tokens.packed_file import PackedFile
+from tests.core.model_helpers import corpus
+from tests.core.tokens.packed_helpers import RECORDS, packed_of
 
 CPU = torch.device("cpu")
 

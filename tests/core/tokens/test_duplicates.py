@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packed_helpers import RECORDS, packed_of
 
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tokens import duplicates
 from booru_embed_core.tokens.duplicates import caption_hashes, shared_captions
+from tests.core.tokens.packed_helpers import RECORDS, packed_of
 
 
 def caption(record: list[list[int]]) -> frozenset[tuple[int, int]]:

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, kept, row, walk
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts import parts as parts_module
-from booru_embed_core.posts.parts import part_files
+from booru_embed_core.posts import parquet_parts as parts_module
+from booru_embed_core.posts.parquet_parts import part_files
 from booru_embed_core.schema import CATEGORIES, RATINGS, UNKNOWN_TAGS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.frequency import count_tags
@@ -24,6 +23,7 @@ from booru_embed_core.tags.vocab import VocabError
 from booru_embed_core.tokens import encode as encode_module
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+from tests.core.export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, kept, row, walk
 
 
 def assert_decodes_to(walked: Walked, rows: Sequence[Mapping[str, str]]) -> None:

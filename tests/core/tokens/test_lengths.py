@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from export_helpers import Walked, csv_bytes, row, walk
 
 from booru_embed_core.schema import TAG_COLUMNS, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import TokensSettings
@@ -22,6 +21,7 @@ from booru_embed_core.tokens.lengths import (
     write_caption_lengths,
 )
 from booru_embed_core.tokens.packed_file import PackedFile
+from tests.core.export_helpers import Walked, csv_bytes, row, walk
 
 
 def test_lengths_of_a_small_export(tmp_path: Path) -> None:

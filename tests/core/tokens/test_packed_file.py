@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from export_helpers import Walked
 
 from booru_embed_core.schema import NUM_CATEGORIES
 from booru_embed_core.settings import TokensSettings
@@ -27,6 +26,7 @@ from booru_embed_core.tokens.packed_file import (
     write_packed_file,
 )
 from booru_embed_core.tokens.splits import split_ids
+from tests.core.export_helpers import Walked
 
 HASH = "ab" * 32
 SPLIT = TokensSettings(validation_share=0.1, test_share=0.2, split_key="k\u00e9y \"'\\")

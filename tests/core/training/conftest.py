@@ -1,22 +1,13 @@
-"""The tiny corpus, the checkpoint trained on it, and a bench for other trainings."""
+"""A bench for trainings of the tiny corpus."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from model_helpers import Corpus, Trained, corpus, trained
-from training_helpers import LOGGED_STEPS, RESUMED, Bench
 
-
-@pytest.fixture(scope="session", name="corpus")
-def corpus_fixture(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return corpus(tmp_path_factory.getbasetemp() / "tiny")
-
-
-@pytest.fixture(scope="session", name="trained")
-def trained_fixture(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return trained(tmp_path_factory.getbasetemp() / "tiny")
+from tests.core.model_helpers import Corpus
+from tests.core.training.training_helpers import LOGGED_STEPS, RESUMED, Bench
 
 
 @pytest.fixture

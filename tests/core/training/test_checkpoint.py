@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_helpers import Trained, model_settings
 from safetensors.torch import load_file, save_file
-from training_helpers import refused
 
 from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.training.checkpoint import encoder_config, load_checkpoint, save_checkpoint
 from booru_embed_core.training.checkpoint_config import CONFIG_FILE, WEIGHTS_FILE, read_config
+from tests.core.model_helpers import Trained, model_settings
+from tests.core.training.training_helpers import refused
 
 
 @pytest.fixture

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from model_helpers import captions, encoder, random_captions, training_settings
 from torch import Tensor
-from training_helpers import NARROW, Bench, stop_after
 
 from booru_embed_core.model.objective import objective
-from booru_embed_core.model.share import Share
+from booru_embed_core.model.rank_shard import Share
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.tokens.batches import Batch, EpochBatches, rows_of_split
 from booru_embed_core.training import loop, step
 from booru_embed_core.training.distributed import RankLostError, Ranks, joined_ranks
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.states import state_files
+from tests.core.model_helpers import captions, encoder, random_captions, training_settings
+from tests.core.training.training_helpers import NARROW, Bench, stop_after
 
 SETTINGS = training_settings(checkpoint_every_steps=7)
 

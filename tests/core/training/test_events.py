@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from model_helpers import corpus, training_settings
-from training_helpers import Bench, stop_after
 
 from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
 from booru_embed_core.training.loop import TrainingInterrupted
+from tests.core.model_helpers import corpus, training_settings
+from tests.core.training.training_helpers import Bench, stop_after
 
 RECORDS = [
     {"step": step, "num_steps": 40, "loss": 1 / step, "terms": {"head": step * 0.5}} for step in (10, 20, 30, 40)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import captions, encoder, random_captions, training_settings
 from torch import Tensor
 
 from booru_embed_core.model import attention
@@ -14,6 +13,7 @@ from booru_embed_core.model import encoder as encoder_module
 from booru_embed_core.model.objective import objective
 from booru_embed_core.training import hardware
 from booru_embed_core.training.hardware import compile_blocks, pick_device, pick_dtype, speed_up
+from tests.core.model_helpers import captions, encoder, random_captions, training_settings
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

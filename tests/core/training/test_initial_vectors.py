@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from in_memory_helpers import packed_of
-from model_helpers import NUM_SPECIAL, encoder, model_settings, training_settings
-from training_helpers import Bench
 
 from booru_embed_core.training.initial_vectors import start_from_ppmi
+from tests.core.in_memory_helpers import packed_of
+from tests.core.model_helpers import NUM_SPECIAL, encoder, model_settings, training_settings
+from tests.core.training.training_helpers import Bench
 
 # Tags 0 to 2 stand together and 3 to 5 do; 6 stands beside all of them; 7 is always alone; 8 is in no post.
 ROWS = [[0, 1, 6], [0, 2, 6], [1, 2], [0, 1, 2], [3, 4, 6], [3, 5], [4, 5, 6], [3, 4, 5], [7], [7]] * 3

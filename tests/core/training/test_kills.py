@@ -13,11 +13,11 @@ from typing import Final
 
 import pytest
 import torch
-from model_helpers import training_settings
-from training_helpers import Bench
 
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.training.loop import TrainingInterrupted
+from tests.core.model_helpers import training_settings
+from tests.core.training.training_helpers import Bench
 
 NUM_KILLS: Final = int(os.environ.get("BOORU_EMBED_TEST_KILLS", "3"))
 

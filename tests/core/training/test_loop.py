@@ -9,9 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from model_helpers import Corpus, Trained, model_settings, training_settings
 from safetensors.torch import load_file
-from training_helpers import ARRAYS, Bench, write_packed
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.settings import TokensSettings
@@ -22,6 +20,8 @@ from booru_embed_core.training.events import EVENTS_FOLDER
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
 from booru_embed_core.training.step import NonFiniteLossError
+from tests.core.model_helpers import Corpus, Trained, model_settings, training_settings
+from tests.core.training.training_helpers import ARRAYS, Bench, write_packed
 
 
 def test_the_loss_falls_on_a_corpus_that_can_be_learned(trained: Trained) -> None:

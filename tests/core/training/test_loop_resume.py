@@ -11,8 +11,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from model_helpers import Corpus, training_settings
-from training_helpers import ARRAYS, LOGGED_STEPS, NARROW, RESUMED, Bench, stop_after, write_packed
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.checkpoint_config import CheckpointError
@@ -20,6 +18,8 @@ from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.states import state_files
 from booru_embed_core.training.step import NonFiniteLossError
+from tests.core.model_helpers import Corpus, training_settings
+from tests.core.training.training_helpers import ARRAYS, LOGGED_STEPS, NARROW, RESUMED, Bench, stop_after, write_packed
 
 
 @pytest.mark.parametrize("num_steps", [1, 13, 17, 20, 33])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model_helpers import Corpus, training_settings
-from training_helpers import Bench, stop_after
 
 from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
 from booru_embed_core.tokens.device_corpus import DeviceCorpus
@@ -15,6 +13,8 @@ from booru_embed_core.training.checkpoint_config import read_config
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.step import Run
+from tests.core.model_helpers import Corpus, training_settings
+from tests.core.training.training_helpers import Bench, stop_after
 
 BY_TOKENS = training_settings(batch_posts=None, batch_tokens=120, checkpoint_every_steps=5, clip_norm=1e9)
 

@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from model_helpers import Corpus, model_settings, training_settings
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.training.checkpoint import encoder_config
 from booru_embed_core.training.optimizer import Optimizer
+from tests.core.model_helpers import Corpus, model_settings, training_settings
 
 
 @pytest.fixture

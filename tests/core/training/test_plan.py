@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model_helpers import NUM_SPECIAL, captions, model_settings, training_settings
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,6 +13,7 @@ from booru_embed_core.model.objective import objective, split_captions
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.plan import Plan, plan_facts, plan_training
+from tests.core.model_helpers import NUM_SPECIAL, captions, model_settings, training_settings
 
 MEDIUM = {"width": 128, "num_layers": 2, "num_heads": 4, "ffn_width": 256, "decoder_width": 384, "embedding_dim": 64}
 SHAPES: dict[str, tuple[dict[str, object], int, int, str]] = {

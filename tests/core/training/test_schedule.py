@@ -8,9 +8,9 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import training_settings
 
 from booru_embed_core.training.schedule import Steps, learning_rate, mixed_seed
+from tests.core.model_helpers import training_settings
 
 
 @given(num_steps=st.integers(1, 400), share=st.floats(0, 0.99), peak=st.floats(1e-5, 1.0))

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import encoder
-from training_helpers import refused
 
 from booru_embed_core.training.states import DamagedStateWarning, load_state, save_state, state_files, write_state
+from tests.core.model_helpers import encoder
+from tests.core.training.training_helpers import refused
 
 FILE = "state-000000003.pt"
 REMEDY = "remove state-*.pt there to train from the start"

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from model_helpers import Corpus, model_settings, training_settings
 
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
 from booru_embed_core.tokens.packed_file import PackedFile, packed_metadata, write_packed_file
 from booru_embed_core.training.checkpoint_config import CheckpointError, read_log
 from booru_embed_core.training.loop import TrainReport, train
 from booru_embed_core.training.progress import Progress
+from tests.core.model_helpers import Corpus, model_settings, training_settings
 
 NARROW = model_settings(width=16, num_layers=1, ffn_width=16, embedding_dim=8, matryoshka_dims=(4,), dropout=0.2)
 RESUMED = training_settings(checkpoint_every_steps=7)

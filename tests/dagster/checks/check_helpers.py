@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from project_helpers import Project
 
 from booru_embed_dagster.resources import Pipeline
+from tests.dagster.project_helpers import Project
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 
@@ -43,7 +43,7 @@ def run_check(check: dg.AssetChecksDefinition, project: Project) -> dg.AssetChec
 
 def change_product(project: Project, asset: str, change: Callable[[Path], None]) -> None:
     """Publishes another version of `asset`: its current files, to which `change` is done, from the same inputs."""
-    from booru_embed_dagster.manifests import MANIFEST, read_manifest
+    from booru_embed_dagster.warehouse.manifests import MANIFEST, read_manifest
 
     product = project.warehouse.current(asset)
     manifest = read_manifest(product.path)

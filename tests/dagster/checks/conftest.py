@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from check_helpers import Built
-from project_helpers import Project
+
+from tests.dagster.checks.check_helpers import Built
+from tests.dagster.project_helpers import Project
 
 
 @pytest.fixture

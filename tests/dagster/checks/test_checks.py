@@ -6,10 +6,10 @@ import re
 
 import dagster as dg
 import pytest
-from check_helpers import run_check
-from project_helpers import REPOSITORY, Project
 
 from booru_embed_dagster.definitions import defs
+from tests.dagster.checks.check_helpers import run_check
+from tests.dagster.project_helpers import REPOSITORY, Project
 
 PAGE = REPOSITORY / "docs" / "reference" / "checks.md"
 

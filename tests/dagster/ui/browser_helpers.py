@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from playwright.sync_api import Locator, Page
-from project_helpers import Project
+
+from tests.dagster.project_helpers import Project
 
 SHOWN_SECONDS = 120
 """For what is on its way: the UI asks every few seconds, the sensors look every ten; more on a busy machine."""

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_helpers import SHOWN_SECONDS, Ui
-from chromium_helpers import running_browser
 from playwright.sync_api import Browser
-from project_helpers import Project
-from server_helpers import dagster_dev
+
+from tests.chromium_helpers import running_browser
+from tests.dagster.project_helpers import Project
+from tests.dagster.server_helpers import dagster_dev
+from tests.dagster.ui.browser_helpers import SHOWN_SECONDS, Ui
 
 HAS_FAILED = pytest.StashKey[bool]()
 

@@ -9,10 +9,11 @@ import io
 import re
 
 import pytest
-from browser_helpers import RUN_SECONDS, Ui
 from PIL import Image
 from playwright.sync_api import FloatRect, ViewportSize, expect
-from project_helpers import REPOSITORY
+
+from tests.dagster.project_helpers import REPOSITORY
+from tests.dagster.ui.browser_helpers import RUN_SECONDS, Ui
 
 pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
 IMAGES = REPOSITORY / "docs" / "images"

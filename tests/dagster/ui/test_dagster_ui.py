@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser_helpers import RUN_SECONDS, Ui
 from playwright.sync_api import expect
 
 from booru_embed_core.posts.files import REPORT_FILE
+from tests.dagster.ui.browser_helpers import RUN_SECONDS, Ui
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(RUN_SECONDS + 200)]
 ANCESTORS = ("packed_tokens", "vocab", "tag_frequencies", "posts", "posts_export")

@@ -1,0 +1,125 @@
+"""A checkpoint in the forms that other programs read: each export is a new folder, complete when it appears.
+
+The same checkpoint gives the same bytes. What belongs here: which forms there are, the folder and its card; how files
+are written stands in ``export_onnx``, ``export_sentence`` and ``export_vectors``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.torch_network import TorchNetwork
+from booru_embed_core.export.model_card import ONNX_USE, SENTENCE_USE, card, loss_section
+from booru_embed_core.export.tag_vectors import write_parquet, write_projector, write_word2vec
+from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.schema import ExportFormat
+from booru_embed_core.tags.vocab import VOCAB_FILES, Vocab
+from booru_embed_core.training.checkpoint import load_checkpoint
+from booru_embed_core.training.checkpoint_config import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an export is made from."""
+
+    checkpoint: Path
+    """Its folder."""
+    model: SetEncoder
+    """On the CPU."""
+    config: CheckpointConfig
+    vocab: Vocab
+    evaluation: Path | None
+    """``evaluation.json`` of the checkpoint, for the card."""
+    tokens: Path | None
+    """The packed file it was trained on, whose test posts tell what int8 loses."""
+
+    @classmethod
+    def open(cls, checkpoint: Path, evaluation: Path | None = None, tokens: Path | None = None) -> Source:
+        """The source that the checkpoint's folder holds.
+
+        Raises:
+            CheckpointError: as `load_checkpoint`.
+        """
+        return cls(checkpoint, *load_checkpoint(checkpoint), evaluation, tokens)
+
+    @cached_property
+    def embedder(self) -> BooruEmbedder:
+        """The embedder, in float32."""
+        return BooruEmbedder(TorchNetwork(self.model, torch.float32), self.config, self.vocab)
+
+
+def export(form: ExportFormat, source: Source, out_dir: Path) -> None:
+    """Writes `source` as `form` into the new folder `out_dir`, which appears when it is complete.
+
+    Raises:
+        FileExistsError: `out_dir` is there already and is not an empty folder.
+        ValueError: the form cannot hold this checkpoint, or the evaluation or the packed file is of another one.
+    """
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise FileExistsError(f"{out_dir}: is there already and is not an empty folder; remove it or name another one")
+    parent = out_dir.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=parent) as scratch:
+        draft = Path(scratch) / "export"
+        draft.mkdir()
+        _WRITERS[form](source, draft)
+        draft.replace(out_dir)
+
+
+def write_hub(source: Source, out_dir: Path) -> None:
+    """Writes a folder as the Hub shows it: the checkpoint's own files and a card that says what it is good for."""
+    _copy(source, out_dir, WEIGHTS_FILE, CONFIG_FILE, *VOCAB_FILES)
+    _write_card(out_dir, card(source.config, source.vocab, source.evaluation))
+
+
+def write_onnx_folder(source: Source, out_dir: Path) -> None:
+    """Writes the graphs, in float32 and int8, and what `BooruEmbedder.load` needs beside them."""
+    from booru_embed_core.embedder.onnx_network import OnnxNetwork
+    from booru_embed_core.export.onnx_graphs import write_onnx
+    from booru_embed_core.export.quantization_loss import recall_of
+
+    _copy(source, out_dir, CONFIG_FILE, *VOCAB_FILES)
+    write_onnx(source.model, source.vocab.hash, out_dir)
+    found = None
+    if source.tokens is not None:
+        networks = {name: OnnxNetwork.load(out_dir, source.config, "cpu", name) for name in ("fp32", "int8")}
+        found = recall_of(networks, source.tokens, source.vocab)
+    section = loss_section(found)
+    _write_card(out_dir, card(source.config, source.vocab, source.evaluation, ONNX_USE, "onnxruntime", section))
+
+
+def write_sentence_folder(source: Source, out_dir: Path) -> None:
+    """Writes a model of the library sentence-transformers."""
+    from booru_embed_core.export.sentence_transformers import write_sentence_transformer
+
+    write_sentence_transformer(source.model, source.vocab, out_dir)
+    text = card(source.config, source.vocab, source.evaluation, SENTENCE_USE, "sentence-transformers")
+    _write_card(out_dir, text)
+
+
+def _copy(source: Source, out_dir: Path, *names: str) -> None:
+    for name in names:
+        shutil.copyfile(source.checkpoint / name, out_dir / name)
+
+
+def _write_card(out_dir: Path, text: str) -> None:
+    (out_dir / CARD_FILE).write_text(text, encoding="utf-8")
+
+
+_WRITERS: Final[dict[ExportFormat, Callable[[Source, Path], None]]] = {
+    ExportFormat.HUB: write_hub,
+    ExportFormat.SENTENCE_TRANSFORMERS: write_sentence_folder,
+    ExportFormat.ONNX: write_onnx_folder,
+    ExportFormat.PARQUET: lambda source, out_dir: write_parquet(source.embedder, out_dir),
+    ExportFormat.WORD2VEC: lambda source, out_dir: write_word2vec(source.embedder, out_dir),
+    ExportFormat.PROJECTOR: lambda source, out_dir: write_projector(source.embedder, out_dir),
+}

@@ -1,0 +1,183 @@
+"""The network as ONNX graphs, written node by node from the weights.
+
+torch's exporter was not taken: it traces the padded form only, wants half a minute, and leaves paths of the machine in
+the file. This is the same function as `SetEncoder.forward`, where the pool is a block that asks from the first token.
+
+Shape legend: B captions, L tokens of the longest, H heads, D head dimension, d width, E embedding_dim, V tags.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from booru_embed_core.embedder.onnx_network import COMPLETION_FILE, INT8_FILES, MODEL_FILE, VOCAB_KEY
+from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, SetEncoder, rms_norm
+
+_OPSET: Final = 18
+_IR_VERSION: Final = 9  # onnxruntime 1.16 and newer read it
+_MASKED: Final = -1e4  # far below any score, and finite in fp16 too
+
+
+def write_onnx(model: SetEncoder, vocab_hash: str, out_dir: Path) -> None:
+    """Writes ``model.onnx``, ``completion.onnx`` and both with weights of int8.
+
+    ``model.onnx``: ``input_ids`` and ``attention_mask``, int64 ``[B, L]``, to float32 ``hidden_states`` ``[B, L, d]``
+    (zero where the mask is), ``state`` ``[B, d]`` and ``embedding`` ``[B, E]`` of unit length.
+    ``completion.onnx``: ``state`` to ``logits`` ``[B, V]``.
+    """
+    for name, graph in ((MODEL_FILE, encoder_graph(model)), (COMPLETION_FILE, completion_graph(model))):
+        made = helper.make_model(
+            graph,
+            producer_name="booru-embed",
+            ir_version=_IR_VERSION,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+        )
+        helper.set_model_props(made, {VOCAB_KEY: vocab_hash})
+        onnx.save_model(made, out_dir / name)
+        _quantize(made, out_dir / INT8_FILES[name])
+
+
+def _quantize(model: onnx.ModelProto, file: Path) -> None:
+    """Writes `model` with the weights of its products and its table as int8, and activations rounded as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(model)
+    # Nothing is there to fold or to fuse; without this word the library recommends to do so first.
+    rounded.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    # 7 bits of weights: CPUs without VNNI add pairs of products in 16 bits, which overflow with 8.
+    quantize_dynamic(
+        rounded,
+        file,
+        op_types_to_quantize=["MatMul", "Gather"],
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )
+
+
+class _Graph:
+    """Nodes and constants, each with a name of its own."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: NDArray[Any] | torch.Tensor | float | list[int]) -> str:
+        """The name of a constant; numbers are float32, lists int64."""
+        if isinstance(value, torch.Tensor):
+            value = value.detach().float().numpy()
+        elif isinstance(value, list):
+            value = np.array(value, dtype=np.int64)
+        elif isinstance(value, float):
+            value = np.array(value, dtype=np.float32)
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def __call__(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """The output's name of a new node."""
+        output = output or f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"node_{len(self.nodes)}", **attributes))
+        return output
+
+    def linear(self, x: str, weight: torch.Tensor) -> str:
+        """`x` ``[…, in]`` by `weight` ``[out, in]``."""
+        return self("MatMul", x, self.constant(weight.T.contiguous()))
+
+    def norm(self, x: str, size: int) -> str:
+        """`encoder.rms_norm` over the last dimension, of `size` numbers."""
+        root = self("Mul", self("ReduceL2", x, self.constant([-1]), keepdims=1), self.constant(size**-0.5))
+        return self("Div", x, self("Max", root, self.constant(1e-6)))
+
+    def feed_forward(self, part: FeedForward, x: str) -> str:
+        gate_weight, up_weight = part.gate_up.weight.chunk(2)
+        gate, up = self.linear(x, gate_weight), self.linear(x, up_weight)
+        inner = self("Mul", self("Mul", gate, self("Sigmoid", gate)), up)
+        return self.linear(inner, part.down.weight)
+
+    def attention(self, part: Attention, query_states: str, states: str, masked: str) -> str:
+        """Attention of `query_states` ``[B, Q, d]`` over `states` ``[B, L, d]``, where `masked` is not far below 0."""
+        heads, head_dim = part.num_heads, part.head_dim
+        split = self.constant([0, 0, heads, head_dim])
+        key_weight, value_weight = part.key_value.weight.chunk(2)
+
+        def of_heads(x: str, weight: torch.Tensor) -> str:
+            return self("Reshape", self.linear(x, weight), split)
+
+        scale = part.log_scale.exp()[:, None] * head_dim**-0.5
+        queries = self("Mul", self.norm(of_heads(query_states, part.query.weight), head_dim), self.constant(scale))
+        queries = self("Transpose", queries, perm=[0, 2, 1, 3])
+        keys = self("Transpose", self.norm(of_heads(states, key_weight), head_dim), perm=[0, 2, 3, 1])
+        values = self("Transpose", of_heads(states, value_weight), perm=[0, 2, 1, 3])
+        weights = self("Softmax", self("Add", self("MatMul", queries, keys), masked), axis=-1)
+        mixed = self("Transpose", self("MatMul", weights, values), perm=[0, 2, 1, 3])
+        return self.linear(self("Reshape", mixed, self.constant([0, 0, heads * head_dim])), part.output.weight)
+
+    def made(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.GraphProto:
+        return helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
+
+
+@torch.inference_mode()
+def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
+    """Token ids to states and embedding."""
+    settings = model.config.settings
+    width, dim = settings.width, settings.embedding_dim
+    graph = _Graph()
+    table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
+    given = graph("Cast", "attention_mask", to=TensorProto.FLOAT)
+    away = graph("Mul", graph("Sub", graph.constant(1.0), given), graph.constant(_MASKED))
+    masked = graph("Unsqueeze", away, graph.constant([1, 2]))
+    x = graph("Gather", graph.constant(table), "input_ids")
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        if block.attention is not None:
+            normed = graph.norm(x, width)
+            x = graph("Add", x, graph.attention(block.attention, normed, normed, masked))
+        x = graph("Add", x, graph.feed_forward(block.feed_forward, graph.norm(x, width)))
+    x = graph("Mul", x, graph("Unsqueeze", given, graph.constant([2])), output="hidden_states")
+    pool = model.pool
+    if pool.attention is None:
+        # The norm takes the sum for the mean: they differ by a factor.
+        pooled = graph.norm(graph("ReduceSum", x, graph.constant([1]), keepdims=0), width)
+    else:
+        first = graph("Slice", x, graph.constant([0]), graph.constant([1]), graph.constant([1]))
+        found = graph.attention(pool.attention, graph.norm(first, width), graph.norm(x, width), masked)
+        pooled = graph("Squeeze", graph("Add", first, found), graph.constant([1]))
+    pooled = graph("Add", pooled, graph.feed_forward(pool.feed_forward, graph.norm(pooled, width)))
+    state = graph("Identity", graph.norm(pooled, width), output="state")
+    bottleneck = model.bottleneck
+    assert isinstance(bottleneck, Linear)
+    embedding = graph.linear(state, bottleneck.weight)
+    length = graph("ReduceL2", embedding, graph.constant([-1]), keepdims=1)
+    graph("Div", embedding, graph("Max", length, graph.constant(1e-12)), output="embedding")
+    ids = [_tensor(name, TensorProto.INT64, "batch", "length") for name in ("input_ids", "attention_mask")]
+    outputs = [_floats("hidden_states", "batch", "length", width), _floats("state", "batch", width)]
+    return graph.made("encoder", ids, [*outputs, _floats("embedding", "batch", dim)])
+
+
+@torch.inference_mode()
+def completion_graph(model: SetEncoder) -> onnx.GraphProto:
+    """The pooled state to the completion head's logits."""
+    width = model.config.settings.width
+    graph = _Graph()
+    decoded = graph.norm(graph("Add", "state", graph.feed_forward(model.head, "state")), width)
+    scores = graph.linear(decoded, model.tag_vectors())
+    graph("Add", scores, graph.constant(model.tag_bias), output="logits")
+    outputs = [_floats("logits", "batch", model.config.num_tags)]
+    return graph.made("completion", [_floats("state", "batch", width)], outputs)
+
+
+def _tensor(name: str, kind: int, *shape: str | int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _floats(name: str, *shape: str | int) -> onnx.ValueInfoProto:
+    return _tensor(name, TensorProto.FLOAT, *shape)

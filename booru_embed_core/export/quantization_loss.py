@@ -1,0 +1,69 @@
+"""What rounding a network's weights loses, by the project's own evaluation on posts that training never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.embedder.network import Network, Sets
+from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, halves_top1
+from booru_embed_core.evaluation.tasks import HIDES, halves, hold_out, sample_posts
+from booru_embed_core.settings import EvaluationSettings
+from booru_embed_core.tokens.batches import rows_of_split
+from booru_embed_core.tokens.cooccurrence import Captions, captions_from_packed
+from booru_embed_core.tokens.packed_file import PackedFile
+
+if TYPE_CHECKING:
+    from booru_embed_core.tags.vocab import Vocab
+
+HALVES: Final = "halves find each other"
+_TITLES: Final = {"one": f"{HEADLINE}, one tag hidden", "half": f"{HEADLINE}, half of the tags hidden"}
+
+
+class NetworkScorer:
+    """A network as the evaluation sees it: the completion head's scores, and embeddings; rating and score withheld."""
+
+    def __init__(self, name: str, network: Network) -> None:
+        self.name = name
+        self._network = network
+
+    def scores(self, visible: Captions) -> NDArray[np.float32]:
+        """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
+        return self._network.tag_scores(_sets(visible))
+
+    def embed(self, visible: Captions) -> NDArray[np.float32]:
+        """float32 ``[n, E]``."""
+        return self._network.embeddings(_sets(visible))
+
+
+def recall_of(networks: Mapping[str, Network], tokens: Path, vocab: Vocab) -> dict[str, dict[str, float]]:
+    """What is measured → each of `networks` → its figure, on the test posts of the packed file `tokens`.
+
+    The posts and what is hidden of them are those of the asset ``evaluation`` with its defaults.
+
+    Raises:
+        ValueError: no test post has two tags of the vocabulary.
+    """
+    settings = EvaluationSettings()
+    packed = PackedFile.open(tokens, vocab.hash)
+    rows = rows_of_split(packed, "test")
+    rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
+    captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
+    scorers = [NetworkScorer(name, network) for name, network in networks.items()]
+    found = {}
+    for hide in HIDES:
+        held_out = hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown)
+        found[_TITLES[hide]] = {scorer.name: evaluate_scorer(scorer, held_out)[HEADLINE] for scorer in scorers}
+    one, other = halves(captions, post_ids, settings.seed, vocab.is_unknown)
+    found[HALVES] = {scorer.name: halves_top1(scorer.embed(one), scorer.embed(other)) for scorer in scorers}
+    return found
+
+
+def _sets(visible: Captions) -> Sets:
+    lengths = np.diff(visible.indptr).astype(np.int64)
+    nothing = np.full(len(lengths), -1, dtype=np.int64)
+    return Sets(visible.indices.astype(np.int64), lengths, nothing, nothing)

@@ -1,0 +1,105 @@
+"""The tags' own vectors for other programs: as a Parquet table, for word2vec's readers, for TensorBoard's projector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from booru_embed_core.schema import CATEGORIES
+
+if TYPE_CHECKING:
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+
+TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
+WORD2VEC_FILE: Final = "tags.word2vec.txt"
+VECTORS_FILE: Final = "vectors.tsv"
+METADATA_FILE: Final = "metadata.tsv"
+PROJECTOR_CONFIG_FILE: Final = "projector_config.pbtxt"  # by this name TensorBoard finds the two
+_PROJECTOR_CONFIG: Final = f"""embeddings {{
+  tensor_name: "tags"
+  tensor_path: "{VECTORS_FILE}"
+  metadata_path: "{METADATA_FILE}"
+}}
+"""
+
+
+def embeddings_table(embedder: BooruEmbedder) -> pa.Table:
+    """A row for each tag in the order of the vocabulary: tag, category, count, vector (float32, unit length).
+
+    Unknown tokens are no tags and have none.
+    """
+    vocab, known = embedder.vocab, _known(embedder)
+    vectors = embedder.tag_embeddings()[known]
+    categories = [CATEGORIES[category_id].value for category_id in vocab.categories[known].tolist()]
+    flat = pa.array(vectors.reshape(-1), pa.float32())
+    columns = {
+        "tag": pa.array([vocab.tags[tag_index] for tag_index in known.tolist()], pa.string()),
+        "category": pa.array(categories, pa.string()),
+        "count": pa.array(vocab.counts[known], pa.int64()),
+        "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+    }
+    return pa.table(columns)
+
+
+def write_parquet(embedder: BooruEmbedder, out_dir: Path) -> None:
+    """Writes ``tag_embeddings.parquet``, as the asset of that name has it."""
+    pq.write_table(embeddings_table(embedder), out_dir / TAG_EMBEDDINGS_FILE, compression="zstd")
+
+
+def write_word2vec(embedder: BooruEmbedder, out_dir: Path) -> None:
+    """Writes ``tags.word2vec.txt``: a line of two counts, then a line for each tag, its spelling and its numbers.
+
+    Raises:
+        ValueError: a tag holds a line break.
+    """
+    spellings, vectors = _spelled(embedder, "\n\r")
+    lines = (f"{spelling} {numbers}" for spelling, numbers in zip(spellings, _rows(vectors, " "), strict=True))
+    _write(out_dir / WORD2VEC_FILE, f"{len(vectors)} {vectors.shape[1]}", lines)
+
+
+def write_projector(embedder: BooruEmbedder, out_dir: Path) -> None:
+    """Writes ``vectors.tsv``, ``metadata.tsv`` (tag, category, count), and the config by which TensorBoard finds them.
+
+    Raises:
+        ValueError: a tag holds a line break or a tab.
+    """
+    vocab, known = embedder.vocab, _known(embedder)
+    spellings, vectors = _spelled(embedder, "\n\r\t")
+    facts = zip(spellings, vocab.categories[known].tolist(), vocab.counts[known].tolist(), strict=True)
+    _write(out_dir / VECTORS_FILE, None, _rows(vectors, "\t"))
+    labels = (f"{spelling}\t{CATEGORIES[category].value}\t{count}" for spelling, category, count in facts)
+    _write(out_dir / METADATA_FILE, "tag\tcategory\tcount", labels)
+    (out_dir / PROJECTOR_CONFIG_FILE).write_text(_PROJECTOR_CONFIG, encoding="utf-8")
+
+
+def _known(embedder: BooruEmbedder) -> NDArray[np.int64]:
+    return np.flatnonzero(~embedder.vocab.is_unknown)
+
+
+def _spelled(embedder: BooruEmbedder, separators: str) -> tuple[list[str], NDArray[np.float32]]:
+    """A spelling for each tag that no other has, none with one of `separators` in it, and the tags' vectors."""
+    known = _known(embedder)
+    every = embedder.tokenizer.spellings
+    spellings = [every[tag_index] for tag_index in known.tolist()]
+    for spelling in spellings:
+        if any(separator in spelling for separator in separators):
+            raise ValueError(f"tag {spelling!r} would break a line of the text in two; export parquet instead")
+    return spellings, embedder.tag_embeddings()[known]
+
+
+def _rows(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
+    """Each of `vectors` [n, E] as text; nine digits tell any two float32 apart."""
+    return (separator.join(f"{x:.9g}" for x in vector) for vector in vectors.tolist())
+
+
+def _write(file: Path, head: str | None, lines: Iterator[str]) -> None:
+    with file.open("w", encoding="utf-8", newline="\n") as stream:
+        if head is not None:
+            stream.write(head + "\n")
+        stream.writelines(line + "\n" for line in lines)

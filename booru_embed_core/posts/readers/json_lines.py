@@ -1,0 +1,146 @@
+"""JSON lines as Danbooru dumps its posts: one object a line, plain, gzip or zstd, further keys ignored.
+
+Lines are found from the bytes; DuckDB takes each one apart by itself, so that a broken one costs itself alone. The keys
+of the first object say which columns there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from booru_embed_core.posts.database import quoted
+from booru_embed_core.posts.lines import BOM, is_utf8, joined, line_numbers, raw_lines, select_lines, whole_lines
+from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.readers.base import fit_values, run_on
+from booru_embed_core.posts.validation import (
+    MAX_LINE_BYTES,
+    ExportError,
+    check_columns,
+    decoded,
+    has_all_tags,
+    values_problem,
+)
+from booru_embed_core.schema import ALL_TAGS_COLUMN, FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS
+
+_NUM_TRIED_LINES: Final = 100
+_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
+
+
+class JsonLinesSource:
+    """A file of JSON lines; see `Source`.
+
+    Raises:
+        ExportError: no object among the first lines, or the first one lacks a column.
+    """
+
+    def __init__(self, file: Path, names: Names = DANBOORU) -> None:
+        self._file = file
+        self._names = names
+        self._columns = _columns(file, names)
+        self._num_lines = 0
+        self._blank: list[NDArray[np.int64]] = []
+        self.num_records = 0
+        self.malformed = joined([])
+
+    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
+        """See `Source`."""
+        query = _query(self._columns, self._names)
+        for block in whole_lines(self._file):
+            lines = self._records(block.removeprefix(BOM) if not self._num_lines else block)
+            yield from run_on(connection, query, pa.table({"line": lines}), self._file)
+
+    def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Source`."""
+        return line_numbers(record, joined(self._blank), first_line=1)
+
+    def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
+        """See `Source`."""
+        for number, raw in select_lines(self._file, lines):
+            yield number, raw, _problem(raw, self._columns, self._names)
+
+    def _records(self, block: bytes) -> pa.Array[Any]:
+        """The lines of `block`, blank ones left out, those that are no text emptied: no JSON either way."""
+        data = np.frombuffer(block, dtype=np.uint8)
+        ends = np.flatnonzero(data == ord("\n")) + 1
+        starts = np.concatenate([[0], ends[:-1]])
+        lengths = ends - starts
+        blank = (lengths == 1) | ((lengths == 2) & (data[starts] == ord("\r")))
+        self._blank.append(np.flatnonzero(blank) + self._num_lines + 1)
+        self._num_lines += len(ends)
+        self.num_records += len(ends) - int(blank.sum())
+        if blank.any() or lengths.max(initial=0) > MAX_LINE_BYTES or not is_utf8(block):
+            spans = zip(starts[~blank].tolist(), ends[~blank].tolist(), strict=True)
+            texts = [block[start:end] for start, end in spans]
+            fit = [text if len(text) <= MAX_LINE_BYTES + 2 and is_utf8(text) else b"" for text in texts]
+            return pa.array(fit, pa.binary()).cast(pa.string())
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
+        return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets.tobytes()), pa.py_buffer(block))
+
+
+def _columns(file: Path, names: Names) -> tuple[str, ...]:
+    for _, raw in zip(range(_NUM_TRIED_LINES), raw_lines(file), strict=False):
+        record = _parsed(raw)
+        if isinstance(record, dict):
+            found = check_columns(tuple(record), file, names)
+            wanted = (*POST_COLUMNS, *((ALL_TAGS_COLUMN,) if has_all_tags(found) else ()), *FLAG_COLUMNS)
+            return tuple(name for name in wanted if name in found)
+    raise ExportError(
+        f"{file}: no JSON object among the first {_NUM_TRIED_LINES} lines; wanted one a line, with the keys "
+        + ",".join(map(names.theirs, POST_COLUMNS))
+    )
+
+
+def _query(columns: Sequence[str], names: Names) -> str:
+    """``json_extract`` with a list of paths reads a line once for all of them."""
+    paths = ", ".join(quoted(f'$."{names.theirs(name)}"') for name in columns)
+
+    def text_of(name: str) -> str:
+        value = f"v[{columns.index(name) + 1}]"
+        # A list of tags, say, would come as its JSON text.
+        return (
+            f"(case when json_type({value}) = 'VARCHAR' then {value}->>'$' end)"
+            if name in _FIELDS
+            else f"({value}->>'$')"
+        )
+
+    objects = "case when json_valid(line) then line end"
+    extracted = f"select json_extract({objects}, [{paths}]) as v from records"  # noqa: S608
+    return f"select {fit_values(text_of, columns, names, check_breaks=True)} from ({extracted})"  # noqa: S608
+
+
+def _parsed(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _problem(raw: bytes, columns: Sequence[str], names: Names) -> str | None:
+    problem, text = decoded(raw)
+    if problem:
+        return problem
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        return f"not JSON: {error}"
+    except RecursionError:
+        return "not JSON that can be read: nested too deeply"
+    if not isinstance(record, dict):
+        return "not a JSON object"
+    values = {name: record.get(names.theirs(name)) for name in columns}
+    listed = next((name for name in _FIELDS if not isinstance(values.get(name, ""), str | None)), None)
+    if listed:
+        return f"{listed} is not a string: {json.dumps(values[listed])[:40]}"
+    return values_problem({name: _text(value) for name, value in values.items()}, names.ratings)
+
+
+def _text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,137 @@
+"""What a running training leaves on disk: its states, the state in which it failed, its checkpoints.
+
+What belongs here: which of them, when they are whole, and who may write them. Not what their files look like
+(``states``, ``checkpoint``).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Final, Self
+
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.batches import ratings_of
+from booru_embed_core.training.checkpoint import save_checkpoint
+from booru_embed_core.training.checkpoint_config import CARD_FILE, CheckpointConfig
+from booru_embed_core.training.model_card import model_card
+from booru_embed_core.training.progress import Progress
+from booru_embed_core.training.states import FAILED_STATE_FILE, load_state, save_state, write_state
+from booru_embed_core.training.step import NonFiniteLossError, Run
+
+BEST_FOLDER: Final = "best-epoch-"
+"""With the epoch's number, in the work folder: the checkpoint of the least validation loss so far."""
+
+
+class Keeper:
+    """Keeps `run` in `work_dir`, on the first rank alone; a context of the thread that trains.
+
+    Only that thread changes the run, and another one may save it while that thread computes (`Run.computing`).
+
+    Args:
+        run: the training.
+        vocab: its vocabulary.
+        vocab_dir: the vocabulary's files.
+        work_dir: where states are kept.
+        fingerprint: of everything that the weights depend on.
+    """
+
+    def __init__(self, run: Run, vocab: Vocab, vocab_dir: Path, work_dir: Path, fingerprint: str) -> None:
+        self.run = run
+        self.vocab = vocab
+        self.vocab_dir = vocab_dir
+        self.work_dir = work_dir
+        self.fingerprint = fingerprint
+
+    def __enter__(self) -> Self:
+        self.run.changes.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run.is_over = True
+        self.run.changes.release()
+
+    def restore(self) -> None:
+        """Brings the run to its last saved state, where there is one.
+
+        Raises:
+            CheckpointError: as `states.load_state`.
+        """
+        run, state = self.run, load_state(self.work_dir, self.fingerprint)
+        if state is None:
+            return
+        run.model.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.step, run.best_loss, run.best_epoch = state["step"], state["best_loss"], state["best_epoch"]
+        run.best_weights, run.started = state["best_weights"], time.monotonic() - state["seconds"]
+        run.unvalidated = Progress(**state["unvalidated"]) if state["unvalidated"] else None
+
+    def save(self) -> str:
+        """What to say of the state that is saved now; by the thread that trains."""
+        run = self.run
+        if run.ranks.is_first:
+            save_state(self.work_dir, self._state(), run.settings.keep_states)
+        return f"stopped at step {run.step} of {run.num_steps}; the state is in {self.work_dir}"
+
+    def save_meanwhile(self) -> str | None:
+        """As `save`, by any other thread, as soon as the training computes; None when it is over."""
+        with self.run.changes:
+            return None if self.run.is_over else self.save()
+
+    def save_failed(self, error: NonFiniteLossError) -> Path:
+        """The file of the state in which `error` came up, with all posts of the batch as ``post_ids``."""
+        file = self.work_dir / FAILED_STATE_FILE
+        if self.run.ranks.is_first:
+            write_state(file, {**self._state(), "post_ids": error.post_ids})
+        return file
+
+    def keep_best(self) -> None:
+        """Writes the weights, found to be the best so far, as a checkpoint; the one before it goes when it is there."""
+        if not self.run.ranks.is_first:
+            return
+        partial = self.work_dir / "best.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        self.write_checkpoint(partial)
+        best = self.work_dir / f"{BEST_FOLDER}{self.run.best_epoch:.0f}"
+        shutil.rmtree(best, ignore_errors=True)
+        partial.rename(best)
+        for other in self.work_dir.glob(BEST_FOLDER + "*"):
+            if other != best:
+                shutil.rmtree(other)
+
+    def write_checkpoint(self, folder: Path) -> None:
+        """Writes the model as it is into `folder`, with its card."""
+        run = self.run
+        packed, rows = run.batches.packed, run.batches.post_index
+        config = CheckpointConfig(
+            vocab_hash=self.vocab.hash,
+            num_special=self.vocab.num_special,
+            category_sizes=tuple(self.vocab.sizes.values()),
+            model=run.model.config.settings,
+            training=run.settings,
+            splits=packed.split_settings,
+            packed_tokens=packed.path.resolve().parent.name,
+            score_bin_edges=run.edges,
+            trained_ratings=ratings_of(packed, rows) if run.settings.metadata_keep_share else (),
+            num_train_posts=len(rows),
+            best_epoch=run.best_epoch,
+            validation_loss=run.validation_loss,
+        )
+        save_checkpoint(folder, run.model, config, self.vocab_dir)
+        (folder / CARD_FILE).write_text(model_card(config, self.vocab, run.num_parameters), encoding="utf-8")
+
+    def _state(self) -> dict[str, Any]:
+        run = self.run
+        return {
+            "fingerprint": self.fingerprint,
+            "step": run.step,
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "best_loss": run.best_loss,
+            "best_epoch": run.best_epoch,
+            "best_weights": run.best_weights,
+            "seconds": run.seconds,
+            "unvalidated": vars(run.unvalidated) if run.unvalidated else None,
+        }

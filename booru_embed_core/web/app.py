@@ -1,0 +1,275 @@
+"""The HTTP API and the page, as an ASGI application: ``docs/reference/http-api.md``.
+
+What belongs here: routes, limits and errors. What is answered comes from `completions`, `search`, `places` and the
+embedder, each in a thread of its own; completions, of which a person typing asks for many, are computed for all that
+wait at once (`batching`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsError
+from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.web import models as models
+from booru_embed_core.web.batching import Batches
+from booru_embed_core.web.completions import Completer, Query, ReadQuery, Suggestions
+from booru_embed_core.web.docs import docs_page
+from booru_embed_core.web.middleware import BodyLimit, SecurityHeaders
+from booru_embed_core.web.tag_map import Places
+
+if TYPE_CHECKING:
+    from booru_embed_core.search.post_search import PostSearch
+
+STATIC: Final = Path(__file__).parent / "static"
+_COMPRESSED_BYTES: Final = 100_000
+"""Answers from here on are worth gzip's time: the map, and large embeddings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What the API answers from; `posts` and `places` may be missing."""
+
+    embedder: BooruEmbedder
+    completer: Completer
+    posts: PostSearch | None = None
+    places: Places | None = None
+
+
+class _Loading:
+    """What is served, once it is there; until then the server answers that it is not ready."""
+
+    def __init__(self, load: Callable[[], Served]) -> None:
+        self._load = load
+        self._served: Served | None = None
+        self._error = ""
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, daemon=True, name="load").start()
+
+    def _run(self) -> None:
+        try:
+            self._served = self._load()
+        except (ValueError, OSError) as error:
+            self._error = " ".join(str(error).split())
+
+    @property
+    def served(self) -> Served:
+        """Raises HTTPException 503 until it is there."""
+        if self._served is None:
+            raise HTTPException(503, self._error or "the model is being loaded; try again in some seconds")
+        return self._served
+
+
+_REFUSED: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": models.ErrorAnswer, "description": what}
+    for status, what in {
+        400: "The body is no JSON.",
+        413: "The body is too large.",
+        422: "A value is wrong, or no tag is known; the field is named.",
+        503: "The model is being loaded.",
+    }.items()
+}
+_NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"model": models.ErrorAnswer, "description": "There is none here."}
+}
+
+
+def create_app(load: Callable[[], Served]) -> FastAPI:
+    """The application; `load` is called in the background when it starts.
+
+    Where `load` raises a `ValueError` or an `OSError`, every answer but ``/api/health`` is a 503 that says so.
+    """
+    loading = _Loading(load)
+    completions: Batches[Query, ReadQuery, Suggestions] = Batches(
+        lambda query: loading.served.completer.read(query), lambda queries: loading.served.completer.answer(queries)
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        loading.start()
+        yield
+        completions.close()
+
+    app = FastAPI(
+        title="booru-embed",
+        version="1",
+        description="Tags to vectors, completions, near tags and posts.",
+        docs_url=None,  # Swagger's page is loaded from another network
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        lifespan=lifespan,
+    )
+    app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED_BYTES)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(SecurityHeaders)
+    app.add_exception_handler(RequestValidationError, _refuse_values)
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(ValueError, _refuse_value)
+    _add_status(app, loading)
+    _add_tags(app, loading)
+    _add_completions(app, completions)
+    _add_posts(app, loading)
+    _add_page(app)
+    return app
+
+
+def _add_status(app: FastAPI, loading: _Loading) -> None:
+    unready: dict[int | str, dict[str, Any]] = {503: _REFUSED[503]}
+
+    @app.get("/api/health")
+    async def health() -> models.Status:
+        """That the server runs."""
+        return models.Status(status="ok")
+
+    @app.get("/api/ready", responses=unready)
+    async def ready() -> models.Status:
+        """That the model is loaded."""
+        assert loading.served
+        return models.Status(status="ready")
+
+    @app.get("/api/info", responses=unready)
+    async def info() -> models.Info:
+        """What is served."""
+        served = loading.served
+        vocab = served.embedder.vocab
+        known = ~vocab.is_unknown
+        return models.Info(
+            embedding_dim=served.embedder.embedding_dim,
+            num_tags=int(known.sum()),
+            categories={
+                category: int((known & (vocab.categories == category_id)).sum())
+                for category_id, category in enumerate(CATEGORIES)
+            },
+            ratings=list(served.embedder.config.trained_ratings),
+            has_posts=served.posts is not None,
+            has_map=served.places is not None,
+        )
+
+
+def _add_tags(app: FastAPI, loading: _Loading) -> None:
+    # Functions that are not async run in threads, many at once.
+    @app.post("/api/embed", responses=_REFUSED)
+    def embed(asked: models.EmbedRequest) -> models.EmbedAnswer:
+        """A unit vector for each caption."""
+        embedder = loading.served.embedder
+        read = [embedder.normalize(caption) for caption in asked.captions]
+        for place, one in enumerate(read):
+            if one.unknown and not one.tags:
+                raise UnknownTagsError(f"captions[{place}]: not in the vocabulary: {', '.join(one.unknown)}")
+        vectors = embedder.embed([one.caption for one in read], asked.rating, asked.score, asked.dim)
+        return models.EmbedAnswer(
+            dim=vectors.shape[1],
+            embeddings=[
+                models.Embedding(caption=caption, unknown=list(one.unknown), vector=vector)
+                for caption, one, vector in zip(asked.captions, read, vectors.tolist(), strict=True)
+            ],
+        )
+
+    @app.post("/api/similar", responses=_REFUSED)
+    def similar(asked: models.SimilarRequest) -> models.SimilarAnswer:
+        """The tags whose embeddings are nearest to that of one tag."""
+        found = loading.served.embedder.similar_tags(asked.tag, asked.k, asked.category)
+        return models.SimilarAnswer(tag=asked.tag, neighbours=[models.SimilarTag(**one._asdict()) for one in found])
+
+    @app.get("/api/map", responses={503: _REFUSED[503], **_NOT_FOUND})
+    def tag_map() -> models.TagMap:
+        """Where each tag lies on the map; like tags lie together."""
+        served = loading.served
+        if served.places is None:
+            raise HTTPException(404, "no map is served here")
+        indices, vocab = served.places.tag_indices, served.embedder.vocab
+        return models.TagMap(
+            tags=[vocab.tags[index] for index in indices.tolist()],
+            categories=vocab.categories[indices].tolist(),
+            counts=vocab.counts[indices].tolist(),
+            x=served.places.points[:, 0].tolist(),
+            y=served.places.points[:, 1].tolist(),
+        )
+
+
+def _add_completions(app: FastAPI, completions: Batches[Query, ReadQuery, Suggestions]) -> None:
+    @app.post("/api/complete", responses=_REFUSED)
+    async def complete(asked: models.CompleteRequest) -> models.CompleteAnswer:
+        """The most probable further tags of a caption, never one that it has; its unknown tags change nothing."""
+        found = await completions(
+            Query(asked.tags, asked.k, asked.categories, asked.rating, asked.score, asked.prefix, asked.per_category)
+        )
+        return models.CompleteAnswer(
+            completions=[models.CompletedTag(**one._asdict()) for one in found.completions],
+            unknown=list(found.unknown),
+            known=[models.Tag(tag=tag, category=category) for category, tag in found.known],
+            notes=list(found.notes),
+        )
+
+
+def _add_posts(app: FastAPI, loading: _Loading) -> None:
+    @app.post("/api/search", responses=_REFUSED | _NOT_FOUND)
+    def search(asked: models.SearchRequest) -> models.SearchAnswer:
+        """The posts whose embeddings are nearest to a query's, of those that pass the filters."""
+        served = loading.served
+        if served.posts is None:
+            raise HTTPException(404, "no posts are served here; make an index with `booru-embed index`")
+        from booru_embed_core.search.query import parse_query
+
+        terms = [term for _, term in parse_query(asked.tags).terms]
+        found = served.posts.search(
+            served.embedder, asked.tags, asked.k, asked.ratings, asked.min_score, asked.required, asked.excluded
+        )
+        return models.SearchAnswer(
+            posts=[
+                models.Post(**post._asdict() | {"tags": [models.Tag(**tag._asdict()) for tag in post.tags]})
+                for post in found
+            ],
+            unknown=[tag for term in terms for tag in served.embedder.normalize(term).unknown],
+        )
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/api/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        index = STATIC / "index.html"
+        if not index.exists():
+            raise HTTPException(404, "the page is not part of this installation; the API is at /api/docs")
+        return FileResponse(index, headers={"Cache-Control": "no-cache"})
+
+    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
+
+
+def _error(status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    content = {"error": " ".join(message.split())}
+    return JSONResponse(content | ({"field": field} if field else {}), status, headers)
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail), headers=error.headers)
+
+
+async def _refuse_value(_request: Request, error: Exception) -> Response:
+    return _error(422, str(error))
+
+
+async def _refuse_values(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _error(400, f"the body is no JSON: {first.get('ctx', {}).get('error', first['msg'])}")
+    field = ".".join(str(part) for part in first["loc"][1:])
+    return _error(422, f"{field or 'body'}: {first['msg']}; see /api/docs", field)

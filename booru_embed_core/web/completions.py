@@ -1,0 +1,162 @@
+"""Completions as a person types them: ranked by the whole caption, of what begins with the letters typed so far."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.embedder.embedder import BooruEmbedder, Normalized, greatest
+from booru_embed_core.embedder.network import Sets
+from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.tags.tokenizer import Tokenizer
+
+_LAST: Final = "\U0010ffff"
+
+
+class Suggestion(NamedTuple):
+    """A further tag; `alias` is the other name of it that was typed, None where the tag itself was."""
+
+    tag: str
+    category: Category
+    probability: float
+    alias: str | None
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """The answer to a caption.
+
+    Attributes:
+        completions: the most probable first; with `per_category`, category after category in schema order.
+        known: the caption's tags that the vocabulary holds.
+        unknown: those that it does not.
+        notes: what of the caption was read otherwise than it stands.
+    """
+
+    completions: tuple[Suggestion, ...]
+    known: tuple[tuple[Category, str], ...]
+    unknown: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Names:
+    """All names of tags, aliases too, in the order of their letters: what begins with a prefix is a run of them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        vocab = tokenizer.vocab
+        names = [(tag, index, "") for index, tag in enumerate(vocab.tags) if not vocab.is_unknown[index]]
+        names += [(alias, token_id - vocab.num_special, alias) for alias, token_id in tokenizer.aliases.items()]
+        names.sort()
+        self._spellings = [name for name, _, _ in names]
+        self._indices = np.array([index for _, index, _ in names], dtype=np.int64)
+        self._aliases = [alias for _, _, alias in names]
+        self._every = np.flatnonzero(~vocab.is_unknown)
+
+    def starting_with(self, prefix: str) -> tuple[NDArray[np.int64], dict[int, str]]:
+        """Tag indices, ascending and each once, and of those that only another name leads to, that name.
+
+        Args:
+            prefix: lower case, spaces as underscores; the empty one begins everything.
+        """
+        if not prefix:
+            return self._every, {}
+        start, stop = bisect_left(self._spellings, prefix), bisect_left(self._spellings, prefix + _LAST)
+        alias_of: dict[int, str] = {}
+        by_name = set()
+        for place in range(start, stop):
+            index = int(self._indices[place])
+            if self._aliases[place]:
+                alias_of.setdefault(index, self._aliases[place])
+            else:
+                by_name.add(index)
+        return np.unique(self._indices[start:stop]), {i: name for i, name in alias_of.items() if i not in by_name}
+
+
+@dataclass(frozen=True)
+class Query:
+    """A caption to complete.
+
+    Attributes:
+        caption: as for `BooruEmbedder.complete`; where no tag of it is known, the empty one is completed.
+        k: at most so many.
+        categories: only tags of these; None is all.
+        rating: as in `BooruEmbedder.complete`.
+        score: as in `BooruEmbedder.complete`.
+        prefix: only tags that begin with it, or one of whose other names does; any case, spaces as underscores.
+        per_category: `k` of each category.
+    """
+
+    caption: str
+    k: int = 10
+    categories: Collection[Category] | None = None
+    rating: str | None = None
+    score: int | None = None
+    prefix: str = ""
+    per_category: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ReadQuery:
+    """A query that can be answered: what its caption was understood as, and that as the network reads it."""
+
+    query: Query
+    read: Normalized
+    sets: Sets
+
+
+class Completer:
+    """Completes captions for people who type. Threads may share an instance."""
+
+    def __init__(self, embedder: BooruEmbedder) -> None:
+        self.embedder = embedder
+        self._names = Names(embedder.tokenizer)
+
+    def complete(self, query: Query) -> Suggestions:
+        """The `k` most probable further tags; never one that the caption has.
+
+        Raises:
+            ValueError: as in `BooruEmbedder.complete`.
+        """
+        return self.answer([self.read(query)])[0]
+
+    def read(self, query: Query) -> ReadQuery:
+        """The query, ready to be answered.
+
+        Raises:
+            ValueError: as in `BooruEmbedder.complete`.
+        """
+        if query.k < 1:
+            raise ValueError(f"k {query.k} is below 1; ask for at least one tag")
+        return ReadQuery(query, *self.embedder.read_caption(query.caption, query.rating, query.score))
+
+    def answer(self, queries: Sequence[ReadQuery]) -> list[Suggestions]:
+        """`complete` of each of `queries`, at least one, which go through the network together."""
+        probabilities = self.embedder.probabilities_of(Sets.joined([query.sets for query in queries]))
+        return [self._suggestions(query, row) for query, row in zip(queries, probabilities, strict=True)]
+
+    def _suggestions(self, asked: ReadQuery, probabilities: NDArray[np.float32]) -> Suggestions:
+        query, vocab = asked.query, self.embedder.vocab
+        candidates, alias_of = self._names.starting_with(query.prefix.strip().lower().replace(" ", "_"))
+        candidates = candidates[probabilities[candidates] > 0]
+        wanted = [category for category in CATEGORIES if query.categories is None or category in query.categories]
+        found = []
+        for group in [[category] for category in wanted] if query.per_category else [wanted]:
+            in_group = candidates
+            if len(group) < len(CATEGORIES):
+                is_in = np.array([category in group for category in CATEGORIES])
+                in_group = candidates[is_in[vocab.categories[candidates]]]
+            found += greatest(probabilities, in_group, query.k)
+        return Suggestions(
+            tuple(
+                Suggestion(vocab.tags[i], CATEGORIES[vocab.categories[i]], float(probabilities[i]), alias_of.get(i))
+                for i in found
+            ),
+            asked.read.tags,
+            asked.read.unknown,
+            asked.read.notes,
+        )

@@ -1,0 +1,173 @@
+"""What the pipeline reads but does not make: the export and the sections of the settings, and their versions.
+
+The version of each is a hash of its content, recorded in Dagster's instance as an observation, so that Dagster can
+tell what a change touches. Observations are recorded by the observable sources (``assets/sources.py``), by the sensors
+(``automation.py``) and at the start of every run (``resources.py``): three ways to say the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import dagster as dg
+
+from booru_embed_core.posts.files import expand_export
+from booru_embed_core.posts.read_export import bigquery_state
+from booru_embed_core.settings import OBSERVED_SECTIONS, Settings, section_version
+
+if TYPE_CHECKING:
+    from booru_embed_core.posts.bigquery import TableState
+
+POSTS_EXPORT: Final = "posts_export"
+DATA_VERSION_TAG: Final = "dagster/data_version"
+"""The tag of an event that holds its data version."""
+_IS_OURS_TAG: Final = "dagster/data_version_is_user_provided"
+TABLE_REASON: Final = "the export is a table in BigQuery; turn on the schedule refresh_from_bigquery"
+WRITING_REASON: Final = "a file of the export has just changed and may still be being written"
+_SETTLED_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class ExportFile:
+    """A file of the export: its name relative to the settings file, its size, and its content's SHA-256."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The files that decide the posts and, where the export is a table, its state."""
+
+    files: tuple[ExportFile, ...]
+    table: TableState | None = None
+
+    @property
+    def version(self) -> str:
+        """16 hex digits that change when a file is added, removed, renamed or changed, or the table is."""
+        lines = "".join(f"{file.name}\0{file.num_bytes}\0{file.sha256}\n" for file in self.files)
+        if self.table is not None:
+            lines += f"{self.table.table}\0{self.table.last_modified}\0{self.table.num_rows}\0table\n"
+        return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+    @property
+    def metadata(self) -> dict[str, dg.MetadataValue | str | int]:
+        """The same for Dagster's UI."""
+        records = [dg.TableRecord({"file": f.name, "bytes": f.num_bytes, "sha256": f.sha256}) for f in self.files]
+        shown: dict[str, dg.MetadataValue | str | int] = {
+            # Dagster takes the columns from the first record, and wants to be told when there is none.
+            "files": dg.MetadataValue.table(records, schema=None if records else dg.TableSchema([])),
+            "num_files": len(self.files),
+            "size_bytes": sum(f.num_bytes for f in self.files),
+        }
+        return shown if self.table is None else shown | asdict(self.table)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source is now: its key, its version, and what the UI shows of it."""
+
+    key: dg.AssetKey
+    version: str
+    metadata: dict[str, dg.MetadataValue | str | int]
+
+    @property
+    def event(self) -> dg.AssetObservation:
+        """This as an event, for sensors and for the instance itself."""
+        tags = {DATA_VERSION_TAG: self.version, _IS_OURS_TAG: "true"}
+        return dg.AssetObservation(self.key, metadata=self.metadata, tags=tags)
+
+    @property
+    def result(self) -> dg.ObserveResult:
+        """This as the result of an observable source."""
+        return dg.ObserveResult(
+            asset_key=self.key, data_version=dg.DataVersion(self.version), metadata=dict(self.metadata)
+        )
+
+
+def settings_key(section: str) -> dg.AssetKey:
+    """The asset key of a section of the settings: ``settings/<section>``."""
+    return dg.AssetKey(["settings", section])
+
+
+def settings_sources(settings: Settings) -> list[Source]:
+    """Each section that something is made from."""
+    sources = []
+    for name in OBSERVED_SECTIONS:
+        section = getattr(settings, name)
+        values = dg.MetadataValue.json(section.model_dump(mode="json"))
+        sources.append(Source(settings_key(name), section_version(section), {"values": values}))
+    return sources
+
+
+def export_source(observed: Observation) -> Source:
+    """The export, as it was observed."""
+    return Source(dg.AssetKey(POSTS_EXPORT), observed.version, observed.metadata)
+
+
+def unrecorded(instance: dg.DagsterInstance, sources: Iterable[Source]) -> list[Source]:
+    """Those of `sources` whose version is not the one that `instance` has seen last."""
+    return [source for source in sources if recorded_version(instance, source.key) != source.version]
+
+
+def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The version of the source `key` that `instance` has seen last; None where it never was observed."""
+    for record in instance.fetch_observations(key, limit=1).records:
+        if observation := record.asset_observation:
+            return observation.data_version
+    return None
+
+
+def observed_files(settings: Settings) -> list[Path]:
+    """The export's files, where it is files, and the tables of tags that are named: what decides the posts.
+
+    Raises:
+        ExportError: one of them is missing.
+    """
+    export = settings.posts.export if settings.posts.bigquery_table is None else ()
+    return expand_export((*export, *map(str, settings.tag_tables)), settings.root)
+
+
+def is_being_written(settings: Settings) -> bool:
+    """Whether a file of the export changed so short a time ago that more may follow.
+
+    Raises:
+        ExportError: a file is missing.
+    """
+    youngest = max((file.stat().st_mtime for file in observed_files(settings)), default=0.0)
+    return 0 <= time.time() - youngest < _SETTLED_SECONDS
+
+
+def observe_export(settings: Settings) -> Observation:
+    """What the posts would be made from now.
+
+    Raises:
+        ExportError: a file is missing, or the table cannot be looked at.
+    """
+    manifest = export_manifest(observed_files(settings), settings.root)
+    table = settings.posts.bigquery_table
+    state = None if table is None else bigquery_state(table, settings.posts.bigquery_project)
+    return Observation(tuple(manifest), state)
+
+
+def export_manifest(files: Sequence[Path], root: Path) -> list[ExportFile]:
+    """What `files` hold, in their order; a file is read again only when its size or time of change differs."""
+    stats = [(file, file.stat()) for file in files]
+    return [
+        ExportFile(os.path.relpath(file, root), stat.st_size, _sha256(file, stat.st_size, stat.st_mtime_ns))
+        for file, stat in stats
+    ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(file: Path, _num_bytes: int, _changed_ns: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,160 @@
+"""The process that trains as the `checkpoint` asset sees it: started, listened to, stopped, and its end explained.
+
+Dagster's own client for subprocesses keeps nothing of what they say, and leaves alone what does not end in time. What
+runs in the process stands in ``train.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Final
+
+import dagster as dg
+
+from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE, LOST_FILES, Job
+
+COMMAND: Final = (sys.executable, "-m", "booru_embed_dagster.training.worker")
+END_SECONDS: Final = 12.0
+"""How long after a stop the state may take to be saved; `stopping` abandons a step after 3 to 5 of them."""
+TAIL_LINES: Final = 20
+_TAIL_BYTES: Final = 1 << 14
+_POLL_SECONDS: Final = 0.1
+
+
+class TrainingFailedError(ValueError):
+    """Training ended without a checkpoint; the message is the reason in one line, then its last lines if it crashed."""
+
+
+class RanksLostError(TrainingFailedError):
+    """The ranks lost each other and nothing else went wrong: the same training may succeed when it is started again."""
+
+
+def train_in_process(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, job: Job, output: Path
+) -> dict[str, float | str]:
+    """The report of `job`, run in a process that logs to `context`.
+
+    What the process writes goes to `output`, and to this process' stderr as it comes: a pipe would break, and with it
+    the saving of the state, if this process were killed.
+
+    Raises:
+        TrainingFailedError: training failed or was stopped.
+        RanksLostError: its ranks lost each other.
+    """
+    with ExitStack() as stack:
+        with warnings.catch_warnings():  # Dagster 1.13 warns of a preview feature that it uses itself
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            session = stack.enter_context(
+                dg.open_pipes_session(
+                    context=context.op_execution_context,
+                    context_injector=dg.PipesTempFileContextInjector(),
+                    message_reader=dg.PipesTempFileMessageReader(),
+                    extras=job.model_dump(mode="json"),
+                )
+            )
+        with output.open("wb") as sink, echoed(output):
+            code = run_to_end(session.get_bootstrap_env_vars(), sink)
+        if code == os.EX_TEMPFAIL:
+            raise RanksLostError(why_it_ended(job.out_dir, output, code))
+        if code != 0:
+            raise TrainingFailedError(why_it_ended(job.out_dir, output, code))
+    (report,) = session.get_custom_messages()
+    result: dict[str, Any] = report
+    return result
+
+
+def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> int:
+    """The exit code of the process that trains, which writes to `sink`.
+
+    Whatever interrupts this wait, a termination in the UI among it, ends the process and its ranks.
+    """
+    # A session of its own: Ctrl-C in a terminal reaches it once, from here, and torchrun can be found when it is alone.
+    process = subprocess.Popen(  # noqa: S603  our own command
+        COMMAND, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True
+    )
+    try:
+        return process.wait()
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Asks `process`, or what a killed one left behind, to stop; kills it when that takes too long.
+
+    Ranks are torchrun's children in sessions of their own. They end by themselves when torchrun is gone.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            if process.poll() is None and number == signal.SIGTERM:
+                process.terminate()  # it tells torchrun, which drops everything when it is told twice
+            else:
+                os.killpg(process.pid, number)
+        end = time.monotonic() + END_SECONDS
+        while time.monotonic() < end:
+            process.poll()  # a process that nobody waited for still counts
+            try:
+                os.killpg(process.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(_POLL_SECONDS)
+
+
+def why_it_ended(out_dir: Path, output: Path, code: int) -> str:
+    """Why a training into `out_dir` ended with the exit code `code` after it had written `output`.
+
+    A line, and `TAIL_LINES` more of a traceback or of `output` where the line may not be all there is to know.
+    """
+    if code == -signal.SIGKILL:  # first: the ranks of a torchrun that was killed say that they were stopped
+        reason = (
+            "training was killed (SIGKILL), mostly since memory had run out: lower [training] batch_posts or free some "
+            "memory, then materialize checkpoint: it goes on from the last saved state"
+        )
+    elif (out_dir / FAILURE_FILE).is_file():
+        return (out_dir / FAILURE_FILE).read_text(encoding="utf-8")
+    elif (out_dir / CRASH_FILE).is_file():
+        lines = (out_dir / CRASH_FILE).read_text(encoding="utf-8").splitlines()
+        return "\n".join([f"training crashed: {lines[-1]}", *lines[-TAIL_LINES:]])
+    elif lost := sorted(out_dir.glob(LOST_FILES.format(rank="*"))):
+        reason = lost[0].read_text(encoding="utf-8")
+    else:
+        ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        reason = f"training ended {ended} and left no reason; its last lines follow"
+    return "\n".join([reason, *last_lines(output)])
+
+
+def last_lines(file: Path) -> list[str]:
+    """The last `TAIL_LINES` lines of `file`."""
+    with file.open("rb") as written:
+        written.seek(max(0, file.stat().st_size - _TAIL_BYTES))
+        return written.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+
+
+@contextmanager
+def echoed(file: Path) -> Iterator[None]:
+    """Writes what is appended to `file` to stderr, where Dagster picks it up, until the block ends."""
+    ended = threading.Event()
+
+    def copy() -> None:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            is_last = False
+            while not is_last:
+                is_last = ended.wait(_POLL_SECONDS)  # before it reads: nothing that was written is left out
+                sys.stderr.write(lines.read())
+                sys.stderr.flush()
+
+    thread = threading.Thread(target=copy, name="echo", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,185 @@
+"""The training process, ``python -m booru_embed_dagster.training.worker``, started by `checkpoint` through Pipes.
+
+Training is a process of its own so that it can be stopped, logged and spread over ranks: with ``num_processes`` above 1
+this process starts torchrun and waits; every rank reads the same job, rank 0 alone talks to Dagster. Without Dagster
+the job is a JSON file, the only argument, and torchrun may start this module itself, on as many machines as there are.
+
+Standard library and Pipes only at module level: the asset imports `Job` from here, and torch would slow it down.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
+from pydantic import BaseModel, ConfigDict
+
+from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_dagster.training.stopping import GRACE_SECONDS, LateEnd, StopRequest
+from booru_embed_dagster.warehouse.warehouse import lock_folder
+
+if TYPE_CHECKING:
+    from booru_embed_core.training.progress import Progress
+
+FAILURE_FILE: Final = "failure.txt"
+"""Why training failed, in one line, in the job's `out_dir`: a failed process has no other way to tell its parent."""
+CRASH_FILE: Final = "crash.txt"
+"""The traceback of what nobody foresaw, in the same place: torchrun has its own last words."""
+LOST_FILES: Final = "lost-{rank}.txt"
+"""What each rank says that lost the others, in the same place. One that was killed says nothing."""
+_LOG_EVERY_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.1
+_RANK_VARIABLE: Final = "RANK"
+"""What torchrun tells each of its processes."""
+_USAGE: Final = (
+    "usage: python -m booru_embed_dagster.training.worker JOB.json   (or without an argument, started by Dagster)"
+)
+
+
+class Job(BaseModel):
+    """One training: what it reads, where it works and writes, and its settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    packed_path: Path
+    vocab_dir: Path
+    work_dir: Path
+    """Where the training state is kept; an interrupted training is gone on from there."""
+    out_dir: Path
+    model: ModelSettings
+    training: TrainingSettings
+
+
+class ProgressLog:
+    """Writes a line for each validation, and for other reports at most one every five seconds."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._last_seconds = -_LOG_EVERY_SECONDS
+
+    def __call__(self, progress: Progress) -> None:
+        """Logs `progress` unless it comes too soon."""
+        now = time.monotonic()
+        if progress.validation is not None or now - self._last_seconds >= _LOG_EVERY_SECONDS:
+            self._last_seconds = now
+            self._write(progress.line())
+
+
+def run_job(
+    job: Job, log: Callable[[str], object], deliver: Callable[[dict[str, Any]], object], stop: Callable[[], bool]
+) -> int:
+    """The exit code of `job` or of one rank of it: 0, and its report is delivered; or 1, and a file says why.
+
+    That is `FAILURE_FILE`, or this rank's of `LOST_FILES` when it lost the others.
+
+    Args:
+        job: what to train.
+        log: called with lines for people.
+        deliver: called once, with the training report.
+        stop: asked after each step of training, and all the while by a thread, for steps that take too long.
+    """
+    from booru_embed_core.training.distributed import RankLostError
+    from booru_embed_core.training.loop import TrainingInterrupted, train
+
+    def say(line: str, file: str = FAILURE_FILE) -> None:
+        (job.out_dir / file).write_text(line, encoding="utf-8")
+        sys.stderr.write(f"training: {line}\n")
+
+    # Of several ranks the first one saves: the others, whose end it would notice, give it time to begin.
+    grace_seconds = GRACE_SECONDS if _rank() == 0 else GRACE_SECONDS + 2
+    try:
+        job.work_dir.mkdir(parents=True, exist_ok=True)
+        with (
+            lock_folder(job.work_dir) if _rank() == 0 else nullcontext(),
+            LateEnd(stop, say, grace_seconds) as late_end,
+        ):
+            report = train(
+                job.packed_path,
+                job.vocab_dir,
+                job.work_dir,
+                job.out_dir,
+                job.model,
+                job.training,
+                ProgressLog(log),
+                stop,
+                late_end.offer_save,
+            )
+    except RankLostError as error:
+        say(str(error), LOST_FILES.format(rank=_rank()))
+        return 1
+    except (ValueError, TrainingInterrupted) as error:
+        say(str(error))
+        return 1
+    deliver(asdict(report))
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0 done, 1 training failed or was stopped, 2 wrong use, 75 the ranks lost each other."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    params = PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
+    is_started_by_dagster = params.is_dagster_pipes_process() and not arguments
+    if not is_started_by_dagster and len(arguments) != 1:
+        sys.stderr.write(_USAGE + "\n")
+        return 2
+    if is_started_by_dagster:
+        with PipesDefaultContextLoader().load_context(params.load_context_params()) as data:
+            job = Job.model_validate(data["extras"])
+    else:
+        job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    sys.excepthook = functools.partial(_leave_traceback, job.out_dir)
+    is_rank = _RANK_VARIABLE in os.environ
+    stop = StopRequest(os.getppid() if is_started_by_dagster or is_rank else None)
+    if job.training.num_processes > 1 and not is_rank:
+        return start_ranks(job, arguments, stop)
+    if is_started_by_dagster and _rank() == 0:
+        with open_dagster_pipes() as pipes:
+            return run_job(job, pipes.log.info, pipes.report_custom_message, stop)
+    return run_job(job, logging.getLogger(__name__).info, lambda _: None, stop)
+
+
+def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) -> int:
+    """The exit code of torchrun with the ranks of `job` on this machine; they are told of a stop.
+
+    It is ``os.EX_TEMPFAIL`` when every rank said that it lost the others, so that none failed or was killed.
+    """
+    num_processes = job.training.num_processes
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    process = subprocess.Popen([*torchrun, "--module", "booru_embed_dagster.training.worker", *arguments])  # noqa: S603  our own command
+    while process.poll() is None:
+        if stop():
+            process.terminate()
+            return process.wait() or 1
+        time.sleep(_POLL_SECONDS)
+    if process.returncode == 0:
+        return 0
+    has_reason = any((job.out_dir / file).exists() for file in (FAILURE_FILE, CRASH_FILE))
+    are_lost = all((job.out_dir / LOST_FILES.format(rank=rank)).exists() for rank in range(num_processes))
+    return os.EX_TEMPFAIL if are_lost and not has_reason else 1
+
+
+def _leave_traceback(
+    out_dir: Path, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    (out_dir / CRASH_FILE).write_text("".join(traceback.format_exception(kind, error, trace)), encoding="utf-8")
+    sys.__excepthook__(kind, error, trace)
+
+
+def _rank() -> int:
+    return int(os.environ.get(_RANK_VARIABLE, "0"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

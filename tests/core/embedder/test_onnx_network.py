@@ -1,0 +1,132 @@
+"""The network by onnxruntime is the network by torch, whatever the batches; files that do not fit are named."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from booru_embed_core.embedder import onnx_network
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.network import Sets
+from booru_embed_core.embedder.onnx_network import OnnxNetwork
+from booru_embed_core.embedder.torch_network import TorchNetwork
+from booru_embed_core.export.formats import Source, export
+from booru_embed_core.schema import ExportFormat
+from booru_embed_core.training.checkpoint_config import CheckpointError
+from tests.core.model_helpers import Trained
+
+
+@pytest.fixture(scope="module")
+def source(trained: Trained) -> Source:
+    return Source.open(trained.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("network") / "onnx"
+    export(ExportFormat.ONNX, source, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def by_torch(source: Source) -> TorchNetwork:
+    network = source.embedder.network
+    assert isinstance(network, TorchNetwork)
+    return network
+
+
+def some_sets(num: int, num_tags: int, seed: int = 1) -> Sets:
+    """Sets of any length from 0, a third of them with a rating and of these half with a score."""
+    numbers = np.random.default_rng(seed)
+    rows = [numbers.permutation(num_tags)[: numbers.integers(0, num_tags)] for _ in range(num)]
+    ratings = np.where(numbers.random(num) < 0.3, numbers.integers(0, 4, num), -1)
+    score_bins = np.where((ratings >= 0) & (numbers.random(num) < 0.5), numbers.integers(0, 10, num), -1)
+    return Sets(
+        np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64),
+        np.array([len(row) for row in rows], dtype=np.int64),
+        ratings.astype(np.int64),
+        score_bins.astype(np.int64),
+    )
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
+@pytest.mark.parametrize("num", [0, 1, 40])
+def test_it_is_the_network_of_torch(
+    source: Source, folder: Path, by_torch: TorchNetwork, monkeypatch: pytest.MonkeyPatch, num: int, batch_tokens: int
+) -> None:
+    monkeypatch.setattr(onnx_network, "_BATCH_TOKENS", batch_tokens)
+    network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
+    sets = some_sets(num, source.vocab.num_tags)
+    embeddings = by_torch.embeddings(sets)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    assert network.embeddings(sets) == pytest.approx(unit, abs=1e-5)
+    assert network.tag_scores(sets) == pytest.approx(by_torch.tag_scores(sets), abs=1e-4)
+    (states, cu_seqlens), (expected, ends) = network.token_states(sets), by_torch.token_states(sets)
+    assert states == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert np.array_equal(cu_seqlens, ends)
+    assert (states.dtype, cu_seqlens.dtype) == (np.float32, np.int32)
+
+
+def test_no_batch_exceeds_its_bound_unless_one_set_does(folder: Path, source: Source) -> None:
+    network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
+    sets = some_sets(300, source.vocab.num_tags)
+    seen = []
+    for rows, ids, mask in network._batches(sets):
+        assert ids.size <= 4096
+        assert mask.any(0).all()
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(300))
+    assert len(list(network._batches(sets))) > 1
+
+
+def test_the_order_of_tags_changes_no_digit(folder: Path) -> None:
+    embedder = BooruEmbedder.load(folder, "cpu")
+    assert np.array_equal(embedder.embed("tail 1girl cat_ears"), embedder.embed("1girl cat_ears tail"))
+
+
+def test_int8_is_asked_for_by_its_name(folder: Path, trained: Trained) -> None:
+    exact, rounded = (BooruEmbedder.load(folder, "cpu", precision) for precision in ("fp32", "int8"))
+    vectors = [embedder.embed("1girl cat_ears tail")[0] for embedder in (exact, rounded)]
+    assert not np.array_equal(*vectors)
+    assert vectors[0] @ vectors[1] > 0.99
+    with pytest.raises(ValueError, match="precision 'bf16' is for torch; onnxruntime takes fp32 or int8"):
+        BooruEmbedder.load(folder, "cpu", "bf16")
+    with pytest.raises(ValueError, match="'int8' is for a folder that `booru-embed export onnx` wrote"):
+        BooruEmbedder.load(trained.checkpoint, "cpu", "int8")
+
+
+def test_it_runs_where_torch_is_not(folder: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'pyarrow', 'scipy', 'onnx']));"
+        "from booru_embed_core import BooruEmbedder;"
+        f"e = BooruEmbedder.load({str(folder)!r}); print(e.embed('1girl').shape, len(e.complete('1girl', k=3)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("(1, 16) 3\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "completion.onnx"])
+def test_files_that_do_not_fit_are_named(folder: Path, source: Source, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    other = source.config.model_copy(update={"vocab_hash": "0123456789abcdef0"})
+    with pytest.raises(CheckpointError, match=r"model\.onnx: of the vocab .* beside it is 0123456789abcdef; export"):
+        OnnxNetwork.load(copy, other, "cpu", "auto")
+    content = (copy / name).read_bytes()
+    for damaged in (b"", b"no graph", content[: len(content) // 2]):
+        (copy / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=f"{name}: .*export the checkpoint again"):
+            OnnxNetwork.load(copy, source.config, "cpu", "auto")
+    (copy / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name}: no such file; export the checkpoint again"):
+        OnnxNetwork.load(copy, source.config, "cpu", "auto")
+
+
+def test_a_gpu_that_is_not_there_is_an_error(folder: Path, source: Source) -> None:
+    with pytest.raises(ValueError, match="onnxruntime finds no GPU"):
+        OnnxNetwork.load(folder, source.config, "cuda", "auto")

@@ -1,0 +1,64 @@
+"""CSV and TSV: the same posts however they are separated and packed."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from booru_embed_core.posts.files import PostsReport
+from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.schema import POST_COLUMNS
+from tests.core.export_helpers import HOSTILE_TAGS, csv_bytes, hostile_rows, kept, read_rejects, read_rows, row
+
+ReadExport = Callable[..., tuple[PostsReport, Path]]
+
+
+def zstd(content: bytes) -> bytes:
+    return pa.Codec("zstd").compress(content, asbytes=True)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=hostile_rows(), newline=st.sampled_from(["\n", "\r\n"]), pack=st.sampled_from([bytes, gzip.compress, zstd]))
+def test_any_tsv_comes_back(
+    read_export: ReadExport, rows: list[dict[str, object]], newline: str, pack: Callable[[bytes], bytes]
+) -> None:
+    report, posts_dir = read_export(pack(csv_bytes(rows, newline=newline, delimiter="\t")))
+    assert (report.num_read, report.num_rejected) == (len(rows), 0)
+    assert read_rows(posts_dir) == kept(rows)
+
+
+def test_further_columns_are_ignored_whatever_their_names(read_export: ReadExport) -> None:
+    rows = [row(number, tag) for number, tag in enumerate(HOSTILE_TAGS)]
+    extra = {"it's": "x,y", 'a "quoted" name': '"', "ID": "7", "": ""}
+    _, posts_dir = read_export(csv_bytes([post | extra for post in rows], [*extra, *POST_COLUMNS]))
+    assert read_rows(posts_dir) == rows
+
+
+def test_a_malformed_line_of_a_tsv_costs_itself_alone(read_export: ReadExport) -> None:
+    content = csv_bytes([row(1), row(2), row(3, "a,b c"), row(4)], delimiter="\t")
+    report, posts_dir = read_export(content.replace(b"2\ts\t0\t1girl", b"2\ts\t0\t1gi\trl"))
+    assert [post["id"] for post in read_rows(posts_dir)] == [1, 3, 4]
+    assert [(reject["line"], reject["reason"]) for reject in read_rejects(posts_dir)] == [(3, "9 fields instead of 8")]
+    assert report.reconciles
+
+
+def test_several_zstd_frames_are_one_file_also_with_a_malformed_line(read_export: ReadExport) -> None:
+    content = csv_bytes([row(1), row("?"), row(3)])
+    _, posts_dir = read_export(zstd(content) + zstd(b"4,s,0,a\n") + zstd(b"5,s,0,a,b,c,d,e\n"))
+    assert [post["id"] for post in read_rows(posts_dir)] == [1, 3, 5]
+    assert [reject["line"] for reject in read_rejects(posts_dir)] == [3, 5]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:8] + b"\xff" * 10 + b[18:]])
+def test_a_broken_zstd_is_an_error_that_names_the_file(
+    read_export: ReadExport, damage: Callable[[bytes], bytes]
+) -> None:
+    content = csv_bytes([row(number, f"tag_{number * 7919}") for number in range(500)])
+    with pytest.raises(ExportError, match=r"export-0\.csv: the zstd stream is broken .*fetch the file again"):
+        read_export(damage(zstd(content)))

@@ -1,0 +1,115 @@
+"""The independent count, line numbers and the lines found malformed."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from booru_embed_core.posts import lines as lines_module
+from booru_embed_core.posts.lines import raw_lines
+from booru_embed_core.posts.readers.scan import scan_file, write_clean_copy
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, line_problem
+from booru_embed_core.schema import POST_COLUMNS
+from tests.core.export_helpers import ANY_FORM, csv_bytes, hostile_rows
+
+HEADER = ",".join(POST_COLUMNS).encode()
+GOOD = b'1,s,0,"a ""b"" c",,"",x,y'
+# Values are all fit for a post, so that the form alone decides.
+ANY_LINE = ANY_FORM.map(b"1,s,0,".__add__) | st.sampled_from([b"", b"\r"])
+
+
+def test_counts_records_and_finds_malformed_and_blank_lines(tmp_path: Path) -> None:
+    lines = [HEADER, GOOD, b"", b"2,s,0,a,b,c,d", GOOD, b'3,s,0,"a,b,c,d,e', b"4,s,0,\xff,b,c,d,e", GOOD]
+    file = tmp_path / "export.csv"
+    file.write_bytes(b"\n".join(lines))
+    scan = scan_file(file)
+    assert scan.num_records == 6
+    assert scan.malformed.tolist() == [4, 6, 7]
+    assert scan.blank.tolist() == [3]
+    assert scan.line_of(np.arange(3)).tolist() == [2, 5, 8]
+    assert scan.newline == "\n"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(ANY_LINE, min_size=1, max_size=6))
+def test_finds_malformed_exactly_what_the_slow_reader_calls_a_problem(tmp_path: Path, lines: list[bytes]) -> None:
+    file = tmp_path / "export.csv"
+    file.write_bytes(b"\n".join([HEADER, *lines]) + b"\n")
+    scan = scan_file(file)
+    records = {number: line for number, line in enumerate(lines, start=2) if line not in (b"", b"\r")}
+    problems = {number: line_problem(line.removesuffix(b"\r"), POST_COLUMNS) for number, line in records.items()}
+    assert scan.num_records == len(records)
+    assert scan.blank.tolist() == [number for number, line in enumerate(lines, start=2) if line in (b"", b"\r")]
+    assert scan.malformed.tolist() == [number for number, problem in problems.items() if problem]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=hostile_rows(), newline=st.sampled_from(["\n", "\r\n"]), block_bytes=st.integers(1, 300))
+def test_what_the_csv_module_writes_is_well_formed_in_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, object]], newline: str, block_bytes: int
+) -> None:
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", block_bytes)
+    file = tmp_path / "export.csv"
+    content = csv_bytes(rows, newline=newline)
+    file.write_bytes(content)
+    scan = scan_file(file)
+    assert (scan.num_records, scan.newline) == (len(rows), newline)
+    assert not len(scan.malformed)
+    assert newline.encode().join(raw_lines(file)) + newline.encode() == content
+
+
+def test_line_of_skips_every_pattern_of_unfit_lines(tmp_path: Path) -> None:
+    file = tmp_path / "export.csv"
+    for pattern in range(2**7):
+        is_good = [bool(pattern >> place & 1) for place in range(7)]
+        file.write_bytes(b"\n".join([HEADER, *(GOOD if good else b"bad" for good in is_good)]))
+        wanted = [number for number, good in enumerate(is_good, start=2) if good]
+        assert scan_file(file).line_of(np.arange(len(wanted))).tolist() == wanted
+
+
+def test_a_clean_copy_has_the_other_lines_only(tmp_path: Path) -> None:
+    file, copy = tmp_path / "export.csv", tmp_path / "clean.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + HEADER + b"\r\n" + GOOD + b"\nbad\r\n" + GOOD)
+    scan = scan_file(file)
+    assert (scan.newline, scan.malformed.tolist()) == (None, [3])
+    write_clean_copy(file, scan, copy)
+    assert copy.read_bytes() == HEADER + b"\n" + GOOD + b"\n" + GOOD + b"\n"
+
+
+def test_a_line_without_end_is_one_malformed_record_and_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", 1 << 18)
+    file = tmp_path / "export.csv"
+    endless = b"2,s,0," + b"a" * (3 * MAX_LINE_BYTES) + b",b,c,d,e"
+    file.write_bytes(b"\n".join([HEADER, GOOD, endless, GOOD]))
+    scan = scan_file(file)
+    assert (scan.num_records, scan.malformed.tolist()) == (3, [3])
+    lengths = [len(line) for line in raw_lines(file)]
+    assert lengths[1] == lengths[3] == len(GOOD)
+    assert MAX_LINE_BYTES < lengths[2] <= MAX_LINE_BYTES + (1 << 18)
+
+
+def test_gzip_is_told_by_its_first_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "export"
+    file.write_bytes(gzip.compress(HEADER + b"\n" + GOOD) + gzip.compress(b"\n" + GOOD + b"\n"))
+    scan = scan_file(file)
+    assert (scan.compression, scan.num_records, len(scan.malformed)) == ("gzip", 2, 0)
+
+
+def test_a_cut_gzip_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "export.csv.gz"
+    file.write_bytes(gzip.compress(HEADER + b"\n" + GOOD * 100)[:-20])
+    with pytest.raises(ExportError, match=r"export\.csv\.gz: the gzip stream is broken .*fetch the file again"):
+        scan_file(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"  \r\n", gzip.compress(b"", mtime=0)])
+def test_a_file_without_header_is_empty(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "export.csv"
+    file.write_bytes(content)
+    with pytest.raises(ExportError, match=r"export\.csv: is empty"):
+        scan_file(file)

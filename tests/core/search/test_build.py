@@ -1,0 +1,98 @@
+"""All posts embedded: what the embedder gives, part after part, and not twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.schema import RATINGS
+from booru_embed_core.search import build as post_vectors
+from booru_embed_core.search.build import make_search_folder, vectors_schema
+from booru_embed_core.search.post_search import PART_FILES, PostSearch, read_vectors
+from booru_embed_core.search.vector_index import SearchError
+from tests.core.model_helpers import Trained
+from tests.core.search_helpers import PART_POSTS, index
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def test_parts_hold_every_post_with_the_embedders_vector(
+    trained: Trained, search_folder: Path, search_embedder: BooruEmbedder
+) -> None:
+    packed = trained.corpus.packed
+    files = sorted(search_folder.glob(PART_FILES))
+    assert [pq.read_metadata(file).num_rows for file in files] == [PART_POSTS] * 4 + [300 - 4 * PART_POSTS]
+    table = pq.read_table(files)
+    assert table.schema.equals(vectors_schema(16))
+    assert table["post_id"].to_pylist() == packed.post_id.tolist()
+    assert table["rating"].to_pylist() == [RATINGS[rating] for rating in packed.rating]
+    assert table["score"].to_pylist() == packed.score.tolist()
+    spellings, vocab = search_embedder.tokenizer.spellings, search_embedder.vocab
+    ids = [packed.record_token_ids(row, vocab) - vocab.num_special for row in range(300)]
+    expected = search_embedder.embed([" ".join(spellings[i] for i in record) for record in ids])
+    assert np.abs(read_vectors(search_folder) - expected).max() < 1e-3
+
+
+def test_an_interrupted_run_goes_on_with_the_parts_that_are_finished(
+    trained: Trained, search_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, embedded = post_vectors._Embedding.embed, []
+
+    def interrupted(self: post_vectors._Embedding, tags: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        embedded.append(len(lengths))
+        if len(embedded) == 3:
+            raise KeyboardInterrupt
+        return real(self, tags, lengths)
+
+    monkeypatch.setattr(post_vectors._Embedding, "embed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index(trained, tmp_path / "out", tmp_path / "work")
+    (tmp_path / "work" / "part-00001.parquet").write_bytes(b"cut short")
+    lines: list[str] = []
+    index(trained, tmp_path / "again", tmp_path / "work", lines)
+    # The first part was kept, the second one is made again, with the three that were missing and the queries.
+    assert embedded[3:] == [64, 64, 64, 300 - 4 * 64, post_vectors.NUM_QUERIES]
+    assert "128 of 300 posts embedded" in lines[0]
+    assert "64 of 300 posts had been embedded before" in lines
+    assert contents(tmp_path / "again") == contents(search_folder)
+
+
+def test_parts_of_another_checkpoint_are_not_taken(trained: Trained, tmp_path: Path) -> None:
+    index(trained, tmp_path / "out", tmp_path / "work")
+    before = contents(tmp_path / "work")
+    lines: list[str] = []
+    real = post_vectors._digest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(post_vectors, "_digest", lambda file: real(file)[::-1])
+        index(trained, tmp_path / "other", tmp_path / "work", lines)
+    assert not any("before" in line for line in lines)
+    assert before.keys() == contents(tmp_path / "work").keys()
+    assert before != contents(tmp_path / "work")
+
+
+def test_a_folder_appears_when_it_is_complete(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_embedder: BooruEmbedder
+) -> None:
+    out = tmp_path / "searched"
+    with monkeypatch.context() as patch:
+        patch.setattr(post_vectors, "write_posts_table", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make_search_folder(trained.checkpoint, trained.corpus.packed_path, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["searched.parts"]
+    lines: list[str] = []
+    facts = make_search_folder(trained.checkpoint, trained.corpus.packed_path, out, lines.append)
+    assert lines[0] == "300 of 300 posts had been embedded before"
+    assert [path.name for path in tmp_path.iterdir()] == ["searched"]
+    assert facts.num_posts == 300
+    assert facts.recall >= 0.97
+    assert len(PostSearch.open(out).search(search_embedder, "1girl", 3)) == 3
+    with pytest.raises(SearchError, match="is there already"):
+        make_search_folder(trained.checkpoint, trained.corpus.packed_path, out)
+    with pytest.raises(SearchError, match="no such folder, for two"):
+        make_search_folder(trained.checkpoint, trained.corpus.packed_path, tmp_path / "one" / "two")

@@ -1,0 +1,67 @@
+"""Which posts have which tags, beside the packed file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from booru_embed_core.search.posts_table import PostsTable, write_posts_table
+
+NUM_TAGS = 9
+RECORDS = st.lists(st.lists(st.integers(0, NUM_TAGS - 1), max_size=6, unique=True), min_size=1, max_size=20)
+
+
+def write(folder: Path, records: list[list[int]], num_tags: int = NUM_TAGS) -> PostsTable:
+    num = len(records)
+    write_posts_table(
+        folder,
+        np.arange(num, dtype=np.int64) * 7,
+        (np.arange(num) % 4).astype(np.uint8),
+        (np.arange(num) - 3).astype(np.int32),
+        np.array([tag for record in records for tag in record], np.int64),
+        np.cumsum([0, *map(len, records)]),
+        num_tags,
+    )
+    return PostsTable.open(folder)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    records=RECORDS,
+    required=st.sets(st.integers(0, NUM_TAGS - 1), max_size=2),
+    excluded=st.sets(st.integers(0, NUM_TAGS - 1), max_size=2),
+    ratings=st.none() | st.sets(st.integers(0, 3)),
+    min_score=st.none() | st.integers(-5, 20),
+)
+def test_what_passes_is_what_the_records_say(
+    tmp_path_factory: pytest.TempPathFactory,
+    records: list[list[int]],
+    required: set[int],
+    excluded: set[int],
+    ratings: set[int] | None,
+    min_score: int | None,
+) -> None:
+    table = write(tmp_path_factory.mktemp("table"), records)
+    assert [table.tags[row].tolist() for row in range(table.num_posts)] == [sorted(record) for record in records]
+    for tag in range(NUM_TAGS):
+        assert table.rows[tag].tolist() == [row for row, record in enumerate(records) if tag in record]
+    passing = table.passing(ratings, min_score, required, excluded)
+    expected = [
+        (ratings is None or row % 4 in ratings)
+        and (min_score is None or row - 3 >= min_score)
+        and required <= set(record)
+        and not excluded & set(record)
+        for row, record in enumerate(records)
+    ]
+    assert expected == ([True] * len(records) if passing is None else passing.tolist())
+
+
+def test_tags_beyond_16_bits_are_kept(tmp_path: Path) -> None:
+    table = write(tmp_path, [[70_000, 3], [65_536]], 70_001)
+    assert (table.tags[0].tolist(), table.tags[1].tolist()) == ([3, 70_000], [65_536])
+    assert table.tags.values.dtype == np.uint32
+    assert write(tmp_path, [[3]]).tags.values.dtype == np.uint16

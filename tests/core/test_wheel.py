@@ -1,0 +1,93 @@
+"""The wheel in environments that hold what it asks for and nothing else.
+
+Nothing is downloaded: a fresh environment is given links to the packages that the wheel's own metadata names for an
+extra, and to what these need. ``python tests/core/install_extras.py`` lets pip do it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import venv
+import zipfile
+from email.parser import HeaderParser
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from booru_embed_core import BooruEmbedder
+from tests.core.install_helpers import ROOT, SMOKE, build_wheel, handed, smoke
+from tests.core.model_helpers import Trained
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"), "--no-build-isolation", "--no-index")
+
+
+def needed(wheel: Path, extra: str) -> dict[str, metadata.Distribution]:
+    """What pip would install for ``booru-embed[extra]``, as it is installed here, by canonical name."""
+    with zipfile.ZipFile(wheel) as content:
+        (name,) = [name for name in content.namelist() if name.endswith(".dist-info/METADATA")]
+        own = HeaderParser().parsestr(content.read(name).decode()).get_all("Requires-Dist", [])
+    found: dict[str, metadata.Distribution] = {}
+    seen = set()
+    waiting = [(text, extra) for text in own]
+    while waiting:
+        text, of_extra = waiting.pop()
+        requirement = Requirement(text)
+        if (text, of_extra) in seen or (requirement.marker and not requirement.marker.evaluate({"extra": of_extra})):
+            continue
+        seen.add((text, of_extra))
+        name = canonicalize_name(requirement.name)
+        if name == "booru-embed":
+            waiting += [(one, part) for one in own for part in requirement.extras]
+            continue
+        found[name] = metadata.distribution(name)
+        waiting += [(one, part) for one in found[name].requires or [] for part in ("", *requirement.extras)]
+    return found
+
+
+def link(distribution: metadata.Distribution, site: Path) -> None:
+    """Makes the files of `distribution` importable from `site`."""
+    for top in {file.parts[0] for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+        target = Path(str(distribution.locate_file(top)))
+        if not (site / top).exists():
+            (site / top).symlink_to(target)
+
+
+@pytest.mark.parametrize("extra", SMOKE)
+def test_an_extra_brings_what_it_needs_and_no_more(wheel: Path, extra: str, trained: Trained, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    packages = needed(wheel, extra)
+    assert "dagster" not in packages
+    assert {"numpy", "pydantic", "safetensors", "typer"} <= set(packages)
+    for distribution in packages.values():
+        link(distribution, site)
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(site)
+    python = tmp_path / "venv/bin/python"
+    vectors = tmp_path / "vectors.npy"
+
+    checkpoint = handed(extra, trained.checkpoint, tmp_path)
+
+    def run(code: str) -> None:
+        done = subprocess.run([python, "-I", "-c", code, checkpoint, vectors], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    run("import sys; from booru_embed_core.cli.main import main; sys.argv[1:] = ['--help']; main()")
+    run(smoke(extra))
+    if vectors.exists():
+        wanted = BooruEmbedder.load(trained.checkpoint, "cpu", "fp32").embed(["1girl, cat ears", "tail", ""])
+        assert np.load(vectors) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_wheel_has_the_built_page_and_not_its_sources(wheel: Path) -> None:
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if "/serving/" in name and not name.endswith(".py")]
+    built = {f"booru_embed_core/web/static/{path.name}" for path in (ROOT / "booru_embed_core/web/static").iterdir()}
+    assert set(names) == built

@@ -1,0 +1,33 @@
+"""The card says what the checkpoint is, and its example runs."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.training.checkpoint_config import read_config
+from booru_embed_core.training.model_card import model_card
+from tests.core.model_helpers import Trained
+
+
+def test_the_card_names_sizes_training_and_vocabulary(trained: Trained) -> None:
+    config, vocab = read_config(trained.checkpoint), trained.corpus.vocab
+    card = model_card(config, vocab, 1234567)
+    assert "as one unit vector of 16 numbers; its prefixes 4, 8, 16 work alone too" in card
+    assert "attention, width 32, 2 layers, 1,234,567 parameters" in card
+    assert ", ".join(f"{vocab.sizes[category]} {category.value}" for category in CATEGORIES) in card
+    assert f"{trained.report.num_train_posts} posts, 6 epochs; best after {config.best_epoch:g}" in card
+    assert f"| validation loss | {config.validation_loss:.4f} " in card
+    assert vocab.hash in card
+
+
+def test_the_cards_example_runs(trained: Trained) -> None:
+    card = (trained.checkpoint / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(example.replace("path/to/this/folder", str(trained.checkpoint)), names)
+    vectors = names["vectors"]
+    assert isinstance(vectors, np.ndarray)
+    assert vectors.shape == (1, 16)

@@ -1,0 +1,282 @@
+"""The HTTP API, in process: answers, refusals, many at once, and what schemathesis makes up."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.testclient import TestClient
+
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.search.post_search import PostSearch
+from booru_embed_core.web.app import Served, create_app
+from booru_embed_core.web.completions import Completer
+from booru_embed_core.web.middleware import MAX_BODY_BYTES
+from booru_embed_core.web.tag_map import tag_places
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::booru_embed_core.embedder.embedder.UnknownTagsWarning",  # as `booru-embed serve` does
+    # starlette's client speaks httpx, whose successor it prefers
+    "ignore::starlette.exceptions.StarletteDeprecationWarning",
+)
+
+
+@pytest.fixture(scope="module")
+def served(search_embedder: BooruEmbedder, post_search: PostSearch) -> Served:
+    return Served(search_embedder, Completer(search_embedder), post_search, tag_places(search_embedder))
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[TestClient]:
+    with TestClient(create_app(lambda: served)) as running:
+        while running.get("/api/ready").status_code != 200:
+            threading.Event().wait(0.01)
+        yield running
+
+
+def post(client: TestClient, path: str, **body: Any) -> Any:
+    answer = client.post(f"/api/{path}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def refused(client: TestClient, path: str, **body: Any) -> tuple[int, Any]:
+    answer = client.post(f"/api/{path}", json=body)
+    assert "\n" not in answer.json()["error"]
+    return answer.status_code, answer.json()
+
+
+def test_info_says_what_is_served(client: TestClient, served: Served) -> None:
+    vocab = served.embedder.vocab
+    assert client.get("/api/info").json() == {
+        "embedding_dim": served.embedder.embedding_dim,
+        "num_tags": vocab.num_tags,
+        "categories": {category.value: size for category, size in vocab.sizes.items()},
+        "ratings": list(served.embedder.config.trained_ratings),
+        "has_posts": True,
+        "has_map": True,
+    }
+    assert client.get("/api/health").json() == {"status": "ok"}
+
+
+def test_embeddings_are_the_librarys(client: TestClient, served: Served) -> None:
+    captions = ["1girl cat_ears", "", "solo, blorb"]
+    found = post(client, "embed", captions=captions, rating="g", score=3, dim=5)
+    assert found["dim"] == 5
+    assert [one["caption"] for one in found["embeddings"]] == captions
+    assert [one["unknown"] for one in found["embeddings"]] == [[], [], ["blorb"]]
+    expected = served.embedder.embed(["1girl cat_ears", "", "solo"], rating="g", score=3, dim=5)
+    np.testing.assert_allclose([one["vector"] for one in found["embeddings"]], expected, atol=1e-6)
+
+
+def test_completions_are_the_librarys_and_never_there_already(client: TestClient, served: Served) -> None:
+    found = post(client, "complete", tags="1girl cat_ears blorb", k=5)
+    expected = served.embedder.complete("1girl cat_ears", k=5)
+    assert [(one["tag"], one["category"]) for one in found["completions"]] == [one[:2] for one in expected]
+    np.testing.assert_allclose(
+        [one["probability"] for one in found["completions"]], [one[2] for one in expected], rtol=1e-5
+    )
+    assert found["unknown"] == ["blorb"]
+    assert found["known"] == [{"tag": tag, "category": "general"} for tag in ("1girl", "cat_ears")]
+    every = post(client, "complete", tags="1girl cat_ears", k=200)["completions"]
+    assert not {"1girl", "cat_ears"} & {one["tag"] for one in every}
+
+
+def test_rating_and_score_change_completions(client: TestClient) -> None:
+    plain, rated = post(client, "complete", tags="1girl"), post(client, "complete", tags="1girl", rating="e", score=50)
+    assert plain["completions"] != rated["completions"]
+
+
+def test_prefix_and_categories_choose(client: TestClient) -> None:
+    found = post(client, "complete", tags="1girl", prefix="Cat E", k=3)["completions"]
+    assert [one["tag"] for one in found] == ["cat_ears"]
+    apart = post(client, "complete", tags="1girl", k=2, per_category=True, categories=["character", "general"])
+    assert {one["category"] for one in apart["completions"]} == {"character", "general"}
+
+
+def test_similar_tags_are_the_librarys(client: TestClient, served: Served) -> None:
+    found = post(client, "similar", tag="cat_ears", k=4, category="general")
+    expected = served.embedder.similar_tags("cat_ears", 4, "general")
+    assert found["tag"] == "cat_ears"
+    assert [(one["tag"], one["category"]) for one in found["neighbours"]] == [one[:2] for one in expected]
+
+
+def test_posts_pass_the_filters(client: TestClient) -> None:
+    found = post(client, "search", tags="1girl blorb", k=8, ratings=["g", "s"], required=["solo"], excluded=["sword"])
+    assert 0 < len(found["posts"]) <= 8
+    assert found["unknown"] == ["blorb"]
+    for one in found["posts"]:
+        tags = {tag["tag"] for tag in one["tags"]}
+        assert one["rating"] in "gs"
+        assert "solo" in tags
+        assert "sword" not in tags
+
+
+def test_the_map_has_every_tag(client: TestClient, served: Served) -> None:
+    found = client.get("/api/map").json()
+    assert found["tags"] == list(served.embedder.vocab.tags)
+    assert found["counts"] == served.embedder.vocab.counts.tolist()
+    assert set(found["categories"]) <= set(range(len(CATEGORIES)))
+    assert np.isfinite(found["x"] + found["y"]).all()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "error"),
+    [
+        ("embed", {"captions": []}, 422, "captions: List should have at least 1 item"),
+        ("embed", {"captions": ["solo"] * 257}, 422, "captions: List should have at most 256 items"),
+        ("embed", {"captions": ["solo", "blorb"]}, 422, "captions[1]: not in the vocabulary: blorb"),
+        ("embed", {"captions": ["solo"], "dim": 1000}, 422, "dim 1000 is not between 1 and"),
+        ("embed", {"captions": ["solo"], "score": 3}, 422, "score 3 needs a rating"),
+        ("complete", {"tags": "solo", "k": 0}, 422, "k: Input should be greater than or equal to 1"),
+        ("complete", {"tags": "solo", "k": True}, 422, "k: Input should be a valid integer"),
+        ("complete", {"tags": "solo", "rating": "x"}, 422, "rating: String should match pattern"),
+        ("complete", {"tags": "solo", "categories": ["species"]}, 422, "categories.0: Input should be 'general'"),
+        ("complete", {"caption": "solo"}, 422, "caption: Extra inputs are not permitted"),
+        ("complete", {"tags": "x" * 10_001}, 422, "tags: String should have at most 10000 characters"),
+        ("similar", {"tag": "blorb"}, 422, "'blorb': not in the vocabulary: blorb"),
+        ("similar", {"tag": "solo, 1girl"}, 422, "is 2 tags, not one"),
+        ("search", {"tags": "solo", "required": ["blorb"]}, 422, "not in the vocabulary: blorb"),
+        ("search", {"tags": "id:5"}, 422, "5"),
+    ],
+)
+def test_what_is_wrong_is_refused_in_a_line(
+    client: TestClient, path: str, body: dict[str, Any], status: int, error: str
+) -> None:
+    found, answer = refused(client, path, **body)
+    assert found == status
+    assert error in answer["error"]
+    if ": " in error and error.partition(":")[0].split(".")[0] in body:
+        assert answer["field"] == error.partition(":")[0]
+
+
+def test_no_json_no_path_and_no_method_are_refused_in_a_line(client: TestClient) -> None:
+    broken = client.post("/api/complete", content=b'{"tags": ', headers={"Content-Type": "application/json"})
+    assert (broken.status_code, broken.json()["error"][:20]) == (400, "the body is no JSON:")
+    assert (client.get("/api/nothing").status_code, client.get("/api/nothing").json()) == (404, {"error": "Not Found"})
+    assert (client.get("/api/complete").status_code, client.get("/api/complete").headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_too_large_is_refused(client: TestClient, chunked: bool) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(11):
+            yield b" " * (MAX_BODY_BYTES // 10)
+
+    content = pieces() if chunked else b" " * (MAX_BODY_BYTES + 1)
+    answer = client.post("/api/complete", content=content)
+    assert answer.status_code == 413
+    assert answer.json()["error"] == "the body is larger than 1,000,000 bytes; send fewer captions at once"
+
+
+def test_threads_get_what_one_gets(client: TestClient) -> None:
+    captions = ["1girl", "solo cat_ears", "", "sword armor", "1girl tail blorb"] * 8
+
+    def ask(caption: str) -> list[str]:
+        return [one["tag"] for one in post(client, "complete", tags=caption, k=5)["completions"]]
+
+    with ThreadPoolExecutor(32) as threads:
+        at_once = list(threads.map(ask, captions))
+    assert at_once == [ask(caption) for caption in captions]
+
+
+def test_it_is_not_ready_until_it_is_loaded_and_says_what_went_wrong(served: Served) -> None:
+    may_load, fails = threading.Event(), False
+
+    def load() -> Served:
+        assert may_load.wait(30)
+        if fails:
+            raise ValueError("model.safetensors:\nno such file")
+        return served
+
+    with TestClient(create_app(load)) as client:
+        for path in ("ready", "info", "map"):
+            assert client.get(f"/api/{path}").status_code == 503
+        assert refused(client, "complete", tags="solo")[0] == 503
+        assert client.get("/api/health").status_code == 200
+        may_load.set()
+        while client.get("/api/ready").status_code != 200:
+            threading.Event().wait(0.01)
+    fails = True
+    with TestClient(create_app(load)) as client:
+        while "loaded" in client.get("/api/ready").json()["error"]:
+            threading.Event().wait(0.01)
+        assert client.get("/api/ready").json()["error"] == "model.safetensors: no such file"
+
+
+def test_posts_and_map_may_be_missing(served: Served) -> None:
+    bare = Served(served.embedder, served.completer)
+    with TestClient(create_app(lambda: bare)) as client:
+        while client.get("/api/ready").status_code != 200:
+            threading.Event().wait(0.01)
+        assert refused(client, "search", tags="solo")[0] == 404
+        assert client.get("/api/map").json() == {"error": "no map is served here"}
+        assert client.get("/api/info").json()["has_posts"] is False
+
+
+def test_nothing_is_loaded_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/api/docs")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert "://" not in page.text
+    for path in client.get("/api/openapi.json").json()["paths"]:
+        assert path in page.text
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_schemathesis_finds_nothing(client: TestClient, mode: GenerationMode) -> None:
+    # Not by its own plugin, which pytest 9.2 breaks.
+    operations = [
+        one.ok() for one in schemathesis.openapi.from_asgi("/api/openapi.json", client.app).get_all_operations()
+    ]
+    assert len(operations) == 8
+    num_cases = 0
+    for operation in operations:
+        if mode == GenerationMode.NEGATIVE and not list(operation.body):
+            continue
+
+        @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def check(case: schemathesis.Case) -> None:
+            nonlocal num_cases
+            num_cases += 1
+            # What a schema cannot say is refused too: a score without a rating, a tag that is not in the vocabulary.
+            case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+        check()
+    assert num_cases > 100
+
+
+SECTION = re.compile(r"^## (GET|POST) (/api/\w+)\n.*?((?:```json\n.*?```\n*)+)", re.MULTILINE | re.DOTALL)
+
+
+def shape(value: Any) -> Any:
+    """The keys of `value`, whatever their values; of a list those of its first item."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items() if key != "categories"}
+    return [shape(value[0])] if isinstance(value, list) and value else type(value).__name__
+
+
+def test_the_reference_shows_what_is_asked_and_answered(client: TestClient) -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/http-api.md").read_text(encoding="utf-8")
+    sections = SECTION.findall(page)
+    described = client.get("/api/openapi.json").json()["paths"]
+    assert {path for _, path, _ in sections} == set(described) - {"/api/health"}
+    for method, path, code in sections:
+        blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", code, re.DOTALL)]
+        body = blocks[0] if method == "POST" else None
+        answer = client.request(method, path, json=body)
+        assert answer.status_code == 200, answer.text
+        assert shape(answer.json()) == shape(blocks[-1]), path

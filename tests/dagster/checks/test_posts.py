@@ -1,0 +1,73 @@
+"""Checks of the posts that fail on purpose: damaged ones stop what is downstream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from booru_embed_core.posts.files import REJECTS_FILE, REPORT_FILE
+from booru_embed_dagster.assets import posts
+from booru_embed_dagster.checks import posts as checks
+from tests.dagster.checks.check_helpers import failed_checks, run_check, spoil, started
+from tests.dagster.project_helpers import Project
+
+PART = "part-00000.parquet"
+
+
+def miscount(folder: Path) -> None:
+    file = folder / REPORT_FILE
+    file.write_text(file.read_text().replace('"num_kept": 400', '"num_kept": 401'))
+
+
+def lose_a_post(folder: Path) -> None:
+    file = folder / PART
+    pq.write_table(pq.read_table(file).slice(1), file)
+
+
+def invent_a_reject(folder: Path) -> None:
+    file = folder / REJECTS_FILE
+    schema = pq.read_schema(file)
+    row = {field.name: 1 if pa.types.is_integer(field.type) else "?" for field in schema}
+    pq.write_table(pa.Table.from_pylist([row], schema), file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (miscount, "read is not kept + duplicate + rejected"),
+        (lose_a_post, "399 posts, 400 reported"),
+        (invent_a_reject, "1 lines, 0 reported"),
+    ],
+)
+def test_posts_that_do_not_reconcile_fail(copy: Project, damage: Callable[[Path], None], message: str) -> None:
+    assert run_check(checks.posts_reconcile, copy).passed
+    damage(copy.warehouse.current("posts").path)
+    result = run_check(checks.posts_reconcile, copy)
+    assert not result.passed
+    assert message in str(result.description)
+    assert "materialize posts again" in str(result.description)
+
+
+def test_posts_that_do_not_reconcile_stop_the_pipeline(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posts, "read_export", spoil(posts.read_export, miscount))
+    result = project.materialize("posts+")
+    assert failed_checks(result) == {"posts_reconcile"}
+    assert started(result) == {"posts", "posts_posts_reconcile", "posts_posts_have_their_columns"}
+
+
+def test_posts_without_a_column_or_of_another_type_fail(copy: Project) -> None:
+    assert run_check(checks.posts_have_their_columns, copy).passed
+    file = copy.warehouse.current("posts").path / PART
+    good = pq.read_table(file)
+    pq.write_table(good.set_column(2, "score", good["score"].cast(pa.int64())), file)
+    result = run_check(checks.posts_have_their_columns, copy)
+    assert not result.passed
+    message = "column pyarrow.Field<score: int64> instead of pyarrow.Field<score: int32 not null>; materialize posts"
+    assert message in str(result.description)
+    pq.write_table(good.drop_columns(["meta"]), file)
+    result = run_check(checks.posts_have_their_columns, copy)
+    assert "columns id,rating,score,general,artist,copyright,character instead of" in str(result.description)

@@ -1,0 +1,235 @@
+"""The process that trains as its asset sees it: what it says as it comes, how it is ended, and why it ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from booru_embed_dagster import resources
+from booru_embed_dagster.training import launcher as trainer
+from booru_embed_dagster.training.launcher import TAIL_LINES, echoed, run_to_end, why_it_ended
+from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE
+from tests.dagster.project_helpers import REPOSITORY, Project, failure
+
+Built = tuple[Project, dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    file = tmp_path / "output.log"
+    file.write_text("".join(f"line {number}\n" for number in range(100)))
+    return file
+
+
+def test_what_is_written_is_echoed_to_the_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "output.log"
+    with file.open("w") as sink, echoed(file):
+        sink.write("first\n")
+        sink.flush()
+        sink.write("läst")
+        sink.flush()
+    assert capsys.readouterr().err == "first\nläst"
+
+
+def test_a_reason_stands_alone(tmp_path: Path, output: Path) -> None:
+    for file in (FAILURE_FILE, CRASH_FILE, "lost-0.txt"):
+        (tmp_path / file).write_text(f"said in {file}")
+    assert why_it_ended(tmp_path, output, 1) == f"said in {FAILURE_FILE}"
+
+
+def test_a_crash_is_its_last_line_and_the_end_of_its_traceback(tmp_path: Path, output: Path) -> None:
+    trace = [f"frame {number}" for number in range(50)] + ["KeyError: 'nobody'"]
+    (tmp_path / CRASH_FILE).write_text("\n".join(trace) + "\n")
+    (tmp_path / "lost-0.txt").write_text("rank 0 of 2: another rank ended")
+    assert why_it_ended(tmp_path, output, 1).splitlines() == ["training crashed: KeyError: 'nobody'", *trace[-20:]]
+
+
+@pytest.mark.parametrize(
+    ("lost", "code", "reason"),
+    [
+        ("rank 0 of 2: another rank ended", -signal.SIGKILL, r"training was killed \(SIGKILL\), mostly .*"),
+        ("rank 0 of 2: another rank ended", 1, r"rank 0 of 2: another rank ended"),
+        ("", -signal.SIGKILL, r"training was killed \(SIGKILL\), mostly since memory had run out: .*last saved state"),
+        ("", -signal.SIGSEGV, r"training ended by SIGSEGV and left no reason; its last lines follow"),
+        ("", 3, r"training ended with exit code 3 and left no reason; its last lines follow"),
+    ],
+)
+def test_what_left_no_reason_is_explained_by_its_last_lines(
+    tmp_path: Path, output: Path, lost: str, code: int, reason: str
+) -> None:
+    if lost:
+        (tmp_path / "lost-0.txt").write_text(lost)
+    first, *tail = why_it_ended(tmp_path, output, code).splitlines()
+    assert re.fullmatch(reason, first)
+    assert tail == [f"line {number}" for number in range(100 - TAIL_LINES, 100)]
+
+
+def test_a_killed_process_was_not_stopped_whatever_its_ranks_say(tmp_path: Path, output: Path) -> None:
+    (tmp_path / FAILURE_FILE).write_text("stopped at step 19 of 540")
+    assert why_it_ended(tmp_path, output, -signal.SIGKILL).startswith("training was killed (SIGKILL)")
+
+
+def test_no_more_than_the_end_of_long_output_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "output.log"
+    file.write_bytes(b"x" * 1_000_000 + b"\xff\nend\n")
+    assert why_it_ended(tmp_path, file, 1).splitlines()[-1] == "end"
+    assert len(why_it_ended(tmp_path, file, 1)) < 20_000
+
+
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(99)"
+
+
+@pytest.mark.usefixtures("_process_hooks")
+def test_an_interrupt_ends_also_what_does_not_want_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "COMMAND", (sys.executable, "-c", STUBBORN))
+    monkeypatch.setattr(trainer, "END_SECONDS", 0.5)
+    process: list[subprocess.Popen[bytes]] = []
+    started = subprocess.Popen
+    monkeypatch.setattr(trainer.subprocess, "Popen", lambda *a, **k: process.append(started(*a, **k)) or process[0])
+    file = tmp_path / "output.log"
+
+    def interrupt() -> None:
+        while not file.stat().st_size:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    file.touch()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with file.open("wb") as sink, pytest.raises(KeyboardInterrupt):
+        run_to_end({}, sink)
+    thread.join()
+    assert process[0].returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_process_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, subprocess; print(subprocess.Popen(['sleep', '99']).pid, flush=True); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(trainer, "COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(trainer, "END_SECONDS", 1.0)  # where nobody buries orphans their group stays
+    with (tmp_path / "output.log").open("wb") as sink:
+        assert run_to_end({}, sink) == -signal.SIGKILL
+    stat = Path("/proc", (tmp_path / "output.log").read_text().strip(), "stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+# Python runs this file when it starts: what goes wrong in a rank at a step, some steps after a state was saved.
+FAULT = """
+import os, sys
+
+if os.environ.get("RANK") in {ranks!r} and "booru_embed_dagster.training.worker" in sys.orig_argv:
+    import socket
+    from pathlib import Path
+
+    from booru_embed_core.training import loop
+    from booru_embed_core.training.step import NonFiniteLossError
+
+    real, once = loop.compute_step, Path({once!r})
+
+    def compute_step(run, batch):
+        if run.step == 25 and not once.exists():
+            {action}
+        return real(run, batch)
+
+    loop.compute_step = compute_step
+"""
+KILL = "os.kill(os.getpid(), 9)"
+RAISE = "raise TypeError('no such thing')"
+NOT_FINITE = "raise NonFiniteLossError('step 25: loss is nan', [])"
+DISCONNECT = """once.touch()
+            for descriptor in os.listdir("/proc/self/fd"):
+                try:
+                    connection = socket.socket(fileno=os.dup(int(descriptor)))
+                    if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getpeername():
+                        connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass"""
+
+
+def train_with_fault(
+    built: Built, folder: Path, num_processes: int, action: str, is_in_all: bool = False
+) -> dg.ExecuteInProcessResult:
+    """A run of `checkpoint` in a copy of `built` in `folder`, with a fault in the last rank or in all of them."""
+    project = built[0].copy_to(folder)
+    project.set(num_epochs=4, trunk="deepsets", num_processes=num_processes)
+    ranks: list[str | None] = [None] if num_processes == 1 else [str(rank) for rank in range(num_processes)]
+    if not is_in_all:
+        ranks = ranks[-1:]
+    site = folder / "site"
+    site.mkdir()
+    code = FAULT.format(ranks=ranks, once=str(folder / "once"), action=action)
+    (site / "sitecustomize.py").write_text(code, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(REPOSITORY)]))
+        return project.materialize("checkpoint")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize(
+    ("action", "reason", "in_tail"),
+    [
+        (KILL, r"training was killed \(SIGKILL\)|rank 0 of 2: another rank ended", ""),
+        (RAISE, r"training crashed: TypeError: no such thing", "TypeError: no such thing"),
+        (NOT_FINITE, r"step 25: loss is nan; the state before it is in .*failed\.pt", ""),
+    ],
+    ids=["killed", "crashed", "not-finite"],
+)
+def test_a_crash_fails_the_step_with_its_reason_and_its_last_lines(
+    built: Built, tmp_path: Path, num_processes: int, action: str, reason: str, in_tail: str
+) -> None:
+    result = train_with_fault(built, tmp_path / "copy", num_processes, action, is_in_all=action == NOT_FINITE)
+    assert not result.success
+    first, *tail = failure(result).splitlines()
+    assert re.match(reason, first)
+    assert len(tail) <= TAIL_LINES
+    if action == KILL and num_processes == 2:
+        in_tail = "SIGKILL"
+    assert in_tail in "\n".join(tail)
+    assert result.retry_attempts_for_node("checkpoint") == 0
+
+
+@pytest.mark.slow
+def test_ranks_that_lose_their_connection_are_started_again_and_go_on(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(resources, "RETRY_SECONDS", 0.1)
+    result = train_with_fault(built, tmp_path / "copy", 2, DISCONNECT)
+    assert result.success
+    assert result.retry_attempts_for_node("checkpoint") == 1
+    (retry,) = [event for event in result.all_events if event.is_step_up_for_retry]
+    assert "another rank ended or fell silent" in str(retry.event_specific_data)
+    steps = logged_steps(capfd.readouterr().err)
+    assert min(steps) < 18 < steps[-1], "the second attempt went on from the state after the first epoch"
+    assert steps == sorted(steps)
+    check_curves(result)
+
+
+@pytest.mark.slow
+def test_steps_are_logged_as_they_come_and_drawn_at_the_end(
+    built: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    project.set(num_epochs=2, trunk="deepsets")
+    result = project.materialize("checkpoint")
+    assert logged_steps(capfd.readouterr().err)[-1] == 36
+    check_curves(result)
+
+
+def logged_steps(errors: str) -> list[int]:
+    """The steps of the lines with loss and time to come that a run wrote."""
+    return [int(step) for step in re.findall(r" step (\d+)/\d+  epoch .*loss .* tokens/s  ETA [\d:]+\n", errors)]
+
+
+def check_curves(result: dg.ExecuteInProcessResult) -> None:
+    """Looks for the picture of the curves among what `checkpoint` shows."""
+    (shown,) = result.asset_materializations_for_node("checkpoint")
+    assert "data:image/png;base64," in str(shown.metadata["plot"].value)
