@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from benchmarks._post_vectors import Float32, Generated, generate
 from benchmarks._results import write
-from booru_embed_core.search.vector_index import WANTED_RECALL, Float16, VectorIndex, recall_of
+from booru_embed_core.search.vector_index import WANTED_RECALL, Float16, VectorIndex, index_recall
 
 K: Final = 10
 NUM_QUERIES: Final = 256
@@ -178,7 +178,7 @@ def asked(way: Way, queries: Float32, breadth: int, exact: Rows, passing: Mask =
         rows = rows[rows >= 0]
         found[number, : len(rows)] = rows
     return {
-        "recall": recall_of(found, exact),
+        "recall": index_recall(found, exact),
         "milliseconds": statistics.mean(seconds) * 1e3,
         "fewest_found": int((found >= 0).sum(axis=1).min()),
     }

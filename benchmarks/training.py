@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks._encoders import PEERS, installed_peers, pad, padded_forward, peer
 from benchmarks._results import write
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
-from booru_embed_core.model.objective import Captions, objective, split_captions
+from booru_embed_core.model.objective import CaptionBatch, objective, split_captions
 from booru_embed_core.schema import SPECIAL_TOKENS
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.optimizer import Optimizer
@@ -66,12 +66,12 @@ def log_normal_lengths(num: int) -> Tensor:
     return torch.exp(mu + 0.5 * torch.randn(num, generator=generator)).long().clamp(2, _MAX_TAGS)
 
 
-def captions(lengths: Tensor, num_tags: int) -> Captions:
+def captions(lengths: Tensor, num_tags: int) -> CaptionBatch:
     """Captions of random distinct tags."""
     generator = torch.Generator().manual_seed(1)
     tags = torch.cat([torch.randperm(num_tags, generator=generator)[:n] for n in lengths.tolist()])
     zeros = torch.zeros(len(lengths), dtype=torch.int64)
-    return Captions(tags, lengths, zeros, zeros, int(lengths.max()))
+    return CaptionBatch(tags, lengths, zeros, zeros, int(lengths.max()))
 
 
 def ways(config: EncoderConfig, settings: TrainingSettings, with_peers: bool) -> dict[str, Way]:
@@ -85,7 +85,7 @@ def ways(config: EncoderConfig, settings: TrainingSettings, with_peers: bool) ->
     return found
 
 
-def step(way: Way, batch: Captions, settings: TrainingSettings, dtype: torch.dtype, seed: int) -> Tensor:
+def step(way: Way, batch: CaptionBatch, settings: TrainingSettings, dtype: torch.dtype, seed: int) -> Tensor:
     """One step, as a training does it, and its loss."""
     generator = torch.Generator(batch.tags.device).manual_seed(seed)
     losses = objective(way.model, batch, settings, generator, dtype, way.encode)
@@ -97,7 +97,7 @@ def step(way: Way, batch: Captions, settings: TrainingSettings, dtype: torch.dty
 
 
 def measure(
-    every: dict[str, Way], batch: Captions, settings: TrainingSettings, rounds: int
+    every: dict[str, Way], batch: CaptionBatch, settings: TrainingSettings, rounds: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Figures of each way in each dtype: medians over alternated rounds, the first of which is left out."""
     seconds: dict[tuple[str, str], list[tuple[float, float]]] = {(way, name): [] for name in DTYPES for way in every}
@@ -124,7 +124,7 @@ def measure(
     return {name: {way: figures(way, name) for way in every} for name in DTYPES}
 
 
-def padding(batch: Captions, settings: TrainingSettings, rounds: int) -> float:
+def padding(batch: CaptionBatch, settings: TrainingSettings, rounds: int) -> float:
     """Slots of the padded batches over their tokens, over all rounds."""
     slots = tokens = 0
     for round_ in range(1, rounds + 1):

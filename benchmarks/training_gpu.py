@@ -47,7 +47,7 @@ from booru_embed_core.tokens.batches import Batch, EpochBatches
 from booru_embed_core.tokens.device_corpus import DeviceCorpus
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
-from booru_embed_core.training.hardware import speed_up
+from booru_embed_core.training.hardware import compile_for_device
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.plan import Plan, plan_training
 from booru_embed_core.training.step import captions_of
@@ -85,7 +85,7 @@ class Bench:
     def ours(self) -> Way:
         """Our network, as a training has it."""
         way = self.eager()
-        speed_up(way.model, self.device, torch.bfloat16)
+        compile_for_device(way.model, self.device, torch.bfloat16)
         return way
 
     def eager(self) -> Way:

@@ -30,13 +30,13 @@ def export(
 ) -> None:
     """Write a checkpoint as other programs read it."""
     from booru_embed_core.embedder.locate import find_checkpoint
-    from booru_embed_core.export.formats import Source
+    from booru_embed_core.export.formats import CheckpointSource
     from booru_embed_core.export.formats import export as write
     from booru_embed_core.training.checkpoint_config import read_config
 
     folder = find_checkpoint(checkpoint)
     tokens = tokens or _tokens_of(folder, read_config(folder).packed_tokens)
-    source = Source.open(folder, evaluation or _evaluation_of(folder), tokens)
+    source = CheckpointSource.open(folder, evaluation or _evaluation_of(folder), tokens)
     write(form, source, output)
     files = {str(path): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()}
     if as_json:

@@ -94,12 +94,12 @@ def load(checkpoint: Path, posts: Path | None, tag_embeddings: Path | None) -> S
     """
     from booru_embed_core.embedder.embedder import BooruEmbedder
     from booru_embed_core.web.app import Served
-    from booru_embed_core.web.completions import Completer, Query
+    from booru_embed_core.web.completions import Completer, PrefixQuery
     from booru_embed_core.web.tag_map import tag_places
 
     embedder = BooruEmbedder.load(checkpoint)
     completer = Completer(embedder)
-    completer.complete(Query(""))  # the first pass takes longest
+    completer.complete(PrefixQuery(""))  # the first pass takes longest
     warehouse = checkpoint.resolve().parent.parent
     table = tag_embeddings or _there(warehouse / "tag_embeddings/current/tag_embeddings.parquet")
     folder = posts or _there(warehouse / "post_embeddings/current")

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.network import Network, Sets
+from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.vectors import unit_vectors
 
 if TYPE_CHECKING:
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
@@ -133,7 +134,7 @@ class BooruEmbedder:
         """
         dim = self._dim(dim)
         sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
-        return _unit(self.network.embeddings(sets)[:, :dim])
+        return unit_vectors(self.network.embeddings(sets)[:, :dim])
 
     def embed_stream(
         self,
@@ -158,7 +159,7 @@ class BooruEmbedder:
 
         def batches() -> Iterator[NDArray[np.float32]]:
             while batch := list(itertools.islice(every, batch_size)):
-                yield _unit(self.network.embeddings(self._read(batch, *metadata))[:, :dim])
+                yield unit_vectors(self.network.embeddings(self._read(batch, *metadata))[:, :dim])
 
         return batches()
 
@@ -192,7 +193,7 @@ class BooruEmbedder:
         sets = self._sets([caption], rating, score)
         probabilities = self.probabilities_of(sets)[0]
         allowed[sets.tags] = False
-        best = greatest(probabilities, np.flatnonzero(allowed), k)
+        best = top_k(probabilities, np.flatnonzero(allowed), k)
         return [Completion(self.vocab.tags[i], self._category(i), float(probabilities[i])) for i in best]
 
     def probabilities(self, caption: str, rating: str | None = None, score: int | None = None) -> NDArray[np.float32]:
@@ -205,7 +206,7 @@ class BooruEmbedder:
         """
         return self.probabilities_of(self._sets([caption], rating, score)).reshape(-1)
 
-    def probabilities_of(self, sets: Sets) -> NDArray[np.float32]:
+    def probabilities_of(self, sets: TagSets) -> NDArray[np.float32]:
         """`probabilities` of many at once, float32 ``[n, num_tags]``, of `sets` as `read_caption` reads them."""
         scores = self.network.tag_scores(sets)
         scores[:, self.vocab.is_unknown] = -np.inf
@@ -218,7 +219,7 @@ class BooruEmbedder:
 
     def read_caption(
         self, caption: str, rating: str | None = None, score: int | None = None
-    ) -> tuple[Normalized, Sets]:
+    ) -> tuple[Normalized, TagSets]:
         """What a caption is understood as, and its tags as the network reads them; unknown ones are left out.
 
         Raises:
@@ -250,7 +251,7 @@ class BooruEmbedder:
         allowed[index] = False
         return [
             Neighbour(self.vocab.tags[i], self._category(i), float(similarity[i]))
-            for i in greatest(similarity, np.flatnonzero(allowed), k)
+            for i in top_k(similarity, np.flatnonzero(allowed), k)
         ]
 
     def tag_embeddings(self) -> NDArray[np.float32]:
@@ -262,8 +263,8 @@ class BooruEmbedder:
             if self._tag_embeddings is None:
                 every = np.arange(self.vocab.num_tags, dtype=np.int64)
                 nothing = np.full(len(every), -1, dtype=np.int64)
-                sets = Sets(every, np.ones_like(every), nothing, nothing)
-                self._tag_embeddings = _unit(self.network.embeddings(sets))
+                sets = TagSets(every, np.ones_like(every), nothing, nothing)
+                self._tag_embeddings = unit_vectors(self.network.embeddings(sets))
             return self._tag_embeddings
 
     def hidden_states(
@@ -298,10 +299,10 @@ class BooruEmbedder:
             raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the embedding's length")
         return dim
 
-    def _sets(self, captions: Sequence[str], rating: str | None, score: int | None) -> Sets:
+    def _sets(self, captions: Sequence[str], rating: str | None, score: int | None) -> TagSets:
         return self._read(captions, *self._metadata(rating, score), stacklevel=4)
 
-    def _read(self, captions: Sequence[str], rating_id: int, score_bin: int, stacklevel: int = 3) -> Sets:
+    def _read(self, captions: Sequence[str], rating_id: int, score_bin: int, stacklevel: int = 3) -> TagSets:
         encoded = [self.tokenizer.encode(caption) for caption in captions]
         for caption, one in zip(captions, encoded, strict=True):
             if one.unknown and not one.token_ids:
@@ -309,7 +310,7 @@ class BooruEmbedder:
             if one.unknown:
                 warnings.warn(_unknown_message(caption, one), UnknownTagsWarning, stacklevel)
         ids = [token_id - self.vocab.num_special for one in encoded for token_id in one.token_ids]
-        return Sets(
+        return TagSets(
             tags=np.array(ids, dtype=np.int64),
             lengths=np.array([len(one.token_ids) for one in encoded], dtype=np.int64),
             ratings=np.full(len(encoded), rating_id, dtype=np.int64),
@@ -368,14 +369,8 @@ def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, p
     return TorchNetwork.load(checkpoint_dir, config, device, precision)
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`vectors` ``[n, dim]``, each of unit length; zeros stay zeros."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), dtype=np.float32)
-
-
-def greatest(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> list[int]:
-    """The `k` of `candidates` (ascending places in `values`) with the greatest values, of equals the first first."""
+def top_k(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> list[int]:
+    """The `k` of `candidates` (ascending places in `values`) with the top_k values, of equals the first first."""
     if k < len(candidates):  # sorting all of a large vocabulary would take longer than a small network
         least = np.partition(values[candidates], -k)[-k]
         candidates = candidates[values[candidates] >= least]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Sets:
+class TagSets:
     """n captions as the network reads them.
 
     Attributes:
@@ -45,18 +45,18 @@ class Sets:
 class Network(Protocol):
     """What computes: sets in, arrays out, in bounded memory however many sets there are."""
 
-    def embeddings(self, sets: Sets) -> NDArray[np.float32]:
+    def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
         """The bottleneck of each set, float32 ``[n, E]``, not of unit length: `SetEncoder.embed` of its pooled state.
 
         The order of a set's tags, and the other sets beside it, change nothing.
         """
 
-    def tag_scores(self, sets: Sets) -> NDArray[np.float32]:
+    def tag_scores(self, sets: TagSets) -> NDArray[np.float32]:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``: `SetEncoder.complete`, then
         `SetEncoder.tag_scores`. Tags of the set and unknown tokens have theirs too. The array is the caller's.
         """
 
-    def token_states(self, sets: Sets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    def token_states(self, sets: TagSets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """A state for every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``.
 
         The tokens of a set are the summary token, then its rating's and its score's where given, then its tags as they

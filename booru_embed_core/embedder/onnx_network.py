@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.network import Sets
+from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.schema import PAD_TOKEN, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS, SUMMARY_TOKEN
 from booru_embed_core.training.checkpoint_config import REMEDY, CheckpointConfig, CheckpointError
 
@@ -60,7 +60,7 @@ class OnnxNetwork:
         model, completion = (_session(folder / name, config.vocab_hash, _providers(device)) for name in names)
         return cls(model, completion, config.num_special)
 
-    def embeddings(self, sets: Sets) -> NDArray[np.float32]:
+    def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
         """The bottleneck of each set, float32 ``[n, E]``, of unit length."""
         (size,) = _sizes(self._model, "embedding")
         embeddings = np.empty((len(sets.lengths), size), dtype=np.float32)
@@ -68,7 +68,7 @@ class OnnxNetwork:
             (embeddings[rows],) = self._run(["embedding"], ids, mask)
         return embeddings
 
-    def tag_scores(self, sets: Sets) -> NDArray[np.float32]:
+    def tag_scores(self, sets: TagSets) -> NDArray[np.float32]:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
         (size,) = _sizes(self._completion, "logits")
         scores = np.empty((len(sets.lengths), size), dtype=np.float32)
@@ -77,7 +77,7 @@ class OnnxNetwork:
             (scores[rows],) = self._completion.run(["logits"], {"state": state})
         return scores
 
-    def token_states(self, sets: Sets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    def token_states(self, sets: TagSets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """A state for every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
         _, lengths = _token_ids(sets, self._num_special)
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
@@ -92,7 +92,7 @@ class OnnxNetwork:
     def _run(self, outputs: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Any:
         return self._model.run(outputs, {"input_ids": ids, "attention_mask": mask})
 
-    def _batches(self, sets: Sets) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    def _batches(self, sets: TagSets) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
         """Rows of `sets`, their token ids and their mask, int64 ``[b, L]`` each; shorter sets first."""
         ids, lengths = _token_ids(sets, self._num_special)
         starts = np.cumsum(lengths) - lengths
@@ -109,7 +109,7 @@ class OnnxNetwork:
             first += len(rows)
 
 
-def _token_ids(sets: Sets, num_special: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _token_ids(sets: TagSets, num_special: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Token ids int64 ``[T]``, set after set, and their number in each, int64 ``[n]``: as `objective.read_tokens`."""
     every = np.arange(len(sets.lengths))
     parts, owners = [np.full_like(every, _SUMMARY_ID)], [every]
@@ -122,10 +122,10 @@ def _token_ids(sets: Sets, num_special: int) -> tuple[NDArray[np.int64], NDArray
     return np.concatenate([*parts, sets.tags + num_special])[order], np.bincount(of_each, minlength=len(every))
 
 
-def _sorted(sets: Sets) -> Sets:
+def _sorted(sets: TagSets) -> TagSets:
     """`sets` with each one's tags in ascending order, so that their order shows in no digit."""
     owners = np.repeat(np.arange(len(sets.lengths)), sets.lengths)
-    return Sets(sets.tags[np.lexsort((sets.tags, owners))], sets.lengths, sets.ratings, sets.score_bins)
+    return TagSets(sets.tags[np.lexsort((sets.tags, owners))], sets.lengths, sets.ratings, sets.score_bins)
 
 
 def _sizes(session: InferenceSession, output: str) -> list[int]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from booru_embed_core.embedder.network import Sets
+from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets, token_states
 from booru_embed_core.model.objective import read_tokens
@@ -68,17 +68,17 @@ class TorchNetwork:
         return cls(load_model(checkpoint_dir, config, on), pick_dtype(precision, on))
 
     @torch.inference_mode()
-    def embeddings(self, sets: Sets) -> NDArray[np.float32]:
+    def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
         """The bottleneck of each set, float32 ``[n, E]``."""
         return self.model.embed(self._pooled(sets)).float().cpu().numpy()
 
     @torch.inference_mode()
-    def tag_scores(self, sets: Sets) -> NDArray[np.float32]:
+    def tag_scores(self, sets: TagSets) -> NDArray[np.float32]:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
         return self._scores(self.model.complete(self._pooled(sets))).float().cpu().numpy()
 
     @torch.inference_mode()
-    def token_states(self, sets: Sets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    def token_states(self, sets: TagSets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """A state for every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
         device = self.model.tag_bias.device
         token_ids, lengths = read_tokens(
@@ -92,5 +92,5 @@ class TorchNetwork:
         states = token_states(self.model, token_ids, lengths).cpu().numpy()
         return states, np.concatenate([[0], np.cumsum(lengths.cpu().numpy())]).astype(np.int32)
 
-    def _pooled(self, sets: Sets) -> Tensor:
+    def _pooled(self, sets: TagSets) -> Tensor:
         return encode_sets(self.model, sets.tags, sets.lengths, sets.ratings, sets.score_bins, dtype=self._dtype)

@@ -16,7 +16,7 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 from scipy import sparse
 
-from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence, Float32
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, Float32
 
 _NAIVE_BAYES_PRIOR_POSTS: Final = 10.0
 """Naive Bayes: imagined posts in which a tag is independent of the others; on the sample 1, 10, 100 differ by .002."""
@@ -30,7 +30,7 @@ class Scorer(Protocol):
         """What reports call it."""
         ...
 
-    def scores(self, visible: Captions) -> Float32:
+    def scores(self, visible: CaptionMatrix) -> Float32:
         """A number for each tag, [n, num_tags], higher for likelier; what it says of a visible tag is not looked at."""
         ...
 
@@ -39,7 +39,7 @@ class Scorer(Protocol):
 class EmbeddingScorer(Scorer, Protocol):
     """A scorer that embeds captions as well."""
 
-    def embed(self, visible: Captions) -> Float32:
+    def embed(self, visible: CaptionMatrix) -> Float32:
         """A vector for each caption, [n, dim], to be compared by cosine."""
         ...
 
@@ -51,7 +51,7 @@ class Popularity:
     pairs: Cooccurrence
     name: str = "popularity"
 
-    def scores(self, visible: Captions) -> Float32:
+    def scores(self, visible: CaptionMatrix) -> Float32:
         """P(t), the same in each row, [n, num_tags]."""
         return np.broadcast_to(self.pairs.shares.astype(np.float32), visible.shape)
 
@@ -70,7 +70,7 @@ class NaiveBayes:
     damping: float
     name: str = "naive_bayes"
 
-    def scores(self, visible: Captions) -> Float32:
+    def scores(self, visible: CaptionMatrix) -> Float32:
         """Damped log posteriors up to a constant of the row, [n, num_tags]."""
         evidence = self.pairs.select(visible) @ self.log_ratio
         return self.pairs.spread(self.log_prior + np.float32(self.damping) * evidence)
@@ -92,7 +92,7 @@ class Ease:
     weights: Float32
     name: str = "ease"
 
-    def scores(self, visible: Captions) -> Float32:
+    def scores(self, visible: CaptionMatrix) -> Float32:
         """x B, [n, num_tags]."""
         return self.pairs.spread(self.pairs.select(visible) @ self.weights)
 
@@ -122,10 +122,10 @@ class ItemKnn:
     """Tags that stand beside the visible ones: s_t = Σ_{v visible} sim(v, t), sim [m, m] sparse, diagonal 0."""
 
     pairs: Cooccurrence
-    similarities: Captions
+    similarities: CaptionMatrix
     name: str = "item_knn"
 
-    def scores(self, visible: Captions) -> Float32:
+    def scores(self, visible: CaptionMatrix) -> Float32:
         """x sim, [n, num_tags]."""
         return self.pairs.spread((self.pairs.select(visible) @ self.similarities).toarray())
 

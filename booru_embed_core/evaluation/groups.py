@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.schema import CATEGORIES
-from booru_embed_core.tokens.cooccurrence import Captions
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
@@ -18,7 +18,7 @@ TAIL_BELOW: Final = 20
 """A tag of the tail has fewer training posts."""
 
 
-def groups_of_tags(vocab: Vocab, train: Captions) -> dict[str, NDArray[np.bool_]]:
+def groups_of_tags(vocab: Vocab, train: CaptionMatrix) -> dict[str, NDArray[np.bool_]]:
     """Name → which tags are in it, bool[num_tags]: each category that has a tag, then `TAIL`, of any category.
 
     Unknown tokens are no tags and in no group.

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from booru_embed_core.evaluation.tasks import HeldOut
-from booru_embed_core.tokens.cooccurrence import Captions
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -22,7 +22,7 @@ _MAX_PAIRS: Final = 2**24
 """Pairs of tags that are counted at a time: 128 MiB at most."""
 
 
-def implied_pairs(captions: Captions, threshold: float, min_count: int) -> Implications:
+def implied_pairs(captions: CaptionMatrix, threshold: float, min_count: int) -> Implications:
     """bool [num_tags, num_tags], true at (a, b) where P(b | a) = n(a and b) / n(a) > `threshold`, for a ≠ b.
 
     Args:

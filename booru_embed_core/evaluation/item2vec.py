@@ -1,6 +1,6 @@
 """item2vec: skip-gram with negative sampling over shuffled captions, by gensim, which is optional.
 
-Barkan, Koenigstein 2016, "Item2Vec: Neural Item Embedding for Collaborative Filtering", section 3. Captions are
+Barkan, Koenigstein 2016, "Item2Vec: Neural Item Embedding for Collaborative Filtering", section 3. CaptionMatrix are
 shuffled anew each epoch, and frequent tags left out at random, so that a window is a draw of the set's pairs.
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from booru_embed_core.evaluation.tag_vectors import TagVectors, tag_vectors, unit_rows
-from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence, Float32
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, Float32
 
 NAME: Final = "item2vec"
 GENSIM_IS_MISSING: Final = "item2vec is left out: gensim is not installed; pip install 'booru-embed[item2vec]'"
@@ -32,7 +32,7 @@ _LEARNING_RATE: Final = 0.05
 class ShuffledCaptions:
     """Lists of tags, each caption in a new order whenever it is read from the start; the orders depend on the seed."""
 
-    def __init__(self, captions: Captions, seed: int) -> None:
+    def __init__(self, captions: CaptionMatrix, seed: int) -> None:
         self._captions = captions
         self._numbers = np.random.default_rng(seed)
         self._words = np.array([str(tag) for tag in range(captions.shape[1])], dtype=object)
@@ -66,7 +66,7 @@ class Item2Vec:
         self.outputs = outputs
 
     def cosine_scorer(self) -> TagVectors:
-        """Captions are means of unit input vectors, scores their cosines with the tags' input vectors."""
+        """CaptionMatrix are means of unit input vectors, scores their cosines with the tags' input vectors."""
         unit = unit_rows(self.inputs)
         return tag_vectors(NAME, self.pairs, unit, unit)
 
@@ -79,7 +79,7 @@ class Item2Vec:
         return tag_vectors(NAME, self.pairs, self.inputs, self.outputs * np.float32(damping), prior)
 
 
-def train_item2vec(pairs: Cooccurrence, train: Captions, dim: int, num_epochs: int) -> Item2Vec:
+def train_item2vec(pairs: Cooccurrence, train: CaptionMatrix, dim: int, num_epochs: int) -> Item2Vec:
     """Vectors of the fitted tags from the captions `train` [num_posts, num_tags]; one worker, so that they are the same
     every time.
 

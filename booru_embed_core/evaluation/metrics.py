@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from booru_embed_core.evaluation.tasks import HeldOut
-from booru_embed_core.tokens.cooccurrence import Captions
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.baselines import Scorer
@@ -111,8 +111,8 @@ def rank_hidden(scorer: Scorer, held_outs: Sequence[HeldOut], chunk: int = 1024)
 
 
 def ranks_of_group(
-    ranks: NDArray[np.int64], hidden: Captions, is_asked: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], Captions]:
+    ranks: NDArray[np.int64], hidden: CaptionMatrix, is_asked: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], CaptionMatrix]:
     """Ranks and hidden tags of a group of tags alone, as if a post's other hidden tags were in no ranking.
 
     These are right answers too, and do not count against the group:
@@ -142,7 +142,7 @@ def ranks_of_group(
 
 
 def hidden_ranks(
-    scores: NDArray[np.float32], filtered: Captions, hidden: Captions, max_cells: int = _MAX_CELLS
+    scores: NDArray[np.float32], filtered: CaptionMatrix, hidden: CaptionMatrix, max_cells: int = _MAX_CELLS
 ) -> NDArray[np.int64]:
     """The rank from 1 of each hidden tag, in the order of ``hidden.indices``, int64[hidden.nnz].
 
@@ -205,7 +205,7 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
-def _checked_scores(scorer: Scorer, visible: Captions) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _checked_scores(scorer: Scorer, visible: CaptionMatrix) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Scores of `visible` as an array of our own, -inf at the visible tags, finite elsewhere.
 
     And the visible tags' share of the softmax of the scores as they were given, float64[n].
@@ -228,7 +228,7 @@ def _checked_scores(scorer: Scorer, visible: Captions) -> tuple[NDArray[np.float
     return scores, mass / (mass + np.exp(scores - highest[:, None]).sum(axis=1))
 
 
-def metrics_of_ranks(ranks: NDArray[np.int64], hidden: Captions, ks: Sequence[int] = KS) -> PostMetrics:
+def metrics_of_ranks(ranks: NDArray[np.int64], hidden: CaptionMatrix, ks: Sequence[int] = KS) -> PostMetrics:
     """Metrics of every post, float64[n] each, from the `ranks` of its tags in `hidden` [n, num_tags], at least one."""
     num_hidden = hidden.getnnz(axis=1)
     starts = np.cumsum(num_hidden) - num_hidden

@@ -22,7 +22,7 @@ from booru_embed_core.evaluation.tasks import sample_posts
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split, score_bin_edges, score_bins
-from booru_embed_core.tokens.cooccurrence import Captions, captions_from_packed, count_cooccurrence
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, captions_from_packed, count_cooccurrence
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.metrics import Metrics
@@ -64,12 +64,12 @@ class ProbeResult:
 class _Posts:
     """Posts of one split: captions [n, num_tags], and of each target int64[n]."""
 
-    captions: Captions
+    captions: CaptionMatrix
     labels: Mapping[Target, Labels]
 
 
 @dataclass(frozen=True, eq=False)
-class _Fitted:
+class _FittedProbe:
     """A probe with its value on validation, and what it says of the test posts."""
 
     value: float
@@ -101,7 +101,7 @@ def run_probes(
     targets = [t for t in TARGETS if all(len(np.unique(one.labels[t])) > 1 for one in posts.values())]
     if not targets:
         report("no probe: rating and score are the same for all posts")
-    best: dict[Target, dict[str, _Fitted]] = {target: {} for target in targets}
+    best: dict[Target, dict[str, _FittedProbe]] = {target: {} for target in targets}
     for scorer, params in _embedders(scorers, posts["train"].captions, settings) if targets else ():
         features = _standardised({split: one.captions for split, one in posts.items()}, scorer)
         for target in targets:
@@ -155,7 +155,7 @@ def _read(packed: PackedFile, vocab: Vocab, settings: EvaluationSettings) -> dic
 
 
 def _embedders(
-    scorers: Sequence[Scorer], train: Captions, settings: EvaluationSettings
+    scorers: Sequence[Scorer], train: CaptionMatrix, settings: EvaluationSettings
 ) -> Iterator[tuple[EmbeddingScorer, Params]]:
     """Each model that embeds, then both forms of PPMI-SVD, of which the better is taken."""
     for scorer in scorers:
@@ -167,7 +167,7 @@ def _embedders(
     yield factors.scorer(dim, "product"), {"dim": dim, "rule": "product"}
 
 
-def _standardised(captions: Mapping[str, Captions], scorer: EmbeddingScorer) -> dict[str, Float64]:
+def _standardised(captions: Mapping[str, CaptionMatrix], scorer: EmbeddingScorer) -> dict[str, Float64]:
     """Unit vectors of each split, float64[n, dim], each number shifted and scaled to mean 0 and variance 1 in train."""
     vectors = {split: np.asarray(scorer.embed(of_split), dtype=np.float64) for split, of_split in captions.items()}
     for rows in vectors.values():
@@ -177,15 +177,17 @@ def _standardised(captions: Mapping[str, Captions], scorer: EmbeddingScorer) -> 
     return {split: (rows - mean) / scale for split, rows in vectors.items()}
 
 
-def _probe(target: Target, features: Mapping[str, Float64], labels: Mapping[str, Labels], params: Params) -> _Fitted:
+def _probe(
+    target: Target, features: Mapping[str, Float64], labels: Mapping[str, Labels], params: Params
+) -> _FittedProbe:
     """The probe whose penalty does best on validation; a tie keeps the smaller penalty."""
-    best: _Fitted | None = None
+    best: _FittedProbe | None = None
     fit = _fit_logistic if target == "rating" else _fit_ridge
     for penalty in _PENALTIES:
         predict = fit(features["train"], labels["train"], penalty)
         value = _measure(target, predict(features["validation"]), labels["validation"])[_HEADLINES[target]]
         if best is None or value > best.value:
-            best = _Fitted(value, {**params, "penalty": penalty}, predict(features["test"]))
+            best = _FittedProbe(value, {**params, "penalty": penalty}, predict(features["test"]))
     assert best is not None
     return best
 

@@ -33,7 +33,7 @@ from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import Captions, captions_from_packed
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, captions_from_packed
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.implied import Implications
@@ -190,7 +190,7 @@ def run_evaluation(
 def evaluate_captions(
     scorers: Sequence[Scorer],
     baselines: Baselines,
-    captions: Captions,
+    captions: CaptionMatrix,
     post_ids: NDArray[np.int64],
     hide: Hide,
     seed: int,
@@ -254,7 +254,7 @@ def _evaluate_task(
 
 
 def _figures(
-    hidden: Captions,
+    hidden: CaptionMatrix,
     ranks: Mapping[str, NDArray[np.int64]],
     groups: Mapping[str, NDArray[np.bool_]],
     models: Sequence[str],
@@ -272,7 +272,7 @@ def _figures(
 
 
 def _result(
-    hidden: Captions, ranks: Mapping[str, NDArray[np.int64]], models: Sequence[str], baselines: Sequence[str]
+    hidden: CaptionMatrix, ranks: Mapping[str, NDArray[np.int64]], models: Sequence[str], baselines: Sequence[str]
 ) -> TaskResult:
     """Figures of the posts `hidden` [n, num_tags] from the ranks that each scorer gives to their tags."""
     if not hidden.shape[0]:
@@ -293,7 +293,7 @@ def _result(
 def _evaluate_halves(
     scorers: Sequence[Scorer],
     baselines: Baselines,
-    two_halves: tuple[Captions, Captions],
+    two_halves: tuple[CaptionMatrix, CaptionMatrix],
     report: Callable[[str], None],
 ) -> tuple[dict[str, float], int]:
     one, other = two_halves
@@ -303,7 +303,7 @@ def _evaluate_halves(
     return found, one.shape[0]
 
 
-def _caveats(half: _TaskFigures, captions: Captions, ratings: NDArray[np.uint8]) -> tuple[str, ...]:
+def _caveats(half: _TaskFigures, captions: CaptionMatrix, ratings: NDArray[np.uint8]) -> tuple[str, ...]:
     caveats = []
     implied_share = 1 - half.without_implied.num_hidden / half.whole.num_hidden
     if implied_share > 0:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from booru_embed_core.evaluation.baselines import Scorer
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets
-from booru_embed_core.tokens.cooccurrence import Captions
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 
 EMBEDDING_NAME: Final = "booru-embed"
 HEAD_NAME: Final = "booru-embed-head"
@@ -34,7 +34,7 @@ class PooledStates:
         self.model = model
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
-    def of(self, visible: Captions) -> torch.Tensor:
+    def of(self, visible: CaptionMatrix) -> torch.Tensor:
         """float32 ``[n, d]`` of `visible` ``[n, num_tags]``."""
         indices, indptr = visible.indices.astype(np.int64), visible.indptr.astype(np.int64)
         key = hashlib.blake2b(indices.tobytes() + indptr.tobytes()).digest()
@@ -59,7 +59,7 @@ class BottleneckScorer:
         return EMBEDDING_NAME if is_whole else f"{EMBEDDING_NAME}-{self.dim}d"
 
     @torch.inference_mode()
-    def scores(self, visible: Captions) -> NDArray[np.float32]:
+    def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
         model = self.states.model
         embedding = model.embed(self.states.of(visible))
@@ -67,7 +67,7 @@ class BottleneckScorer:
         return model.tag_scores(model.decode(embedding)).float().cpu().numpy()
 
     @torch.inference_mode()
-    def embed(self, visible: Captions) -> NDArray[np.float32]:
+    def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         """float32 ``[n, dim]``, not normalised."""
         return self.states.model.embed(self.states.of(visible))[:, : self.dim].cpu().numpy()
 
@@ -81,7 +81,7 @@ class HeadScorer:
         self.states = states
 
     @torch.inference_mode()
-    def scores(self, visible: Captions) -> NDArray[np.float32]:
+    def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
         model = self.states.model
         return model.tag_scores(model.complete(self.states.of(visible))).float().cpu().numpy()

@@ -40,7 +40,7 @@ from booru_embed_core.settings import Settings, VocabSettings
 from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import Captions, caption_matrix, captions_from_packed
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, caption_matrix, captions_from_packed
 from booru_embed_core.tokens.encode import EncodeReport, encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_core.training.checkpoint import encoder_config, load_checkpoint
@@ -161,7 +161,7 @@ def ask(posts_dir: Path, freq_dir: Path, work_dir: Path, settings: Settings) -> 
     return Questions(every, held_outs)
 
 
-def recall_of(scorer: Scorer, vocab: Vocab, questions: Questions) -> dict[str, float]:
+def scorer_recall(scorer: Scorer, vocab: Vocab, questions: Questions) -> dict[str, float]:
     """``recall_one``, ``recall_half`` and both ``…_within`` of a scorer of the tags of `vocab`.
 
     Raises:
@@ -198,7 +198,7 @@ def columns_in(vocab: Vocab, every: Vocab) -> NDArray[np.int64]:
     return np.fromiter(found, np.int64, every.num_tags)
 
 
-def translate(captions: Captions, columns: NDArray[np.int64], num_tags: int) -> Captions:
+def translate(captions: CaptionMatrix, columns: NDArray[np.int64], num_tags: int) -> CaptionMatrix:
     """`captions` with column c moved to ``columns[c]``, those at -1 left out, `[num_posts, num_tags]`."""
     moved = columns[captions.indices]
     rows = np.repeat(np.arange(captions.shape[0]), np.diff(captions.indptr))
@@ -220,7 +220,7 @@ def _try_vocab(
     row = _costs(PackedFile.open(packed_path, vocab.hash), vocab, encoded, settings)
     seconds = train(packed_path, vocab_dir, folder / "states", out_dir)
     model = load_checkpoint(out_dir, pick_device(settings.training.device))[0]
-    row |= recall_of(BottleneckScorer(PooledStates(model)), vocab, questions)
+    row |= scorer_recall(BottleneckScorer(PooledStates(model)), vocab, questions)
     shutil.rmtree(made)
     shutil.rmtree(folder / "states", ignore_errors=True)
     return row | {"seconds_per_epoch": seconds / settings.training.num_epochs}
@@ -250,7 +250,7 @@ def _known(columns: NDArray[np.int64], vocab: Vocab) -> NDArray[np.bool_]:
     return known
 
 
-def _unknown_tokens(vocab: Vocab, num_posts: int) -> Captions:
+def _unknown_tokens(vocab: Vocab, num_posts: int) -> CaptionMatrix:
     unknown = np.flatnonzero(vocab.is_unknown)
     indptr = np.arange(num_posts + 1) * len(unknown)
     return caption_matrix(np.tile(unknown, num_posts), indptr, vocab.num_tags)

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from booru_embed_core.evaluation.tag_vectors import Rule, TagVectors, tag_vectors, unit_rows
-from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence
 
 _SEED: Final = 7
 _BATCH_POSTS: Final = 512
@@ -24,7 +24,7 @@ _LEARNING_RATE: Final = 3e-2
 class TagTable:
     """A table that is trained epoch after epoch."""
 
-    def __init__(self, pairs: Cooccurrence, train: Captions, dim: int, num_epochs: int) -> None:
+    def __init__(self, pairs: Cooccurrence, train: CaptionMatrix, dim: int, num_epochs: int) -> None:
         self.pairs = pairs
         self._train = pairs.select(train).tocsr()
         self._num_epochs = num_epochs

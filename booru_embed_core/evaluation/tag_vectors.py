@@ -10,7 +10,14 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence, Float32, Float64, ppmi_factors, truncated_svd
+from booru_embed_core.tokens.cooccurrence import (
+    CaptionMatrix,
+    Cooccurrence,
+    Float32,
+    Float64,
+    ppmi_factors,
+    truncated_svd,
+)
 
 Rule: TypeAlias = Literal["cosine", "product"]
 RULES: Final[tuple[Rule, ...]] = ("cosine", "product")
@@ -37,11 +44,11 @@ class TagVectors:
     centre: Float32
     prior: Float32
 
-    def scores(self, visible: Captions) -> Float32:
+    def scores(self, visible: CaptionMatrix) -> Float32:
         """prior_t + Σ_{v visible} vectors_v · targets_t, [n, num_tags]."""
         return self.pairs.spread(self.prior + (self.pairs.select(visible) @ self.vectors) @ self.targets.T)
 
-    def embed(self, visible: Captions) -> Float32:
+    def embed(self, visible: CaptionMatrix) -> Float32:
         """The mean of the tags' vectors less `centre`, [n, dim]; zero for a caption without fitted tags."""
         selected = self.pairs.select(visible)
         num_tags = selected.getnnz(axis=1)[:, None]

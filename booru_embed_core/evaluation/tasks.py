@@ -1,6 +1,6 @@
 """Held-out tasks: which tags of a post are shown to a scorer, and which it has to find.
 
-Captions are a ``csr_matrix`` of float32 ones, shape [num_posts, num_tags], column = ``tag_index`` = ``token_id -
+CaptionMatrix are a ``csr_matrix`` of float32 ones, shape [num_posts, num_tags], column = ``tag_index`` = ``token_id -
 num_special``, columns ascending within a row: ``indices`` and ``indptr`` are the varlen form that the model reads.
 
 Every use of a tag gets a 64-bit number from (post id, tag index, seed) alone; a post hides the tags with the
@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.tokens.cooccurrence import Captions, caption_matrix
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, caption_matrix
 from booru_embed_core.tokens.splits import keyed_hash
 
 Hide: TypeAlias = Literal["one", "half"]
@@ -44,9 +44,9 @@ class HeldOut:
         post_index: int64[n], the rows of the captions that are kept, ascending.
     """
 
-    visible: Captions
-    hidden: Captions
-    filtered: Captions
+    visible: CaptionMatrix
+    hidden: CaptionMatrix
+    filtered: CaptionMatrix
     post_index: NDArray[np.int64]
 
     @property
@@ -55,15 +55,15 @@ class HeldOut:
         return len(self.post_index)
 
 
-def captions_from_tags(rows: Iterable[Iterable[int]], num_tags: int) -> Captions:
-    """Captions [num_posts, num_tags] of lists of tag indices; a tag named twice counts once."""
+def captions_from_tags(rows: Iterable[Iterable[int]], num_tags: int) -> CaptionMatrix:
+    """CaptionMatrix [num_posts, num_tags] of lists of tag indices; a tag named twice counts once."""
     unique = [sorted(set(row)) for row in rows]
     indptr = np.concatenate(([0], np.cumsum([len(row) for row in unique], dtype=np.int64)))
     return caption_matrix(np.array([tag for row in unique for tag in row], dtype=np.int64), indptr, num_tags)
 
 
 def hold_out(
-    captions: Captions,
+    captions: CaptionMatrix,
     post_ids: NDArray[np.int64],
     hide: Hide,
     seed: int,
@@ -108,8 +108,8 @@ def hold_out(
 
 
 def halves(
-    captions: Captions, post_ids: NDArray[np.int64], seed: int, is_unknown: NDArray[np.bool_] | None = None
-) -> tuple[Captions, Captions]:
+    captions: CaptionMatrix, post_ids: NDArray[np.int64], seed: int, is_unknown: NDArray[np.bool_] | None = None
+) -> tuple[CaptionMatrix, CaptionMatrix]:
     """Two halves of each post with two tags or more, row by row: they share no tag, and make the caption together.
 
     Unknown tokens stand in the first.
@@ -125,7 +125,7 @@ def sample_posts(post_ids: NDArray[np.int64], max_posts: int, seed: int) -> NDAr
     return np.sort(np.argsort(keyed_hash(post_ids, f"sampled posts {seed}"), kind="stable")[:max_posts])
 
 
-def _num_known(captions: Captions, is_unknown: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _num_known(captions: CaptionMatrix, is_unknown: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Tags of each caption without its unknown tokens, int64[num_posts]."""
     before = np.concatenate(([0], np.cumsum(~is_unknown[captions.indices])))
     return np.diff(before[captions.indptr])
@@ -137,6 +137,6 @@ def _numbers(post_ids: NDArray[np.int64], tags: NDArray[np.integer], seed: int) 
     return keyed_hash((of_post + tags.astype(np.uint64) * _GOLDEN).view(np.int64), "held-out tags")
 
 
-def _where(captions: Captions, rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> Captions:
+def _where(captions: CaptionMatrix, rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> CaptionMatrix:
     counts = np.bincount(rows[keep], minlength=captions.shape[0])
     return caption_matrix(captions.indices[keep], np.concatenate(([0], np.cumsum(counts))), captions.shape[1])

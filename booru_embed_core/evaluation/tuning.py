@@ -22,7 +22,7 @@ from booru_embed_core.evaluation.tag_vectors import RULES, WEIGHTINGS, factor_ls
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_posts
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import Captions, Cooccurrence, captions_from_packed, count_cooccurrence
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, captions_from_packed, count_cooccurrence
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
@@ -55,7 +55,7 @@ class Baselines:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fitted:
+class _TunedBaseline:
     """A candidate and what it reached on validation."""
 
     value: float
@@ -64,7 +64,7 @@ class _Fitted:
 
 
 def fit_baselines(
-    train: Captions,
+    train: CaptionMatrix,
     validation: Mapping[Hide, HeldOut],
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
@@ -85,7 +85,7 @@ def fit_baselines(
     if not all(held_out.num_posts for held_out in validation.values()):
         raise ValueError("no validation post has two tags of the vocabulary; give more posts or raise validation_share")
     pairs = count_cooccurrence(train, settings.max_fitted_tags)
-    best: dict[str, dict[str, _Fitted]] = {}
+    best: dict[str, dict[str, _TunedBaseline]] = {}
     left_out: list[str] = []
     for name in settings.baselines:
         if name == "item2vec" and not is_installed():
@@ -128,12 +128,12 @@ def baselines_from_packed(
     return fit_baselines(train, validation, settings, report)
 
 
-def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, _Fitted]:
+def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, _TunedBaseline]:
     """The best candidate of each task, and for `HALVES` where candidates embed; only these are kept in memory.
 
     A tie keeps the earlier candidate.
     """
-    best: dict[str, _Fitted] = {}
+    best: dict[str, _TunedBaseline] = {}
     for params, scorer in candidates:
         values = {str(hide): evaluate_scorer(scorer, asked)[HEADLINE] for hide, asked in validation.items()}
         if isinstance(scorer, EmbeddingScorer) and "half" in validation:
@@ -141,11 +141,11 @@ def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[
             values[HALVES] = halves_top1(scorer.embed(half.visible), scorer.embed(half.hidden))
         for task, value in values.items():
             if task not in best or value > best[task].value:
-                best[task] = _Fitted(value, params, scorer)
+                best[task] = _TunedBaseline(value, params, scorer)
     return best
 
 
-def _candidates(name: str, pairs: Cooccurrence, train: Captions, settings: EvaluationSettings) -> Candidates:
+def _candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix, settings: EvaluationSettings) -> Candidates:
     """Every point of the grid of baseline `name`, fitted one at a time."""
     if name == "popularity":
         yield {}, Popularity(pairs)
@@ -166,7 +166,9 @@ def _candidates(name: str, pairs: Cooccurrence, train: Captions, settings: Evalu
         yield from _embedding_candidates(name, pairs, train, settings)
 
 
-def _embedding_candidates(name: str, pairs: Cooccurrence, train: Captions, settings: EvaluationSettings) -> Candidates:
+def _embedding_candidates(
+    name: str, pairs: Cooccurrence, train: CaptionMatrix, settings: EvaluationSettings
+) -> Candidates:
     """As `_candidates`, for the baselines that have a vector for each tag."""
     if name == "ppmi_svd":
         factors = factor_ppmi(pairs, settings.ppmi_dim)

@@ -28,7 +28,7 @@ from booru_embed_core.training.checkpoint_config import CARD_FILE, CONFIG_FILE, 
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """What an export is made from."""
 
     checkpoint: Path
@@ -43,7 +43,7 @@ class Source:
     """The packed file it was trained on, whose test posts tell what int8 loses."""
 
     @classmethod
-    def open(cls, checkpoint: Path, evaluation: Path | None = None, tokens: Path | None = None) -> Source:
+    def open(cls, checkpoint: Path, evaluation: Path | None = None, tokens: Path | None = None) -> CheckpointSource:
         """The source that the checkpoint's folder holds.
 
         Raises:
@@ -57,7 +57,7 @@ class Source:
         return BooruEmbedder(TorchNetwork(self.model, torch.float32), self.config, self.vocab)
 
 
-def export(form: ExportFormat, source: Source, out_dir: Path) -> None:
+def export(form: ExportFormat, source: CheckpointSource, out_dir: Path) -> None:
     """Writes `source` as `form` into the new folder `out_dir`, which appears when it is complete.
 
     Raises:
@@ -75,29 +75,29 @@ def export(form: ExportFormat, source: Source, out_dir: Path) -> None:
         draft.replace(out_dir)
 
 
-def write_hub(source: Source, out_dir: Path) -> None:
+def write_hub(source: CheckpointSource, out_dir: Path) -> None:
     """Writes a folder as the Hub shows it: the checkpoint's own files and a card that says what it is good for."""
     _copy(source, out_dir, WEIGHTS_FILE, CONFIG_FILE, *VOCAB_FILES)
     _write_card(out_dir, card(source.config, source.vocab, source.evaluation))
 
 
-def write_onnx_folder(source: Source, out_dir: Path) -> None:
+def write_onnx_folder(source: CheckpointSource, out_dir: Path) -> None:
     """Writes the graphs, in float32 and int8, and what `BooruEmbedder.load` needs beside them."""
     from booru_embed_core.embedder.onnx_network import OnnxNetwork
     from booru_embed_core.export.onnx_graphs import write_onnx
-    from booru_embed_core.export.quantization_loss import recall_of
+    from booru_embed_core.export.quantization_loss import recall_by_network
 
     _copy(source, out_dir, CONFIG_FILE, *VOCAB_FILES)
     write_onnx(source.model, source.vocab.hash, out_dir)
     found = None
     if source.tokens is not None:
         networks = {name: OnnxNetwork.load(out_dir, source.config, "cpu", name) for name in ("fp32", "int8")}
-        found = recall_of(networks, source.tokens, source.vocab)
+        found = recall_by_network(networks, source.tokens, source.vocab)
     section = loss_section(found)
     _write_card(out_dir, card(source.config, source.vocab, source.evaluation, ONNX_USE, "onnxruntime", section))
 
 
-def write_sentence_folder(source: Source, out_dir: Path) -> None:
+def write_sentence_folder(source: CheckpointSource, out_dir: Path) -> None:
     """Writes a model of the library sentence-transformers."""
     from booru_embed_core.export.sentence_transformers import write_sentence_transformer
 
@@ -106,7 +106,7 @@ def write_sentence_folder(source: Source, out_dir: Path) -> None:
     _write_card(out_dir, text)
 
 
-def _copy(source: Source, out_dir: Path, *names: str) -> None:
+def _copy(source: CheckpointSource, out_dir: Path, *names: str) -> None:
     for name in names:
         shutil.copyfile(source.checkpoint / name, out_dir / name)
 
@@ -115,7 +115,7 @@ def _write_card(out_dir: Path, text: str) -> None:
     (out_dir / CARD_FILE).write_text(text, encoding="utf-8")
 
 
-_WRITERS: Final[dict[ExportFormat, Callable[[Source, Path], None]]] = {
+_WRITERS: Final[dict[ExportFormat, Callable[[CheckpointSource, Path], None]]] = {
     ExportFormat.HUB: write_hub,
     ExportFormat.SENTENCE_TRANSFORMERS: write_sentence_folder,
     ExportFormat.ONNX: write_onnx_folder,

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.network import Network, Sets
+from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, halves_top1
 from booru_embed_core.evaluation.tasks import HIDES, halves, hold_out, sample_posts
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import Captions, captions_from_packed
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, captions_from_packed
 from booru_embed_core.tokens.packed_file import PackedFile
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
 
-HALVES: Final = "halves find each other"
+SPLIT_HALF_RETRIEVAL: Final = "halves find each other"
 _TITLES: Final = {"one": f"{HEADLINE}, one tag hidden", "half": f"{HEADLINE}, half of the tags hidden"}
 
 
@@ -31,16 +31,16 @@ class NetworkScorer:
         self.name = name
         self._network = network
 
-    def scores(self, visible: Captions) -> NDArray[np.float32]:
+    def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
         return self._network.tag_scores(_sets(visible))
 
-    def embed(self, visible: Captions) -> NDArray[np.float32]:
+    def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         """float32 ``[n, E]``."""
         return self._network.embeddings(_sets(visible))
 
 
-def recall_of(networks: Mapping[str, Network], tokens: Path, vocab: Vocab) -> dict[str, dict[str, float]]:
+def recall_by_network(networks: Mapping[str, Network], tokens: Path, vocab: Vocab) -> dict[str, dict[str, float]]:
     """What is measured → each of `networks` → its figure, on the test posts of the packed file `tokens`.
 
     The posts and what is hidden of them are those of the asset ``evaluation`` with its defaults.
@@ -59,11 +59,13 @@ def recall_of(networks: Mapping[str, Network], tokens: Path, vocab: Vocab) -> di
         held_out = hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown)
         found[_TITLES[hide]] = {scorer.name: evaluate_scorer(scorer, held_out)[HEADLINE] for scorer in scorers}
     one, other = halves(captions, post_ids, settings.seed, vocab.is_unknown)
-    found[HALVES] = {scorer.name: halves_top1(scorer.embed(one), scorer.embed(other)) for scorer in scorers}
+    found[SPLIT_HALF_RETRIEVAL] = {
+        scorer.name: halves_top1(scorer.embed(one), scorer.embed(other)) for scorer in scorers
+    }
     return found
 
 
-def _sets(visible: Captions) -> Sets:
+def _sets(visible: CaptionMatrix) -> TagSets:
     lengths = np.diff(visible.indptr).astype(np.int64)
     nothing = np.full(len(lengths), -1, dtype=np.int64)
-    return Sets(visible.indices.astype(np.int64), lengths, nothing, nothing)
+    return TagSets(visible.indices.astype(np.int64), lengths, nothing, nothing)

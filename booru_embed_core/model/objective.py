@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder
 from booru_embed_core.model.output_layer import MAX_BYTES, log_sum_of_others
-from booru_embed_core.model.rank_shard import ALONE, Share
+from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
 from booru_embed_core.schema import NUM_SCORE_BINS, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS
 from booru_embed_core.settings import TrainingSettings
 
@@ -43,7 +43,7 @@ TERMS: Final = ("bottleneck", "head", "duplicates", "contrastive", "metadata")
 
 
 @dataclass(frozen=True)
-class Captions:
+class CaptionBatch:
     """A batch of whole captions on the device."""
 
     tags: Tensor
@@ -117,7 +117,7 @@ class Split:
         return (torch.bincount(asked, minlength=num_sets) > 0).sum()
 
 
-def draw_split(captions: Captions, settings: TrainingSettings, generator: torch.Generator) -> Split:
+def draw_split(captions: CaptionBatch, settings: TrainingSettings, generator: torch.Generator) -> Split:
     """A random split of each caption, each tag drawn on its own.
 
     A caption's share of first-half tags is the mean of ``settings.split_draws`` numbers uniform in (0, 1): the more of
@@ -137,14 +137,14 @@ def draw_split(captions: Captions, settings: TrainingSettings, generator: torch.
     return Split(owners + num * second, rating_given, score_given)
 
 
-def take_share(captions: Captions, split: Split, share: Share) -> tuple[Captions, Split]:
+def take_share(captions: CaptionBatch, split: Split, share: RankShard) -> tuple[CaptionBatch, Split]:
     """The captions of one rank and their split, cut out of the batch's: the draws do not depend on the ranks."""
     num, device = captions.lengths.numel(), captions.tags.device
     rows = share.rows(num, device)
     local = torch.full((num,), -1, device=device).index_copy(0, rows, torch.arange(len(rows), device=device))
     owners = local[split.tag_sets % num]
     mine, sets = owners >= 0, torch.cat([rows, rows + num])
-    taken = Captions(
+    taken = CaptionBatch(
         captions.tags[mine],
         captions.lengths[rows],
         captions.ratings[rows],
@@ -155,7 +155,7 @@ def take_share(captions: Captions, split: Split, share: Share) -> tuple[Captions
     return taken, Split(tag_sets, split.rating_given[sets], split.score_given[sets])
 
 
-def halves_of(captions: Captions, split: Split, num_special: int) -> Halves:
+def halves_of(captions: CaptionBatch, split: Split, num_special: int) -> Halves:
     """The sets that `split` makes of `captions`, as the encoder reads them."""
     ratings = torch.where(split.rating_given, captions.ratings.repeat(2), -1)
     score_bins = torch.where(split.score_given, captions.score_bins.repeat(2), -1)
@@ -165,7 +165,7 @@ def halves_of(captions: Captions, split: Split, num_special: int) -> Halves:
 
 
 def split_captions(
-    captions: Captions, num_special: int, settings: TrainingSettings, generator: torch.Generator
+    captions: CaptionBatch, num_special: int, settings: TrainingSettings, generator: torch.Generator
 ) -> Halves:
     """The two sets of each caption, split at random."""
     return halves_of(captions, draw_split(captions, settings, generator), num_special)
@@ -193,7 +193,7 @@ def weighted_total(terms: Mapping[str, Tensor], settings: TrainingSettings) -> T
 
 
 def tag_losses(
-    decoded: Tensor, vectors: Tensor, bias: Tensor, captions: Captions, halves: Halves, max_bytes: int = MAX_BYTES
+    decoded: Tensor, vectors: Tensor, bias: Tensor, captions: CaptionBatch, halves: Halves, max_bytes: int = MAX_BYTES
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Per set, float32 ``[2N]``: the true-negatives loss, ``-log(1 - P_visible)``, and whether any tag was asked for.
 
@@ -248,7 +248,11 @@ def contrastive_loss(embedding: Tensor, temperature: float, max_bytes: int = MAX
 
 
 def random_prefixes(
-    embedding: Tensor, dims: tuple[int, ...], generator: torch.Generator, num: int | None = None, share: Share = ALONE
+    embedding: Tensor,
+    dims: tuple[int, ...],
+    generator: torch.Generator,
+    num: int | None = None,
+    share: RankShard = SINGLE_RANK,
 ) -> Tensor:
     """`embedding` ``[S, E]`` with each row cut (zeroed) to a random one of its Matryoshka prefixes, half of them whole.
 
@@ -276,12 +280,12 @@ def random_prefixes(
 
 def objective(
     model: SetEncoder,
-    captions: Captions,
+    captions: CaptionBatch,
     settings: TrainingSettings,
     generator: torch.Generator,
     dtype: torch.dtype,
     encode: Callable[..., Tensor] | None = None,
-    share: Share = ALONE,
+    share: RankShard = SINGLE_RANK,
 ) -> Losses:
     """The loss of a batch, split anew by `generator`; `encode` stands in for `model.forward` where it is wrapped.
 
@@ -318,7 +322,7 @@ def objective(
 
 
 def _metadata_loss(
-    model: SetEncoder, embedding: Tensor, captions: Captions, halves: Halves, withheld: tuple[Tensor, Tensor]
+    model: SetEncoder, embedding: Tensor, captions: CaptionBatch, halves: Halves, withheld: tuple[Tensor, Tensor]
 ) -> Tensor:
     unit = F.normalize(embedding, dim=-1) * math.sqrt(embedding.shape[-1])
     rating = F.cross_entropy(model.rating_head(unit), captions.ratings.repeat(2), reduction="none")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Share:
+class RankShard:
     """Every `num_ranks`-th caption of a batch, from `rank` on.
 
     A rank that a small batch leaves without captions computes the first one, at the weight 0: so every rank takes part
@@ -55,4 +55,4 @@ class Share:
         return torch.cat(every.unbind(1))
 
 
-ALONE = Share()
+SINGLE_RANK = RankShard()

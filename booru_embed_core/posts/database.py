@@ -1,16 +1,14 @@
-"""DuckDB connections of the data stages: bounded memory, spill in a known folder, order of rows kept; and folders."""
+"""DuckDB connections of the data stages: bounded memory, spill in a known folder, order of rows kept."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
+from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.settings import DuckdbSettings
 
 
@@ -35,28 +33,6 @@ def connect(settings: DuckdbSettings, temp_dir: Path | None = None) -> Iterator[
             yield connection
         finally:
             connection.close()
-
-
-@contextmanager
-def scratch_folder(temp_dir: Path | None = None) -> Iterator[Path]:
-    """A new folder below `temp_dir` (the system's place when None); removed on leaving."""
-    with tempfile.TemporaryDirectory(prefix="booru-embed-", dir=temp_dir) as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Keeps `folder` for this process until the block ends.
-
-    Raises:
-        BlockingIOError: another process has it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def quoted(text: str) -> str:

@@ -22,13 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.aliases import Aliases
-from booru_embed_core.posts.database import connect, scratch_folder
+from booru_embed_core.posts.database import connect
 from booru_embed_core.posts.lines import first_bytes, joined
 from booru_embed_core.posts.manifest import write_manifest
 from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.parquet_parts import PostsWriter, SeenIds
-from booru_embed_core.posts.readers.base import HIDDEN_COLUMN, Source
+from booru_embed_core.posts.readers.base import HIDDEN_COLUMN, Reader
 from booru_embed_core.posts.readers.chunked_csv import PiecewiseSource
 from booru_embed_core.posts.readers.delimited import DelimitedSource
 from booru_embed_core.posts.readers.json_lines import JsonLinesSource
@@ -232,7 +233,7 @@ class _Reading:
         return None if limit is None else limit - self.parts.num_rows
 
 
-def open_source(file: Path, names: Names = DANBOORU, *, ends_early: bool = False) -> Source:
+def open_source(file: Path, names: Names = DANBOORU, *, ends_early: bool = False) -> Reader:
     """The reader for `file`, whose kind is told by its first bytes; its columns are called by `names`.
 
     `ends_early` says that the file will hardly be read to its end.
@@ -345,7 +346,7 @@ def _valid(batch: pa.RecordBatch) -> NDArray[np.bool_]:
 
 
 def _set_aside(
-    source: Source, label: str, rejected: NDArray[np.int64], duplicates: NDArray[np.int64], state: _Reading
+    source: Reader, label: str, rejected: NDArray[np.int64], duplicates: NDArray[np.int64], state: _Reading
 ) -> None:
     """Writes the raw text of these lines with their reasons, in the file's order."""
     wanted = np.sort(np.concatenate([rejected, duplicates])).tolist()

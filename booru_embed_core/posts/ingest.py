@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.posts.database import connect, locked_folder, quoted
+from booru_embed_core.filesystem import locked_folder
+from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.posts.manifest import MANIFEST_FILE
 from booru_embed_core.posts.parquet_parts import part_files, posts_relation

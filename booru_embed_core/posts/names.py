@@ -18,7 +18,7 @@ class Names:
     """An export's own names; by default there are none."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """The export's column by ours, for those that the settings name."""
+    """The export's column by canonical, for those that the settings name."""
     ratings: Mapping[str, str] = field(default_factory=lambda: RATING_WORDS)
     """One of `RATINGS` by what the export may write for it; other values are unfit."""
 
@@ -27,14 +27,14 @@ class Names:
         """The names that `settings` give."""
         return cls(settings.columns.model_dump(exclude_unset=True), {**RATING_WORDS, **settings.rating_names})
 
-    def theirs(self, name: str) -> str:
+    def source(self, name: str) -> str:
         """What the export calls our column `name`."""
         return self.columns.get(name, name)
 
-    def ours(self, found: Iterable[str]) -> tuple[str, ...]:
-        """What we call the columns `found`; those that are none of ours keep their names."""
-        own = {theirs: name for name, theirs in self.columns.items()}
-        # A column that is called like one of ours, which the settings find elsewhere, must not be taken for it.
+    def canonical(self, found: Iterable[str]) -> tuple[str, ...]:
+        """What we call the columns `found`; those that are none of canonical keep their names."""
+        own = {source: name for name, source in self.columns.items()}
+        # A column that is called like one of canonical, which the settings find elsewhere, must not be taken for it.
         return tuple(own.get(name, f"other {name}" if name in self.columns else name) for name in found)
 
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.aliases import Aliases
-from booru_embed_core.posts.database import scratch_folder
 from booru_embed_core.posts.files import PostsReport, count_wanted, expand_export, read_posts
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError

@@ -148,7 +148,7 @@ def columns_of(header: bytes, file: Path, names: Names = DANBOORU) -> tuple[str,
     except (UnicodeDecodeError, csv.Error):
         raise ExportError(
             f"{file}: the first line is no header of CSV or TSV in UTF-8: {header[:80]!r}; wanted the columns "
-            + ",".join(map(names.theirs, POST_COLUMNS))
+            + ",".join(map(names.source, POST_COLUMNS))
         ) from None
     return check_columns(found, file, names)
 
@@ -161,18 +161,18 @@ def check_columns(found: Sequence[str], file: Path, names: Names = DANBOORU) -> 
     Raises:
         ExportError: a column is missing or named twice.
     """
-    ours = names.ours(found)
-    tags = (ALL_TAGS_COLUMN,) if has_all_tags((*ours, *names.columns)) else TAG_COLUMNS
+    canonical = names.canonical(found)
+    tags = (ALL_TAGS_COLUMN,) if has_all_tags((*canonical, *names.columns)) else TAG_COLUMNS
     wanted = dict.fromkeys((*(name for name in POST_COLUMNS if name not in TAG_COLUMNS), *tags, *names.columns))
-    missing = [names.theirs(name) for name in wanted if name not in ours]
+    missing = [names.source(name) for name in wanted if name not in canonical]
     twice = sorted({name for name in found if found.count(name) > 1})
     if missing or twice:
         problem = f"missing: {','.join(missing)}" if missing else f"twice: {','.join(twice)[:200]}"
         raise ExportError(
-            f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted {','.join(map(names.theirs, wanted))}; "
+            f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted {','.join(map(names.source, wanted))}; "
             f"{problem}; export these columns or set [posts.columns]"
         )
-    return ours
+    return canonical
 
 
 def has_all_tags(columns: Collection[str]) -> bool:

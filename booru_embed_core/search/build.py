@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.model.inference import encode_sets
 from booru_embed_core.posts.arrow import schema_of
-from booru_embed_core.posts.database import scratch_folder
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.search.post_search import FORMAT_VERSION, PART_FILES, SearchFacts, part_name, read_vectors
+from booru_embed_core.search.post_search import FORMAT_VERSION, PART_FILES, IndexMetadata, part_name, read_vectors
 from booru_embed_core.search.posts_table import POSTS_FILE, TAGS_FILE, write_posts_table
 from booru_embed_core.search.vector_index import INDEX_FILE, SearchError, VectorIndex
 from booru_embed_core.tokens.batches import read_batch
@@ -95,7 +95,7 @@ def index_posts(
     device: str = "auto",
     precision: str = "auto",
     log: Log = print,
-) -> SearchFacts:
+) -> IndexMetadata:
     """What was made: `out_dir`, which is empty before, becomes a folder that `PostSearch` opens.
 
     Args:
@@ -127,7 +127,7 @@ def index_posts(
         f"them a query, {time.monotonic() - started:,.0f} s"
     )
     files = sorted([*out_dir.glob(PART_FILES), *(out_dir / name for name in (POSTS_FILE, TAGS_FILE, INDEX_FILE))])
-    facts = SearchFacts(
+    facts = IndexMetadata(
         format_version=FORMAT_VERSION,
         num_posts=packed.num_posts,
         dim=index.dim,
@@ -142,7 +142,7 @@ def index_posts(
     return facts
 
 
-def make_search_folder(checkpoint_dir: Path, packed_path: Path, out_dir: Path, log: Log = print) -> SearchFacts:
+def make_search_folder(checkpoint_dir: Path, packed_path: Path, out_dir: Path, log: Log = print) -> IndexMetadata:
     """What `index_posts` made, for those who have no warehouse: `out_dir` appears when it is complete.
 
     Finished parts wait beside it, in ``<out_dir>.parts``, until then: the same call goes on after an interruption.

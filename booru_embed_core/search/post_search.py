@@ -36,7 +36,7 @@ _REMEDY: Final = "make it again with `booru-embed index`"
 
 
 @dataclass(frozen=True)
-class SearchFacts:
+class IndexMetadata:
     """What ``search.json`` says of the folder.
 
     Attributes:
@@ -86,7 +86,7 @@ class FoundPost(NamedTuple):
 class PostSearch:
     """Searches the posts of a folder. Threads may share an instance."""
 
-    def __init__(self, folder: Path, facts: SearchFacts, table: PostsTable, index: VectorIndex) -> None:
+    def __init__(self, folder: Path, facts: IndexMetadata, table: PostsTable, index: VectorIndex) -> None:
         self.folder = folder
         self.facts = facts
         self.table = table
@@ -253,7 +253,7 @@ class PostSearch:
         self._checked.add(embedder)
 
 
-def read_facts(folder: Path) -> SearchFacts:
+def read_facts(folder: Path) -> IndexMetadata:
     """What ``search.json`` of `folder` says.
 
     Raises:
@@ -265,7 +265,7 @@ def read_facts(folder: Path) -> SearchFacts:
         found = values.get("format_version")
         if found != FORMAT_VERSION:
             raise SearchError(f"{file}: format_version {found!r} instead of {FORMAT_VERSION}; {_REMEDY}")
-        facts = SearchFacts(**values)
+        facts = IndexMetadata(**values)
     except (FileNotFoundError, NotADirectoryError):
         raise SearchError(
             f"{file}: no such file; make it with `booru-embed index` or materialize post_embeddings"
@@ -275,7 +275,7 @@ def read_facts(folder: Path) -> SearchFacts:
     return facts
 
 
-def _check_sizes(folder: Path, facts: SearchFacts) -> None:
+def _check_sizes(folder: Path, facts: IndexMetadata) -> None:
     # A mapped file that is too short would end the process when it is read.
     for name, num_bytes in facts.file_bytes.items():
         size = (folder / name).stat().st_size if (folder / name).is_file() else None

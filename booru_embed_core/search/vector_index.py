@@ -108,7 +108,7 @@ class VectorIndex:
         """The share of the ten best rows of each of `queries`, float32 ``[Q, dim]``, that a search finds."""
         k = min(RECALL_K, self.num_rows)
         exact = self._find(queries, k, self.num_lists, None)[1]
-        return recall_of(self._find(queries, k, self.probes, None)[1], exact)
+        return index_recall(self._find(queries, k, self.probes, None)[1], exact)
 
     def search(
         self, query: Float32, k: int, passing: NDArray[np.bool_] | None = None
@@ -156,7 +156,7 @@ class VectorIndex:
         return scores, rows
 
 
-def recall_of(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
+def index_recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
     """The share of the rows `exact` ``[Q, k]`` that are among `found` ``[Q, k]``; -1 stands for no row."""
     hits = sum(len(np.intersect1d(a, b[b >= 0])) for a, b in zip(found, exact, strict=True))
     return hits / max(1, int(np.count_nonzero(exact >= 0)))

@@ -28,7 +28,7 @@ from booru_embed_core.tags.vocab import (
     TOKENIZER_FILE,
     VOCAB_FILE,
     VOCAB_TABLE_FILE,
-    Lost,
+    CutLoss,
     Vocab,
     VocabError,
     checksum,
@@ -93,7 +93,7 @@ def build_vocab(
     lost = {}
     for category, counts in all_counts.items():
         size = kept[category]
-        lost[category] = Lost(num_tags=len(counts) - size, num_uses=int(counts[size:].sum()))
+        lost[category] = CutLoss(num_tags=len(counts) - size, num_uses=int(counts[size:].sum()))
         tags += strings(frequencies[category].column("tag").slice(0, size))
         parts.append(counts[:size])
         if num_extra:

@@ -44,7 +44,7 @@ def _vocab_settings(values: Any = None) -> VocabSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lost:
+class CutLoss:
     """What the cut of one category lost: tags, and their uses."""
 
     num_tags: int
@@ -67,7 +67,7 @@ class Vocab:
     categories: NDArray[np.uint8]
     counts: NDArray[np.int64]
     settings: VocabSettings = field(default_factory=lambda: _vocab_settings())
-    lost: Mapping[Category, Lost] | None = None
+    lost: Mapping[Category, CutLoss] | None = None
     """What the cut lost of each category; None where that is not known."""
     aliases: Mapping[Category, Mapping[str, str]] = field(default_factory=dict)
     """Other names of its tags that the posts' table of aliases knows, with the tag. Only what is typed is looked up by
@@ -233,7 +233,7 @@ def _checked(file: Path, description: Mapping[str, Any]) -> Vocab:
         counts = np.array(numbers, dtype=np.int64)
         settings = _vocab_settings(description["settings"])
         lost = description["lost"] and {
-            category: Lost(**description["lost"][category.value]) for category in CATEGORIES
+            category: CutLoss(**description["lost"][category.value]) for category in CATEGORIES
         }
         aliases = {
             Category(name): {alias: str(tag) for alias, tag in tag_of.items()}

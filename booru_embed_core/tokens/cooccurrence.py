@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.packed_file import PackedFile
 
-Captions: TypeAlias = "sparse.csr_matrix[np.float32]"
+CaptionMatrix: TypeAlias = "sparse.csr_matrix[np.float32]"
 """float32 ones, [num_posts, num_tags]; column = ``tag_index`` = ``token_id - num_special``, ascending in a row."""
 Float32: TypeAlias = NDArray[np.float32]
 Float64: TypeAlias = NDArray[np.float64]
@@ -26,8 +26,8 @@ _CONTEXT_EXPONENT: Final = 0.75
 _SVD_SEED: Final = 7
 
 
-def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[np.int64]) -> Captions:
-    """Captions [len(post_index), num_tags] of the posts at `post_index` (rows of the packed file), in that order.
+def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[np.int64]) -> CaptionMatrix:
+    """CaptionMatrix [len(post_index), num_tags] of the posts at `post_index` (rows of the packed file), in that order.
 
     Raises:
         PackedFileError: the file was made with another vocabulary, or one of these posts has an id beyond it.
@@ -39,8 +39,8 @@ def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[n
     return caption_matrix(batch.tag_indices(sizes).numpy(), batch.cu_seqlens.numpy(), vocab.num_tags)
 
 
-def caption_matrix(tags: NDArray[np.integer], indptr: NDArray[np.integer], num_tags: int) -> Captions:
-    """Captions of tag indices `tags` laid end to end, caption i at ``indptr[i]:indptr[i + 1]``."""
+def caption_matrix(tags: NDArray[np.integer], indptr: NDArray[np.integer], num_tags: int) -> CaptionMatrix:
+    """CaptionMatrix of tag indices `tags` laid end to end, caption i at ``indptr[i]:indptr[i + 1]``."""
     ones = np.ones(len(tags), dtype=np.float32)
     captions = sparse.csr_matrix((ones, tags.astype(np.int32), indptr), shape=(len(indptr) - 1, num_tags))
     captions.sort_indices()
@@ -68,9 +68,9 @@ class Cooccurrence:
         """P(tag) with one imagined post that has it and one that has not, float64[num_tags], each in (0, 1)."""
         return (self.counts + 1) / (self.num_posts + 2)
 
-    def select(self, visible: Captions) -> Captions:
+    def select(self, visible: CaptionMatrix) -> CaptionMatrix:
         """`visible` with the fitted tags alone, [n, m]."""
-        selected: Captions = visible if len(self.fitted) == len(self.counts) else visible[:, self.fitted]
+        selected: CaptionMatrix = visible if len(self.fitted) == len(self.counts) else visible[:, self.fitted]
         return selected
 
     def spread(self, scores: Float32) -> Float32:
@@ -84,7 +84,7 @@ class Cooccurrence:
         return every
 
 
-def count_cooccurrence(train: Captions, max_tags: int) -> Cooccurrence:
+def count_cooccurrence(train: CaptionMatrix, max_tags: int) -> Cooccurrence:
     """Counts of the captions `train` [num_posts, num_tags]; pairs among the `max_tags` most used tags.
 
     Ties in use are broken by tag index. Memory: 8 · m² bytes, and about as much while counting.

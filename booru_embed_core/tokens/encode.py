@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.database import scratch_folder
+from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.manifest import check_manifest
 from booru_embed_core.posts.parquet_parts import read_groups
 from booru_embed_core.posts.tag_lists import TagLists

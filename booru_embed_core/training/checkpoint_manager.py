@@ -24,7 +24,7 @@ BEST_FOLDER: Final = "best-epoch-"
 """With the epoch's number, in the work folder: the checkpoint of the least validation loss so far."""
 
 
-class Keeper:
+class CheckpointManager:
     """Keeps `run` in `work_dir`, on the first rank alone; a context of the thread that trains.
 
     Only that thread changes the run, and another one may save it while that thread computes (`Run.computing`).

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from booru_embed_core.model.encoder import SetEncoder
-from booru_embed_core.model.rank_shard import ALONE, Share
+from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
 
 _TIMEOUT: Final = timedelta(minutes=30)
 """How long a rank waits for one that is silent; one that ended is noticed at once."""
@@ -47,9 +47,9 @@ class Ranks:
         return self.rank == 0
 
     @property
-    def share(self) -> Share:
+    def share(self) -> RankShard:
         """What this rank computes of a batch."""
-        return ALONE if self.num_ranks == 1 else Share(self.rank, self.num_ranks, _gather)
+        return SINGLE_RANK if self.num_ranks == 1 else RankShard(self.rank, self.num_ranks, _gather)
 
     def sum(self, numbers: Tensor) -> Tensor:
         """The sum of `numbers` over the ranks, on every rank."""

@@ -39,7 +39,7 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def speed_up(model: SetEncoder, device: torch.device, dtype: torch.dtype) -> None:
+def compile_for_device(model: SetEncoder, device: torch.device, dtype: torch.dtype) -> None:
     """Makes `model` ready to be trained on `device` in `dtype`: where flash attention runs, its blocks are compiled.
 
     Without Triton or a C compiler they are not, and training is slower.

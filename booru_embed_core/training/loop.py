@@ -4,7 +4,7 @@ A step is a pure function of the weights, the optimizer's state and its own numb
 seeded by ``(seed, step)``. So a run that was stopped and resumed ends in the same bits on a CPU as one that was not.
 
 What belongs here: the schedule of steps, validation, saving and reporting. Not what the loss is (``model/objective``)
-nor what is on disk (``keeper``).
+nor what is on disk (``checkpoint_manager``).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
 from booru_embed_core.training.checkpoint import encoder_config
 from booru_embed_core.training.checkpoint_config import LOG_FILE
-from booru_embed_core.training.checkpoint_manager import Keeper
+from booru_embed_core.training.checkpoint_manager import CheckpointManager
 from booru_embed_core.training.distributed import Ranks, joined_ranks
 from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
-from booru_embed_core.training.hardware import pick_device, pick_dtype, speed_up
+from booru_embed_core.training.hardware import compile_for_device, pick_device, pick_dtype
 from booru_embed_core.training.initial_vectors import start_from_ppmi
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
@@ -110,26 +110,26 @@ def train(
         run = _start(packed, vocab, model_settings, settings, ranks)
         fingerprint = _fingerprint(packed, vocab, model_settings, settings, run)
         work_dir.mkdir(parents=True, exist_ok=True)
-        keeper = Keeper(run, vocab, vocab_dir, work_dir, fingerprint)
-        keeper.restore()
+        checkpoint_manager = CheckpointManager(run, vocab, vocab_dir, work_dir, fingerprint)
+        checkpoint_manager.restore()
         ranks.check_agreement("the training", f"{fingerprint[:16]} at step {run.step}")
         run.encode = ranks.wrap(run.model)
         log = TrainingLog(work_dir / LOG_FILE, run.step, ranks.is_first)
-        offer_save(keeper.save_meanwhile)
-        with keeper, EventLog(work_dir / EVENTS_FOLDER, run.step, ranks.is_first) as events:
+        offer_save(checkpoint_manager.save_meanwhile)
+        with checkpoint_manager, EventLog(work_dir / EVENTS_FOLDER, run.step, ranks.is_first) as events:
             try:
-                _run_steps(run, keeper, (log, events), report, should_stop)
+                _run_steps(run, checkpoint_manager, (log, events), report, should_stop)
             except NonFiniteLossError as error:
-                file = keeper.save_failed(error)
+                file = checkpoint_manager.save_failed(error)
                 ranks.wait()  # torchrun ends the others as soon as one has ended
                 raise NonFiniteLossError(f"{error}; the state before it is in {file}", error.post_ids) from None
             events.copy_to(out_dir / EVENTS_FOLDER)
-        return _publish(run, keeper, out_dir, log)
+        return _publish(run, checkpoint_manager, out_dir, log)
 
 
 def _run_steps(
     run: Run,
-    keeper: Keeper,
+    checkpoint_manager: CheckpointManager,
     logs: tuple[TrainingLog, EventLog],
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
@@ -144,15 +144,15 @@ def _run_steps(
                 if run.ranks.is_first:
                     report(progress)
                 if progress.validation is not None and run.best_epoch == progress.epoch:
-                    keeper.keep_best()
+                    checkpoint_manager.keep_best()
                 if progress.validation is not None or progress.step % run.settings.checkpoint_every_steps == 0:
-                    keeper.save()
+                    checkpoint_manager.save()
             if run.step == run.num_steps:
                 continue
             with run.computing():
                 is_stopped = run.ranks.any(should_stop())
             if is_stopped:
-                message = keeper.save()
+                message = checkpoint_manager.save()
                 run.ranks.wait()  # torchrun ends the others as soon as one has ended
                 raise TrainingInterrupted(message)
 
@@ -174,7 +174,7 @@ def _start(
         start_from_ppmi(model, packed, vocab, rows)
     model.to(device)
     dtype = pick_dtype(settings.precision, device)
-    speed_up(model, device, dtype)
+    compile_for_device(model, device, dtype)
     edges = score_bin_edges(packed, rows)
     return Run(model, Optimizer(model, settings), batches, steps, settings, device, dtype, edges, ranks)
 
@@ -230,13 +230,13 @@ def _validated(run: Run, progress: Progress, rows: NDArray[np.int64]) -> Progres
     return replace(progress, validation=validation)
 
 
-def _publish(run: Run, keeper: Keeper, out_dir: Path, log: TrainingLog) -> TrainReport:
+def _publish(run: Run, checkpoint_manager: CheckpointManager, out_dir: Path, log: TrainingLog) -> TrainReport:
     if run.best_weights is not None:
         run.model.load_state_dict(run.best_weights)
     else:  # no validation split
         run.best_epoch = float(run.settings.num_epochs)
     if run.ranks.is_first:
-        keeper.write_checkpoint(out_dir)
+        checkpoint_manager.write_checkpoint(out_dir)
         log.copy_to(out_dir / LOG_FILE)
     return TrainReport(
         num_parameters=run.num_parameters,

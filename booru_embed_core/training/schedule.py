@@ -43,7 +43,7 @@ def learning_rate(step: int, num_steps: int, settings: TrainingSettings) -> floa
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def mixed_seed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """A seed below 2**63 that depends on all of `numbers` and their order."""
     digest = hashlib.blake2b(json.dumps(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

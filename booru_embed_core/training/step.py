@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from booru_embed_core.model.encoder import SetEncoder
-from booru_embed_core.model.objective import TERMS, Captions, Losses, objective, weighted_total
-from booru_embed_core.model.rank_shard import Share
+from booru_embed_core.model.objective import TERMS, CaptionBatch, Losses, objective, weighted_total
+from booru_embed_core.model.rank_shard import RankShard
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.tokens.batches import Batch, EpochBatches, batch_starts, score_bins
 from booru_embed_core.training.distributed import Ranks
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
-from booru_embed_core.training.schedule import Steps, mixed_seed
+from booru_embed_core.training.schedule import Steps, derive_seed
 
 VALIDATION_SEED: Final = 0x5EED
 
@@ -102,7 +102,7 @@ class Run:
         """Steps of all epochs."""
         return self.steps.num_steps
 
-    def captions(self, batch: Batch) -> Captions:
+    def captions(self, batch: Batch) -> CaptionBatch:
         """`batch` as the objective takes it."""
         bins = score_bins(self.edges, batch.ratings, batch.scores)
         return captions_of(batch, self.model.config.category_sizes, bins, self.device)
@@ -116,12 +116,14 @@ class Run:
 
     def generator(self, *key: int) -> torch.Generator:
         """A generator that draws the same for the same `key`."""
-        return torch.Generator(self.device).manual_seed(mixed_seed(self.settings.seed, *key))
+        return torch.Generator(self.device).manual_seed(derive_seed(self.settings.seed, *key))
 
 
-def captions_of(batch: Batch, category_sizes: tuple[int, ...], bins: torch.Tensor, device: torch.device) -> Captions:
+def captions_of(
+    batch: Batch, category_sizes: tuple[int, ...], bins: torch.Tensor, device: torch.device
+) -> CaptionBatch:
     """The batch as the objective takes it, on `device`; `bins` are the score deciles, int64 ``[N]``."""
-    return Captions(
+    return CaptionBatch(
         tags=batch.tag_indices(category_sizes).to(device, non_blocking=True),
         lengths=batch.field_lengths.sum(1).to(device, non_blocking=True),
         ratings=batch.ratings.to(device, non_blocking=True),
@@ -149,10 +151,10 @@ def compute_step(run: Run, batch: Batch) -> Losses:
     return losses
 
 
-def rank_losses(run: Run, batch: Batch, share: Share) -> Losses:
+def rank_losses(run: Run, batch: Batch, share: RankShard) -> Losses:
     """The part of the loss of `batch` that the rank of `share` computes."""
     key = (run.step, 1, share.rank) if share.rank else (run.step, 1)
-    torch.manual_seed(mixed_seed(run.settings.seed, *key))  # dropout's
+    torch.manual_seed(derive_seed(run.settings.seed, *key))  # dropout's
     generator = run.generator(run.step)
     return objective(run.model, run.captions(batch), run.settings, generator, run.dtype, run.encode, share)
 
@@ -172,7 +174,7 @@ def validate(run: Run, rows: NDArray[np.int64]) -> dict[str, float]:
     for number in range(run.ranks.rank, len(bounds), run.ranks.num_ranks):
         start, end = bounds[number]
         batch = run.batches.read_rows(rows[start:end])
-        generator = torch.Generator(run.device).manual_seed(mixed_seed(VALIDATION_SEED, number))
+        generator = torch.Generator(run.device).manual_seed(derive_seed(VALIDATION_SEED, number))
         terms = objective(run.model, run.captions(batch), run.settings, generator, run.dtype).terms
         loss = terms["bottleneck"] + terms["head"]
         values[number] = torch.stack([loss, *(terms[name] for name in TERMS)])

@@ -24,11 +24,11 @@ from starlette.exceptions import HTTPException
 from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsError
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.web import models as models
-from booru_embed_core.web.batching import Batches
-from booru_embed_core.web.completions import Completer, Query, ReadQuery, Suggestions
+from booru_embed_core.web.batching import MicroBatcher
+from booru_embed_core.web.completions import Completer, PrefixQuery, ReadQuery, Suggestions
 from booru_embed_core.web.docs import docs_page
 from booru_embed_core.web.middleware import BodyLimit, SecurityHeaders
-from booru_embed_core.web.tag_map import Places
+from booru_embed_core.web.tag_map import TagMap
 
 if TYPE_CHECKING:
     from booru_embed_core.search.post_search import PostSearch
@@ -45,7 +45,7 @@ class Served:
     embedder: BooruEmbedder
     completer: Completer
     posts: PostSearch | None = None
-    places: Places | None = None
+    places: TagMap | None = None
 
 
 class _Loading:
@@ -93,7 +93,7 @@ def create_app(load: Callable[[], Served]) -> FastAPI:
     Where `load` raises a `ValueError` or an `OSError`, every answer but ``/api/health`` is a 503 that says so.
     """
     loading = _Loading(load)
-    completions: Batches[Query, ReadQuery, Suggestions] = Batches(
+    completions: MicroBatcher[PrefixQuery, ReadQuery, Suggestions] = MicroBatcher(
         lambda query: loading.served.completer.read(query), lambda queries: loading.served.completer.answer(queries)
     )
 
@@ -200,12 +200,14 @@ def _add_tags(app: FastAPI, loading: _Loading) -> None:
         )
 
 
-def _add_completions(app: FastAPI, completions: Batches[Query, ReadQuery, Suggestions]) -> None:
+def _add_completions(app: FastAPI, completions: MicroBatcher[PrefixQuery, ReadQuery, Suggestions]) -> None:
     @app.post("/api/complete", responses=_REFUSED)
     async def complete(asked: models.CompleteRequest) -> models.CompleteAnswer:
         """The most probable further tags of a caption, never one that it has; its unknown tags change nothing."""
         found = await completions(
-            Query(asked.tags, asked.k, asked.categories, asked.rating, asked.score, asked.prefix, asked.per_category)
+            PrefixQuery(
+                asked.tags, asked.k, asked.categories, asked.rating, asked.score, asked.prefix, asked.per_category
+            )
         )
         return models.CompleteAnswer(
             completions=[models.CompletedTag(**one._asdict()) for one in found.completions],

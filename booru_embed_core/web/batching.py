@@ -22,7 +22,7 @@ ReadT = TypeVar("ReadT")
 AnswerT = TypeVar("AnswerT")
 
 
-class Batches(Generic[AskedT, ReadT, AnswerT]):
+class MicroBatcher(Generic[AskedT, ReadT, AnswerT]):
     """`read` of each, then `answer` of all that wait, in a thread that lives from the first one until `close`."""
 
     def __init__(

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.embedder import BooruEmbedder, Normalized, greatest
-from booru_embed_core.embedder.network import Sets
+from booru_embed_core.embedder.embedder import BooruEmbedder, Normalized, top_k
+from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.tokenizer import Tokenizer
 
@@ -44,7 +44,7 @@ class Suggestions:
     notes: tuple[str, ...]
 
 
-class Names:
+class PrefixIndex:
     """All names of tags, aliases too, in the order of their letters: what begins with a prefix is a run of them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -78,7 +78,7 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Query:
+class PrefixQuery:
     """A caption to complete.
 
     Attributes:
@@ -104,9 +104,9 @@ class Query:
 class ReadQuery:
     """A query that can be answered: what its caption was understood as, and that as the network reads it."""
 
-    query: Query
+    query: PrefixQuery
     read: Normalized
-    sets: Sets
+    sets: TagSets
 
 
 class Completer:
@@ -114,9 +114,9 @@ class Completer:
 
     def __init__(self, embedder: BooruEmbedder) -> None:
         self.embedder = embedder
-        self._names = Names(embedder.tokenizer)
+        self._names = PrefixIndex(embedder.tokenizer)
 
-    def complete(self, query: Query) -> Suggestions:
+    def complete(self, query: PrefixQuery) -> Suggestions:
         """The `k` most probable further tags; never one that the caption has.
 
         Raises:
@@ -124,7 +124,7 @@ class Completer:
         """
         return self.answer([self.read(query)])[0]
 
-    def read(self, query: Query) -> ReadQuery:
+    def read(self, query: PrefixQuery) -> ReadQuery:
         """The query, ready to be answered.
 
         Raises:
@@ -136,7 +136,7 @@ class Completer:
 
     def answer(self, queries: Sequence[ReadQuery]) -> list[Suggestions]:
         """`complete` of each of `queries`, at least one, which go through the network together."""
-        probabilities = self.embedder.probabilities_of(Sets.joined([query.sets for query in queries]))
+        probabilities = self.embedder.probabilities_of(TagSets.joined([query.sets for query in queries]))
         return [self._suggestions(query, row) for query, row in zip(queries, probabilities, strict=True)]
 
     def _suggestions(self, asked: ReadQuery, probabilities: NDArray[np.float32]) -> Suggestions:
@@ -150,7 +150,7 @@ class Completer:
             if len(group) < len(CATEGORIES):
                 is_in = np.array([category in group for category in CATEGORIES])
                 in_group = candidates[is_in[vocab.categories[candidates]]]
-            found += greatest(probabilities, in_group, query.k)
+            found += top_k(probabilities, in_group, query.k)
         return Suggestions(
             tuple(
                 Suggestion(vocab.tags[i], CATEGORIES[vocab.categories[i]], float(probabilities[i]), alias_of.get(i))

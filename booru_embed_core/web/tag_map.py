@@ -16,14 +16,14 @@ class PlacesError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class TagMap:
     """A map: tag indices int64 ``[n]``, and their places float32 ``[n, 2]``."""
 
     tag_indices: NDArray[np.int64]
     points: NDArray[np.float32]
 
 
-def tag_places(embedder: BooruEmbedder, table: Path | None = None) -> Places:
+def tag_places(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
     """The places that `table` (the asset ``tag_embeddings``) has for tags; without one, two principal components.
 
     Raises:
@@ -31,7 +31,7 @@ def tag_places(embedder: BooruEmbedder, table: Path | None = None) -> Places:
     """
     if table is None:
         known = np.flatnonzero(~embedder.vocab.is_unknown)
-        return Places(known, _principal_components(embedder.tag_embeddings()[known]))
+        return TagMap(known, _principal_components(embedder.tag_embeddings()[known]))
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -54,7 +54,7 @@ def tag_places(embedder: BooruEmbedder, table: Path | None = None) -> Places:
         raise PlacesError(f"{table}: of another checkpoint; materialize tag_embeddings again, or leave it out")
     points = np.stack([columns[axis].to_numpy().astype(np.float32) for axis in ("x", "y")], axis=1)
     has_place = ~np.isnan(points).any(axis=1)
-    return Places(indices[has_place], points[has_place])
+    return TagMap(indices[has_place], points[has_place])
 
 
 def _every_id(embedder: BooruEmbedder) -> range:

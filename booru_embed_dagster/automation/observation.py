@@ -72,7 +72,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Source:
+class ObservedSource:
     """What a source is now: its key, its version, and what the UI shows of it."""
 
     key: dg.AssetKey
@@ -98,22 +98,22 @@ def settings_key(section: str) -> dg.AssetKey:
     return dg.AssetKey(["settings", section])
 
 
-def settings_sources(settings: Settings) -> list[Source]:
+def settings_sources(settings: Settings) -> list[ObservedSource]:
     """Each section that something is made from."""
     sources = []
     for name in OBSERVED_SECTIONS:
         section = getattr(settings, name)
         values = dg.MetadataValue.json(section.model_dump(mode="json"))
-        sources.append(Source(settings_key(name), section_version(section), {"values": values}))
+        sources.append(ObservedSource(settings_key(name), section_version(section), {"values": values}))
     return sources
 
 
-def export_source(observed: Observation) -> Source:
+def export_source(observed: Observation) -> ObservedSource:
     """The export, as it was observed."""
-    return Source(dg.AssetKey(POSTS_EXPORT), observed.version, observed.metadata)
+    return ObservedSource(dg.AssetKey(POSTS_EXPORT), observed.version, observed.metadata)
 
 
-def unrecorded(instance: dg.DagsterInstance, sources: Iterable[Source]) -> list[Source]:
+def unrecorded(instance: dg.DagsterInstance, sources: Iterable[ObservedSource]) -> list[ObservedSource]:
     """Those of `sources` whose version is not the one that `instance` has seen last."""
     return [source for source in sources if recorded_version(instance, source.key) != source.version]
 

@@ -24,7 +24,7 @@ from booru_embed_dagster.automation.lineage import Lineage
 from booru_embed_dagster.automation.observation import (
     TABLE_REASON,
     WRITING_REASON,
-    Source,
+    ObservedSource,
     export_source,
     is_being_written,
     observe_export,
@@ -40,7 +40,7 @@ AUTOMATION_VARIABLE: Final = "BOORU_EMBED_AUTOMATION"
 _SECONDS: Final = 10
 
 
-class OutOfDate(dg.AutomationCondition[dg.AssetKey]):
+class Stale(dg.AutomationCondition[dg.AssetKey]):
     """True where an asset is out of date and its turn has come; see the module's docstring.
 
     The cursor is what the asset was last requested for: the versions of its inputs and its code.
@@ -79,7 +79,7 @@ REBUILD: Final = (
     ~dg.AutomationCondition.any_deps_match(
         dg.AutomationCondition.any_checks_match(dg.AutomationCondition.check_failed(), blocking_only=True)
     )
-    & OutOfDate()
+    & Stale()
 ).with_label("rebuild what is out of date")
 
 
@@ -124,7 +124,7 @@ def _lineage(view: Any) -> Lineage:
     return Lineage(view.instance, view.asset_graph)
 
 
-def _record(instance: dg.DagsterInstance, sources: Iterable[Source]) -> dg.SensorResult | dg.SkipReason:
+def _record(instance: dg.DagsterInstance, sources: Iterable[ObservedSource]) -> dg.SensorResult | dg.SkipReason:
     news = unrecorded(instance, sources)
     if not news:
         return dg.SkipReason("nothing has changed")

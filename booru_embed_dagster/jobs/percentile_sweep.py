@@ -13,13 +13,13 @@ import dagster as dg
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from booru_embed_core.filesystem import folder_bytes
 from booru_embed_core.settings import Settings, TrainingSettings
 from booru_embed_dagster.presentation import plots
 from booru_embed_dagster.presentation.metadata import picture, table_metadata
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
 from booru_embed_dagster.training.launcher import train_in_process
 from booru_embed_dagster.training.worker import Job
-from booru_embed_dagster.warehouse.folders import folder_bytes
 from booru_embed_dagster.warehouse.warehouse import lock_folder
 
 PERCENTILE_SWEEP: Final = "percentile_sweep"

@@ -13,9 +13,9 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from booru_embed_core.filesystem import folder_bytes
 from booru_embed_dagster.presentation.metadata import preview
 from booru_embed_dagster.resources import Pipeline, one_line_errors
-from booru_embed_dagster.warehouse.folders import folder_bytes
 from booru_embed_dagster.warehouse.warehouse import DRAFTS, Warehouse
 
 

@@ -40,7 +40,7 @@ class StopRequest:
         return is_orphan or bool(select.select([self._signals], [], [], 0)[0])
 
 
-class LateEnd:
+class ShutdownWatchdog:
     """Ends this process when training goes on for `grace_seconds` after a stop; a context around the training.
 
     Training looks for a stop after each step, and a step or a validation may take minutes. What it computes is

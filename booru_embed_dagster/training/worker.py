@@ -27,7 +27,7 @@ from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, op
 from pydantic import BaseModel, ConfigDict
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
-from booru_embed_dagster.training.stopping import GRACE_SECONDS, LateEnd, StopRequest
+from booru_embed_dagster.training.stopping import GRACE_SECONDS, ShutdownWatchdog, StopRequest
 from booru_embed_dagster.warehouse.warehouse import lock_folder
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def run_job(
         job.work_dir.mkdir(parents=True, exist_ok=True)
         with (
             lock_folder(job.work_dir) if _rank() == 0 else nullcontext(),
-            LateEnd(stop, say, grace_seconds) as late_end,
+            ShutdownWatchdog(stop, say, grace_seconds) as late_end,
         ):
             report = train(
                 job.packed_path,

@@ -29,8 +29,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.posts.database import locked_folder
-from booru_embed_dagster.warehouse.folders import folder_bytes, let_others_read, sync, sync_tree
+from booru_embed_core.filesystem import folder_bytes, locked_folder, set_file_modes, sync, sync_tree
 from booru_embed_dagster.warehouse.manifests import (
     MANIFEST,
     VERSION_DIGITS,
@@ -222,7 +221,7 @@ class Warehouse:
         version = content_version(written, files)
         manifest = Manifest(asset, version, inputs, files, datetime.now(UTC).isoformat(timespec="microseconds"))
         (written / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
-        let_others_read(written, (written / MANIFEST).stat().st_mode)
+        set_file_modes(written, (written / MANIFEST).stat().st_mode)
         sync_tree(written)
         home = self.root / asset
         product = Product(asset, version, home / version)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.export.formats import Source, export
+from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.schema import ExportFormat
 
 ROOT: Final = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def handed(extra: str, checkpoint: Path, folder: Path) -> Path:
     """The checkpoint as the code of `extra` reads it: as ONNX, made in `folder`, where there is no torch."""
     if extra != "onnx":
         return checkpoint
-    export(ExportFormat.ONNX, Source.open(checkpoint), folder / "onnx")
+    export(ExportFormat.ONNX, CheckpointSource.open(checkpoint), folder / "onnx")
     return folder / "onnx"
 
 

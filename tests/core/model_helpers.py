@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
-from booru_embed_core.model.objective import Captions
+from booru_embed_core.model.objective import CaptionBatch
 from booru_embed_core.schema import NUM_SCORE_BINS, RATINGS, SPECIAL_TOKENS
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.tags.vocab import Vocab
@@ -88,10 +88,10 @@ def encoder(category_sizes: tuple[int, ...] = CATEGORY_SIZES, seed: int = 0, **v
     return model.eval()
 
 
-def captions(rows: list[list[int]], seed: int = 0) -> Captions:
+def captions(rows: list[list[int]], seed: int = 0) -> CaptionBatch:
     """Captions of tag indices, with ratings and score deciles of `seed`."""
     generator = torch.Generator().manual_seed(seed)
-    return Captions(
+    return CaptionBatch(
         tags=torch.tensor([tag for tags in rows for tag in tags], dtype=torch.int64),
         lengths=torch.tensor([len(tags) for tags in rows], dtype=torch.int64),
         ratings=torch.randint(len(RATINGS), (len(rows),), generator=generator),

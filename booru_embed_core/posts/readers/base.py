@@ -26,7 +26,7 @@ HIDDEN_COLUMN: Final = "is_hidden"
 BATCH_RECORDS: Final = 131_072
 
 
-class Source(Protocol):
+class Reader(Protocol):
     """One file of an export. `num_records` and `malformed` are final once `batches` has been drained."""
 
     @property

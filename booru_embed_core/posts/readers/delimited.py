@@ -23,7 +23,7 @@ from booru_embed_core.posts.validation import MAX_LINE_BYTES, line_problem
 
 
 class DelimitedSource:
-    """A CSV or TSV file; see `Source`. Errors call it `name`, by default by its own."""
+    """A CSV or TSV file; see `Reader`. Errors call it `name`, by default by its own."""
 
     def __init__(self, file: Path, names: Names = DANBOORU, name: Path | None = None) -> None:
         self._file = file
@@ -33,12 +33,12 @@ class DelimitedSource:
 
     @property
     def num_records(self) -> int:
-        """See `Source`."""
+        """See `Reader`."""
         return self._scan.num_records
 
     @property
     def malformed(self) -> NDArray[np.int64]:
-        """See `Source`."""
+        """See `Reader`."""
         return self._scan.malformed
 
     @property
@@ -47,7 +47,7 @@ class DelimitedSource:
         return np.sort(np.concatenate([self._scan.malformed, self._scan.blank]))
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
-        """See `Source`."""
+        """See `Reader`."""
         scan = self._scan
         file, newline, compression = self._file, scan.newline, scan.compression
         is_copy = bool(len(scan.malformed)) or newline is None
@@ -64,11 +64,11 @@ class DelimitedSource:
                 file.unlink()
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Source`."""
+        """See `Reader`."""
         return self._scan.line_of(record)
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
-        """See `Source`."""
+        """See `Reader`."""
         for number, raw in select_lines(self._file, lines):
             yield number, raw, line_problem(raw, self._scan.columns, self._scan.delimiter, self._names.ratings)
 

@@ -35,7 +35,7 @@ _FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 
 
 class JsonLinesSource:
-    """A file of JSON lines; see `Source`.
+    """A file of JSON lines; see `Reader`.
 
     Raises:
         ExportError: no object among the first lines, or the first one lacks a column.
@@ -51,18 +51,18 @@ class JsonLinesSource:
         self.malformed = joined([])
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
-        """See `Source`."""
+        """See `Reader`."""
         query = _query(self._columns, self._names)
         for block in whole_lines(self._file):
             lines = self._records(block.removeprefix(BOM) if not self._num_lines else block)
             yield from run_on(connection, query, pa.table({"line": lines}), self._file)
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Source`."""
+        """See `Reader`."""
         return line_numbers(record, joined(self._blank), first_line=1)
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
-        """See `Source`."""
+        """See `Reader`."""
         for number, raw in select_lines(self._file, lines):
             yield number, raw, _problem(raw, self._columns, self._names)
 
@@ -94,13 +94,13 @@ def _columns(file: Path, names: Names) -> tuple[str, ...]:
             return tuple(name for name in wanted if name in found)
     raise ExportError(
         f"{file}: no JSON object among the first {_NUM_TRIED_LINES} lines; wanted one a line, with the keys "
-        + ",".join(map(names.theirs, POST_COLUMNS))
+        + ",".join(map(names.source, POST_COLUMNS))
     )
 
 
 def _query(columns: Sequence[str], names: Names) -> str:
     """``json_extract`` with a list of paths reads a line once for all of them."""
-    paths = ", ".join(quoted(f'$."{names.theirs(name)}"') for name in columns)
+    paths = ", ".join(quoted(f'$."{names.source(name)}"') for name in columns)
 
     def text_of(name: str) -> str:
         value = f"v[{columns.index(name) + 1}]"
@@ -135,7 +135,7 @@ def _problem(raw: bytes, columns: Sequence[str], names: Names) -> str | None:
         return "not JSON that can be read: nested too deeply"
     if not isinstance(record, dict):
         return "not a JSON object"
-    values = {name: record.get(names.theirs(name)) for name in columns}
+    values = {name: record.get(names.source(name)) for name in columns}
     listed = next((name for name in _FIELDS if not isinstance(values.get(name, ""), str | None)), None)
     if listed:
         return f"{listed} is not a string: {json.dumps(values[listed])[:40]}"

@@ -35,7 +35,7 @@ from booru_embed_core.schema import (
 
 
 class ParquetSource:
-    """A Parquet file; see `Source`.
+    """A Parquet file; see `Reader`.
 
     Raises:
         ExportError: it is broken, or lacks a column.
@@ -51,7 +51,7 @@ class ParquetSource:
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name may be no text
             raise parse_error(file, error) from error
         found = schema.names
-        schema = pa.schema([field.with_name(name) for field, name in zip(schema, names.ours(found), strict=True)])
+        schema = pa.schema([field.with_name(name) for field, name in zip(schema, names.canonical(found), strict=True)])
         self._tag_columns = _tag_columns(schema)
         short = [name for name in self._tag_columns if name not in schema.names]
         check_columns([*found, *short], file, names)
@@ -65,12 +65,12 @@ class ParquetSource:
             type_ = schema.field(name).type
             if not (_is_text(type_) or (name != "rating" and _is_list(type_))):
                 raise ExportError(
-                    f"{self._file}: column {self._names.theirs(name)} has the type {type_}, wanted string"
+                    f"{self._file}: column {self._names.source(name)} has the type {type_}, wanted string"
                     f"{'' if name == 'rating' else ' (tags separated by one space) or list<string>'}; write it so"
                 )
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
-        """See `Source`."""
+        """See `Reader`."""
         others = [name for name in self._columns if name not in self._tag_columns.values()]
         values = fit_values(_text_of, [*others, *self._tag_columns], self._names, check_breaks=True)
         query = f"select {values} from records"  # noqa: S608
@@ -81,11 +81,11 @@ class ParquetSource:
             yield from run_on(connection, query, records, self._file)
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Source`."""
+        """See `Reader`."""
         return record + 1
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
-        """See `Source`."""
+        """See `Reader`."""
         wanted = np.asarray(lines, dtype=np.int64) - 1
         start = 0
         for batch in self._raw_batches():
@@ -107,8 +107,8 @@ class ParquetSource:
         try:
             # pre_buffer would hold a whole row group, and some sets are one row group.
             with pq.ParquetFile(self._file, pre_buffer=False, page_checksum_verification=True) as parquet:
-                for raw in parquet.iter_batches(BATCH_RECORDS, columns=[*map(self._names.theirs, self._columns)]):
-                    batch = raw.rename_columns(list(self._names.ours(raw.schema.names)))
+                for raw in parquet.iter_batches(BATCH_RECORDS, columns=[*map(self._names.source, self._columns)]):
+                    batch = raw.rename_columns(list(self._names.canonical(raw.schema.names)))
                     # Arrow takes over strings unseen; bytes that are no UTF-8 would end in the posts.
                     batch.validate(full=True)
                     yield batch

@@ -12,41 +12,41 @@ import pytest
 
 from booru_embed_core.embedder import onnx_network
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.embedder.network import Sets
+from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.embedder.onnx_network import OnnxNetwork
 from booru_embed_core.embedder.torch_network import TorchNetwork
-from booru_embed_core.export.formats import Source, export
+from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.schema import ExportFormat
 from booru_embed_core.training.checkpoint_config import CheckpointError
 from tests.core.model_helpers import Trained
 
 
 @pytest.fixture(scope="module")
-def source(trained: Trained) -> Source:
-    return Source.open(trained.checkpoint)
+def source(trained: Trained) -> CheckpointSource:
+    return CheckpointSource.open(trained.checkpoint)
 
 
 @pytest.fixture(scope="module")
-def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(source: CheckpointSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("network") / "onnx"
     export(ExportFormat.ONNX, source, made)
     return made
 
 
 @pytest.fixture(scope="module")
-def by_torch(source: Source) -> TorchNetwork:
+def by_torch(source: CheckpointSource) -> TorchNetwork:
     network = source.embedder.network
     assert isinstance(network, TorchNetwork)
     return network
 
 
-def some_sets(num: int, num_tags: int, seed: int = 1) -> Sets:
+def some_sets(num: int, num_tags: int, seed: int = 1) -> TagSets:
     """Sets of any length from 0, a third of them with a rating and of these half with a score."""
     numbers = np.random.default_rng(seed)
     rows = [numbers.permutation(num_tags)[: numbers.integers(0, num_tags)] for _ in range(num)]
     ratings = np.where(numbers.random(num) < 0.3, numbers.integers(0, 4, num), -1)
     score_bins = np.where((ratings >= 0) & (numbers.random(num) < 0.5), numbers.integers(0, 10, num), -1)
-    return Sets(
+    return TagSets(
         np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64),
         np.array([len(row) for row in rows], dtype=np.int64),
         ratings.astype(np.int64),
@@ -57,7 +57,12 @@ def some_sets(num: int, num_tags: int, seed: int = 1) -> Sets:
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
 @pytest.mark.parametrize("num", [0, 1, 40])
 def test_it_is_the_network_of_torch(
-    source: Source, folder: Path, by_torch: TorchNetwork, monkeypatch: pytest.MonkeyPatch, num: int, batch_tokens: int
+    source: CheckpointSource,
+    folder: Path,
+    by_torch: TorchNetwork,
+    monkeypatch: pytest.MonkeyPatch,
+    num: int,
+    batch_tokens: int,
 ) -> None:
     monkeypatch.setattr(onnx_network, "_BATCH_TOKENS", batch_tokens)
     network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
@@ -72,7 +77,7 @@ def test_it_is_the_network_of_torch(
     assert (states.dtype, cu_seqlens.dtype) == (np.float32, np.int32)
 
 
-def test_no_batch_exceeds_its_bound_unless_one_set_does(folder: Path, source: Source) -> None:
+def test_no_batch_exceeds_its_bound_unless_one_set_does(folder: Path, source: CheckpointSource) -> None:
     network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
     sets = some_sets(300, source.vocab.num_tags)
     seen = []
@@ -111,7 +116,7 @@ def test_it_runs_where_torch_is_not(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "completion.onnx"])
-def test_files_that_do_not_fit_are_named(folder: Path, source: Source, tmp_path: Path, name: str) -> None:
+def test_files_that_do_not_fit_are_named(folder: Path, source: CheckpointSource, tmp_path: Path, name: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     other = source.config.model_copy(update={"vocab_hash": "0123456789abcdef0"})
@@ -127,6 +132,6 @@ def test_files_that_do_not_fit_are_named(folder: Path, source: Source, tmp_path:
         OnnxNetwork.load(copy, source.config, "cpu", "auto")
 
 
-def test_a_gpu_that_is_not_there_is_an_error(folder: Path, source: Source) -> None:
+def test_a_gpu_that_is_not_there_is_an_error(folder: Path, source: CheckpointSource) -> None:
     with pytest.raises(ValueError, match="onnxruntime finds no GPU"):
         OnnxNetwork.load(folder, source.config, "cuda", "auto")

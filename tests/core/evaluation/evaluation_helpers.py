@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation.tasks import HeldOut, captions_from_tags, hold_out
-from booru_embed_core.tokens.cooccurrence import Captions
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 
 NUM_TAGS = 9
 CAPTIONS = st.lists(st.lists(st.integers(0, NUM_TAGS - 1), max_size=NUM_TAGS), min_size=1, max_size=8)
 SEEDS = st.integers(0, 2**63 - 1)
 
 
-def captions_of(rows: Sequence[Sequence[int]], num_tags: int = NUM_TAGS) -> Captions:
+def captions_of(rows: Sequence[Sequence[int]], num_tags: int = NUM_TAGS) -> CaptionMatrix:
     return captions_from_tags(rows, num_tags)
 
 
@@ -24,7 +24,7 @@ def post_ids_of(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     return np.arange(len(rows), dtype=np.int64) * 7 + 100
 
 
-def rows_of(captions: Captions) -> list[list[int]]:
+def rows_of(captions: CaptionMatrix) -> list[list[int]]:
     return [captions.indices[start:end].tolist() for start, end in zip(captions.indptr, captions.indptr[1:])]  # noqa: B905
 
 
@@ -41,7 +41,7 @@ class FixedScorer:
         self.table = table
         self.num_scored = 0
 
-    def scores(self, visible: Captions) -> NDArray[np.float32]:
+    def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         start, self.num_scored = self.num_scored, self.num_scored + visible.shape[0]
         return self.table[start : self.num_scored]
 

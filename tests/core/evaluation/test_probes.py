@@ -17,7 +17,7 @@ from booru_embed_core.evaluation.report import run_evaluation
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import Captions
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 from booru_embed_core.tokens.packed_file import PackedFile
 from tests.core.evaluation.evaluation_helpers import FixedScorer, topic_rows
 from tests.core.in_memory_helpers import packed_of
@@ -38,10 +38,10 @@ class Counts:
 
     name = "counts"
 
-    def scores(self, visible: Captions) -> NDArray[np.float32]:
+    def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         return np.zeros(visible.shape, np.float32)
 
-    def embed(self, visible: Captions) -> NDArray[np.float32]:
+    def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         parts = [visible[:, topic:NUM_TOPIC_TAGS:3] for topic in range(3)] + [visible[:, NUM_TOPIC_TAGS:]]
         return np.stack([part.sum(axis=1).A1 for part in parts], axis=1).astype(np.float32)
 
@@ -51,7 +51,7 @@ class Silent(Counts):
 
     name = "silent"
 
-    def embed(self, visible: Captions) -> NDArray[np.float32]:
+    def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         return np.ones((visible.shape[0], 4), np.float32)
 
 

@@ -26,7 +26,7 @@ from booru_embed_core.schema import UNKNOWN_TAGS, Category
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import Captions, count_cooccurrence
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, count_cooccurrence
 from booru_embed_core.tokens.packed_file import PackedFile
 from tests.core.evaluation.evaluation_helpers import FixedScorer, captions_of, rows_of, topic_rows
 from tests.core.in_memory_helpers import packed_of
@@ -46,12 +46,12 @@ class Oracle:
         self.captions = captions_of([post for post in posts if len(post) >= 2], NUM_TAGS)
         self.num_scored = 0
 
-    def scores(self, visible: Captions) -> NDArray[np.float32]:
+    def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         start = self.num_scored % self.captions.shape[0]
         self.num_scored += visible.shape[0]
         return self.captions[start : start + visible.shape[0]].toarray()
 
-    def embed(self, visible: Captions) -> NDArray[np.float32]:
+    def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         return np.eye(visible.shape[0], dtype=np.float32)
 
 
@@ -242,7 +242,7 @@ def test_test_posts_reach_no_fit(
         assert np.array_equal(first.scores(probe), second.scores(probe))
 
     # Implications come from training posts: validation posts without the pair 22 → 23 do not break it.
-    seen: list[Captions] = []
+    seen: list[CaptionMatrix] = []
     original = report_module.implied_pairs
     monkeypatch.setattr(
         report_module, "implied_pairs", lambda train, *rest: seen.append(train) or original(train, *rest)
@@ -287,7 +287,7 @@ def test_posts_of_an_outside_file_are_judged_as_the_command_line_prints_it(
 class LovesTheUnknown(Oracle):
     """The oracle, but before all tags it names the unknown ones, whatever is asked."""
 
-    def scores(self, visible: Captions) -> NDArray[np.float32]:
+    def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         scores = super().scores(visible)
         scores[:, [11, 23]] = 9
         return scores

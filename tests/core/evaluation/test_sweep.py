@@ -16,7 +16,7 @@ from booru_embed_core.evaluation.sweep import (
     ask,
     cheapest_good,
     columns_in,
-    recall_of,
+    scorer_recall,
     sweep_percentiles,
     translate,
 )
@@ -25,7 +25,7 @@ from booru_embed_core.schema import UNKNOWN_TAGS, Category
 from booru_embed_core.settings import Settings, TokensSettings, VocabSettings
 from booru_embed_core.tags.build import build_vocab
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.cooccurrence import Captions
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 from booru_embed_core.training.loop import train
 from tests.core.export_helpers import Walked, csv_bytes, walk
 from tests.core.model_helpers import model_settings, topic_posts, training_settings
@@ -43,7 +43,7 @@ class ByIndex:
 
     name = "by index"
 
-    def scores(self, visible: Captions) -> NDArray[np.float32]:
+    def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         self.visible = visible.toarray()
         return np.tile(-np.arange(visible.shape[1], dtype=np.float32), (visible.shape[0], 1))
 
@@ -84,15 +84,15 @@ def questions_of(every: Vocab, visible: list[list[int]], hidden: list[list[int]]
 def test_a_hidden_tag_without_a_token_is_a_miss_and_no_part_of_within() -> None:
     every = vocab_of("1girl", "solo", "hat", "bow")
     questions = questions_of(every, [[0, 1], [0, 3], [3]], [[2], [1], [0, 2]])
-    small = recall_of(ByIndex(), vocab_of("1girl", "solo"), questions)
+    small = scorer_recall(ByIndex(), vocab_of("1girl", "solo"), questions)
     assert small["recall_one"] == pytest.approx((0 + 1 + 1 / 2) / 3)
     assert small["recall_one_within"] == 1.0
-    assert recall_of(ByIndex(), every, questions)["recall_one"] == 1.0
+    assert scorer_recall(ByIndex(), every, questions)["recall_one"] == 1.0
 
 
 def test_a_vocabulary_that_holds_nothing_hidden_finds_nothing() -> None:
     questions = questions_of(vocab_of("a", "b"), [[0]], [[1]])
-    assert recall_of(ByIndex(), vocab_of("a"), questions) == {"recall_one": 0.0, "recall_one_within": 0.0}
+    assert scorer_recall(ByIndex(), vocab_of("a"), questions) == {"recall_one": 0.0, "recall_one_within": 0.0}
 
 
 def test_visible_tags_without_a_token_are_the_unknown_token_which_is_never_a_find(walked: Walked) -> None:
@@ -102,7 +102,7 @@ def test_visible_tags_without_a_token_are_the_unknown_token_which_is_never_a_fin
     general = [place for place in lost if every.categories[place] == 0]
     assert len(general) > 2
     scorer = ByIndex()
-    found = recall_of(scorer, cut, questions_of(every, [general[:2]], [general[2:3]]))
+    found = scorer_recall(scorer, cut, questions_of(every, [general[:2]], [general[2:3]]))
     assert found == {"recall_one": 0.0, "recall_one_within": 0.0}
     (shown,) = (np.flatnonzero(row) for row in scorer.visible)
     assert [cut.tags[place] for place in shown] == [UNKNOWN_TAGS[Category.GENERAL]]

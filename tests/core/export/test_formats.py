@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.export.formats import Source, export
+from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.export.model_card import card
 from booru_embed_core.schema import ExportFormat
 from tests.core.model_helpers import Trained
 
 
 @pytest.fixture(scope="module")
-def source(trained: Trained) -> Source:
-    return Source.open(trained.checkpoint, tokens=trained.corpus.packed_path)
+def source(trained: Trained) -> CheckpointSource:
+    return CheckpointSource.open(trained.checkpoint, tokens=trained.corpus.packed_path)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_the_library_loads_the_hub_folder(source: Source, tmp_path: Path) -> None:
+def test_the_library_loads_the_hub_folder(source: CheckpointSource, tmp_path: Path) -> None:
     export(ExportFormat.HUB, source, tmp_path / "hub")
     loaded = BooruEmbedder.load(tmp_path / "hub", "cpu", "fp32")
     captions = ["1girl cat_ears tail", "", "sword, armor"]
@@ -51,7 +51,7 @@ def test_the_library_loads_the_hub_folder(source: Source, tmp_path: Path) -> Non
     assert "Not measured" in (tmp_path / "hub/README.md").read_text(encoding="utf-8")
 
 
-def test_the_card_has_metrics_beside_baselines(source: Source, evaluation: Path) -> None:
+def test_the_card_has_metrics_beside_baselines(source: CheckpointSource, evaluation: Path) -> None:
     text = card(source.config, source.vocab, evaluation)
     assert text.startswith("---\nlibrary_name: booru-embed\n")
     for title in ("## Intended use", "## Data", "## Metrics", "### Half of the tags hidden", "## Limits"):
@@ -64,7 +64,9 @@ def test_the_card_has_metrics_beside_baselines(source: Source, evaluation: Path)
     assert f"{source.config.num_train_posts} posts to train on" in text
 
 
-def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(source: Source, tmp_path: Path) -> None:
+def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(
+    source: CheckpointSource, tmp_path: Path
+) -> None:
     export(ExportFormat.ONNX, source, tmp_path / "onnx")
     loaded = BooruEmbedder.load(tmp_path / "onnx", "cpu")
     captions = ["1girl cat_ears tail", "", "sword, armor"]
@@ -80,33 +82,33 @@ def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(sou
     assert difference == pytest.approx(rounded - exact, abs=2e-4)
 
 
-def test_without_posts_the_card_says_that_int8_was_not_measured(source: Source, tmp_path: Path) -> None:
+def test_without_posts_the_card_says_that_int8_was_not_measured(source: CheckpointSource, tmp_path: Path) -> None:
     export(ExportFormat.ONNX, dataclasses.replace(source, tokens=None), tmp_path / "onnx")
     assert "## What int8 loses\n\nNot measured" in (tmp_path / "onnx/README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("text", "message"), [("[]", "not an evaluation"), ("{", "not an evaluation")])
-def test_what_is_no_evaluation_is_named(source: Source, tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_no_evaluation_is_named(source: CheckpointSource, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "evaluation.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=f"evaluation.json: {message} .*; materialize evaluation again"):
         card(source.config, source.vocab, tmp_path / "evaluation.json")
 
 
-def test_the_evaluation_of_another_vocabulary_is_refused(source: Source, evaluation: Path) -> None:
+def test_the_evaluation_of_another_vocabulary_is_refused(source: CheckpointSource, evaluation: Path) -> None:
     evaluation.write_text(evaluation.read_text(encoding="utf-8").replace("36", "37"), encoding="utf-8")
     with pytest.raises(ValueError, match="of a model of 37 tags, and this one has 36"):
         card(source.config, source.vocab, evaluation)
 
 
 @pytest.mark.parametrize("form", ExportFormat)
-def test_the_same_checkpoint_gives_the_same_bytes(source: Source, tmp_path: Path, form: ExportFormat) -> None:
+def test_the_same_checkpoint_gives_the_same_bytes(source: CheckpointSource, tmp_path: Path, form: ExportFormat) -> None:
     for name in ("one", "two"):
         export(form, source, tmp_path / name)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
 
 
-def test_what_is_there_is_not_overwritten(source: Source, tmp_path: Path) -> None:
+def test_what_is_there_is_not_overwritten(source: CheckpointSource, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine", encoding="utf-8")
     for taken in (tmp_path, tmp_path / "mine"):
         with pytest.raises(FileExistsError, match="is there already and is not an empty folder; remove it or name"):
@@ -114,7 +116,7 @@ def test_what_is_there_is_not_overwritten(source: Source, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_an_export_that_fails_leaves_nothing(source: Source, tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_nothing(source: CheckpointSource, tmp_path: Path) -> None:
     broken = dataclasses.replace(source, checkpoint=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError):
         export(ExportFormat.HUB, broken, tmp_path / "out")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.export.formats import Source, export
+from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.export.sentence_transformers import (
     tokenizer_json,
     transformer_config,
@@ -31,19 +31,19 @@ tokenizers = pytest.importorskip("tokenizers")
 
 
 @pytest.fixture(scope="module")
-def source(trained: Trained) -> Source:
-    return Source.open(trained.checkpoint)
+def source(trained: Trained) -> CheckpointSource:
+    return CheckpointSource.open(trained.checkpoint)
 
 
 @pytest.fixture(scope="module")
-def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(source: CheckpointSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("sentence") / "model"
     export(ExportFormat.SENTENCE_TRANSFORMERS, source, made)
     return made
 
 
 @pytest.fixture(scope="module")
-def embedder(source: Source) -> BooruEmbedder:
+def embedder(source: CheckpointSource) -> BooruEmbedder:
     return source.embedder
 
 
@@ -138,6 +138,6 @@ def test_no_text_gives_a_special_token(read: Callable[[str], list[int]]) -> None
         assert read(text) == []
 
 
-def test_a_trunk_without_attention_is_refused(source: Source, tmp_path: Path) -> None:
+def test_a_trunk_without_attention_is_refused(source: CheckpointSource, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="trunk 'deepsets' is no architecture of transformers; export hub or onnx"):
         write_sentence_transformer(encoder(trunk="deepsets"), source.vocab, tmp_path)

@@ -16,7 +16,7 @@ from booru_embed_core.model.encoder import SUMMARY_ID
 from booru_embed_core.model.objective import (
     FIRST_RATING_ID,
     FIRST_SCORE_ID,
-    Captions,
+    CaptionBatch,
     Halves,
     contrastive_loss,
     objective,
@@ -37,11 +37,11 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def halves_of(batch: Captions, seed: int, **values: object) -> Halves:
+def halves_of(batch: CaptionBatch, seed: int, **values: object) -> Halves:
     return split_captions(batch, NUM_SPECIAL, training_settings(**values), seeded(seed))
 
 
-def visible_sets(batch: Captions, halves: Halves) -> list[list[int]]:
+def visible_sets(batch: CaptionBatch, halves: Halves) -> list[list[int]]:
     """The tags that each of the 2N sets shows."""
     sets: list[list[int]] = [[] for _ in range(2 * len(batch.lengths))]
     for tag, owner in zip(batch.tags.tolist(), halves.tag_sets.tolist(), strict=True):
@@ -49,7 +49,7 @@ def visible_sets(batch: Captions, halves: Halves) -> list[list[int]]:
     return sets
 
 
-def slow_losses(scores: Tensor, batch: Captions, halves: Halves) -> tuple[list[float], list[float]]:
+def slow_losses(scores: Tensor, batch: CaptionBatch, halves: Halves) -> tuple[list[float], list[float]]:
     """L and -log(1 - P_visible) of each set, straight from the formulas."""
     num = len(batch.lengths)
     shown = visible_sets(batch, halves)
@@ -65,7 +65,7 @@ def slow_losses(scores: Tensor, batch: Captions, halves: Halves) -> tuple[list[f
     return losses, duplicates
 
 
-def losses_of(scores: Tensor, batch: Captions, halves: Halves) -> tuple[Tensor, Tensor, Tensor]:
+def losses_of(scores: Tensor, batch: CaptionBatch, halves: Halves) -> tuple[Tensor, Tensor, Tensor]:
     """`tag_losses` of given `scores`: those of states that are the scores themselves."""
     return tag_losses(scores, torch.eye(NUM_TAGS).to(scores), torch.zeros(NUM_TAGS).to(scores), batch, halves)
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.database import connect, quoted, scratch_folder
+from booru_embed_core.filesystem import scratch_folder
+from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.settings import DuckdbSettings
 
 

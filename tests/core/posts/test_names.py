@@ -1,4 +1,4 @@
-"""Exports of other boorus, hand-made in the shapes of theirs: columns, ratings and categories by their own names."""
+"""Exports of other boorus, hand-made in the shapes of source: columns, ratings and categories by their own names."""
 
 from __future__ import annotations
 
@@ -143,5 +143,5 @@ def test_a_column_is_named_once() -> None:
 
 def test_without_settings_all_names_are_danboorus() -> None:
     assert Names.of(PostsSettings()) == DANBOORU
-    assert DANBOORU.ours(["id", "md5"]) == ("id", "md5")
-    assert Names({"id": "no", "score": "id"}).ours(["id", "no", "score"]) == ("score", "id", "other score")
+    assert DANBOORU.canonical(["id", "md5"]) == ("id", "md5")
+    assert Names({"id": "no", "score": "id"}).canonical(["id", "no", "score"]) == ("score", "id", "other score")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from booru_embed_core.search.vector_index import LEAST_RECALL, SearchError, VectorIndex, recall_of
+from booru_embed_core.search.vector_index import LEAST_RECALL, SearchError, VectorIndex, index_recall
 
 NUM, DIM = 3000, 12
 
@@ -40,8 +40,8 @@ def test_ten_nearest_are_found_as_often_as_asked_without_reading_everything(inde
     assert 1 < index.probes < index.num_lists
     found = np.stack([index.search(query, 10)[0] for query in QUERIES[100:]])
     best = np.argsort(-(QUERIES[100:] @ VECTORS.astype(np.float32).T), axis=1)[:, :10]
-    assert recall_of(found, best) >= LEAST_RECALL
-    assert index.recall(QUERIES[100:]) == pytest.approx(recall_of(found, best), abs=0.002)
+    assert index_recall(found, best) >= LEAST_RECALL
+    assert index.recall(QUERIES[100:]) == pytest.approx(index_recall(found, best), abs=0.002)
 
 
 @settings(max_examples=60, deadline=None)

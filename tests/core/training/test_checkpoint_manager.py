@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from booru_embed_core.model.encoder import SetEncoder
-from booru_embed_core.model.objective import Captions, Losses
+from booru_embed_core.model.objective import CaptionBatch, Losses
 from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
 from booru_embed_core.training import loop
 from booru_embed_core.training import step as step_module
@@ -127,7 +127,7 @@ def test_a_step_that_fails_leaves_the_state_before_it_to_look_into(
 ) -> None:
     real = step_module.objective
 
-    def overflowing(model: SetEncoder, captions: Captions, *rest: Any) -> Losses:
+    def overflowing(model: SetEncoder, captions: CaptionBatch, *rest: Any) -> Losses:
         losses = real(model, captions, *rest)
         asked.append(1)
         return losses if len(asked) != 13 else Losses(losses.total * math.inf, losses.terms)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from booru_embed_core.model.objective import objective
-from booru_embed_core.model.rank_shard import Share
+from booru_embed_core.model.rank_shard import RankShard
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.tokens.batches import Batch, EpochBatches, rows_of_split
 from booru_embed_core.training import loop, step
@@ -71,8 +71,8 @@ def accumulated_losses(run: step.Run, batch: Batch, num_parts: int) -> list[step
         return [block] * num_parts
 
     for part in range(num_parts):
-        step.rank_losses(run, batch, Share(part, num_parts, record))
-    losses = [step.rank_losses(run, batch, Share(part, num_parts, lambda _: blocks)) for part in range(num_parts)]
+        step.rank_losses(run, batch, RankShard(part, num_parts, record))
+    losses = [step.rank_losses(run, batch, RankShard(part, num_parts, lambda _: blocks)) for part in range(num_parts)]
     for part in losses:
         (part.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
     return losses
@@ -184,7 +184,7 @@ def test_the_parts_of_any_number_of_ranks_add_up(num_captions: int, num_ranks: i
         return [block] * num_ranks
 
     def losses(rank: int, gather: object) -> step.Losses:
-        share = Share(rank, num_ranks, gather)  # type: ignore[arg-type]
+        share = RankShard(rank, num_ranks, gather)  # type: ignore[arg-type]
         return objective(model, batch, settings, torch.Generator().manual_seed(1), torch.float32, None, share)
 
     for rank in range(num_ranks):

@@ -12,7 +12,7 @@ from booru_embed_core.model import attention
 from booru_embed_core.model import encoder as encoder_module
 from booru_embed_core.model.objective import objective
 from booru_embed_core.training import hardware
-from booru_embed_core.training.hardware import compile_blocks, pick_device, pick_dtype, speed_up
+from booru_embed_core.training.hardware import compile_blocks, compile_for_device, pick_device, pick_dtype
 from tests.core.model_helpers import captions, encoder, random_captions, training_settings
 
 
@@ -40,13 +40,13 @@ def test_blocks_are_compiled_where_flash_attention_runs(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: calls.append(precision))
     monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: name if name == "triton" else None)
     monkeypatch.setattr(hardware.shutil, "which", lambda name: name if name == "gcc" else None)
-    speed_up(model, torch.device("cpu"), torch.bfloat16)
-    speed_up(model, torch.device("cuda"), torch.float32)
+    compile_for_device(model, torch.device("cpu"), torch.bfloat16)
+    compile_for_device(model, torch.device("cuda"), torch.float32)
     assert not calls
-    speed_up(model, torch.device("cuda"), torch.bfloat16)
+    compile_for_device(model, torch.device("cuda"), torch.bfloat16)
     assert calls == ["high", model]
     monkeypatch.setattr(hardware.shutil, "which", lambda _: None)
-    speed_up(model, torch.device("cuda"), torch.bfloat16)
+    compile_for_device(model, torch.device("cuda"), torch.bfloat16)
     assert calls == ["high", model, "high"]
 
 

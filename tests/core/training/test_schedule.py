@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.training.schedule import Steps, learning_rate, mixed_seed
+from booru_embed_core.training.schedule import Steps, derive_seed, learning_rate
 from tests.core.model_helpers import training_settings
 
 
@@ -42,7 +42,7 @@ def test_a_training_of_one_step_has_the_peak() -> None:
 @settings(deadline=None)
 def test_seeds_tell_numbers_and_their_order_apart(keys: list[list[int]]) -> None:
     different = {tuple(key) for key in keys}
-    seeds = {mixed_seed(*key) for key in different}
+    seeds = {derive_seed(*key) for key in different}
     assert len(seeds) == len(different)
     assert all(0 <= seed < 2**63 for seed in seeds)
 

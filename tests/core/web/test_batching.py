@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from booru_embed_core.web.batching import Batches
+from booru_embed_core.web.batching import MicroBatcher
 
 BUSY = "busy"
 WAIT_SECONDS = 30
@@ -38,7 +38,7 @@ class Doubled:
 
 async def ask_while_busy(doubled: Doubled, asked: Sequence[str], max_together: int = 64) -> list[int | BaseException]:
     """The answers to `asked`, all of which is awaited while something else is answered."""
-    batches = Batches(doubled.read, doubled.answer, max_together)
+    batches = MicroBatcher(doubled.read, doubled.answer, max_together)
     first = asyncio.ensure_future(batches(BUSY))
     await asyncio.to_thread(doubled.started.wait, WAIT_SECONDS)
     others = [asyncio.ensure_future(batches(one)) for one in asked]
@@ -81,7 +81,7 @@ def test_nothing_is_computed_for_who_went_away() -> None:
     doubled = Doubled()
 
     async def ask() -> None:
-        batches = Batches(doubled.read, doubled.answer)
+        batches = MicroBatcher(doubled.read, doubled.answer)
         first = asyncio.ensure_future(batches(BUSY))
         await asyncio.to_thread(doubled.started.wait, WAIT_SECONDS)
         gone, stays = asyncio.ensure_future(batches("1")), asyncio.ensure_future(batches("2"))
@@ -98,4 +98,4 @@ def test_nothing_is_computed_for_who_went_away() -> None:
 
 
 def test_it_may_be_closed_before_anything_was_asked() -> None:
-    Batches(int, list).close()
+    MicroBatcher(int, list).close()

@@ -9,7 +9,7 @@ import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.schema import CATEGORIES, Category
-from booru_embed_core.web.completions import Completer, Query
+from booru_embed_core.web.completions import Completer, PrefixQuery
 from tests.core.model_helpers import Trained
 
 CAPTION = "1girl cat_ears"
@@ -24,7 +24,7 @@ def completer(trained: Trained) -> Completer:
 
 
 def test_without_a_prefix_they_are_the_embedders(completer: Completer) -> None:
-    found = completer.complete(Query(CAPTION, k=7))
+    found = completer.complete(PrefixQuery(CAPTION, k=7))
     expected = completer.embedder.complete(CAPTION, k=7)
     assert [(one.tag, one.category, one.probability) for one in found.completions] == expected
     assert found.known == ((Category.GENERAL, "1girl"), (Category.GENERAL, "cat_ears"))
@@ -37,7 +37,9 @@ def test_every_prefix_gives_what_begins_so_in_the_order_of_the_whole_caption(com
     num_found = 0
     for letter in sorted({tag[0] for tag in vocab.tags}):
         found = [
-            one.tag for one in completer.complete(Query(CAPTION, k=200, prefix=letter)).completions if not one.alias
+            one.tag
+            for one in completer.complete(PrefixQuery(CAPTION, k=200, prefix=letter)).completions
+            if not one.alias
         ]
         assert found == [tag for tag in ranked if tag.startswith(letter)]
         num_found += len(found)
@@ -45,61 +47,65 @@ def test_every_prefix_gives_what_begins_so_in_the_order_of_the_whole_caption(com
 
 
 def test_other_names_lead_to_their_tag_and_are_named_where_it_begins_otherwise(completer: Completer) -> None:
-    (found,) = completer.complete(Query("1girl", prefix="NEKO")).completions
+    (found,) = completer.complete(PrefixQuery("1girl", prefix="NEKO")).completions
     assert (found.tag, found.alias) == ("cat_ears", "nekomimi")
-    by_name = {one.tag: one.alias for one in completer.complete(Query("1girl", k=200, prefix="ta")).completions}
+    by_name = {one.tag: one.alias for one in completer.complete(PrefixQuery("1girl", k=200, prefix="ta")).completions}
     assert by_name["tail"] is None
-    by_either = {one.tag: one.alias for one in completer.complete(Query("1girl", k=200, prefix="sol")).completions}
+    by_either = {
+        one.tag: one.alias for one in completer.complete(PrefixQuery("1girl", k=200, prefix="sol")).completions
+    }
     assert by_either["sword"] == "sola"
     assert by_either["solo"] is None
 
 
 def test_a_prefix_is_typed_as_people_type(completer: Completer) -> None:
-    spaced = completer.complete(Query("1girl", prefix=" Cat E")).completions
+    spaced = completer.complete(PrefixQuery("1girl", prefix=" Cat E")).completions
     assert [one.tag for one in spaced] == ["cat_ears"]
-    assert completer.complete(Query("1girl cat_ears", prefix="cat e")).completions == ()
-    assert completer.complete(Query("1girl", prefix="no such tag")).completions == ()
+    assert completer.complete(PrefixQuery("1girl cat_ears", prefix="cat e")).completions == ()
+    assert completer.complete(PrefixQuery("1girl", prefix="no such tag")).completions == ()
 
 
 def test_categories_are_chosen_or_answered_apart(completer: Completer) -> None:
     wanted = [Category.CHARACTER, Category.META]
-    found = completer.complete(Query("1girl", k=200, categories=wanted)).completions
+    found = completer.complete(PrefixQuery("1girl", k=200, categories=wanted)).completions
     assert {one.category for one in found} == set(wanted)
-    apart = completer.complete(Query("1girl", k=2, per_category=True)).completions
+    apart = completer.complete(PrefixQuery("1girl", k=2, per_category=True)).completions
     places = [CATEGORIES.index(one.category) for one in apart]
     assert places == sorted(places)
     for category in CATEGORIES:
         expected = completer.embedder.complete("1girl", k=2, category=category)
         assert [one.tag for one in apart if one.category == category] == [one.tag for one in expected]
-    assert completer.complete(Query("1girl", categories=[])).completions == ()
+    assert completer.complete(PrefixQuery("1girl", categories=[])).completions == ()
 
 
 def test_unknown_tags_are_told_and_change_nothing(completer: Completer) -> None:
-    found, plain = completer.complete(Query("1girl blorb")), completer.complete(Query("1girl"))
+    found, plain = completer.complete(PrefixQuery("1girl blorb")), completer.complete(PrefixQuery("1girl"))
     assert found.unknown == ("blorb",)
     assert found.completions == plain.completions
-    assert completer.complete(Query("blorb")).completions == completer.complete(Query("")).completions
+    assert completer.complete(PrefixQuery("blorb")).completions == completer.complete(PrefixQuery("")).completions
 
 
 def test_no_completion_has_a_probability_of_nothing(completer: Completer) -> None:
     every = " ".join(completer.embedder.tokenizer.spellings)
-    assert completer.complete(Query(every)).completions == ()
-    assert np.isclose(sum(one.probability for one in completer.complete(Query("", k=1000)).completions), 1, atol=1e-5)
+    assert completer.complete(PrefixQuery(every)).completions == ()
+    assert np.isclose(
+        sum(one.probability for one in completer.complete(PrefixQuery("", k=1000)).completions), 1, atol=1e-5
+    )
 
 
 def test_k_below_one_is_refused(completer: Completer) -> None:
     with pytest.raises(ValueError, match="k 0 is below 1; ask for at least one tag"):
-        completer.complete(Query("1girl", k=0))
+        completer.complete(PrefixQuery("1girl", k=0))
 
 
 def test_many_are_answered_as_each_alone(completer: Completer) -> None:
     every = " ".join(completer.embedder.tokenizer.spellings)
     queries = [
-        Query(CAPTION, k=3),
-        Query("blorb", prefix="t"),
-        Query(every),
-        Query("", rating="g", score=5, per_category=True),
-        Query("1girl solo", categories=[Category.ARTIST]),
+        PrefixQuery(CAPTION, k=3),
+        PrefixQuery("blorb", prefix="t"),
+        PrefixQuery(every),
+        PrefixQuery("", rating="g", score=5, per_category=True),
+        PrefixQuery("1girl solo", categories=[Category.ARTIST]),
     ]
     together = completer.answer([completer.read(query) for query in queries])
     for found, query in zip(together, queries, strict=True):

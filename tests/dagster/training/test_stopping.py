@@ -16,7 +16,7 @@ import pytest
 from booru_embed_core.settings import load_settings
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster.training import stopping
-from booru_embed_dagster.training.stopping import LateEnd, StopRequest
+from booru_embed_dagster.training.stopping import ShutdownWatchdog, StopRequest
 from booru_embed_dagster.training.worker import FAILURE_FILE, Job
 from tests.dagster.project_helpers import Project
 
@@ -46,7 +46,7 @@ def test_a_training_that_ends_in_time_is_left_alone(monkeypatch: pytest.MonkeyPa
         return True
 
     said: list[str] = []
-    with LateEnd(stop, said.append, grace_seconds=60):
+    with ShutdownWatchdog(stop, said.append, grace_seconds=60):
         assert asked.wait(timeout=60)
     assert said == []
 
@@ -66,7 +66,7 @@ def test_a_training_that_does_not_end_is_saved_and_ended(
         has_saved.set()
         return saved
 
-    with LateEnd(lambda: True, said.append, grace_seconds=0.01) as late_end:
+    with ShutdownWatchdog(lambda: True, said.append, grace_seconds=0.01) as late_end:
         late_end.offer_save(save)
         assert has_saved.wait(timeout=60)
     assert ends == ended

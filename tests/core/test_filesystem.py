@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from booru_embed_dagster.warehouse.folders import folder_bytes, let_others_read, sync_tree
+from booru_embed_core.filesystem import folder_bytes, set_file_modes, sync_tree
 
 
 def test_a_folder_is_as_big_as_all_files_below_it(tmp_path: Path) -> None:
@@ -20,6 +20,6 @@ def test_files_that_their_owner_alone_could_read_get_the_mode(tmp_path: Path) ->
     (tmp_path / "deep").mkdir()
     file = tmp_path / "deep" / "weights"
     file.touch(mode=0o600)
-    let_others_read(tmp_path, 0o644)
+    set_file_modes(tmp_path, 0o644)
     assert os.stat(file).st_mode & 0o777 == 0o644
     sync_tree(tmp_path)

@@ -1,0 +1,30 @@
+"""An error's text, as it goes into one line of a message."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_MESSAGE: Final = 400
+"""Characters of another library's message that are worth a place in ours."""
+
+
+def one_line(error: BaseException | str, max_length: int | None = None) -> str:
+    """The message of `error` in one line, white space folded; its type's name where it has none.
+
+    Args:
+        error: an exception, or a text.
+        max_length: characters to keep; None keeps all.
+    """
+    text = " ".join(str(error).split())
+    return (text or (type(error).__name__ if isinstance(error, BaseException) else ""))[:max_length]
+
+
+def first_line(error: BaseException | str, max_length: int | None = MAX_MESSAGE) -> str:
+    """The first line of the message of `error` that is not blank; its type's name where there is none.
+
+    Args:
+        error: an exception, or a text.
+        max_length: characters to keep; None keeps all.
+    """
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0] if lines else error, max_length)

@@ -1,0 +1,97 @@
+"""Files and folders as both packages write them: scratch space, locks, atomic files, hashes, syncing to disk.
+
+POSIX only: locks are ``flock``s, which a killed process loses, so nothing needs to be cleaned up by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def scratch_folder(temp_dir: Path | None = None) -> Iterator[Path]:
+    """A new folder below `temp_dir` (the system's place when None); removed on leaving."""
+    with tempfile.TemporaryDirectory(prefix="booru-embed-", dir=temp_dir) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def locked_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keeps `folder` for this process until the block ends; with `wait`, waits until it is free.
+
+    Raises:
+        BlockingIOError: another process has it, and `wait` is off.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(file: Path) -> Iterator[Path]:
+    """A path beside `file` to write to, which takes the place of `file` when the block ends without an error.
+
+    A reader sees the old content or the new one, never a part of it. The name is always the same, ``.partial`` added:
+    a killed process leaves one such file at most, and the next one writes over it. After an error it is removed.
+    """
+    partial = file.with_name(file.name + ".partial")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def file_sha256(file: Path) -> str:
+    """The SHA-256 of the content of `file`, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_bytes(folder: Path) -> int:
+    """The size of all files below `folder`; one that vanishes meanwhile counts nothing."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
+
+
+def set_file_modes(folder: Path, mode: int) -> None:
+    """Gives all files below `folder` the permissions `mode`.
+
+    Some writers, safetensors among them, make files that their owner alone can read, whatever the umask says.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
+def sync_tree(folder: Path) -> None:
+    """Waits until `folder` and all below it are on disk."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def sync(path: Path) -> None:
+    """Waits until the file or folder `path` is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
