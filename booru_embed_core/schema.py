@@ -26,14 +26,18 @@ NUM_CATEGORIES: Final = len(CATEGORIES)
 RATINGS: Final = ("g", "s", "q", "e")
 """general, sensitive, questionable, explicit; the index is the ``rating_id`` (uint8)."""
 
-RATING_WORDS: Final = {
-    **{rating: rating for rating in RATINGS},
-    "general": "g",
-    "sensitive": "s",
-    "questionable": "q",
-    "explicit": "e",
+RATING_NAMES: Final = {
+    **dict.fromkeys(("g", "general", "safe"), "g"),
+    **dict.fromkeys(("s", "sensitive"), "s"),
+    **dict.fromkeys(("q", "questionable"), "q"),
+    **dict.fromkeys(("e", "explicit"), "e"),
 }
-"""The ratings as exports may write them."""
+"""The rating by each name that people may give it, in captions and in search queries alike."""
+
+# Not every `safe` of an export is `g`: Danbooru's `safe` of before 2022 covers today's g and s, and on other boorus
+# it is the mildest of three ratings. Posts would get a wrong rating silently, so [posts] rating_names has to decide.
+EXPORT_RATING_NAMES: Final = {name: rating for name, rating in RATING_NAMES.items() if name != "safe"}
+"""The rating by each name that an export may give it; `RATING_NAMES` without ``safe``, which is ambiguous there."""
 
 TAG_SEPARATOR: Final = " "
 """U+0020 alone separates tags in an export: other white space occurs inside tags."""

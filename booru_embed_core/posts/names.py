@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from booru_embed_core.schema import RATING_WORDS
+from booru_embed_core.schema import EXPORT_RATING_NAMES
 from booru_embed_core.settings import PostsSettings
 
 
@@ -19,13 +19,13 @@ class Names:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     """The export's column by canonical, for those that the settings name."""
-    ratings: Mapping[str, str] = field(default_factory=lambda: RATING_WORDS)
+    ratings: Mapping[str, str] = field(default_factory=lambda: EXPORT_RATING_NAMES)
     """One of `RATINGS` by what the export may write for it; other values are unfit."""
 
     @classmethod
     def of(cls, settings: PostsSettings) -> Self:
         """The names that `settings` give."""
-        return cls(settings.columns.model_dump(exclude_unset=True), {**RATING_WORDS, **settings.rating_names})
+        return cls(settings.columns.model_dump(exclude_unset=True), {**EXPORT_RATING_NAMES, **settings.rating_names})
 
     def source(self, name: str) -> str:
         """What the export calls our column `name`."""

@@ -18,7 +18,14 @@ import pyarrow.parquet as pq
 
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.posts.names import DANBOORU, Names
-from booru_embed_core.schema import ALL_TAGS_COLUMN, FLAG_COLUMNS, POST_COLUMNS, RATING_WORDS, RATINGS, TAG_COLUMNS
+from booru_embed_core.schema import (
+    ALL_TAGS_COLUMN,
+    FLAG_COLUMNS,
+    POST_COLUMNS,
+    EXPORT_RATING_NAMES,
+    RATINGS,
+    TAG_COLUMNS,
+)
 
 MAX_LINE_BYTES: Final = 1 << 20
 """Longer lines are rejected: the longest real record is below 20 kB, and a reader's buffers must be bounded."""
@@ -60,7 +67,7 @@ def decoded(line: bytes) -> tuple[str | None, str]:
 
 
 def line_problem(
-    line: bytes, columns: Sequence[str], delimiter: str = ",", ratings: Mapping[str, str] = RATING_WORDS
+    line: bytes, columns: Sequence[str], delimiter: str = ",", ratings: Mapping[str, str] = EXPORT_RATING_NAMES
 ) -> str | None:
     """Why `line` (no line end) is no post, or None for a good one. `columns` are the file's, in its order."""
     problem, text = decoded(line)
@@ -88,7 +95,7 @@ def _fields(text: str, delimiter: str) -> list[str]:
         csv.field_size_limit(before)
 
 
-def values_problem(values: Mapping[str, str | None], ratings: Mapping[str, str] = RATING_WORDS) -> str | None:
+def values_problem(values: Mapping[str, str | None], ratings: Mapping[str, str] = EXPORT_RATING_NAMES) -> str | None:
     """Why these values, by column, are no post, or None for good ones; a value of None is missing."""
     for name, value in values.items():
         if value is None and name in (*POST_COLUMNS, ALL_TAGS_COLUMN, *FLAG_COLUMNS):

@@ -27,14 +27,6 @@ PREFIXES: Final = {
 }
 """What may stand before a colon to name a tag's category, with the category_id: Danbooru's own names and short ones."""
 
-RATING_NAMES: Final = {
-    **dict.fromkeys(("g", "general", "safe"), "g"),
-    **dict.fromkeys(("s", "sensitive"), "s"),
-    **dict.fromkeys(("q", "questionable"), "q"),
-    **dict.fromkeys(("e", "explicit"), "e"),
-}
-"""What may stand behind ``rating:``."""
-
 _ESCAPED: Final = re.compile(r"\\([()\[\]{}])")
 _OPENING: Final = re.compile(r"(?<!\\)[(\[{]")
 _CLOSING: Final = re.compile(r"(?<!\\)[)\]}]")

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, UNKNOWN_TAGS, Category, tag_column
+from booru_embed_core.schema import CATEGORIES, RATING_NAMES, TAG_SEPARATOR, UNKNOWN_TAGS, Category, tag_column
 from booru_embed_core.tags.normalize import (
     PREFIXES,
-    RATING_NAMES,
     bare,
     grouped,
     joined,

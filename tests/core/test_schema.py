@@ -8,11 +8,13 @@ import sys
 
 from booru_embed_core.schema import (
     CATEGORIES,
+    EXPORT_RATING_NAMES,
     MAX_U16_TAGS,
     NUM_CATEGORIES,
     NUM_SCORE_BINS,
     PAD_TOKEN,
     POST_COLUMNS,
+    RATING_NAMES,
     RATINGS,
     SPECIAL_TOKENS,
     SPLITS,
@@ -41,6 +43,13 @@ def test_columns_are_those_of_the_export() -> None:
 def test_ratings_and_splits_are_in_the_order_of_their_ids() -> None:
     assert RATINGS == ("g", "s", "q", "e")
     assert SPLITS == ("train", "validation", "test")
+
+
+def test_each_rating_has_its_letter_and_its_word_and_exports_may_not_say_safe() -> None:
+    words = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
+    named = {name: rating for rating, word in words.items() for name in (rating, word)}
+    assert {**named, "safe": "g"} == RATING_NAMES
+    assert named == EXPORT_RATING_NAMES
 
 
 def test_special_tokens_come_in_a_fixed_order() -> None:
