@@ -8,8 +8,8 @@ import sys
 
 import benchmarks
 
-TOOLS = ("corpus", "tables")
-"""Modules that answer no question."""
+TOOLS = ("corpus", "mutation", "tables")
+"""Modules that run by their own name only: they make inputs or pages, or take hours."""
 
 
 def main(names: list[str]) -> None:
