@@ -20,9 +20,9 @@ from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
+    EXPORT_RATING_NAMES,
     FLAG_COLUMNS,
     POST_COLUMNS,
-    EXPORT_RATING_NAMES,
     RATINGS,
     TAG_COLUMNS,
 )
