@@ -1,9 +1,10 @@
-"""The job `rebuild`: makes all that is out of date, in order, where the automation is off.
+"""The job `rebuild`: rebuilds all stale assets in order, for instances whose automation is off.
 
-One run of all of it could not leave out what turns out to be up to date once its inputs are made. So the job makes one
-asset after the other, each in a run of its own, and looks again after each.
+A single run of all of them could not skip an asset that turns out to be fresh once its inputs are rebuilt. So the job
+rebuilds one asset at a time, each in a run of its own, and looks for stale assets again after each.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import dagster as dg
@@ -23,23 +24,43 @@ from booru_embed_dagster.automation.observation import (
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 REBUILD_TAG: Final = "booru_embed/rebuild"
-"""The tag by which the runs of one rebuild are found; its value is the id of the job's own run."""
+"""The tag of the runs that one rebuild starts; its value is the id of the job's own run."""
 
 
-@dg.op
-def make_what_is_out_of_date(context: dg.OpExecutionContext, pipeline: Pipeline) -> None:
-    """Observes the sources, then makes each asset that is out of date, from the top of the lineage down."""
-    from booru_embed_dagster.definitions import defs  # which this job is a part of
+def rebuild_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:
+    """The job `rebuild` of a code location.
 
-    _observe(context.instance, pipeline)
-    job, graph = defs.resolve_implicit_global_asset_job_def(), defs.get_repository_def().asset_graph
-    made = []
+    Args:
+        definitions: returns the definitions whose assets are rebuilt. The job is part of them, so they are asked for
+            when it runs.
+    """
+
+    @dg.op
+    def rebuild_stale_assets(context: dg.OpExecutionContext, pipeline: Pipeline) -> None:
+        """Observes the sources, then rebuilds each stale asset, from the top of the lineage down."""
+        _observe(context.instance, pipeline)
+        rebuilt = _rebuild(context, definitions())
+        names = ", ".join(key.to_user_string() for key in rebuilt)
+        context.log.info(f"rebuilt {names}" if rebuilt else "nothing is stale")
+
+    @dg.job(description="Rebuilds all stale assets, from the top of the lineage down.")
+    def rebuild() -> None:
+        """One op: which assets are rebuilt is known only as it runs."""
+        rebuild_stale_assets()
+
+    return rebuild
+
+
+def _rebuild(context: dg.OpExecutionContext, definitions: dg.Definitions) -> list[dg.AssetKey]:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    graph = definitions.get_repository_def().asset_graph
+    rebuilt: list[dg.AssetKey] = []
     while due := Lineage(context.instance, graph).due():
         key = due[0]
         name = key.to_user_string()
-        if key in made:
-            raise dg.Failure(f"{name} is out of date again after it was made; has settings.toml changed meanwhile?")
-        context.log.info(f"{name} is out of date")
+        if key in rebuilt:
+            raise dg.Failure(f"{name} is stale again after it was rebuilt; was settings.toml edited meanwhile?")
+        context.log.info(f"{name} is stale")
         done = job.execute_in_process(
             asset_selection=[key],
             instance=context.instance,
@@ -48,14 +69,8 @@ def make_what_is_out_of_date(context: dg.OpExecutionContext, pipeline: Pipeline)
         )
         if not done.success:
             raise dg.Failure(f"{name} failed; its run {done.run_id} says why", allow_retries=False)
-        made.append(key)
-    context.log.info(f"made {', '.join(key.to_user_string() for key in made)}" if made else "nothing is out of date")
-
-
-@dg.job(description="Makes all that is out of date, from the top of the lineage down.")
-def rebuild() -> None:
-    """One op: which assets it makes shows only as it goes."""
-    make_what_is_out_of_date()
+        rebuilt.append(key)
+    return rebuilt
 
 
 @one_line_errors
@@ -66,17 +81,17 @@ def _observe(instance: dg.DagsterInstance, pipeline: Pipeline) -> None:
 
 refresh_from_bigquery = dg.ScheduleDefinition(
     name="refresh_from_bigquery",
-    job=rebuild,
+    job_name="rebuild",
     cron_schedule="0 3 * * *",
-    description="Every night at three: asks whether the export, a table in BigQuery above all, has changed, and makes "
-    "what is then out of date.",
+    description="Every night at three: looks for changes of the export, a BigQuery table above all, and rebuilds the "
+    "stale assets.",
 )
 
 
 # By its name: with the job itself, Dagster 1.13 warns of a beta parameter that it passes on itself.
 @dg.sensor(job_name="rebuild", minimum_interval_seconds=60)
 def rebuild_on_new_export(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Starts `rebuild` when the export's files are not those that the posts were made from: for a folder of drops."""
+    """Starts `rebuild` when the export's files differ from those that the posts were made from."""
     settings = load_settings()
     if settings.posts.bigquery_table is not None:
         return dg.SkipReason(TABLE_REASON)
@@ -85,4 +100,4 @@ def rebuild_on_new_export(context: dg.SensorEvaluationContext) -> dg.RunRequest 
     version = observe_export(settings).version
     if version == made_from(context.instance, dg.AssetKey("posts")).get(POSTS_EXPORT):
         return dg.SkipReason("the posts were made from this export")
-    return dg.RunRequest(run_key=version)  # Dagster starts one run a key: what fails is not tried again by itself
+    return dg.RunRequest(run_key=version)  # Dagster starts one run for each key: a failed rebuild is not retried
