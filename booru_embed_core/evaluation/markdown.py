@@ -10,7 +10,7 @@ from booru_embed_core.evaluation.metrics import HEADLINE
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.metrics import Metrics
-    from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult
+    from booru_embed_core.evaluation.report import Evaluation, Margin, SplitHalfResult, TaskResult
     from booru_embed_core.evaluation.tasks import Hide
 
 TITLES: Final[Mapping[Hide, str]] = {"one": "One tag hidden", "half": "Half of the tags hidden"}
@@ -28,7 +28,7 @@ def render_markdown(evaluation: Evaluation) -> str:
     for hide, groups in evaluation.by_group.items():
         if groups:
             sections.append(_groups(TITLES[hide], groups, evaluation.by_group_without_implied.get(hide, {})))
-    sections += [_halves(evaluation), _probes(evaluation), _visible_share(evaluation)]
+    sections += [_split_half(evaluation.split_half_retrieval), _probes(evaluation), _visible_share(evaluation)]
     sections += [_chosen(evaluation), _caveats(evaluation)]
     return "\n\n".join(sections) + "\n"
 
@@ -118,18 +118,16 @@ def verdict(model: str, margins: Mapping[str, Margin]) -> str:
     return f"- `{model}` is {', '.join(parts)}."
 
 
-def _halves(evaluation: Evaluation) -> str:
-    found = evaluation.halves_top1
-    if not found:
-        return "## Halves find each other\n\nNothing that embeds was given."
-    best = max(round(value, 3) for value in found.values())
-    rows = [f"| {name} | {_bold(value, best)} |" for name, value in found.items()]
-    chance = 1 / evaluation.halves_num_posts
+def _split_half(result: SplitHalfResult) -> str:
+    title = "## Split-half retrieval (R@1)"
+    if not result.models:
+        return f"{title}\n\nNo scorer that embeds was given."
     text = (
-        f"Share of {evaluation.halves_num_posts:,} posts whose other half, which has none of the same tags, is the "
-        f"nearest by cosine among all (by chance: {chance:.4f})."
+        "Each post's tags are split into two halves without a common tag. The figure is the share of "
+        f"{result.num_posts:,} posts whose other half is the nearest by cosine among those of all posts "
+        f"(by chance: {1 / result.num_posts:.4f})."
     )
-    return "\n".join(["## Halves find each other", "", text, "", "| | top 1 |", "|---|---:|", *rows])
+    return "\n".join([title, "", text, "", *metrics_table(result.models)])
 
 
 def _probes(evaluation: Evaluation) -> str:

@@ -26,6 +26,9 @@ PostMetrics: TypeAlias = "dict[str, NDArray[np.float64]]"
 KS: Final = (1, 10, 50)
 HEADLINE: Final = "recall@10"
 """The metric that hyper-parameters are chosen by."""
+SPLIT_HALF_RETRIEVAL: Final = "split_half_retrieval"
+"""The retrieval task: one half of a post's tags as the query, the other halves of all posts as the candidates."""
+SPLIT_HALF_METRIC: Final = "recall@1"
 
 _MAX_CELLS: Final = 2**24
 """Scores that are held at a time: 64 MiB of float32."""
@@ -169,10 +172,10 @@ def hidden_ranks(
     return ranks
 
 
-def halves_top1(embed_a: NDArray[np.float32], embed_b: NDArray[np.float32], chunk: int = 1024) -> float:
-    """The share of posts whose other half is the nearest by cosine among all other halves, mean of both directions.
+def split_half_recall(embed_a: NDArray[np.float32], embed_b: NDArray[np.float32], chunk: int = 1024) -> float:
+    """Recall@1 of split-half retrieval: one half of each post is the query, the other halves are the candidates.
 
-    With unit vectors a_i, b_i of the halves of post i, and ties given to the lower index:
+    The mean of both directions. With unit vectors a_i, b_i of the halves of post i, and ties given to the lower index:
         ½ · mean_i [argmax_j a_i·b_j = i] + ½ · mean_i [argmax_j b_i·a_j = i]
 
     Args:

@@ -17,18 +17,19 @@ from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer
 from booru_embed_core.evaluation.groups import groups_of_tags
 from booru_embed_core.evaluation.implied import implied_pairs, without_implied
 from booru_embed_core.evaluation.metrics import (
+    SPLIT_HALF_METRIC,
     Metrics,
     PostMetrics,
     Ranked,
     evaluate_scorer,
-    halves_top1,
     mean_metrics,
     metrics_of_ranks,
     rank_hidden,
     ranks_of_group,
+    split_half_recall,
 )
 from booru_embed_core.evaluation.probes import ProbeResult, run_probes
-from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, halves, hold_out, sample_posts
+from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_posts, split_halves
 from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
@@ -82,6 +83,19 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class SplitHalfResult:
+    """Split-half retrieval: each post's other half is looked for among the other halves of all posts.
+
+    Attributes:
+        num_posts: posts compared.
+        models: name → ``"recall@1"`` → mean over posts and both directions; only of models that embed.
+    """
+
+    num_posts: int
+    models: Mapping[str, Metrics]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was measured on the test split.
 
@@ -94,15 +108,14 @@ class Evaluation:
         without_implied: the same without tags that a visible tag implies.
         num_implied_pairs: pairs a → b found in the training split, P(b | a) > `implied_threshold`.
         implied_threshold: as set.
-        halves_num_posts: posts whose halves are to find each other.
-        halves_top1: name → share found, for those that embed.
+        split_half_retrieval: how well the two halves of a post find each other.
         chosen: task → baseline → its hyper-parameters.
         caveats: sentences that the data give rise to.
         probes: ``"rating"`` and ``"score"`` → what a linear probe tells of them; without what is the same everywhere.
         by_group: ``"one"`` and ``"half"`` → category of the hidden tag, or `TAIL` → figures of these tags alone, over
             the posts that hide any (`metrics.ranks_of_group`); groups without a post are left out.
-        by_group_without_implied: the same without tags that a visible tag implies. `halves_top1` and `visible_share`
-            have no such figures: halves are compared whole and no tag is asked for, and what is visible stays the same.
+        by_group_without_implied: the same without tags that a visible tag implies. `split_half_retrieval` and
+            `visible_share` have no such figures: halves are compared whole, and the visible tags stay the same.
         visible_share: ``"one"`` and ``"half"`` → model → the probability that it gives to visible tags before they are
             masked, mean over posts. Baselines' scores are no logits and have none.
     """
@@ -115,8 +128,7 @@ class Evaluation:
     without_implied: Mapping[Hide, TaskResult]
     num_implied_pairs: int
     implied_threshold: float
-    halves_num_posts: int
-    halves_top1: Mapping[str, float]
+    split_half_retrieval: SplitHalfResult
     chosen: Mapping[str, Mapping[str, Params]]
     caveats: Sequence[str]
     probes: Mapping[str, ProbeResult] = field(default_factory=dict)
@@ -141,7 +153,7 @@ def run_evaluation(
     Baselines and implications are read from training posts alone, hyper-parameters are chosen on validation posts.
 
     Args:
-        scorers: the models; those with ``embed`` also take part in "halves find each other".
+        scorers: the models; those with ``embed`` also take part in split-half retrieval.
         packed: the packed file, made with `vocab`.
         vocab: its vocabulary.
         settings: seed, baselines and their grids.
@@ -165,8 +177,7 @@ def run_evaluation(
         hide: _evaluate_task(scorers, baselines.scorers[hide], held_out, implied, groups, report)
         for hide, held_out in asked.items()
     }
-    two_halves = halves(captions, post_ids, settings.seed, vocab.is_unknown)
-    found, num_posts = _evaluate_halves(scorers, baselines, two_halves, report)
+    halves = split_halves(captions, post_ids, settings.seed, vocab.is_unknown)
     return Evaluation(
         seed=settings.seed,
         split_sizes={split: len(rows_of_split(packed, split)) for split in SPLITS},
@@ -176,8 +187,7 @@ def run_evaluation(
         without_implied={hide: result.without_implied for hide, result in results.items()},
         num_implied_pairs=implied.nnz,
         implied_threshold=settings.implied_threshold,
-        halves_num_posts=num_posts,
-        halves_top1=found,
+        split_half_retrieval=_split_half_retrieval([*scorers, *baselines.embedders], halves, report),
         chosen=baselines.chosen,
         caveats=(*_caveats(results["half"], captions, packed.rating[rows]), *baselines.left_out),
         probes=run_probes(scorers, packed, vocab, settings, report),
@@ -290,17 +300,18 @@ def _result(
     return TaskResult(hidden.shape[0], hidden.nnz, means, margins)
 
 
-def _evaluate_halves(
-    scorers: Sequence[Scorer],
-    baselines: Baselines,
-    two_halves: tuple[CaptionMatrix, CaptionMatrix],
-    report: Callable[[str], None],
-) -> tuple[dict[str, float], int]:
-    one, other = two_halves
-    embedders = [scorer for scorer in (*scorers, *baselines.embedders) if isinstance(scorer, EmbeddingScorer)]
-    found = {scorer.name: halves_top1(scorer.embed(one), scorer.embed(other)) for scorer in embedders}
-    report(f"halves of {one.shape[0]} posts compared")
-    return found, one.shape[0]
+def _split_half_retrieval(
+    scorers: Sequence[Scorer], halves: tuple[CaptionMatrix, CaptionMatrix], report: Callable[[str], None]
+) -> SplitHalfResult:
+    """Figures of those of `scorers` that embed."""
+    first, second = halves
+    models = {
+        scorer.name: {SPLIT_HALF_METRIC: split_half_recall(scorer.embed(first), scorer.embed(second))}
+        for scorer in scorers
+        if isinstance(scorer, EmbeddingScorer)
+    }
+    report(f"evaluated split-half retrieval on {first.shape[0]} posts")
+    return SplitHalfResult(first.shape[0], models)
 
 
 def _caveats(half: _TaskFigures, captions: CaptionMatrix, ratings: NDArray[np.uint8]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from booru_embed_core.model.inference import encode_sets
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 
 EMBEDDING_NAME: Final = "booru-embed"
-HEAD_NAME: Final = "booru-embed-head"
+COMPLETION_HEAD_NAME: Final = "booru-embed-head"
 _KEPT_CHUNKS: Final = 128
 
 
@@ -72,10 +72,10 @@ class BottleneckScorer:
         return self.states.model.embed(self.states.of(visible))[:, : self.dim].cpu().numpy()
 
 
-class HeadScorer:
+class CompletionHeadScorer:
     """Scores from the completion head, which reads the state before the bottleneck; it embeds nothing."""
 
-    name = HEAD_NAME
+    name = COMPLETION_HEAD_NAME
 
     def __init__(self, states: PooledStates) -> None:
         self.states = states
@@ -91,4 +91,5 @@ def model_scorers(model: SetEncoder) -> list[Scorer]:
     """The embedding, its completion head, and each Matryoshka prefix, longest first: what the report shows."""
     states = PooledStates(model)
     prefixes = sorted(model.config.settings.matryoshka_dims, reverse=True)
-    return [BottleneckScorer(states), HeadScorer(states), *(BottleneckScorer(states, dim) for dim in prefixes)]
+    of_prefixes = (BottleneckScorer(states, dim) for dim in prefixes)
+    return [BottleneckScorer(states), CompletionHeadScorer(states), *of_prefixes]

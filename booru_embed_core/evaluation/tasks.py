@@ -107,12 +107,12 @@ def hold_out(
     return HeldOut(visible=visible, hidden=_where(kept, rows, is_hidden), filtered=filtered, post_index=post_index)
 
 
-def halves(
+def split_halves(
     captions: CaptionMatrix, post_ids: NDArray[np.int64], seed: int, is_unknown: NDArray[np.bool_] | None = None
 ) -> tuple[CaptionMatrix, CaptionMatrix]:
-    """Two halves of each post with two tags or more, row by row: they share no tag, and make the caption together.
+    """Two halves of each post with two tags or more, row by row; they are disjoint and together make the caption.
 
-    Unknown tokens stand in the first.
+    Unknown tokens go to the first half.
     """
     held_out = hold_out(captions, post_ids, "half", seed, is_unknown)
     return held_out.visible, held_out.hidden

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from booru_embed_core.evaluation.baselines import (
     EmbeddingScorer,
@@ -16,7 +16,7 @@ from booru_embed_core.evaluation.baselines import (
     fit_naive_bayes,
 )
 from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed, train_item2vec
-from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, halves_top1
+from booru_embed_core.evaluation.metrics import HEADLINE, SPLIT_HALF_RETRIEVAL, evaluate_scorer, split_half_recall
 from booru_embed_core.evaluation.tag_table import TagTable
 from booru_embed_core.evaluation.tag_vectors import RULES, WEIGHTINGS, factor_lsa, factor_ppmi
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_posts
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 Params: TypeAlias = "dict[str, float | str]"
 Candidates: TypeAlias = "Iterator[tuple[Params, Scorer]]"
 
-HALVES: Final = "halves"
-"""The name, beside those of the tasks, under which the choice for "halves find each other" is reported."""
-
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
@@ -41,8 +38,8 @@ class Baselines:
 
     Attributes:
         scorers: for each task the scorers in the order of the settings, each with its best hyper-parameters.
-        embedders: those that embed, with the hyper-parameters that find most halves.
-        chosen: task (or `HALVES`) → baseline → its hyper-parameters.
+        embedders: those that embed, with the hyper-parameters that do best at split-half retrieval.
+        chosen: task (or `SPLIT_HALF_RETRIEVAL`) → baseline → its hyper-parameters.
         num_fitted_tags: tags that all but popularity know; the rest ranks below these.
         left_out: a sentence for each baseline of the settings that could not be fitted.
     """
@@ -73,7 +70,7 @@ def fit_baselines(
 
     Args:
         train: [num_posts, num_tags].
-        validation: held-out tags of other posts; ``"half"`` also tunes "halves find each other".
+        validation: held-out tags of other posts; ``"half"`` also tunes split-half retrieval.
         settings: names, grids, and how many tags are fitted.
         report: called with a line after each baseline.
 
@@ -95,13 +92,13 @@ def fit_baselines(
         best[name] = _search(_candidates(name, pairs, train, settings), validation)
         figures = (f"{task} {fitted.value:.3f} {fitted.params or ''}".strip() for task, fitted in best[name].items())
         report(f"fitted {name}; on validation: {', '.join(figures)}")
-    embedders = [fitted[HALVES].scorer for fitted in best.values() if HALVES in fitted]
+    embedders = [fitted[SPLIT_HALF_RETRIEVAL].scorer for fitted in best.values() if SPLIT_HALF_RETRIEVAL in fitted]
     return Baselines(
         scorers={hide: [fitted[hide].scorer for fitted in best.values()] for hide in validation},
         embedders=[scorer for scorer in embedders if isinstance(scorer, EmbeddingScorer)],
         chosen={
             task: {name: fitted[task].params for name, fitted in best.items() if task in fitted}
-            for task in (*validation, HALVES)
+            for task in (*validation, SPLIT_HALF_RETRIEVAL)
         },
         num_fitted_tags=len(pairs.fitted),
         left_out=tuple(left_out),
@@ -129,7 +126,7 @@ def baselines_from_packed(
 
 
 def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, _TunedBaseline]:
-    """The best candidate of each task, and for `HALVES` where candidates embed; only these are kept in memory.
+    """The best candidate of each task, and of split-half retrieval if candidates embed; only these stay in memory.
 
     A tie keeps the earlier candidate.
     """
@@ -138,7 +135,7 @@ def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[
         values = {str(hide): evaluate_scorer(scorer, asked)[HEADLINE] for hide, asked in validation.items()}
         if isinstance(scorer, EmbeddingScorer) and "half" in validation:
             half = validation["half"]
-            values[HALVES] = halves_top1(scorer.embed(half.visible), scorer.embed(half.hidden))
+            values[SPLIT_HALF_RETRIEVAL] = split_half_recall(scorer.embed(half.visible), scorer.embed(half.hidden))
         for task, value in values.items():
             if task not in best or value > best[task].value:
                 best[task] = _TunedBaseline(value, params, scorer)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import Network, TagSets
-from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, halves_top1
-from booru_embed_core.evaluation.tasks import HIDES, halves, hold_out, sample_posts
+from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, split_half_recall
+from booru_embed_core.evaluation.tasks import HIDES, hold_out, sample_posts, split_halves
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, captions_from_packed
@@ -20,7 +20,7 @@ from booru_embed_core.tokens.packed_file import PackedFile
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
 
-SPLIT_HALF_RETRIEVAL: Final = "halves find each other"
+SPLIT_HALF_RETRIEVAL: Final = "split-half retrieval (R@1)"
 _TITLES: Final = {"one": f"{HEADLINE}, one tag hidden", "half": f"{HEADLINE}, half of the tags hidden"}
 
 
@@ -58,9 +58,9 @@ def recall_by_network(networks: Mapping[str, Network], tokens: Path, vocab: Voca
     for hide in HIDES:
         held_out = hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown)
         found[_TITLES[hide]] = {scorer.name: evaluate_scorer(scorer, held_out)[HEADLINE] for scorer in scorers}
-    one, other = halves(captions, post_ids, settings.seed, vocab.is_unknown)
+    one, other = split_halves(captions, post_ids, settings.seed, vocab.is_unknown)
     found[SPLIT_HALF_RETRIEVAL] = {
-        scorer.name: halves_top1(scorer.embed(one), scorer.embed(other)) for scorer in scorers
+        scorer.name: split_half_recall(scorer.embed(one), scorer.embed(other)) for scorer in scorers
     }
     return found
 

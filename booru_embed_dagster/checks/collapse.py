@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.effective_rank import spread
+from booru_embed_core.evaluation.effective_rank import isotropy
 from booru_embed_dagster.checks.base import Findings
 
 MIN_EFFECTIVE_RANK: Final = 1.25
@@ -20,7 +20,7 @@ def spread_findings(file: Path, vectors: NDArray[np.floating]) -> Findings:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not np.all(np.isfinite(lengths) & (lengths > 0)):
         return Findings([f"{file}: an embedding is not finite or is zero; lower [training] learning_rate"])
-    found = spread(vectors / lengths)
+    found = isotropy(vectors / lengths)
     problems = []
     if found.effective_rank < MIN_EFFECTIVE_RANK:
         problems.append(

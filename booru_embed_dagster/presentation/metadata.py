@@ -229,8 +229,9 @@ def evaluation_metadata(evaluation: Evaluation) -> dict[str, dg.MetadataValue | 
         figures |= {f"{hide}_hidden_{metric}": value for metric, value in ours.items()}
         if margin := task.margins.get(_OURS, {}).get(_HEADLINE):
             figures[f"{hide}_hidden_{_HEADLINE}_best_baseline"] = ours[_HEADLINE] - margin.difference
-    if _OURS in evaluation.halves_top1:
-        figures["halves_found"] = evaluation.halves_top1[_OURS]
+    split_half = evaluation.split_half_retrieval.models
+    if _OURS in split_half:
+        figures["split_half_retrieval@1"] = split_half[_OURS]["recall@1"]
     columns = [(name, "string" if name in ("hidden", "model") else "float") for name in (rows[0] if rows else ())]
     return {
         "dagster/row_count": len(rows),

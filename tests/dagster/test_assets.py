@@ -105,7 +105,7 @@ FOLLOWED = {
         "one_hidden_recall@10",
         "half_hidden_recall@10",
         "half_hidden_recall@10_best_baseline",
-        "halves_found",
+        "split_half_retrieval@1",
     },
     "tag_embeddings": {"dagster/row_count"},
     "post_embeddings": {"dagster/row_count", "index_recall@10"},

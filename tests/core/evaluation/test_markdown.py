@@ -8,7 +8,7 @@ import pytest
 
 from booru_embed_core.evaluation.markdown import render_markdown
 from booru_embed_core.evaluation.probes import ProbeResult
-from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult
+from booru_embed_core.evaluation.report import Evaluation, Margin, SplitHalfResult, TaskResult
 
 MODELS = {
     "booru-embed": {"recall@1": 0.95, "recall@10": 0.58, "recall@50": 0.7, "mrr": 0.9},
@@ -32,8 +32,7 @@ EVALUATION = Evaluation(
     without_implied={"half": TaskResult(0, 0, {}, {})},
     num_implied_pairs=129,
     implied_threshold=0.98,
-    halves_num_posts=5575,
-    halves_top1={"booru-embed": 0.4, "ppmi_svd": 0.02},
+    split_half_retrieval=SplitHalfResult(5575, {"booru-embed": {"recall@1": 0.4}, "ppmi_svd": {"recall@1": 0.02}}),
     chosen={"half": {"popularity": {}, "ease": {"lambda": 3000.0}, "ppmi_svd": {"dim": 64, "rule": "cosine"}}},
     caveats=("Every post is rated 's'.",),
     by_group={"half": {"general": RESULT, "tail": replace(RESULT, num_posts=40, num_hidden=41, models=RARE)}},
@@ -117,8 +116,8 @@ def test_the_share_of_visible_tags_is_told(text: str) -> None:
 
 def test_what_is_missing_is_said(text: str) -> None:
     assert "## Half of the tags hidden, implied tags left out\n\nNo post is left." in text
-    bare = render_markdown(replace(EVALUATION, halves_top1={}, chosen={}))
-    assert "Nothing that embeds was given." in bare
+    bare = render_markdown(replace(EVALUATION, split_half_retrieval=SplitHalfResult(5575, {}), chosen={}))
+    assert "No scorer that embeds was given." in bare
     assert "Nothing was to be chosen." in bare
 
 
@@ -129,7 +128,7 @@ def test_every_section_is_a_heading_once(text: str) -> None:
         "## Half of the tags hidden",
         "## Half of the tags hidden, implied tags left out",
         "## Half of the tags hidden, by category and for the tail",
-        "## Halves find each other",
+        "## Split-half retrieval (R@1)",
         "## What a linear probe tells of rating and score",
         "## Probability on visible tags",
         "## Chosen on validation",

@@ -12,13 +12,13 @@ from booru_embed_core.evaluation.implied import without_implied
 from booru_embed_core.evaluation.metrics import (
     ScoreError,
     evaluate_scorer,
-    halves_top1,
     hidden_ranks,
     mean_metrics,
     metrics_of_ranks,
     post_metrics,
     rank_hidden,
     ranks_of_group,
+    split_half_recall,
 )
 from booru_embed_core.evaluation.tasks import HeldOut
 from tests.core.evaluation.evaluation_helpers import CAPTIONS, NUM_TAGS, FixedScorer, captions_of, held_out_of, rows_of
@@ -125,32 +125,32 @@ def top1_slowly(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 999), st.integers(1, 5))
-def test_halves_are_found_as_by_the_loop(num_posts: int, dim: int, seed: int, chunk: int) -> None:
+def test_split_half_recall_is_that_of_the_loop(num_posts: int, dim: int, seed: int, chunk: int) -> None:
     generator = np.random.default_rng(seed)
     a = generator.normal(size=(num_posts, dim + 1)).astype(np.float32)
     b = (a + generator.normal(size=a.shape)).astype(np.float32)
-    assert halves_top1(a, b, chunk) == pytest.approx(top1_slowly(a, b))
+    assert split_half_recall(a, b, chunk) == pytest.approx(top1_slowly(a, b))
 
 
-def test_halves_of_equal_embeddings_are_found_by_chance_alone() -> None:
+def test_split_half_recall_of_equal_embeddings_is_that_of_chance() -> None:
     same = np.ones((10, 4), np.float32)
-    assert halves_top1(same, same) == pytest.approx(0.1)
-    assert halves_top1(np.zeros((10, 4), np.float32), same) == pytest.approx(0.1)
+    assert split_half_recall(same, same) == pytest.approx(0.1)
+    assert split_half_recall(np.zeros((10, 4), np.float32), same) == pytest.approx(0.1)
 
 
-def test_halves_of_any_length_are_compared_by_direction() -> None:
+def test_split_half_recall_compares_directions_and_not_lengths() -> None:
     a = np.eye(5, dtype=np.float32)
-    assert halves_top1(a, a * np.arange(1, 6, dtype=np.float32)[:, None]) == 1.0
+    assert split_half_recall(a, a * np.arange(1, 6, dtype=np.float32)[:, None]) == 1.0
 
 
 def test_embeddings_that_cannot_be_compared_are_refused() -> None:
     good = np.ones((2, 3), np.float32)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        halves_top1(good, good * np.nan)
+        split_half_recall(good, good * np.nan)
     with pytest.raises(ValueError, match=r"shapes \(2, 3\) and \(2, 2\)"):
-        halves_top1(good, good[:, :2])
+        split_half_recall(good, good[:, :2])
     with pytest.raises(ValueError, match="give two embeddings"):
-        halves_top1(good[:0], good[:0])
+        split_half_recall(good[:0], good[:0])
 
 
 @given(CAPTIONS, st.integers(0, 999), st.sampled_from([2, 1000]), st.sets(st.integers(0, NUM_TAGS - 1)))

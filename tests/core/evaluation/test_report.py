@@ -97,7 +97,7 @@ def test_baselines_figures_are_those_of_the_test_split(
 def test_sizes_add_up(evaluation: Evaluation) -> None:
     assert sum(evaluation.split_sizes.values()) == len(ROWS)
     assert evaluation.num_tags == evaluation.num_fitted_tags == NUM_TAGS
-    assert evaluation.halves_num_posts == evaluation.tasks["half"].num_posts
+    assert evaluation.split_half_retrieval.num_posts == evaluation.tasks["half"].num_posts
     assert evaluation.tasks["one"].num_hidden == evaluation.tasks["one"].num_posts <= evaluation.split_sizes["test"]
 
 
@@ -170,10 +170,11 @@ def test_what_models_make_of_visible_tags_is_told_and_baselines_are_not_asked(ev
         assert 0 < shares["oracle"] < 1
 
 
-def test_halves_are_compared_for_all_that_embed(evaluation: Evaluation) -> None:
-    assert list(evaluation.halves_top1) == ["oracle", "ppmi_svd", "lsa", "tag_table"]
-    assert evaluation.halves_top1["oracle"] == 1
-    assert 0 < evaluation.halves_top1["ppmi_svd"] < 1
+def test_split_half_retrieval_has_all_that_embed(evaluation: Evaluation) -> None:
+    found = evaluation.split_half_retrieval.models
+    assert list(found) == ["oracle", "ppmi_svd", "lsa", "tag_table"]
+    assert found["oracle"] == {"recall@1": 1}
+    assert 0 < found["ppmi_svd"]["recall@1"] < 1
 
 
 def test_margins_are_paired_differences_to_the_best_baseline(evaluation: Evaluation) -> None:

@@ -11,7 +11,7 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.evaluation import scorers
 from booru_embed_core.evaluation.baselines import EmbeddingScorer
 from booru_embed_core.evaluation.metrics import evaluate_scorer
-from booru_embed_core.evaluation.scorers import BottleneckScorer, HeadScorer, PooledStates, model_scorers
+from booru_embed_core.evaluation.scorers import BottleneckScorer, CompletionHeadScorer, PooledStates, model_scorers
 from booru_embed_core.evaluation.tasks import hold_out
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import captions_from_packed
@@ -54,8 +54,9 @@ def test_scores_and_embeddings_are_the_embedders(embedder: BooruEmbedder) -> Non
         assert scorer.scores(visible).dtype == np.float32
 
 
-def test_the_head_ranks_as_complete_does(embedder: BooruEmbedder) -> None:
-    scores = HeadScorer(PooledStates(embedder.network.model)).scores(captions_of(ROWS, embedder.vocab.num_tags))
+def test_the_completion_head_ranks_as_complete_does(embedder: BooruEmbedder) -> None:
+    scorer = CompletionHeadScorer(PooledStates(embedder.network.model))
+    scores = scorer.scores(captions_of(ROWS, embedder.vocab.num_tags))
     for row, tags, caption in zip(scores, ROWS, typed(embedder), strict=True):
         row[tags] = -np.inf
         best = [embedder.vocab.tags[i] for i in np.argsort(-row)[:5]]

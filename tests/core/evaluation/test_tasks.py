@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from booru_embed_core.evaluation.tasks import HIDES, Hide, captions_from_tags, halves, hold_out, sample_posts
+from booru_embed_core.evaluation.tasks import HIDES, Hide, captions_from_tags, hold_out, sample_posts, split_halves
 from booru_embed_core.tokens.cooccurrence import captions_from_packed
 from booru_embed_core.tokens.packed_file import PackedFileError
 from tests.core.evaluation.evaluation_helpers import CAPTIONS, NUM_TAGS, SEEDS, captions_of, post_ids_of, rows_of
@@ -72,7 +72,7 @@ def test_the_one_hidden_tag_is_among_the_hidden_half() -> None:
 
 def test_halves_are_the_two_sides_of_a_post() -> None:
     rows = [[0, 1, 2, 3, 4], [5], [6, 7]]
-    one, other = halves(captions_of(rows), post_ids_of(rows), seed=7)
+    one, other = split_halves(captions_of(rows), post_ids_of(rows), seed=7)
     sides = list(zip(rows_of(one), rows_of(other), strict=True))
     assert [sorted(a + b) for a, b in sides] == [[0, 1, 2, 3, 4], [6, 7]]
     assert [(len(a), len(b)) for a, b in sides] == [(3, 2), (1, 1)]
@@ -143,7 +143,7 @@ def test_unknown_tokens_stay_visible_and_stand_in_no_ranking(rows: list[list[int
 
 def test_unknown_tokens_stand_in_the_first_half() -> None:
     is_unknown = np.isin(np.arange(NUM_TAGS), [8])
-    one, other = halves(captions_of([[0, 1, 8], [2, 8]]), np.array([1, 2]), 7, is_unknown)
+    one, other = split_halves(captions_of([[0, 1, 8], [2, 8]]), np.array([1, 2]), 7, is_unknown)
     assert [len(row) for row in rows_of(one)] == [2]
     assert 8 in rows_of(one)[0]
     assert [len(row) for row in rows_of(other)] == [1]

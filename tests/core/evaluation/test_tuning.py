@@ -7,9 +7,9 @@ import pytest
 
 from booru_embed_core.evaluation.baselines import Ease, EmbeddingScorer, NaiveBayes, Popularity, fit_ease
 from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed
-from booru_embed_core.evaluation.metrics import evaluate_scorer, halves_top1
+from booru_embed_core.evaluation.metrics import SPLIT_HALF_RETRIEVAL, evaluate_scorer, split_half_recall
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out
-from booru_embed_core.evaluation.tuning import HALVES, Baselines, baselines_from_packed, fit_baselines
+from booru_embed_core.evaluation.tuning import Baselines, baselines_from_packed, fit_baselines
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
@@ -42,7 +42,7 @@ def test_every_baseline_is_there_for_every_task(fitted: Baselines) -> None:
         assert [scorer.name for scorer in fitted.scorers[hide]] == list(SETTINGS.baselines)
         assert list(fitted.chosen[hide]) == list(SETTINGS.baselines)
     assert [scorer.name for scorer in fitted.embedders] == ["ppmi_svd", "lsa", "tag_table"]
-    assert list(fitted.chosen[HALVES]) == ["ppmi_svd", "lsa", "tag_table"]
+    assert list(fitted.chosen[SPLIT_HALF_RETRIEVAL]) == ["ppmi_svd", "lsa", "tag_table"]
     assert fitted.num_fitted_tags == NUM_TAGS
 
 
@@ -60,15 +60,15 @@ def test_what_is_chosen_is_the_best_of_the_grid_on_validation(fitted: Baselines,
     assert np.array_equal(chosen.weights, fit_ease(pairs, best).weights)
 
 
-def test_the_embedding_that_finds_most_halves_is_chosen(fitted: Baselines) -> None:
+def test_the_embedding_with_the_best_split_half_recall_is_chosen(fitted: Baselines) -> None:
     half = VALIDATION["half"]
     others = [scorer for hide in HIDES for scorer in fitted.scorers[hide] if isinstance(scorer, EmbeddingScorer)]
     for chosen in fitted.embedders:
-        found = halves_top1(chosen.embed(half.visible), chosen.embed(half.hidden))
+        found = split_half_recall(chosen.embed(half.visible), chosen.embed(half.hidden))
         assert found > 1 / half.num_posts or chosen.name == "tag_table"  # three topics, and one vector for each
         of_name = [other for other in others if other.name == chosen.name]
         assert len(of_name) == 2
-        assert all(found >= halves_top1(other.embed(half.visible), other.embed(half.hidden)) for other in of_name)
+        assert all(found >= split_half_recall(other.embed(half.visible), other.embed(half.hidden)) for other in of_name)
 
 
 def test_item2vec_is_left_out_with_a_message_where_gensim_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
