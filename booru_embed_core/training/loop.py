@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -22,14 +22,10 @@ import torch
 from numpy.typing import NDArray
 
 from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.model.objective import Losses
 from booru_embed_core.settings import ModelSettings, TrainingSettings, section_version
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.batches import (
-    Batch,
-    EpochBatches,
-    rows_of_split,
-    score_bin_edges,
-)
+from booru_embed_core.tokens.batches import EpochBatches, rows_of_split, score_bin_edges
 from booru_embed_core.tokens.device_corpus import DeviceCorpus, fits_on
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
@@ -134,27 +130,100 @@ def _run_steps(
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Trains to the end, keeping and reporting what `train` says."""
+    """Trains from `run.step` to the end: the loop over batches, which validates at the end of each epoch."""
+    validation_rows = rows_of_split(run.batches.packed, "validation")
+    if run.unvalidated is not None:  # the state was saved during a validation
+        _record(_validated(run, run.unvalidated, validation_rows), run, checkpoint_manager, logs, report)
+        _stop_if_asked(run, checkpoint_manager, should_stop)
+    speed = _Speed(time.monotonic(), run.step)
     with prefetch(run.batches.read_from(*run.steps.place(run.step), run.settings.num_epochs)) as batches:
-        for progress in _steps(run, (batch for _, _, batch in batches)):
-            if progress is not None:
-                record = {name: value for name, value in vars(progress).items() if value is not None}
-                for log in logs:
-                    log.append(record)
-                if run.ranks.is_first:
-                    report(progress)
-                if progress.validation is not None and run.best_epoch == progress.epoch:
-                    checkpoint_manager.keep_best()
-                if progress.validation is not None or progress.step % run.settings.checkpoint_every_steps == 0:
-                    checkpoint_manager.save()
-            if run.step == run.num_steps:
-                continue
+        for _, _, batch in batches:
             with run.computing():
-                is_stopped = run.ranks.any(should_stop())
-            if is_stopped:
-                message = checkpoint_manager.save()
-                run.ranks.wait()  # torchrun ends the others as soon as one has ended
-                raise TrainingInterrupted(message)
+                losses = compute_step(run, batch)
+            rate = learning_rate(run.step, run.num_steps, run.settings)
+            run.optimizer.step(rate)
+            run.step += 1
+            speed.num_tokens += len(batch.tokens)
+            ends_epoch = run.step in run.steps.ends
+            is_saved = run.step % run.settings.checkpoint_every_steps == 0
+            if ends_epoch or is_saved or run.step % _LOG_EVERY_STEPS == 0:
+                progress = _progress(run, losses, rate, speed)
+                if ends_epoch and len(validation_rows):
+                    progress = _validated(run, progress, validation_rows)
+                _record(progress, run, checkpoint_manager, logs, report)
+            _stop_if_asked(run, checkpoint_manager, should_stop)
+
+
+@dataclass
+class _Speed:
+    """What this process has trained so far."""
+
+    started: float
+    """On `time.monotonic`."""
+    first_step: int
+    num_tokens: int = 0
+
+
+def _progress(run: Run, losses: Losses, rate: float, speed: _Speed) -> Progress:
+    """The report of the step that was just done, at the learning rate `rate`."""
+    elapsed = time.monotonic() - speed.started
+    return Progress(
+        step=run.step,
+        num_steps=run.num_steps,
+        epoch=run.steps.epochs_done(run.step),
+        loss=losses.total.item(),
+        terms={name: term.item() for name, term in losses.terms.items()},
+        learning_rate=rate,
+        tokens_per_second=speed.num_tokens / elapsed,
+        eta_seconds=elapsed / (run.step - speed.first_step) * (run.num_steps - run.step),
+    )
+
+
+def _validated(run: Run, progress: Progress, rows: NDArray[np.int64]) -> Progress:
+    """The report of a step that ends an epoch, with its validation on `rows`; keeps the weights if they are the best.
+
+    A state that is saved meanwhile has `progress` as ``unvalidated``, so that a resumed training starts here.
+    """
+    run.unvalidated = progress
+    with run.computing():
+        validation = validate(run, rows)
+    check_finite(run, run.step - 1, {"validation loss": validation["loss"]})
+    if validation["loss"] < run.best_loss:
+        run.best_loss, run.best_epoch = validation["loss"], progress.epoch
+        run.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.state_dict().items()}
+    run.unvalidated = None
+    return replace(progress, validation=validation)
+
+
+def _record(
+    progress: Progress,
+    run: Run,
+    checkpoint_manager: CheckpointManager,
+    logs: tuple[TrainingLog, EventLog],
+    report: Callable[[Progress], None],
+) -> None:
+    """Logs and reports `progress`, then saves the best checkpoint and the state where they are due."""
+    record = {name: value for name, value in vars(progress).items() if value is not None}
+    for log in logs:
+        log.append(record)
+    if run.ranks.is_first:
+        report(progress)
+    if progress.validation is not None and run.best_epoch == progress.epoch:
+        checkpoint_manager.keep_best()
+    if progress.validation is not None or progress.step % run.settings.checkpoint_every_steps == 0:
+        checkpoint_manager.save()
+
+
+def _stop_if_asked(run: Run, checkpoint_manager: CheckpointManager, should_stop: Callable[[], bool]) -> None:
+    """Saves the state and raises `TrainingInterrupted` if `should_stop` says so on any rank and a step is left."""
+    if run.step == run.num_steps:
+        return
+    with run.computing():
+        is_stopped = run.ranks.any(should_stop())
+    if is_stopped:
+        message = checkpoint_manager.save()
+        run.ranks.wait()  # torchrun ends the other ranks as soon as one has ended
+        raise TrainingInterrupted(message)
 
 
 def _start(
@@ -177,57 +246,6 @@ def _start(
     compile_for_device(model, device, dtype)
     edges = score_bin_edges(packed, rows)
     return Run(model, Optimizer(model, settings), batches, steps, settings, device, dtype, edges, ranks)
-
-
-def _steps(run: Run, batches: Iterable[Batch]) -> Iterator[Progress | None]:
-    """Trains from `run.step` to the end on `batches` and yields after every step, None where it is not logged.
-
-    Validates at the end of each epoch.
-    """
-    validation_rows = rows_of_split(run.batches.packed, "validation")
-    if run.unvalidated is not None:
-        yield _validated(run, run.unvalidated, validation_rows)
-    started, first_step = time.monotonic(), run.step
-    num_tokens = 0
-    for batch in batches:
-        with run.computing():
-            losses = compute_step(run, batch)
-        rate = learning_rate(run.step, run.num_steps, run.settings)
-        run.optimizer.step(rate)
-        run.step += 1
-        num_tokens += len(batch.tokens)
-        ends_epoch = run.step in run.steps.ends
-        is_saved = run.step % run.settings.checkpoint_every_steps == 0
-        if not (ends_epoch or is_saved or run.step % _LOG_EVERY_STEPS == 0):
-            yield None
-            continue
-        elapsed = time.monotonic() - started
-        progress = Progress(
-            step=run.step,
-            num_steps=run.num_steps,
-            epoch=run.steps.epochs_done(run.step),
-            loss=losses.total.item(),
-            terms={name: term.item() for name, term in losses.terms.items()},
-            learning_rate=rate,
-            tokens_per_second=num_tokens / elapsed,
-            eta_seconds=elapsed / (run.step - first_step) * (run.num_steps - run.step),
-        )
-        if ends_epoch and len(validation_rows):
-            progress = _validated(run, progress, validation_rows)
-        yield progress
-
-
-def _validated(run: Run, progress: Progress, rows: NDArray[np.int64]) -> Progress:
-    """The report of a step that ends an epoch, with its validation on `rows`."""
-    run.unvalidated = progress
-    with run.computing():
-        validation = validate(run, rows)
-    check_finite(run, run.step - 1, {"validation loss": validation["loss"]})
-    if validation["loss"] < run.best_loss:
-        run.best_loss, run.best_epoch = validation["loss"], progress.epoch
-        run.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.state_dict().items()}
-    run.unvalidated = None
-    return replace(progress, validation=validation)
 
 
 def _publish(run: Run, checkpoint_manager: CheckpointManager, out_dir: Path, log: TrainingLog) -> TrainReport:
