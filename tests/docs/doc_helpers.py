@@ -24,7 +24,7 @@ import duckdb
 import pytest
 
 from booru_embed_core.cli import main as cli
-from booru_embed_core.posts.files import read_posts
+from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, Settings
 from tests.dagster.project_helpers import Project
 
@@ -81,7 +81,7 @@ def run(block: Block, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
     elif block.language == "csv":
         _read_csv(block)
     else:
-        assert block.language in ("toml", "json"), f"{block.page.name}:{block.line}: what is {block.language!r}?"
+        assert block.language in ("toml", "json"), f"{block.page.name}:{block.line}: cannot run {block.language!r}"
 
 
 def commands_of(block: Block) -> list[list[str]]:

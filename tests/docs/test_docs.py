@@ -1,5 +1,7 @@
-"""Docs cannot drift from the code: every setting and command is named, every link leads somewhere; code blocks are run
-by ``test_blocks.py``."""
+"""Docs cannot drift from the code: every setting, command and folder is named, every link leads somewhere.
+
+Sentences and lines stay short. Code blocks are run by ``test_blocks.py``.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,14 @@ from booru_embed_core.posts.ingest import ingest
 from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA
 from booru_embed_core.schema import Output
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, Settings
+from tests.docs.prose_helpers import anchors, prose_lines, sentences
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHORT_PAGES = [page for page in PAGES if page.parent.name not in ("reference", "images", "docs")]
+"""README, CONTRIBUTING, guides and concepts, which newcomers read from start to end."""
+MAX_WORDS = 30
+MAX_COLUMNS = 119
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -68,11 +75,52 @@ def test_every_command_is_in_the_docs() -> None:
         assert f"booru-embed {name}" in text, name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_and_pictures_exist(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name} links to {target}, which does not exist"
+        if anchor:
+            headings = anchors(file.read_text(encoding="utf-8"))
+            assert anchor in headings, f"{page.name} links to #{anchor}, which {file.name} does not have"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lines_of_prose_are_short(page: Path) -> None:
+    lines = prose_lines(page.read_text(encoding="utf-8"))
+    assert not [f"{page.name}:{line.number}" for line in lines if len(line.text) > MAX_COLUMNS]
+
+
+@pytest.mark.parametrize("page", SHORT_PAGES, ids=name_of)
+def test_sentences_are_short(page: Path) -> None:
+    found = sentences(page.read_text(encoding="utf-8"))
+    assert not [f"{page.name}:{s.line}: {s.text}" for s in found if s.num_words > MAX_WORDS]
+
+
+def test_the_house_is_drawn_as_it_is() -> None:
+    pictures = []
+    for page in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        pictures.append(text[text.index("```\nfolder ") :].split("\n```\n")[0])
+    assert pictures[0] == pictures[1]
+    drawn: dict[str, set[str]] = {}
+    for line in pictures[0].splitlines()[3:]:
+        if package := re.fullmatch(r"(\w+)/", line):
+            rooms = drawn.setdefault(package[1], set())
+        else:
+            rooms.update(re.findall(r"\w+/|\w+\.py", line.strip().split("  ")[0]))
+    assert drawn == {package: rooms_of(ROOT / package) for package in ("booru_embed_core", "booru_embed_dagster")}
+
+
+def rooms_of(package: Path) -> set[str]:
+    folders = {f"{file.parent.name}/" for file in package.glob("*/__init__.py")}
+    return folders | {file.name for file in package.glob("*.py") if file.name != "__init__.py"}
 
 
 def test_the_bundled_settings_are_the_documented_sections() -> None:
