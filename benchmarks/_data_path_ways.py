@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from booru_embed_core.posts.database import connect, quoted
-from booru_embed_core.posts.files import read_posts
+from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.build import build_vocab, save_vocab

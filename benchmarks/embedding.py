@@ -32,7 +32,7 @@ from benchmarks._results import write
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.model.encoder import SetEncoder
-from booru_embed_core.posts.files import read_posts
+from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.settings import (
     DuckdbSettings,
     ModelSettings,

@@ -23,7 +23,7 @@ import torch
 from benchmarks._results import write
 from booru_embed_core.evaluation.probes import run_probes
 from booru_embed_core.evaluation.scorers import model_scorers
-from booru_embed_core.posts.files import read_posts
+from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.settings import (
     DuckdbSettings,

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from booru_embed_core.filesystem import locked_folder
+from booru_embed_core.posts.checksums import CHECKSUMS_FILE
 from booru_embed_core.posts.database import connect, quoted
-from booru_embed_core.posts.files import PostsReport
-from booru_embed_core.posts.manifest import MANIFEST_FILE
 from booru_embed_core.posts.parquet_parts import part_files, posts_relation
 from booru_embed_core.posts.read_export import read_export
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, Output, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
@@ -52,7 +52,7 @@ def ingest(
             write_text(
                 draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings
             )
-            for file in (*part_files(draft), draft / MANIFEST_FILE):
+            for file in (*part_files(draft), draft / CHECKSUMS_FILE):
                 file.unlink()
         draft.replace(out_dir)
     return report

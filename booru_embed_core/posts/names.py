@@ -1,6 +1,7 @@
-"""What an export calls its columns and ratings, where that is not what Danbooru calls them.
+"""What an export calls its columns and ratings, where that differs from Danbooru's names.
 
-The names of Danbooru are "ours": whatever reads a file translates first and goes by them from then on.
+Danbooru's names are the canonical ones: a reader translates a file's names first and uses the canonical ones from then
+on.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from booru_embed_core.settings import PostsSettings
 
 @dataclass(frozen=True)
 class Names:
-    """An export's own names; by default there are none."""
+    """The names of an export, the source; by default they are the canonical ones."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """The export's column by canonical, for those that the settings name."""
+    """The source's column by the canonical one, for columns that the settings name."""
     ratings: Mapping[str, str] = field(default_factory=lambda: EXPORT_RATING_NAMES)
-    """One of `RATINGS` by what the export may write for it; other values are unfit."""
+    """One of `RATINGS` by each value that the source may have for it; other values are invalid."""
 
     @classmethod
     def of(cls, settings: PostsSettings) -> Self:
@@ -28,14 +29,14 @@ class Names:
         return cls(settings.columns.model_dump(exclude_unset=True), {**EXPORT_RATING_NAMES, **settings.rating_names})
 
     def source(self, name: str) -> str:
-        """What the export calls our column `name`."""
+        """The source's name of the canonical column `name`."""
         return self.columns.get(name, name)
 
     def canonical(self, found: Iterable[str]) -> tuple[str, ...]:
-        """What we call the columns `found`; those that are none of canonical keep their names."""
-        own = {source: name for name, source in self.columns.items()}
-        # A column that is called like one of canonical, which the settings find elsewhere, must not be taken for it.
-        return tuple(own.get(name, f"other {name}" if name in self.columns else name) for name in found)
+        """The canonical names of the source's columns `found`; columns that have none keep their names."""
+        canonical = {source: name for name, source in self.columns.items()}
+        # The settings may map a canonical name to another column: then a column of that very name is not it.
+        return tuple(canonical.get(name, f"other {name}" if name in self.columns else name) for name in found)
 
 
 DANBOORU: Final = Names()

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.aliases import Aliases
-from booru_embed_core.posts.files import PostsReport, count_wanted, expand_export, read_posts
+from booru_embed_core.posts.export_files import expand_export
+from booru_embed_core.posts.read_posts import count_wanted, read_posts
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings, PostsSettings

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.posts.lines import raw_lines
+from booru_embed_core.posts.readers.lines import raw_lines
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import Category
 

@@ -1,8 +1,7 @@
-"""What makes a line of an export unfit, and where such lines go.
+"""What makes a record of an export invalid, and which columns an export needs.
 
-A line is one record: no tag contains a line break, so a stray quote costs its own line and not the rest of the file.
-Reasons are told by Python's ``csv`` from the raw line; ``scan.py`` finds the lines fast. Reading files is in
-``files.py``.
+In text a line is one record: no tag contains a line break, so a stray quote costs its own line and not the rest of the
+file. Reasons come from Python's ``csv`` and the raw line; ``readers/scan.py`` finds malformed lines fast.
 """
 
 from __future__ import annotations
@@ -10,13 +9,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
@@ -28,20 +22,16 @@ from booru_embed_core.schema import (
 )
 
 MAX_LINE_BYTES: Final = 1 << 20
-"""Longer lines are rejected: the longest real record is below 20 kB, and a reader's buffers must be bounded."""
+"""Longer lines are rejected: the longest real record has less than 20 kB, and a reader's buffers must be bounded."""
 
 INT32_RANGE: Final = range(-(2**31), 2**31)
 INT64_RANGE: Final = range(-(2**63), 2**63)
-
-REJECTS_SCHEMA: Final = schema_of({"file": pa.string(), "line": pa.int64(), "reason": pa.string(), "raw": pa.string()})
-"""``line`` counts the file's physical lines from 1, the header included; ``raw`` has no line end."""
 
 TRUE_WORDS: Final = ("true", "True", "TRUE", "t", "1")
 FALSE_WORDS: Final = ("false", "False", "FALSE", "f", "0")
 """How exports spell the flags `FLAG_COLUMNS`."""
 
 _ALL_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
-_BATCH_REJECTS: Final = 10_000
 
 
 class ExportError(ValueError):
@@ -49,15 +39,15 @@ class ExportError(ValueError):
 
 
 class ExportUnreachableError(ExportError):
-    """The export did not answer, however often it was asked; later it may."""
+    """The export did not answer after several attempts; it may answer later."""
 
 
 class TooManyRejectsError(ExportError):
-    """More than the allowed share of the export's lines is unfit."""
+    """More than the allowed share of the export's records is invalid."""
 
 
 def decoded(line: bytes) -> tuple[str | None, str]:
-    """Why `line` is no text, or None and the text."""
+    """The problem that keeps `line` from being text (None where there is none), and the text."""
     if len(line) > MAX_LINE_BYTES:
         return f"the line is longer than {MAX_LINE_BYTES} bytes", ""
     try:
@@ -69,7 +59,7 @@ def decoded(line: bytes) -> tuple[str | None, str]:
 def line_problem(
     line: bytes, columns: Sequence[str], delimiter: str = ",", ratings: Mapping[str, str] = EXPORT_RATING_NAMES
 ) -> str | None:
-    """Why `line` (no line end) is no post, or None for a good one. `columns` are the file's, in its order."""
+    """Why `line`, without its end, is no valid post; None for a valid one. `columns` are the file's, in its order."""
     problem, text = decoded(line)
     if problem:
         return problem
@@ -87,7 +77,7 @@ def line_problem(
 
 
 def _fields(text: str, delimiter: str) -> list[str]:
-    # The csv module's own limit for a field is an eighth of the limit for a line here.
+    # The csv module limits a field to an eighth of `MAX_LINE_BYTES`.
     before = csv.field_size_limit(MAX_LINE_BYTES)
     try:
         return next(csv.reader([text], delimiter=delimiter, strict=True))
@@ -96,7 +86,7 @@ def _fields(text: str, delimiter: str) -> list[str]:
 
 
 def values_problem(values: Mapping[str, str | None], ratings: Mapping[str, str] = EXPORT_RATING_NAMES) -> str | None:
-    """Why these values, by column, are no post, or None for good ones; a value of None is missing."""
+    """Why these values, by column, are no valid post; None for valid ones. A value of None is missing."""
     for name, value in values.items():
         if value is None and name in (*POST_COLUMNS, ALL_TAGS_COLUMN, *FLAG_COLUMNS):
             return f"{name} is missing"
@@ -126,11 +116,11 @@ def _rating_problem(value: str, ratings: Mapping[str, str]) -> str | None:
 
 
 def _quote_problem(text: str, delimiter: str) -> str | None:
-    """Quotes inside a field that is not quoted itself: readers disagree about them."""
+    """The problem of a quote inside a field that is not quoted itself: parsers disagree about it."""
     if '"' not in text:
         return None
     outside = text.split('"')[::2]
-    # What lies outside of quotes is nothing (an escaped quote) or reaches from delimiter to delimiter.
+    # Text outside of quotes is empty (an escaped quote) or reaches from delimiter to delimiter.
     starts = all(piece[:1] in ("", delimiter) for piece in outside[1:])
     ends = all(piece[-1:] in ("", delimiter) for piece in outside[:-1])
     if text.count('"') % 2 == 0 and starts and ends:
@@ -139,12 +129,12 @@ def _quote_problem(text: str, delimiter: str) -> str | None:
 
 
 def delimiter_of(header: bytes) -> str:
-    """A tab where `header` (a file's first line) holds one, else a comma: no column's name contains a tab."""
+    """The delimiter of `header`, a file's first line: a tab where it holds one, since no column's name does."""
     return "\t" if b"\t" in header else ","
 
 
 def columns_of(header: bytes, file: Path, names: Names = DANBOORU) -> tuple[str, ...]:
-    """Our names of the columns of `header` (a file's first line), those of a post among them, in any order.
+    """The canonical names of the columns of `header`, a file's first line, in its order.
 
     Raises:
         ExportError: a column is missing or named twice.
@@ -161,9 +151,9 @@ def columns_of(header: bytes, file: Path, names: Names = DANBOORU) -> tuple[str,
 
 
 def check_columns(found: Sequence[str], file: Path, names: Names = DANBOORU) -> tuple[str, ...]:
-    """Our names of the columns `found`; further ones than those of a post are allowed.
+    """The canonical names of the columns `found`, which hold those of a post and any others.
 
-    `ALL_TAGS_COLUMN` may take the place of `TAG_COLUMNS`. A column that `names` has must be there.
+    `ALL_TAGS_COLUMN` may stand for `TAG_COLUMNS`. A column that `names` maps must be there.
 
     Raises:
         ExportError: a column is missing or named twice.
@@ -185,33 +175,3 @@ def check_columns(found: Sequence[str], file: Path, names: Names = DANBOORU) -> 
 def has_all_tags(columns: Collection[str]) -> bool:
     """Whether all tags of a post are in one of these `columns`, and none in one of its category's."""
     return ALL_TAGS_COLUMN in columns and not any(name in columns for name in TAG_COLUMNS)
-
-
-class RejectsWriter:
-    """Writes ``rejects.parquet`` a bounded batch at a time; a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, REJECTS_SCHEMA, compression="zstd")
-        self._rows: list[tuple[str, int, str, str]] = []
-
-    def add(self, file: str, line: int, reason: str, raw: bytes) -> None:
-        """Sets one line aside; bytes that are not UTF-8 are kept as ``\\xNN``."""
-        self._rows.append((file, line, reason, raw.decode("utf-8", errors="backslashreplace")))
-        if len(self._rows) >= _BATCH_REJECTS:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = list(zip(*self._rows, strict=True)) or [()] * len(REJECTS_SCHEMA)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, REJECTS_SCHEMA, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=REJECTS_SCHEMA))
-        self._rows.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()

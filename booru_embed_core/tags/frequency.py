@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from booru_embed_core.posts.arrow import schema_of
+from booru_embed_core.posts.checksums import verify_checksums, write_checksums
 from booru_embed_core.posts.database import connect
-from booru_embed_core.posts.manifest import check_manifest, write_manifest
 from booru_embed_core.posts.parquet_parts import read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, Category
@@ -47,9 +47,9 @@ def count_tags(
     then tag ascending by bytes.
 
     Raises:
-        ManifestError: the posts are not what was written.
+        ChecksumError: the posts are not what was written.
     """
-    check_manifest(posts_dir, "posts")
+    verify_checksums(posts_dir, "posts")
     summaries = {}
     with connect(duckdb_settings, temp_dir) as connection:
         for category in CATEGORIES:
@@ -62,7 +62,7 @@ def count_tags(
             table = pa.table([counted.column("tag"), counted.column("count"), share], schema=FREQUENCY_SCHEMA)
             pq.write_table(table, frequency_file(out_dir, category), compression="zstd")
             summaries[category] = FrequencySummary(num_tags=len(table), num_uses=num_uses)
-    write_manifest(out_dir)
+    write_checksums(out_dir)
     return summaries
 
 
@@ -70,9 +70,9 @@ def read_frequencies(freq_dir: Path) -> dict[Category, pa.Table]:
     """The tables that `count_tags` wrote, by category.
 
     Raises:
-        ManifestError: they are not what was written.
+        ChecksumError: they are not what was written.
     """
-    check_manifest(freq_dir, "tag_frequencies")
+    verify_checksums(freq_dir, "tag_frequencies")
     return {category: pq.read_table(frequency_file(freq_dir, category)) for category in CATEGORIES}
 
 

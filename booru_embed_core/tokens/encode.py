@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from booru_embed_core.filesystem import scratch_folder
-from booru_embed_core.posts.manifest import check_manifest
+from booru_embed_core.posts.checksums import verify_checksums
 from booru_embed_core.posts.parquet_parts import read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, NUM_CATEGORIES, RATINGS, Category
@@ -71,9 +71,9 @@ def encode_posts(
     the number of posts: tensors are gathered in files of `temp_dir`.
 
     Raises:
-        ManifestError: the posts are not what was written.
+        ChecksumError: the posts are not what was written.
     """
-    check_manifest(posts_dir, "posts")
+    verify_checksums(posts_dir, "posts")
     fields = [_Field(category, vocab) for category in CATEGORIES]
     type_of_tokens = np.uint16 if max(vocab.sizes.values()) <= MAX_U16_TAGS else np.uint32
     num_empty = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from booru_embed_core.posts.files import REJECTS_FILE, REPORT_FILE, PostsReport
 from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA, count_posts, part_files
+from booru_embed_core.posts.rejects import REJECTS_FILE
+from booru_embed_core.posts.report import REPORT_FILE, PostsReport
 from booru_embed_dagster.checks.base import Findings, blocking, column_problems
 from booru_embed_dagster.resources import Pipeline
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import corpus as corpus_module
 from benchmarks._corpus_names import HOSTILE_ARTISTS, HOSTILE_GENERAL, NumNames, make_names
 from benchmarks.corpus import HEADER, Corpus, main, write_corpus
-from booru_embed_core.posts.files import read_posts
+from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 

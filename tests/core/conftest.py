@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from booru_embed_core.posts.files import PostsReport, expand_export, read_posts
+from booru_embed_core.posts.export_files import expand_export
+from booru_embed_core.posts.read_posts import read_posts
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, VocabSettings
 from tests.core.cli_helpers import Outcome, Run, cli
 from tests.core.export_helpers import Walked, walk

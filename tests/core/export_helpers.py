@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.files import PostsReport, read_posts
-from booru_embed_core.posts.manifest import write_manifest
+from booru_embed_core.posts.checksums import write_checksums
 from booru_embed_core.posts.parquet_parts import part_files
+from booru_embed_core.posts.read_posts import read_posts
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, RATINGS, TAG_COLUMNS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.build import build_vocab, save_vocab
@@ -84,7 +85,7 @@ def write_frequencies(freq_dir: Path, counts: Mapping[Category, Sequence[tuple[s
     for category in CATEGORIES:
         rows = [{"tag": tag, "count": count, "cumulative_share": 0.0} for tag, count in counts.get(category, [])]
         pq.write_table(pa.Table.from_pylist(rows, schema=FREQUENCY_SCHEMA), frequency_file(freq_dir, category))
-    write_manifest(freq_dir)
+    write_checksums(freq_dir)
 
 
 def row(post_id: object, general: str = "1girl", **values: object) -> dict[str, object]:

@@ -62,7 +62,7 @@ sys.argv[1:] = [folder, vectors]
     "data": """
 import sys
 from pathlib import Path
-from booru_embed_core.posts.files import read_posts
+from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.schema import POST_COLUMNS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.build import build_vocab, save_vocab

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from booru_embed_core.posts.manifest import MANIFEST_FILE, ManifestError
+from booru_embed_core.posts.checksums import CHECKSUMS_FILE, ChecksumError
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.build import build_vocab
 from booru_embed_core.tags.cut import cost_curve
@@ -49,13 +49,13 @@ def open_packed(folder: Path, walked: Walked, out_dir: Path) -> object:
 
 
 READERS = {
-    "posts, counted": Reader(lambda walked: walked.posts_dir, count, ManifestError),
-    "posts, encoded": Reader(lambda walked: walked.posts_dir, encode, ManifestError),
+    "posts, counted": Reader(lambda walked: walked.posts_dir, count, ChecksumError),
+    "posts, encoded": Reader(lambda walked: walked.posts_dir, encode, ChecksumError),
     "frequencies, cut": Reader(
-        lambda w: w.freq_dir, lambda folder, w, _: build_vocab(folder, KEEP_ALL).hash, ManifestError
+        lambda w: w.freq_dir, lambda folder, w, _: build_vocab(folder, KEEP_ALL).hash, ChecksumError
     ),
     "frequencies, drawn": Reader(
-        lambda w: w.freq_dir, lambda folder, w, _: cost_curve(folder).to_pylist(), ManifestError
+        lambda w: w.freq_dir, lambda folder, w, _: cost_curve(folder).to_pylist(), ChecksumError
     ),
     "vocabulary": Reader(lambda walked: walked.vocab_dir, lambda folder, w, _: Vocab.load(folder).hash, VocabError),
     "packed file": Reader(lambda walked: walked.packed_path.parent, open_packed, PackedFileError),
@@ -155,4 +155,4 @@ def test_a_packed_file_of_another_vocabulary_is_refused_by_name(walked: Walked, 
 
 def test_what_was_written_says_what_belongs_to_it(walked: Walked) -> None:
     for folder in (walked.posts_dir, walked.freq_dir):
-        assert (folder / MANIFEST_FILE).is_file()
+        assert (folder / CHECKSUMS_FILE).is_file()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from booru_embed_core.posts.files import expand_export
+from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category, tag_column
 from booru_embed_core.settings import Settings, load_settings
 from booru_embed_core.tags.frequency import read_frequencies

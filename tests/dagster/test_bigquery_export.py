@@ -17,7 +17,7 @@ import pytest
 from booru_embed_core.posts import bigquery_access
 from booru_embed_core.posts.bigquery import TableState
 from booru_embed_core.posts.bigquery_access import Access
-from booru_embed_core.posts.files import PostsReport
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.schema import FLAG_COLUMNS, TAG_COLUMNS
 from booru_embed_dagster.automation.observation import Observation
 from tests.dagster.project_helpers import Project, failure, versions

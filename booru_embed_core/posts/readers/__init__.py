@@ -1,4 +1,4 @@
-"""One file a format: each parses an export into record batches and says which records it could not parse.
+"""One file a format: each reader parses one kind of export into record batches and names what it cannot parse.
 
-Rules about posts (ratings, flags, duplicates) are in ``posts``, not here.
+What becomes of a record (filtered, duplicate, rejected) is decided in ``posts``, not here.
 """

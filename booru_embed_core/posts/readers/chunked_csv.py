@@ -1,7 +1,7 @@
-"""CSV and TSV exports read piece by piece, for a practice run: what stands behind the last piece is not looked at.
+"""CSV and TSV exports read chunk by chunk, for a practice run that stops early.
 
-The whole file is read otherwise: ``delimited.py`` scans it from end to end before the first post comes, and a piece is
-a copy.
+``delimited.py`` scans a file from end to end before its first post. Here each chunk is copied and scanned alone, and
+what follows the last one is never read.
 """
 
 from __future__ import annotations
@@ -9,61 +9,71 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.lines import joined, line_numbers, select_lines, whole_lines
 from booru_embed_core.posts.names import DANBOORU, Names
-from booru_embed_core.posts.readers.delimited import DelimitedSource
+from booru_embed_core.posts.readers.base import ExportPath
+from booru_embed_core.posts.readers.delimited import DelimitedReader
+from booru_embed_core.posts.readers.lines import concatenated, line_numbers, select_lines, whole_lines
 from booru_embed_core.posts.validation import ExportError, columns_of, delimiter_of, line_problem
 
-_FIRST_PIECE_BYTES: Final = 8 << 20
-_LAST_PIECE_BYTES: Final = 256 << 20
+_FIRST_CHUNK_BYTES: Final = 8 << 20
+_LAST_CHUNK_BYTES: Final = 256 << 20
 
 
-class PiecewiseSource:
-    """A CSV or TSV file; see `Source`. The same posts and problems as of `DelimitedSource`, as far as it is read.
+class ChunkedCsvReader:
+    """A CSV or TSV file that is not read to its end; see `Reader`.
+
+    Posts and problems are those of `DelimitedReader`, as far as the file is read.
 
     Raises:
         ExportError: no header, a wrong one, or a broken gzip or zstd stream.
     """
 
-    def __init__(self, file: Path, names: Names = DANBOORU) -> None:
-        self._file = file
+    suffixes: ClassVar[tuple[str, ...]] = DelimitedReader.suffixes
+
+    def __init__(self, path: Path, names: Names = DANBOORU) -> None:
+        self._path = path
         self._names = names
-        self._header, _, _ = next(whole_lines(file), b"").partition(b"\n")
+        self._header, _, _ = next(whole_lines(path), b"").partition(b"\n")
         if not self._header.strip():
-            raise ExportError(f"{file}: is empty; export the posts again or remove the file")
-        self._columns = columns_of(self._header, file, names)
+            raise ExportError(f"{path}: is empty; export the posts again or remove the file")
+        self._columns = columns_of(self._header, path, names)
         self.num_records = 0
-        self.malformed = joined([])
-        self._skipped = joined([])
+        self.malformed = concatenated([])
+        self._skipped = concatenated([])
+
+    @classmethod
+    def opens(cls, candidate: ExportPath) -> bool:
+        """See `Reader`."""
+        return candidate.ends_early and DelimitedReader.opens(candidate)
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
-        """See `Source`."""
-        blocks = whole_lines(self._file)
+        """See `Reader`."""
+        blocks = whole_lines(self._path)
         rest = next(blocks)[len(self._header) + 1 :]
         blocks = itertools.chain([rest] if rest else [], blocks)
-        piece, num_lines, num_bytes = scratch / "piece.csv", 1, _FIRST_PIECE_BYTES
-        while num_added := self._write(piece, blocks, num_bytes):
-            source = DelimitedSource(piece, self._names, self._file)
-            # Line 1 of a piece is the header again. Before the first batch, since the reading may end in this piece.
-            self.num_records += source.num_records
-            self.malformed = np.concatenate([self.malformed, source.malformed + num_lines - 1])
-            self._skipped = np.concatenate([self._skipped, source.skipped + num_lines - 1])
-            yield from source.batches(connection, scratch)
+        chunk, num_lines, num_bytes = scratch / "chunk.csv", 1, _FIRST_CHUNK_BYTES
+        while num_added := self._write(chunk, blocks, num_bytes):
+            reader = DelimitedReader(chunk, self._names, label=self._path)
+            # Line 1 of a chunk is the header again. Counted before the first batch, since reading may stop within it.
+            self.num_records += reader.num_records
+            self.malformed = np.concatenate([self.malformed, reader.malformed + num_lines - 1])
+            self._skipped = np.concatenate([self._skipped, reader.skipped + num_lines - 1])
+            yield from reader.batches(connection, scratch)
             num_lines += num_added
-            num_bytes = min(2 * num_bytes, _LAST_PIECE_BYTES)
-        piece.unlink()
+            num_bytes = min(2 * num_bytes, _LAST_CHUNK_BYTES)
+        chunk.unlink()
 
-    def _write(self, piece: Path, blocks: Iterator[bytes], num_bytes: int) -> int:
-        """The number of lines that are in `piece` from now on, the header aside: about `num_bytes`, or what is left."""
+    def _write(self, chunk: Path, blocks: Iterator[bytes], num_bytes: int) -> int:
+        """The number of lines written to `chunk` below the header: about `num_bytes`, or all that is left."""
         num_lines = num_written = 0
-        with piece.open("wb") as out:
+        with chunk.open("wb") as out:
             out.write(self._header + b"\n")
             for block in blocks:
                 out.write(block)
@@ -74,10 +84,10 @@ class PiecewiseSource:
         return num_lines
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Source`."""
+        """See `Reader`."""
         return line_numbers(record, self._skipped, first_line=2)
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
-        """See `Source`."""
-        for number, raw in select_lines(self._file, lines):
+        """See `Reader`."""
+        for number, raw in select_lines(self._path, lines):
             yield number, raw, line_problem(raw, self._columns, delimiter_of(self._header), self._names.ratings)

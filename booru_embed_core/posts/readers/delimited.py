@@ -1,13 +1,14 @@
 """CSV and TSV exports, plain, gzip or zstd.
 
-A file is looked at twice: ``scan.py`` counts its records and finds malformed lines from the bytes alone; then DuckDB
-parses it as a stream. A file with malformed lines is parsed from a copy without them.
+A file is read twice: ``scan.py`` counts its records and finds malformed lines from the bytes alone, then DuckDB parses
+it as a stream. A file with malformed lines is parsed from a copy without them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import duckdb
 import numpy as np
@@ -15,21 +16,34 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.database import quoted
-from booru_embed_core.posts.lines import Compression, select_lines
 from booru_embed_core.posts.names import DANBOORU, Names
-from booru_embed_core.posts.readers.base import BATCH_RECORDS, fit_values, parse_error
+from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, fit_values, parse_error
+from booru_embed_core.posts.readers.lines import Compression, select_lines
 from booru_embed_core.posts.readers.scan import scan_file, write_clean_copy
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, line_problem
 
 
-class DelimitedSource:
-    """A CSV or TSV file; see `Reader`. Errors call it `name`, by default by its own."""
+class DelimitedReader:
+    """A CSV or TSV file; see `Reader`.
 
-    def __init__(self, file: Path, names: Names = DANBOORU, name: Path | None = None) -> None:
-        self._file = file
+    `label` is the path that errors of the parser name, by default `path` itself.
+
+    Raises:
+        ExportError: no header, a wrong one, or a broken gzip or zstd stream.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
+
+    def __init__(self, path: Path, names: Names = DANBOORU, *, label: Path | None = None) -> None:
+        self._path = path
         self._names = names
-        self._name = name or file
-        self._scan = scan_file(file, names)
+        self._label = label or path
+        self._scan = scan_file(path, names)
+
+    @classmethod
+    def opens(cls, candidate: ExportPath) -> bool:
+        """See `Reader`; any file will do, since CSV has no sign of its own."""
+        return not candidate.path.is_dir()
 
     @property
     def num_records(self) -> int:
@@ -43,22 +57,22 @@ class DelimitedSource:
 
     @property
     def skipped(self) -> NDArray[np.int64]:
-        """Line numbers (int64, ascending) that hold no record of the batches: malformed and blank ones."""
+        """Lines (int64, ascending) that are in no batch: malformed and blank ones."""
         return np.sort(np.concatenate([self._scan.malformed, self._scan.blank]))
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
         """See `Reader`."""
         scan = self._scan
-        file, newline, compression = self._file, scan.newline, scan.compression
+        file, newline, compression = self._path, scan.newline, scan.compression
         is_copy = bool(len(scan.malformed)) or newline is None
         if newline is None or is_copy:
             file, newline, compression = scratch / "clean.csv", "\n", Compression.NONE
-            write_clean_copy(self._file, scan, file)
+            write_clean_copy(self._path, scan, file)
         query = _query(file, scan.columns, self._names, scan.delimiter, newline, compression)
         try:
             yield from connection.sql(query).to_arrow_reader(BATCH_RECORDS)
         except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise parse_error(self._name, error) from error
+            raise parse_error(self._label, error) from error
         finally:
             if is_copy:
                 file.unlink()
@@ -69,19 +83,19 @@ class DelimitedSource:
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
-        for number, raw in select_lines(self._file, lines):
+        for number, raw in select_lines(self._path, lines):
             yield number, raw, line_problem(raw, self._scan.columns, self._scan.delimiter, self._names.ratings)
 
 
 def _query(
     file: Path, columns: Sequence[str], names: Names, delimiter: str, newline: str, compression: Compression
 ) -> str:
-    """Everything about the format is said, so that nothing is guessed from the first lines.
+    """The query of the batches. It names every option of the format, so that DuckDB guesses none.
 
-    Without force_not_null a quoted ``""`` would be NULL. Columns go by place, since names may be anything.
+    Without force_not_null a quoted ``""`` would be NULL. Columns go by index, since their names may be anything.
     """
-    types = ", ".join(f"'{place}': 'VARCHAR'" for place in range(len(columns)))
-    places = ", ".join(f"'{place}'" for place in range(len(columns)))
+    types = ", ".join(f"'{index}': 'VARCHAR'" for index in range(len(columns)))
+    indices = ", ".join(f"'{index}'" for index in range(len(columns)))
     options = {
         "columns": f"{{{types}}}",
         "auto_detect": "false",
@@ -93,7 +107,7 @@ def _query(
         "new_line": "'\\r\\n'" if newline == "\r\n" else "'\\n'",
         "compression": quoted(compression.value),
         "encoding": "'utf-8'",
-        "force_not_null": f"[{places}]",
+        "force_not_null": f"[{indices}]",
         "max_line_size": str(2 * MAX_LINE_BYTES),
     }
     arguments = ", ".join([quoted(str(file)), *(f"{name} = {value}" for name, value in options.items())])

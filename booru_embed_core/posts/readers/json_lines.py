@@ -1,7 +1,7 @@
 """JSON lines as Danbooru dumps its posts: one object a line, plain, gzip or zstd, further keys ignored.
 
-Lines are found from the bytes; DuckDB takes each one apart by itself, so that a broken one costs itself alone. The keys
-of the first object say which columns there are.
+Lines are found from the bytes. DuckDB parses each line by itself, so a broken one costs no other record. The keys of
+the first object are the columns.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import duckdb
 import numpy as np
@@ -17,9 +17,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.database import quoted
-from booru_embed_core.posts.lines import BOM, is_utf8, joined, line_numbers, raw_lines, select_lines, whole_lines
 from booru_embed_core.posts.names import DANBOORU, Names
-from booru_embed_core.posts.readers.base import fit_values, run_on
+from booru_embed_core.posts.readers.base import ExportPath, fit_values, run_on
+from booru_embed_core.posts.readers.lines import (
+    BOM,
+    concatenated,
+    is_utf8,
+    line_numbers,
+    raw_lines,
+    select_lines,
+    whole_lines,
+)
 from booru_embed_core.posts.validation import (
     MAX_LINE_BYTES,
     ExportError,
@@ -34,40 +42,47 @@ _NUM_TRIED_LINES: Final = 100
 _FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 
 
-class JsonLinesSource:
+class JsonLinesReader:
     """A file of JSON lines; see `Reader`.
 
     Raises:
         ExportError: no object among the first lines, or the first one lacks a column.
     """
 
-    def __init__(self, file: Path, names: Names = DANBOORU) -> None:
-        self._file = file
+    suffixes: ClassVar[tuple[str, ...]] = (".json", ".jsonl", ".ndjson")
+
+    def __init__(self, path: Path, names: Names = DANBOORU) -> None:
+        self._path = path
         self._names = names
-        self._columns = _columns(file, names)
+        self._columns = _columns(path, names)
         self._num_lines = 0
         self._blank: list[NDArray[np.int64]] = []
         self.num_records = 0
-        self.malformed = joined([])
+        self.malformed = concatenated([])
+
+    @classmethod
+    def opens(cls, candidate: ExportPath) -> bool:
+        """See `Reader`."""
+        return candidate.start.lstrip().startswith(b"{")
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
         query = _query(self._columns, self._names)
-        for block in whole_lines(self._file):
+        for block in whole_lines(self._path):
             lines = self._records(block.removeprefix(BOM) if not self._num_lines else block)
-            yield from run_on(connection, query, pa.table({"line": lines}), self._file)
+            yield from run_on(connection, query, pa.table({"line": lines}), self._path)
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Reader`."""
-        return line_numbers(record, joined(self._blank), first_line=1)
+        return line_numbers(record, concatenated(self._blank), first_line=1)
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
-        for number, raw in select_lines(self._file, lines):
+        for number, raw in select_lines(self._path, lines):
             yield number, raw, _problem(raw, self._columns, self._names)
 
     def _records(self, block: bytes) -> pa.Array[Any]:
-        """The lines of `block`, blank ones left out, those that are no text emptied: no JSON either way."""
+        """The lines of `block` that are not blank; one that is no text becomes empty, which is no JSON either."""
         data = np.frombuffer(block, dtype=np.uint8)
         ends = np.flatnonzero(data == ord("\n")) + 1
         starts = np.concatenate([[0], ends[:-1]])
@@ -79,8 +94,8 @@ class JsonLinesSource:
         if blank.any() or lengths.max(initial=0) > MAX_LINE_BYTES or not is_utf8(block):
             spans = zip(starts[~blank].tolist(), ends[~blank].tolist(), strict=True)
             texts = [block[start:end] for start, end in spans]
-            fit = [text if len(text) <= MAX_LINE_BYTES + 2 and is_utf8(text) else b"" for text in texts]
-            return pa.array(fit, pa.binary()).cast(pa.string())
+            texts = [text if len(text) <= MAX_LINE_BYTES + 2 and is_utf8(text) else b"" for text in texts]
+            return pa.array(texts, pa.binary()).cast(pa.string())
         offsets = np.concatenate([[0], ends]).astype(np.int32)
         return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets.tobytes()), pa.py_buffer(block))
 
@@ -99,12 +114,12 @@ def _columns(file: Path, names: Names) -> tuple[str, ...]:
 
 
 def _query(columns: Sequence[str], names: Names) -> str:
-    """``json_extract`` with a list of paths reads a line once for all of them."""
+    """The query of the batches; ``json_extract`` parses a line once for a list of paths."""
     paths = ", ".join(quoted(f'$."{names.source(name)}"') for name in columns)
 
     def text_of(name: str) -> str:
         value = f"v[{columns.index(name) + 1}]"
-        # A list of tags, say, would come as its JSON text.
+        # `->>` alone would give a list of tags as JSON text.
         return (
             f"(case when json_type({value}) = 'VARCHAR' then {value}->>'$' end)"
             if name in _FIELDS

@@ -1,8 +1,8 @@
 """Parquet exports, such as public metadata sets: columns by name, further ones ignored.
 
 A field of tags is a string or a list of strings. It is called ``tag_string_general`` and so on; a list may also be
-called ``general``, as in the ``posts`` table itself. A "line" is the row's number from 1; the raw text of a row is a
-JSON object of the values that are read.
+called ``general``, as in the ``posts`` table itself. A "line" is the row's number from 1. A row's raw text is a JSON
+object of its columns that are read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import numpy as np
@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.lines import joined
 from booru_embed_core.posts.names import DANBOORU, Names
-from booru_embed_core.posts.readers.base import BATCH_RECORDS, fit_values, parse_error, run_on
+from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, fit_values, parse_error, run_on
+from booru_embed_core.posts.readers.lines import concatenated
 from booru_embed_core.posts.validation import ExportError, check_columns, values_problem
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
@@ -34,38 +34,45 @@ from booru_embed_core.schema import (
 )
 
 
-class ParquetSource:
+class ParquetReader:
     """A Parquet file; see `Reader`.
 
     Raises:
         ExportError: it is broken, or lacks a column.
     """
 
-    def __init__(self, file: Path, names: Names = DANBOORU) -> None:
-        self._file = file
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+
+    def __init__(self, path: Path, names: Names = DANBOORU) -> None:
+        self._path = path
         self._names = names
         try:
-            with pq.ParquetFile(file) as parquet:
+            with pq.ParquetFile(path) as parquet:
                 schema = parquet.schema_arrow
                 self.num_records = int(parquet.metadata.num_rows)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name may be no text
-            raise parse_error(file, error) from error
+            raise parse_error(path, error) from error
         found = schema.names
         schema = pa.schema([field.with_name(name) for field, name in zip(schema, names.canonical(found), strict=True)])
         self._tag_columns = _tag_columns(schema)
         short = [name for name in self._tag_columns if name not in schema.names]
-        check_columns([*found, *short], file, names)
+        check_columns([*found, *short], path, names)
         self._check_types(schema)
         others = [name for name in (*POST_COLUMNS, *FLAG_COLUMNS) if name not in TAG_COLUMNS and name in schema.names]
         self._columns = [*others, *dict.fromkeys(self._tag_columns.values())]
-        self.malformed = joined([])
+        self.malformed = concatenated([])
+
+    @classmethod
+    def opens(cls, candidate: ExportPath) -> bool:
+        """See `Reader`."""
+        return candidate.start.startswith(b"PAR1")
 
     def _check_types(self, schema: pa.Schema) -> None:
         for name in ("rating", *self._tag_columns.values()):
             type_ = schema.field(name).type
             if not (_is_text(type_) or (name != "rating" and _is_list(type_))):
                 raise ExportError(
-                    f"{self._file}: column {self._names.source(name)} has the type {type_}, wanted string"
+                    f"{self._path}: column {self._names.source(name)} has the type {type_}, wanted string"
                     f"{'' if name == 'rating' else ' (tags separated by one space) or list<string>'}; write it so"
                 )
 
@@ -75,10 +82,10 @@ class ParquetSource:
         values = fit_values(_text_of, [*others, *self._tag_columns], self._names, check_breaks=True)
         query = f"select {values} from records"  # noqa: S608
         for batch in self._raw_batches():
-            # Tags as strings; null where a list is unfit.
+            # Tags as strings; null where a list is invalid.
             fields = {column: _as_field(batch.column(name)) for column, name in self._tag_columns.items()}
             records = pa.table({**{name: batch.column(name) for name in others}, **fields})
-            yield from run_on(connection, query, records, self._file)
+            yield from run_on(connection, query, records, self._path)
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Reader`."""
@@ -90,11 +97,11 @@ class ParquetSource:
         start = 0
         for batch in self._raw_batches():
             first, last = np.searchsorted(wanted, [start, start + len(batch)])
-            places = wanted[first:last] - start
-            for place, row in zip(places.tolist(), batch.take(places).to_pylist(), strict=True):
+            indices = wanted[first:last] - start
+            for index, row in zip(indices.tolist(), batch.take(indices).to_pylist(), strict=True):
                 values = {name: value if isinstance(value, list) else _text(value) for name, value in row.items()}
                 raw = json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass")
-                yield start + place + 1, raw, self._problem(values)
+                yield start + index + 1, raw, self._problem(values)
             start += len(batch)
 
     def _problem(self, values: Mapping[str, Any]) -> str | None:
@@ -105,19 +112,19 @@ class ParquetSource:
 
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         try:
-            # pre_buffer would hold a whole row group, and some sets are one row group.
-            with pq.ParquetFile(self._file, pre_buffer=False, page_checksum_verification=True) as parquet:
+            # pre_buffer would hold a whole row group in memory, and some sets are a single one.
+            with pq.ParquetFile(self._path, pre_buffer=False, page_checksum_verification=True) as parquet:
                 for raw in parquet.iter_batches(BATCH_RECORDS, columns=[*map(self._names.source, self._columns)]):
                     batch = raw.rename_columns(list(self._names.canonical(raw.schema.names)))
-                    # Arrow takes over strings unseen; bytes that are no UTF-8 would end in the posts.
+                    # Arrow does not check strings as it reads: bytes that are no UTF-8 would end up in the posts.
                     batch.validate(full=True)
                     yield batch
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise parse_error(self._file, error) from error
+            raise parse_error(self._path, error) from error
 
 
 def _tag_columns(schema: pa.Schema) -> dict[str, str]:
-    """The file's column for each of `TAG_COLUMNS` that it has, or for `ALL_TAGS_COLUMN` where it has none of them."""
+    """The file's column for each of `TAG_COLUMNS` that it has, else for `ALL_TAGS_COLUMN`."""
     found = {}
     for category in CATEGORIES:
         column, short = tag_column(category), category.value
@@ -132,7 +139,7 @@ def _tag_columns(schema: pa.Schema) -> dict[str, str]:
 def _is_text(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    # Bytes would be read as DuckDB writes them. A column of nulls alone has rejects to tell of.
+    # Bytes would be read as DuckDB prints them. A column of nulls alone is read, so that its rows become rejects.
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(is_kind(type_) for is_kind in kinds)
 
@@ -142,18 +149,18 @@ def _is_list(type_: pa.DataType) -> bool:
 
 
 def _as_field(column: Any) -> Any:
-    """Strings of tags; null where there is none, or where a list has a tag that cannot stand in one."""
+    """Strings of tags; null where the value is null, or a list holds a tag that is empty, null or has a space."""
     if not _is_list(column.type):
         return column.cast(pa.string())
     tags: Any = pc.list_flatten(column).cast(pa.string())
     posts: Any = pc.list_parent_indices(column)
-    is_unfit: Any = pc.or_(pc.equal(tags, pa.scalar("")), pc.match_substring(tags, TAG_SEPARATOR))
-    is_unfit = is_unfit.fill_null(True)
+    is_invalid: Any = pc.or_(pc.equal(tags, pa.scalar("")), pc.match_substring(tags, TAG_SEPARATOR))
+    is_invalid = is_invalid.fill_null(True)
     field = pc.binary_join(column.cast(pa.list_(pa.string())), TAG_SEPARATOR)
-    if not pc.any(is_unfit).as_py():
+    if not pc.any(is_invalid).as_py():
         return field
     is_whole = np.ones(len(column), dtype=np.bool_)
-    is_whole[posts.filter(is_unfit).to_numpy(zero_copy_only=False)] = False
+    is_whole[posts.filter(is_invalid).to_numpy(zero_copy_only=False)] = False
     return pc.if_else(pa.array(is_whole), field, pa.scalar(None, pa.string()))
 
 

@@ -1,8 +1,8 @@
 """A first look at the bytes of an export: how many records there are, and which lines are not well formed.
 
-It knows nothing of DuckDB, so its count is an independent one to reconcile against. It asks of every line what
-RFC 4180 asks of a record without line breaks: balanced quotes, which stand at the ends of fields, and the right
-number of fields. It works on blocks of bytes with numpy: about 1.2 CPU seconds a gigabyte.
+It does not use DuckDB, so its count is an independent one to reconcile against. It checks what RFC 4180 asks of a
+record without line breaks: balanced quotes at the ends of fields, and the right number of fields. It works on blocks of
+bytes with numpy: about 1.2 CPU seconds a gigabyte.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.lines import (
-    BOM,
+from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.readers.lines import (
     Compression,
     compression_of,
+    concatenated,
     is_utf8,
-    joined,
     line_numbers,
     raw_lines,
     whole_lines,
 )
-from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, columns_of, delimiter_of
 
 _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
@@ -33,7 +32,7 @@ _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
 @dataclass(frozen=True)
 class Scan:
-    """What one file holds. Lines are physical ones, counted from 1 with the header; blank ones are no records."""
+    """What one file holds. Lines are physical ones, counted from 1 with the header; a blank one is no record."""
 
     columns: tuple[str, ...]
     delimiter: str
@@ -44,12 +43,11 @@ class Scan:
     blank: NDArray[np.int64]
     """Line numbers, ascending, of empty lines."""
     newline: str | None
-    """The line end that all lines have, ``"\\n"`` or ``"\\r\\n"``; None where they are mixed."""
-    has_bom: bool
+    """The end of every line, ``"\\n"`` or ``"\\r\\n"``; None where they are mixed."""
     compression: Compression
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Line numbers of well-formed records, `record` counting these alone from 0."""
+        """Line numbers of `record`, which counts the well-formed records from 0."""
         skipped = np.sort(np.concatenate([self.malformed, self.blank]))
         return line_numbers(record, skipped, first_line=2)
 
@@ -64,7 +62,7 @@ class _Findings:
 
 
 def scan_file(file: Path, names: Names = DANBOORU) -> Scan:
-    """What `file`, CSV or TSV, plain or compressed, holds.
+    """The scan of `file`: CSV or TSV, plain or compressed.
 
     Raises:
         ExportError: no header, a wrong one, or a broken gzip or zstd stream.
@@ -85,16 +83,15 @@ def scan_file(file: Path, names: Names = DANBOORU) -> Scan:
         columns=columns,
         delimiter=delimiter,
         num_records=findings.num_records,
-        malformed=joined(findings.malformed),
-        blank=joined(findings.blank),
+        malformed=concatenated(findings.malformed),
+        blank=concatenated(findings.blank),
         newline=newline,
-        has_bom=header.startswith(BOM),
         compression=compression_of(file),
     )
 
 
 def _look(block: bytes, num_columns: int, delimiter: int, findings: _Findings) -> None:
-    """Adds to `findings` what the lines of `block`, each with its ``\\n``, hold."""
+    """Adds the lines of `block`, each with its ``\\n``, to `findings`."""
     data = np.frombuffer(block, dtype=np.uint8)
     marks = np.flatnonzero((data == _NEWLINE) | (data == _QUOTE))
     is_end = data[marks] == _NEWLINE
@@ -124,7 +121,7 @@ def _look(block: bytes, num_columns: int, delimiter: int, findings: _Findings) -
 def _badly_delimited(
     data: NDArray[np.uint8], ends: NDArray[np.int64], quotes: NDArray[np.int64], delimiter: int, num_columns: int
 ) -> NDArray[np.bool_]:
-    """Which lines of `data`, with these `ends` and `quotes`, have another number of fields, or a quote out of place."""
+    """Which lines of `data`, with these `ends` and `quotes`, have a wrong number of fields or a misplaced quote."""
     is_delimiter = data == delimiter
     num_separators = _counts_from(is_delimiter, np.concatenate([[0], ends[:-1] + 1])).astype(np.int64)
     if not len(quotes):
@@ -132,7 +129,7 @@ def _badly_delimited(
     num_quotes = np.diff(np.searchsorted(quotes, ends), prepend=0)
     line = np.repeat(np.arange(len(ends)), num_quotes)
     closes = ((np.arange(len(quotes)) - (np.cumsum(num_quotes) - num_quotes)[line]) & 1).astype(bool)
-    # What stands behind an opening quote, up to the quote that follows, separates no fields.
+    # A delimiter between an opening quote and the next quote separates no fields.
     quoted = _counts_from(is_delimiter, quotes)[~closes]
     num_separators -= np.bincount(line[~closes], quoted, minlength=len(ends)).astype(np.int64)
     bad = (num_separators != num_columns - 1) | (num_quotes % 2 == 1)
@@ -141,9 +138,9 @@ def _badly_delimited(
 
 
 def _counts_from(mask: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.integer[Any]]:
-    """How often `mask` is true from each of `starts`, which ascend, up to the next; the last up to the end."""
+    """How often `mask` is true from each of `starts` (ascending) to the next, and from the last to the end."""
     counts = np.add.reduceat(mask.view(np.uint8), starts, dtype=np.uint8)
-    # Sums of 8 bits are several times faster than of 64; where one ran over, all together are too few.
+    # Sums in 8 bits are several times faster than in 64; where one overflows, the total comes out too small.
     if counts.sum(dtype=np.int64) == np.count_nonzero(mask[starts[0] :]):
         return cast("NDArray[np.integer[Any]]", counts)
     return cast("NDArray[np.integer[Any]]", np.add.reduceat(mask.view(np.uint8), starts, dtype=np.int64))
@@ -152,7 +149,7 @@ def _counts_from(mask: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[
 def _misplaced(
     data: NDArray[np.uint8], quotes: NDArray[np.int64], closes: NDArray[np.bool_], delimiter: int
 ) -> NDArray[np.bool_]:
-    """Which quotes do not stand at an end of a field, those of an escaped pair aside."""
+    """Which quotes are neither at an end of a field nor part of an escaped pair."""
     before = data[np.maximum(quotes - 1, 0)]
     # The block ends with a newline, so there is a byte behind every quote.
     after = data[quotes + 1]
@@ -170,11 +167,11 @@ def _mark_undecodable(block: bytes, starts: NDArray[np.int64], ends: NDArray[np.
 
 
 def write_clean_copy(file: Path, scan: Scan, target: Path) -> None:
-    """Writes `file` to `target` without the lines that `scan` found malformed, all line ends ``\\n``."""
-    unfit = set(scan.malformed.tolist())
+    """Writes `file` to `target` without the lines that `scan` found malformed; all line ends become ``\\n``."""
+    malformed = set(scan.malformed.tolist())
     with target.open("wb") as out:
         for number, line in enumerate(raw_lines(file), start=1):
-            if number not in unfit:
+            if number not in malformed:
                 out.write(line + b"\n")
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.cli.main import main
-from booru_embed_core.posts.files import PostsReport
+from booru_embed_core.posts.report import PostsReport
 from tests.core.export_helpers import csv_bytes, read_rows, row
 
 
@@ -101,7 +101,7 @@ def test_one_field_of_all_tags_is_taken_apart(
         (["{export}", "--out", "{out}", "--to", "xml"], 2, "xml"),
         (["{export}", "--out", "{out}", "--limit", "0"], 2, "--limit"),
         (["{export}/*.gz", "--out", "{out}"], 1, "no such export file"),
-        (["{export}", "--out", "{export}"], 1, "is there already and is not an empty folder"),
+        (["{export}", "--out", "{export}"], 1, "is not an empty folder"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from booru_embed_core.posts.aliases import Aliases
-from booru_embed_core.posts.files import read_posts
+from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import CATEGORIES, Category, tag_column

@@ -25,7 +25,7 @@ from booru_embed_core.posts.bigquery import (
     read_table_sorted,
     table_state,
 )
-from booru_embed_core.posts.files import count_wanted
+from booru_embed_core.posts.read_posts import count_wanted
 from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 from tests.core.export_helpers import ONE_THREAD

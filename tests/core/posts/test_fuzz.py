@@ -15,7 +15,8 @@ from random import Random
 import pyarrow as pa
 import pytest
 
-from booru_embed_core.posts.files import PostsReport, read_posts
+from booru_embed_core.posts.read_posts import read_posts
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, TRUE_WORDS, ExportError, line_problem
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, Category, tag_column
 from booru_embed_core.settings import PostsSettings

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.posts.ingest import ingest
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import TooManyRejectsError
 from booru_embed_core.schema import Output
 from booru_embed_core.settings import DuckdbSettings, PostsSettings

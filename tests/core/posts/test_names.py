@@ -10,9 +10,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.read_export import read_export
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 from tests.core.export_helpers import read_rejects, read_rows

@@ -14,8 +14,8 @@ import pytest
 from booru_embed_core.cli.main import main
 from booru_embed_core.posts import bigquery, bigquery_access
 from booru_embed_core.posts.bigquery_access import Access
-from booru_embed_core.posts.files import PostsReport
 from booru_embed_core.posts.read_export import read_export
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.schema import FLAG_COLUMNS
 from booru_embed_core.settings import PostsSettings
 from tests.core.export_helpers import ONE_THREAD, read_rejects, read_rows, row

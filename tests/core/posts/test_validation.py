@@ -6,21 +6,11 @@ import csv
 import io
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from booru_embed_core.posts import validation
-from booru_embed_core.posts.validation import (
-    MAX_LINE_BYTES,
-    REJECTS_SCHEMA,
-    ExportError,
-    RejectsWriter,
-    columns_of,
-    line_problem,
-    values_problem,
-)
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, columns_of, line_problem, values_problem
 from booru_embed_core.schema import POST_COLUMNS
 
 
@@ -107,20 +97,3 @@ def test_a_wrong_header_is_told_in_one_line_with_what_was_wanted(header: bytes) 
     with pytest.raises(ExportError, match=r"^folder/x\.csv: .*wanted .*id,rating,score,tag_string_general") as caught:
         columns_of(header, Path("folder/x.csv"))
     assert "\n" not in str(caught.value)
-
-
-def test_rejects_are_written_in_order_over_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "_BATCH_REJECTS", 2)
-    with RejectsWriter(tmp_path / "rejects.parquet") as writer:
-        for line in range(5):
-            writer.add("a.csv", line, "reason", b"raw \xff" if line == 3 else b"raw")
-    table = pq.read_table(tmp_path / "rejects.parquet")
-    assert table.schema.equals(REJECTS_SCHEMA)
-    assert table.column("line").to_pylist() == [0, 1, 2, 3, 4]
-    assert table.column("raw").to_pylist() == ["raw", "raw", "raw", "raw \\xff", "raw"]
-
-
-def test_no_reject_is_an_empty_table(tmp_path: Path) -> None:
-    with RejectsWriter(tmp_path / "rejects.parquet"):
-        pass
-    assert pq.read_table(tmp_path / "rejects.parquet").schema.equals(REJECTS_SCHEMA)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from booru_embed_core.posts.manifest import ManifestError
+from booru_embed_core.posts.checksums import ChecksumError
 from booru_embed_core.schema import CATEGORIES, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA, count_tags, read_frequencies
@@ -75,5 +75,5 @@ def test_two_threads_give_the_same_bytes(sample: Walked, tmp_path: Path) -> None
 
 
 def test_posts_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"/manifest\.json: no such file; build the posts again"):
+    with pytest.raises(ChecksumError, match=r"/manifest\.json: no such file; build the posts again"):
         count_tags(tmp_path, tmp_path, ONE_THREAD)

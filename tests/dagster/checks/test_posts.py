@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from booru_embed_core.posts.files import REJECTS_FILE, REPORT_FILE
+from booru_embed_core.posts.rejects import REJECTS_FILE
+from booru_embed_core.posts.report import REPORT_FILE
 from booru_embed_dagster.assets import posts
 from booru_embed_dagster.checks import posts as checks
 from tests.dagster.checks.check_helpers import failed_checks, run_check, spoil, started

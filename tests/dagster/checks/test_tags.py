@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from booru_embed_core.posts.manifest import write_manifest
+from booru_embed_core.posts.checksums import write_checksums
 from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
 from booru_embed_core.tags.vocab import VOCAB_FILE, VOCAB_TABLE_FILE, Vocab, checksum, sha256_of
@@ -40,7 +40,7 @@ def turn_round(folder: Path) -> None:
         pa.table([names, table["count"], table["cumulative_share"]], schema=FREQUENCY_SCHEMA),
         folder / "general.parquet",
     )
-    write_manifest(folder)
+    write_checksums(folder)
 
 
 def add_one_use(folder: Path) -> None:
@@ -50,7 +50,7 @@ def add_one_use(folder: Path) -> None:
     pq.write_table(
         pa.table([table["tag"], counts, table["cumulative_share"]], schema=FREQUENCY_SCHEMA), folder / "general.parquet"
     )
-    write_manifest(folder)
+    write_checksums(folder)
 
 
 def test_tags_that_are_used_otherwise_than_before_are_a_warning(copy: Project) -> None:
@@ -78,7 +78,7 @@ def rename_the_rare(folder: Path) -> None:
     names = [f"other_{row['tag']}" if row["count"] == 1 else row["tag"] for row in table.to_pylist()]
     renamed = pa.table([names, table["count"], table["cumulative_share"]], schema=FREQUENCY_SCHEMA)
     pq.write_table(renamed, folder / "character.parquet")
-    write_manifest(folder)
+    write_checksums(folder)
 
 
 def test_other_tags_that_are_used_once_are_what_chance_does(copy: Project) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from booru_embed_core.posts.files import REPORT_FILE
+from booru_embed_core.posts.report import REPORT_FILE
 from tests.dagster.ui.browser_helpers import RUN_SECONDS, Ui
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(RUN_SECONDS + 200)]

@@ -1,4 +1,4 @@
-"""Piece by piece an export is the same as from end to end, and no further than the limit."""
+"""An export read chunk by chunk is the same as from end to end, and is read no further than the limit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts import lines as lines_module
-from booru_embed_core.posts.files import PostsReport
-from booru_embed_core.posts.readers import chunked_csv as pieces
+from booru_embed_core.posts.readers import chunked_csv
+from booru_embed_core.posts.readers import lines as lines_module
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError
 from tests.core.export_helpers import ANY_FORM, csv_bytes, read_rejects, read_rows, row
 
@@ -23,10 +23,10 @@ EVERY = 10**9
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines_module, "_BLOCK_BYTES", 64)
-    monkeypatch.setattr(pieces, "_FIRST_PIECE_BYTES", 100)
-    monkeypatch.setattr(pieces, "_LAST_PIECE_BYTES", 300)
+    monkeypatch.setattr(chunked_csv, "_FIRST_CHUNK_BYTES", 100)
+    monkeypatch.setattr(chunked_csv, "_LAST_CHUNK_BYTES", 300)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -36,8 +36,8 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     newline=st.sampled_from([b"\n", b"\r\n"]),
     end=st.sampled_from([b"", b"\n"]),
 )
-def test_all_pieces_together_are_the_file(
-    read_export: ReadExport, small_pieces: None, lines: list[bytes], start: bytes, newline: bytes, end: bytes
+def test_all_chunks_together_are_the_file(
+    read_export: ReadExport, small_chunks: None, lines: list[bytes], start: bytes, newline: bytes, end: bytes
 ) -> None:
     content = start + newline.join([HEADER, *GOOD[:1], *lines]) + end
     whole, whole_dir = read_export(content)
@@ -51,7 +51,7 @@ def test_all_pieces_together_are_the_file(
     ]
 
 
-def test_what_stands_behind_the_limit_is_not_looked_at(read_export: ReadExport, small_pieces: None) -> None:
+def test_what_stands_behind_the_limit_is_not_looked_at(read_export: ReadExport, small_chunks: None) -> None:
     packed = gzip.compress(b"\n".join([HEADER, *GOOD]), compresslevel=0)[:-400]
     with pytest.raises(ExportError, match="the gzip stream is broken"):
         read_export(packed)

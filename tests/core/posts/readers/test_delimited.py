@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.files import PostsReport
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import POST_COLUMNS
 from tests.core.export_helpers import HOSTILE_TAGS, csv_bytes, hostile_rows, kept, read_rejects, read_rows, row

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts import lines as lines_module
-from booru_embed_core.posts.files import PostsReport
+from booru_embed_core.posts.readers import lines as lines_module
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 from tests.core.export_helpers import HOSTILE_TAGS, hostile_rows, kept, read_rejects, read_rows, row
 
@@ -58,10 +58,10 @@ def test_whole_numbers_may_stand_in_quotes_as_bigquery_writes_them(read_export: 
     assert read_rows(posts_dir) == [row(5, score=-2)]
 
 
-def test_each_unfit_line_is_set_aside_with_line_reason_and_raw_text(read_export: ReadExport) -> None:
+def test_each_invalid_line_is_set_aside_with_line_reason_and_raw_text(read_export: ReadExport) -> None:
     missing = row(1)
     del missing["score"]
-    unfit = {
+    invalid = {
         1: (b"{", "not JSON"),
         3: (b"[1]", "not a JSON object"),
         5: (json_lines([row(1.5)])[:-1], "id '1.5' is not"),
@@ -77,15 +77,15 @@ def test_each_unfit_line_is_set_aside_with_line_reason_and_raw_text(read_export:
         15: (json_lines([row(2**63)])[:-1], "id '9223372036854775808' is not"),
     }
     lines = {2: json_lines([row(7)])[:-1], 4: b"", 16: json_lines([row(8)])[:-1]}
-    lines |= {number: raw for number, (raw, _) in unfit.items()}
+    lines |= {number: raw for number, (raw, _) in invalid.items()}
     report, posts_dir = read_export(b"\n".join(lines[number] for number in sorted(lines)))
     assert report.reconciles
     assert (report.num_read, report.num_kept, report.num_rejected) == (15, 2, 13)
     assert [post["id"] for post in read_rows(posts_dir)] == [7, 8]
     rejects = read_rejects(posts_dir)
-    assert [reject["line"] for reject in rejects] == sorted(unfit)
+    assert [reject["line"] for reject in rejects] == sorted(invalid)
     for reject in rejects:
-        raw, reason = unfit[int(str(reject["line"]))]
+        raw, reason = invalid[int(str(reject["line"]))]
         assert str(reject["reason"]).startswith(reason)
         assert raw.decode("utf-8", "backslashreplace").startswith(str(reject["raw"])[:MAX_LINE_BYTES])
 

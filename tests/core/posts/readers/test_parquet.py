@@ -1,4 +1,4 @@
-"""Parquet: columns by name and of several types, rows that are unfit, files that are broken."""
+"""Parquet: columns by name and of several types, rows that are invalid, files that are broken."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.files import DUPLICATE_REASON, PostsReport
+from booru_embed_core.posts.read_posts import DUPLICATE_REASON
 from booru_embed_core.posts.readers import parquet as parquet_module
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, Category, tag_column
 from tests.core.export_helpers import hostile_rows, kept, read_rejects, read_rows, row
@@ -104,7 +105,7 @@ def test_ratings_as_words(read_export: ReadExport) -> None:
     assert report.num_rejected == 1
 
 
-def test_unfit_rows_are_set_aside_with_row_reason_and_values(
+def test_invalid_rows_are_set_aside_with_row_reason_and_values(
     read_export: ReadExport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet_module, "BATCH_RECORDS", 2)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts import lines as lines_module
-from booru_embed_core.posts.lines import raw_lines
+from booru_embed_core.posts.readers import lines as lines_module
+from booru_embed_core.posts.readers.lines import raw_lines
 from booru_embed_core.posts.readers.scan import scan_file, write_clean_copy
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, line_problem
 from booru_embed_core.schema import POST_COLUMNS
@@ -63,7 +63,7 @@ def test_what_the_csv_module_writes_is_well_formed_in_blocks_of_any_size(
     assert newline.encode().join(raw_lines(file)) + newline.encode() == content
 
 
-def test_line_of_skips_every_pattern_of_unfit_lines(tmp_path: Path) -> None:
+def test_line_of_skips_every_pattern_of_malformed_lines(tmp_path: Path) -> None:
     file = tmp_path / "export.csv"
     for pattern in range(2**7):
         is_good = [bool(pattern >> place & 1) for place in range(7)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.lines import (
+from booru_embed_core.posts.readers.lines import (
     Compression,
     compression_of,
     first_bytes,

@@ -1,6 +1,6 @@
-"""The bytes of an export as lines: plain, gzip or zstd, told by their first bytes and not by the file's name.
+"""The bytes of a file as lines: plain, gzip or zstd, told by the first bytes and not by the file's name.
 
-What a line means is none of its business: CSV is in ``scan.py``, JSON lines are in ``json_lines.py``.
+What a line means is up to the reader that asks: ``scan.py`` for CSV, ``json_lines.py`` for JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 BOM: Final = b"\xef\xbb\xbf"
 _BLOCK_BYTES: Final = 4 << 20
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+PACKED_SUFFIXES: Final = ("", ".gz", ".zst")
+"""What a file's name may have behind the suffix of its format."""
 
 
 class Compression(StrEnum):
@@ -48,14 +52,14 @@ def first_bytes(file: Path, num_bytes: int = 4096) -> bytes:
 
 
 def raw_lines(file: Path) -> Iterator[bytes]:
-    """The lines of `file` as they stand, line ends and a byte order mark taken off; overlong ones are cut."""
+    """The lines of `file` without line ends and byte order mark; overlong ones are cut."""
     for number, block in enumerate(whole_lines(file)):
         lines = (block.removeprefix(BOM) if number == 0 else block).split(b"\n")
         yield from (line.removesuffix(b"\r") for line in lines[:-1])
 
 
 def select_lines(file: Path, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-    """The lines of `file` with these `numbers` (ascending, from 1 on), as `raw_lines` gives them, with the number."""
+    """Number and text of the lines of `file` with these `numbers` (ascending, from 1), as `raw_lines` gives them."""
     upcoming = iter(numbers)
     wanted = next(upcoming, 0)
     for number, raw in enumerate(raw_lines(file) if wanted else (), start=1):
@@ -67,7 +71,7 @@ def select_lines(file: Path, numbers: Sequence[int]) -> Iterator[tuple[int, byte
 
 
 def whole_lines(file: Path) -> Iterator[bytes]:
-    """Blocks of whole lines, each line with its ``\\n`` (the last one gets it); a line is cut above the limit."""
+    """Blocks of whole lines, each with its ``\\n``, the last one too; a line is cut above `MAX_LINE_BYTES`."""
     pending = b""
     for block in _blocks(file):
         end = block.rfind(b"\n") + 1
@@ -81,7 +85,7 @@ def whole_lines(file: Path) -> Iterator[bytes]:
 
 
 def _cut(line: bytes) -> bytes:
-    # One byte above the limit is enough to be told as too long, and keeps a file without line ends out of memory.
+    # One byte above the limit shows that the line is too long, and a file without line ends stays out of memory.
     return line[: MAX_LINE_BYTES + 1]
 
 
@@ -105,7 +109,7 @@ def _open(file: Path, compression: Compression) -> IO[bytes]:
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether `data` is UTF-8. Arrow looks at the bytes alone; Python would build a string four times their size."""
+    """Whether `data` is UTF-8. Arrow checks the bytes in place; Python would build a string four times their size."""
     ends = pa.py_buffer(np.array([0, len(data)], dtype=np.int32).tobytes())
     try:
         pa.StringArray.from_buffers(1, ends, pa.py_buffer(data)).validate(full=True)
@@ -115,16 +119,16 @@ def is_utf8(data: bytes) -> bool:
 
 
 def line_numbers(record: NDArray[np.int64], skipped: NDArray[np.int64], first_line: int) -> NDArray[np.int64]:
-    """Line numbers (int64 `[n]`) of `record`, which counts from 0 the lines from `first_line` on without `skipped`.
+    """Line numbers (int64 `[n]`) of `record`, which counts the lines from `first_line` on from 0, `skipped` left out.
 
-    `skipped` (int64, ascending) are line numbers too.
+    `skipped` are line numbers, int64, ascending.
     """
-    # The k-th line left over by `skipped` lies behind every skipped line s with s - (skipped before s) <= k.
+    # The k-th line that is not skipped follows every skipped line s with s - (skipped before s) <= k.
     free_before = skipped - np.arange(len(skipped))
     first = record + first_line
     return cast("NDArray[np.int64]", first + np.searchsorted(free_before, first, side="right"))
 
 
-def joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """All of `parts` as one int64 array; none give an empty one."""
+def concatenated(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """All of `parts` as one int64 array; an empty one where `parts` is empty."""
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from booru_embed_core.posts.manifest import MANIFEST_FILE, ManifestError, check_manifest, write_manifest
+from booru_embed_core.posts.checksums import CHECKSUMS_FILE, ChecksumError, verify_checksums, write_checksums
 from tests.core.export_helpers import Walked
 
 
@@ -21,31 +21,31 @@ def folder(sample: Walked, tmp_path: Path) -> Path:
     """Posts with their manifest, and files that are no part of it."""
     copy = tmp_path / "posts"
     shutil.copytree(sample.posts_dir, copy)
-    write_manifest(copy)
+    write_checksums(copy)
     (copy / "version.json").write_text("{}")
     (copy / "plot.png").write_bytes(b"png")
     return copy
 
 
 def refused(folder: Path, message: str) -> None:
-    with pytest.raises(ManifestError, match=message) as caught:
-        check_manifest(folder, "posts")
+    with pytest.raises(ChecksumError, match=message) as caught:
+        verify_checksums(folder, "posts")
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_what_was_written_is_accepted(folder: Path) -> None:
-    check_manifest(folder, "posts")
-    files = json.loads((folder / MANIFEST_FILE).read_text())["files"]
+    verify_checksums(folder, "posts")
+    files = json.loads((folder / CHECKSUMS_FILE).read_text())["files"]
     assert {"part-00000.parquet", "rejects.parquet", "report.json"} <= set(files)
     assert files["report.json"]["bytes"] == (folder / "report.json").stat().st_size
 
 
 def test_writing_again_gives_the_same_bytes(folder: Path) -> None:
     (folder / "version.json").unlink()
-    before = (folder / MANIFEST_FILE).read_bytes()
-    write_manifest(folder)
-    assert (folder / MANIFEST_FILE).read_bytes() == before
+    before = (folder / CHECKSUMS_FILE).read_bytes()
+    write_checksums(folder)
+    assert (folder / CHECKSUMS_FILE).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["part-00000.parquet", "rejects.parquet", "report.json"])
@@ -62,7 +62,7 @@ def test_any_flipped_bit_and_any_cut_is_refused_by_name(folder: Path, name: str)
 
 
 def test_every_flipped_bit_of_the_manifest_is_refused_or_white_space(folder: Path) -> None:
-    manifest = folder / MANIFEST_FILE
+    manifest = folder / CHECKSUMS_FILE
     content = manifest.read_bytes()
     num_accepted = 0
     for place in range(len(content)):
@@ -70,10 +70,10 @@ def test_every_flipped_bit_of_the_manifest_is_refused_or_white_space(folder: Pat
         damaged[place] ^= 1 << (place % 8)
         manifest.write_bytes(damaged)
         try:
-            check_manifest(folder, "posts")
-        except ManifestError as error:
+            verify_checksums(folder, "posts")
+        except ChecksumError as error:
             assert str(folder) in str(error)  # noqa: PT017
-            assert MANIFEST_FILE in str(error)  # noqa: PT017
+            assert CHECKSUMS_FILE in str(error)  # noqa: PT017
         else:
             num_accepted += 1
             assert json.loads(bytes(damaged)) == json.loads(content)
@@ -85,9 +85,9 @@ def test_every_flipped_bit_of_the_manifest_is_refused_or_white_space(folder: Pat
 
 def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     def apply(folder: Path) -> None:
-        content = json.loads((folder / MANIFEST_FILE).read_text())
+        content = json.loads((folder / CHECKSUMS_FILE).read_text())
         change(content)
-        (folder / MANIFEST_FILE).write_text(json.dumps(content))
+        (folder / CHECKSUMS_FILE).write_text(json.dumps(content))
 
     return apply
 
@@ -98,16 +98,16 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]
         (lambda folder: (folder / "part-00000.parquet").unlink(), r"/part-00000\.parquet: .* no such file; build"),
         (
             lambda folder: shutil.copy(folder / "part-00000.parquet", folder / "part-00001.parquet"),
-            r"/part-00001\.parquet: is not in manifest\.json, so it is none of the posts; remove it$",
+            r"/part-00001\.parquet: is not in manifest\.json, so not part of the posts; remove it$",
         ),
         (
             lambda folder: shutil.copy(folder / "rejects.parquet", folder / "part-00000.parquet"),
             r"/part-00000\.parquet: \d+ bytes, \d+ in manifest\.json",
         ),
-        (lambda folder: (folder / MANIFEST_FILE).unlink(), r"/manifest\.json: no such file; build the posts again"),
+        (lambda folder: (folder / CHECKSUMS_FILE).unlink(), r"/manifest\.json: no such file; build the posts again"),
         (shutil.rmtree, r"/manifest\.json: no such file"),
-        (lambda folder: (folder / MANIFEST_FILE).write_text("[" * 100_000), r"/manifest\.json: is not JSON"),
-        (lambda folder: (folder / MANIFEST_FILE).write_text("[]"), r"format_version 'None' instead of 1"),
+        (lambda folder: (folder / CHECKSUMS_FILE).write_text("[" * 100_000), r"/manifest\.json: is not JSON"),
+        (lambda folder: (folder / CHECKSUMS_FILE).write_text("[]"), r"format_version 'None' instead of 1"),
         (edit(lambda content: content.update(files={})), r"/manifest\.json: lists no files"),
         (edit(lambda content: content.update(files={"a": 1})), r"/manifest\.json: lists no files"),
         (

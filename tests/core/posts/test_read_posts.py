@@ -15,8 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.files import DUPLICATE_REASON, PostsReport, expand_export, read_posts
+from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA
+from booru_embed_core.posts.read_posts import DUPLICATE_REASON, read_posts
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError, TooManyRejectsError, line_problem
 from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
@@ -98,9 +100,9 @@ def test_a_byte_order_mark_and_blank_lines_are_no_records(read_export: ReadExpor
     assert read_rows(posts_dir) == [row(1), row(2)]
 
 
-def test_each_unfit_line_is_set_aside_with_line_reason_and_raw_text(read_export: ReadExport) -> None:
+def test_each_invalid_line_is_set_aside_with_line_reason_and_raw_text(read_export: ReadExport) -> None:
     lines = csv_bytes([row(number) for number in range(1, 13)]).split(b"\n")
-    unfit = {
+    invalid = {
         2: (b"one,s,0,a,b,c,d,e", "id 'one'"),
         4: (b"3,x,0,a,b,c,d,e", "rating 'x'"),
         5: (b"4,s,0.5,a,b,c,d,e", "score '0.5'"),
@@ -109,22 +111,22 @@ def test_each_unfit_line_is_set_aside_with_line_reason_and_raw_text(read_export:
         10: (b"9,s,0,a,b,c,d,e,f", "9 fields instead of 8"),
         13: (b"12,s,0,\xe3\x81,b,c,d,e", "not UTF-8"),
     }
-    for line, (raw, _) in unfit.items():
+    for line, (raw, _) in invalid.items():
         lines[line - 1] = raw
     report, posts_dir = read_export(b"\n".join(lines))
     assert report.reconciles
     assert (report.num_read, report.num_kept, report.num_rejected) == (12, 5, 7)
     assert [post["id"] for post in read_rows(posts_dir)] == [2, 5, 8, 10, 11]
     rejects = read_rejects(posts_dir)
-    assert [reject["line"] for reject in rejects] == sorted(unfit)
+    assert [reject["line"] for reject in rejects] == sorted(invalid)
     for reject in rejects:
-        raw, reason = unfit[int(str(reject["line"]))]
+        raw, reason = invalid[int(str(reject["line"]))]
         assert str(reject["reason"]).startswith(reason)
         assert reject["raw"] == raw.decode("utf-8", "backslashreplace")
         assert reject["file"] == "export-0.csv"
 
 
-def test_unfit_values_alone_need_no_copy_and_have_their_lines(read_export: ReadExport) -> None:
+def test_invalid_values_alone_need_no_copy_and_have_their_lines(read_export: ReadExport) -> None:
     content = csv_bytes([row(1), row("?"), row(2, rating="safe"), row(3), row(4, score="")], newline="\r\n")
     report, posts_dir = read_export(content)
     assert (report.num_read, report.num_kept, report.num_rejected) == (5, 2, 3)
@@ -165,21 +167,6 @@ def test_the_first_of_duplicates_is_kept_also_over_files(tmp_path: Path) -> None
         ("a/x.csv", 4, 2),
         ("b/x.csv", 3, 1),
     ]
-
-
-def test_the_report_is_written_and_comes_back(read_export: ReadExport) -> None:
-    report, posts_dir = read_export(csv_bytes([row(1), row(1), row("?")]))
-    text = (posts_dir / "report.json").read_text(encoding="utf-8")
-    assert PostsReport.from_json(text) == report
-    assert json.loads(text)["reconciles"] is True
-
-
-def test_a_report_that_does_not_add_up_does_not_reconcile(read_export: ReadExport) -> None:
-    report, _ = read_export(csv_bytes([row(1)]))
-    values = json.loads(report.to_json())
-    assert not PostsReport.from_json(json.dumps({**values, "num_kept": 2})).reconciles
-    values["files"][0]["num_rejected"] = 1
-    assert not PostsReport.from_json(json.dumps({**values, "num_rejected": 1})).reconciles
 
 
 def test_too_many_rejects_fail_with_the_first_five_reasons_and_leave_nothing(tmp_path: Path) -> None:
@@ -224,25 +211,6 @@ def test_names_with_glob_characters_and_quotes_are_read_literally(tmp_path: Path
     report = read_posts([folder / "a?.csv"], out_dir, PostsSettings(), ONE_THREAD)
     assert report.num_read == 1
     assert read_rows(out_dir) == [row(1)]
-
-
-def test_patterns_give_sorted_files_once(tmp_path: Path) -> None:
-    for name in ("b.csv", "a.csv", "c.txt"):
-        (tmp_path / name).write_text("x", encoding="utf-8")
-    (tmp_path / "folder.csv").mkdir()
-    files = expand_export(["*.csv", "b.csv", str(tmp_path / "a.csv")], tmp_path)
-    assert [file.name for file in files] == ["a.csv", "b.csv"]
-
-
-def test_a_pattern_without_files_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"posts-\*\.csv: no such export file; correct \[posts\] export"):
-        expand_export(["posts-*.csv"], tmp_path)
-
-
-def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").touch()
-    with pytest.raises(ExportError, match=r"a\.csv: is empty; export the posts again or remove the file"):
-        expand_export(["a.csv"], tmp_path)
 
 
 def flagged_rows() -> list[dict[str, object]]:

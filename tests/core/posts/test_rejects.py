@@ -1,0 +1,28 @@
+"""``rejects.parquet``: what is set aside comes back in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from booru_embed_core.posts import rejects
+from booru_embed_core.posts.rejects import REJECTS_SCHEMA, RejectsWriter
+
+
+def test_rejects_are_written_in_order_over_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rejects, "_BATCH_REJECTS", 2)
+    with RejectsWriter(tmp_path / "rejects.parquet") as writer:
+        for line in range(5):
+            writer.add("a.csv", line, "reason", b"raw \xff" if line == 3 else b"raw")
+    table = pq.read_table(tmp_path / "rejects.parquet")
+    assert table.schema.equals(REJECTS_SCHEMA)
+    assert table.column("line").to_pylist() == [0, 1, 2, 3, 4]
+    assert table.column("raw").to_pylist() == ["raw", "raw", "raw", "raw \\xff", "raw"]
+
+
+def test_no_reject_is_an_empty_table(tmp_path: Path) -> None:
+    with RejectsWriter(tmp_path / "rejects.parquet"):
+        pass
+    assert pq.read_table(tmp_path / "rejects.parquet").schema.equals(REJECTS_SCHEMA)
