@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
-from booru_embed_core.posts.files import expand_export
+from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.read_export import bigquery_state
 from booru_embed_core.settings import OBSERVED_SECTIONS, Settings, section_version
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.files import PostsReport
+from booru_embed_core.posts.report import PostsReport
 from booru_embed_dagster.automation.observation import ExportFile, Observation, export_manifest, settings_key
 from tests.dagster.project_helpers import Project, rows
 
