@@ -283,7 +283,8 @@ def _training_tokens(given: Path | None, checkpoint: Path, version: str, vocab_h
 
 
 def _pack(posts: Path, folder: Path, vocab: Any) -> PackedFile:
-    from booru_embed_core.posts.files import expand_export, read_posts
+    from booru_embed_core.posts.export_files import expand_export
+    from booru_embed_core.posts.read_posts import read_posts
     from booru_embed_core.settings import DuckdbSettings, PostsSettings, TokensSettings
     from booru_embed_core.tokens.encode import encode_posts
     from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
