@@ -1,6 +1,6 @@
-"""How the steps of a run are executed: in the run's own process, or each as a Kubernetes job of its own.
+"""How the steps of a run are executed: in the run's process, or each as a Kubernetes job.
 
-The environment decides, so that nobody needs dagster-k8s who has no cluster.
+The environment decides, so that dagster-k8s is needed only on a cluster.
 """
 
 import os
@@ -9,14 +9,14 @@ from typing import Final
 import dagster as dg
 
 STEPS_VARIABLE: Final = "BOORU_EMBED_K8S_STEPS"
-"""Names a YAML file, the config of `dagster_k8s.k8s_job_executor`: steps are then Kubernetes jobs."""
+"""Names a YAML file with the config of `dagster_k8s.k8s_job_executor`; if set, steps are Kubernetes jobs."""
 
 
 def pick_executor() -> dg.ExecutorDefinition:
     """The executor of all jobs of the code location."""
     file = os.environ.get(STEPS_VARIABLE)
     if not file:
-        # The stages take all cores themselves, and a process of its own for each would import everything again.
+        # Each stage uses all cores already, and one process per step would repeat every import.
         return dg.in_process_executor
     from dagster_k8s import k8s_job_executor
 

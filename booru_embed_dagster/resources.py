@@ -1,6 +1,6 @@
-"""What the assets of a run share: its settings, read once, and its warehouse.
+"""The Dagster resource that the assets of a run share: its settings, read once, and its warehouse.
 
-How products are published stands in ``warehouse.py``; here is only what makes it a Dagster resource.
+How products are published is in ``warehouse/``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from booru_embed_dagster.warehouse.manifests import read_manifest
 from booru_embed_dagster.warehouse.warehouse import Draft, Product, Warehouse
 
 GPU_POOL: Final = "gpu"
-"""What computes on the GPU where there is one; the instance's settings let one run at a time do so."""
+"""The pool of steps that use the GPU, if there is one; the instance's settings admit one run at a time."""
 MAX_RETRIES: Final = 2
 RETRY_SECONDS: Final = 10.0
 _TRANSIENT: Final = (ExportUnreachableError, RanksLostError)
-"""Faults that pass by themselves. Nothing else is tried again: the same inputs would fail the same way."""
+"""Transient faults. Nothing else is retried: the same inputs would fail the same way."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -41,29 +41,29 @@ _Result = TypeVar("_Result")
 class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class needs no argument of its own
     """The settings and the warehouse of one run.
 
-    Settings are read when the first asset asks: a broken file fails the run with its one line, and the code location
-    loads all the same. They are read once, so that an edit during a run cannot mix two settings in it.
+    Settings are read on first use: a broken file fails the run with one line, and the code location still loads. They
+    are read once, so that an edit during a run cannot mix two settings.
     """
 
     settings_file: str | None = Field(
         default=None,
-        description="The settings; where empty, the file that BOORU_EMBED_SETTINGS names, else ./settings.toml.",
+        description="The settings file; if empty, the file that BOORU_EMBED_SETTINGS names, or else ./settings.toml.",
     )
     _settings: Settings | None = PrivateAttr(default=None)
     _export: Observation | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Records the versions of what this run is about to read, where they are news to the instance.
+        """Records the versions of the sources that this run reads, unless the instance knows them.
 
-        A run that starts between an edit and the sensor's next tick would otherwise be made from versions that nobody
-        has recorded, and the recording would start it again.
+        A run that starts between an edit and the sensor's next tick would otherwise read unrecorded versions, and the
+        later recording would start the run again.
         """
         if context.instance is None or context.run is None:
             return
-        # What is broken or missing fails the asset that reads it, with its own line.
+        # A broken or missing source fails the asset that reads it, with its own message.
         with contextlib.suppress(SettingsError, ExportError):
             sources = settings_sources(self.settings)
-            if dg.AssetKey("posts") in (context.run.asset_selection or ()):  # others need not wait for its hash
+            if dg.AssetKey("posts") in (context.run.asset_selection or ()):  # other assets do not wait for its hash
                 sources.append(export_source(self.export))
             for source in unrecorded(context.instance, sources):
                 context.instance.report_runless_asset_event(source.event)
@@ -73,7 +73,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         """The settings of this run.
 
         Raises:
-            SettingsError: the file is missing or holds something that is not allowed.
+            SettingsError: the file is missing or invalid.
         """
         if self._settings is None:
             self._settings = load_settings(self.settings_file)
@@ -84,7 +84,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         """The export as this run first saw it.
 
         Raises:
-            ExportError: a file is missing, or the table cannot be looked at.
+            ExportError: a file is missing, or the table cannot be read.
         """
         if self._export is None:
             self._export = observe_export(self.settings)
@@ -104,12 +104,12 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         return tuple(self.warehouse.current(asset) for asset in assets)
 
     def made_from(self, product: Product, asset: str) -> Product:
-        """The version of `asset` that `product` was made from; the current one where that has been removed since.
+        """The version of `asset` that `product` was made from, or the current one if that was pruned.
 
-        The same content may have been made again from a newer input while its manifest still names the first.
+        The same content may have been rebuilt from a newer input while its manifest still names the first.
 
         Raises:
-            WarehouseError: neither is there.
+            WarehouseError: neither exists.
         """
         version = read_manifest(product.path).inputs.get(asset, "")
         path = self.warehouse.root / asset / version
@@ -126,8 +126,8 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
     ) -> Iterator[Draft]:
         """A draft of `asset` that is published when the block ends: see `Warehouse.new_version`.
 
-        Recorded as what it was made from: the products `inputs`, the `sections` of the settings, and other `sources`
-        with their versions.
+        Its manifest records the versions of the products `inputs`, of the `sections` of the settings, and of the other
+        `sources`.
         """
         versions = {product.asset: product.version for product in inputs}
         versions |= {f"settings/{name}": section_version(getattr(self.settings, name)) for name in sections}
@@ -136,13 +136,13 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
 
 
 def one_line_errors(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """`function`, whose ``ValueError`` becomes a `dagster.Failure` with the error's own line on top.
+    """Wraps `function` so that a ``ValueError`` becomes a `dagster.Failure` with the error's message.
 
-    The core's errors name what, where and the remedy in one line; Dagster would bury it below its own stack trace. A
-    bare ``ValueError`` may come from elsewhere, so its stack trace stays attached.
+    The core's errors name the value, its place and the remedy in one line; Dagster would bury that line below a stack
+    trace. A bare ``ValueError`` may come from another library, so its stack trace stays attached.
 
-    A transient fault is tried again within the run. That is asked for here and not by a ``RetryPolicy``, which would
-    also start again what a user has terminated.
+    A transient fault is retried within the run. This is not a ``RetryPolicy``, which would also restart a step that a
+    user has terminated.
     """
 
     @functools.wraps(function)

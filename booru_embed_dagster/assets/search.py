@@ -32,8 +32,12 @@ def post_embeddings(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg
         work_dir = pipeline.warehouse.work_folder("post_embeddings", draft.inputs_key)
         with lock_folder(work_dir):
             packed = tokens.path / PACKED_FILE
-            facts = index_posts(checkpoint.path, packed, draft.path, work_dir, device, log=context.log.info)
+            metadata = index_posts(checkpoint.path, packed, draft.path, work_dir, device, log=context.log.info)
     pipeline.warehouse.clear_work("post_embeddings")
     shown = parquet_metadata(sorted(draft.product.path.glob(PART_FILES)))
-    figures: dict[str, str | float] = {"index": facts.index, "probes": facts.probes, "index_recall@10": facts.recall}
+    figures: dict[str, str | float] = {
+        "index": metadata.index,
+        "nprobe": metadata.nprobe,
+        "index_recall@10": metadata.recall,
+    }
     return materialized(pipeline, draft, **shown, **figures)

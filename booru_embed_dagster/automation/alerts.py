@@ -1,4 +1,4 @@
-"""What tells people outside of Dagster's UI that a run has failed: a webhook, where the environment names one."""
+"""Alerts outside of Dagster's UI: a failed run is posted to the webhook that the environment names."""
 
 import http.client
 import json
@@ -11,12 +11,14 @@ from typing import Final
 
 import dagster as dg
 
+from booru_embed_core.errors import first_line
+
 WEBHOOK_VARIABLE: Final = "BOORU_EMBED_FAILURE_WEBHOOK"
-"""The address that a failed run is posted to. It may hold a secret, and is never logged."""
+"""Names the address that failed runs are posted to. The address may hold a secret and is never logged."""
 DAGSTER_URL_VARIABLE: Final = "BOORU_EMBED_DAGSTER_URL"
-"""Where people open Dagster's UI; with it the message links to the run."""
+"""Names the address of Dagster's UI; if set, the message links to the run."""
 TIMEOUT_SECONDS: Final = 5.0
-"""Of one call. A tick reports up to five runs and has 60 seconds; one that takes longer is repeated for ever."""
+"""Of one call. A tick reports up to five runs in at most 60 seconds; Dagster repeats a tick that takes longer."""
 _MAX_CHARACTERS: Final = 500
 
 
@@ -25,13 +27,13 @@ class WebhookError(RuntimeError):
 
 
 @dg.run_failure_sensor(
-    description=f"Posts each failed run as JSON to the address in {WEBHOOK_VARIABLE}; on wherever that is set.",
+    description=f"Posts each failed run as JSON to the address in {WEBHOOK_VARIABLE}. It is on when that is set.",
     default_status=dg.DefaultSensorStatus.RUNNING
     if os.environ.get(WEBHOOK_VARIABLE)
     else dg.DefaultSensorStatus.STOPPED,
 )
 def failure_webhook(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-    """Posts the run once: an error here fails the tick, and the next one goes on to the next failed run."""
+    """Posts the failed run once: an error here fails the tick, and the next tick takes the next failed run."""
     url = os.environ.get(WEBHOOK_VARIABLE)
     if not url:
         return dg.SkipReason(f"{WEBHOOK_VARIABLE} is not set where the code location runs")
@@ -41,10 +43,10 @@ def failure_webhook(context: dg.RunFailureSensorContext) -> dg.SkipReason | None
 
 
 def failure_message(context: dg.RunFailureSensorContext) -> dict[str, object]:
-    """What is posted: `job`, `run_id`, `steps` (each `step` that failed, with its `error` in one line), `error`, `url`.
+    """The posted message: `job`, `run_id`, `steps` (each failed `step` with its `error` in one line), `error`, `url`.
 
-    `error` is that of the first step, or why the run itself failed; `url` is None where the UI's address is not known.
-    `text` says it all in words, which is what chat programs show.
+    `error` is the first step's, or the run's own reason. `url` is None if the UI's address is unknown. `text` holds
+    the whole message in words, which chat programs show.
     """
     run = context.dagster_run
     steps = [{"step": event.step_key, "error": _error_line(event)} for event in context.get_step_failure_events()]
@@ -63,11 +65,11 @@ def failure_message(context: dg.RunFailureSensorContext) -> dict[str, object]:
 
 
 def post_json(url: str, body: object, timeout_seconds: float = TIMEOUT_SECONDS) -> int:
-    """The status, 200 to 299, that `url` answers when `body` is posted to it as JSON.
+    """Posts `body` as JSON to `url`; returns the status, 200 to 299.
 
     Raises:
-        WebhookError: it was not reached in time, or answered with another status; redirects are not followed. The
-            message does not hold the address.
+        WebhookError: `url` was not reached in time or answered with another status; redirects are not followed. The
+            message never holds the address.
     """
     if not url.startswith(("http://", "https://")):
         raise WebhookError(f"the address in {WEBHOOK_VARIABLE} does not start with http:// or https://")
@@ -79,7 +81,7 @@ def post_json(url: str, body: object, timeout_seconds: float = TIMEOUT_SECONDS) 
         except WebhookError as error:
             outcome.set_exception(error)
 
-    # urllib's timeout is that of a single read, and names are looked up without any.
+    # urllib's timeout covers a single read, and name resolution has none.
     threading.Thread(target=call, name="webhook", daemon=True).start()
     try:
         return outcome.result(timeout_seconds)
@@ -90,20 +92,20 @@ def post_json(url: str, body: object, timeout_seconds: float = TIMEOUT_SECONDS) 
 def _post(url: str, content: bytes, timeout_seconds: float) -> int:
     headers = {"Content-Type": "application/json", "User-Agent": "booru-embed"}
     try:
-        request = urllib.request.Request(url, content, headers)  # noqa: S310  looked at above
+        request = urllib.request.Request(url, content, headers)  # noqa: S310  checked above
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout_seconds) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
         raise WebhookError(f"the webhook answered {error.code} {error.reason}") from None
-    except OSError as error:  # URLError among them; its reason tells a wrong name from a refused connection
+    except OSError as error:  # includes URLError, whose reason tells a wrong name from a refused connection
         raise WebhookError(f"the webhook was not reached: {getattr(error, 'reason', error)}") from None
     except (ValueError, http.client.HTTPException) as error:  # their messages may hold the address
         raise WebhookError(f"the webhook was not reached: {type(error).__name__}") from None
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    # A POST that is redirected would go on as a GET without its body, and count as delivered.
+    # A redirected POST would become a GET without its body, and count as delivered.
     def redirect_request(self, *_: object, **__: object) -> None:
         return None
 
@@ -118,5 +120,4 @@ def _error_line(event: dg.DagsterEvent) -> str:
 
 
 def _first_line(text: str | None) -> str:
-    line = next((line.strip() for line in (text or "").splitlines() if line.strip()), "no reason was given")
-    return line if len(line) <= _MAX_CHARACTERS else line[: _MAX_CHARACTERS - 1] + "…"
+    return first_line((text or "").strip() or "no reason was given", _MAX_CHARACTERS)

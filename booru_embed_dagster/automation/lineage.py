@@ -1,6 +1,7 @@
-"""What is out of date, told from the events of Dagster's instance: no state of its own, and public API only.
+"""Which assets are stale, read from the events of Dagster's instance: no state of its own, public API only.
 
-Each materialization carries tags with the versions that it was made from and the version of its code.
+An asset is stale when its last materialization was made from other versions of its inputs than the current ones, or by
+another version of its code. Each materialization carries these versions as tags.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _UNFINISHED: Final = [
 
 
 def made_from(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
-    """The version of each input that the last materialization of `key` was made from, by name; empty where none is."""
+    """The version of each input of the last materialization of `key`, by name; empty before the first one."""
     prefix = f"{INPUT_VERSION_TAG}/"
     tags = _last_tags(instance, key)
     return {name.removeprefix(prefix): version for name, version in tags.items() if name.startswith(prefix)}
 
 
 class Lineage:
-    """What an instance knows of the versions of a graph's assets, read when it is asked for and then kept."""
+    """What an instance knows of the versions of a graph's assets; read on demand and cached."""
 
     def __init__(self, instance: dg.DagsterInstance, graph: BaseAssetGraph[Any]) -> None:
         self._instance = instance
@@ -45,43 +46,43 @@ class Lineage:
         self._observed = functools.cache(functools.partial(recorded_version, instance))
 
     def version(self, key: dg.AssetKey) -> str | None:
-        """The version of `key` that is current; None where it never was made or observed."""
+        """The current version of `key`; None before it was first materialized or observed."""
         if key in self._graph.materializable_asset_keys:
             return self._tags_of(key).get(DATA_VERSION_TAG)
         return self._observed(key)
 
     def wanted(self, key: dg.AssetKey) -> dict[str, str | None]:
-        """The tags that `key` would carry if it were made now: the versions of its inputs and of its code."""
+        """The tags of `key` if it were materialized now: the versions of its inputs and of its code."""
         node = self._graph.get(key)
         inputs = {f"{INPUT_VERSION_TAG}/{parent.to_user_string()}": self.version(parent) for parent in node.parent_keys}
         return {CODE_VERSION_TAG: node.code_version, **inputs}
 
-    def is_out_of_date(self, key: dg.AssetKey) -> bool:
-        """Whether `key` never was made, or from anything else than it would be made from now."""
+    def is_stale(self, key: dg.AssetKey) -> bool:
+        """Whether `key` was never materialized, or from other versions than the current ones."""
         tags = self._tags_of(key)
         made = {name: tag for name, tag in tags.items() if name.startswith((CODE_VERSION_TAG, INPUT_VERSION_TAG))}
         return made != self.wanted(key)
 
     def due(self) -> list[dg.AssetKey]:
-        """All that are out of date and ready, sorted by key; not those that are made on demand alone."""
+        """The assets that are stale and ready, sorted by key; without those that are only made on demand."""
         keys = [key for key in self._graph.materializable_asset_keys if self._graph.get(key).automation_condition]
-        return sorted(key for key in keys if self.is_out_of_date(key) and self.is_ready(key))
+        return sorted(key for key in keys if self.is_stale(key) and self.is_ready(key))
 
     def is_ready(self, key: dg.AssetKey) -> bool:
-        """Whether all that `key` is made from, directly or not, has been observed and is up to date."""
+        """Whether every ancestor of `key` is fresh, and every source among them was observed."""
         above = self._graph.get_ancestor_asset_keys(key)
         return all(
-            not self.is_out_of_date(one) if one in self._graph.materializable_asset_keys else self.version(one)
+            not self.is_stale(one) if one in self._graph.materializable_asset_keys else self.version(one)
             for one in above
         )
 
     def is_being_made(self, key: dg.AssetKey) -> bool:
-        """Whether a run that has not ended makes `key` or something above it."""
+        """Whether an unfinished run materializes `key` or one of its ancestors."""
         above = {key, *self._graph.get_ancestor_asset_keys(key)}
         return any(run.asset_selection is None or run.asset_selection & above for run in self._runs)
 
     def has_seen(self, settings: Settings) -> bool:
-        """Whether the sections that were recorded last are those of `settings`."""
+        """Whether the recorded sections are those of `settings`."""
         return all(self.version(source.key) == source.version for source in settings_sources(settings))
 
     @functools.cached_property

@@ -1,8 +1,8 @@
-"""What the pipeline reads but does not make: the export and the sections of the settings, and their versions.
+"""The sources of the pipeline, which is the export and the sections of the settings, and their versions.
 
-The version of each is a hash of its content, recorded in Dagster's instance as an observation, so that Dagster can
-tell what a change touches. Observations are recorded by the observable sources (``assets/sources.py``), by the sensors
-(``automation.py``) and at the start of every run (``resources.py``): three ways to say the same.
+A source's version is a hash of its content. It is recorded in Dagster's instance as an observation, so that Dagster can
+tell which assets a change makes stale. The observable sources (``assets/sources.py``), the sensors (``sensors.py``) and
+the start of every run (``resources.py``) record the same observation.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
+from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.read_export import bigquery_state
 from booru_embed_core.settings import OBSERVED_SECTIONS, Settings, section_version
@@ -45,7 +46,7 @@ class ExportFile:
 
 @dataclass(frozen=True)
 class Observation:
-    """The files that decide the posts and, where the export is a table, its state."""
+    """The files that decide the posts and, if the export is a table, the state of that table."""
 
     files: tuple[ExportFile, ...]
     table: TableState | None = None
@@ -60,10 +61,10 @@ class Observation:
 
     @property
     def metadata(self) -> dict[str, dg.MetadataValue | str | int]:
-        """The same for Dagster's UI."""
+        """The observation as metadata for Dagster's UI."""
         records = [dg.TableRecord({"file": f.name, "bytes": f.num_bytes, "sha256": f.sha256}) for f in self.files]
         shown: dict[str, dg.MetadataValue | str | int] = {
-            # Dagster takes the columns from the first record, and wants to be told when there is none.
+            # Dagster takes the columns from the first record; without records it needs a schema.
             "files": dg.MetadataValue.table(records, schema=None if records else dg.TableSchema([])),
             "num_files": len(self.files),
             "size_bytes": sum(f.num_bytes for f in self.files),
@@ -73,7 +74,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class ObservedSource:
-    """What a source is now: its key, its version, and what the UI shows of it."""
+    """A source as observed: its key, its version, and the metadata that the UI shows."""
 
     key: dg.AssetKey
     version: str
@@ -81,13 +82,13 @@ class ObservedSource:
 
     @property
     def event(self) -> dg.AssetObservation:
-        """This as an event, for sensors and for the instance itself."""
+        """The observation as an event, for sensors and for the instance."""
         tags = {DATA_VERSION_TAG: self.version, _IS_OURS_TAG: "true"}
         return dg.AssetObservation(self.key, metadata=self.metadata, tags=tags)
 
     @property
     def result(self) -> dg.ObserveResult:
-        """This as the result of an observable source."""
+        """The observation as the result of an observable source."""
         return dg.ObserveResult(
             asset_key=self.key, data_version=dg.DataVersion(self.version), metadata=dict(self.metadata)
         )
@@ -99,7 +100,7 @@ def settings_key(section: str) -> dg.AssetKey:
 
 
 def settings_sources(settings: Settings) -> list[ObservedSource]:
-    """Each section that something is made from."""
+    """The sections of `settings` that assets are made from."""
     sources = []
     for name in OBSERVED_SECTIONS:
         section = getattr(settings, name)
@@ -109,17 +110,17 @@ def settings_sources(settings: Settings) -> list[ObservedSource]:
 
 
 def export_source(observed: Observation) -> ObservedSource:
-    """The export, as it was observed."""
+    """The export as `observed`."""
     return ObservedSource(dg.AssetKey(POSTS_EXPORT), observed.version, observed.metadata)
 
 
 def unrecorded(instance: dg.DagsterInstance, sources: Iterable[ObservedSource]) -> list[ObservedSource]:
-    """Those of `sources` whose version is not the one that `instance` has seen last."""
+    """The `sources` whose version differs from the one that `instance` recorded last."""
     return [source for source in sources if recorded_version(instance, source.key) != source.version]
 
 
 def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
-    """The version of the source `key` that `instance` has seen last; None where it never was observed."""
+    """The version of the source `key` that `instance` recorded last; None before the first observation."""
     for record in instance.fetch_observations(key, limit=1).records:
         if observation := record.asset_observation:
             return observation.data_version
@@ -127,7 +128,7 @@ def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | No
 
 
 def observed_files(settings: Settings) -> list[Path]:
-    """The export's files, where it is files, and the tables of tags that are named: what decides the posts.
+    """The files that decide the posts: those of the export, unless it is a table, and the tables of tags.
 
     Raises:
         ExportError: one of them is missing.
@@ -137,7 +138,7 @@ def observed_files(settings: Settings) -> list[Path]:
 
 
 def is_being_written(settings: Settings) -> bool:
-    """Whether a file of the export changed so short a time ago that more may follow.
+    """Whether a file of the export changed within the last seconds, so that more may follow.
 
     Raises:
         ExportError: a file is missing.
@@ -147,19 +148,19 @@ def is_being_written(settings: Settings) -> bool:
 
 
 def observe_export(settings: Settings) -> Observation:
-    """What the posts would be made from now.
+    """The current state of what the posts are made from.
 
     Raises:
-        ExportError: a file is missing, or the table cannot be looked at.
+        ExportError: a file is missing, or the table cannot be read.
     """
-    manifest = export_manifest(observed_files(settings), settings.root)
+    files = hash_files(observed_files(settings), settings.root)
     table = settings.posts.bigquery_table
     state = None if table is None else bigquery_state(table, settings.posts.bigquery_project)
-    return Observation(tuple(manifest), state)
+    return Observation(tuple(files), state)
 
 
-def export_manifest(files: Sequence[Path], root: Path) -> list[ExportFile]:
-    """What `files` hold, in their order; a file is read again only when its size or time of change differs."""
+def hash_files(files: Sequence[Path], root: Path) -> list[ExportFile]:
+    """Names, sizes and hashes of `files`, in order; a file is read again only when its size or mtime differs."""
     stats = [(file, file.stat()) for file in files]
     return [
         ExportFile(os.path.relpath(file, root), stat.st_size, _sha256(file, stat.st_size, stat.st_mtime_ns))
@@ -169,5 +170,4 @@ def export_manifest(files: Sequence[Path], root: Path) -> list[ExportFile]:
 
 @functools.lru_cache(maxsize=1024)
 def _sha256(file: Path, _num_bytes: int, _changed_ns: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_sha256(file)

@@ -1,7 +1,7 @@
-"""Why a product was made again: what it is made from, beside what the version before it was made from.
+"""Why a product was rebuilt: its inputs compared with those of the previous version.
 
-The description of the inputs is stored with each materialization, so that the next one can say what has changed also
-when the older products have been pruned.
+A description of the inputs is stored with each materialization. The next one can name what has changed, even if the
+older products were pruned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from booru_embed_core.settings import Settings
 from booru_embed_dagster.automation.observation import DATA_VERSION_TAG, POSTS_EXPORT
 
 INPUTS: Final = "inputs"
-"""The metadata in which a materialization keeps the description of its inputs."""
+"""The metadata key of a materialization's description of its inputs."""
 CODE_VERSION_TAG: Final = "dagster/code_version"
 INPUT_VERSION_TAG: Final = "dagster/input_data_version"
 _SHOWN_DIGITS: Final = 8
@@ -26,16 +26,16 @@ Inputs = Mapping[str, Mapping[str, Any]]
 
 
 def input_tags(versions: Mapping[str, str]) -> dict[str, str]:
-    """The tags that say what a materialization was made from, by the name of each input.
+    """Tags with the version of each input of a materialization.
 
-    Dagster sets them too, from what was recorded when the step began. An edit may have been recorded since the run read
-    its settings, so only the run knows what it used.
+    Dagster sets these tags too, from what was recorded when the step began. An edit may have been recorded after the
+    run read its settings, so only the run knows the versions that it used.
     """
     return {f"{INPUT_VERSION_TAG}/{name}": version for name, version in versions.items()}
 
 
 def describe_inputs(instance: dg.DagsterInstance, versions: Mapping[str, str], settings: Settings) -> Inputs:
-    """Each input's version and, of a section of the settings, its values; of a product, its size in words."""
+    """The version of each input, with the values of a settings section or the size of a product in words."""
     described: dict[str, dict[str, Any]] = {}
     for name, version in sorted(versions.items()):
         described[name] = {"version": version}
@@ -48,12 +48,12 @@ def describe_inputs(instance: dg.DagsterInstance, versions: Mapping[str, str], s
 
 
 def why(before: dg.AssetMaterialization | None, inputs: Inputs, code_version: str | None, version: str) -> list[str]:
-    """What has changed since the materialization `before`, a line for each change.
+    """What has changed since the materialization `before`, one line per change.
 
-    `inputs`, `code_version` and `version` are those of the materialization that is being made.
+    `inputs`, `code_version` and `version` describe the new materialization.
     """
     if before is None:
-        return ["made for the first time"]
+        return ["built for the first time"]
     tags = before.tags or {}
     recorded = before.metadata.get(INPUTS)
     known: Inputs = recorded.value if isinstance(recorded, dg.JsonMetadataValue) else {}  # type: ignore[assignment]
@@ -63,15 +63,15 @@ def why(before: dg.AssetMaterialization | None, inputs: Inputs, code_version: st
     for name in sorted({*known, *inputs}):
         lines += _changes(name, known.get(name), inputs.get(name))
     if not lines:
-        lines.append("nothing that it is made from has changed: it was asked for")
+        lines.append("no input has changed: it was rebuilt on request")
     if tags.get(DATA_VERSION_TAG) == version:
-        lines.append("it came out as before: what is made from it stays as it is")
+        lines.append("the result is the same as before: nothing downstream is rebuilt")
     return lines
 
 
 def _changes(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Iterator[str]:
     if before is None or after is None:
-        yield f"`{name}` is {'a new input' if before is None else 'no input any more'}"
+        yield f"`{name}` is {'a new input' if before is None else 'no longer an input'}"
     elif before["version"] != after["version"]:
         sizes = before.get("size"), after.get("size")
         size = f", {sizes[0]} → {sizes[1]}" if all(sizes) and sizes[0] != sizes[1] else ""
@@ -114,7 +114,7 @@ def _size(instance: dg.DagsterInstance, name: str, version: str) -> str | None:
         entry = instance.get_latest_materialization_event(dg.AssetKey(name))
         event = entry.asset_materialization if entry else None
         noun, count = _ROWS.get(name, ""), "dagster/row_count"
-    # The product may have been made outside of this instance, or again since.
+    # The product may have been built outside of this instance, or rebuilt since.
     if event is None or not noun or (event.tags or {}).get(DATA_VERSION_TAG) != version or count not in event.metadata:
         return None
     return f"{event.metadata[count].value:,} {noun}"

@@ -1,11 +1,10 @@
-"""What happens by itself: sources are observed, and what they make out of date is made again, in order, once.
+"""The automation: sensors observe the sources, and a condition rebuilds stale assets, in order, once.
 
-An asset is out of date where its last materialization was made from other versions than there are now, or by another
-version of its code. It is made again once everything above it is up to date, so that it never sees two edits mixed,
-and never where what it would be made from came out the same. One attempt for the same inputs and code: what fails is
-tried again when one of them changes, or by hand.
+An asset is rebuilt when all of its ancestors are fresh, so that it never mixes two edits. If its inputs turn out the
+same after all, it is not rebuilt. There is one attempt for the same inputs and code: a failed asset is retried when one
+of them changes, or by hand.
 
-What is out of date, and of what, stands in ``lineage.py``.
+Which assets are stale is decided in ``lineage.py``.
 """
 
 from __future__ import annotations
@@ -32,31 +31,31 @@ from booru_embed_dagster.automation.observation import (
     unrecorded,
 )
 
-# It is what lets our own condition run, and is beta in Dagster 1.13.
+# Our own condition needs it, and it is beta in Dagster 1.13.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*use_user_code_server.*")
 
 AUTOMATION_VARIABLE: Final = "BOORU_EMBED_AUTOMATION"
-"""Where it is "on", `rebuild_what_changed` runs without a click."""
+"""If it is "on", the sensor `rebuild_what_changed` is on by default."""
 _SECONDS: Final = 10
 
 
 class Stale(dg.AutomationCondition[dg.AssetKey]):
-    """True where an asset is out of date and its turn has come; see the module's docstring.
+    """True if an asset is stale and can be rebuilt now; see the module's docstring.
 
-    The cursor is what the asset was last requested for: the versions of its inputs and its code.
+    The cursor holds the versions of inputs and code for which the asset was last requested.
     """
 
     @property
     def name(self) -> str:
-        """As the UI shows it."""
-        return "out of date, and its turn has come"
+        """The text in the UI."""
+        return "stale, with fresh inputs"
 
     @property
     def description(self) -> str:
-        """As the UI shows it."""
+        """The text in the UI."""
         return (
-            "Made from other versions than there are now, while all that it is made from is up to date and not being "
-            "made; true once for the same inputs and code."
+            "The asset was made from other versions than the current ones, its inputs are fresh, and no run builds "
+            "them. True once for the same inputs and code."
         )
 
     def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
@@ -64,7 +63,7 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
         lineage, key = _lineage(context.asset_graph_view), context.key
         cursor = context.cursor
         is_due = False
-        if not lineage.is_out_of_date(key):
+        if not lineage.is_stale(key):
             cursor = None
         elif not context.candidate_subset.is_empty and _settings_are_recorded(lineage):
             wanted = json.dumps(lineage.wanted(key), sort_keys=True)
@@ -74,26 +73,26 @@ class Stale(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, subset, cursor=cursor)
 
 
-# A blocking check that failed stops a run; without the first half the next tick would go on where it stopped.
+# A failed blocking check stops a run; without the first half the next tick would continue below it.
 REBUILD: Final = (
     ~dg.AutomationCondition.any_deps_match(
         dg.AutomationCondition.any_checks_match(dg.AutomationCondition.check_failed(), blocking_only=True)
     )
     & Stale()
-).with_label("rebuild what is out of date")
+).with_label("rebuild if stale")
 
 
 @dg.sensor(minimum_interval_seconds=_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
 def observe_settings(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Records the sections of settings.toml that changed, so that what is made from them shows as out of date."""
+    """Records the changed sections of settings.toml, so that the assets made from them show as stale."""
     return _record(context.instance, settings_sources(load_settings()))
 
 
 @dg.sensor(minimum_interval_seconds=_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
 def observe_export_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Records the export when its files have changed and are no longer being written.
+    """Records the export when its files have changed and are completely written.
 
-    A table in BigQuery is not asked for by this: see the schedule `refresh_from_bigquery`.
+    For a BigQuery table use the schedule `refresh_from_bigquery` instead.
     """
     settings = load_settings()
     if settings.posts.bigquery_table is not None:
@@ -106,21 +105,21 @@ def observe_export_files(context: dg.SensorEvaluationContext) -> dg.SensorResult
 rebuild_what_changed = dg.AutomationConditionSensorDefinition(
     "rebuild_what_changed",
     target=dg.AssetSelection.all(),
-    description="Makes again what an edit of the settings, a new export or new code has put out of date, in order.",
+    description="Rebuilds, in order, the assets that an edit of the settings, a new export or new code made stale.",
     minimum_interval_seconds=_SECONDS,
     default_status=(
         dg.DefaultSensorStatus.RUNNING
         if os.environ.get(AUTOMATION_VARIABLE) == "on"
         else dg.DefaultSensorStatus.STOPPED
     ),
-    # Elsewhere Dagster's daemon would evaluate it, which does not know our condition and silently never fires.
+    # Otherwise Dagster's daemon evaluates the condition; it does not know ours and silently never fires.
     use_user_code_server=True,
 )
 
 
 @functools.lru_cache(maxsize=1)
 def _lineage(view: Any) -> Lineage:
-    """What the evaluations of one tick share: each tick has a view of its own."""
+    """The lineage that all evaluations of one tick share: each tick has a view of its own."""
     return Lineage(view.instance, view.asset_graph)
 
 
@@ -132,7 +131,7 @@ def _record(instance: dg.DagsterInstance, sources: Iterable[ObservedSource]) -> 
 
 
 def _settings_are_recorded(lineage: Lineage) -> bool:
-    # A run reads the file as it is then: what was not recorded yet, or cannot be read, would be mixed in.
+    # A run reads the file when it starts: an edit that is not recorded yet would be mixed in.
     try:
         return lineage.has_seen(load_settings())
     except SettingsError:

@@ -15,7 +15,7 @@ MIN_EFFECTIVE_RANK: Final = 1.25
 """Less than without any training: that is 1.5 on the sample, and 22 for posts and 12 for tags after `make run`."""
 
 
-def spread_findings(file: Path, vectors: NDArray[np.floating]) -> Findings:
+def isotropy_findings(file: Path, vectors: NDArray[np.floating]) -> Findings:
     """What is wrong with the embeddings `vectors` ``[n, E]``, of any length, that come from `file`."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not np.all(np.isfinite(lengths) & (lengths > 0)):

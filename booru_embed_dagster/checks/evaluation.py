@@ -16,7 +16,7 @@ from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_dagster.assets.evaluation import EVALUATION_FILE
 from booru_embed_dagster.checks.base import Findings, blocking, warning
-from booru_embed_dagster.checks.collapse import spread_findings
+from booru_embed_dagster.checks.collapse import isotropy_findings
 from booru_embed_dagster.resources import Pipeline
 from booru_embed_dagster.warehouse.manifests import read_manifest
 from booru_embed_dagster.warehouse.warehouse import Product
@@ -96,7 +96,7 @@ def tag_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
     """The embeddings of tags point in many directions, so that neighbours mean something."""
     (embeddings,) = pipeline.current("tag_embeddings")
     file = embeddings.path / TAG_EMBEDDINGS_FILE
-    return spread_findings(file, _vectors(pq.read_table(file)))
+    return isotropy_findings(file, _vectors(pq.read_table(file)))
 
 
 def _vectors(table: pa.Table) -> NDArray[np.float32]:

@@ -22,12 +22,12 @@ _REMEDY: Final = "materialize post_embeddings again"
 def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
     """The parts hold the posts of the packed file in its order, each vector finite and of unit length."""
     from booru_embed_core.search.build import vectors_schema
-    from booru_embed_core.search.post_search import PART_FILES, part_vectors, read_facts
+    from booru_embed_core.search.post_search import PART_FILES, part_vectors, read_metadata
 
     (embeddings,) = pipeline.current("post_embeddings")
     packed = PackedFile.open(pipeline.made_from(embeddings, "packed_tokens").path / PACKED_FILE)
     files = sorted(embeddings.path.glob(PART_FILES))
-    problems = column_problems(files, vectors_schema(read_facts(embeddings.path).dim), "post_embeddings")
+    problems = column_problems(files, vectors_schema(read_metadata(embeddings.path).dim), "post_embeddings")
     num_posts = 0
     for file in files if not problems else ():
         ids = pq.read_table(file, columns=["post_id"])["post_id"].to_numpy()
@@ -46,7 +46,7 @@ def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
 def index_finds_the_nearest_posts(pipeline: Pipeline) -> Findings:
     """For the embeddings of some posts the index finds at least 95% of the ten nearest ones."""
     from booru_embed_core.search.post_search import PostSearch
-    from booru_embed_core.search.vector_index import LEAST_RECALL
+    from booru_embed_core.search.vector_index import MIN_RECALL
 
     (embeddings,) = pipeline.current("post_embeddings")
     search = PostSearch.open(embeddings.path)
@@ -57,6 +57,6 @@ def index_finds_the_nearest_posts(pipeline: Pipeline) -> Findings:
         )
     rows = np.random.default_rng(_SEED).integers(0, search.num_posts, NUM_ASKED).tolist()
     recall = search.index.recall(search.vectors(rows))
-    if not recall >= LEAST_RECALL:
-        problems.append(f"{embeddings.path}: recall@10 {recall:.3f}, less than {LEAST_RECALL}; {_REMEDY}")
+    if not recall >= MIN_RECALL:
+        problems.append(f"{embeddings.path}: recall@10 {recall:.3f}, less than {MIN_RECALL}; {_REMEDY}")
     return Findings(problems, {"recall@10": recall, "num_asked": len(rows)})

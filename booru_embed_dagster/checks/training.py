@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.checks.base import Findings, blocking
-from booru_embed_dagster.checks.collapse import spread_findings
+from booru_embed_dagster.checks.collapse import isotropy_findings
 from booru_embed_dagster.resources import Pipeline
 
 SAMPLED_POSTS: Final = 1024
@@ -52,7 +52,7 @@ def post_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
     packed = PackedFile.open(pipeline.made_from(checkpoint, "packed_tokens").path / PACKED_FILE, vocab.hash)
     captions = captions_from_packed(packed, vocab, sample_posts(packed.post_id, SAMPLED_POSTS, _SEED))
     vectors = BottleneckScorer(PooledStates(model)).embed(captions)
-    return spread_findings(checkpoint.path / WEIGHTS_FILE, vectors)
+    return isotropy_findings(checkpoint.path / WEIGHTS_FILE, vectors)
 
 
 def _is_finite(values: object) -> bool:

@@ -60,7 +60,7 @@ class ShutdownWatchdog:
         self._grace_seconds = grace_seconds
         self._save: Callable[[], str | None] = lambda: "stopped before the first step"
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="late-end", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="shutdown-watchdog", daemon=True)
 
     def offer_save(self, save: Callable[[], str | None]) -> None:
         """Takes what saves the state of the step before; it gives back what to say, or None where training is over."""

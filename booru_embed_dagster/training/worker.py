@@ -103,7 +103,7 @@ def run_job(
         job.work_dir.mkdir(parents=True, exist_ok=True)
         with (
             lock_folder(job.work_dir) if _rank() == 0 else nullcontext(),
-            ShutdownWatchdog(stop, say, grace_seconds) as late_end,
+            ShutdownWatchdog(stop, say, grace_seconds) as watchdog,
         ):
             report = train(
                 job.packed_path,
@@ -114,7 +114,7 @@ def run_job(
                 job.training,
                 ProgressLog(log),
                 stop,
-                late_end.offer_save,
+                watchdog.offer_save,
             )
     except RankLostError as error:
         say(str(error), LOST_FILES.format(rank=_rank()))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.posts.report import PostsReport
-from booru_embed_dagster.automation.observation import ExportFile, Observation, export_manifest, settings_key
+from booru_embed_dagster.automation.observation import ExportFile, Observation, hash_files, settings_key
 from tests.dagster.project_helpers import Project, rows
 
 
@@ -23,15 +23,15 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def test_the_manifest_names_files_relative_to_the_settings(files: list[Path], tmp_path: Path) -> None:
-    first, second = export_manifest(files, tmp_path)
+    first, second = hash_files(files, tmp_path)
     assert (first.name, first.num_bytes) == ("a.csv", 16)
     assert second.name == "b.csv"
-    assert export_manifest(files[:1], tmp_path / "elsewhere")[0].name == "../a.csv"
+    assert hash_files(files[:1], tmp_path / "elsewhere")[0].name == "../a.csv"
 
 
 def test_the_version_follows_the_content(files: list[Path], tmp_path: Path) -> None:
     def version() -> str:
-        return Observation(tuple(export_manifest(sorted(tmp_path.glob("*.csv")), tmp_path))).version
+        return Observation(tuple(hash_files(sorted(tmp_path.glob("*.csv")), tmp_path))).version
 
     before = version()
     os.utime(files[0], (1, 1))

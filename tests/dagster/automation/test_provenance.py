@@ -30,7 +30,7 @@ def with_values(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("inputs", "lines"),
     [
-        (VOCAB, ["nothing that it is made from has changed: it was asked for"]),
+        (VOCAB, ["no input has changed: it was rebuilt on request"]),
         (with_values(keep_percentile=90.0), ["`settings/vocab`: keep_percentile 95.0 → 90.0"]),
         (with_values(artist={"min_count": 3}), ["`settings/vocab`: artist.min_count not set → 3"]),
         (
@@ -38,7 +38,7 @@ def with_values(**values: Any) -> dict[str, Any]:
             ["`tag_frequencies` aaaaaaaa… → dddddddd…, 1,000 tags → 900 tags"],
         ),
         ({**VOCAB, "tag_frequencies": {"version": "d" * 16}}, ["`tag_frequencies` aaaaaaaa… → dddddddd…"]),
-        ({"settings/vocab": VOCAB["settings/vocab"]}, ["`tag_frequencies` is no input any more"]),
+        ({"settings/vocab": VOCAB["settings/vocab"]}, ["`tag_frequencies` is no longer an input"]),
         ({**VOCAB, "posts": {"version": "e" * 16}}, ["`posts` is a new input"]),
     ],
 )
@@ -49,12 +49,12 @@ def test_what_has_changed_is_said(inputs: dict[str, Any], lines: list[str]) -> N
 def test_new_code_and_the_same_outcome_are_said() -> None:
     assert why(made(VOCAB, code_version="0", version="same"), VOCAB, "1", "same") == [
         "code version 0 → 1",
-        "it came out as before: what is made from it stays as it is",
+        "the result is the same as before: nothing downstream is rebuilt",
     ]
 
 
 def test_the_first_time_is_said() -> None:
-    assert why(None, VOCAB, "1", "new") == ["made for the first time"]
+    assert why(None, VOCAB, "1", "new") == ["built for the first time"]
 
 
 def test_a_materialization_of_before_the_description_was_kept_is_compared_by_name() -> None:

@@ -94,7 +94,7 @@ def cluster(spread: float) -> np.ndarray[Any, Any]:
     ids=["spread", "close together", "all the same", "on one axis", "on three axes"],
 )
 def test_what_counts_as_collapsed(vectors: np.ndarray[Any, Any], is_fine: bool) -> None:
-    findings = collapse.spread_findings(Path("table"), vectors)
+    findings = collapse.isotropy_findings(Path("table"), vectors)
     assert (not findings.problems) == is_fine
 
 
@@ -103,5 +103,5 @@ def test_an_embedding_that_is_no_direction_fails(value: float) -> None:
     vectors = np.eye(16)
     vectors[3] *= value if math.isfinite(value) else 1
     vectors[3, 3] = value
-    (problem,) = collapse.spread_findings(Path("table"), vectors).problems
+    (problem,) = collapse.isotropy_findings(Path("table"), vectors).problems
     assert problem.startswith("table: an embedding is not finite or is zero; ")

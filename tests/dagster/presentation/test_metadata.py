@@ -40,7 +40,7 @@ def test_a_result_has_the_version_the_path_and_the_size(built: tuple[Project, dg
     assert (event.tags or {})["dagster/data_version"] == product.version
     assert event.metadata["path"] == dg.MetadataValue.path(product.path)
     assert event.metadata["size_bytes"].value == sum(file.stat().st_size for file in product.path.iterdir())
-    assert event.metadata["why"].value == "- made for the first time"
+    assert event.metadata["why"].value == "- built for the first time"
 
 
 def test_a_table_shows_its_first_rows_and_counts_all() -> None:

@@ -66,8 +66,8 @@ def test_a_training_that_does_not_end_is_saved_and_ended(
         has_saved.set()
         return saved
 
-    with ShutdownWatchdog(lambda: True, said.append, grace_seconds=0.01) as late_end:
-        late_end.offer_save(save)
+    with ShutdownWatchdog(lambda: True, said.append, grace_seconds=0.01) as watchdog:
+        watchdog.offer_save(save)
         assert has_saved.wait(timeout=60)
     assert ends == ended
 
