@@ -39,7 +39,7 @@ from benchmarks._encoders import PEERS, installed_peers, peer
 from benchmarks._packed import random_packed
 from benchmarks._results import write
 from benchmarks.training import Way, step
-from booru_embed_core.model.attention import Backend, SetLayout, attend
+from booru_embed_core.model.attention import Backend, SetLayout, attend, pool
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.schema import NUM_CATEGORIES, SPECIAL_TOKENS
 from booru_embed_core.settings import ModelSettings, TrainingSettings
@@ -221,7 +221,7 @@ def _error(
     grad = torch.randn(sum(counts), heads, head_dim, generator=generator).to(dtype)
     inputs = [tensor.to(dtype).to(device).requires_grad_() for tensor in tensors]
     layout = SetLayout.build(torch.tensor(LENGTHS, device=device), max(LENGTHS), heads, backend)
-    output = attend(*inputs, layout)
+    output = (pool if pooling else attend)(*inputs, layout)
     ours = [output, *torch.autograd.grad(output, inputs, grad.to(device))]
     exact = [tensor.to(dtype).double().requires_grad_() for tensor in tensors]
     sets = zip(exact[0].split(counts), exact[1].split(LENGTHS), exact[2].split(LENGTHS), strict=True)

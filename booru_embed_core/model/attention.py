@@ -1,6 +1,7 @@
-"""Attention over variable-length sets, through one function whatever the device.
+"""Attention over variable-length sets, the same functions on every device.
 
-`attend` takes tokens laid end to end with ``cu_seqlens``, as flash-attn spells it, and never a padded batch. Backends:
+`attend` has a query for each token, `pool` one for each set. Both take tokens laid end to end with ``cu_seqlens``, as
+flash-attn spells it, and never a padded batch. Backends:
 
 ========== ======================================= =========================================================
 name       where                                   what
@@ -71,7 +72,7 @@ class BucketPlan:
 
 @dataclass(frozen=True)
 class SetLayout:
-    """Where each set lies among the tokens, and what the backend needs to know of it."""
+    """Where each set lies among the tokens, and what the backend needs of it."""
 
     cu_seqlens: Tensor
     """int32 ``[S + 1]``: set ``s`` holds the tokens ``cu_seqlens[s]:cu_seqlens[s + 1]``."""
@@ -105,25 +106,41 @@ def order_by_length(lengths: Tensor) -> Tensor:
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
-    """Softmax attention of each token over its own set, in the inputs' dtype: ``[T, H, D]``, or ``[S, H, D]`` pooling.
+    """Softmax attention of each token over its own set, ``[T, H, D]`` in the inputs' dtype.
 
     Args:
-        queries: ``[T, H, D]``; or ``[S, H, D]``, one query a set, which attends over its set (pooling).
+        queries: ``[T, H, D]``.
         keys: ``[T, H, D]``.
         values: ``[T, H, D]``.
         layout: of the T tokens.
         rows: int64 ``[T]``: the row of each token where `queries`, `keys` and `values` are tables ``[R, H, D]`` of
-            distinct tokens; not while pooling.
+            distinct tokens.
     """
-    pooling = rows is None and len(queries) == layout.num_sets and len(queries) != len(keys)
     if layout.plan is not None:
-        return _BucketedAttention.apply(queries, keys, values, layout.plan, pooling, rows)  # type: ignore[no-any-return, no-untyped-call]
+        return _BucketedAttention.apply(queries, keys, values, layout.plan, False, rows)  # type: ignore[no-any-return, no-untyped-call]
     if rows is not None:
         queries, keys, values = queries[rows], keys[rows], values[rows]
-    cu_queries, max_queries = layout.cu_seqlens, layout.max_seqlen
-    if pooling:
-        cu_queries = torch.arange(layout.num_sets + 1, dtype=torch.int32, device=queries.device)
-        max_queries = 1
+    return _by_kernel(queries, keys, values, layout, layout.cu_seqlens, layout.max_seqlen)
+
+
+def pool(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout) -> Tensor:
+    """Softmax attention of one query a set over that set, ``[S, H, D]`` in the inputs' dtype.
+
+    Args:
+        queries: ``[S, H, D]``.
+        keys: ``[T, H, D]``.
+        values: ``[T, H, D]``.
+        layout: of the T tokens.
+    """
+    if layout.plan is not None:
+        return _BucketedAttention.apply(queries, keys, values, layout.plan, True, None)  # type: ignore[no-any-return, no-untyped-call]
+    cu_queries = torch.arange(layout.num_sets + 1, dtype=torch.int32, device=queries.device)
+    return _by_kernel(queries, keys, values, layout, cu_queries, 1)
+
+
+def _by_kernel(
+    queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout, cu_queries: Tensor, max_queries: int
+) -> Tensor:
     kernel = _flash_attn() if layout.backend == "flash-attn" else _torch_varlen()
     assert kernel is not None
     # By position: the keywords of torch's function changed between 2.10 and 2.13.
@@ -142,7 +159,7 @@ class _BucketedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, plan: BucketPlan, pooling: bool, rows: Tensor | None
     ) -> Tensor:
-        """As `attend`, keeping the gathered inputs and each bucket's weights for the gradient."""
+        """As `attend`, or `pool` where `pooling`; keeps the gathered inputs and the weights for the gradient."""
         heads, head_dim = keys.shape[1:]
         to_queries, from_queries = _query_rows(plan, pooling)
         to_slots = plan.to_slots
@@ -234,11 +251,11 @@ def _bucket_plan(lengths: Tensor, heads: int) -> BucketPlan:
 
     set_starts, slot_starts = torch.cumsum(lengths, 0) - lengths, torch.cumsum(widths, 0) - widths
     token_range = torch.arange(num_tokens, device=device)
-    places = torch.repeat_interleave(slot_starts - set_starts, lengths) + token_range
+    slots = torch.repeat_interleave(slot_starts - set_starts, lengths) + token_range
     tokens = torch.repeat_interleave(set_starts, widths)  # padding repeats the first token of its set
-    tokens[places] = token_range
+    tokens[slots] = token_range
     is_padding = torch.ones(num_slots, dtype=torch.bool, device=device)
-    is_padding[places] = False
+    is_padding[slots] = False
 
     buckets = []
     parts = torch.split(is_padding, [n * width for n, width in zip(bucket_sets, bucket_widths, strict=True)])
@@ -250,7 +267,7 @@ def _bucket_plan(lengths: Tensor, heads: int) -> BucketPlan:
     return BucketPlan(
         tuple(buckets),
         to_slots=_gather_rows(rows, tokens),
-        from_slots=rows[places].reshape(-1),
+        from_slots=rows[slots].reshape(-1),
         padding_rows=rows[is_padding].reshape(-1),
         to_pool_slots=_gather_rows(pool_rows, every_set),
         from_pool_slots=pool_rows.reshape(-1),

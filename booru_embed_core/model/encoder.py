@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from booru_embed_core.model.attention import SetLayout, attend, order_by_length, pick_backend
+from booru_embed_core.model.attention import SetLayout, attend, order_by_length, pick_backend, pool
 from booru_embed_core.schema import NUM_CATEGORIES, RATINGS, SPECIAL_TOKENS, SUMMARY_TOKEN
 from booru_embed_core.settings import ModelSettings
 
@@ -131,10 +131,15 @@ class Attention(nn.Module):
         # QK-norm fixes the norms, so the softmax needs a temperature of its own; starts as 1/sqrt(head_dim) would act.
         self.log_scale = nn.Parameter(torch.zeros(self.num_heads))
 
-    def forward(self, query_states: Tensor, states: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
-        """As `attend`, of states before their projections."""
-        mixed = attend(*self.project(query_states, states), layout, rows)
-        return self.output(mixed.reshape(-1, self.num_heads * self.head_dim))  # type: ignore[no-any-return]
+    def forward(self, states: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
+        """``[T, d]``: `attend` between projections, of states ``[T, d]``, or ``[R, d]`` with `rows`."""
+        mixed = attend(*self.project(states, states), layout, rows)
+        return self.output(mixed.flatten(1))  # type: ignore[no-any-return]
+
+    def pool(self, query_states: Tensor, states: Tensor, layout: SetLayout) -> Tensor:
+        """``[S, d]``: `pool` between projections, of one query state a set ``[S, d]`` and states ``[T, d]``."""
+        mixed = pool(*self.project(query_states, states), layout)
+        return self.output(mixed.flatten(1))  # type: ignore[no-any-return]
 
     def project(self, query_states: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``[Q, H, D]`` of states ``[Q, d]``, and keys and values ``[T, H, D]`` of states ``[T, d]``."""
@@ -181,7 +186,7 @@ class Block(nn.Module):
         if self.attention is not None:
             states, rows = (x, None) if distinct is None else distinct
             normed = rms_norm(states)
-            x = x + self.dropout(self.attention(normed, normed, layout, rows))
+            x = x + self.dropout(self.attention(normed, layout, rows))
         return x + self.dropout(self.feed_forward(rms_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -206,7 +211,7 @@ class Pool(nn.Module):
         else:
             normed = rms_norm(x)
             summary = x.index_select(0, first)
-            pooled = summary + self.dropout(self.attention(rms_norm(summary), normed, layout))
+            pooled = summary + self.dropout(self.attention.pool(rms_norm(summary), normed, layout))
         return pooled + self.dropout(self.feed_forward(rms_norm(pooled)))  # type: ignore[no-any-return]
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import tests.core.model_helpers  # noqa: F401  one thread
 from booru_embed_core.model import attention
-from booru_embed_core.model.attention import Backend, SetLayout, attend, order_by_length, pick_backend
+from booru_embed_core.model.attention import Backend, SetLayout, attend, order_by_length, pick_backend, pool
 
 LENGTHS = st.one_of(
     st.lists(st.just(1), min_size=1, max_size=8),
@@ -53,6 +53,10 @@ def with_gradients(attend_: Callable[..., Tensor], tensors: list[Tensor], grad: 
     return [output, *torch.autograd.grad(output, tensors, grad)]
 
 
+def function_of(pooling: bool) -> Callable[..., Tensor]:
+    return pool if pooling else attend
+
+
 def buckets(lengths: list[int], heads: int) -> SetLayout:
     return SetLayout.build(torch.tensor(lengths), max(lengths), heads, "buckets")
 
@@ -74,7 +78,7 @@ def assert_same(found: list[Tensor], wanted: list[Tensor], tolerance: float) -> 
 def test_buckets_equal_the_loop_forward_and_backward(lengths: list[int], heads: int, pooling: bool, seed: int) -> None:
     layout = buckets(lengths, heads)
     tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), heads, 8, torch.float64, seed)
-    found = with_gradients(lambda *qkv: attend(*qkv, layout), tensors, grad)
+    found = with_gradients(lambda *qkv: function_of(pooling)(*qkv, layout), tensors, grad)
     wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), tensors, grad)
     assert_same(found, wanted, 1e-12)
 
@@ -85,7 +89,7 @@ def test_buckets_equal_the_loop_in_lower_precision(dtype: torch.dtype, tolerance
     lengths = [1, 1, 2, 3, 4, 5, 7, 8, 13, 13, 30, 61]
     layout = buckets(lengths, 3)
     tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), 3, 32, dtype)
-    found = with_gradients(lambda *qkv: attend(*qkv, layout), tensors, grad)
+    found = with_gradients(lambda *qkv: function_of(pooling)(*qkv, layout), tensors, grad)
     assert all(tensor.dtype == dtype for tensor in found)
     exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
     wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), exact, grad.double())
@@ -129,9 +133,10 @@ def test_sharp_attention_is_exact_too() -> None:
 def test_the_gradient_is_the_derivative() -> None:
     lengths = [1, 2, 3, 5]
     layout = buckets(lengths, 2)
-    for num_queries in (sum(lengths), len(lengths)):
+    for pooling, num_queries in ((False, sum(lengths)), (True, len(lengths))):
         tensors, _ = inputs(lengths, num_queries, 2, 3, torch.float64)
-        assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, layout), tuple(tensors))
+        function = function_of(pooling)
+        assert torch.autograd.gradcheck(lambda *qkv, function=function: function(*qkv, layout), tuple(tensors))
 
 
 def test_a_set_does_not_see_its_neighbours() -> None:
@@ -215,7 +220,7 @@ def test_kernels_are_called_with_the_layout(monkeypatch: pytest.MonkeyPatch, bac
     monkeypatch.setattr(attention, "_flash_attn" if backend == "flash-attn" else "_torch_varlen", lambda: kernel)
     layout = SetLayout.build(torch.tensor(lengths), 5, 2, backend)
     tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), 2, 8, torch.float64)
-    found = with_gradients(lambda *qkv: attend(*qkv, layout), tensors, grad)
+    found = with_gradients(lambda *qkv: function_of(pooling)(*qkv, layout), tensors, grad)
     assert_same(found, with_gradients(lambda *qkv: loop(*qkv, lengths), tensors, grad), 1e-12)
 
 
@@ -231,7 +236,7 @@ def test_gpu_kernels_equal_the_loop(backend: Backend, dtype: torch.dtype, poolin
     tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), 3, 64, dtype)
     on_gpu = [tensor.detach().cuda().requires_grad_() for tensor in tensors]
     layout = SetLayout.build(torch.tensor(lengths).cuda(), max(lengths), 3, backend)
-    found = with_gradients(lambda *qkv: attend(*qkv, layout), on_gpu, grad.cuda())
+    found = with_gradients(lambda *qkv: function_of(pooling)(*qkv, layout), on_gpu, grad.cuda())
     exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
     wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), exact, grad.double())
     scaled = [(one.cpu().double() / other.abs().max(), other / other.abs().max()) for one, other in zip(found, wanted)]  # noqa: B905
