@@ -1,7 +1,7 @@
-"""The tables of docs/reference/benchmarks.md, made from ``results/*.json``: ``python -m benchmarks.tables``.
+"""Renders ``results/*.json`` into the tables of docs/reference/benchmarks.md: ``python -m benchmarks.tables``.
 
-A table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, where NAME is its result file's. To add one: a
-function in `TABLES`, and the two marks in the page.
+A table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, where NAME is the name of its result file. To add a
+table, add a function to `TABLES` and the two marks to the page.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from operator import truediv
 from pathlib import Path
@@ -17,24 +18,30 @@ from typing import Any, Final
 from benchmarks._results import RESULTS
 
 PAGE: Final = Path(__file__).parent.parent / "docs/reference/benchmarks.md"
-MOST: Final[Mapping[str, int]] = {"posts": 7, "tag_frequencies": 4, "packed_tokens": 5, "all of it": 15}
-"""What a stage of the data path may cost, in bare parses."""
-MOST_MB: Final = 1_500
+MAX_RATIOS: Final[Mapping[str, int]] = {"posts": 7, "tag_frequencies": 4, "packed_tokens": 5, "all of it": 15}
+"""The limit of a stage of the data path, in bare parses."""
+MAX_PEAK_MB: Final = 1_500
+"""The limit of a stage's peak memory."""
+_WIDTH: Final = 118
 
 
 def batches(result: Mapping[str, Any]) -> str:
-    """Rates of each way to draw batches, by the records of a batch, and ours over each."""
+    """The rate of each way to draw batches, by batch size, and booru-embed's rate divided by it."""
     sizes = list(result["figures"])
-    head = ["", *(f"{int(size):,}" for size in sizes), *(f"ours ÷ it, {int(size):,}" for size in sizes), "M tokens/s"]
+    header = [
+        "",
+        *(f"{int(size):,}" for size in sizes),
+        *(f"booru-embed ÷ it, {int(size):,}" for size in sizes),
+        "M tokens/s",
+    ]
     rows = []
     for name, first in result["figures"][sizes[0]].items():
         of_size = [result["figures"][size][name] for size in sizes]
-        part = (
-            "" if first["records_drawn_from"] == result["num_posts"] else f" ({first['records_drawn_from']:,} records)"
-        )
+        num_records = first["records_drawn_from"]
+        subset = "" if num_records == result["num_posts"] else f" ({num_records:,} records)"
         rows.append(
             [
-                name + part,
+                _way(name) + subset,
                 *(_short(figure["records_per_cpu_second"] / 1e6) for figure in of_size),
                 *(_short(figure["ours_over_it"]) for figure in of_size),
                 _short(max(figure["tokens_per_cpu_second"] for figure in of_size) / 1e6),
@@ -44,15 +51,15 @@ def batches(result: Mapping[str, Any]) -> str:
     missing = ", ".join(name.replace("_", "-") for name in result["not_installed"])
     return "\n".join(
         [
-            f"{result['num_posts']:,} records of {result['num_tokens'] / result['num_posts']:.1f} tokens, from a "
-            f"packed file that is {result['packed_file']}. Millions of records per CPU second, by the records of a "
-            "batch; M tokens/s is at the size where it is highest. Medians of "
-            f"{result['rounds']} alternated rounds.",
+            "Millions of records per CPU second, by batch size. M tokens/s is the highest over the batch sizes. "
+            f"The packed file is {result['packed_file']}; its {result['num_posts']:,} records have "
+            f"{result['num_tokens'] / result['num_posts']:.1f} tokens on average. Medians of {result['rounds']} "
+            "alternating rounds.",
             "",
-            *_table(head, rows),
+            *_table(header, rows),
             "",
-            f"Ours over the fastest loader as it ships: {_by_size(result['ours_over_fastest_peer'])}; over the fastest "
-            f"made by hand: {_by_size(result['ours_over_fastest_by_hand'])}.",
+            f"booru-embed ÷ the fastest loader as shipped: {_by_size(result['ours_over_fastest_peer'])}. "
+            f"booru-embed ÷ the fastest handmade loader: {_by_size(result['ours_over_fastest_by_hand'])}.",
             "",
             f"{_where(result)}, torch {result['torch']}. Load average at the start: {result['load_average_before']}. "
             f"{versions}." + (f" Not installed: {missing}." if missing else ""),
@@ -61,17 +68,17 @@ def batches(result: Mapping[str, Any]) -> str:
 
 
 def data_path(result: Mapping[str, Any]) -> str:
-    """What each stage costs beside a bare parse and what it may cost, and other ways on a part."""
+    """The cost and limit of each stage relative to a bare parse, and the cost of other ways on one file."""
     stages, part = result["stages"], result["part"]
-    head = ["", "CPU s", "÷ bare parse", "at most", "from … to", "peak MB", "at most"]
+    header = ["", "CPU s", "÷ bare parse", "limit", "range", "peak MB", "limit"]
     rows = [
         [
             _way(name),
             *_cost(figures),
-            str(MOST.get(name, "")),
+            str(MAX_RATIOS.get(name, "")),
             f"{min(figures['ratios']):.2f} … {max(figures['ratios']):.2f}",
             f"{figures['peak_mb']:,}",
-            "" if name == "bare_parse" else f"{MOST_MB:,}",
+            "" if name == "bare_parse" else f"{MAX_PEAK_MB:,}",
         ]
         for name, figures in stages.items()
     ]
@@ -87,13 +94,13 @@ def data_path(result: Mapping[str, Any]) -> str:
     missing = ", ".join(result["not_installed"])
     return "\n".join(
         [
-            f"{result['num_posts']:,} posts, medians of {result['rounds']} alternated rounds:",
+            f"{result['num_posts']:,} posts, medians of {result['rounds']} alternating rounds:",
             "",
-            *_table(head, rows),
+            *_table(header, rows),
             "",
-            f"The last file alone, {result['num_posts_of_part']:,} posts, as often:",
+            f"The last file alone, {result['num_posts_of_part']:,} posts, in as many rounds:",
             "",
-            *_table(["", "CPU s", "÷ bare parse", "÷ ours", "peak MB"], part_rows),
+            *_table(["", "CPU s", "÷ bare parse", "÷ booru-embed", "peak MB"], part_rows),
             "",
             f"{_where(result)}. Load average at the start: {result['load_average_before']}."
             + (f" Not installed: {missing}." if missing else ""),
@@ -102,18 +109,18 @@ def data_path(result: Mapping[str, Any]) -> str:
 
 
 def embedding(result: Mapping[str, Any]) -> str:
-    """Posts a second of each way to embed, by corpus, and the first way, ours as it ships, over each."""
+    """Posts per second of each way to embed, by corpus, and booru-embed's rate as shipped divided by it."""
     parts = []
     for name, corpus in result["figures"].items():
         tables = {
-            "Ours and theirs as they ship, all captions": corpus["as_they_ship"],
-            "Each way, a tenth of the captions": corpus["each_way"],
+            "As shipped, all captions": corpus["as_they_ship"],
+            "All precisions and batch sizes, a tenth of the captions": corpus["each_way"],
         }
-        parts.append(f"{name}: {corpus['captions']:,} captions of {corpus['mean_tags']:.1f} tags.")
+        parts += [f"{name}: {corpus['captions']:,} captions of {corpus['mean_tags']:.1f} tags.", ""]
         for title, figures in tables.items():
             rows = [
                 [
-                    way,
+                    _way(way),
                     _short(figure["posts_per_cpu_second"]),
                     f"{figure['ours_over_it']:.2f}",
                     " … ".join(f"{ratio:.2f}" for ratio in figure["ours_over_it_rounds"]),
@@ -122,13 +129,13 @@ def embedding(result: Mapping[str, Any]) -> str:
                 ]
                 for way, figure in figures.items()
             ]
-            head = [title, "posts per CPU s", "ours ÷ it", "from … to", "posts per s", "ours ÷ it"]
-            parts += ["", *_table(head, rows), ""]
+            header = [title, "posts per CPU s", "booru-embed ÷ it", "range", "posts per s", "booru-embed ÷ it"]
+            parts += [*_table(header, rows), ""]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     missing = ", ".join(result["not_installed"])
     return "\n".join(
         [
-            f"On {result['device']}, threads: {result['machine']['threads']}; alternated rounds.",
+            f"On {result['device']}, threads: {result['machine']['threads']}; alternating rounds.",
             "",
             *parts,
             f"{_where(result)}, torch {result['torch']}. Load average at the start: {result['load_average_before']}. "
@@ -138,12 +145,12 @@ def embedding(result: Mapping[str, Any]) -> str:
 
 
 def training(result: Mapping[str, Any]) -> str:
-    """Speed of a step of each way, and what each takes over ours, by the lengths of captions and the dtype."""
+    """The speed of a step of each way, and its cost divided by booru-embed's, by caption lengths and dtype."""
     parts = []
     for lengths, figures in result["figures"].items():
         rows = [
             [
-                f"{name}, {dtype}",
+                f"{_way(name)}, {dtype}",
                 _short(of_way["cpu_seconds"]),
                 f"{of_way['tokens_per_cpu_second']:,}",
                 f"{of_way['tokens_per_second']:,}",
@@ -154,30 +161,32 @@ def training(result: Mapping[str, Any]) -> str:
             for name, of_way in ways.items()
         ]
         parts += [
-            f"Lengths: {lengths}. {result['posts']} captions of {figures['tokens'] / result['posts']:.1f} tags a step; "
-            f"padded, {figures['padding']} slots a token. Wanted of padded classes: {figures['target']} times ours.",
+            f"Lengths: {lengths}. A step has {result['posts']} captions of {figures['tokens'] / result['posts']:.1f} "
+            f"tags; padding takes {figures['padding']} slots per token. Target: padded classes take "
+            f"{figures['target']} times as long as booru-embed.",
             "",
-            *_table(["", "CPU s a step", "tokens per CPU s", "tokens per s", "CPU s ÷ ours", "from … to"], rows),
+            *_table(["", "CPU s per step", "tokens per CPU s", "tokens per s", "CPU s ÷ booru-embed's", "range"], rows),
             "",
         ]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     where = (
         f"{_where(result)}, torch {result['torch']}, threads: {result['machine']['threads']}. "
-        f"Load average at the start: {result['load_average_before']}. Medians of {result['rounds']} alternated rounds. "
+        f"Load average at the start: {result['load_average_before']}. "
+        f"Medians of {result['rounds']} alternating rounds. "
     )
     return "\n".join([*parts, where + (f"{versions}." if versions else "Not installed: transformers.")])
 
 
 def search(result: Mapping[str, Any]) -> str:
-    """Build time, size, recall and time of a query of each index, without a filter and with one."""
+    """Build time, size, recall and query time of each index, without and with a filter."""
     figures = result["figures"]
     shares = list(next(iter(figures.values()))["filtered"])
-    head = ["", "CPU s to build", "bytes a post", "breadth"]
+    header = ["", "CPU s to build", "bytes per post", "breadth"]
     for asked in ("tags", "a post", *(f"tags, {float(share):.0%} pass" for share in shares)):
-        head += [f"recall@10, {asked}", "ms"]
+        header += [f"recall@10, {asked}", "ms"]
     rows = []
     for name, of_way in figures.items():
-        row = [name, _short(of_way["build_seconds"]), _short(of_way["bytes_per_post"]), f"{of_way['breadth']:,}"]
+        row = [_way(name), _short(of_way["build_seconds"]), _short(of_way["bytes_per_post"]), f"{of_way['breadth']:,}"]
         for figure in (of_way["typed"], of_way["posts"], *(of_way["filtered"][share] for share in shares)):
             row += [f"{figure['recall']:.3f}", _short(figure["milliseconds"])]
         rows.append(row)
@@ -185,9 +194,9 @@ def search(result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{result['num_posts']:,} generated posts, vectors of {result['dim']} numbers, {result['num_queries']} "
-            "queries of each kind; CPU milliseconds a query.",
+            "queries of each kind; CPU milliseconds per query.",
             "",
-            *_table(head, rows),
+            *_table(header, rows),
             "",
             f"{_where(result)}, one thread. Load average at the start: {result['load_average_before']}. {versions}.",
         ]
@@ -195,8 +204,8 @@ def search(result: Mapping[str, Any]) -> str:
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """Frames of the map, by the way in which it is moved."""
-    head = ["moved by", "frames per s", "on time", "median, ms", "p95, ms", "CPU ms a frame"]
+    """The frame rate of the map, by the way in which it moves."""
+    header = ["moved by", "frames per s", "on time", "median, ms", "p95, ms", "CPU ms per frame"]
     rows = [
         [
             kind,
@@ -210,7 +219,7 @@ def page(result: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            *_table(head, rows),
+            *_table(header, rows),
             "",
             f"{result['num_tags']:,} tags on {' by '.join(map(str, result['map_pixels']))} pixels, "
             f"{result['browser']}, drawn by {result['renderer']}. {_where(result)}, "
@@ -220,9 +229,9 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def serving(result: Mapping[str, Any]) -> str:
-    """Latencies and requests a second, as people ask and flat out."""
-    head = ["", "requests per s", "p50, ms", "p95, ms", "p99, ms", "server's CPU ms a request"]
-    names = {"steady": f"{result['rate']} a second", "flat out": "as many as are answered"}
+    """Latencies and requests per second, at a fixed rate and as fast as possible."""
+    header = ["", "requests per s", "p50, ms", "p95, ms", "p99, ms", "server's CPU ms per request"]
+    names = {"steady": f"fixed rate, {result['rate']} per s", "flat out": "as fast as possible"}
     rows = []
     for name, figure in result["figures"].items():
         cpu = 1000 * figure["server_cpu_seconds"] / figure["num_requests"]
@@ -230,11 +239,11 @@ def serving(result: Mapping[str, Any]) -> str:
         rows.append([names[name], f"{figure['requests_per_second']:.0f}", *times, f"{cpu:.1f}"])
     return "\n".join(
         [
-            *_table(head, rows),
+            *_table(header, rows),
             "",
             f"{result['num_tags']:,} tags, captions of {result['caption_tags']}, {result['num_clients']} clients, "
-            f"{result['seconds']} s each. {_where(result)}, {result['machine']['cores']} cores that the clients share. "
-            f"Load average at the start: {result['load_average_before']}.",
+            f"{result['seconds']} s each. {_where(result)}, {result['machine']['cores']} cores shared with the "
+            f"clients. Load average at the start: {result['load_average_before']}.",
         ]
     )
 
@@ -251,22 +260,28 @@ TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
 
 
 def rendered(page: str, results: Path = RESULTS) -> str:
-    """The text of `page` with every table as the results say.
+    """The text of `page` with every table rendered from `results`.
 
     Raises:
-        ValueError: the page lacks the marks of a table.
+        ValueError: `page` lacks the marks of a table.
     """
     for name, table in TABLES.items():
-        text = table(json.loads((results / f"{name}.json").read_text(encoding="utf-8")))
+        text = _wrapped(table(json.loads((results / f"{name}.json").read_text(encoding="utf-8"))))
         between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         page, num = between.subn(lambda marks, text=text: f"{marks[1]}\n{text}\n\n{marks[2]}", page)
         if num != 1:
-            raise ValueError(f"{PAGE.name}: wants <!-- {name} --> and <!-- /{name} --> once, has {num}; add the marks")
+            found = f"found <!-- {name} --> … <!-- /{name} --> {num} times"
+            raise ValueError(f"{PAGE.name}: {found}; write both marks exactly once")
     return page
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def _wrapped(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join(line if line.startswith("|") else textwrap.fill(line, _WIDTH) for line in lines)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -275,17 +290,19 @@ def _cost(figures: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _way(name: str) -> str:
-    return name.replace("bare_parse", "bare parse")
+    """`name` of a result file, as the page shows it."""
+    name = re.sub(r"\bours\b", "booru-embed", name)
+    return name.replace("bare_parse", "bare parse").replace("our file", "packed file")
 
 
 def _short(number: float) -> str:
-    """Three digits that count, no exponent."""
+    """`number` with three significant digits and without an exponent."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _by_size(ratios: Mapping[str, float | None]) -> str:
     shown = [f"{ratio:.1f} at {int(size):,}" for size, ratio in ratios.items() if ratio is not None]
-    return ", ".join(shown) or "none was installed"
+    return ", ".join(shown) or "none installed"
 
 
 def _where(result: Mapping[str, Any]) -> str:
@@ -295,7 +312,7 @@ def _where(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Rewrites the page."""
+    """Renders the tables into the page."""
     PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
