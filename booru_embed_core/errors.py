@@ -1,15 +1,15 @@
-"""An error's text, as it goes into one line of a message."""
+"""The text of an error, for one line of a message."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MAX_MESSAGE: Final = 400
-"""Characters of another library's message that are worth a place in ours."""
+"""Characters of another library's message that ours quote."""
 
 
 def one_line(error: BaseException | str, max_length: int | None = None) -> str:
-    """The message of `error` in one line, white space folded; its type's name where it has none.
+    """The whole message of `error` in one line, white space folded; the name of its type where it has no message.
 
     Args:
         error: an exception, or a text.
@@ -20,7 +20,7 @@ def one_line(error: BaseException | str, max_length: int | None = None) -> str:
 
 
 def first_line(error: BaseException | str, max_length: int | None = MAX_MESSAGE) -> str:
-    """The first line of the message of `error` that is not blank; its type's name where there is none.
+    """The first line of the message of `error` that is not blank; the name of its type where it has no message.
 
     Args:
         error: an exception, or a text.

@@ -1,12 +1,8 @@
-"""Files and folders as both packages write them: scratch space, locks, atomic files, hashes, syncing to disk.
-
-POSIX only: locks are ``flock``s, which a killed process loses, so nothing needs to be cleaned up by hand.
-"""
+"""Files and folders as both packages write them: scratch space, locks, atomic files, hashes, syncing to disk."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -17,18 +13,22 @@ from pathlib import Path
 
 @contextmanager
 def scratch_folder(temp_dir: Path | None = None) -> Iterator[Path]:
-    """A new folder below `temp_dir` (the system's place when None); removed on leaving."""
+    """A new folder below `temp_dir` (None: the system's folder for temporary files); removed on leaving."""
     with tempfile.TemporaryDirectory(prefix="booru-embed-", dir=temp_dir) as folder:
         yield Path(folder)
 
 
 @contextmanager
 def locked_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keeps `folder` for this process until the block ends; with `wait`, waits until it is free.
+    """Locks `folder` for this process until the block ends; with `wait`, waits until it is free. POSIX only.
+
+    The lock is a ``flock``: a killed process loses it, so nobody has to remove it by hand.
 
     Raises:
-        BlockingIOError: another process has it, and `wait` is off.
+        BlockingIOError: another process holds the lock, and `wait` is off.
     """
+    import fcntl  # not on Windows, where a checkpoint can be loaded all the same
+
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -39,10 +39,10 @@ def locked_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
-    """A path beside `file` to write to, which takes the place of `file` when the block ends without an error.
+    """A path beside `file` to write to; it replaces `file` when the block ends without an error.
 
-    A reader sees the old content or the new one, never a part of it. The name is always the same, ``.partial`` added:
-    a killed process leaves one such file at most, and the next one writes over it. After an error it is removed.
+    A reader sees the old content or the new content, never a part of it. The path is `file` with ``.partial`` added:
+    a killed process leaves one such file at most, which the next one overwrites. After an error it is removed.
     """
     partial = file.with_name(file.name + ".partial")
     try:
@@ -61,7 +61,7 @@ def file_sha256(file: Path) -> str:
 
 
 def folder_bytes(folder: Path) -> int:
-    """The size of all files below `folder`; one that vanishes meanwhile counts nothing."""
+    """The size of all files below `folder`, in bytes; a file that vanishes meanwhile counts as empty."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -73,7 +73,7 @@ def folder_bytes(folder: Path) -> int:
 def set_file_modes(folder: Path, mode: int) -> None:
     """Gives all files below `folder` the permissions `mode`.
 
-    Some writers, safetensors among them, make files that their owner alone can read, whatever the umask says.
+    Some writers, such as safetensors, create files that only their owner can read, whatever the umask.
     """
     for path in folder.rglob("*"):
         if path.is_file():
@@ -81,7 +81,7 @@ def set_file_modes(folder: Path, mode: int) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Waits until `folder` and all below it are on disk."""
+    """Flushes `folder` and everything below it to disk."""
     for parent, _, names in os.walk(folder):
         for name in names:
             sync(Path(parent, name))
@@ -89,7 +89,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until the file or folder `path` is on disk."""
+    """Flushes the file or folder `path` to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

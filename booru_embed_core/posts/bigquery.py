@@ -26,12 +26,12 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from booru_embed_core.errors import first_line
 from booru_embed_core.posts.bigquery_access import (
     Access,
     BigQueryError,
     BigQueryUnreachableError,
     explained,
-    first_line,
 )
 from booru_embed_core.posts.database import connect, quoted
 from booru_embed_core.posts.parquet_parts import PartsWriter

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from booru_embed_core.errors import first_line
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 
 try:
@@ -126,8 +127,3 @@ def explained(table: str, project: str) -> Iterator[None]:
             f"{table}: BigQuery refuses to read it for project {project!r} ({first_line(error)}); check the names of "
             "project and table and the row restriction"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """What `error` says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

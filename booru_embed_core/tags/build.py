@@ -1,6 +1,6 @@
 """From frequencies to the vocabulary's files: the cut, what it loses, and the table for other programs.
 
-What reads them back without any of this is `vocab`.
+The files are read by `vocab`, which needs none of the libraries here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.posts.arrow import schema_of, strings
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import VocabSettings
@@ -32,7 +33,6 @@ from booru_embed_core.tags.vocab import (
     Vocab,
     VocabError,
     checksum,
-    sha256_of,
 )
 
 VOCAB_SCHEMA: Final = schema_of(
@@ -58,7 +58,7 @@ LOST_SCHEMA: Final = schema_of(
 
 
 class WideVocabWarning(UserWarning):
-    """A category has more tags than 16 bits tell apart."""
+    """A category has more tags than 16-bit ids can number."""
 
 
 def _warn(line: str) -> None:
@@ -71,13 +71,17 @@ def build_vocab(
     warn: Callable[[str], None] = _warn,
     aliases: Mapping[Category, Mapping[str, str]] | None = None,
 ) -> Vocab:
-    """The vocabulary that `settings` cut out of the frequencies; ties at the cut are broken by the tag's bytes.
+    """The vocabulary that `settings` cut out of the frequencies in `freq_dir`; ties are broken by the tag's bytes.
 
-    `warn` is called with a line for each category that 16 bits are too few for; by default it is a `WideVocabWarning`.
-    Of `aliases`, tags by their other names, those of its tags are kept.
+    Args:
+        freq_dir: the tables of `frequency.count_tags`.
+        settings: where each category is cut.
+        warn: called with one line for each category whose ids need more than 16 bits; by default a
+            `WideVocabWarning`.
+        aliases: tags by their other names, by category; names of tags that the cut loses are dropped.
 
     Raises:
-        VocabError: nothing is left.
+        VocabError: the cut leaves no tag.
     """
     frequencies = read_frequencies(freq_dir)
     all_counts = {category: table.column("count").to_numpy() for category, table in frequencies.items()}
@@ -89,27 +93,27 @@ def build_vocab(
     num_extra = int(settings.unpopular == "unk")
     num_uses = sum(int(counts[: kept[category]].sum()) for category, counts in all_counts.items())
     tags: list[str] = []
-    parts: list[NDArray[np.int64]] = []
+    tag_counts: list[NDArray[np.int64]] = []
     lost = {}
     for category, counts in all_counts.items():
         size = kept[category]
         lost[category] = CutLoss(num_tags=len(counts) - size, num_uses=int(counts[size:].sum()))
         tags += strings(frequencies[category].column("tag").slice(0, size))
-        parts.append(counts[:size])
+        tag_counts.append(counts[:size])
         if num_extra:
             tags.append(UNKNOWN_TAGS[category])
-            parts.append(np.array([lost[category].num_uses], dtype=np.int64))
+            tag_counts.append(np.array([lost[category].num_uses], dtype=np.int64))
         line = wide_category(category, counts, size, num_extra, num_uses)
         if line:
             warn(line)
     sizes = [size + num_extra for size in kept.values()]
-    vocab = Vocab(tuple(tags), _category_ids(sizes), np.concatenate(parts), settings, lost)
+    vocab = Vocab(tuple(tags), _category_ids(sizes), np.concatenate(tag_counts), settings, lost)
     kept_aliases = {category: _kept(tag_of, vocab, category) for category, tag_of in (aliases or {}).items()}
     return replace(vocab, aliases=kept_aliases)
 
 
 def what_is_lost(vocab: Vocab) -> pa.Table:
-    """A row for each category that `vocab` was cut in, as `LOST_SCHEMA`; none where what it lost is not known."""
+    """What the cut of `vocab` lost, a row for each category as `LOST_SCHEMA`; no row where that is unknown."""
     rows = []
     for category_id, (category, lost) in enumerate((vocab.lost or {}).items()):
         is_kept = (vocab.categories == category_id) & ~vocab.is_unknown
@@ -137,7 +141,7 @@ def _category_ids(sizes: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def save_vocab(vocab: Vocab, out_dir: Path) -> None:
-    """Writes ``vocab.json``, and ``vocab.parquet`` and ``tokenizer.json``, whose SHA-256 it names beside its own."""
+    """Writes ``vocab.parquet``, ``tokenizer.json``, and ``vocab.json`` with the SHA-256 of both and of itself."""
     pq.write_table(vocab_table(vocab), out_dir / VOCAB_TABLE_FILE, compression="zstd")
     spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
     (out_dir / TOKENIZER_FILE).write_text(tokenizers_json(spellings), encoding="utf-8")
@@ -152,7 +156,7 @@ def save_vocab(vocab: Vocab, out_dir: Path) -> None:
         "special_ids": vocab.special_ids,
         "settings": vocab.settings.model_dump(mode="json"),
         "lost": {category.value: asdict(lost) for category, lost in vocab.lost.items()} if vocab.lost else None,
-        "files": {name: sha256_of((out_dir / name).read_bytes()) for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)},
+        "files": {name: file_sha256(out_dir / name) for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)},
         "aliases": {category.value: dict(tag_of) for category, tag_of in vocab.aliases.items()},
         "tags": {category.value: vocab.tags_of(category) for category in CATEGORIES},
         "counts": {CATEGORIES[i].value: vocab.counts[vocab.categories == i].tolist() for i in every},
@@ -163,7 +167,7 @@ def save_vocab(vocab: Vocab, out_dir: Path) -> None:
 
 
 def vocab_table(vocab: Vocab) -> pa.Table:
-    """A row for each tag, in the order of ids, as `VOCAB_SCHEMA`."""
+    """The tags as `VOCAB_SCHEMA`, a row each, by ascending id."""
     names = [category.value for category in CATEGORIES]
     columns = [
         np.arange(vocab.num_special, vocab.num_tokens, dtype=np.int32),
@@ -173,19 +177,3 @@ def vocab_table(vocab: Vocab) -> pa.Table:
         vocab.local_ids.astype(np.int32),
     ]
     return pa.table(columns, schema=VOCAB_SCHEMA)
-
-
-def listed_in_table(content: bytes) -> dict[str, dict[str, list[Any]]]:
-    """The ``tags`` and ``counts`` by category of the bytes of a ``vocab.parquet``, as ``vocab.json`` lists them.
-
-    Raises:
-        ValueError, OSError, KeyError: it is no such table.
-    """
-    table = pq.read_table(pa.BufferReader(content), columns=["category", "tag", "count"])
-    listed: dict[str, dict[str, list[Any]]] = {
-        name: {category.value: [] for category in CATEGORIES} for name in ("tags", "counts")
-    }
-    for category, tag, count in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        listed["tags"][category].append(tag)
-        listed["counts"][category].append(count)
-    return listed

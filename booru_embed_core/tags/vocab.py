@@ -1,6 +1,6 @@
 """The vocabulary: the tags that are worth a token, with their ids, in memory and read from disk.
 
-Serving starts with this: nothing here needs more than numpy. What makes and writes vocabularies is `build`.
+Serving starts with this module, so it needs no more than numpy. Vocabularies are built and written by `build`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.errors import first_line
+from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 
 if TYPE_CHECKING:
     from booru_embed_core.settings import VocabSettings
 
 FORMAT_VERSION: Final = 3
-_TABLE_VERSION: Final = 2
-"""The tags stood in the table alone. Still read: a warehouse never writes the same vocabulary again."""
 _HASHED_VERSION: Final = 1
-"""What is hashed, whatever the files look like: another number would orphan every packed file and checkpoint."""
+"""Part of the hash, not of the files: another number would orphan every packed file and checkpoint."""
 VOCAB_TABLE_FILE: Final = "vocab.parquet"
 VOCAB_FILE: Final = "vocab.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
@@ -37,7 +37,7 @@ class VocabError(ValueError):
 
 
 def _vocab_settings(values: Any = None) -> VocabSettings:
-    """The settings that `values` say, the defaults where they are None; pydantic comes with the first of them."""
+    """The settings of `values`, the defaults where they are None. Imports pydantic only now: serving starts without."""
     from booru_embed_core.settings import VocabSettings
 
     return VocabSettings() if values is None else VocabSettings.model_validate(values)
@@ -45,7 +45,7 @@ def _vocab_settings(values: Any = None) -> VocabSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CutLoss:
-    """What the cut of one category lost: tags, and their uses."""
+    """Tags that the cut of one category lost, and their uses."""
 
     num_tags: int
     num_uses: int
@@ -55,11 +55,11 @@ class CutLoss:
 class Vocab:
     """The tokens: special ones first, then tags, category after category, most used first.
 
-    With ``unpopular = "unk"`` the last tag of each category is its unknown token, spelled as in `UNKNOWN_TAGS`, whose
-    count is the uses that the cut lost. It has ids as any tag has and makes the same sizes; `is_unknown` tells it.
+    With ``unpopular = "unk"`` the last tag of each category is its unknown token, spelled as in `UNKNOWN_TAGS`; its
+    count is the uses that the cut lost. It has ids like any tag and counts in all sizes. `is_unknown` marks it.
 
-    ``token_id`` = ``category_offsets[category_id] + local_id``; ``tag_index`` = ``token_id - num_special`` places a
-    tag in `tags` (a tuple of strings), `categories` (uint8 `[num_tags]`, the category_id) and `counts` (int64
+    ``token_id`` = ``category_offsets[category_id] + local_id``. ``tag_index`` = ``token_id - num_special`` is a tag's
+    index in `tags` (a tuple of strings), `categories` (uint8 `[num_tags]`, the category_id) and `counts` (int64
     `[num_tags]`).
     """
 
@@ -68,19 +68,19 @@ class Vocab:
     counts: NDArray[np.int64]
     settings: VocabSettings = field(default_factory=lambda: _vocab_settings())
     lost: Mapping[Category, CutLoss] | None = None
-    """What the cut lost of each category; None where that is not known."""
+    """What the cut lost of each category; None where it is unknown."""
     aliases: Mapping[Category, Mapping[str, str]] = field(default_factory=dict)
-    """Other names of its tags that the posts' table of aliases knows, with the tag. Only what is typed is looked up by
-    them: neither they, nor `lost`, nor `settings` are in `hash`."""
+    """By category, the tag of each other name in the posts' table of aliases. They serve to look up typed text only:
+    `hash` covers neither them nor `lost` nor `settings`."""
 
     @property
     def num_special(self) -> int:
-        """Special tokens; the first tag's token_id."""
+        """Number of special tokens, which is the first tag's token_id."""
         return len(SPECIAL_TOKENS)
 
     @property
     def num_tags(self) -> int:
-        """Tags of all categories."""
+        """Number of tags in all categories."""
         return len(self.tags)
 
     @property
@@ -106,7 +106,7 @@ class Vocab:
 
     @cached_property
     def local_ids(self) -> NDArray[np.int64]:
-        """Each tag's place within its category, int64 `[num_tags]`."""
+        """Each tag's index within its category, int64 `[num_tags]`."""
         return np.arange(self.num_special, self.num_tokens) - self.category_offsets[self.categories]
 
     def first_token_id(self, category: Category) -> int:
@@ -114,7 +114,7 @@ class Vocab:
         return int(self.category_offsets[CATEGORIES.index(category)])
 
     def tags_of(self, category: Category) -> tuple[str, ...]:
-        """The tags of `category`, its unknown token included; the place is the local_id."""
+        """The tags of `category`, its unknown token included, by local_id."""
         start = self.first_token_id(category) - self.num_special
         return self.tags[start : start + self.sizes[category]]
 
@@ -126,7 +126,7 @@ class Vocab:
 
     @cached_property
     def is_unknown(self) -> NDArray[np.bool_]:
-        """Which tags are unknown tokens, bool `[num_tags]`: to be read, never to be offered or asked for."""
+        """Which tags are unknown tokens, bool `[num_tags]`: the model reads them, but nobody is offered one."""
         unknown = np.zeros(self.num_tags, dtype=np.bool_)
         for category in CATEGORIES:
             local_id = self.unknown_local_id(category)
@@ -138,7 +138,7 @@ class Vocab:
     def hash(self) -> str:
         """SHA-256, in hex, of the special tokens and of category, tag and count of each tag in order.
 
-        The settings are no part of it: another cut that keeps the same tags gives the same vocabulary.
+        The settings are not hashed: another cut that keeps the same tags gives the same vocabulary.
         """
         content = [
             _HASHED_VERSION,
@@ -162,71 +162,43 @@ class Vocab:
         try:
             description = json.loads(file.read_bytes())
             beside = [vocab_dir / name for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)]
-            contents = {path.name: path.read_bytes() for path in beside if path.exists()}
+            hashes = {path.name: file_sha256(path) for path in beside if path.exists()}
         except FileNotFoundError as error:
             raise VocabError(f"{error.filename or vocab_dir}: no such file; build the vocab first") from None
         except (ValueError, RecursionError) as error:
-            raise VocabError(f"{file}: not a readable vocab ({_first_line(error)}); build the vocab again") from None
+            raise VocabError(f"{file}: not a readable vocab ({first_line(error)}); build the vocab again") from None
         except OSError as error:
             raise VocabError(f"{error.filename or vocab_dir}: cannot be read ({error.strerror}); check it") from None
-        _check_files(file, description, contents)
-        if description["format_version"] == _TABLE_VERSION:
-            description |= _listed_in_table(file.with_name(VOCAB_TABLE_FILE), contents.get(VOCAB_TABLE_FILE))
+        _check_files(file, description, hashes)
         return _checked(file, description)
 
 
-def _check_files(file: Path, description: Any, contents: Mapping[str, bytes]) -> None:  # JSON from outside
-    """That no bit was changed: settings and counts of what was lost have no hash but this."""
+def _check_files(file: Path, description: Any, hashes: Mapping[str, str]) -> None:  # JSON from outside
+    """Raises where a bit was changed: only these checksums cover the settings and the counts of lost tags."""
     found = description.get("format_version") if isinstance(description, dict) else None
-    if found not in (FORMAT_VERSION, _TABLE_VERSION):
+    if found != FORMAT_VERSION:
         raise VocabError(f"{file}: format_version {found!r} instead of {FORMAT_VERSION}; build the vocab again")
     if description.get("checksum") != checksum(description):
-        raise VocabError(f"{file}: was changed: its checksum is another; build the vocab again")
+        raise VocabError(f"{file}: was changed: its content has another checksum; build the vocab again")
     listed = description.get("files")
-    for name, content in contents.items():
-        if not isinstance(listed, dict) or listed.get(name) != sha256_of(content):
+    for name, found_hash in hashes.items():
+        if not isinstance(listed, dict) or listed.get(name) != found_hash:
             raise VocabError(
                 f"{file.with_name(name)}: was changed or belongs to another vocab: its SHA-256 is not that in "
                 f"{VOCAB_FILE}; build the vocab again"
             )
 
 
-def _listed_in_table(file: Path, content: bytes | None) -> dict[str, Any]:
-    """``tags`` and ``counts`` as `FORMAT_VERSION` has them, of a vocabulary of `_TABLE_VERSION`."""
-    if content is None:
-        raise VocabError(f"{file}: no such file; build the vocab first")
-    try:
-        from booru_embed_core.tags.build import listed_in_table
-    except ModuleNotFoundError as error:
-        raise VocabError(
-            f"{file}: this vocab is of format_version {_TABLE_VERSION}, for which {error.name} is needed; install "
-            "booru-embed[data], or train a checkpoint anew"
-        ) from None
-    try:
-        return listed_in_table(content)
-    except (ValueError, OSError, KeyError) as error:
-        raise VocabError(f"{file}: not a readable vocab ({_first_line(error)}); build the vocab again") from None
-
-
-def sha256_of(content: bytes) -> str:
-    """SHA-256 of `content`, in hex."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def checksum(description: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of what ``vocab.json`` says, this checksum aside."""
+    """SHA-256, in hex, of what ``vocab.json`` says, the checksum itself left out."""
     rest = {key: value for key, value in description.items() if key != "checksum"}
-    return sha256_of(json.dumps(rest, sort_keys=True).encode())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _checked(file: Path, description: Mapping[str, Any]) -> Vocab:
     try:
-        parts = [description["tags"][category.value] for category in CATEGORIES]
-        tags = tuple(tag for part in parts for tag in part)
+        by_category = [description["tags"][category.value] for category in CATEGORIES]
+        tags = tuple(tag for listed in by_category for tag in listed)
         numbers = [count for category in CATEGORIES for count in description["counts"][category.value]]
         if not all(isinstance(tag, str) for tag in tags) or len(tags) != len(numbers):
             raise ValueError(f"{len(tags)} tags, each a string, need as many counts, not {len(numbers)}")
@@ -241,13 +213,13 @@ def _checked(file: Path, description: Mapping[str, Any]) -> Vocab:
         }
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise VocabError(
-            f"{file}: unknown category, type or settings ({_first_line(error)}); build the vocab again"
+            f"{file}: unknown category, type or settings ({first_line(error)}); build the vocab again"
         ) from None
-    categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), [len(part) for part in parts])
+    categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), [len(listed) for listed in by_category])
     vocab = Vocab(tags, categories, counts, settings, lost, aliases)
     if vocab.hash != description.get("sha256"):
         raise VocabError(
             f"{file}: its sha256 {description.get('sha256')!r} is not that of its tags ({vocab.hash}); "
-            "they do not belong together or were changed: build the vocab again"
+            "one of the two was changed: build the vocab again"
         )
     return vocab

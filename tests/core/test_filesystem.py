@@ -1,11 +1,38 @@
-"""What the warehouse does to folders."""
+"""Files and folders: sizes, modes, hashes, locks, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
-from booru_embed_core.filesystem import folder_bytes, set_file_modes, sync_tree
+import pytest
+
+from booru_embed_core.filesystem import (
+    atomic_file,
+    file_sha256,
+    folder_bytes,
+    locked_folder,
+    scratch_folder,
+    set_file_modes,
+    sync_tree,
+)
+
+HOLD = """
+import sys
+from pathlib import Path
+from booru_embed_core.filesystem import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.readline()
+    Path(sys.argv[1], "released").touch()
+"""
+
+
+def interrupt_after(_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_folder_is_as_big_as_all_files_below_it(tmp_path: Path) -> None:
@@ -16,10 +43,76 @@ def test_a_folder_is_as_big_as_all_files_below_it(tmp_path: Path) -> None:
     assert folder_bytes(tmp_path / "missing") == 0
 
 
-def test_files_that_their_owner_alone_could_read_get_the_mode(tmp_path: Path) -> None:
+def test_files_that_only_their_owner_could_read_get_the_mode(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     file = tmp_path / "deep" / "weights"
     file.touch(mode=0o600)
     set_file_modes(tmp_path, 0o644)
     assert os.stat(file).st_mode & 0o777 == 0o644
     sync_tree(tmp_path)
+
+
+def test_a_scratch_folder_goes_with_its_content(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as folder:
+        (folder / "file").touch()
+        assert folder.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hash_is_that_of_the_content(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(content)
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_that_another_process_has_is_refused_or_waited_for(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(BlockingIOError), locked_folder(tmp_path):
+            pytest.fail("the folder is locked")
+        assert not (tmp_path / "released").exists()
+        other.stdin.write("go\n")
+        other.stdin.flush()
+        with locked_folder(tmp_path, wait=True):
+            assert (tmp_path / "released").exists(), "the wait ends when the other process leaves its block"
+    with locked_folder(tmp_path):  # free again
+        pass
+
+
+def test_an_error_within_the_block_frees_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="inside"), locked_folder(tmp_path):
+        raise ValueError("inside")
+    with locked_folder(tmp_path):
+        pass
+
+
+def test_a_file_changes_when_the_block_ends(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    file.write_text("old")
+    with atomic_file(file) as partial:
+        partial.write_text("new")
+        assert partial.name == "file.json.partial"
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_stays_after_an_error_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    file.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(file) as partial:
+        interrupt_after(partial.write_text("half"))
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_killed_writers_partial_file_is_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    (tmp_path / "file.json.partial").write_text("left over and longer than the new content")
+    with atomic_file(file) as partial:
+        partial.write_text("new")
+    assert file.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [file]
