@@ -70,7 +70,7 @@ class Ours(Way):
         self.index.save(file)
 
     def search(self, query: Float32, k: int, breadth: int, passing: Mask) -> Rows:
-        self.index.probes = min(breadth, self.index.num_lists)
+        self.index.nprobe = min(breadth, self.index.num_lists)
         return self.index.search(query, k, passing)[0]
 
 

@@ -1,21 +1,40 @@
 """booru-embed: a set of Danbooru tags as one low-dimensional vector.
 
-`BooruEmbedder` is imported on first use: it loads numpy, and what computes comes with `BooruEmbedder.load`.
+The names below are imported on first use, so that ``import booru_embed_core`` loads no other package.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from booru_embed_core.embedder.embedder import BooruEmbedder, Completion, Neighbour, Normalized
+    from booru_embed_core.search.post_search import PostSearch
+    from booru_embed_core.tags.vocab import Vocab
+    from booru_embed_core.tokens.packed_file import PackedFile
 
-__all__ = ["BooruEmbedder", "Completion", "Neighbour", "Normalized"]
+    __version__: str
+
+__all__ = ["BooruEmbedder", "Completion", "Neighbour", "Normalized", "PackedFile", "PostSearch", "Vocab", "__version__"]
+
+_MODULES: Final = {
+    **dict.fromkeys(("BooruEmbedder", "Completion", "Neighbour", "Normalized"), "embedder.embedder"),
+    "PackedFile": "tokens.packed_file",
+    "PostSearch": "search.post_search",
+    "Vocab": "tags.vocab",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from booru_embed_core.embedder import embedder
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return getattr(embedder, name)
+        return version("booru-embed")
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

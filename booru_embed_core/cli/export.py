@@ -1,4 +1,4 @@
-"""The command ``booru-embed export``: its options, and where it finds what lies in the checkpoint's warehouse."""
+"""``booru-embed export``: its options, and what it finds in the checkpoint's warehouse."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ from typing import Annotated
 
 import typer
 
-from booru_embed_core.cli.shared import WAREHOUSE, JsonOption, print_json
+from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, JsonOption, print_json
 from booru_embed_core.schema import ExportFormat
 
 
 def export(
-    form: Annotated[ExportFormat, typer.Argument(help="What to write.", metavar="FORMAT", show_choices=True)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for it.", metavar="DIR")],
-    checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", "-c", help="Folder of a checkpoint.", metavar="DIR", show_default=True)
-    ] = WAREHOUSE / "checkpoint/current",
+    form: Annotated[ExportFormat, typer.Argument(help="Format to write.", metavar="FORMAT", show_choices=True)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder to write.", metavar="DIR")],
+    checkpoint: CheckpointOption = CHECKPOINT,
     evaluation: Annotated[
         Path | None,
-        typer.Option("--evaluation", help="evaluation.json of the checkpoint; found in its warehouse.", metavar="FILE"),
+        typer.Option("--evaluation", help="Its evaluation.json; by default from the warehouse.", metavar="FILE"),
     ] = None,
     tokens: Annotated[
         Path | None,
-        typer.Option("--tokens", help="Packed file to measure int8 on; found in the warehouse.", metavar="FILE"),
+        typer.Option("--tokens", help="Packed file to measure int8 on; by default from the warehouse.", metavar="FILE"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as other programs read it."""
+    """Write a checkpoint in a format of another program."""
     from booru_embed_core.embedder.locate import find_checkpoint
     from booru_embed_core.export.formats import CheckpointSource
     from booru_embed_core.export.formats import export as write
@@ -47,7 +45,7 @@ def export(
 
 
 def _evaluation_of(checkpoint: Path) -> Path | None:
-    """The current evaluation of the warehouse in which `checkpoint` lies, if it is one of this checkpoint."""
+    """The current evaluation in the warehouse of `checkpoint`, if it evaluates this checkpoint."""
     folder = checkpoint.parent.parent / "evaluation" / "current"
     file, made_from = folder / "evaluation.json", folder / "version.json"
     if not (file.exists() and made_from.exists()):
@@ -57,7 +55,7 @@ def _evaluation_of(checkpoint: Path) -> Path | None:
 
 
 def _tokens_of(checkpoint: Path, version: str) -> Path | None:
-    """The packed file that `checkpoint` was trained on, if it is still in the warehouse in which it lies."""
+    """The packed file that `checkpoint` was trained on, if its warehouse still holds it."""
     from booru_embed_core.tokens.packed_file import PACKED_FILE
 
     file = checkpoint.parent.parent / "packed_tokens" / version / PACKED_FILE

@@ -1,4 +1,4 @@
-"""The command ``booru-embed ingest``: its options, named as the keys of ``[posts]``, and printing."""
+"""``booru-embed ingest``: its options, named like the keys of ``[posts]``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import click
 import typer
 
+from booru_embed_core.cli.shared import JsonOption, print_json
 from booru_embed_core.schema import RATINGS, Output
 
 
@@ -32,23 +33,23 @@ def ingest(
         int | None, typer.Option("--min-score", min=-(2**31), max=2**31 - 1, help="Keep posts of this score or more.")
     ] = None,
     aliases: Annotated[
-        Path | None, typer.Option("--aliases", help="Table of tags whose old names are replaced.", metavar="FILE")
+        Path | None, typer.Option("--aliases", help="Table of tag aliases; old names are replaced.", metavar="FILE")
     ] = None,
     tag_categories: Annotated[
         Path | None,
-        typer.Option("--tag-categories", help="Table of tags, for files with tag_string alone.", metavar="FILE"),
+        typer.Option("--tag-categories", help="Table of tags, for files with only tag_string.", metavar="FILE"),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many posts.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many posts.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Read an export, set aside what is unfit, and write each post once."""
+    """Read an export, set invalid rows aside, and write each post once."""
     from booru_embed_core.posts.ingest import ingest as ingest_export
     from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
     if bool(sources) == bool(bigquery):
-        raise click.UsageError("Name an export by SOURCE... or a table by --bigquery: one of them.")
+        raise click.UsageError("Name either an export by SOURCE... or a table by --bigquery.")
     if project is not None and bigquery is None:
-        raise click.UsageError("--project is for --bigquery: it reads the table.")
+        raise click.UsageError("--project needs --bigquery.")
     unknown = sorted(set(ratings.split(",")) - set(RATINGS))
     if unknown:
         raise click.UsageError(f"--ratings {ratings}: {unknown[0]!r} is not one of {', '.join(RATINGS)}.")
@@ -65,6 +66,6 @@ def ingest(
     )
     report = ingest_export(settings, out, to, DuckdbSettings())
     if as_json:
-        print(json.dumps(json.loads(report.to_json()), ensure_ascii=False))
+        print_json(json.loads(report.to_json()))
     else:
         print(f"{out}: {report.summary}")

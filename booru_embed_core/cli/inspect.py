@@ -1,12 +1,7 @@
-"""``booru-embed inspect``: what is in a vocabulary, a packed file, a checkpoint, what a training takes; and how the
-command line prints.
-
-What belongs here: options and printing.
-"""
+"""``booru-embed inspect``: a vocabulary, a packed file, tag words, a checkpoint, or the cost of a training."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,28 +10,32 @@ from typing import Annotated, Any
 import typer
 
 from booru_embed_core.cli.shared import (
+    CHECKPOINT,
+    PACKED_TOKENS,
     WAREHOUSE,
     CategoryOption,
     CountOption,
     JsonOption,
+    PackedOption,
+    packed_file,
     print_facts,
     print_json,
     print_table,
 )
 from booru_embed_core.schema import SPLITS, Category
 
-inspect_app = typer.Typer(no_args_is_help=True, help="Look into tags, a vocabulary, a packed file or a checkpoint.")
+inspect_app = typer.Typer(no_args_is_help=True, help="Show what a vocabulary, a packed file or a checkpoint holds.")
 
 
 @inspect_app.command("vocab")
 def inspect_vocab(
     folder: Annotated[Path, typer.Argument(help="Folder of a vocab or a checkpoint.")] = WAREHOUSE / "vocab/current",
-    search: Annotated[str, typer.Option(help="List the tags that contain this.")] = "",
+    search: Annotated[str, typer.Option(help="List tags that contain this.")] = "",
     category: CategoryOption = None,
     k: CountOption = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Sizes and the most used tags of a vocabulary, and what its cut lost."""
+    """Print the sizes and most used tags of a vocabulary, and what its cut lost."""
     from booru_embed_core.schema import CATEGORIES
     from booru_embed_core.tags.build import what_is_lost
     from booru_embed_core.tags.vocab import Vocab
@@ -62,23 +61,21 @@ def inspect_vocab(
 
 @inspect_app.command("tokens")
 def inspect_tokens(
-    file: Annotated[Path, typer.Argument(help="A packed file, or its folder.")] = WAREHOUSE
-    / "packed_tokens/current/tokens.safetensors",
+    file: Annotated[Path, typer.Argument(help="Packed file, or its folder.")] = PACKED_TOKENS,
     vocab: Annotated[
-        Path | None, typer.Option("--vocab", help="Its vocab: then unknown tokens are not counted as tags.")
+        Path | None, typer.Option("--vocab", help="Folder of its vocab; unknown tokens then do not count as tags.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Records, tokens, splits and caption lengths of a packed file, and how many posts have hardly a tag left."""
+    """Print counts, splits and caption lengths of a packed file, and how many posts have few tags left."""
     import numpy as np
 
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.lengths import short_posts
-    from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+    from booru_embed_core.tokens.packed_file import PackedFile
 
     made_with = Vocab.load(vocab) if vocab else None
-    file = file / PACKED_FILE if file.is_dir() else file
-    packed = PackedFile.open(file, made_with.hash if made_with else None)
+    packed = PackedFile.open(packed_file(file), made_with.hash if made_with else None)
     lengths = np.diff(packed.offsets.astype(np.int64))
     splits = np.bincount(packed.split_ids(), minlength=len(SPLITS))
     facts = {
@@ -95,21 +92,21 @@ def inspect_tokens(
     if as_json:
         print_json(facts | {"short_posts": short})
         return
-    print_facts(facts, as_json)
+    print_facts(facts)
     print("\nposts with")
     _print_rows(short)
 
 
 @inspect_app.command("words")
 def inspect_words(
-    folder: Annotated[Path, typer.Argument(help="Folder of tag frequencies, or of posts, which are then counted.")] = (
+    folder: Annotated[Path, typer.Argument(help="Folder of tag frequencies, or of posts to count.")] = (
         WAREHOUSE / "tag_frequencies/current"
     ),
     category: CategoryOption = None,
     k: CountOption = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Words that labels are made of, to compare with labels; the tokenizer knows whole labels alone."""
+    """Print the words that tags are made of, for comparison; the tokenizer knows only whole tags."""
     from booru_embed_core.tags.words import count_words
 
     with _frequencies(folder) as freq_dir:
@@ -121,30 +118,31 @@ def inspect_words(
         return
     print(f"{words.num_labels:,} labels of {words.table.num_rows:,} words, {words.num_uses:,} uses of labels")
     _print_rows(shown)
-    print("\nthe same share of the labels' uses needs")
+    print("\nto cover the same share of the labels' uses")
     _print_rows(words.compared.to_pylist())
 
 
 @contextmanager
 def _frequencies(folder: Path) -> Iterator[Path]:
-    """A folder of tag frequencies: `folder`, or one that is made of the posts in it and removed afterwards."""
+    """`folder` if it holds tag frequencies, else a temporary folder of the frequencies of its posts."""
+    from booru_embed_core.filesystem import scratch_folder
     from booru_embed_core.settings import DuckdbSettings
     from booru_embed_core.tags.frequency import count_tags, frequency_file
 
     if frequency_file(folder, Category.GENERAL).exists():
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="booru-embed-") as made:
-        count_tags(folder, Path(made), DuckdbSettings())
-        yield Path(made)
+    with scratch_folder() as frequencies:
+        count_tags(folder, frequencies, DuckdbSettings())
+        yield frequencies
 
 
 @inspect_app.command("checkpoint")
 def inspect_checkpoint(
-    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")] = WAREHOUSE / "checkpoint/current",
+    folder: Annotated[Path, typer.Argument(help="Checkpoint folder.")] = CHECKPOINT,
     as_json: JsonOption = False,
 ) -> None:
-    """Shape, sizes and provenance of a checkpoint."""
+    """Print the shape, sizes and provenance of a checkpoint."""
     from booru_embed_core.training.checkpoint import load_checkpoint
 
     model, config, vocab = load_checkpoint(folder)
@@ -153,40 +151,45 @@ def inspect_checkpoint(
         "num_tags": vocab.num_tags,
         **config.model_dump(mode="json", exclude={"score_bin_edges"}),
     }
-    print_facts(facts, as_json)
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(facts)
 
 
 @inspect_app.command("plan")
 def inspect_plan(
     settings: Annotated[
-        Path | None, typer.Option("--settings", help="Settings file; else BOORU_EMBED_SETTINGS, else settings.toml.")
+        Path | None,
+        typer.Option("--settings", help="Settings file; default: BOORU_EMBED_SETTINGS, or settings.toml."),
     ] = None,
     vocab: Annotated[Path, typer.Option("--vocab", help="Folder of the vocab.")] = WAREHOUSE / "vocab/current",
-    packed: Annotated[Path, typer.Option("--packed", help="A packed file, or its folder.")] = WAREHOUSE
-    / "packed_tokens/current/tokens.safetensors",
+    packed: PackedOption = PACKED_TOKENS,
     mean_length: Annotated[
-        int | None, typer.Option("--mean-length", min=1, help="Tags of every post, in place of a packed file.")
+        int | None,
+        typer.Option("--mean-length", min=1, help="Tags of every post, instead of a packed file."),
     ] = None,
     num_posts: Annotated[int, typer.Option("--posts", min=1, help="Training posts, with --mean-length.")] = 1_000_000,
     tflops: Annotated[
-        float | None, typer.Option("--tflops", min=1e-6, help="What the device does in a second.")
+        float | None,
+        typer.Option("--tflops", min=1e-6, help="TFLOP/s of the device, to estimate the time."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a training will take: parameters, operations, peak memory, and time on a device of a given throughput."""
+    """Estimate a training: parameters, operations, peak memory, and time at a given throughput."""
     import numpy as np
 
     from booru_embed_core.settings import load_settings
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.batches import rows_of_split
-    from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+    from booru_embed_core.tokens.packed_file import PackedFile
     from booru_embed_core.training.checkpoint import encoder_config
     from booru_embed_core.training.hardware import pick_device, pick_dtype
     from booru_embed_core.training.plan import plan_facts, plan_training
 
     chosen, made_with = load_settings(settings), Vocab.load(vocab)
     if mean_length is None:
-        file = PackedFile.open(packed / PACKED_FILE if packed.is_dir() else packed, made_with.hash)
+        file = PackedFile.open(packed_file(packed), made_with.hash)
         lengths = np.diff(file.offsets).astype(np.int64)[rows_of_split(file, "train")]
     else:
         lengths = np.full(num_posts, mean_length, dtype=np.int64)
@@ -201,19 +204,19 @@ def inspect_plan(
         return
     print(f"{device.type}, {str(dtype).removeprefix('torch.')}")
     for name, fact in facts.items():
-        parts = fact if isinstance(fact, dict) else {"": fact}
-        print_table([(name.replace("_", " "), part, _counted(value)) for part, value in parts.items()])
+        values = fact if isinstance(fact, dict) else {"": fact}
+        print_table([(name.replace("_", " "), key, _counted(value)) for key, value in values.items()])
 
 
 def _counted(value: float | None) -> str:
-    """A count with its digits in threes; in powers of ten where it has too many."""
+    """A count with thousands separators; in scientific notation from 1e12."""
     if value is None:
         return "-"
     return f"{value:.4g}" if value >= 1e12 else f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    """Prints `rows` below the names of their columns, numbers as people read them."""
+    """Prints `rows` below their column names; shares as per cent, counts with separators."""
     if rows:
         print_table(
             [tuple(name.replace("_", " ") for name in rows[0]), *(tuple(map(_shown, row.values())) for row in rows)]

@@ -1,20 +1,67 @@
-"""What the commands share: their common options, and how they print."""
+"""What the commands share: options, output files, warnings on stderr, and how results are printed."""
 
 from __future__ import annotations
 
 import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from booru_embed_core.filesystem import atomic_file
 from booru_embed_core.schema import Category
 
 WAREHOUSE: Final = Path("data/warehouse")
+CHECKPOINT: Final = WAREHOUSE / "checkpoint/current"
+PACKED_TOKENS: Final = WAREHOUSE / "packed_tokens/current/tokens.safetensors"
+POST_EMBEDDINGS: Final = WAREHOUSE / "post_embeddings/current"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 CategoryOption = Annotated[Category | None, typer.Option("--category", help="Only tags of this category.")]
 CountOption = Annotated[int, typer.Option("-k", min=1, help="How many tags.")]
+CheckpointOption = Annotated[Path, typer.Option("--checkpoint", "-c", help="Checkpoint folder.", metavar="DIR")]
+PackedOption = Annotated[Path, typer.Option("--packed", help="Packed file, or its folder.", metavar="FILE")]
+
+
+def packed_file(path: Path) -> Path:
+    """The packed file that `path` names: itself, or the one in that folder."""
+    from booru_embed_core.tokens.packed_file import PACKED_FILE
+
+    return path / PACKED_FILE if path.is_dir() else path
+
+
+@contextmanager
+def output_file(output: Path) -> Iterator[Path]:
+    """A path to write to; it becomes `output` when the block ends without an error.
+
+    Raises:
+        FileNotFoundError: the folder of `output` does not exist.
+    """
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output.parent}: no such folder, for --output {output.name}; create it first")
+    with atomic_file(output) as partial:
+        yield partial
+
+
+def say(line: str) -> None:
+    """Prints `line` on stderr, where it cannot mix with results."""
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def unknown_tags_on_stderr() -> Iterator[None]:
+    """Prints the warnings of the block about unknown tags on stderr, one line each."""
+    from booru_embed_core.embedder.embedder import UnknownTagsWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UnknownTagsWarning)
+        yield
+    for warning in dict.fromkeys(str(warning.message) for warning in caught):
+        say(f"warning: {warning}")
 
 
 def print_json(value: Any) -> None:
@@ -22,16 +69,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False))
 
 
-def print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Prints `facts` as JSON, or a line each."""
-    if as_json:
-        print_json(facts)
-    else:
-        print_table([(name, value if isinstance(value, str) else json.dumps(value)) for name, value in facts.items()])
+def print_facts(facts: dict[str, Any]) -> None:
+    """Prints `facts`, one line each; what is not a string as JSON."""
+    print_table([(name, value if isinstance(value, str) else json.dumps(value)) for name, value in facts.items()])
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:
-    """Prints `rows` with their columns below each other."""
+    """Prints `rows` with aligned columns."""
     if rows:
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:

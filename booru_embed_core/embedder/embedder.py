@@ -1,4 +1,4 @@
-"""The library's face: tags as people write them in, vectors and tags out."""
+"""`BooruEmbedder`: captions in, vectors and tags out."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 _PRECISIONS: Final = ("auto", "fp32", "bf16", "int8")
-_LISTED: Final = "`booru-embed inspect vocab` lists what is known"
+_REMEDY: Final = "`booru-embed inspect vocab` lists the known tags"
 
 
 class UnknownTagsError(ValueError):
-    """A caption has tags, but none of them is in the vocabulary."""
+    """A caption has tags, but none is in the vocabulary."""
 
 
 class UnknownTagsWarning(UserWarning):
-    """Some tags of a caption are not in the vocabulary and were left out."""
+    """Some tags of a caption are not in the vocabulary and are left out."""
 
 
 class Completion(NamedTuple):
-    """A tag that may follow; `probability` is its share among all tags that the input does not have."""
+    """A further tag; `probability` is its share among all tags that the input does not have."""
 
     tag: str
     category: Category
@@ -44,7 +44,7 @@ class Completion(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A tag whose embedding lies near; `similarity` is the cosine."""
+    """A tag with a similar embedding; `similarity` is the cosine."""
 
     tag: str
     category: Category
@@ -52,26 +52,26 @@ class Neighbour(NamedTuple):
 
 
 class Normalized(NamedTuple):
-    """What a caption was understood as; see ``docs/reference/captions.md``."""
+    """How a caption was read; see ``docs/reference/captions.md``."""
 
     caption: str
-    """Its known tags, each in the one spelling that is read as itself, separated by spaces."""
+    """Its known tags in their canonical spelling, separated by spaces."""
     tags: tuple[tuple[Category, str], ...]
     unknown: tuple[str, ...]
-    """Its tags that the vocabulary does not hold."""
+    """Its tags that are not in the vocabulary."""
     notes: tuple[str, ...]
-    """What was read otherwise than it stands, a line each: weights, other names, categories, what was left out."""
+    """What was read differently from its spelling, one line each: weights, aliases, categories, what was left out."""
     ratings: tuple[str, ...]
-    """Those that it names, of ``g s q e``: they are no tags, and the model is not told."""
+    """The ratings that it names, of ``g s q e``: they are not tags, and the model does not see them."""
 
 
 class BooruEmbedder:
-    """A trained model, ready to embed captions, complete them and compare tags.
+    """A trained model that embeds captions, completes them and compares tags.
 
     A caption is a string as people type it (``"1girl, (cat ears:1.2), tracer_\\(overwatch\\)"``) or as an export has it
-    (``"1girl cat_ears"``); `normalize` shows what is understood. Tags that the vocabulary does not hold are left out
-    with an `UnknownTagsWarning`; a caption of nothing but such tags is an `UnknownTagsError`. The empty caption is
-    allowed: it stands for "anything". Any number of threads may use one embedder.
+    (``"1girl cat_ears"``); `normalize` shows how it is read. Unknown tags are left out with an `UnknownTagsWarning`; a
+    caption of only unknown tags raises an `UnknownTagsError`. The empty caption is allowed and means "anything". Any
+    number of threads may share one embedder.
     """
 
     def __init__(self, network: Network, config: CheckpointConfig, vocab: Vocab) -> None:
@@ -87,16 +87,16 @@ class BooruEmbedder:
         """The embedder of a checkpoint.
 
         Args:
-            checkpoint: its folder, such as ``data/warehouse/checkpoint/current``; the asset's folder or the warehouse
-                that it is the current one of; or ``owner/name``, a model in the Hub's local cache.
-            device: ``cpu``, ``cuda``, or ``auto``: the GPU where there is one.
-            precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware multiplies it natively. It takes half
-                the time; a vector then differs in its third digit. A folder of ONNX files takes ``fp32``, which is its
-                ``auto``, or ``int8``.
+            checkpoint: its folder, such as ``data/warehouse/checkpoint/current``; a warehouse or its asset folder, for
+                the current checkpoint; or ``owner/name``, a model in the Hub's local cache.
+            device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
+            precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the hardware multiplies it natively, which takes half
+                the time and changes the third digit of a vector. A folder of ONNX files takes ``fp32`` (its ``auto``)
+                or ``int8``.
 
         Raises:
-            CheckpointError: a file is missing, damaged, or does not belong to the vocabulary beside it.
-            ValueError: an unknown precision, or no such device.
+            CheckpointError: a file is missing, damaged, or does not match the vocabulary beside it.
+            ValueError: unknown precision, or no such device.
         """
         if precision not in _PRECISIONS:
             raise ValueError(f"precision {precision!r} is not one of {', '.join(_PRECISIONS)}")
@@ -109,7 +109,7 @@ class BooruEmbedder:
 
     @property
     def embedding_dim(self) -> int:
-        """E: numbers of a whole embedding."""
+        """E, the length of a whole embedding."""
         return self.config.model.embedding_dim
 
     def embed(
@@ -122,14 +122,14 @@ class BooruEmbedder:
         """The embeddings, float32 ``[n, dim]``, each of unit length.
 
         Args:
-            captions: one or many.
+            captions: one caption or many.
             rating: one of ``g s q e``, for all captions; None withholds it.
             score: for all captions; needs a rating, since scores are compared within one. None withholds it.
-            dim: a Matryoshka prefix of 1 to E numbers; None takes all.
+            dim: length of a Matryoshka prefix, 1 to E; None takes all E numbers.
 
         Raises:
             UnknownTagsError: a caption has tags and none is known.
-            ValueError: an unknown rating, one that was never given in training, a score without a rating, or a `dim`
+            ValueError: a rating that is unknown or was never given in training, a score without a rating, or a `dim`
                 out of range.
         """
         dim = self._dim(dim)
@@ -144,27 +144,27 @@ class BooruEmbedder:
         score: int | None = None,
         dim: int | None = None,
     ) -> Iterator[NDArray[np.float32]]:
-        """The embeddings of any number of captions, float32 ``[batch_size, dim]`` after another, the last one shorter.
+        """The embeddings of any number of captions, in arrays float32 ``[batch_size, dim]``; the last may be shorter.
 
-        `captions` are taken as they are needed, `batch_size` at a time; never more of them are held.
+        Reads `batch_size` of `captions` at a time and never holds more.
 
         Raises:
             ValueError: as in `embed`, or `batch_size` below 1.
-            UnknownTagsError: as in `embed`, when its batch is reached; it ends the stream.
+            UnknownTagsError: as in `embed`, at the batch of that caption; it ends the stream.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is below 1; embed at least one caption at a time")
         dim, metadata = self._dim(dim), self._metadata(rating, score)
-        every = iter(captions)
+        remaining = iter(captions)
 
         def batches() -> Iterator[NDArray[np.float32]]:
-            while batch := list(itertools.islice(every, batch_size)):
+            while batch := list(itertools.islice(remaining, batch_size)):
                 yield unit_vectors(self.network.embeddings(self._read(batch, *metadata))[:, :dim])
 
         return batches()
 
     def normalize(self, caption: str) -> Normalized:
-        """What `caption` is understood as: its tags, what is unknown, and what was read otherwise than it stands."""
+        """How `caption` is read: its tags, its unknown tags, and what is read differently from its spelling."""
         encoded = self.tokenizer.encode(caption)
         tags = tuple(self.tokenizer.decode(encoded.token_ids))
         return Normalized(self.tokenizer.normalized(encoded), tags, encoded.unknown, encoded.notes, encoded.ratings)
@@ -177,12 +177,12 @@ class BooruEmbedder:
         rating: str | None = None,
         score: int | None = None,
     ) -> list[Completion]:
-        """The `k` most probable further tags, the most probable first; never one of the input's.
+        """The `k` most probable further tags, the most probable first, without those of the caption.
 
         Args:
-            caption: what is there already; may be empty.
-            k: at most so many.
-            category: only tags of this one; their probabilities are still shares among all tags.
+            caption: the tags so far; may be empty.
+            k: maximal number of tags.
+            category: only tags of this category; probabilities remain shares among all tags.
             rating: as in `embed`.
             score: as in `embed`.
 
@@ -197,9 +197,9 @@ class BooruEmbedder:
         return [Completion(self.vocab.tags[i], self._category(i), float(probabilities[i])) for i in best]
 
     def probabilities(self, caption: str, rating: str | None = None, score: int | None = None) -> NDArray[np.float32]:
-        """How probable each tag is as a further one, float32 ``[num_tags]``: `complete` before anything is chosen.
+        """The probability of each tag as a further one, float32 ``[num_tags]``, which sum to 1.
 
-        They sum to 1; 0 is what the caption has already, and the unknown tokens.
+        Tags of the caption and unknown tokens have 0. `complete` chooses the highest.
 
         Raises:
             UnknownTagsError, ValueError: as in `embed`.
@@ -207,20 +207,20 @@ class BooruEmbedder:
         return self.probabilities_of(self._sets([caption], rating, score)).reshape(-1)
 
     def probabilities_of(self, sets: TagSets) -> NDArray[np.float32]:
-        """`probabilities` of many at once, float32 ``[n, num_tags]``, of `sets` as `read_caption` reads them."""
+        """`probabilities` of many captions, float32 ``[n, num_tags]``; `sets` are as `read_caption` returns them."""
         scores = self.network.tag_scores(sets)
         scores[:, self.vocab.is_unknown] = -np.inf
         scores[np.repeat(np.arange(len(scores)), sets.lengths), sets.tags] = -np.inf
-        greatest_scores = scores.max(1, keepdims=True)
-        scores -= np.where(np.isneginf(greatest_scores), np.float32(0), greatest_scores)
+        max_scores = scores.max(1, keepdims=True)
+        scores -= np.where(np.isneginf(max_scores), np.float32(0), max_scores)
         np.exp(scores, out=scores)
-        scores /= np.maximum(scores.sum(1, keepdims=True), np.finfo(np.float32).tiny)  # 0 where nothing is left
+        scores /= np.maximum(scores.sum(1, keepdims=True), np.finfo(np.float32).tiny)  # all 0 if no tag is left
         return scores
 
     def read_caption(
         self, caption: str, rating: str | None = None, score: int | None = None
     ) -> tuple[Normalized, TagSets]:
-        """What a caption is understood as, and its tags as the network reads them; unknown ones are left out.
+        """How a caption is read, and its known tags as the network takes them.
 
         Raises:
             ValueError: as in `embed`.
@@ -230,19 +230,19 @@ class BooruEmbedder:
         return read, self._read([read.caption], *metadata)
 
     def similar_tags(self, tag: str, k: int = 10, category: Category | str | None = None) -> list[Neighbour]:
-        """The `k` tags whose embeddings are nearest to that of `tag` by cosine, the nearest first, without `tag`.
+        """The `k` tags whose embeddings have the highest cosines with that of `tag`, nearest first, without `tag`.
 
         Raises:
             UnknownTagsError: `tag`, or a part of it, is not in the vocabulary.
-            ValueError: not one tag, no such category, or k below 1.
+            ValueError: `tag` is not one tag, no such category, or k below 1.
         """
         allowed = self._tags_of(category, k)
         encoded = self.tokenizer.encode(tag)
-        if encoded.unknown:  # with a comma, spaces within a tag are underscores
+        if encoded.unknown:  # with a comma, spaces inside a tag are read as underscores
             encoded = self.tokenizer.encode(f"{tag},")
-        if encoded.unknown:  # also beside a known one: half of what was asked for is no answer
+        if encoded.unknown:  # an error even beside a known tag: neighbours of half the input would mislead
             names = ", ".join(encoded.unknown)
-            raise UnknownTagsError(f"{tag!r}: not in the vocabulary: {names}; {_LISTED}")
+            raise UnknownTagsError(f"{tag!r}: not in the vocabulary: {names}; {_REMEDY}")
         if len(encoded.token_ids) != 1:
             raise ValueError(f"{tag!r} is {len(encoded.token_ids)} tags, not one; use `embed` for sets of tags")
         index = encoded.token_ids[0] - self.vocab.num_special
@@ -255,25 +255,24 @@ class BooruEmbedder:
         ]
 
     def tag_embeddings(self) -> NDArray[np.float32]:
-        """The embedding of each tag alone, float32 ``[num_tags, E]``, unit length: the same space as captions'.
+        """The embedding of each tag as a caption of its own, float32 ``[num_tags, E]``, unit length.
 
-        Row ``tag_index`` is that of ``vocab.tags[tag_index]``, unknown tokens (``vocab.is_unknown``) included.
+        Row ``tag_index`` belongs to ``vocab.tags[tag_index]``; unknown tokens (``vocab.is_unknown``) have rows too.
         """
         with self._lock:
             if self._tag_embeddings is None:
                 every = np.arange(self.vocab.num_tags, dtype=np.int64)
-                nothing = np.full(len(every), -1, dtype=np.int64)
-                sets = TagSets(every, np.ones_like(every), nothing, nothing)
+                sets = TagSets.without_metadata(every, np.ones_like(every))
                 self._tag_embeddings = unit_vectors(self.network.embeddings(sets))
             return self._tag_embeddings
 
     def hidden_states(
         self, captions: str | Sequence[str], rating: str | None = None, score: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """A state for every token, for cross-attention: float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``.
+        """The state of every token, for cross-attention: float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``.
 
-        The tokens of caption ``i`` are the rows ``cu_seqlens[i]:cu_seqlens[i + 1]``: first the summary token, then
-        rating and score where given, then the caption's tags.
+        The tokens of caption ``i`` are the rows ``cu_seqlens[i]:cu_seqlens[i + 1]``: the summary token, rating and
+        score if given, then the caption's tags.
         """
         sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
         return self.network.token_states(sets)
@@ -281,9 +280,9 @@ class BooruEmbedder:
     def padded_hidden_states(
         self, captions: str | Sequence[str], rating: str | None = None, score: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """`hidden_states` as a batch: float32 ``[n, L, d]``, and which are tokens, bool ``[n, L]``; the others are 0.
+        """`hidden_states` padded with zeros: float32 ``[n, L, d]``, and a mask of the tokens, bool ``[n, L]``.
 
-        L is the longest caption's number of tokens.
+        L is the number of tokens of the longest caption.
         """
         sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
         states, cu_seqlens = self.network.token_states(sets)
@@ -296,7 +295,7 @@ class BooruEmbedder:
     def _dim(self, dim: int | None) -> int:
         dim = self.embedding_dim if dim is None else dim
         if not 1 <= dim <= self.embedding_dim:
-            raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the embedding's length")
+            raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the length of the embedding")
         return dim
 
     def _sets(self, captions: Sequence[str], rating: str | None, score: int | None) -> TagSets:
@@ -324,7 +323,7 @@ class BooruEmbedder:
             raise ValueError(f"score {score} needs a rating: scores are compared among posts of one rating")
         trained = self.config.trained_ratings
         if rating is not None and rating not in trained:
-            # Its token has the vector that it started with: completions would move, and mean nothing.
+            # Its token still has its initial vector: it would move completions at random.
             raise ValueError(
                 f"rating '{rating}' was never given in training, which knew {', '.join(trained) or 'none'}; leave "
                 "rating and score out, or train on posts of it with [training] metadata_keep_share above 0"
@@ -349,15 +348,15 @@ class BooruEmbedder:
 
 
 def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Network:
-    """The network by onnxruntime where the folder holds ONNX files, else by torch.
+    """The network by onnxruntime if the folder holds ONNX files, else by torch.
 
     Raises:
-        ValueError: it is not installed, or has no such device or precision.
+        ValueError: the backend is not installed, or has no such device or precision.
     """
     is_onnx = (checkpoint_dir / "model.onnx").exists()
     package, extra = ("onnxruntime", "onnx") if is_onnx else ("torch", "torch")
     if find_spec(package) is None:
-        raise ValueError(f"{checkpoint_dir}: nothing to run the network with; install booru-embed[{extra}]")
+        raise ValueError(f"{checkpoint_dir}: {package} is not installed; install booru-embed[{extra}]")
     if is_onnx:
         from booru_embed_core.embedder.onnx_network import OnnxNetwork
 
@@ -370,8 +369,8 @@ def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, p
 
 
 def top_k(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> list[int]:
-    """The `k` of `candidates` (ascending places in `values`) with the top_k values, of equals the first first."""
-    if k < len(candidates):  # sorting all of a large vocabulary would take longer than a small network
+    """The `k` of `candidates` (ascending indices into `values`) with the highest values; ties by index."""
+    if k < len(candidates):  # sorting a large vocabulary would take longer than a small network
         least = np.partition(values[candidates], -k)[-k]
         candidates = candidates[values[candidates] >= least]
     order = np.argsort(-values[candidates], kind="stable")[:k]
@@ -379,5 +378,5 @@ def top_k(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) ->
 
 
 def _unknown_message(caption: str, encoded: Encoded) -> str:
-    what = "left out" if encoded.token_ids else "no known tag remains"
-    return f"{caption!r}: not in the vocabulary: {', '.join(encoded.unknown)}; {what}. {_LISTED}"
+    what = "left out" if encoded.token_ids else "no known tag is left"
+    return f"{caption!r}: not in the vocabulary: {', '.join(encoded.unknown)}; {what}. {_REMEDY}"

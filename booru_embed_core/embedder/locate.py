@@ -1,4 +1,4 @@
-"""Where a checkpoint lies that is named by a folder, a warehouse, or as the Hub names models."""
+"""Finds a checkpoint by a folder, a warehouse, or a model name of the Hub."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def find_checkpoint(name: Path | str) -> Path:
-    """The folder of the checkpoint that `name` means, by its own name: a later materialization does not move it.
+    """The checkpoint folder that `name` refers to, with links resolved: a later materialization does not move it.
 
-    A folder with a ``config.json`` is it. Of a folder without, ``current`` is tried (the asset's folder in a warehouse)
-    and ``checkpoint/current`` (the warehouse). ``owner/name``, where there is no such folder, is looked up in the Hub's
-    local cache; nothing is ever downloaded. A folder that holds none is returned as it is: its reader says so.
+    That is `name` itself if it holds a ``config.json``, else ``current`` in it (`name` is the asset's folder) or
+    ``checkpoint/current`` (`name` is a warehouse). If there is no such folder, ``owner/name`` is looked up in the Hub's
+    local cache; nothing is downloaded. A folder without a checkpoint is returned as it is, and reading it raises.
 
     Raises:
-        CheckpointError: a name as on the Hub that is not in the cache, or the package that knows the cache is missing.
+        CheckpointError: a Hub name that is not in the cache, or huggingface_hub is not installed.
     """
     folder = Path(name)
-    for place in (folder, folder / "current", folder / "checkpoint" / "current"):
-        if (place / CONFIG_FILE).is_file():
-            return place.resolve()
+    for candidate in (folder, folder / "current", folder / "checkpoint" / "current"):
+        if (candidate / CONFIG_FILE).is_file():
+            return candidate.resolve()
     if folder.exists() or not _HUB_NAME.fullmatch(str(name)):
         return folder
     return _in_hub_cache(str(name))

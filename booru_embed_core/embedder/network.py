@@ -1,8 +1,8 @@
-"""The trained network as the embedder calls it: numpy in, numpy out, whatever computes it.
+"""The interface between the embedder and the trained network: numpy arrays in and out, for any backend.
 
-A backend is a class with the three methods of `Network` and lies in a module of its own, which `BooruEmbedder.load`
-imports on first use: ``torch_network`` (torch) and ``onnx_network`` (onnxruntime). It is handed sets of tags and knows
-nothing of text, vocabularies or unit length. It may be called by several threads at once.
+A backend is a class with the three methods of `Network`, in a module that `BooruEmbedder.load` imports on first use:
+``torch_network`` (torch) or ``onnx_network`` (onnxruntime). It takes sets of tags and knows nothing of text,
+vocabularies or unit length. Several threads may call it at once.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class TagSets:
-    """n captions as the network reads them.
+    """n captions as the network takes them.
 
     Attributes:
-        tags: int64 ``[sum(lengths)]`` tag indices (``token_id - vocab.num_special``), set after set; none twice in one.
-        lengths: int64 ``[n]`` tags of each set, 0 allowed; n may be 0.
-        ratings: int64 ``[n]`` rating ids, places in ``schema.RATINGS``; -1 where none is given.
-        score_bins: int64 ``[n]`` score deciles, 0 to 9; -1 where none is given.
+        tags: int64 ``[sum(lengths)]`` tag indices (``token_id - vocab.num_special``), set after set, distinct in a set.
+        lengths: int64 ``[n]`` number of tags of each set, 0 allowed; n may be 0.
+        ratings: int64 ``[n]`` rating ids, indices into ``schema.RATINGS``; -1 for no rating.
+        score_bins: int64 ``[n]`` score deciles, 0 to 9; -1 for no score.
     """
 
     tags: NDArray[np.int64]
@@ -32,33 +32,40 @@ class TagSets:
     score_bins: NDArray[np.int64]
 
     @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """All sets of `parts`, at least one, after each other."""
+    def concatenate(cls, batches: Sequence[Self]) -> Self:
+        """The sets of all `batches`, at least one, in order."""
         return cls(
-            np.concatenate([part.tags for part in parts]),
-            np.concatenate([part.lengths for part in parts]),
-            np.concatenate([part.ratings for part in parts]),
-            np.concatenate([part.score_bins for part in parts]),
+            np.concatenate([batch.tags for batch in batches]),
+            np.concatenate([batch.lengths for batch in batches]),
+            np.concatenate([batch.ratings for batch in batches]),
+            np.concatenate([batch.score_bins for batch in batches]),
         )
+
+    @classmethod
+    def without_metadata(cls, tags: NDArray[np.int64], lengths: NDArray[np.int64]) -> Self:
+        """Sets without ratings and scores."""
+        withheld = np.full(len(lengths), -1, dtype=np.int64)
+        return cls(tags, lengths, withheld, withheld)
 
 
 class Network(Protocol):
-    """What computes: sets in, arrays out, in bounded memory however many sets there are."""
+    """A backend: sets in, arrays out, in bounded memory for any number of sets."""
 
     def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
-        """The bottleneck of each set, float32 ``[n, E]``, not of unit length: `SetEncoder.embed` of its pooled state.
+        """The bottleneck of each set, float32 ``[n, E]``, of any length: `SetEncoder.embed` of its pooled state.
 
-        The order of a set's tags, and the other sets beside it, change nothing.
+        It depends neither on the order of a set's tags nor on the other sets.
         """
 
     def tag_scores(self, sets: TagSets) -> NDArray[np.float32]:
-        """The completion head's logit of every tag, float32 ``[n, num_tags]``: `SetEncoder.complete`, then
-        `SetEncoder.tag_scores`. Tags of the set and unknown tokens have theirs too. The array is the caller's.
+        """The completion head's logit of every tag, float32 ``[n, num_tags]``.
+
+        `SetEncoder.complete`, then `SetEncoder.tag_scores`, also for tags of the set and unknown tokens. The caller may
+        change the array.
         """
 
     def token_states(self, sets: TagSets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """A state for every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``.
+        """The state of every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``.
 
-        The tokens of a set are the summary token, then its rating's and its score's where given, then its tags as they
-        stand in `sets`.
+        The tokens of a set are the summary token, those of its rating and score if given, then its tags in their order.
         """

@@ -1,6 +1,6 @@
-"""The network by onnxruntime, from the files that ``booru-embed export onnx`` writes: no torch is needed.
+"""The network by onnxruntime, from the files of ``booru-embed export onnx``; it needs no torch.
 
-A batch is padded to its longest set, since the graph's inputs are rectangles; sets of similar length go together.
+A batch is padded to its longest set, since the graph takes rectangular inputs; sets of similar length share a batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import TagSets
+from booru_embed_core.errors import one_line
 from booru_embed_core.schema import PAD_TOKEN, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS, SUMMARY_TOKEN
 from booru_embed_core.training.checkpoint_config import REMEDY, CheckpointConfig, CheckpointError
 
@@ -29,11 +30,11 @@ _SUMMARY_ID: Final = SPECIAL_TOKENS.index(SUMMARY_TOKEN)
 _FIRST_RATING_ID: Final = SPECIAL_TOKENS.index(RATING_TOKENS[0])
 _FIRST_SCORE_ID: Final = SPECIAL_TOKENS.index(SCORE_TOKENS[0])
 _BATCH_TOKENS: Final = 4096
-"""Slots of one call, padding included: 4 MB of states at width 256."""
+"""Tokens of one call, padding included: 4 MB of states at width 256."""
 
 
 class OnnxNetwork:
-    """A `Network` of two sessions, which any number of threads may call at once."""
+    """A `Network` of two sessions; any number of threads may call it at once."""
 
     def __init__(self, model: InferenceSession, completion: InferenceSession, num_special: int) -> None:
         self._model = model
@@ -46,9 +47,9 @@ class OnnxNetwork:
 
         Args:
             folder: holds `MODEL_FILE` and `COMPLETION_FILE`.
-            config: of the checkpoint that they were made from.
-            device: ``cpu``, ``cuda``, or ``auto``: the GPU where onnxruntime has one.
-            precision: ``int8`` takes the rounded files; ``auto`` and ``fp32`` the others.
+            config: of the exported checkpoint.
+            device: ``cpu``, ``cuda``, or ``auto``: the GPU if onnxruntime has one.
+            precision: ``int8`` takes the quantized files; ``auto`` and ``fp32`` the others.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another vocabulary.
@@ -78,58 +79,58 @@ class OnnxNetwork:
         return scores
 
     def token_states(self, sets: TagSets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """A state for every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
+        """The state of every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
         _, lengths = _token_ids(sets, self._num_special)
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
         *_, width = _sizes(self._model, "hidden_states")
         states = np.empty((cu_seqlens[-1], width), dtype=np.float32)
         for rows, ids, mask in self._batches(sets):
             (padded,) = self._run(["hidden_states"], ids, mask)
-            for row, own in zip(rows.tolist(), padded, strict=True):
-                states[cu_seqlens[row] : cu_seqlens[row + 1]] = own[: lengths[row]]
+            for row, row_states in zip(rows.tolist(), padded, strict=True):
+                states[cu_seqlens[row] : cu_seqlens[row + 1]] = row_states[: lengths[row]]
         return states, cu_seqlens.astype(np.int32)
 
     def _run(self, outputs: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Any:
         return self._model.run(outputs, {"input_ids": ids, "attention_mask": mask})
 
     def _batches(self, sets: TagSets) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-        """Rows of `sets`, their token ids and their mask, int64 ``[b, L]`` each; shorter sets first."""
+        """Row indices of `sets`, their token ids and their mask, int64 ``[b, L]`` each; shorter sets first."""
         ids, lengths = _token_ids(sets, self._num_special)
         starts = np.cumsum(lengths) - lengths
         order = np.argsort(lengths, kind="stable")
         first = 0
         while first < len(order):
-            slots = np.arange(1, len(order) - first + 1) * lengths[order[first:]]  # if the batch ended at each of them
-            rows = order[first : first + max(1, int(np.searchsorted(slots, _BATCH_TOKENS, side="right")))]
-            places = np.arange(lengths[rows[-1]])
-            mask = places < lengths[rows, None]
+            tokens = np.arange(1, len(order) - first + 1) * lengths[order[first:]]  # of a batch that ends at each set
+            rows = order[first : first + max(1, int(np.searchsorted(tokens, _BATCH_TOKENS, side="right")))]
+            positions = np.arange(lengths[rows[-1]])
+            mask = positions < lengths[rows, None]
             padded = np.full(mask.shape, _PAD_ID, dtype=np.int64)
-            padded[mask] = ids[(starts[rows, None] + places)[mask]]
+            padded[mask] = ids[(starts[rows, None] + positions)[mask]]
             yield rows, padded, mask.astype(np.int64)
             first += len(rows)
 
 
 def _token_ids(sets: TagSets, num_special: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Token ids int64 ``[T]``, set after set, and their number in each, int64 ``[n]``: as `objective.read_tokens`."""
+    """Token ids int64 ``[T]``, set after set, and the length of each, int64 ``[n]``; as `objective.read_tokens`."""
     every = np.arange(len(sets.lengths))
-    parts, owners = [np.full_like(every, _SUMMARY_ID)], [every]
+    ids, owners = [np.full_like(every, _SUMMARY_ID)], [every]
     for values, first_id in ((sets.ratings, _FIRST_RATING_ID), (sets.score_bins, _FIRST_SCORE_ID)):
         given = values >= 0
-        parts.append(values[given] + first_id)
+        ids.append(values[given] + first_id)
         owners.append(every[given])
-    of_each = np.concatenate([*owners, np.repeat(every, sets.lengths)])
-    order = np.argsort(of_each, kind="stable")
-    return np.concatenate([*parts, sets.tags + num_special])[order], np.bincount(of_each, minlength=len(every))
+    owner = np.concatenate([*owners, np.repeat(every, sets.lengths)])
+    order = np.argsort(owner, kind="stable")
+    return np.concatenate([*ids, sets.tags + num_special])[order], np.bincount(owner, minlength=len(every))
 
 
 def _sorted(sets: TagSets) -> TagSets:
-    """`sets` with each one's tags in ascending order, so that their order shows in no digit."""
+    """`sets` with the tags of each in ascending order, so that results do not depend on their order at all."""
     owners = np.repeat(np.arange(len(sets.lengths)), sets.lengths)
     return TagSets(sets.tags[np.lexsort((sets.tags, owners))], sets.lengths, sets.ratings, sets.score_bins)
 
 
 def _sizes(session: InferenceSession, output: str) -> list[int]:
-    """The fixed sizes of `output`: those behind the batch, and the length where it has one."""
+    """The fixed sizes of `output`, without the batch and the length."""
     (shape,) = [found.shape for found in session.get_outputs() if found.name == output]
     return [size for size in shape if isinstance(size, int)]
 
@@ -153,12 +154,11 @@ def _session(file: Path, vocab_hash: str, providers: list[str]) -> InferenceSess
     except state.NoSuchFile:
         raise CheckpointError(f"{file}: no such file; export the checkpoint again") from None
     except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.Fail) as error:
-        first_line = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file}: not a network ({first_line}); export the checkpoint again") from None
+        raise CheckpointError(f"{file}: not a network ({one_line(error, 200)}); export the checkpoint again") from None
     made_with = session.get_modelmeta().custom_metadata_map.get(VOCAB_KEY, "")
     if made_with != vocab_hash:
         raise CheckpointError(
-            f"{file}: of the vocab {made_with[:16] or '(none named)'}, but the vocab beside it is {vocab_hash[:16]}; "
+            f"{file}: made with the vocab {made_with[:16] or '(none)'}, but the vocab beside it is {vocab_hash[:16]}; "
             f"export the checkpoint again, or {REMEDY}"
         )
     return session

@@ -21,16 +21,16 @@ from booru_embed_core.training.checkpoint_config import CheckpointConfig
 from booru_embed_core.training.hardware import pick_device, pick_dtype
 
 _FP16_ENGINES: Final = ("x86", "fbgemm", "onednn")
-"""Of torch's engines those that multiply by weights of half precision."""
+"""torch's quantization engines that multiply by weights of half precision."""
 
 
 class TorchNetwork:
-    """A `Network` of a `SetEncoder` in evaluation mode, whose trunk computes in `dtype` (None leaves it to the device).
+    """A `Network` of a `SetEncoder` in evaluation mode, whose trunk computes in `dtype` (None: the device's default).
 
-    The weights are only read, and inference mode is a thread's own: any number of threads may call at once. They must
-    not change after the first call of `tag_scores`, which keeps what it needs of them.
+    Any number of threads may call it at once: it only reads the weights, and inference mode is thread-local. The
+    weights must not change after the first call of `tag_scores`, which caches a copy of some.
 
-    On a CPU where the trunk computes in bf16, the tags' vectors are rounded to half precision, which errs less.
+    If the trunk computes in bf16 on a CPU, the tags' vectors are rounded to half precision, whose error is smaller.
     """
 
     def __init__(self, model: SetEncoder, dtype: torch.dtype | None = None) -> None:
@@ -39,11 +39,11 @@ class TorchNetwork:
 
     @cached_property
     def _scores(self) -> Callable[[Tensor], Tensor]:
-        """From states ``[n, d]`` to a logit of every tag ``[n, num_tags]``, in float32.
+        """A function from states ``[n, d]`` to the logits of all tags ``[n, num_tags]``, in float32.
 
-        To add the tags' vectors up anew for one caption would take longer than all of the rest. Of 30,000 tags the
-        product reads 61 MB; in half precision, packed once, it takes .9 ms on one core for one caption and 1.7 for
-        four, where float32 takes 2.5 and 8.
+        It caches the tags' vectors: computing them for one caption would take longer than everything else. With 30,000
+        tags the product reads 61 MB. In packed half precision it takes .9 ms on one core for one caption and 1.7 ms
+        for four; in float32 it takes 2.5 ms and 8 ms.
         """
         vectors, bias = self.model.tag_vectors(), self.model.tag_bias.detach()
         is_rounded = self._dtype == torch.bfloat16 and bias.device.type == "cpu"
@@ -53,7 +53,7 @@ class TorchNetwork:
             linear: Any = Linear(vectors.shape[1], len(vectors), dtype=torch.float16)  # type: ignore[no-untyped-call]
             linear.set_weight_bias(vectors, bias)
             return linear  # type: ignore[no-any-return]
-        columns = vectors.T.contiguous()  # so laid out, a product with few states takes a third of the time
+        columns = vectors.T.contiguous()  # in this layout a product with few states takes a third of the time
         return lambda states: torch.addmm(bias, states, columns)
 
     @classmethod
@@ -79,7 +79,7 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def token_states(self, sets: TagSets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """A state for every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
+        """The state of every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
         device = self.model.tag_bias.device
         token_ids, lengths = read_tokens(
             torch.from_numpy(sets.tags).to(device),

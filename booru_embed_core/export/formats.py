@@ -1,13 +1,12 @@
-"""A checkpoint in the forms that other programs read: each export is a new folder, complete when it appears.
+"""Writes a checkpoint in a format of other programs, as a new folder that is complete when it appears.
 
-The same checkpoint gives the same bytes. What belongs here: which forms there are, the folder and its card; how files
-are written stands in ``export_onnx``, ``export_sentence`` and ``export_vectors``.
+The same checkpoint gives the same bytes. This module holds the list of formats, the folder and its card;
+``onnx_graphs``, ``sentence_transformers`` and ``tag_vectors`` write the files.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.model_card import ONNX_USE, SENTENCE_USE, card, loss_section
 from booru_embed_core.export.tag_vectors import write_parquet, write_projector, write_word2vec
+from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.schema import ExportFormat
 from booru_embed_core.tags.vocab import VOCAB_FILES, Vocab
@@ -29,25 +29,30 @@ from booru_embed_core.training.checkpoint_config import CARD_FILE, CONFIG_FILE, 
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """What an export is made from."""
+    """The checkpoint to export, and what its card needs.
+
+    Attributes:
+        checkpoint: its folder.
+        model: on the CPU.
+        config: of the checkpoint.
+        vocab: of the checkpoint.
+        evaluation: ``evaluation.json`` of the checkpoint, for the card.
+        tokens: the packed file that it was trained on, whose test posts measure the loss of int8.
+    """
 
     checkpoint: Path
-    """Its folder."""
     model: SetEncoder
-    """On the CPU."""
     config: CheckpointConfig
     vocab: Vocab
     evaluation: Path | None
-    """``evaluation.json`` of the checkpoint, for the card."""
     tokens: Path | None
-    """The packed file it was trained on, whose test posts tell what int8 loses."""
 
     @classmethod
     def open(cls, checkpoint: Path, evaluation: Path | None = None, tokens: Path | None = None) -> CheckpointSource:
-        """The source that the checkpoint's folder holds.
+        """The source of a checkpoint's folder.
 
         Raises:
-            CheckpointError: as `load_checkpoint`.
+            CheckpointError: as in `load_checkpoint`.
         """
         return cls(checkpoint, *load_checkpoint(checkpoint), evaluation, tokens)
 
@@ -61,28 +66,28 @@ def export(form: ExportFormat, source: CheckpointSource, out_dir: Path) -> None:
     """Writes `source` as `form` into the new folder `out_dir`, which appears when it is complete.
 
     Raises:
-        FileExistsError: `out_dir` is there already and is not an empty folder.
-        ValueError: the form cannot hold this checkpoint, or the evaluation or the packed file is of another one.
+        FileExistsError: `out_dir` exists and is not an empty folder.
+        ValueError: the format cannot hold this checkpoint, or the evaluation or packed file is of another one.
     """
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise FileExistsError(f"{out_dir}: is there already and is not an empty folder; remove it or name another one")
+        raise FileExistsError(f"{out_dir}: exists and is not an empty folder; remove it or name another")
     parent = out_dir.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=parent) as scratch:
-        draft = Path(scratch) / "export"
+    with scratch_folder(parent) as scratch:
+        draft = scratch / "export"
         draft.mkdir()
         _WRITERS[form](source, draft)
         draft.replace(out_dir)
 
 
 def write_hub(source: CheckpointSource, out_dir: Path) -> None:
-    """Writes a folder as the Hub shows it: the checkpoint's own files and a card that says what it is good for."""
+    """Writes a folder for the Hub: the files of the checkpoint, and a card."""
     _copy(source, out_dir, WEIGHTS_FILE, CONFIG_FILE, *VOCAB_FILES)
     _write_card(out_dir, card(source.config, source.vocab, source.evaluation))
 
 
 def write_onnx_folder(source: CheckpointSource, out_dir: Path) -> None:
-    """Writes the graphs, in float32 and int8, and what `BooruEmbedder.load` needs beside them."""
+    """Writes the graphs in float32 and int8, and the other files that `BooruEmbedder.load` needs."""
     from booru_embed_core.embedder.onnx_network import OnnxNetwork
     from booru_embed_core.export.onnx_graphs import write_onnx
     from booru_embed_core.export.quantization_loss import recall_by_network
@@ -98,7 +103,7 @@ def write_onnx_folder(source: CheckpointSource, out_dir: Path) -> None:
 
 
 def write_sentence_folder(source: CheckpointSource, out_dir: Path) -> None:
-    """Writes a model of the library sentence-transformers."""
+    """Writes a model for the library sentence-transformers."""
     from booru_embed_core.export.sentence_transformers import write_sentence_transformer
 
     write_sentence_transformer(source.model, source.vocab, out_dir)

@@ -1,4 +1,4 @@
-"""The card of an exported model: data, metrics beside the baselines, what it is for, where it must not be trusted."""
+"""The card of an exported model: its use, data, metrics beside the baselines, and limits."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ embedder = BooruEmbedder.load("path/to/this/folder")
 vectors = embedder.embed(["1girl cat_ears solo"])  # float32 [1, {dim}], unit length
 ```"""
 ONNX_USE: Final = """`model.onnx` takes `input_ids` and `attention_mask`, int64 [captions, length], with the ids of
-`tokenizer.json`: first the summary token (2), then those of the tags, then padding (0). It gives `embedding`, float32
-[captions, {dim}] of unit length, `state`, and `hidden_states` of every token. `completion.onnx` makes of `state` a
-logit for each tag. `*_int8.onnx` are the same in a quarter of the bytes. The library reads the folder, without torch:
+`tokenizer.json`: the summary token (2), the tags, then padding (0). It returns `embedding`, float32 [captions, {dim}]
+of unit length, `state`, and `hidden_states` of every token. `completion.onnx` turns `state` into a logit for each tag.
+`*_int8.onnx` are quantized versions with a quarter of the bytes. The library loads the folder without torch:
 
 ```python
 from booru_embed_core import BooruEmbedder
@@ -47,13 +47,12 @@ model = SentenceTransformer("path/to/this/folder")
 vectors = model.encode(["1girl cat_ears solo", "1girl, cat ears"])  # float32 [2, {dim}], unit length
 ```
 
-No code comes with it: the weights are laid out as those of an architecture that transformers knows. Tags are separated
-by spaces or commas; one that the vocabulary does not hold is left out without a word, and a caption of none is the
-empty one."""
+The folder holds no code: its weights are those of an architecture that transformers knows. Spaces or commas separate
+tags. Unknown tags are left out silently, and a caption of only unknown tags is read as the empty one."""
 _PURPOSE: Final = """## Intended use
 
-To condition image models on a set of tags, to search image collections by tags, to compare tags, and to suggest further
-tags. Captions are sets: order means nothing. It is not made to judge people or pictures: it never sees a picture."""
+Condition image models on a set of tags, search image collections by tags, compare tags, and suggest further tags.
+Captions are sets: their order has no meaning. Do not use it to judge people or pictures: it never sees a picture."""
 
 
 def card(
@@ -70,12 +69,12 @@ def card(
         config: of the checkpoint.
         vocab: its vocabulary.
         evaluation: its ``evaluation.json``, or None.
-        use: how this form of it is loaded; ``{dim}`` stands for E.
-        library: which library loads it, as the Hub calls it.
-        more: sections that only this form has.
+        use: how to load this format; ``{dim}`` stands for E.
+        library: the library that loads it, by its name on the Hub.
+        more: sections of this format alone.
 
     Raises:
-        ValueError: the evaluation is not one of this model.
+        ValueError: the evaluation is of another model.
     """
     sections = [
         _HEAD.format(library=library, dim=config.model.embedding_dim) + "\n" + _shape(config),
@@ -90,15 +89,15 @@ def card(
 
 
 def loss_section(found: Mapping[str, Mapping[str, float]] | None) -> str:
-    """The section on int8: a table of what `export_loss.recall_of` found, or that nothing was measured."""
-    title = "## What int8 loses"
+    """The section on int8: a table of the result of `recall_by_network`, or a note that nothing was measured."""
+    title = "## Loss of int8"
     if found is None:
-        return f"{title}\n\nNot measured: the packed file that the checkpoint was trained on was not there."
+        return f"{title}\n\nNot measured: the packed file that the checkpoint was trained on was missing."
     rows = [
-        f"| {what} | {of['fp32']:.4f} | {of['int8']:.4f} | {of['int8'] - of['fp32']:+.4f} |"
-        for what, of in found.items()
+        f"| {metric} | {recall['fp32']:.4f} | {recall['int8']:.4f} | {recall['int8'] - recall['fp32']:+.4f} |"
+        for metric, recall in found.items()
     ]
-    text = "On the test posts; tags are ranked by the completion head, halves are compared by the embedding."
+    text = "On the test posts. The completion head ranks tags; the embedding compares the halves of a post."
     return "\n".join([title, "", text, "", "| | float32 | int8 | difference |", "|---|---:|---:|---:|", *rows])
 
 
@@ -106,7 +105,7 @@ def _shape(config: CheckpointConfig) -> str:
     model = config.model
     dims = ", ".join(str(dim) for dim in (*model.matryoshka_dims, model.embedding_dim))
     return (
-        f"Its prefixes of {dims} numbers work alone too. "
+        f"Prefixes of {dims} numbers work as shorter embeddings. "
         f"A set transformer: {model.trunk}, width {model.width}, {model.num_layers} layers, {model.num_heads} heads; "
         f"trained from scratch for {config.training.num_epochs} epochs."
     )
@@ -114,13 +113,13 @@ def _shape(config: CheckpointConfig) -> str:
 
 def _data(config: CheckpointConfig, vocab: Vocab) -> str:
     sizes = ", ".join(f"{vocab.sizes[category]:,} {category.value}" for category in CATEGORIES)
-    ratings = ", ".join(config.trained_ratings) or "none: ratings were withheld"
+    ratings = ", ".join(config.trained_ratings) or "none; ratings were withheld"
     return (
         "## Data\n\n"
-        f"Tags that people put on posts of a booru: {config.num_train_posts:,} posts to train on; of all posts "
-        f"{config.splits.validation_share:.0%} were kept for validation and {config.splits.test_share:.0%} for the "
-        f"test, chosen by a hash of the post's id. Vocabulary: {vocab.num_tags:,} tags ({sizes}), each used "
-        f"{int(vocab.counts[~vocab.is_unknown].min()):,} times or more (SHA-256 `{vocab.hash}`). Ratings given in "
+        f"Tags of posts of a booru: {config.num_train_posts:,} training posts. A hash of the post's id kept "
+        f"{config.splits.validation_share:.0%} of all posts for validation and {config.splits.test_share:.0%} for the "
+        f"test. Vocabulary: {vocab.num_tags:,} tags ({sizes}), each used at least "
+        f"{int(vocab.counts[~vocab.is_unknown].min()):,} times (SHA-256 `{vocab.hash}`). Ratings given in "
         f"training: {ratings}."
     )
 
@@ -128,14 +127,14 @@ def _data(config: CheckpointConfig, vocab: Vocab) -> str:
 def _metrics(vocab: Vocab, evaluation: Path | None) -> str:
     title = "## Metrics"
     if evaluation is None:
-        return f"{title}\n\nNot measured: no evaluation lay beside the checkpoint when this card was written."
+        return f"{title}\n\nNot measured: the checkpoint had no evaluation when this card was written."
     found = read_evaluation(evaluation, vocab.num_tags)
     lines = [
         title,
         "",
-        f"On {found['split_sizes']['test']:,} test posts that training never saw; some tags of a post are hidden and "
-        "looked for among all tags but the visible ones. recall@k = hits / min(k, hidden tags), means over posts, the "
-        "best in bold. Baselines were fitted on the same training posts and tuned on the validation posts.",
+        f"On {found['split_sizes']['test']:,} test posts that training never saw. Some tags of each post are hidden, "
+        "and all tags but the visible ones are ranked. recall@k = hits / min(k, hidden tags), averaged over posts; "
+        "the best is bold. Baselines are fitted on the same training posts and tuned on the validation posts.",
     ]
     for hide, task in found["tasks"].items():
         lines += ["", f"### {TITLES[hide]}", "", *metrics_table(task["models"]), ""]
@@ -146,10 +145,10 @@ def _metrics(vocab: Vocab, evaluation: Path | None) -> str:
 
 
 def read_evaluation(file: Path, num_tags: int) -> dict[str, Any]:
-    """What ``evaluation.json`` says of a model of `num_tags` tags.
+    """The content of ``evaluation.json`` for a model of `num_tags` tags.
 
     Raises:
-        ValueError: it is no evaluation, or one of another vocabulary.
+        ValueError: the file is not an evaluation, or one with another vocabulary.
     """
     remedy = "materialize evaluation again, or leave --evaluation out"
     try:
@@ -158,16 +157,16 @@ def read_evaluation(file: Path, num_tags: int) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: not an evaluation ({type(error).__name__}: {error}); {remedy}") from None
     if known[0] != num_tags:
-        raise ValueError(f"{file}: of a model of {known[0]:,} tags, and this one has {num_tags:,}; {remedy}")
+        raise ValueError(f"{file}: of a model with {known[0]:,} tags, but this one has {num_tags:,}; {remedy}")
     assert isinstance(found, dict)
     return found
 
 
 def _limits(config: CheckpointConfig, vocab: Vocab) -> str:
-    never = "" if config.trained_ratings else " It was never shown a rating, and takes none."
+    never = "" if config.trained_ratings else " It was trained without ratings and takes none."
     return (
         "## Limits\n\n"
-        f"It knows the {vocab.num_tags:,} tags of its vocabulary and no others: unknown ones are left out. "
-        "What it has learned is which tags people put together on the posts it was trained on, with their habits, "
-        f"gaps and biases; a rare tag's vector rests on few posts.{never}"
+        f"It knows only the {vocab.num_tags:,} tags of its vocabulary; unknown tags are left out. "
+        "It has learned which tags people combined on its training posts, with their habits, gaps and biases. "
+        f"The vector of a rare tag rests on few posts.{never}"
     )

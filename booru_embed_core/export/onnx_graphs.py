@@ -1,7 +1,7 @@
 """The network as ONNX graphs, written node by node from the weights.
 
-torch's exporter was not taken: it traces the padded form only, wants half a minute, and leaves paths of the machine in
-the file. This is the same function as `SetEncoder.forward`, where the pool is a block that asks from the first token.
+torch's exporter is not used: it traces only the padded form, takes half a minute, and leaves paths of the machine in
+the file. The graphs compute `SetEncoder.forward`; the pooling block attends with the first token as its only query.
 
 Shape legend: B captions, L tokens of the longest, H heads, D head dimension, d width, E embedding_dim, V tags.
 """
@@ -26,35 +26,35 @@ _MASKED: Final = -1e4  # far below any score, and finite in fp16 too
 
 
 def write_onnx(model: SetEncoder, vocab_hash: str, out_dir: Path) -> None:
-    """Writes ``model.onnx``, ``completion.onnx`` and both with weights of int8.
+    """Writes ``model.onnx``, ``completion.onnx``, and both with int8 weights.
 
     ``model.onnx``: ``input_ids`` and ``attention_mask``, int64 ``[B, L]``, to float32 ``hidden_states`` ``[B, L, d]``
-    (zero where the mask is), ``state`` ``[B, d]`` and ``embedding`` ``[B, E]`` of unit length.
+    (zero at padding), ``state`` ``[B, d]`` and ``embedding`` ``[B, E]`` of unit length.
     ``completion.onnx``: ``state`` to ``logits`` ``[B, V]``.
     """
     for name, graph in ((MODEL_FILE, encoder_graph(model)), (COMPLETION_FILE, completion_graph(model))):
-        made = helper.make_model(
+        onnx_model = helper.make_model(
             graph,
             producer_name="booru-embed",
             ir_version=_IR_VERSION,
             opset_imports=[helper.make_opsetid("", _OPSET)],
         )
-        helper.set_model_props(made, {VOCAB_KEY: vocab_hash})
-        onnx.save_model(made, out_dir / name)
-        _quantize(made, out_dir / INT8_FILES[name])
+        helper.set_model_props(onnx_model, {VOCAB_KEY: vocab_hash})
+        onnx.save_model(onnx_model, out_dir / name)
+        _quantize(onnx_model, out_dir / INT8_FILES[name])
 
 
 def _quantize(model: onnx.ModelProto, file: Path) -> None:
-    """Writes `model` with the weights of its products and its table as int8, and activations rounded as they come."""
+    """Writes `model` with its weights and embedding table as int8; activations are quantized at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    rounded = onnx.ModelProto()
-    rounded.CopyFrom(model)
-    # Nothing is there to fold or to fuse; without this word the library recommends to do so first.
-    rounded.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    # 7 bits of weights: CPUs without VNNI add pairs of products in 16 bits, which overflow with 8.
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    # There is nothing to fold or fuse; without this entry the library warns that preprocessing is missing.
+    prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    # 7-bit weights: CPUs without VNNI add pairs of products in 16 bits, which overflow with 8-bit weights.
     quantize_dynamic(
-        rounded,
+        prepared,
         file,
         op_types_to_quantize=["MatMul", "Gather"],
         per_channel=True,
@@ -64,14 +64,14 @@ def _quantize(model: onnx.ModelProto, file: Path) -> None:
 
 
 class _Graph:
-    """Nodes and constants, each with a name of its own."""
+    """The nodes and constants of a graph, with unique names."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, value: NDArray[Any] | torch.Tensor | float | list[int]) -> str:
-        """The name of a constant; numbers are float32, lists int64."""
+        """Adds a constant, float32 for numbers and int64 for lists; returns its name."""
         if isinstance(value, torch.Tensor):
             value = value.detach().float().numpy()
         elif isinstance(value, list):
@@ -83,7 +83,7 @@ class _Graph:
         return name
 
     def __call__(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """The output's name of a new node."""
+        """Adds a node; returns the name of its output."""
         output = output or f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], name=f"node_{len(self.nodes)}", **attributes))
         return output
@@ -93,7 +93,7 @@ class _Graph:
         return self("MatMul", x, self.constant(weight.T.contiguous()))
 
     def norm(self, x: str, size: int) -> str:
-        """`encoder.rms_norm` over the last dimension, of `size` numbers."""
+        """`encoder.rms_norm` over the last dimension, which has `size` numbers."""
         root = self("Mul", self("ReduceL2", x, self.constant([-1]), keepdims=1), self.constant(size**-0.5))
         return self("Div", x, self("Max", root, self.constant(1e-6)))
 
@@ -104,7 +104,7 @@ class _Graph:
         return self.linear(inner, part.down.weight)
 
     def attention(self, part: Attention, query_states: str, states: str, masked: str) -> str:
-        """Attention of `query_states` ``[B, Q, d]`` over `states` ``[B, L, d]``, where `masked` is not far below 0."""
+        """Attention of `query_states` ``[B, Q, d]`` over `states` ``[B, L, d]``; `masked` is added to the scores."""
         heads, head_dim = part.num_heads, part.head_dim
         split = self.constant([0, 0, heads, head_dim])
         key_weight, value_weight = part.key_value.weight.chunk(2)
@@ -121,20 +121,20 @@ class _Graph:
         mixed = self("Transpose", self("MatMul", weights, values), perm=[0, 2, 1, 3])
         return self.linear(self("Reshape", mixed, self.constant([0, 0, heads * head_dim])), part.output.weight)
 
-    def made(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.GraphProto:
+    def proto(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.GraphProto:
         return helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
 
 
 @torch.inference_mode()
 def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
-    """Token ids to states and embedding."""
+    """The graph from token ids to states and embedding."""
     settings = model.config.settings
     width, dim = settings.width, settings.embedding_dim
     graph = _Graph()
     table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
-    given = graph("Cast", "attention_mask", to=TensorProto.FLOAT)
-    away = graph("Mul", graph("Sub", graph.constant(1.0), given), graph.constant(_MASKED))
-    masked = graph("Unsqueeze", away, graph.constant([1, 2]))
+    is_token = graph("Cast", "attention_mask", to=TensorProto.FLOAT)
+    penalty = graph("Mul", graph("Sub", graph.constant(1.0), is_token), graph.constant(_MASKED))
+    masked = graph("Unsqueeze", penalty, graph.constant([1, 2]))
     x = graph("Gather", graph.constant(table), "input_ids")
     for block in model.blocks:
         assert isinstance(block, Block)
@@ -142,10 +142,10 @@ def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
             normed = graph.norm(x, width)
             x = graph("Add", x, graph.attention(block.attention, normed, normed, masked))
         x = graph("Add", x, graph.feed_forward(block.feed_forward, graph.norm(x, width)))
-    x = graph("Mul", x, graph("Unsqueeze", given, graph.constant([2])), output="hidden_states")
+    x = graph("Mul", x, graph("Unsqueeze", is_token, graph.constant([2])), output="hidden_states")
     pool = model.pool
     if pool.attention is None:
-        # The norm takes the sum for the mean: they differ by a factor.
+        # The norm cancels the factor between a sum and a mean.
         pooled = graph.norm(graph("ReduceSum", x, graph.constant([1]), keepdims=0), width)
     else:
         first = graph("Slice", x, graph.constant([0]), graph.constant([1]), graph.constant([1]))
@@ -160,19 +160,19 @@ def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
     graph("Div", embedding, graph("Max", length, graph.constant(1e-12)), output="embedding")
     ids = [_tensor(name, TensorProto.INT64, "batch", "length") for name in ("input_ids", "attention_mask")]
     outputs = [_floats("hidden_states", "batch", "length", width), _floats("state", "batch", width)]
-    return graph.made("encoder", ids, [*outputs, _floats("embedding", "batch", dim)])
+    return graph.proto("encoder", ids, [*outputs, _floats("embedding", "batch", dim)])
 
 
 @torch.inference_mode()
 def completion_graph(model: SetEncoder) -> onnx.GraphProto:
-    """The pooled state to the completion head's logits."""
+    """The graph from the pooled state to the logits of the completion head."""
     width = model.config.settings.width
     graph = _Graph()
     decoded = graph.norm(graph("Add", "state", graph.feed_forward(model.head, "state")), width)
     scores = graph.linear(decoded, model.tag_vectors())
     graph("Add", scores, graph.constant(model.tag_bias), output="logits")
     outputs = [_floats("logits", "batch", model.config.num_tags)]
-    return graph.made("completion", [_floats("state", "batch", width)], outputs)
+    return graph.proto("completion", [_floats("state", "batch", width)], outputs)
 
 
 def _tensor(name: str, kind: int, *shape: str | int) -> onnx.ValueInfoProto:

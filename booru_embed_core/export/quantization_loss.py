@@ -1,4 +1,4 @@
-"""What rounding a network's weights loses, by the project's own evaluation on posts that training never saw."""
+"""The loss from quantizing a network's weights, by the project's own evaluation on test posts."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from booru_embed_core.tokens.packed_file import PackedFile
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
 
-SPLIT_HALF_RETRIEVAL: Final = "split-half retrieval (R@1)"
+_SPLIT_HALF: Final = "split-half retrieval (R@1)"
 _TITLES: Final = {"one": f"{HEADLINE}, one tag hidden", "half": f"{HEADLINE}, half of the tags hidden"}
 
 
 class NetworkScorer:
-    """A network as the evaluation sees it: the completion head's scores, and embeddings; rating and score withheld."""
+    """A `Network` as a scorer of the evaluation: its completion head and its embeddings, without ratings and scores."""
 
     def __init__(self, name: str, network: Network) -> None:
         self.name = name
         self._network = network
 
     def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
-        """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
+        """Scores float32 ``[n, num_tags]`` for the visible tags ``[n, num_tags]``."""
         return self._network.tag_scores(_sets(visible))
 
     def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
-        """float32 ``[n, E]``."""
+        """Embeddings float32 ``[n, E]``."""
         return self._network.embeddings(_sets(visible))
 
 
 def recall_by_network(networks: Mapping[str, Network], tokens: Path, vocab: Vocab) -> dict[str, dict[str, float]]:
-    """What is measured → each of `networks` → its figure, on the test posts of the packed file `tokens`.
+    """Metric → name of a network → recall, on the test posts of the packed file `tokens`.
 
-    The posts and what is hidden of them are those of the asset ``evaluation`` with its defaults.
+    The posts and their hidden tags are those of the asset ``evaluation`` with default settings.
 
     Raises:
         ValueError: no test post has two tags of the vocabulary.
@@ -59,13 +59,10 @@ def recall_by_network(networks: Mapping[str, Network], tokens: Path, vocab: Voca
         held_out = hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown)
         found[_TITLES[hide]] = {scorer.name: evaluate_scorer(scorer, held_out)[HEADLINE] for scorer in scorers}
     one, other = split_halves(captions, post_ids, settings.seed, vocab.is_unknown)
-    found[SPLIT_HALF_RETRIEVAL] = {
-        scorer.name: split_half_recall(scorer.embed(one), scorer.embed(other)) for scorer in scorers
-    }
+    found[_SPLIT_HALF] = {scorer.name: split_half_recall(scorer.embed(one), scorer.embed(other)) for scorer in scorers}
     return found
 
 
 def _sets(visible: CaptionMatrix) -> TagSets:
     lengths = np.diff(visible.indptr).astype(np.int64)
-    nothing = np.full(len(lengths), -1, dtype=np.int64)
-    return TagSets(visible.indices.astype(np.int64), lengths, nothing, nothing)
+    return TagSets.without_metadata(visible.indices.astype(np.int64), lengths)

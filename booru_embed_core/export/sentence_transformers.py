@@ -1,14 +1,14 @@
-"""A model of the library sentence-transformers that loads without any code of ours.
+"""A model for the library sentence-transformers that loads without custom code.
 
-sentence-transformers refuses modules that are not its own unless its user asks for foreign code, so the network is laid
-out as an architecture that transformers has, to the last digit but rounding: Qwen3, with attention both ways.
+sentence-transformers loads only its own modules unless its user trusts remote code. So the weights are rearranged for
+an architecture of transformers that computes the same function up to rounding: Qwen3 with bidirectional attention.
 
-* RMSNorm, QK-norm and SwiGLU are the same; gains are ones. The pool is one more block, whose first token is read.
-* Rotary positions are divided by 1e30, so that nothing turns.
-* Heads share the gain of queries, and have temperatures of their own here. Heads get twice the dimensions: queries
-  ``[q, c q]`` and keys ``[k, 0]``, so that the norm leaves less of a query where c is greater (`_attention_weights`).
+* RMSNorm, QK-norm and SwiGLU are the same; gains are ones. The pooling block is a layer read at its first token.
+* Rotary positions are divided by 1e30, which makes their angles 0.
+* In Qwen3 heads share one gain for queries; here each head has a temperature. Heads get twice the dimensions, with
+  queries ``[q, c q]`` and keys ``[k, 0]``: the greater c, the less of q the norm leaves (`_attention_weights`).
 
-The text is read by rules of the ``tokenizers`` library, which come near to `Tokenizer.encode`: see `tokenizer_json`.
+Rules of the ``tokenizers`` library read the text, nearly as `Tokenizer.encode` does: see `tokenizer_json`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from booru_embed_core.tags.tokenizer import Tokenizer
 from booru_embed_core.tags.vocab import Vocab
 
 _PRIVATE: Final = "\ue000"
-"""Begins the names of special tokens: Unicode's private character, which no tag has."""
+"""First character of the names of special tokens: a private character of Unicode, which no tag contains."""
 _BRACKETS: Final = "()[]{}"
 _MAX_LENGTH: Final = 1_000_000
 _MODULES: Final = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Normalize", "3_Normalize"))
@@ -45,7 +45,7 @@ def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -
     """
     settings = model.config.settings
     if settings.trunk != "attention":
-        raise ValueError(f"trunk {settings.trunk!r} is no architecture of transformers; export hub or onnx instead")
+        raise ValueError(f"trunk {settings.trunk!r} has no counterpart in transformers; export hub or onnx instead")
     width, dim = settings.width, settings.embedding_dim
     for _, folder in _MODULES[1:]:
         (out_dir / folder).mkdir()
@@ -63,7 +63,7 @@ def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -
         "modules.json": modules,
         "config.json": transformer_config(model),
         "config_sentence_transformers.json": {"similarity_fn_name": "cosine"},
-        # With other attention a batch without padding would have no mask, and be taken for causal.
+        # Other attention implementations treat a batch without padding as causal, since it has no mask.
         "sentence_bert_config.json": {"max_seq_length": _MAX_LENGTH, "model_args": {"attn_implementation": "eager"}},
         "tokenizer.json": tokenizer_json(vocab),
         "tokenizer_config.json": {
@@ -100,7 +100,7 @@ def transformer_config(model: SetEncoder) -> dict[str, Any]:
         "max_position_embeddings": _MAX_LENGTH,
         "rope_theta": rope["rope_theta"],
         "rope_parameters": rope,
-        "rope_scaling": rope,  # its name in transformers 4
+        "rope_scaling": rope,  # the name in transformers 4
         "attention_bias": False,
         "is_causal": False,
         "use_cache": False,
@@ -113,25 +113,25 @@ def transformer_config(model: SetEncoder) -> dict[str, Any]:
 
 @torch.inference_mode()
 def transformer_weights(model: SetEncoder) -> dict[str, Tensor]:
-    """Weights by their names in transformers, float32."""
+    """The weights by their names in transformers, float32."""
     width = model.config.settings.width
     table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
     weights = {"embed_tokens.weight": table, "norm.weight": torch.ones(width)}
     for index, block in enumerate([*model.blocks, model.pool]):
         assert isinstance(block, Block | Pool)
         assert block.attention is not None
-        parts = _attention_weights(block.attention) | _feed_forward_weights(block.feed_forward)
-        parts |= {f"{name}_layernorm.weight": torch.ones(width) for name in ("input", "post_attention")}
-        weights |= {f"layers.{index}.{name}": value for name, value in parts.items()}
+        layer = _attention_weights(block.attention) | _feed_forward_weights(block.feed_forward)
+        layer |= {f"{name}_layernorm.weight": torch.ones(width) for name in ("input", "post_attention")}
+        weights |= {f"layers.{index}.{name}": value for name, value in layer.items()}
     return {name: value.detach().clone().contiguous() for name, value in weights.items()}
 
 
 def _attention_weights(part: Attention) -> dict[str, Tensor]:
-    """Heads of twice the dimensions D, so that each has a temperature.
+    """Attention weights with twice the head dimensions D, which give each head its temperature.
 
-    With s the heads' temperatures, g = max(s) / sqrt(2) the gain of all queries, and c² = (max(s) / s)² - 1: the RMS
-    norm over 2D numbers makes of ``[q, c q]`` the D numbers sqrt(2) / sqrt(1 + c²) * q / rms(q) and others, of
-    ``[k, 0]`` sqrt(2) * k / rms(k). Their product, over sqrt(2D), is g sqrt(2) / sqrt(1 + c²) = s times that of ours.
+    Let s be the heads' temperatures, g = max(s) / sqrt(2) the gain of all queries, and c² = (max(s) / s)² - 1. The RMS
+    norm over 2D numbers turns ``[q, c q]`` into sqrt(2) / sqrt(1 + c²) * q / rms(q) and D more numbers, and ``[k, 0]``
+    into sqrt(2) * k / rms(k) and zeros. Their product over sqrt(2D) is g sqrt(2) / sqrt(1 + c²) = s times the original.
     """
     heads, head_dim = part.num_heads, part.head_dim
     key, value = (weight.view(heads, head_dim, -1) for weight in part.key_value.weight.chunk(2))
@@ -157,13 +157,13 @@ def _feed_forward_weights(part: FeedForward) -> dict[str, Tensor]:
 
 
 def tokenizer_json(vocab: Vocab) -> dict[str, Any]:
-    """The ``tokenizer.json`` that reads captions as people type them, as far as rules of ``tokenizers`` reach.
+    """The ``tokenizer.json`` that reads captions as people type them, as far as the rules of ``tokenizers`` allow.
 
-    It lowers the case, drops backslashes before brackets, joins the words between commas where there are any, drops a
-    category before a colon where the tag is known by its name alone, and takes repeated tags once. A tag that is not
-    known is left out: what is not in the vocabulary falls to single characters, and none of these is there, since every
-    entry begins with a comma and is longer. It knows no phrase between commas that is several tags, no weights, and no
-    tag that holds a comma or white space; tags that differ in case alone are one, and a tag beside its alias is two.
+    It lowers the case, drops backslashes before brackets, joins words between commas by underscores, drops a category
+    prefix where the tag is known without it, and drops repeated tags. Unknown tags are left out: they fall to single
+    characters, which the vocabulary lacks, since every entry is longer and begins with a comma. It cannot read several
+    tags between two commas, weights, or tags with commas or white space. Tags that differ only in case become one, and
+    a tag beside its alias counts twice.
     """
     ids = {_PRIVATE + token: token_id for token_id, token in enumerate(SPECIAL_TOKENS)}
     tokenizer = Tokenizer(vocab)
@@ -195,7 +195,7 @@ def tokenizer_json(vocab: Vocab) -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": True,  # a whole entry is taken as it is
+            "ignore_merges": True,  # a whole entry is one token
             "vocab": ids,
             "merges": [],
         },
@@ -203,7 +203,7 @@ def tokenizer_json(vocab: Vocab) -> dict[str, Any]:
 
 
 def _entry(spelling: str) -> str:
-    """What the rules make of `spelling`."""
+    """The vocabulary entry that the rules turn `spelling` into."""
     for bracket in _BRACKETS:
         spelling = spelling.replace("\\" + bracket, bracket)
     return "," + spelling.lower()
@@ -222,7 +222,7 @@ def _normalizers(entries: Iterable[str]) -> list[dict[str, Any]]:
         *({"type": "Replace", "pattern": {"String": "\\" + bracket}, "content": bracket} for bracket in _BRACKETS),
         replace(r"\s*,\s*", ","),
         replace(r"\A\s+|\s+\z", ""),
-        replace(r"\A[^,]*,[\s\S]*\K\z", ","),  # ends with a comma where there is any, so that the next rule sees it
+        replace(r"\A[^,]*,[\s\S]*\K\z", ","),  # adds a final comma to a caption with commas, for the next rule
         replace(r"\n(?=[\s\S]*,)", ","),
         replace(r"\s+(?=[\s\S]*,)", "_"),
         replace(r"\s+", ","),

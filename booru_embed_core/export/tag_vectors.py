@@ -1,4 +1,4 @@
-"""The tags' own vectors for other programs: as a Parquet table, for word2vec's readers, for TensorBoard's projector."""
+"""The vectors of tags for other programs: a Parquet table, the word2vec format, TensorBoard's projector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAG_EMBEDDINGS_FILE: Final = "tag_embeddings.parquet"
 WORD2VEC_FILE: Final = "tags.word2vec.txt"
 VECTORS_FILE: Final = "vectors.tsv"
 METADATA_FILE: Final = "metadata.tsv"
-PROJECTOR_CONFIG_FILE: Final = "projector_config.pbtxt"  # by this name TensorBoard finds the two
+PROJECTOR_CONFIG_FILE: Final = "projector_config.pbtxt"  # TensorBoard looks for this name
 _PROJECTOR_CONFIG: Final = f"""embeddings {{
   tensor_name: "tags"
   tensor_path: "{VECTORS_FILE}"
@@ -30,9 +30,9 @@ _PROJECTOR_CONFIG: Final = f"""embeddings {{
 
 
 def embeddings_table(embedder: BooruEmbedder) -> pa.Table:
-    """A row for each tag in the order of the vocabulary: tag, category, count, vector (float32, unit length).
+    """One row per tag in the order of the vocabulary: tag, category, count, vector (float32, unit length).
 
-    Unknown tokens are no tags and have none.
+    Unknown tokens are not tags and have no row.
     """
     vocab, known = embedder.vocab, _known(embedder)
     vectors = embedder.tag_embeddings()[known]
@@ -48,15 +48,15 @@ def embeddings_table(embedder: BooruEmbedder) -> pa.Table:
 
 
 def write_parquet(embedder: BooruEmbedder, out_dir: Path) -> None:
-    """Writes ``tag_embeddings.parquet``, as the asset of that name has it."""
+    """Writes ``tag_embeddings.parquet``, as the asset of that name."""
     pq.write_table(embeddings_table(embedder), out_dir / TAG_EMBEDDINGS_FILE, compression="zstd")
 
 
 def write_word2vec(embedder: BooruEmbedder, out_dir: Path) -> None:
-    """Writes ``tags.word2vec.txt``: a line of two counts, then a line for each tag, its spelling and its numbers.
+    """Writes ``tags.word2vec.txt``: a line of two counts, then one line per tag with its spelling and vector.
 
     Raises:
-        ValueError: a tag holds a line break.
+        ValueError: a tag contains a line break.
     """
     spellings, vectors = _spelled(embedder, "\n\r")
     lines = (f"{spelling} {numbers}" for spelling, numbers in zip(spellings, _rows(vectors, " "), strict=True))
@@ -64,16 +64,16 @@ def write_word2vec(embedder: BooruEmbedder, out_dir: Path) -> None:
 
 
 def write_projector(embedder: BooruEmbedder, out_dir: Path) -> None:
-    """Writes ``vectors.tsv``, ``metadata.tsv`` (tag, category, count), and the config by which TensorBoard finds them.
+    """Writes ``vectors.tsv``, ``metadata.tsv`` (tag, category, count), and the config that TensorBoard looks for.
 
     Raises:
-        ValueError: a tag holds a line break or a tab.
+        ValueError: a tag contains a line break or a tab.
     """
     vocab, known = embedder.vocab, _known(embedder)
     spellings, vectors = _spelled(embedder, "\n\r\t")
-    facts = zip(spellings, vocab.categories[known].tolist(), vocab.counts[known].tolist(), strict=True)
+    rows = zip(spellings, vocab.categories[known].tolist(), vocab.counts[known].tolist(), strict=True)
     _write(out_dir / VECTORS_FILE, None, _rows(vectors, "\t"))
-    labels = (f"{spelling}\t{CATEGORIES[category].value}\t{count}" for spelling, category, count in facts)
+    labels = (f"{spelling}\t{CATEGORIES[category].value}\t{count}" for spelling, category, count in rows)
     _write(out_dir / METADATA_FILE, "tag\tcategory\tcount", labels)
     (out_dir / PROJECTOR_CONFIG_FILE).write_text(_PROJECTOR_CONFIG, encoding="utf-8")
 
@@ -83,23 +83,23 @@ def _known(embedder: BooruEmbedder) -> NDArray[np.int64]:
 
 
 def _spelled(embedder: BooruEmbedder, separators: str) -> tuple[list[str], NDArray[np.float32]]:
-    """A spelling for each tag that no other has, none with one of `separators` in it, and the tags' vectors."""
+    """A unique spelling for each tag, without `separators`, and the vectors of the tags."""
     known = _known(embedder)
     every = embedder.tokenizer.spellings
     spellings = [every[tag_index] for tag_index in known.tolist()]
     for spelling in spellings:
         if any(separator in spelling for separator in separators):
-            raise ValueError(f"tag {spelling!r} would break a line of the text in two; export parquet instead")
+            raise ValueError(f"tag {spelling!r} contains a separator of this format; export parquet instead")
     return spellings, embedder.tag_embeddings()[known]
 
 
 def _rows(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
-    """Each of `vectors` [n, E] as text; nine digits tell any two float32 apart."""
+    """Each of `vectors` ``[n, E]`` as text; nine digits distinguish any two float32."""
     return (separator.join(f"{x:.9g}" for x in vector) for vector in vectors.tolist())
 
 
-def _write(file: Path, head: str | None, lines: Iterator[str]) -> None:
+def _write(file: Path, header: str | None, lines: Iterator[str]) -> None:
     with file.open("w", encoding="utf-8", newline="\n") as stream:
-        if head is not None:
-            stream.write(head + "\n")
+        if header is not None:
+            stream.write(header + "\n")
         stream.writelines(line + "\n" for line in lines)

@@ -1,16 +1,16 @@
-"""All posts of a packed file embedded, part after part, and the folder that `PostSearch` opens.
+"""Embeds all posts of a packed file, one Parquet part after another, and writes the folder that `PostSearch` opens.
 
-An interrupted run goes on: a finished part says in its footer from which weights and which packed file it was made, and
-is taken as it is where both are the same.
+An interrupted run resumes: the footer of each part names the weights and the packed file that it was made from, and a
+part is kept if both are the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
-from booru_embed_core.filesystem import scratch_folder
+from booru_embed_core.filesystem import atomic_file, file_sha256, locked_folder, scratch_folder
 from booru_embed_core.model.inference import encode_sets
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.schema import RATINGS
@@ -33,11 +32,12 @@ from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.training.checkpoint import load_checkpoint
 from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
 from booru_embed_core.training.hardware import pick_device, pick_dtype
+from booru_embed_core.vectors import unit_vectors
 
 PART_POSTS: Final = 16_384
-"""A quarter of a minute on a core."""
+"""Posts per Parquet part: 15 seconds on one core."""
 NUM_QUERIES: Final = 512
-"""That the index is tuned on."""
+"""Number of queries that the index is tuned on."""
 _QUERY_TAGS: Final = 4
 _SEED: Final = 7
 _MADE_FROM: Final = b"made_from"
@@ -46,45 +46,45 @@ Log = Callable[[str], None]
 
 
 def vectors_schema(dim: int) -> pa.Schema:
-    """Columns of the parts: post_id, rating (a letter), score, vector (float16, unit length)."""
+    """The columns of a Parquet part: post_id, rating (a letter), score, vector (float16, unit length)."""
     vector = pa.list_(pa.field("element", pa.float16(), nullable=False), dim)
     return schema_of({"post_id": pa.int64(), "rating": pa.string(), "score": pa.int32(), "vector": vector})
 
 
 class _Embedding:
-    """A checkpoint on a device, and the records of a packed file as its sets."""
+    """A checkpoint on a device, and a packed file whose records it embeds."""
 
     def __init__(self, checkpoint_dir: Path, packed_path: Path, device: str, precision: str) -> None:
         on = pick_device(device)
         self.model, _, self.vocab = load_checkpoint(checkpoint_dir, on)
         self.packed = PackedFile.open(packed_path, self.vocab.hash)
         self.dtype = pick_dtype(precision, on)
-        self.made_from = hashlib.sha256(_digest(checkpoint_dir / WEIGHTS_FILE) + _digest(packed_path)).hexdigest()
+        sources = (checkpoint_dir / WEIGHTS_FILE, packed_path)
+        self.made_from = hashlib.sha256(b"".join(bytes.fromhex(file_sha256(file)) for file in sources)).hexdigest()
         if not self.packed.num_posts:
-            raise SearchError(f"{packed_path}: has no posts to search; ingest some")
+            raise SearchError(f"{packed_path}: has no posts to search; ingest some posts")
 
     def tags_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The tag indices of `rows`, end to end, and how many each has."""
+        """The tag indices of `rows`, concatenated, int64 ``[T]``, and the number of each row, int64 ``[n]``."""
         batch = read_batch(self.packed, rows)
         self.packed.check_local_ids(batch.tokens.numpy(), batch.field_lengths.numpy(), self.vocab)
-        return batch.tag_indices(tuple(self.vocab.sizes.values())).numpy(), np.diff(batch.cu_seqlens.numpy()).astype(
-            np.int64
-        )
+        tags = batch.tag_indices(tuple(self.vocab.sizes.values())).numpy()
+        return tags, np.diff(batch.cu_seqlens.numpy()).astype(np.int64)
 
     @torch.inference_mode()
     def embed(self, tags: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 ``[S, E]`` of unit length; rating and score are withheld, as in a query without them."""
+        """Embeddings float32 ``[S, E]`` of unit length, without ratings and scores, as for a query without them."""
         pooled = encode_sets(self.model, tags, lengths, dtype=self.dtype)
-        return F.normalize(self.model.embed(pooled), dim=-1).float().cpu().numpy()
+        return unit_vectors(self.model.embed(pooled).float().cpu().numpy())
 
     def queries(self) -> NDArray[np.float32]:
-        """Embeddings of captions as people type them: one to four tags of random posts."""
-        numbers = np.random.default_rng(_SEED)
-        rows = numbers.integers(0, self.packed.num_posts, NUM_QUERIES)
+        """Embeddings ``[NUM_QUERIES, E]`` of captions as people type them: one to four tags of random posts."""
+        generator = np.random.default_rng(_SEED)
+        rows = generator.integers(0, self.packed.num_posts, NUM_QUERIES)
         tags, lengths = self.tags_of(rows)
         records = np.split(tags, np.cumsum(lengths)[:-1])
-        asked = [numbers.permutation(record)[: numbers.integers(1, _QUERY_TAGS + 1)] for record in records]
-        return self.embed(np.concatenate(asked), np.array([len(one) for one in asked], np.int64))
+        captions = [generator.permutation(record)[: generator.integers(1, _QUERY_TAGS + 1)] for record in records]
+        return self.embed(np.concatenate(captions), np.array([len(caption) for caption in captions], np.int64))
 
 
 def index_posts(
@@ -96,19 +96,19 @@ def index_posts(
     precision: str = "auto",
     log: Log = print,
 ) -> IndexMetadata:
-    """What was made: `out_dir`, which is empty before, becomes a folder that `PostSearch` opens.
+    """Writes the files that `PostSearch` opens into `out_dir`; returns their metadata.
 
     Args:
-        checkpoint_dir: of the model.
-        packed_path: of the posts, made with the checkpoint's vocabulary.
-        out_dir: is there.
-        work_dir: is there; keeps finished parts, so that the same call goes on from them.
-        device: as of `BooruEmbedder.load`, like `precision`.
-        precision: of the network; vectors are float16 in any case.
-        log: takes a line now and then.
+        checkpoint_dir: folder of the model.
+        packed_path: packed file of the posts, made with the checkpoint's vocabulary.
+        out_dir: an existing, empty folder.
+        work_dir: an existing folder that keeps finished parts, so that the same call can resume.
+        device: as in `BooruEmbedder.load`.
+        precision: of the network, as in `BooruEmbedder.load`; vectors are always float16.
+        log: receives lines of progress.
 
     Raises:
-        CheckpointError, PackedFileError, VocabError: one of them is damaged, or they do not belong together.
+        CheckpointError, PackedFileError, VocabError: a file is damaged, or they do not belong together.
         SearchError: the packed file has no posts.
     """
     embedding = _Embedding(checkpoint_dir, packed_path, device, precision)
@@ -123,51 +123,61 @@ def index_posts(
     recall = index.tune(embedding.queries())
     index.save(out_dir / INDEX_FILE)
     log(
-        f"index: {index.num_rows:,} posts in {index.num_lists:,} lists, recall@10 {recall:.3f} with {index.probes} of "
-        f"them a query, {time.monotonic() - started:,.0f} s"
+        f"index: {index.num_rows:,} posts in {index.num_lists:,} lists, recall@10 {recall:.3f} with {index.nprobe} "
+        f"lists per query, {time.monotonic() - started:,.0f} s"
     )
     files = sorted([*out_dir.glob(PART_FILES), *(out_dir / name for name in (POSTS_FILE, TAGS_FILE, INDEX_FILE))])
-    facts = IndexMetadata(
+    metadata = IndexMetadata(
         format_version=FORMAT_VERSION,
         num_posts=packed.num_posts,
         dim=index.dim,
         vocab_hash=vocab.hash,
         part_posts=PART_POSTS,
-        probes=index.probes,
+        nprobe=index.nprobe,
         recall=recall,
         index=index.kind,
         file_bytes={file.name: file.stat().st_size for file in files},
     )
-    facts.write(out_dir)
-    return facts
+    metadata.write(out_dir)
+    return metadata
 
 
 def make_search_folder(checkpoint_dir: Path, packed_path: Path, out_dir: Path, log: Log = print) -> IndexMetadata:
-    """What `index_posts` made, for those who have no warehouse: `out_dir` appears when it is complete.
+    """Runs `index_posts` outside a warehouse; the new folder `out_dir` appears when it is complete.
 
-    Finished parts wait beside it, in ``<out_dir>.parts``, until then: the same call goes on after an interruption.
+    Finished parts are kept in ``<out_dir>.parts`` until then, so that the same call resumes after an interruption.
 
     Raises:
-        SearchError: `out_dir` is there already, or the folder for it is not.
+        SearchError: `out_dir` exists already, or its parent does not.
         ValueError: as `index_posts`.
     """
     if out_dir.exists():
-        raise SearchError(f"{out_dir}: is there already; remove it, or name another folder")
+        raise SearchError(f"{out_dir}: exists already; remove it, or name another folder")
     if not out_dir.parent.is_dir():
         raise SearchError(f"{out_dir.parent}: no such folder, for {out_dir.name}; create it first")
     work_dir = out_dir.with_name(out_dir.name + ".parts")
     work_dir.mkdir(exist_ok=True)
-    with scratch_folder(work_dir) as folder:
-        made = folder / "made"
-        made.mkdir()
-        facts = index_posts(checkpoint_dir, packed_path, made, work_dir, log=log)
-        os.rename(made, out_dir)
+    with _locked(work_dir), scratch_folder(work_dir) as folder:
+        draft = folder / "index"
+        draft.mkdir()
+        metadata = index_posts(checkpoint_dir, packed_path, draft, work_dir, log=log)
+        draft.rename(out_dir)
     shutil.rmtree(work_dir)
-    return facts
+    return metadata
+
+
+@contextmanager
+def _locked(work_dir: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(work_dir))
+        except BlockingIOError:
+            raise SearchError(f"{work_dir}: another process writes to it; wait, or name another folder") from None
+        yield
 
 
 def embed_parts(embedding: _Embedding, work_dir: Path, log: Log) -> list[Path]:
-    """The parts of all posts in `work_dir`, of which only those are made that are not there yet."""
+    """The Parquet parts of all posts, in `work_dir`; embeds only those that are not finished yet."""
     num_posts, files = embedding.packed.num_posts, []
     num_made, started = 0, time.monotonic()
     for number, start in enumerate(range(0, num_posts, PART_POSTS)):
@@ -182,7 +192,7 @@ def embed_parts(embedding: _Embedding, work_dir: Path, log: Log) -> list[Path]:
         left = (num_posts - int(rows[-1]) - 1) / rate
         log(f"{rows[-1] + 1:,} of {num_posts:,} posts embedded, {rate:,.0f} a second, {left:,.0f} s to go")
     if num_made < num_posts:
-        log(f"{num_posts - num_made:,} of {num_posts:,} posts had been embedded before")
+        log(f"{num_posts - num_made:,} of {num_posts:,} posts were embedded before")
     return files
 
 
@@ -195,11 +205,11 @@ def _write_part(file: Path, embedding: _Embedding, rows: NDArray[np.int64]) -> N
         pa.array(packed.score[rows]),
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schema.field("vector").type),
     ]
-    partial = file.with_suffix(f".{os.getpid()}")  # nothing breaks where two processes do the same
     table = pa.Table.from_arrays(columns, schema=schema.with_metadata({_MADE_FROM: embedding.made_from}))
-    # Vectors hardly shrink; a part is read as a whole.
-    pq.write_table(table, partial, compression={"vector": "none", "post_id": "zstd", "rating": "zstd", "score": "zstd"})
-    os.replace(partial, file)
+    with atomic_file(file) as partial:  # vectors hardly compress
+        pq.write_table(
+            table, partial, compression={"vector": "none", "post_id": "zstd", "rating": "zstd", "score": "zstd"}
+        )
 
 
 def _is_finished(file: Path, made_from: str, num_posts: int) -> bool:
@@ -208,8 +218,3 @@ def _is_finished(file: Path, made_from: str, num_posts: int) -> bool:
     except (FileNotFoundError, pa.ArrowInvalid):
         return False
     return (footer.metadata or {}).get(_MADE_FROM) == made_from.encode() and footer.num_rows == num_posts
-
-
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()

@@ -1,4 +1,4 @@
-"""Posts whose embeddings are nearly the same, in groups: the same picture again, its variants, or the same few tags."""
+"""Groups of posts with nearly the same embedding: reposts, variants, or posts with the same few tags."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from numpy.typing import NDArray
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.search.post_search import PostSearch, read_vectors
 from booru_embed_core.search.vector_index import Float32
+from booru_embed_core.vectors import unit_vectors
 
-MOST_EXACT: Final = 300_000
-"""Posts of which all pairs are compared: 5 minutes on a core, four times as long for twice as many."""
-_PROBES: Final = 16
-"""Lists that a post is compared with beyond that; on the sample they held every pair above .95 that there was."""
+MAX_EXACT_POSTS: Final = 300_000
+"""Up to this many posts all pairs are compared: 5 minutes on one core, four times that for twice as many posts."""
+_NPROBE: Final = 16
+"""Lists that a post is compared with beyond that; on the sample they held every pair above .95."""
 _BLOCK_NUMBERS: Final = 1 << 25
 _INDEXED_ROWS: Final = 4096
 _ROUNDING: Final = 2e-3
-"""What float16 may take from a cosine in the index; pairs are measured again."""
+"""Maximal error of a cosine of the index, from float16; the cosine of each found pair is computed from the vectors."""
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def near_duplicates(search: PostSearch, above: float, log: Callable[[str], None] = print) -> pa.Table:
-    """A row for each post that has a near duplicate: group, num_posts, post_id, rating, score, similarity.
+    """One row per post with a near duplicate: group, num_posts, post_id, rating, score, similarity.
 
-    Two posts whose cosine is at least `above` are in one group, and so are those that such pairs link; `similarity` is
-    the highest cosine to another post of the group. Groups are numbered from 0 by their first post. Up to `MOST_EXACT`
-    posts all pairs are compared; beyond that, each post with those in the nearest lists of the index. Posts without any
-    known tag are left out: their embeddings are the same, and say nothing.
+    Posts are in one group if pairs with a cosine of at least `above` link them. `similarity` is a post's highest cosine
+    with another post of its group. Groups are numbered from 0 in the order of their first posts. Up to
+    `MAX_EXACT_POSTS` posts all pairs are compared; beyond that, each post with those in the nearest lists of the index.
+    Posts without a known tag are left out, since they all have the same embedding.
 
     Raises:
         ValueError: `above` is not between 0 and 1.
@@ -40,14 +41,15 @@ def near_duplicates(search: PostSearch, above: float, log: Callable[[str], None]
     if not 0 < above <= 1:
         raise ValueError(f"above {above} is not between 0 and 1; give a cosine, such as 0.99")
     rows = np.flatnonzero(np.diff(search.table.tags.offsets))
-    vectors = read_vectors(search.folder)[rows].astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit_vectors(read_vectors(search.folder)[rows].astype(np.float32))
     groups, best = np.arange(len(rows)), np.full(len(rows), -1.0, np.float32)
-    blocks = _exact_pairs(vectors, above) if len(rows) <= MOST_EXACT else _indexed_pairs(search, rows, vectors, above)
+    blocks = (
+        _exact_pairs(vectors, above) if len(rows) <= MAX_EXACT_POSTS else _indexed_pairs(search, rows, vectors, above)
+    )
     started = shown = time.monotonic()
     for done, (one, other) in blocks:
         cosines = np.einsum("ij,ij->i", vectors[one], vectors[other])
-        kept = cosines >= above - 1e-6  # of the same vector twice it may be just below 1
+        kept = cosines >= above - 1e-6  # rounding may put two equal vectors just below 1
         one, other, cosines = one[kept], other[kept], cosines[kept]
         _merge(groups, one, other)
         np.maximum.at(best, one, cosines)
@@ -59,7 +61,7 @@ def near_duplicates(search: PostSearch, above: float, log: Callable[[str], None]
 
 
 def _exact_pairs(vectors: Float32, above: float) -> Iterator[tuple[float, Pairs]]:
-    """The share of all pairs that is compared, and pairs (the first one lower) that may be near."""
+    """The share of all pairs compared so far, and pairs, lower row first, that may be near."""
     num = len(vectors)
     step = max(1, _BLOCK_NUMBERS // max(1, num))
     for start in range(0, num, step):
@@ -73,23 +75,24 @@ def _exact_pairs(vectors: Float32, above: float) -> Iterator[tuple[float, Pairs]
 def _indexed_pairs(
     search: PostSearch, rows: NDArray[np.int64], vectors: Float32, above: float
 ) -> Iterator[tuple[float, Pairs]]:
-    place = np.full(search.num_posts, -1)
-    place[rows] = np.arange(len(rows))
+    """As `_exact_pairs`, by the index; the rows of a pair come in any order."""
+    index_of = np.full(search.num_posts, -1)
+    index_of[rows] = np.arange(len(rows))
     for start in range(0, len(rows), _INDEXED_ROWS):
         queries = vectors[start : start + _INDEXED_ROWS]
-        one, found = search.index.within(queries, above - _ROUNDING, _PROBES)
-        one, other = one + start, place[found]
-        is_pair = (other >= 0) & (one != other)  # the other way round, the lists of a query may be others
+        one, found = search.index.within(queries, above - _ROUNDING, _NPROBE)
+        one, other = one + start, index_of[found]
+        is_pair = (other >= 0) & (one != other)  # both orders: the two rows may probe different lists
         yield (start + len(queries)) / len(rows), (one[is_pair], other[is_pair])
 
 
 def _merge(groups: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
-    """Joins the groups of each pair; a group is named by its lowest member."""
+    """Joins the groups of each pair in place; a group's number is its lowest member."""
     while True:
-        names = groups[one], groups[other]
-        if np.array_equal(*names):
+        numbers = groups[one], groups[other]
+        if np.array_equal(*numbers):
             return
-        np.minimum.at(groups, np.maximum(*names), np.minimum(*names))
+        np.minimum.at(groups, np.maximum(*numbers), np.minimum(*numbers))
         while not np.array_equal(shorter := groups[groups], groups):
             groups[:] = shorter
 

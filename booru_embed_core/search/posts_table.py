@@ -1,7 +1,7 @@
-"""What is known of the posts beside their vectors: ids, ratings, scores, tags, and which posts have a tag. Mmapped.
+"""The posts beside their vectors: ids, ratings, scores and tags, and the posts of each tag; mmapped.
 
-Two Arrow files: ``posts.arrow`` has a row a post, in the order of the packed file, ``tags.arrow`` a row a tag, in that
-of the vocabulary, with the rows of the posts that have it.
+Two Arrow files: ``posts.arrow`` has one row per post, in the order of the packed file. ``tags.arrow`` has one row per
+tag, in the order of the vocabulary, with the rows of the posts that have the tag.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ TAGS_FILE: Final = "tags.arrow"
 
 @dataclass(frozen=True)
 class _Lists:
-    """Lists of numbers end to end: list i is ``values[offsets[i]:offsets[i + 1]]``."""
+    """Concatenated lists of numbers: list i is ``values[offsets[i]:offsets[i + 1]]``."""
 
     values: NDArray[Any]
     offsets: NDArray[np.int64]
 
-    def __getitem__(self, place: int) -> NDArray[Any]:
-        return self.values[self.offsets[place] : self.offsets[place + 1]]
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -35,11 +35,11 @@ class _Lists:
 
 @dataclass(frozen=True)
 class PostsTable:
-    """The posts that can be found; the arrays are views of the files.
+    """The posts of an index; the arrays are views of the files.
 
     Attributes:
         post_id: int64 ``[N]``.
-        rating: uint8 ``[N]``, places in `RATINGS`.
+        rating: uint8 ``[N]`` indices into `RATINGS`.
         score: int32 ``[N]``.
         tags: the tag indices of each row, ascending.
         rows: the rows of each tag index, ascending.
@@ -57,7 +57,7 @@ class PostsTable:
 
         Raises:
             OSError: a file is missing.
-            pa.ArrowInvalid: one is no Arrow file.
+            pa.ArrowInvalid: a file is not an Arrow file.
         """
         posts, tags = (_mapped(folder / name) for name in (POSTS_FILE, TAGS_FILE))
         columns = {name: posts[name].chunk(0).to_numpy() for name in ("post_id", "rating", "score")}
@@ -65,7 +65,7 @@ class PostsTable:
 
     @property
     def num_posts(self) -> int:
-        """Rows of the table."""
+        """Number of rows."""
         return len(self.post_id)
 
     def passing(
@@ -75,13 +75,13 @@ class PostsTable:
         required: Iterable[int] = (),
         excluded: Iterable[int] = (),
     ) -> NDArray[np.bool_] | None:
-        """Which rows pass, bool ``[N]``; None where nothing is asked.
+        """A mask of the rows that pass, bool ``[N]``; None without any filter.
 
         Args:
-            ratings: places in `RATINGS`, one of which a post must have.
-            min_score: a post must have it or more.
-            required: tag indices that a post must have, all of them.
-            excluded: tag indices of which it must have none.
+            ratings: indices into `RATINGS`, of which a post must have one.
+            min_score: minimal score of a post.
+            required: tag indices that a post must have.
+            excluded: tag indices that a post must not have.
         """
         required, excluded = list(required), list(excluded)
         if ratings is None and min_score is None and not required and not excluded:
@@ -112,21 +112,21 @@ def write_posts_table(
     """Writes both files into `folder`.
 
     Args:
-        folder: is there.
-        post_id: ``[N]``, as the other two.
-        rating: places in `RATINGS`.
-        score: of any sign.
-        tags: tag indices of the posts, end to end.
-        offsets: ``[N + 1]``, where the tags of each start.
-        num_tags: of the vocabulary.
+        folder: an existing folder.
+        post_id: ids ``[N]``.
+        rating: indices ``[N]`` into `RATINGS`.
+        score: scores ``[N]``.
+        tags: tag indices of all posts, concatenated.
+        offsets: ``[N + 1]``, where the tags of each post start.
+        num_tags: size of the vocabulary.
     """
     from scipy import sparse
 
-    # By scipy, which sorts by counting: 4 bytes a tag of a post beside what it returns.
+    # scipy sorts by counting: 4 bytes per tag of a post beside its result.
     ones = np.ones(len(tags), np.int8)
     by_post = sparse.csr_matrix((ones, tags, offsets), shape=(len(post_id), num_tags))
     by_tag = by_post.tocsc()
-    by_post = by_tag.tocsr()  # with the tags of each post in ascending order
+    by_post = by_tag.tocsr()  # sorts the tags of each post
     dtype = np.uint16 if num_tags <= 1 << 16 else np.uint32
     columns = {
         "post_id": pa.array(post_id),
@@ -139,7 +139,7 @@ def write_posts_table(
 
 
 def _list_array(values: NDArray[Any], offsets: NDArray[np.integer]) -> pa.Array[Any]:
-    ends: pa.Int64Array = pa.array(offsets.astype(np.int64))  # type: ignore[assignment]  # the stubs take it for bool
+    ends: pa.Int64Array = pa.array(offsets.astype(np.int64))  # type: ignore[assignment]  # the stubs say bool
     return cast("pa.Array[Any]", pa.LargeListArray.from_arrays(ends, pa.array(values)))
 
 

@@ -1,8 +1,7 @@
 """The HTTP API and the page, as an ASGI application: ``docs/reference/http-api.md``.
 
-What belongs here: routes, limits and errors. What is answered comes from `completions`, `search`, `places` and the
-embedder, each in a thread of its own; completions, of which a person typing asks for many, are computed for all that
-wait at once (`batching`).
+This module holds routes, limits and errors. The answers come from `completions`, `search`, `tag_map` and the embedder,
+each in its own thread. Completions, of which a typing person asks for many, are computed in batches (`batching`).
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsError
+from booru_embed_core.errors import one_line
 from booru_embed_core.schema import CATEGORIES
-from booru_embed_core.web import models as models
+from booru_embed_core.web import models
 from booru_embed_core.web.batching import MicroBatcher
 from booru_embed_core.web.completions import Completer, PrefixQuery, ReadQuery, Suggestions
 from booru_embed_core.web.docs import docs_page
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 
 STATIC: Final = Path(__file__).parent / "static"
 _COMPRESSED_BYTES: Final = 100_000
-"""Answers from here on are worth gzip's time: the map, and large embeddings."""
+"""Minimal size of an answer that gzip compresses: the map, and large embeddings."""
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """What the API answers from; `posts` and `places` may be missing."""
+    """What the API answers from; `posts` and `tag_map` are optional."""
 
     embedder: BooruEmbedder
     completer: Completer
     posts: PostSearch | None = None
-    places: TagMap | None = None
+    tag_map: TagMap | None = None
 
 
 class _Loading:
-    """What is served, once it is there; until then the server answers that it is not ready."""
+    """Loads in the background; until that is done, `served` raises a 503."""
 
     def __init__(self, load: Callable[[], Served]) -> None:
         self._load = load
@@ -63,34 +63,38 @@ class _Loading:
         try:
             self._served = self._load()
         except (ValueError, OSError) as error:
-            self._error = " ".join(str(error).split())
+            self._error = one_line(error)
 
     @property
     def served(self) -> Served:
-        """Raises HTTPException 503 until it is there."""
+        """What `load` returned.
+
+        Raises:
+            HTTPException: 503, while it is loading and after it failed.
+        """
         if self._served is None:
-            raise HTTPException(503, self._error or "the model is being loaded; try again in some seconds")
+            raise HTTPException(503, self._error or "the model is loading; try again in a few seconds")
         return self._served
 
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": models.ErrorAnswer, "description": what}
     for status, what in {
-        400: "The body is no JSON.",
+        400: "The body is not JSON.",
         413: "The body is too large.",
-        422: "A value is wrong, or no tag is known; the field is named.",
-        503: "The model is being loaded.",
+        422: "A value is invalid, or no tag is known; the answer names the field.",
+        503: "The model is loading.",
     }.items()
 }
 _NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
-    404: {"model": models.ErrorAnswer, "description": "There is none here."}
+    404: {"model": models.ErrorAnswer, "description": "Not served here."}
 }
 
 
 def create_app(load: Callable[[], Served]) -> FastAPI:
-    """The application; `load` is called in the background when it starts.
+    """The application; it calls `load` in the background when it starts.
 
-    Where `load` raises a `ValueError` or an `OSError`, every answer but ``/api/health`` is a 503 that says so.
+    If `load` raises a `ValueError` or an `OSError`, every answer except ``/api/health`` is a 503 with its message.
     """
     loading = _Loading(load)
     completions: MicroBatcher[PrefixQuery, ReadQuery, Suggestions] = MicroBatcher(
@@ -106,8 +110,8 @@ def create_app(load: Callable[[], Served]) -> FastAPI:
     app = FastAPI(
         title="booru-embed",
         version="1",
-        description="Tags to vectors, completions, near tags and posts.",
-        docs_url=None,  # Swagger's page is loaded from another network
+        description="Vectors, completions, similar tags and posts for sets of tags.",
+        docs_url=None,  # Swagger's page loads scripts from another host
         redoc_url=None,
         openapi_url="/api/openapi.json",
         lifespan=lifespan,
@@ -131,18 +135,18 @@ def _add_status(app: FastAPI, loading: _Loading) -> None:
 
     @app.get("/api/health")
     async def health() -> models.Status:
-        """That the server runs."""
+        """Whether the server runs."""
         return models.Status(status="ok")
 
     @app.get("/api/ready", responses=unready)
     async def ready() -> models.Status:
-        """That the model is loaded."""
+        """Whether the model is loaded."""
         assert loading.served
         return models.Status(status="ready")
 
     @app.get("/api/info", responses=unready)
     async def info() -> models.Info:
-        """What is served."""
+        """The model's sizes, and what else is served."""
         served = loading.served
         vocab = served.embedder.vocab
         known = ~vocab.is_unknown
@@ -155,20 +159,20 @@ def _add_status(app: FastAPI, loading: _Loading) -> None:
             },
             ratings=list(served.embedder.config.trained_ratings),
             has_posts=served.posts is not None,
-            has_map=served.places is not None,
+            has_map=served.tag_map is not None,
         )
 
 
 def _add_tags(app: FastAPI, loading: _Loading) -> None:
-    # Functions that are not async run in threads, many at once.
+    # FastAPI runs functions that are not async in threads, many at once.
     @app.post("/api/embed", responses=_REFUSED)
     def embed(asked: models.EmbedRequest) -> models.EmbedAnswer:
         """A unit vector for each caption."""
         embedder = loading.served.embedder
         read = [embedder.normalize(caption) for caption in asked.captions]
-        for place, one in enumerate(read):
+        for index, one in enumerate(read):
             if one.unknown and not one.tags:
-                raise UnknownTagsError(f"captions[{place}]: not in the vocabulary: {', '.join(one.unknown)}")
+                raise UnknownTagsError(f"captions[{index}]: not in the vocabulary: {', '.join(one.unknown)}")
         vectors = embedder.embed([one.caption for one in read], asked.rating, asked.score, asked.dim)
         return models.EmbedAnswer(
             dim=vectors.shape[1],
@@ -186,24 +190,24 @@ def _add_tags(app: FastAPI, loading: _Loading) -> None:
 
     @app.get("/api/map", responses={503: _REFUSED[503], **_NOT_FOUND})
     def tag_map() -> models.TagMap:
-        """Where each tag lies on the map; like tags lie together."""
+        """The coordinates of every tag on the map; similar tags lie together."""
         served = loading.served
-        if served.places is None:
-            raise HTTPException(404, "no map is served here")
-        indices, vocab = served.places.tag_indices, served.embedder.vocab
+        if served.tag_map is None:
+            raise HTTPException(404, "no map is served here; start `booru-embed serve` with --map")
+        indices, vocab = served.tag_map.tag_indices, served.embedder.vocab
         return models.TagMap(
             tags=[vocab.tags[index] for index in indices.tolist()],
             categories=vocab.categories[indices].tolist(),
             counts=vocab.counts[indices].tolist(),
-            x=served.places.points[:, 0].tolist(),
-            y=served.places.points[:, 1].tolist(),
+            x=served.tag_map.points[:, 0].tolist(),
+            y=served.tag_map.points[:, 1].tolist(),
         )
 
 
 def _add_completions(app: FastAPI, completions: MicroBatcher[PrefixQuery, ReadQuery, Suggestions]) -> None:
     @app.post("/api/complete", responses=_REFUSED)
     async def complete(asked: models.CompleteRequest) -> models.CompleteAnswer:
-        """The most probable further tags of a caption, never one that it has; its unknown tags change nothing."""
+        """The most probable further tags of a caption; its unknown tags are ignored."""
         found = await completions(
             PrefixQuery(
                 asked.tags, asked.k, asked.categories, asked.rating, asked.score, asked.prefix, asked.per_category
@@ -220,22 +224,23 @@ def _add_completions(app: FastAPI, completions: MicroBatcher[PrefixQuery, ReadQu
 def _add_posts(app: FastAPI, loading: _Loading) -> None:
     @app.post("/api/search", responses=_REFUSED | _NOT_FOUND)
     def search(asked: models.SearchRequest) -> models.SearchAnswer:
-        """The posts whose embeddings are nearest to a query's, of those that pass the filters."""
+        """The posts nearest to a query, among those that pass the filters."""
         served = loading.served
         if served.posts is None:
             raise HTTPException(404, "no posts are served here; make an index with `booru-embed index`")
+        from booru_embed_core.search.post_search import unknown_tags
         from booru_embed_core.search.query import parse_query
 
-        terms = [term for _, term in parse_query(asked.tags).terms]
+        query = parse_query(asked.tags)
         found = served.posts.search(
-            served.embedder, asked.tags, asked.k, asked.ratings, asked.min_score, asked.required, asked.excluded
+            served.embedder, query, asked.k, asked.ratings, asked.min_score, asked.required, asked.excluded
         )
         return models.SearchAnswer(
             posts=[
                 models.Post(**post._asdict() | {"tags": [models.Tag(**tag._asdict()) for tag in post.tags]})
                 for post in found
             ],
-            unknown=[tag for term in terms for tag in served.embedder.normalize(term).unknown],
+            unknown=unknown_tags(served.embedder, query),
         )
 
 
@@ -255,7 +260,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _error(status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None) -> Response:
-    content = {"error": " ".join(message.split())}
+    content = {"error": one_line(message)}
     return JSONResponse(content | ({"field": field} if field else {}), status, headers)
 
 
@@ -272,6 +277,6 @@ async def _refuse_values(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return _error(400, f"the body is no JSON: {first.get('ctx', {}).get('error', first['msg'])}")
+        return _error(400, f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}")
     field = ".".join(str(part) for part in first["loc"][1:])
     return _error(422, f"{field or 'body'}: {first['msg']}; see /api/docs", field)

@@ -1,8 +1,8 @@
-"""What many requests await at once, answered together by one thread.
+"""Micro-batching: one thread answers all requests that wait at the same time.
 
-The thread takes all that waits whenever it becomes free: nobody waits for company. It is one thread, and not one a
-request, because each of these would wait for the interpreter's lock several times; the event loop, which reads requests
-and writes answers, competes with a single one.
+The thread takes every waiting request whenever it is free, so no request waits for a batch to fill. One thread is
+faster than one per request: each of those would wait for the interpreter's lock several times, and the event loop,
+which reads requests and writes answers, would compete with all of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, TypeVar
 
-MAX_TOGETHER: Final = 64
-"""Of 30,000 scores each: 8 MB. Larger batches gain little on a CPU, and the first of them would wait for the last."""
+MAX_BATCH: Final = 64
+"""64 requests of 30,000 scores take 8 MB. Larger batches gain little on a CPU, and every request waits for the last."""
 
 AskedT = TypeVar("AskedT")
 ReadT = TypeVar("ReadT")
@@ -23,31 +23,34 @@ AnswerT = TypeVar("AnswerT")
 
 
 class MicroBatcher(Generic[AskedT, ReadT, AnswerT]):
-    """`read` of each, then `answer` of all that wait, in a thread that lives from the first one until `close`."""
+    """Calls `read` for each request, then `answer` for all that wait, in one thread.
+
+    The thread runs from the first request until `close`.
+    """
 
     def __init__(
         self,
         read: Callable[[AskedT], ReadT],
         answer: Callable[[Sequence[ReadT]], Sequence[AnswerT]],
-        max_together: int = MAX_TOGETHER,
+        max_batch: int = MAX_BATCH,
     ) -> None:
         self._read = read
         self._answer = answer
-        self._max_together = max_together
+        self._max_batch = max_batch
         self._waiting: SimpleQueue[tuple[AskedT, Future[AnswerT]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def close(self) -> None:
-        """Ends the thread; returns when what waits is answered."""
+        """Answers the waiting requests and ends the thread."""
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
             self._thread = None
 
     async def __call__(self, asked: AskedT) -> AnswerT:
-        """The answer; whatever `read` raises for it, or `answer` for what was answered together with it, is raised.
+        """The answer to `asked`; to be awaited on one event loop.
 
-        To be awaited on one event loop.
+        Raises what `read` raises for `asked`, or `answer` for its batch.
         """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True, name="batches")
@@ -61,7 +64,7 @@ class MicroBatcher(Generic[AskedT, ReadT, AnswerT]):
         while is_open:
             taken = [self._waiting.get()]
             try:
-                while len(taken) < self._max_together:
+                while len(taken) < self._max_batch:
                     taken.append(self._waiting.get_nowait())
             except Empty:
                 pass
@@ -75,7 +78,7 @@ class MicroBatcher(Generic[AskedT, ReadT, AnswerT]):
             try:
                 read.append(self._read(asked))
                 futures.append(future)
-            except BaseException as error:  # noqa: BLE001  raised again where it is awaited
+            except BaseException as error:  # noqa: BLE001  the future raises it again
                 future.set_exception(error)
         if not read:
             return
@@ -83,7 +86,7 @@ class MicroBatcher(Generic[AskedT, ReadT, AnswerT]):
             answers = self._answer(read)
             for future, answer in zip(futures, answers, strict=True):
                 future.set_result(answer)
-        except BaseException as error:  # noqa: BLE001  raised again where it is awaited
+        except BaseException as error:  # noqa: BLE001  the future raises it again
             for future in futures:
                 if not future.done():
                     future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Completions as a person types them: ranked by the whole caption, of what begins with the letters typed so far."""
+"""Completions for a person who types: tags that begin with the typed letters, ranked by the whole caption."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.tokenizer import Tokenizer
 
-_LAST: Final = "\U0010ffff"
+_LAST_CHARACTER: Final = "\U0010ffff"
 
 
 class Suggestion(NamedTuple):
-    """A further tag; `alias` is the other name of it that was typed, None where the tag itself was."""
+    """A further tag; `alias` is its alias that matches the prefix, None if the tag itself matches."""
 
     tag: str
     category: Category
@@ -33,9 +33,9 @@ class Suggestions:
 
     Attributes:
         completions: the most probable first; with `per_category`, category after category in schema order.
-        known: the caption's tags that the vocabulary holds.
-        unknown: those that it does not.
-        notes: what of the caption was read otherwise than it stands.
+        known: the caption's tags that are in the vocabulary.
+        unknown: the caption's tags that are not.
+        notes: how the caption was read where that differs from its spelling.
     """
 
     completions: tuple[Suggestion, ...]
@@ -45,7 +45,7 @@ class Suggestions:
 
 
 class PrefixIndex:
-    """All names of tags, aliases too, in the order of their letters: what begins with a prefix is a run of them."""
+    """The names of all tags and their aliases, sorted, so that the names with one prefix are a slice."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         vocab = tokenizer.vocab
@@ -58,20 +58,20 @@ class PrefixIndex:
         self._every = np.flatnonzero(~vocab.is_unknown)
 
     def starting_with(self, prefix: str) -> tuple[NDArray[np.int64], dict[int, str]]:
-        """Tag indices, ascending and each once, and of those that only another name leads to, that name.
+        """The tags with `prefix`: distinct tag indices, ascending, and the alias of each that only an alias matches.
 
         Args:
-            prefix: lower case, spaces as underscores; the empty one begins everything.
+            prefix: lower case, with underscores for spaces; the empty prefix matches all.
         """
         if not prefix:
             return self._every, {}
-        start, stop = bisect_left(self._spellings, prefix), bisect_left(self._spellings, prefix + _LAST)
+        start, stop = bisect_left(self._spellings, prefix), bisect_left(self._spellings, prefix + _LAST_CHARACTER)
         alias_of: dict[int, str] = {}
         by_name = set()
-        for place in range(start, stop):
-            index = int(self._indices[place])
-            if self._aliases[place]:
-                alias_of.setdefault(index, self._aliases[place])
+        for row in range(start, stop):
+            index = int(self._indices[row])
+            if self._aliases[row]:
+                alias_of.setdefault(index, self._aliases[row])
             else:
                 by_name.add(index)
         return np.unique(self._indices[start:stop]), {i: name for i, name in alias_of.items() if i not in by_name}
@@ -82,13 +82,13 @@ class PrefixQuery:
     """A caption to complete.
 
     Attributes:
-        caption: as for `BooruEmbedder.complete`; where no tag of it is known, the empty one is completed.
-        k: at most so many.
-        categories: only tags of these; None is all.
+        caption: as for `BooruEmbedder.complete`; if no tag of it is known, the empty caption is completed.
+        k: maximal number of tags.
+        categories: only tags of these categories; None allows all.
         rating: as in `BooruEmbedder.complete`.
         score: as in `BooruEmbedder.complete`.
-        prefix: only tags that begin with it, or one of whose other names does; any case, spaces as underscores.
-        per_category: `k` of each category.
+        prefix: only tags that begin with it, by name or alias; in any case, with spaces or underscores.
+        per_category: `k` tags of each category.
     """
 
     caption: str
@@ -102,7 +102,7 @@ class PrefixQuery:
 
 @dataclass(frozen=True, eq=False)
 class ReadQuery:
-    """A query that can be answered: what its caption was understood as, and that as the network reads it."""
+    """A query, how its caption was read, and the caption as the network takes it."""
 
     query: PrefixQuery
     read: Normalized
@@ -110,14 +110,14 @@ class ReadQuery:
 
 
 class Completer:
-    """Completes captions for people who type. Threads may share an instance."""
+    """Completes captions while people type. Threads may share an instance."""
 
     def __init__(self, embedder: BooruEmbedder) -> None:
         self.embedder = embedder
-        self._names = PrefixIndex(embedder.tokenizer)
+        self._prefixes = PrefixIndex(embedder.tokenizer)
 
     def complete(self, query: PrefixQuery) -> Suggestions:
-        """The `k` most probable further tags; never one that the caption has.
+        """The `k` most probable further tags, without those of the caption.
 
         Raises:
             ValueError: as in `BooruEmbedder.complete`.
@@ -125,7 +125,7 @@ class Completer:
         return self.answer([self.read(query)])[0]
 
     def read(self, query: PrefixQuery) -> ReadQuery:
-        """The query, ready to be answered.
+        """The query, ready for `answer`.
 
         Raises:
             ValueError: as in `BooruEmbedder.complete`.
@@ -135,13 +135,13 @@ class Completer:
         return ReadQuery(query, *self.embedder.read_caption(query.caption, query.rating, query.score))
 
     def answer(self, queries: Sequence[ReadQuery]) -> list[Suggestions]:
-        """`complete` of each of `queries`, at least one, which go through the network together."""
-        probabilities = self.embedder.probabilities_of(TagSets.joined([query.sets for query in queries]))
+        """`complete` of each of `queries`, at least one, in one pass through the network."""
+        probabilities = self.embedder.probabilities_of(TagSets.concatenate([query.sets for query in queries]))
         return [self._suggestions(query, row) for query, row in zip(queries, probabilities, strict=True)]
 
     def _suggestions(self, asked: ReadQuery, probabilities: NDArray[np.float32]) -> Suggestions:
         query, vocab = asked.query, self.embedder.vocab
-        candidates, alias_of = self._names.starting_with(query.prefix.strip().lower().replace(" ", "_"))
+        candidates, alias_of = self._prefixes.starting_with(query.prefix.strip().lower().replace(" ", "_"))
         candidates = candidates[probabilities[candidates] > 0]
         wanted = [category for category in CATEGORIES if query.categories is None or category in query.categories]
         found = []

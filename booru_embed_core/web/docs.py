@@ -1,4 +1,4 @@
-"""The API's documentation as one HTML page, drawn from its OpenAPI description: no script, nothing from elsewhere."""
+"""The API's documentation as one HTML page from its OpenAPI description, without scripts or other hosts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def docs_page(openapi: Mapping[str, Any]) -> str:
-    """HTML of each path: what it does, the fields that it takes and gives, and the errors."""
+    """The page: for each path what it does, its fields and its errors."""
     schemas = openapi["components"]["schemas"]
-    parts = [
+    html = [
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>booru-embed: HTTP API</title>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
         '<meta name=color-scheme content="light dark">',
@@ -22,37 +22,37 @@ def docs_page(openapi: Mapping[str, Any]) -> str:
     ]
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
-            parts.append(f"<section class=card><h2><code>{method.upper()} {escape(path)}</code></h2>")
-            parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
+            html.append(f"<section class=card><h2><code>{method.upper()} {escape(path)}</code></h2>")
+            html.append(f"<p>{escape(operation.get('description', ''))}</p>")
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             if body is not None:
-                parts.append(_fields("Takes", body, schemas))
-            refusals = []
+                html.append(_fields("Request", body, schemas))
+            errors = []
             for status, answer in operation["responses"].items():
                 schema = answer.get("content", {}).get("application/json", {}).get("schema")
                 if status == "200":
-                    parts.append(_fields("Gives", schema, schemas))
+                    html.append(_fields("Answer", schema, schemas))
                 else:
-                    refusals.append(f"<li><code>{status}</code> {escape(answer['description'])}</li>")
-            parts.append(f"<h3>Refuses</h3><ul>{''.join(refusals)}</ul></section>" if refusals else "</section>")
-    return "".join([*parts, "</main></body></html>"])
+                    errors.append(f"<li><code>{status}</code> {escape(answer['description'])}</li>")
+            html.append(f"<h3>Errors</h3><ul>{''.join(errors)}</ul></section>" if errors else "</section>")
+    return "".join([*html, "</main></body></html>"])
 
 
 def _fields(title: str, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    """A table of the fields of `schema`, and those of the objects in it below."""
+    """A table of the fields of `schema`, followed by those of the objects in it."""
     shown = [_name(schema)]
     rows = []
     for name in shown:
         described = schemas[name]
-        for field, says in described.get("properties", {}).items():
-            inner = [found for found in _names(says) if "properties" in schemas[found]]
+        for field, field_schema in described.get("properties", {}).items():
+            inner = [found for found in _names(field_schema) if "properties" in schemas[found]]
             shown += [found for found in inner if found not in shown]
-            needed = " <small>required</small>" if title == "Takes" and field in described.get("required", ()) else ""
+            needed = " <small>required</small>" if title == "Request" and field in described.get("required", ()) else ""
             label = field if name == shown[0] else f"{name}.{field}"
-            kind = escape(_kind(says))
+            kind = escape(_kind(field_schema))
             rows.append(
                 f"<tr><th scope=row><code>{escape(label)}</code>{needed}</th><td>{kind}</td>"
-                f"<td>{escape(says.get('description', ''))}</td></tr>"
+                f"<td>{escape(field_schema.get('description', ''))}</td></tr>"
             )
     head = "<tr><th scope=col>field</th><th scope=col>value</th><th scope=col>meaning</th></tr>"
     return f"<h3>{title}</h3><div class=table><table>{head}{''.join(rows)}</table></div>"
@@ -62,28 +62,28 @@ def _name(schema: Mapping[str, Any]) -> str:
     return str(schema["$ref"].rpartition("/")[2])
 
 
-def _names(says: Any) -> list[str]:
-    """The schemas that are referred to anywhere in `says`."""
-    if isinstance(says, dict):
-        own = [_name(says)] if "$ref" in says else []
-        return own + [name for value in says.values() for name in _names(value)]
-    return [name for value in says for name in _names(value)] if isinstance(says, list) else []
+def _names(schema: Any) -> list[str]:
+    """The names of the schemas that `schema` refers to at any depth."""
+    if isinstance(schema, dict):
+        own = [_name(schema)] if "$ref" in schema else []
+        return own + [name for value in schema.values() for name in _names(value)]
+    return [name for value in schema for name in _names(value)] if isinstance(schema, list) else []
 
 
-def _kind(says: Mapping[str, Any]) -> str:
-    if "$ref" in says:
-        return _name(says)
-    if "anyOf" in says:
-        return " or ".join(_kind(one) for one in says["anyOf"])
-    kind = str(says.get("type", "any"))
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        return _name(schema)
+    if "anyOf" in schema:
+        return " or ".join(_kind(one) for one in schema["anyOf"])
+    kind = str(schema.get("type", "any"))
     if kind == "array":
-        kind = f"list of {_kind(says['items'])}"
+        kind = f"list of {_kind(schema['items'])}"
     limits = {
         "minimum": "at least",
         "maximum": "at most",
         "minItems": "at least",
         "maxItems": "at most",
-        "maxLength": "at most, in letters,",
+        "maxLength": "at most, in characters,",
         "default": "default",
     }
-    return ", ".join([kind, *(f"{word} {json.dumps(says[key])}" for key, word in limits.items() if key in says)])
+    return ", ".join([kind, *(f"{word} {json.dumps(schema[key])}" for key, word in limits.items() if key in schema)])

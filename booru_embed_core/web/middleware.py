@@ -1,4 +1,4 @@
-"""What every answer and every body must keep to, whatever the route: ASGI middleware."""
+"""ASGI middleware for all routes: security headers, and a limit for bodies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADERS: Final = {
 
 
 class SecurityHeaders:
-    """Nothing is loaded from elsewhere, framed, or guessed at by a browser."""
+    """Adds headers that keep browsers from loading other hosts, framing the page and guessing content types."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,7 +32,7 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """A body of more than `max_bytes` is answered by a 413, and never held whole."""
+    """Answers a body of more than `max_bytes` with a 413, and never holds it whole."""
 
     def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
         self._app = app
@@ -45,7 +45,7 @@ class BodyLimit:
         length = Headers(scope=scope).get("content-length", "0")
         body = bytearray()
         if length.isdecimal() and int(length) <= self._max_bytes:
-            while True:  # read here: how long a chunked body is shows only then
+            while True:  # a chunked body shows its length only when it is read
                 message = await receive()
                 if message["type"] != "http.request":
                     return

@@ -1,4 +1,4 @@
-"""What the HTTP API takes and gives: the words of ``docs/reference/http-api.md``, checked by pydantic."""
+"""Requests and answers of the HTTP API, as ``docs/reference/http-api.md`` describes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_CAPTIONS: Final = 256
 MAX_CAPTION_LENGTH: Final = 10_000
 MAX_K: Final = 200
 
-# Strict: true is no number, though pydantic would take it for one.
+# Strict: pydantic would otherwise accept true as a number.
 Caption = Annotated[str, Field(max_length=MAX_CAPTION_LENGTH, strict=True)]
 Count = Annotated[int, Field(ge=1, le=MAX_K, strict=True)]
 Rating = Annotated[str, Field(pattern="^[gsqe]$", strict=True)]
@@ -24,14 +24,14 @@ class _Request(BaseModel):
 
 
 class _Metadata(_Request):
-    rating: Rating | None = Field(None, description="Of the image; one that the model was trained with.")
-    score: Score | None = Field(None, description="Of the image; needs a rating.")
+    rating: Rating | None = Field(None, description="Rating of the image; one that the model was trained with.")
+    score: Score | None = Field(None, description="Score of the image; needs a rating.")
 
 
 class EmbedRequest(_Metadata):
     captions: list[Caption] = Field(min_length=1, max_length=MAX_CAPTIONS)
     dim: Annotated[int, Field(ge=1, strict=True)] | None = Field(
-        None, description="The first so many numbers; all of them by default."
+        None, description="Length of the vectors, a prefix of the whole; all numbers by default."
     )
 
 
@@ -47,11 +47,11 @@ class EmbedAnswer(BaseModel):
 
 
 class CompleteRequest(_Metadata):
-    tags: Caption = Field("", description='What is there already, as "1girl, cat ears" or "1girl cat_ears".')
+    tags: Caption = Field("", description='The caption so far, such as "1girl, cat ears" or "1girl cat_ears".')
     k: Count = 10
-    categories: list[Category] | None = Field(None, max_length=5, description="Only tags of these.")
+    categories: list[Category] | None = Field(None, max_length=5, description="Only tags of these categories.")
     prefix: Annotated[str, Field(max_length=200, strict=True)] = Field(
-        "", description="Only tags that begin with it, or one of whose other names does."
+        "", description="Only tags that begin with it, by name or alias."
     )
     per_category: Annotated[bool, Field(strict=True)] = Field(False, description="k tags of each category.")
 
@@ -89,12 +89,12 @@ class SimilarAnswer(BaseModel):
 
 
 class SearchRequest(_Request):
-    tags: Caption = Field("", description='A caption, or "a - b + c"; "rating:g" in it filters.')
+    tags: Caption = Field("", description='A caption, or "a - b + c"; "rating:g" filters.')
     k: Count = 20
     ratings: list[Rating] | None = Field(None, max_length=4)
     min_score: Score | None = None
     required: list[Caption] = Field([], max_length=50, description="Tags that a post must have.")
-    excluded: list[Caption] = Field([], max_length=50, description="Tags that it must not have.")
+    excluded: list[Caption] = Field([], max_length=50, description="Tags that a post must not have.")
 
 
 class Post(BaseModel):
@@ -114,14 +114,14 @@ class Info(BaseModel):
     embedding_dim: int
     num_tags: int
     categories: dict[Category, int]
-    ratings: list[str] = Field(description="Those that the model was trained with.")
+    ratings: list[str] = Field(description="Ratings that the model was trained with.")
     has_posts: bool
     has_map: bool
 
 
 class TagMap(BaseModel):
     tags: list[str]
-    categories: list[int] = Field(description="Places in general, artist, copyright, character, meta.")
+    categories: list[int] = Field(description="Indices into general, artist, copyright, character, meta.")
     counts: list[int]
     x: list[float]
     y: list[float]
@@ -132,5 +132,5 @@ class Status(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    error: str = Field(description="One line: what is wrong, and what to do.")
-    field: str | None = Field(None, description="Of the request.")
+    error: str = Field(description="One line: the problem and the remedy.")
+    field: str | None = Field(None, description="The invalid field of the request.")

@@ -1,4 +1,4 @@
-"""The posts of the tiny corpus as a folder that can be searched."""
+"""The posts of the tiny corpus as a folder for search."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from booru_embed_core.search import build as post_vectors
+from booru_embed_core.search import build
+from booru_embed_core.search.post_search import IndexMetadata
 from tests.core.model_helpers import Trained, trained
 
 PART_POSTS = 64
 
 
-def index(made: Trained, out_dir: Path, work_dir: Path, log: list[str] | None = None) -> post_vectors.SearchFacts:
-    """What `index_posts` makes of the 300 posts, in parts of 64."""
+def index(made: Trained, out_dir: Path, work_dir: Path, log: list[str] | None = None) -> IndexMetadata:
+    """`index_posts` of the 300 posts, in parts of 64."""
     for folder in (out_dir, work_dir):
         folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(post_vectors, "PART_POSTS", PART_POSTS)
+        patch.setattr(build, "PART_POSTS", PART_POSTS)
         lines = [] if log is None else log
-        return post_vectors.index_posts(
+        return build.index_posts(
             made.checkpoint, made.corpus.packed_path, out_dir, work_dir, "cpu", "fp32", lines.append
         )
 
 
 @functools.cache
 def searched(base: Path) -> Path:
-    """The folder, made once."""
+    """The folder, built once."""
     made = trained(base)
     index(made, base / "searched", base / "searched-work")
     return base / "searched"

@@ -88,6 +88,6 @@ def test_an_extra_brings_what_it_needs_and_no_more(wheel: Path, extra: str, trai
 
 
 def test_the_wheel_has_the_built_page_and_not_its_sources(wheel: Path) -> None:
-    names = [name for name in zipfile.ZipFile(wheel).namelist() if "/serving/" in name and not name.endswith(".py")]
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if "/web/" in name and not name.endswith(".py")]
     built = {f"booru_embed_core/web/static/{path.name}" for path in (ROOT / "booru_embed_core/web/static").iterdir()}
     assert set(names) == built

@@ -49,7 +49,7 @@ def test_what_cannot_be_written_is_said_in_one_line(run: Run, trained: Trained, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").touch()
     message = run("export", "parquet", "-c", trained.checkpoint, "-o", tmp_path / "mine").failed(1)
-    assert message.startswith(f"{tmp_path / 'mine'}: is there already and is not an empty folder")
+    assert message.startswith(f"{tmp_path / 'mine'}: exists and is not an empty folder")
     assert "no such file" in run("export", "parquet", "-c", tmp_path, "-o", tmp_path / "out").failed(1)
     assert "'pickle'" in run("export", "pickle", "-c", trained.checkpoint, "-o", tmp_path / "out").failed(2)
     assert {path.name for path in tmp_path.iterdir()} == {"mine"}

@@ -26,7 +26,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def export(tmp_path: Path) -> Path:
     (tmp_path / "exports").mkdir()
     for number in (1, 2):
-        rows = [row(3 * number + place) for place in range(4)]
+        rows = [row(3 * number + line) for line in range(4)]
         (tmp_path / f"exports/{number}.tsv").write_bytes(csv_bytes(rows, delimiter="\t"))
     return tmp_path / "exports"
 
@@ -92,8 +92,8 @@ def test_one_field_of_all_tags_is_taken_apart(
     [
         (["{export}"], 2, "--out"),
         (["--out", "{out}"], 2, "SOURCE"),
-        (["{export}", "--out", "{out}", "--bigquery", "a.b.c"], 2, "by --bigquery: one of them"),
-        (["{export}", "--out", "{out}", "--project", "mine"], 2, "--project is for --bigquery"),
+        (["{export}", "--out", "{out}", "--bigquery", "a.b.c"], 2, "Name either an export"),
+        (["{export}", "--out", "{out}", "--project", "mine"], 2, "--project needs --bigquery"),
         (["{export}", "--out", "{out}", "--ratings", "g,x"], 2, "--ratings g,x: 'x' is not one of g, s, q, e"),
         (["{export}", "--out", "{out}", "--min-score", "3e9"], 2, "--min-score"),
         (["{export}", "--out", "{out}", "--aliases", "{out}"], 1, "no such file; correct [posts] aliases"),
@@ -113,8 +113,8 @@ def test_what_cannot_be_done_is_told_in_one_line(
     code: int,
     message: str,
 ) -> None:
-    places = {"export": export, "out": tmp_path / "out"}
-    assert run(monkeypatch, *(argument.format(**places) for argument in arguments)) == code
+    paths = {"export": export, "out": tmp_path / "out"}
+    assert run(monkeypatch, *(argument.format(**paths) for argument in arguments)) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1

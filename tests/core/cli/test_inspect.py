@@ -130,7 +130,7 @@ def test_inspect_words_counts_words_of_frequencies_or_posts(run: Run, walked: Wa
     assert [line.split() for line in lines[2:]] == [
         ["cat", "4", "2", "0.00%"],
         [],
-        ["the", "same", "share", "of", "the", "labels'", "uses", "needs"],
+        ["to", "cover", "the", "same", "share", "of", "the", "labels'", "uses"],
         ["num", "labels", "share", "of", "uses", "num", "words"],
         ["5", "100.00%", "5"],
     ]

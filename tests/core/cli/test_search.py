@@ -11,6 +11,7 @@ import pytest
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.search.near_duplicates import near_duplicates
 from booru_embed_core.search.post_search import PostSearch
+from booru_embed_core.search.query import Query, parse_query
 from tests.core.cli_helpers import Outcome, Run
 from tests.core.model_helpers import CHARACTERS, Trained
 from tests.core.search_helpers import searched
@@ -102,7 +103,7 @@ def test_index_makes_a_folder_to_search(run: Run, trained: Trained, tmp_path: Pa
     made = run("index", *options, "--json")
     assert (made.json["num_posts"], made.json["dim"]) == (300, 16)
     assert "300 of 300 posts embedded" in made.err
-    assert "is there already" in run("index", *options).failed(1)
+    assert "exists already" in run("index", *options).failed(1)
     posts = run("search", "sword", "-c", trained.checkpoint, "-p", out, "--json").json["posts"]
     assert len(posts) == 20
 
@@ -124,6 +125,19 @@ def test_duplicates_are_printed_or_written(run: Run, base: Path, tmp_path: Path)
         assert run("duplicates", "--above", 0.97, "-p", folder, "-o", tmp_path / name).out == ""
         assert read(tmp_path / name)["post_id"].to_pylist() == table["post_id"].to_pylist()
     for arguments in (("-o", tmp_path / "a.txt"), ("-o", tmp_path / "a.csv", "--json")):
-        assert "--output names a .parquet or a .csv file" in run("duplicates", "-p", folder, *arguments).failed(2)
+        assert "--output writes a .parquet or .csv file" in run("duplicates", "-p", folder, *arguments).failed(2)
     assert "no such folder" in run("duplicates", "-p", folder, "-o", tmp_path / "no" / "a.csv").failed(1)
     assert "is not between 0 and 1" in run("duplicates", "-p", folder, "--above", 2).failed(1)
+
+
+@pytest.mark.parametrize("options", [(), ("--tags",), ("--json",)])
+def test_search_parses_the_query_once(search: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> None:
+    parsed: list[str] = []
+
+    def counted(text: str) -> Query:
+        parsed.append(text)
+        return parse_query(text)
+
+    monkeypatch.setattr("booru_embed_core.search.query.parse_query", counted)
+    assert search("cat_ears - tail rating:safe", "-k", 2, *options).code == 0
+    assert parsed == ["cat_ears - tail rating:safe"]

@@ -66,7 +66,7 @@ def test_an_address_that_cannot_be_had_is_named_with_the_remedy(trained: Trained
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: cannot listen on {host}, port {port}: ")
-    assert done.stderr.endswith("; choose others with --host and --port\n")
+    assert done.stderr.endswith("; choose another with --host or --port\n")
     assert done.stdout == ""
 
 
@@ -74,5 +74,5 @@ def test_posts_are_served_where_they_are_named(trained: Trained, search_folder: 
     found = load(trained.checkpoint, search_folder, None)
     assert found.posts is not None
     assert found.posts.num_posts == trained.corpus.packed.num_posts
-    assert found.places is not None
+    assert found.tag_map is not None
     assert load(trained.checkpoint, None, None).posts is None

@@ -120,7 +120,7 @@ def test_files_that_do_not_fit_are_named(folder: Path, source: CheckpointSource,
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     other = source.config.model_copy(update={"vocab_hash": "0123456789abcdef0"})
-    with pytest.raises(CheckpointError, match=r"model\.onnx: of the vocab .* beside it is 0123456789abcdef; export"):
+    with pytest.raises(CheckpointError, match=r"model\.onnx: made with the vocab .* is 0123456789abcdef; export"):
         OnnxNetwork.load(copy, other, "cpu", "auto")
     content = (copy / name).read_bytes()
     for damaged in (b"", b"no graph", content[: len(content) // 2]):

@@ -61,7 +61,7 @@ def test_the_card_has_metrics_beside_baselines(source: CheckpointSource, evaluat
     assert "| ease | 0.125 | 0.250 |" in text
     assert "- `booru-embed` is ahead of ease at recall@1 (+0.100 ± 0.010)" in text
     assert "- Every post is rated 's'." in text
-    assert f"{source.config.num_train_posts} posts to train on" in text
+    assert f"{source.config.num_train_posts} training posts" in text
 
 
 def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(
@@ -84,7 +84,7 @@ def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(
 
 def test_without_posts_the_card_says_that_int8_was_not_measured(source: CheckpointSource, tmp_path: Path) -> None:
     export(ExportFormat.ONNX, dataclasses.replace(source, tokens=None), tmp_path / "onnx")
-    assert "## What int8 loses\n\nNot measured" in (tmp_path / "onnx/README.md").read_text(encoding="utf-8")
+    assert "## Loss of int8\n\nNot measured" in (tmp_path / "onnx/README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("text", "message"), [("[]", "not an evaluation"), ("{", "not an evaluation")])
@@ -96,7 +96,7 @@ def test_what_is_no_evaluation_is_named(source: CheckpointSource, tmp_path: Path
 
 def test_the_evaluation_of_another_vocabulary_is_refused(source: CheckpointSource, evaluation: Path) -> None:
     evaluation.write_text(evaluation.read_text(encoding="utf-8").replace("36", "37"), encoding="utf-8")
-    with pytest.raises(ValueError, match="of a model of 37 tags, and this one has 36"):
+    with pytest.raises(ValueError, match="of a model with 37 tags, but this one has 36"):
         card(source.config, source.vocab, evaluation)
 
 
@@ -111,7 +111,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(source: CheckpointSource, tmp_
 def test_what_is_there_is_not_overwritten(source: CheckpointSource, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine", encoding="utf-8")
     for taken in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(FileExistsError, match="is there already and is not an empty folder; remove it or name"):
+        with pytest.raises(FileExistsError, match="exists and is not an empty folder; remove it or name"):
             export(ExportFormat.PARQUET, source, taken)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

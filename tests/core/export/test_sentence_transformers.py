@@ -139,5 +139,5 @@ def test_no_text_gives_a_special_token(read: Callable[[str], list[int]]) -> None
 
 
 def test_a_trunk_without_attention_is_refused(source: CheckpointSource, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="trunk 'deepsets' is no architecture of transformers; export hub or onnx"):
+    with pytest.raises(ValueError, match="trunk 'deepsets' has no counterpart in transformers; export hub or onnx"):
         write_sentence_transformer(encoder(trunk="deepsets"), source.vocab, tmp_path)

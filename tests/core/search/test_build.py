@@ -1,4 +1,4 @@
-"""All posts embedded: what the embedder gives, part after part, and not twice."""
+"""Every post is embedded once, part after part, with the vector of the embedder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.filesystem import file_sha256, locked_folder
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.search import build as post_vectors
+from booru_embed_core.search import build
 from booru_embed_core.search.build import make_search_folder, vectors_schema
 from booru_embed_core.search.post_search import PART_FILES, PostSearch, read_vectors
 from booru_embed_core.search.vector_index import SearchError
@@ -42,24 +43,24 @@ def test_parts_hold_every_post_with_the_embedders_vector(
 def test_an_interrupted_run_goes_on_with_the_parts_that_are_finished(
     trained: Trained, search_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, embedded = post_vectors._Embedding.embed, []
+    real, embedded = build._Embedding.embed, []
 
-    def interrupted(self: post_vectors._Embedding, tags: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def interrupted(self: build._Embedding, tags: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         embedded.append(len(lengths))
         if len(embedded) == 3:
             raise KeyboardInterrupt
         return real(self, tags, lengths)
 
-    monkeypatch.setattr(post_vectors._Embedding, "embed", interrupted)
+    monkeypatch.setattr(build._Embedding, "embed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         index(trained, tmp_path / "out", tmp_path / "work")
     (tmp_path / "work" / "part-00001.parquet").write_bytes(b"cut short")
     lines: list[str] = []
     index(trained, tmp_path / "again", tmp_path / "work", lines)
-    # The first part was kept, the second one is made again, with the three that were missing and the queries.
-    assert embedded[3:] == [64, 64, 64, 300 - 4 * 64, post_vectors.NUM_QUERIES]
+    # The first part is kept; the damaged second one, the three missing ones and the queries are embedded.
+    assert embedded[3:] == [64, 64, 64, 300 - 4 * 64, build.NUM_QUERIES]
     assert "128 of 300 posts embedded" in lines[0]
-    assert "64 of 300 posts had been embedded before" in lines
+    assert "64 of 300 posts were embedded before" in lines
     assert contents(tmp_path / "again") == contents(search_folder)
 
 
@@ -67,9 +68,8 @@ def test_parts_of_another_checkpoint_are_not_taken(trained: Trained, tmp_path: P
     index(trained, tmp_path / "out", tmp_path / "work")
     before = contents(tmp_path / "work")
     lines: list[str] = []
-    real = post_vectors._digest
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(post_vectors, "_digest", lambda file: real(file)[::-1])
+        patch.setattr(build, "file_sha256", lambda file: file_sha256(file)[::-1])
         index(trained, tmp_path / "other", tmp_path / "work", lines)
     assert not any("before" in line for line in lines)
     assert before.keys() == contents(tmp_path / "work").keys()
@@ -81,18 +81,26 @@ def test_a_folder_appears_when_it_is_complete(
 ) -> None:
     out = tmp_path / "searched"
     with monkeypatch.context() as patch:
-        patch.setattr(post_vectors, "write_posts_table", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(build, "write_posts_table", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make_search_folder(trained.checkpoint, trained.corpus.packed_path, out)
     assert [path.name for path in tmp_path.iterdir()] == ["searched.parts"]
     lines: list[str] = []
-    facts = make_search_folder(trained.checkpoint, trained.corpus.packed_path, out, lines.append)
-    assert lines[0] == "300 of 300 posts had been embedded before"
+    metadata = make_search_folder(trained.checkpoint, trained.corpus.packed_path, out, lines.append)
+    assert lines[0] == "300 of 300 posts were embedded before"
     assert [path.name for path in tmp_path.iterdir()] == ["searched"]
-    assert facts.num_posts == 300
-    assert facts.recall >= 0.97
+    assert metadata.num_posts == 300
+    assert metadata.recall >= 0.97
     assert len(PostSearch.open(out).search(search_embedder, "1girl", 3)) == 3
-    with pytest.raises(SearchError, match="is there already"):
+    with pytest.raises(SearchError, match="exists already"):
         make_search_folder(trained.checkpoint, trained.corpus.packed_path, out)
     with pytest.raises(SearchError, match="no such folder, for two"):
         make_search_folder(trained.checkpoint, trained.corpus.packed_path, tmp_path / "one" / "two")
+
+
+def test_two_processes_do_not_write_to_one_folder(trained: Trained, tmp_path: Path) -> None:
+    work_dir = tmp_path / "searched.parts"
+    work_dir.mkdir()
+    with locked_folder(work_dir), pytest.raises(SearchError, match=r"searched\.parts: another process writes to it"):
+        make_search_folder(trained.checkpoint, trained.corpus.packed_path, tmp_path / "searched")
+    assert list(tmp_path.iterdir()) == [work_dir]

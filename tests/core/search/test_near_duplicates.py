@@ -33,11 +33,11 @@ def expected_groups(search: PostSearch, above: float) -> tuple[set[frozenset[int
 
 
 @pytest.mark.parametrize("above", [0.9, 0.97, 0.999])
-@pytest.mark.parametrize("most_exact", [10**6, 0])
+@pytest.mark.parametrize("max_exact", [10**6, 0])
 def test_groups_are_those_that_pairs_link(
-    post_search: PostSearch, monkeypatch: pytest.MonkeyPatch, above: float, most_exact: int
+    post_search: PostSearch, monkeypatch: pytest.MonkeyPatch, above: float, max_exact: int
 ) -> None:
-    monkeypatch.setattr(module, "MOST_EXACT", most_exact)
+    monkeypatch.setattr(module, "MAX_EXACT_POSTS", max_exact)
     monkeypatch.setattr(module, "_BLOCK_NUMBERS", 7000)
     monkeypatch.setattr(module, "_INDEXED_ROWS", 70)
     table = near_duplicates(post_search, above)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.search.post_search import PostSearch, read_vectors
+from booru_embed_core.search.post_search import PostSearch, read_vectors, unknown_tags
+from booru_embed_core.search.query import Query, parse_query
 from booru_embed_core.search.vector_index import SearchError
 from booru_embed_core.tokens.packed_file import PackedFile
 from tests.core.model_helpers import TOPICS, Trained
@@ -40,7 +41,7 @@ def known(trained: Trained, search_folder: Path, search_embedder: BooruEmbedder)
     packed, vocab = trained.corpus.packed, trained.corpus.vocab
     ids = [packed.record_token_ids(row, vocab) - vocab.num_special for row in range(packed.num_posts)]
     search = PostSearch.open(search_folder)
-    search.index.probes = search.index.num_lists
+    search.index.nprobe = search.index.num_lists
     vectors = read_vectors(search_folder).astype(np.float32)
     tags = [{vocab.tags[i] for i in record} for record in ids]
     queries = {caption: search.query_vector(search_embedder, caption) for caption in CAPTIONS}
@@ -109,6 +110,8 @@ def test_terms_are_added_and_subtracted(post_search: PostSearch, search_embedder
     best = max((i for i in range(vocab.num_tags) if vocab.tags[i] == near[0].tag), key=lambda i: table[i] @ found)
     assert near[0].similarity == pytest.approx(float(table[best] @ found), abs=1e-6)
     assert [one.similarity for one in near] == sorted((one.similarity for one in near), reverse=True)
+    with pytest.raises(ValueError, match="k 0 is below 1; ask for at least one tag"):
+        post_search.near_tags(search_embedder, "sword", 0)
     with pytest.raises(ValueError, match="cancels out"):
         post_search.query_vector(search_embedder, "sword - sword")
 
@@ -131,8 +134,9 @@ def test_an_unknown_tag_is_left_out_of_a_query_and_refused_in_a_filter(
     with pytest.warns(UnknownTagsWarning, match="zebra"):
         found = post_search.search(search_embedder, "sword zebra", 3)
     assert found == post_search.search(search_embedder, "sword", 3)
+    assert unknown_tags(search_embedder, parse_query("sword zebra - okapi + tail")) == ["zebra", "okapi"]
     for filters in ({"required": ["sword zebra"]}, {"excluded": ["zebra"]}):
-        with pytest.raises(UnknownTagsError, match="cannot filter by what is not in the vocabulary: zebra"):
+        with pytest.raises(UnknownTagsError, match="cannot filter by tags that are not in the vocabulary: zebra"):
             post_search.search(search_embedder, "sword", 3, **filters)  # type: ignore[arg-type]
 
 
@@ -190,9 +194,9 @@ def copied(search_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_posts_of_another_vocabulary_are_refused(copied: Path, search_embedder: BooruEmbedder) -> None:
-    facts = json.loads((copied / "search.json").read_text())
-    (copied / "search.json").write_text(json.dumps({**facts, "vocab_hash": "0" * 64}))
-    with pytest.raises(SearchError, match="made with the vocab 0000000000000000, not with the model's"):
+    metadata = json.loads((copied / "search.json").read_text())
+    (copied / "search.json").write_text(json.dumps({**metadata, "vocab_hash": "0" * 64}))
+    with pytest.raises(SearchError, match="made with the vocab 0000000000000000, but the model has"):
         PostSearch.open(copied).search(search_embedder, "sword")
 
 
@@ -200,7 +204,7 @@ def test_posts_of_another_vocabulary_are_refused(copied: Path, search_embedder: 
 def test_a_folder_that_is_cut_short_is_refused_in_one_line(copied: Path, name: str) -> None:
     data = (copied / name).read_bytes()
     (copied / name).write_bytes(data[:-1])
-    with pytest.raises(SearchError, match=rf"{name}: has {len(data) - 1} bytes instead of {len(data)}; make it again"):
+    with pytest.raises(SearchError, match=rf"{name}: has {len(data) - 1} bytes instead of {len(data)}; rebuild it"):
         PostSearch.open(copied)
     (copied / name).unlink()
     with pytest.raises(SearchError, match=rf"{name}: has None bytes"):
@@ -218,13 +222,13 @@ def test_a_file_of_something_else_is_refused_in_one_line(copied: Path, name: str
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not the facts of a search"),
-        ("[]", "not the facts of a search"),
-        ('{"format_version": 1}', "not the facts of a search"),
+        ("{", "not the metadata of an index"),
+        ("[]", "not the metadata of an index"),
+        ('{"format_version": 1}', "not the metadata of an index"),
         ('{"format_version": 99}', "format_version 99 instead of 1"),
     ],
 )
-def test_facts_that_cannot_be_read_are_refused(copied: Path, text: str, message: str) -> None:
+def test_metadata_that_cannot_be_read_are_refused(copied: Path, text: str, message: str) -> None:
     (copied / "search.json").write_text(text)
     with pytest.raises(SearchError, match=message):
         PostSearch.open(copied)
@@ -233,3 +237,29 @@ def test_facts_that_cannot_be_read_are_refused(copied: Path, text: str, message:
 def test_a_folder_without_a_search_is_named(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match=r"search\.json: no such file; make it with `booru-embed index`"):
         PostSearch.open(tmp_path)
+
+
+def test_search_folders_of_version_0_1_are_read(copied: Path) -> None:
+    metadata = json.loads((copied / "search.json").read_text())
+    metadata["probes"] = metadata.pop("nprobe")
+    (copied / "search.json").write_text(json.dumps(metadata))
+    assert PostSearch.open(copied).index.nprobe == metadata["probes"]
+
+
+def test_a_query_is_parsed_once(
+    post_search: PostSearch, search_embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+
+    def counted(text: str) -> Query:
+        parsed.append(text)
+        return parse_query(text)
+
+    monkeypatch.setattr("booru_embed_core.search.query.parse_query", counted)
+    query = parse_query("cat_ears - tail rating:safe")
+    for search in (post_search.search, post_search.near_tags, post_search.query_vector):
+        found = search(search_embedder, "cat_ears - tail rating:safe")
+        assert parsed == ["cat_ears - tail rating:safe"]
+        assert repr(found) == repr(search(search_embedder, query))
+        assert len(parsed) == 1
+        parsed.clear()

@@ -1,10 +1,11 @@
-"""Queries as people type them."""
+"""Queries as people type them, and that a search parses each one once."""
 
 from __future__ import annotations
 
 import pytest
 
-from booru_embed_core.search.query import Query, parse_query
+from booru_embed_core.schema import RATING_NAMES
+from booru_embed_core.search.query import Query, as_query, parse_query
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,16 @@ def test_a_sign_with_nothing_beside_it_is_refused(text: str) -> None:
 def test_an_unknown_rating_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"rating:\S* in the query: '\w*' is not one of g, s, q, e"):
         parse_query(text)
+
+
+@pytest.mark.parametrize("name", RATING_NAMES)
+def test_a_rating_has_the_names_that_captions_know(name: str) -> None:
+    for typed in (name, name.upper()):
+        assert parse_query(f"1girl rating:{typed}").ratings == frozenset(RATING_NAMES[name])
+
+
+def test_a_parsed_query_is_taken_as_it_is() -> None:
+    query = parse_query("1girl - solo id:3")
+    assert as_query(query) is query
+    assert as_query("1girl - solo id:3") == query
+    assert query.text == "1girl - solo id:3"

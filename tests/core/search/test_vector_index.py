@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from booru_embed_core.search.vector_index import LEAST_RECALL, SearchError, VectorIndex, index_recall
+from booru_embed_core.search.vector_index import MIN_RECALL, SearchError, VectorIndex, index_recall
 
 NUM, DIM = 3000, 12
 
@@ -37,10 +37,10 @@ def exact(query: NDArray[np.float32], k: int, passing: NDArray[np.bool_]) -> NDA
 
 def test_ten_nearest_are_found_as_often_as_asked_without_reading_everything(index: VectorIndex) -> None:
     assert (index.num_rows, index.dim, index.num_lists) == (NUM, DIM, NUM // 39)
-    assert 1 < index.probes < index.num_lists
+    assert 1 < index.nprobe < index.num_lists
     found = np.stack([index.search(query, 10)[0] for query in QUERIES[100:]])
     best = np.argsort(-(QUERIES[100:] @ VECTORS.astype(np.float32).T), axis=1)[:, :10]
-    assert index_recall(found, best) >= LEAST_RECALL
+    assert index_recall(found, best) >= MIN_RECALL
     assert index.recall(QUERIES[100:]) == pytest.approx(index_recall(found, best), abs=0.002)
 
 
@@ -85,7 +85,7 @@ def test_pairs_above_a_bound_are_those_of_comparing_all(index: VectorIndex) -> N
 
 def test_an_index_that_was_saved_finds_the_same(index: VectorIndex, tmp_path: Path) -> None:
     index.save(tmp_path / "index")
-    again = VectorIndex.open(tmp_path / "index", index.probes)
+    again = VectorIndex.open(tmp_path / "index", index.nprobe)
     for query in QUERIES[:5]:
         assert [array.tolist() for array in again.search(query, 7)] == [a.tolist() for a in index.search(query, 7)]
 

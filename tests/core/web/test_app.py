@@ -24,7 +24,7 @@ from booru_embed_core.search.post_search import PostSearch
 from booru_embed_core.web.app import Served, create_app
 from booru_embed_core.web.completions import Completer
 from booru_embed_core.web.middleware import MAX_BODY_BYTES
-from booru_embed_core.web.tag_map import tag_places
+from booru_embed_core.web.tag_map import tag_map
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::booru_embed_core.embedder.embedder.UnknownTagsWarning",  # as `booru-embed serve` does
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def served(search_embedder: BooruEmbedder, post_search: PostSearch) -> Served:
-    return Served(search_embedder, Completer(search_embedder), post_search, tag_places(search_embedder))
+    return Served(search_embedder, Completer(search_embedder), post_search, tag_map(search_embedder))
 
 
 @pytest.fixture(scope="module")
@@ -164,18 +164,18 @@ def test_what_is_wrong_is_refused_in_a_line(
 
 def test_no_json_no_path_and_no_method_are_refused_in_a_line(client: TestClient) -> None:
     broken = client.post("/api/complete", content=b'{"tags": ', headers={"Content-Type": "application/json"})
-    assert (broken.status_code, broken.json()["error"][:20]) == (400, "the body is no JSON:")
+    assert (broken.status_code, broken.json()["error"][:20]) == (400, "the body is not JSON")
     assert (client.get("/api/nothing").status_code, client.get("/api/nothing").json()) == (404, {"error": "Not Found"})
     assert (client.get("/api/complete").status_code, client.get("/api/complete").headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_too_large_is_refused(client: TestClient, chunked: bool) -> None:
-    def pieces() -> Iterator[bytes]:
+    def chunks() -> Iterator[bytes]:
         for _ in range(11):
             yield b" " * (MAX_BODY_BYTES // 10)
 
-    content = pieces() if chunked else b" " * (MAX_BODY_BYTES + 1)
+    content = chunks() if chunked else b" " * (MAX_BODY_BYTES + 1)
     answer = client.post("/api/complete", content=content)
     assert answer.status_code == 413
     assert answer.json()["error"] == "the body is larger than 1,000,000 bytes; send fewer captions at once"
@@ -211,7 +211,7 @@ def test_it_is_not_ready_until_it_is_loaded_and_says_what_went_wrong(served: Ser
             threading.Event().wait(0.01)
     fails = True
     with TestClient(create_app(load)) as client:
-        while "loaded" in client.get("/api/ready").json()["error"]:
+        while "loading" in client.get("/api/ready").json()["error"]:
             threading.Event().wait(0.01)
         assert client.get("/api/ready").json()["error"] == "model.safetensors: no such file"
 
@@ -222,7 +222,7 @@ def test_posts_and_map_may_be_missing(served: Served) -> None:
         while client.get("/api/ready").status_code != 200:
             threading.Event().wait(0.01)
         assert refused(client, "search", tags="solo")[0] == 404
-        assert client.get("/api/map").json() == {"error": "no map is served here"}
+        assert client.get("/api/map").json() == {"error": "no map is served here; start `booru-embed serve` with --map"}
         assert client.get("/api/info").json()["has_posts"] is False
 
 

@@ -36,9 +36,9 @@ class Doubled:
         return [2 * number for number in numbers]
 
 
-async def ask_while_busy(doubled: Doubled, asked: Sequence[str], max_together: int = 64) -> list[int | BaseException]:
+async def ask_while_busy(doubled: Doubled, asked: Sequence[str], max_batch: int = 64) -> list[int | BaseException]:
     """The answers to `asked`, all of which is awaited while something else is answered."""
-    batches = MicroBatcher(doubled.read, doubled.answer, max_together)
+    batches = MicroBatcher(doubled.read, doubled.answer, max_batch)
     first = asyncio.ensure_future(batches(BUSY))
     await asyncio.to_thread(doubled.started.wait, WAIT_SECONDS)
     others = [asyncio.ensure_future(batches(one)) for one in asked]
@@ -59,7 +59,7 @@ def test_what_is_awaited_meanwhile_is_answered_together() -> None:
 
 def test_never_more_at_once_than_may_be() -> None:
     doubled = Doubled()
-    assert asyncio.run(ask_while_busy(doubled, ["1", "2", "3", "4", "5"], max_together=2)) == [2, 4, 6, 8, 10]
+    assert asyncio.run(ask_while_busy(doubled, ["1", "2", "3", "4", "5"], max_batch=2)) == [2, 4, 6, 8, 10]
     assert doubled.sizes == [1, 2, 2, 1]
 
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_fails_alone() -> None:
 
 
 def test_an_error_of_the_answer_reaches_all_of_its_batch_and_the_thread_goes_on() -> None:
-    answers = asyncio.run(ask_while_busy(Doubled(), ["1", "666", "3"], max_together=2))
+    answers = asyncio.run(ask_while_busy(Doubled(), ["1", "666", "3"], max_batch=2))
     assert [str(answer) for answer in answers[:2]] == ["666 cannot be doubled"] * 2
     assert answers[2] == 6
 

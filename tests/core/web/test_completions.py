@@ -70,8 +70,8 @@ def test_categories_are_chosen_or_answered_apart(completer: Completer) -> None:
     found = completer.complete(PrefixQuery("1girl", k=200, categories=wanted)).completions
     assert {one.category for one in found} == set(wanted)
     apart = completer.complete(PrefixQuery("1girl", k=2, per_category=True)).completions
-    places = [CATEGORIES.index(one.category) for one in apart]
-    assert places == sorted(places)
+    order = [CATEGORIES.index(one.category) for one in apart]
+    assert order == sorted(order)
     for category in CATEGORIES:
         expected = completer.embedder.complete("1girl", k=2, category=category)
         assert [one.tag for one in apart if one.category == category] == [one.tag for one in expected]

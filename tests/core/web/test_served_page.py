@@ -13,7 +13,7 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.search.post_search import PostSearch
 from booru_embed_core.web.app import Served, create_app
 from booru_embed_core.web.completions import Completer
-from booru_embed_core.web.tag_map import tag_places
+from booru_embed_core.web.tag_map import tag_map
 from tests.chromium_helpers import running_browser
 
 pytestmark = pytest.mark.filterwarnings("ignore::booru_embed_core.embedder.embedder.UnknownTagsWarning")
@@ -32,7 +32,7 @@ def url(search_embedder: BooruEmbedder, post_search: PostSearch, may_load: threa
 
     def load() -> Served:
         may_load.wait(SHOWN_SECONDS)
-        return Served(search_embedder, Completer(search_embedder), post_search, tag_places(search_embedder))
+        return Served(search_embedder, Completer(search_embedder), post_search, tag_map(search_embedder))
 
     server = uvicorn.Server(uvicorn.Config(create_app(load), port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
@@ -66,7 +66,7 @@ def test_from_a_loading_server_to_the_posts_of_a_caption(
     vocab = search_embedder.vocab
     first, second = vocab.tags[0], vocab.tags[1]
     page.goto(f"/#tags={first},nosuchtag")
-    expect(page.get_by_text("the model is being loaded").first).to_be_visible()
+    expect(page.get_by_text("the model is loading").first).to_be_visible()
     may_load.set()
     expect(page.locator(".chip .name")).to_contain_text([first, "nosuchtag unknown"])
     expect(page.locator(".columns .row").first).to_be_visible()

@@ -1,4 +1,4 @@
-"""The map's places: those of the table that belongs to the checkpoint, or the embeddings' own main directions."""
+"""The map has the coordinates of the checkpoint's table, or the principal components of its embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.export.tag_vectors import embeddings_table
-from booru_embed_core.web.tag_map import PlacesError, tag_places
+from booru_embed_core.web.tag_map import TagMapError, tag_map
 
 
 def write(table: pa.Table, tmp_path: Path) -> Path:
@@ -21,7 +21,7 @@ def write(table: pa.Table, tmp_path: Path) -> Path:
 
 
 def with_xy(table: pa.Table) -> pa.Table:
-    """Places that tell the row; the last tag has none."""
+    """Coordinates that tell the row; the last tag has none."""
     rows = [*map(float, range(len(table) - 1)), None]
     return table.append_column("x", pa.array(rows, pa.float32())).append_column("y", pa.array(rows[::-1], pa.float32()))
 
@@ -31,18 +31,18 @@ def test_places_are_those_of_the_table_and_tags_without_are_left_out(
 ) -> None:
     table = with_xy(embeddings_table(search_embedder))
     shuffled = table.take(np.random.default_rng(1).permutation(len(table)))
-    found = tag_places(search_embedder, write(shuffled, tmp_path))
+    found = tag_map(search_embedder, write(shuffled, tmp_path))
     tags = search_embedder.vocab.tags
     assert {tags[i]: x for i, x in zip(found.tag_indices, found.points[:, 0], strict=True)} == {
-        tag: place for place, tag in enumerate(tags[:-1]) if place
+        tag: row for row, tag in enumerate(tags[:-1]) if row
     }
 
 
 def test_without_a_table_the_farthest_apart_are_far_apart(search_embedder: BooruEmbedder) -> None:
-    found, vectors = tag_places(search_embedder), search_embedder.tag_embeddings()
+    found, vectors = tag_map(search_embedder), search_embedder.tag_embeddings()
     assert found.tag_indices.tolist() == list(range(len(vectors)))
-    spread = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False)
-    np.testing.assert_allclose(np.linalg.norm(found.points, axis=0), spread[:2], rtol=1e-3)
+    singular = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False)
+    np.testing.assert_allclose(np.linalg.norm(found.points, axis=0), singular[:2], rtol=1e-3)
 
 
 def test_a_table_of_another_checkpoint_is_refused(search_embedder: BooruEmbedder, tmp_path: Path) -> None:
@@ -54,10 +54,10 @@ def test_a_table_of_another_checkpoint_is_refused(search_embedder: BooruEmbedder
         "tags": table.set_column(0, "tag", pa.array([f"{tag}_2" for tag in table["tag"].to_pylist()])),
     }
     for other in others.values():
-        with pytest.raises(PlacesError, match=r"of another checkpoint; materialize tag_embeddings again"):
-            tag_places(search_embedder, write(other, tmp_path))
+        with pytest.raises(TagMapError, match=r"of another checkpoint; materialize tag_embeddings again"):
+            tag_map(search_embedder, write(other, tmp_path))
 
 
 def test_a_table_without_places_is_refused(search_embedder: BooruEmbedder, tmp_path: Path) -> None:
-    with pytest.raises(PlacesError, match=r"tag_embeddings\.parquet: no places of tags"):
-        tag_places(search_embedder, write(embeddings_table(search_embedder), tmp_path))
+    with pytest.raises(TagMapError, match=r"tag_embeddings\.parquet: no coordinates of tags"):
+        tag_map(search_embedder, write(embeddings_table(search_embedder), tmp_path))
