@@ -1,7 +1,6 @@
 """Old names of tags, replaced while posts are read: a table of tag, category, post_count and aliases.
 
-An alias counts only in the field of its tag's category, and a name that is a tag of that category itself is never
-replaced.
+An alias counts only in the field of its tag's category. A name that is itself a tag of that category is never replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from booru_embed_core.schema import TAG_SEPARATOR, Category
 
 
 class Aliases:
-    """Tags by their old names, category by category."""
+    """Tags by their old names, for each category."""
 
     def __init__(self, tag_of: Mapping[Category, Mapping[str, str]]) -> None:
         self.tag_of: Mapping[Category, Mapping[str, str]] = {c: dict(names) for c, names in tag_of.items() if names}
@@ -28,10 +27,10 @@ class Aliases:
     def load(cls, file: Path, numbers: Mapping[str, Category] | None = None) -> Aliases:
         """The aliases of `file`: CSV with a header, aliases separated by spaces; plain, gzip or zstd.
 
-        Of two tags of a category with the same alias the first in the file has it.
+        Of two tags of a category with the same alias, the first in the file has it.
 
         Raises:
-            ExportError: it is no such table, or a category is none of Danbooru's numbers nor of `numbers`.
+            ExportError: the file is no such table, or a category is neither one of Danbooru's numbers nor of `numbers`.
         """
         tags: dict[Category, set[str]] = {category: set() for category in Category}
         tag_of: dict[Category, dict[str, str]] = {category: {} for category in Category}
@@ -42,6 +41,6 @@ class Aliases:
         return cls({c: {alias: tag for alias, tag in tag_of[c].items() if alias not in tags[c]} for c in Category})
 
     def apply(self, lists: TagLists, category: Category) -> tuple[TagLists, int]:
-        """`lists` of tags of `category` with tags for aliases, and how many aliases were replaced."""
+        """`lists`, the tags of `category`, with aliases replaced, and how many uses were replaced."""
         names = self._names.get(category)
         return (lists, 0) if names is None else lists.renamed(self.tag_of[category], names)

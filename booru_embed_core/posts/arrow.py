@@ -1,4 +1,4 @@
-"""Arrow schemas as the data stages declare them."""
+"""Arrow helpers of the data stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 def schema_of(types: Mapping[str, Any]) -> pa.Schema:
-    """A schema of these columns and Arrow types, none of which may hold nulls."""
+    """The schema with columns of these names and Arrow types, none of them nullable."""
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
 

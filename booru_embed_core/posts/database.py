@@ -1,4 +1,4 @@
-"""DuckDB connections of the data stages: bounded memory, spill in a known folder, order of rows kept."""
+"""DuckDB connections of the data stages: bounded memory, a known folder to spill to, row order kept."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from booru_embed_core.settings import DuckdbSettings
 
 @contextmanager
 def connect(settings: DuckdbSettings, temp_dir: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory database with the threads and memory of `settings`; closed, and its spill removed, on leaving.
+    """An in-memory database with the threads and memory of `settings`; closed on leaving, its spilled files removed.
 
-    DuckDB's own defaults take most of the memory and 90% of the disk below the working directory. The order of rows
-    is kept, since results must not depend on the number of threads.
+    DuckDB's defaults would take most of the memory and 90% of the disk below the working directory. The order of rows
+    is kept, so that results do not depend on the number of threads.
     """
     with scratch_folder(temp_dir) as folder:
         connection = duckdb.connect(

@@ -1,6 +1,6 @@
-"""Which category a tag is of: for exports that have all tags of a post in one field, ``tag_string``.
+"""The category of each tag, for exports that have all tags of a post in one field, ``tag_string``.
 
-The table is CSV with the columns tag (or name) and category (Danbooru's number), such as the one that holds aliases.
+The table is CSV with the columns tag (or name) and category (Danbooru's number). The table of aliases is one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GENERAL: Final = CATEGORIES.index(Category.GENERAL)
 
 
 class TagCategories:
-    """The categories of tags; a tag that is not known is a general one."""
+    """The categories of tags; an unknown tag counts as general."""
 
     def __init__(self, category_of: Mapping[str, Category]) -> None:
         self._tags = pa.array(list(category_of), pa.string())
@@ -28,10 +28,10 @@ class TagCategories:
 
     @classmethod
     def load(cls, file: Path, numbers: Mapping[str, Category] | None = None) -> TagCategories:
-        """The categories in `file`; plain, gzip or zstd. Of two lines with the same tag the first counts.
+        """The categories in `file`; plain, gzip or zstd. Of two lines with the same tag, the first counts.
 
         Raises:
-            ExportError: it is no such table, or a category is none of Danbooru's numbers nor of `numbers`.
+            ExportError: the file is no such table, or a category is neither one of Danbooru's numbers nor of `numbers`.
         """
         category_of: dict[str, Category] = {}
         for tag, category, _ in read_tag_table(file, "tag_categories", numbers=numbers):
@@ -39,19 +39,16 @@ class TagCategories:
         return cls(category_of)
 
     def split(self, fields: Any) -> tuple[dict[str, Any], int]:
-        """What `fields` (an Arrow array of tags separated by spaces) hold, by tag column; nulls stay nulls.
-
-        With it comes how many uses of tags are of unknown ones.
-        """
+        """The tags of `fields` (an Arrow array of strings) by tag column, nulls kept, and the number of unknown tags."""
         lists: Any = pc.split_pattern(fields, TAG_SEPARATOR)
         tags: Any = pc.list_flatten(lists)
         posts: Any = pc.list_parent_indices(lists)
         is_tag = pc.not_equal(tags, pa.scalar(""))
         tags, posts = tags.filter(is_tag), posts.filter(is_tag).to_numpy(zero_copy_only=False)
-        places: Any = pc.index_in(tags, value_set=self._tags)
+        indices: Any = pc.index_in(tags, value_set=self._tags)
         category_ids = np.full(len(tags), _GENERAL, dtype=np.int8)
-        is_known = places.is_valid().to_numpy(zero_copy_only=False)
-        category_ids[is_known] = self._category_ids[places.drop_null().to_numpy()]
+        is_known = indices.is_valid().to_numpy(zero_copy_only=False)
+        category_ids[is_known] = self._category_ids[indices.drop_null().to_numpy()]
         is_missing = fields.is_null()
         columns = {}
         for category_id, category in enumerate(CATEGORIES):

@@ -1,7 +1,7 @@
 """Tag strings to lists of tags: split, old names replaced, each tag of a post once.
 
-A tag is interned: a `TagLists` holds each different tag once, and a small number for each use. So what asks about a
-tag's spelling is asked once a tag and not once a use, and Parquet keeps the numbers as its own dictionary codes.
+Tags are interned: a `TagLists` holds each different tag once, and a code for each use. A test of a tag's spelling runs
+once a tag instead of once a use, and Parquet keeps the codes as those of its own dictionary.
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ TAG_LIST: Final = pa.list_(pa.field("element", pa.string(), nullable=False))
 
 @dataclass(frozen=True)
 class TagLists:
-    """The tags of one field of each of `n` posts: post i has ``codes[offsets[i]:offsets[i + 1]]``, places in `tags`."""
+    """The tags of one field of `n` posts: post i has those of ``codes[offsets[i]:offsets[i + 1]]``, indices of `tags`."""
 
     offsets: NDArray[np.int32]
     """``[n + 1]``"""
     codes: NDArray[np.int32]
     tags: pa.Array[Any]
-    """Different strings, in no order; some may be used by no post."""
-    suspects: NDArray[np.int64]
-    """Uses, ascending, that are not above the use before them by bytes: only in their posts can a tag be twice."""
+    """Different strings, in no order; some may be unused."""
+    possible_repeats: NDArray[np.int64]
+    """Uses (indices of `codes`, ascending) whose posts may have a tag twice; no other post does.
+
+    A use is one of them if its tag's bytes are not above those of the tag before it, or if it was renamed.
+    """
 
     @classmethod
     def split(cls, fields: pa.Array[Any]) -> TagLists:
-        """The lists of `fields`, strings of tags with U+0020 between them; between two of these may be nothing."""
+        """The lists of `fields`, strings of tags separated by U+0020; two separators in a row enclose an empty tag."""
         lists = pc.split_pattern(fields, TAG_SEPARATOR)
         words = lists.values
         interned = words.dictionary_encode()
         offsets = lists.offsets.to_numpy()
-        # Exports have their tags in byte order, so one comparison a use tells that nothing repeats.
+        # Exports have tags in byte order, so one comparison a use shows that no tag repeats.
         falls = 1 + np.flatnonzero(~pc.less(words[:-1], words[1:]).to_numpy(zero_copy_only=False))
         is_start = np.zeros(len(words) + 1, dtype=np.bool_)
         is_start[offsets] = True
@@ -48,7 +51,7 @@ class TagLists:
 
     @classmethod
     def from_arrow(cls, column: pa.Array[Any]) -> TagLists:
-        """The lists that `to_arrow` gave, or Parquet read as dictionary codes; no suspects are known."""
+        """The lists that `to_arrow` gave, or that Parquet read as dictionary codes; they hold no repeats."""
         lists = cast("pa.ListArray[Any]", column)
         values = cast("pa.DictionaryArray[Any, Any]", lists.flatten())
         offsets = np.zeros(len(lists) + 1, dtype=np.int32)
@@ -57,17 +60,17 @@ class TagLists:
 
     @property
     def num_uses(self) -> int:
-        """Tags of all posts together."""
+        """Uses of tags by all posts."""
         return len(self.codes)
 
     def renamed(self, tag_of: Mapping[str, str], names: pa.Array[Any]) -> tuple[TagLists, int]:
-        """These lists with ``tag_of[name]`` for each of `names` (its keys), and how many uses that changes."""
+        """These lists with ``tag_of[name]`` for each of `names` (its keys), and how many uses were renamed."""
         is_old = pc.is_in(self.tags, value_set=names).to_numpy(zero_copy_only=False)
         if not is_old.any():
             return self, 0
         tags = cast("list[str]", self.tags.to_pylist())
-        for place in np.flatnonzero(is_old).tolist():
-            tags[place] = tag_of[tags[place]]
+        for index in np.flatnonzero(is_old).tolist():
+            tags[index] = tag_of[tags[index]]
         interned = pa.array(tags, pa.string()).dictionary_encode()
         changed = np.flatnonzero(is_old[self.codes])
         return (
@@ -75,13 +78,13 @@ class TagLists:
                 self,
                 codes=interned.indices.to_numpy()[self.codes],
                 tags=interned.dictionary,
-                suspects=np.union1d(self.suspects, changed),
+                possible_repeats=np.union1d(self.possible_repeats, changed),
             ),
             len(changed),
         )
 
     def without_repeats(self) -> tuple[TagLists, int]:
-        """These lists without empty tags and repeats (a tag stays where it stood first), and how many repeats went."""
+        """These lists without empty tags and repeats (the first use of a tag stays), and the number of repeats."""
         repeats = self._repeats()
         keep = np.ones(self.num_uses, dtype=np.bool_)
         keep[repeats] = False
@@ -98,19 +101,19 @@ class TagLists:
         return TagLists(kept_before[self.offsets], self.codes[keep], self.tags, _NONE), num_repeats
 
     def _repeats(self) -> NDArray[np.int64]:
-        """Uses of a tag that their post had before, in no order."""
-        if not len(self.suspects):
-            return self.suspects
-        posts = np.unique(np.searchsorted(self.offsets, self.suspects, side="right") - 1)
+        """Indices of uses of a tag that an earlier use of the same post has, in no order."""
+        if not len(self.possible_repeats):
+            return self.possible_repeats
+        posts = np.unique(np.searchsorted(self.offsets, self.possible_repeats, side="right") - 1)
         starts = self.offsets[posts].astype(np.int64)
         lengths = self.offsets[posts + 1] - starts
         ends = np.cumsum(lengths)
         uses = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])
         keys = (np.repeat(np.arange(len(posts)), lengths) << 32) | self.codes[uses]
         ordered = np.sort(keys)
-        # Repeats hardly occur, and a plain sort is several times faster than one that remembers places.
+        # Repeats are rare, and a plain sort is several times faster than one that returns indices.
         if not np.any(ordered[1:] == ordered[:-1]):
-            return self.suspects[:0]
+            return self.possible_repeats[:0]
         return np.delete(uses, np.unique(keys, return_index=True)[1])
 
     def to_arrow(self) -> pa.Array[Any]:

@@ -1,4 +1,4 @@
-"""Tables of tags as they are passed around: CSV of tag, category, post_count, aliases, plain, gzip or zstd."""
+"""Tables of tags: CSV of tag, category, post_count and aliases, plain, gzip or zstd."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ def read_tag_table(
 ) -> Iterator[tuple[str, Category, list[str]]]:
     """Tag, category and the values of `columns` of each line of `file`, in its order.
 
-    `setting` is the key of ``[posts]`` that names the file, for errors. `numbers` are those of
-    categories, where they are not Danbooru's.
+    Args:
+        file: the table.
+        setting: the key of ``[posts]`` that names the file, for errors.
+        columns: further columns to read.
+        numbers: numbers of categories besides Danbooru's.
 
     Raises:
-        ExportError: it is no such table, or a category is no such number.
+        ExportError: the file is no such table, or a category is no such number.
     """
     category_of = {**_DANBOORU_CATEGORIES, **(numbers or {})}
     try:
@@ -42,16 +45,21 @@ def read_tag_table(
         name = next((header.index(column) for column in _NAME_COLUMNS if column in header), None)
         if name is None or not {"category", *columns} <= set(header):
             wanted = ",".join(["tag", "category", *columns])
-            raise ExportError(f"{file}: found the columns {','.join(header)[:200]!r}, wanted {wanted}")
-        place, others = header.index("category"), [header.index(column) for column in columns]
+            raise ExportError(
+                f"{file}: found the columns {','.join(header)[:200]!r}, wanted {wanted}; correct the header or remove "
+                f"[posts] {setting}"
+            )
+        category, others = header.index("category"), [header.index(column) for column in columns]
         for row in filter(None, rows):
-            if len(row) != len(header) or row[place] not in category_of:
+            if len(row) != len(header) or row[category] not in category_of:
                 raise ExportError(
                     f"{file} line {rows.line_num}: {','.join(row)[:80]!r} is no tag with a category of "
-                    f"{', '.join(category_of)}; mend the line or set [posts] category_numbers"
+                    f"{', '.join(category_of)}; correct the line or set [posts] category_numbers"
                 )
-            yield row[name], category_of[row[place]], [row[other] for other in others]
+            yield row[name], category_of[row[category]], [row[other] for other in others]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ExportError(f"{file}: not a CSV file in UTF-8 ({error}); mend it or remove [posts] {setting}") from None
+        raise ExportError(
+            f"{file}: not a CSV file in UTF-8 ({error}); correct it or remove [posts] {setting}"
+        ) from None
     except FileNotFoundError:
         raise ExportError(f"{file}: no such file; correct [posts] {setting}") from None

@@ -88,9 +88,9 @@ def test_the_bundled_table_is_of_the_samples_tags_and_names_them_as_they_are_cal
     ("content", "message"),
     [
         (b"a,b\n", r"found the columns 'a,b', wanted tag,category,aliases"),
-        (b"tag,category,aliases\nx,0,y\nz,2,\n", r"line 3: 'z,2,' is no tag with a category of 0, 1, 3, 4, 5; mend"),
+        (b"tag,category,aliases\nx,0,y\nz,2,\n", r"line 3: 'z,2,' is no tag with a category of 0, 1, 3, 4, 5; correct"),
         (b"tag,category,aliases\nx,0\n", r"line 2: 'x,0' is no tag"),
-        (b"tag,category,aliases\n\xff,0,\n", r"not a CSV file in UTF-8 .*mend it or remove \[posts\] aliases"),
+        (b"tag,category,aliases\n\xff,0,\n", r"not a CSV file in UTF-8 .*correct it or remove \[posts\] aliases"),
         (None, r"no such file; correct \[posts\] aliases"),
     ],
 )

@@ -127,7 +127,10 @@ def test_safebooru(tmp_path: Path) -> None:
             r"missing: post_id,labels; export these columns or set \[posts\.columns\]",
         ),
         ({"tag_categories": None}, r"posts\.json: has tags and none of .*; set \[posts\] tag_categories"),
-        ({"tag_categories": "numbers.csv"}, r"'big_hat,9' is no tag .*; mend the line or set \[posts\] category_numb"),
+        (
+            {"tag_categories": "numbers.csv"},
+            r"'big_hat,9' is no tag .*; correct the line or set \[posts\] category_numb",
+        ),
     ],
 )
 def test_errors_name_what_is_there_and_what_is_wanted(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,27 @@ def test_old_names_are_replaced_before_repeats_are_found(fields: list[str]) -> N
     assert num_replaced == sum(tag in tag_of for post in tags for tag in post)
     renamed = [list(dict.fromkeys(tag_of.get(tag, tag) for tag in post)) for post in tags]
     assert listed(lists.without_repeats()[0]) == renamed
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (["a old_a"], ["a"]),
+        (["old_a old_b"], ["a b"]),
+        (["a b old_a z"], ["a b z"]),
+        (["old_a other_a"], ["a"]),
+        (["", "b b", "a old_a", "a z", "old_a"], ["", "b", "a", "a z", "a"]),
+    ],
+)
+def test_a_repeat_by_an_old_name_is_found_also_where_the_field_is_in_byte_order(
+    fields: list[str], expected: list[str]
+) -> None:
+    tag_of = {"old_a": "a", "old_b": "b", "other_a": "a"}
+    lists, num_replaced = TagLists.split(pa.array(fields)).renamed(tag_of, pa.array(list(tag_of)))
+    kept, num_repeats = lists.without_repeats()
+    assert [" ".join(tag for tag in tags) for tags in listed(kept)] == expected
+    assert num_replaced == sum(tag in tag_of for field in fields for tag in field.split(" "))
+    assert num_repeats == sum(len(field.split()) for field in fields) - sum(len(tags.split()) for tags in expected)
 
 
 def test_a_slice_of_a_column_is_what_it_shows() -> None:

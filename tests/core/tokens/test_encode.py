@@ -188,6 +188,17 @@ def test_a_field_of_more_tags_than_16_bits_is_an_error(tmp_path: Path, monkeypat
         walk(tmp_path / "export.csv", tmp_path)
 
 
+def test_a_field_of_exactly_as_many_tags_as_16_bits_count_is_encoded(tmp_path: Path) -> None:
+    tags = [f"t{number:05}" for number in range(2**16)]
+    for name, num_tags in (("most", 2**16 - 1), ("more", 2**16)):
+        (tmp_path / f"{name}.csv").write_bytes(csv_bytes([row(1, " ".join(tags[:num_tags]))]))
+    packed = walk(tmp_path / "most.csv", tmp_path / "most").packed
+    assert packed.field_lengths.tolist() == [[2**16 - 1, 0, 0, 0, 0]]
+    assert sorted(packed.tokens.tolist()) == list(range(2**16 - 1))
+    with pytest.raises(ValueError, match="post 1: 65536 tags in general, more than 65535; remove the post"):
+        walk(tmp_path / "more.csv", tmp_path / "more")
+
+
 def test_the_vocab_of_other_posts_may_know_nothing(sample: Walked, tmp_path: Path) -> None:
     (tmp_path / "export.csv").write_bytes(csv_bytes([row(1, "no_such_tag")]))
     walked = walk(tmp_path / "export.csv", tmp_path)
