@@ -1,7 +1,7 @@
-"""Every knob of the pipeline: one frozen model for each section of ``settings.toml``.
+"""All settings of the pipeline: one frozen model for each section of ``settings.toml``.
 
-An unknown key, a wrong type or a value out of range is a `SettingsError` of one line that names the file, the key,
-the value and what is allowed. Defaults live here alone; ``settings.toml`` may leave any key out.
+An unknown key, a wrong type or a value out of range raises `SettingsError`: one line with the file, the key, the value
+and what is allowed. Defaults live only here; ``settings.toml`` may leave out any key.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import itertools
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from booru_embed_core.errors import one_line
 from booru_embed_core.schema import RATINGS, Category
 
 SETTINGS_VARIABLE: Final = "BOORU_EMBED_SETTINGS"
 
-# Strict: "12" and true are no numbers, though pydantic would take them for some.
+# Strict, because pydantic would otherwise accept "12" and true as numbers.
 Percentile = Annotated[float, Field(gt=0, le=100, strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
@@ -28,13 +30,13 @@ NonNegative = Annotated[float, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 OpenShare = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-_MERELY_HOW: Final = "says how to work, not what to make: it is no part of a section's version"
-OperationalInt = Annotated[PositiveInt, _MERELY_HOW]
+_OPERATIONAL: Final = "changes how the work is done and not its result; left out of the section's version"
+OperationalInt = Annotated[PositiveInt, _OPERATIONAL]
 
 
-# Where pydantic's words are those of Python and not of TOML.
+# Replace pydantic's messages that speak of Python types instead of TOML.
 _MESSAGES: Final = {
-    "model_type": "is a section, not a value: it holds keys",
+    "model_type": "is a section with keys, not a value",
     "tuple_type": "should be a list, in brackets",
     "too_short": "should have at least one entry",
     "path_type": "should be a path, in quotes",
@@ -43,9 +45,17 @@ _MESSAGES: Final = {
     "finite_number": "should be a finite number",
 }
 
+_REMOVED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("naive_bayes_dampings", "item_knn_neighbours", "item_knn_exponents"), "baselines.py"),
+    **dict.fromkeys(("ppmi_dim", "lsa_dims"), "tag_vectors.py"),
+    **dict.fromkeys(("tag_table_dim", "tag_table_epochs"), "tag_table.py"),
+    **dict.fromkeys(("item2vec_dim", "item2vec_epochs"), "item2vec.py"),
+}
+"""Former keys of ``[evaluation]`` → the file in booru_embed_core/evaluation that holds the constant now."""
+
 
 class SettingsError(ValueError):
-    """The settings file cannot be used; the message names file, key, value and remedy in one line."""
+    """An unusable settings file; the message is one line with file, key, value and remedy."""
 
 
 class _Section(BaseModel):
@@ -53,14 +63,14 @@ class _Section(BaseModel):
 
 
 class WarehouseSettings(_Section):
-    """Where products are kept. Not observed: moving the warehouse changes no content."""
+    """Where products are kept. Not observed, because moving the warehouse changes no content."""
 
     path: Path = Path("data/warehouse")
     keep_versions: PositiveInt = 3
 
 
 class DuckdbSettings(_Section):
-    """Resources of the data stages. Not observed: the same bytes come out whatever these say."""
+    """Resources of the data stages. Not observed, because they do not change the output."""
 
     threads: PositiveInt = 2
     memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(MB|MiB|GB|GiB)$")] = "1GB"
@@ -70,7 +80,7 @@ ColumnName = Annotated[str, Field(pattern=r'^[^"]+$')]
 
 
 class PostColumns(_Section):
-    """What the export calls each column; one that is named here must be there."""
+    """The export's name for each column; a column that is named here must exist."""
 
     id: ColumnName = "id"
     rating: ColumnName = "rating"
@@ -90,15 +100,15 @@ class PostColumns(_Section):
         named = list(self.model_dump(exclude_unset=True).values())
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"column '{twice}' is named twice; a column holds one thing")
+            raise ValueError(f"column '{twice}' is named twice; name each column once")
         return self
 
 
 class PostsSettings(_Section):
-    """The export to read and which of its posts to keep.
+    """The export to read, and which of its posts to keep.
 
-    It is files, globs or folders, relative to the settings file, or a BigQuery table, ``project.dataset.table``, which
-    `bigquery_project` reads and is billed for.
+    An export is files, globs or folders, relative to the settings file, or a BigQuery table,
+    ``project.dataset.table``. `bigquery_project` reads the table and is billed.
     """
 
     export: Annotated[tuple[str, ...], Field(min_length=1)] = ("data/sample/*.csv.gz",)
@@ -124,16 +134,16 @@ class PostsSettings(_Section):
 
 
 class CategoryCut(_Section):
-    """What one category does differently from ``[vocab]``; None takes the general value."""
+    """One category's own values; None takes the value of ``[vocab]``."""
 
     keep_percentile: Percentile | None = None
     min_count: PositiveInt | None = None
 
 
 class VocabSettings(_Section):
-    """Which tags are worth a token: the most frequent that make `keep_percentile` of a category's uses.
+    """Which tags get a token: the most frequent ones that cover `keep_percentile` percent of a category's uses.
 
-    The others are dropped, or become the one unknown token of their category.
+    The others are dropped or become the unknown token of their category.
     """
 
     keep_percentile: Percentile = 99.5
@@ -146,14 +156,14 @@ class VocabSettings(_Section):
     meta: CategoryCut = CategoryCut()
 
     def cut(self, category: Category) -> tuple[float, int]:
-        """The percentile and the minimal count that hold for `category`."""
+        """The percentile and the minimal count of `category`."""
         own: CategoryCut = getattr(self, category.value)
         percentile = self.keep_percentile if own.keep_percentile is None else own.keep_percentile
         return percentile, self.min_count if own.min_count is None else own.min_count
 
 
 class TokensSettings(_Section):
-    """How posts are split; a post's split depends on its id and `split_key` alone."""
+    """How posts are split; a post's split depends only on its id and `split_key`."""
 
     validation_share: Share = 0.05
     test_share: Share = 0.10
@@ -167,7 +177,7 @@ class TokensSettings(_Section):
 
 
 class ModelSettings(_Section):
-    """The network's shape; the vocabulary's size is read from the vocab, never set here."""
+    """The network's shape; the vocabulary's size comes from the vocab."""
 
     trunk: Literal["attention", "deepsets"] = "attention"
     width: PositiveInt = 256
@@ -195,7 +205,7 @@ class ModelSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """How the model is trained; everything that changes the weights and nothing else."""
+    """How the model is trained."""
 
     seed: Seed = 7
     num_epochs: PositiveInt = 8
@@ -239,7 +249,7 @@ BaselineName: TypeAlias = Literal[
 
 
 class EvaluationSettings(_Section):
-    """What is measured on the test split, and beside which baselines."""
+    """What is measured on the test split, and the baselines to compare with."""
 
     seed: Seed = 7
     max_posts: PositiveInt = 20_000
@@ -256,30 +266,12 @@ class EvaluationSettings(_Section):
     max_fitted_tags: PositiveInt = 8192
     ease_lambdas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
     edlae_dropouts: Annotated[tuple[OpenShare, ...], Field(min_length=1)] = (0.03, 0.1, 0.25, 0.4, 0.5, 0.6)
-    naive_bayes_dampings: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (
-        0.1,
-        0.2,
-        0.25,
-        0.3,
-        0.35,
-        0.5,
-        0.7,
-        1.0,
-    )
-    item_knn_neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 20, 50)
-    item_knn_exponents: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.3, 0.5, 0.8, 0.9)
-    ppmi_dim: PositiveInt = 256
-    lsa_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 32, 64, 128, 256)
-    tag_table_dim: PositiveInt = 128
-    tag_table_epochs: PositiveInt = 4
-    item2vec_dim: PositiveInt = 64
-    item2vec_epochs: PositiveInt = 5
     implied_threshold: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.98
     implied_min_count: PositiveInt = 20
 
 
 class Settings(_Section):
-    """All sections, and the folder that relative paths start from."""
+    """All sections, and the folder that relative paths are resolved against."""
 
     warehouse: WarehouseSettings = WarehouseSettings()
     duckdb: DuckdbSettings = DuckdbSettings()
@@ -293,25 +285,25 @@ class Settings(_Section):
 
     @property
     def warehouse_path(self) -> Path:
-        """The warehouse's folder, relative paths resolved against the settings file."""
+        """The warehouse's folder; a relative path is resolved against the settings file."""
         return self.root / self.warehouse.path
 
     @property
     def tag_tables(self) -> tuple[Path, ...]:
-        """The tables of tags that `posts` needs, relative paths resolved against the settings file."""
+        """The tag tables that `posts` needs; relative paths are resolved against the settings file."""
         tables = {table for table in (self.posts.aliases, self.posts.tag_categories) if table is not None}
         return tuple(self.root / table for table in sorted(tables))
 
 
 OBSERVED_SECTIONS: Final = ("posts", "vocab", "tokens", "model", "training", "evaluation")
-"""Sections whose change rebuilds something."""
+"""Sections that are data versions: a change rebuilds something."""
 
 
 def load_settings(path: Path | str | None = None) -> Settings:
-    """Settings of the file `path`, or of ``$BOORU_EMBED_SETTINGS``, or of ``settings.toml`` in the working directory.
+    """The settings in `path`, or else in ``$BOORU_EMBED_SETTINGS``, or else in ``./settings.toml``.
 
     Raises:
-        SettingsError: the file is missing, is not TOML, or holds an unknown key or a bad value.
+        SettingsError: the file is missing, is not TOML, or has an unknown key or an invalid value.
     """
     file = Path(path or os.environ.get(SETTINGS_VARIABLE) or "settings.toml")
     try:
@@ -323,29 +315,35 @@ def load_settings(path: Path | str | None = None) -> Settings:
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read ({error.strerror}); give a settings file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: not valid TOML: {error}; mend that line") from None
+        raise SettingsError(f"{file}: not valid TOML: {error}; correct that line") from None
     if "root" in values:
         raise SettingsError(f"{file}: unknown setting 'root'; remove it")
     try:
         return Settings.model_validate({**values, "root": file.resolve().parent})
     except ValidationError as error:
-        raise SettingsError(" ".join(_one_line(file, error).split())) from None
+        raise SettingsError(one_line(_first_problem(file, error))) from None
 
 
 def section_version(section: BaseModel) -> str:
-    """16 hex digits that change when a value of `section` does, a default included; the data version of a section.
+    """The data version of `section`: 16 hex digits that change with any of its values, defaults included.
 
-    Values that merely say how to work (`OperationalInt`) do not count: what is made is the same.
+    `OperationalInt` values do not count, because they do not change the result.
     """
     fields = type(section).model_fields
-    values = section.model_dump(mode="json", exclude={key for key in fields if _MERELY_HOW in fields[key].metadata})
+    values = section.model_dump(mode="json", exclude={key for key in fields if _OPERATIONAL in fields[key].metadata})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _one_line(file: Path, error: ValidationError) -> str:
+def _first_problem(file: Path, error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
+        section, _, key = where.partition(".")
+        if section == "evaluation" and key in _REMOVED:
+            return (
+                f"{file}: [evaluation] {key} was removed in 0.2.0; it is now a constant in "
+                f"booru_embed_core/evaluation/{_REMOVED[key]}; delete the line"
+            )
         known = _known_keys(tuple(str(part) for part in first["loc"][:-1]))
         return f"{file}: unknown setting '{where}'; known here: {', '.join(known)}"
     message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, "))

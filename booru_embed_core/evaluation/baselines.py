@@ -18,8 +18,13 @@ from scipy import sparse
 
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, Float32
 
+NAIVE_BAYES_DAMPINGS: Final = (0.1, 0.2, 0.25, 0.3, 0.35, 0.5, 0.7, 1.0)
+ITEM_KNN_NEIGHBOURS: Final = (5, 10, 20, 50)
+ITEM_KNN_EXPONENTS: Final = (0.3, 0.5, 0.8, 0.9)
+"""These three are the values that are tried on validation."""
+
 _NAIVE_BAYES_PRIOR_POSTS: Final = 10.0
-"""Naive Bayes: imagined posts in which a tag is independent of the others; on the sample 1, 10, 100 differ by .002."""
+"""Pseudo-posts in which a tag is independent of the others; on the sample 1, 10 and 100 differ by .002."""
 
 
 class Scorer(Protocol):

@@ -19,6 +19,9 @@ from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, Fl
 NAME: Final = "item2vec"
 GENSIM_IS_MISSING: Final = "item2vec is left out: gensim is not installed; pip install 'booru-embed[item2vec]'"
 
+ITEM2VEC_DIM: Final = 64
+ITEM2VEC_EPOCHS: Final = 5
+
 _SEED: Final = 7
 _WINDOW: Final = 20
 _NEGATIVES: Final = 5

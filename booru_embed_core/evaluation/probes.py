@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score, r2_score
 from sklearn.preprocessing import StandardScaler
 
 from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer
-from booru_embed_core.evaluation.tag_vectors import RULES, factor_ppmi
+from booru_embed_core.evaluation.tag_vectors import PPMI_DIM, RULES, factor_ppmi
 from booru_embed_core.evaluation.tasks import sample_posts
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
@@ -86,7 +86,7 @@ def run_probes(
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, ProbeResult]:
-    """The probes of PPMI-SVD with ``settings.ppmi_dim`` numbers, and of those of `scorers` that embed.
+    """The probes of PPMI-SVD with `PPMI_DIM` numbers, and of those of `scorers` that embed.
 
     ``rating`` is the index into ``schema.RATINGS``, by logistic regression: accuracy, and F1 averaged over ratings.
     ``score`` is a score's decile, 0 to 9, among the training posts of its rating, by ridge regression: R², Spearman.
@@ -161,7 +161,7 @@ def _embedders(
     for scorer in scorers:
         if isinstance(scorer, EmbeddingScorer):
             yield scorer, {}
-    factors = factor_ppmi(count_cooccurrence(train, settings.max_fitted_tags), settings.ppmi_dim)
+    factors = factor_ppmi(count_cooccurrence(train, settings.max_fitted_tags), PPMI_DIM)
     dim = len(factors.singular)
     for rule in RULES:
         yield factors.scorer(dim, rule), {"dim": dim, "rule": rule}

@@ -230,9 +230,8 @@ def _costs(packed: PackedFile, vocab: Vocab, encoded: EncodeReport, settings: Se
     lengths = np.diff(packed.offsets).astype(np.int64)[rows_of_split(packed, "train")]
     device = pick_device(settings.training.device)
     dtype = pick_dtype(settings.training.precision, device)
-    steps = {"bucket_step": 1} if device.type == "cuda" else {}
     config = encoder_config(vocab, settings.model)
-    plan = plan_training(config, settings.training, lengths, dtype.itemsize, **steps)
+    plan = plan_training(config, settings.training, lengths, dtype, on_gpu=device.type == "cuda")
     kept = sum(encoded.kept_uses.values())
     lost = sum(encoded.dropped_uses.values()) + sum(encoded.unknown_uses.values())
     return {

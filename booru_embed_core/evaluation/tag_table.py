@@ -16,6 +16,10 @@ from torch.nn import functional as F
 from booru_embed_core.evaluation.tag_vectors import Rule, TagVectors, tag_vectors, unit_rows
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence
 
+TAG_TABLE_DIM: Final = 128
+TAG_TABLE_EPOCHS: Final = (1, 2, 4)
+"""The table after so many epochs is tried on validation."""
+
 _SEED: Final = 7
 _BATCH_POSTS: Final = 512
 _LEARNING_RATE: Final = 3e-2

@@ -24,6 +24,11 @@ RULES: Final[tuple[Rule, ...]] = ("cosine", "product")
 Weighting: TypeAlias = Literal["binary", "idf"]
 WEIGHTINGS: Final[tuple[Weighting, ...]] = ("binary", "idf")
 
+PPMI_DIM: Final = 256
+"""A quarter, half and all of it are tried on validation."""
+LSA_DIMS: Final = (16, 32, 64, 128, 256)
+"""Tried on validation, with each weighting."""
+
 
 @dataclass(frozen=True, eq=False)
 class TagVectors:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from booru_embed_core.evaluation.baselines import (
+    ITEM_KNN_EXPONENTS,
+    ITEM_KNN_NEIGHBOURS,
+    NAIVE_BAYES_DAMPINGS,
     EmbeddingScorer,
     Popularity,
     Scorer,
@@ -15,10 +18,16 @@ from booru_embed_core.evaluation.baselines import (
     fit_item_knn,
     fit_naive_bayes,
 )
-from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed, train_item2vec
+from booru_embed_core.evaluation.item2vec import (
+    GENSIM_IS_MISSING,
+    ITEM2VEC_DIM,
+    ITEM2VEC_EPOCHS,
+    is_installed,
+    train_item2vec,
+)
 from booru_embed_core.evaluation.metrics import HEADLINE, SPLIT_HALF_RETRIEVAL, evaluate_scorer, split_half_recall
-from booru_embed_core.evaluation.tag_table import TagTable
-from booru_embed_core.evaluation.tag_vectors import RULES, WEIGHTINGS, factor_lsa, factor_ppmi
+from booru_embed_core.evaluation.tag_table import TAG_TABLE_DIM, TAG_TABLE_EPOCHS, TagTable
+from booru_embed_core.evaluation.tag_vectors import LSA_DIMS, PPMI_DIM, RULES, WEIGHTINGS, factor_lsa, factor_ppmi
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_posts
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
@@ -147,10 +156,10 @@ def _candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix, settings: 
     if name == "popularity":
         yield {}, Popularity(pairs)
     elif name == "naive_bayes":
-        for damping in settings.naive_bayes_dampings:
+        for damping in NAIVE_BAYES_DAMPINGS:
             yield {"damping": damping}, fit_naive_bayes(pairs, damping)
     elif name == "item_knn":
-        for neighbours, exponent in itertools.product(settings.item_knn_neighbours, settings.item_knn_exponents):
+        for neighbours, exponent in itertools.product(ITEM_KNN_NEIGHBOURS, ITEM_KNN_EXPONENTS):
             yield {"neighbours": neighbours, "exponent": exponent}, fit_item_knn(pairs, neighbours, exponent)
     elif name == "ease":
         for ridge in settings.ease_lambdas:
@@ -160,35 +169,33 @@ def _candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix, settings: 
         for dropout in settings.edlae_dropouts:
             yield {"lambda": ridge, "dropout": dropout}, fit_ease(pairs, ridge, dropout)
     else:
-        yield from _embedding_candidates(name, pairs, train, settings)
+        yield from _embedding_candidates(name, pairs, train)
 
 
-def _embedding_candidates(
-    name: str, pairs: Cooccurrence, train: CaptionMatrix, settings: EvaluationSettings
-) -> Candidates:
+def _embedding_candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix) -> Candidates:
     """As `_candidates`, for the baselines that have a vector for each tag."""
     if name == "ppmi_svd":
-        factors = factor_ppmi(pairs, settings.ppmi_dim)
+        factors = factor_ppmi(pairs, PPMI_DIM)
         size = len(factors.singular)
         for dim in sorted({max(1, size // 4), max(1, size // 2), size}):
             for rule in RULES:
                 yield {"dim": dim, "rule": rule}, factors.scorer(dim, rule)
     elif name == "lsa":
-        dims = sorted({min(dim, len(pairs.fitted)) for dim in settings.lsa_dims})
+        dims = sorted({min(dim, len(pairs.fitted)) for dim in LSA_DIMS})
         for weighting in WEIGHTINGS:
             lsa = factor_lsa(pairs, dims[-1], weighting)
             for dim in dims:
                 yield {"dim": dim, "weighting": weighting}, lsa.scorer(dim)
     elif name == "tag_table":
-        table = TagTable(pairs, train, settings.tag_table_dim, settings.tag_table_epochs)
+        table = TagTable(pairs, train, TAG_TABLE_DIM, max(TAG_TABLE_EPOCHS))
         for epoch in table.epochs():
-            if epoch & (epoch - 1) == 0 or epoch == settings.tag_table_epochs:
+            if epoch in TAG_TABLE_EPOCHS:
                 for rule in RULES:
                     yield {"epochs": epoch, "rule": rule}, table.scorer(rule)
     elif name == "item2vec":
-        vectors = train_item2vec(pairs, train, settings.item2vec_dim, settings.item2vec_epochs)
+        vectors = train_item2vec(pairs, train, ITEM2VEC_DIM, ITEM2VEC_EPOCHS)
         yield {"rule": "cosine"}, vectors.cosine_scorer()
-        for damping in settings.naive_bayes_dampings:
+        for damping in NAIVE_BAYES_DAMPINGS:
             yield {"rule": "prior", "damping": damping}, vectors.scorer(damping)
     else:
         raise AssertionError(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.settings import (
+    _REMOVED,
     OBSERVED_SECTIONS,
     SETTINGS_VARIABLE,
     ModelSettings,
@@ -161,7 +163,7 @@ def test_a_budget_of_tokens_takes_the_place_of_the_number_of_posts(load: Load) -
         ("[vocab]\nkeep_percentile = nan", "vocab.keep_percentile = nan: should be a finite number"),
         ("[training]\nlearning_rate = inf", "training.learning_rate = inf: should be a finite number"),
         ('[training]\nprecision = "fp16"', "training.precision = 'fp16': Input should be 'auto', 'bf16' or 'fp32'"),
-        ("training = 5", "training = 5: is a section, not a value: it holds keys; correct the value"),
+        ("training = 5", "training = 5: is a section with keys, not a value; correct the value"),
         ('[posts]\nexport = "a.csv"', "posts.export = 'a.csv': should be a list, in brackets; correct the value"),
         ("[posts]\nexport = []", "posts.export = []: should have at least one entry"),
         ("[posts]\nexport = [1]", "posts.export.0 = 1: Input should be a valid string"),
@@ -200,8 +202,17 @@ def test_a_budget_of_tokens_takes_the_place_of_the_number_of_posts(load: Load) -
             "training: batch_posts 256 and batch_tokens 9000: set one of the two; correct the value",
         ),
         ("[training]\nbatch_tokens = 0", "training.batch_tokens = 0: Input should be greater than or equal to 1"),
-        ("a = ", "not valid TOML: Invalid value (at end of document); mend that line"),
-        ("[vocab]\n[vocab]", "not valid TOML: Cannot declare ('vocab',) twice (at line 2, column 7); mend that line"),
+        (
+            "[evaluation]\nppmi_dim = 64",
+            "[evaluation] ppmi_dim was removed in 0.2.0; it is now a constant in "
+            "booru_embed_core/evaluation/tag_vectors.py; delete the line",
+        ),
+        ("[vocab]\nppmi_dim = 64", "unknown setting 'vocab.ppmi_dim'; known here: artist, "),
+        ("a = ", "not valid TOML: Invalid value (at end of document); correct that line"),
+        (
+            "[vocab]\n[vocab]",
+            "not valid TOML: Cannot declare ('vocab',) twice (at line 2, column 7); correct that line",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(load: Load, tmp_path: Path, text: str, message: str) -> None:
@@ -209,6 +220,16 @@ def test_what_is_wrong_is_said_in_one_line(load: Load, tmp_path: Path, text: str
         load(text)
     assert str(error.value).startswith(f"{tmp_path / 'settings.toml'}: {message}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", _REMOVED)
+def test_a_removed_setting_names_the_constant_that_took_its_place(load: Load, key: str) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"\[evaluation\] {key} was removed in 0\.2\.0; .*; delete the line$"
+    ) as error:
+        load(f"[evaluation]\n{key} = 4")
+    (file,) = re.findall(r"booru_embed_core/evaluation/\w+\.py", str(error.value))
+    assert f"\n{key.upper()}: Final = " in (ROOT / file).read_text(encoding="utf-8")
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

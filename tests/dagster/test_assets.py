@@ -241,7 +241,7 @@ def test_a_changed_export_is_another_version_of_the_export_and_of_posts(built: B
     [
         ("[vocab]\nkeep_percentile = 0", r"/settings\.toml: vocab\.keep_percentile = 0: .*; correct the value"),
         ("[vocab]\npercentile = 9", r"/settings\.toml: unknown setting 'vocab\.percentile'; known here: .*"),
-        ("[vocab", r"/settings\.toml: not valid TOML: .*; mend that line"),
+        ("[vocab", r"/settings\.toml: not valid TOML: .*; correct that line"),
         ('[posts]\nexport = ["none/*.csv"]', r".*none/\*\.csv: no such export file; .*"),
     ],
 )
@@ -288,7 +288,7 @@ def test_the_checkpoint_is_the_hash_of_its_weights_and_can_be_used(built: Built)
     embedder = BooruEmbedder.load(product.path, "cpu")
     assert embedder.embed("1girl, long hair").shape == (1, 16)
     shown = metadata(result, "checkpoint")
-    assert shown["num_steps"] == 16 * math.ceil(shown["num_train_posts"] / 16)
+    assert shown["num_steps"] == math.ceil(shown["num_train_posts"] / 16)
     assert shown["validation_loss"] == pytest.approx(embedder.config.validation_loss)
     assert "# A booru-embed checkpoint" in str(shown["card"])
     assert list((project.folder / "warehouse" / "checkpoint" / ".work").iterdir()) == []

@@ -27,7 +27,7 @@ ROWS = [
     for topics, liked in zip(topic_rows(600, NUM_TOPIC_TAGS, seed=2), LIKED, strict=True)
 ]
 """Tags of topics, then some that go with no topic."""
-SETTINGS = EvaluationSettings(ppmi_dim=8, baselines=("popularity",), implied_min_count=5)
+SETTINGS = EvaluationSettings(baselines=("popularity",), implied_min_count=5)
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30)
 
 
@@ -107,7 +107,7 @@ def test_a_vector_that_knows_beats_one_that_does_not() -> None:
     assert score["silent"]["r2"] == score[CONSTANT_NAME]["r2"] <= 0
     # PPMI-SVD sees the same tags and learns of the topics as well.
     assert rating["ppmi_svd"]["accuracy"] > 0.8
-    assert found["rating"].chosen["ppmi_svd"]["dim"] == 8
+    assert found["rating"].chosen["ppmi_svd"]["dim"] == NUM_TAGS
 
 
 def test_figures_are_the_same_every_time() -> None:

@@ -33,7 +33,7 @@ from tests.core.in_memory_helpers import packed_of
 
 NUM_TAGS = 24
 ROWS = [[*row, 23] if 22 in row and 23 not in row else row for row in topic_rows(400, NUM_TAGS, seed=1)]  # 22 → 23
-SETTINGS = EvaluationSettings(ppmi_dim=8, implied_min_count=5)
+SETTINGS = EvaluationSettings(implied_min_count=5)
 
 
 class Oracle:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
+from booru_embed_core.evaluation import tuning
 from booru_embed_core.evaluation.baselines import Ease, EmbeddingScorer, NaiveBayes, Popularity, fit_ease
 from booru_embed_core.evaluation.item2vec import GENSIM_IS_MISSING, is_installed
 from booru_embed_core.evaluation.metrics import SPLIT_HALF_RETRIEVAL, evaluate_scorer, split_half_recall
@@ -18,14 +21,7 @@ from tests.core.evaluation.evaluation_helpers import captions_of, rows_of, topic
 from tests.core.in_memory_helpers import packed_of
 
 NUM_TAGS = 24
-SETTINGS = EvaluationSettings(
-    ppmi_dim=8,
-    lsa_dims=(4, 8),
-    tag_table_dim=8,
-    tag_table_epochs=16,
-    ease_lambdas=(0.1, 10.0, 1e4),
-    naive_bayes_dampings=(0.0, 0.3, 5.0),
-)
+SETTINGS = EvaluationSettings(ease_lambdas=(0.1, 10.0, 1e4))
 TRAIN = captions_of(topic_rows(300, NUM_TAGS, seed=1), NUM_TAGS)
 VALIDATION: dict[Hide, HeldOut] = {
     hide: hold_out(captions_of(topic_rows(150, NUM_TAGS, seed=2), NUM_TAGS), np.arange(150), hide, 7) for hide in HIDES
@@ -33,8 +29,10 @@ VALIDATION: dict[Hide, HeldOut] = {
 
 
 @pytest.fixture(scope="module")
-def fitted() -> Baselines:
-    return fit_baselines(TRAIN, VALIDATION, SETTINGS)
+def fitted() -> Iterator[Baselines]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "LSA_DIMS", (4, 8))  # below the number of tags
+        yield fit_baselines(TRAIN, VALIDATION, SETTINGS)
 
 
 def test_every_baseline_is_there_for_every_task(fitted: Baselines) -> None:
@@ -72,7 +70,7 @@ def test_the_embedding_with_the_best_split_half_recall_is_chosen(fitted: Baselin
 
 
 def test_item2vec_is_left_out_with_a_message_where_gensim_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("booru_embed_core.evaluation.tuning.is_installed", lambda: False)
+    monkeypatch.setattr(tuning, "is_installed", lambda: False)
     lines: list[str] = []
     fitted = fit_baselines(TRAIN, VALIDATION, replace_settings(baselines=("item2vec", "popularity")), lines.append)
     assert [scorer.name for scorer in fitted.scorers["one"]] == ["popularity"]
@@ -82,7 +80,7 @@ def test_item2vec_is_left_out_with_a_message_where_gensim_is_missing(monkeypatch
 
 @pytest.mark.skipif(not is_installed(), reason="gensim is missing; install the extra item2vec")
 def test_item2vec_stands_beside_the_others_where_it_can() -> None:
-    settings = replace_settings(baselines=("item2vec",), item2vec_dim=8, item2vec_epochs=2)
+    settings = replace_settings(baselines=("item2vec",))
     fitted = fit_baselines(TRAIN, VALIDATION, settings)
     assert [scorer.name for scorer in fitted.scorers["half"]] == ["item2vec"]
     assert [scorer.name for scorer in fitted.embedders] == ["item2vec"]
@@ -96,9 +94,9 @@ def test_a_strong_baseline_beats_popularity_on_new_posts(fitted: Baselines) -> N
 
 
 def test_a_tie_keeps_the_first_value_of_the_grid() -> None:
-    settings = replace_settings(baselines=("naive_bayes",), naive_bayes_dampings=(0.3, 0.3000001))
+    settings = replace_settings(baselines=("ease",), ease_lambdas=(10.0, 10.0001))
     fitted = fit_baselines(TRAIN, VALIDATION, settings)
-    assert fitted.chosen["half"]["naive_bayes"] == {"damping": 0.3}
+    assert fitted.chosen["half"]["ease"] == {"lambda": 10.0}
 
 
 def test_the_limit_on_tags_holds_and_is_told() -> None:
@@ -134,10 +132,8 @@ def test_weights_depend_on_training_posts_alone_and_choices_on_validation_as_wel
     for row in train_rows:
         other[row] = rows[row]
     other_packed, _ = packed_of(other, NUM_TAGS)
-    # One value a grid: whatever validation says, the same is chosen.
-    settings = replace_settings(
-        baselines=("popularity", "naive_bayes", "ease"), ease_lambdas=(10.0,), naive_bayes_dampings=(0.3,)
-    )
+    # With one lambda, the same EASE is chosen whatever the validation posts are.
+    settings = replace_settings(baselines=("popularity", "naive_bayes", "ease"), ease_lambdas=(10.0,))
     first, second = (baselines_from_packed(file, vocab, settings).scorers["half"] for file in (packed, other_packed))
     pairs = count_cooccurrence(captions_from_packed(packed, vocab, train_rows), NUM_TAGS)
     assert pairs.num_posts < 400
@@ -162,7 +158,7 @@ def test_baselines_are_tuned_on_the_validation_posts_of_the_packed_file(monkeypa
         seen.extend(validation.values())
         return Baselines({}, [], {}, 0)
 
-    monkeypatch.setattr("booru_embed_core.evaluation.tuning.fit_baselines", spy)
+    monkeypatch.setattr(tuning, "fit_baselines", spy)
     baselines_from_packed(packed, vocab, replace_settings(max_posts=10))
     expected = {tuple(rows[row]) for row in validation_rows}
     for held_out in seen:
