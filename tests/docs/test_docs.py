@@ -93,6 +93,12 @@ def test_links_and_pictures_exist(page: Path) -> None:
             assert anchor in headings, f"{page.name} links to #{anchor}, which {file.name} does not have"
 
 
+def test_the_readme_links_to_every_page() -> None:
+    links = set(re.findall(r"\]\((docs/[^)#]*)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    pages = {name_of(page) for page in PAGES if page.parent.name in ("guides", "concepts", "reference")}
+    assert pages <= links
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_lines_of_prose_are_short(page: Path) -> None:
     lines = prose_lines(page.read_text(encoding="utf-8"))
