@@ -3,8 +3,8 @@
 A network of width 512 and eight blocks in bf16, as `training/loop` trains it (blocks compiled, corpus on the device),
 on all records of the packed file that ``BOORU_EMBED_PACKED`` names, or of a random one of 5.77 million (see `_packed`):
 
-* model FLOP utilisation: operations of the matrix products of forward and backward pass (`training/plan`: exact means
-  over the random splits of these very captions; nothing that is computed again, no optimizer) over time and peak;
+* model FLOP utilisation: operations of the matrix products of forward and backward pass (counted by `training/plan` on
+  captions with the quantiles of these lengths; nothing that is computed again, no optimizer) over time and peak;
 * an epoch's time: steps times the time of one, the whole step with its batch;
 * which share of a step goes into its batch, read on the host or drawn on the device: against one batch over and over;
 * BertModel and ModernBertModel of Hugging Face at the same size, padded, with torch's SDPA and with flash-attn, eager
@@ -126,7 +126,7 @@ class Bench:
         """What a step of `batch_posts` takes."""
         settings = self.settings.model_copy(update={"batch_posts": batch_posts})
         lengths = np.diff(self.packed.offsets.astype(np.int64))
-        return plan_training(self.config, settings, lengths, bytes_per_number=2, bucket_step=1)
+        return plan_training(self.config, settings, lengths, torch.bfloat16, on_gpu=True)
 
 
 def category_sizes(packed: PackedFile) -> tuple[int, ...]:

@@ -196,8 +196,7 @@ def inspect_plan(
     device = pick_device(chosen.training.device)
     dtype = pick_dtype(chosen.training.precision, device)
     config = encoder_config(made_with, chosen.model)
-    steps = {"bucket_step": 1} if device.type == "cuda" else {}
-    plan = plan_training(config, chosen.training, lengths, dtype.itemsize, **steps)
+    plan = plan_training(config, chosen.training, lengths, dtype, on_gpu=device.type == "cuda")
     facts = plan_facts(plan, chosen.training.num_epochs, tflops)
     if as_json:
         print_json({"device": device.type, "precision": str(dtype).removeprefix("torch."), **facts})

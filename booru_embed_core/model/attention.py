@@ -86,11 +86,14 @@ class SetLayout:
         return self.cu_seqlens.numel() - 1
 
     @classmethod
-    def build(cls, lengths: Tensor, max_seqlen: int, num_heads: int, backend: Backend) -> SetLayout:
+    def build(
+        cls, lengths: Tensor, max_seqlen: int, num_heads: int, backend: Backend, bucket_step: int = BUCKET_STEP
+    ) -> SetLayout:
         """The layout of sets with `lengths` (int64 ``[S]``, each at least 1; ascending for the buckets backend)."""
         cu_seqlens = torch.zeros(lengths.numel() + 1, dtype=torch.int32, device=lengths.device)
         torch.cumsum(lengths, 0, out=cu_seqlens[1:])
-        return cls(cu_seqlens, max_seqlen, backend, _bucket_plan(lengths, num_heads) if backend == "buckets" else None)
+        plan = _bucket_plan(lengths, num_heads, bucket_step) if backend == "buckets" else None
+        return cls(cu_seqlens, max_seqlen, backend, plan)
 
 
 def pick_backend(device: torch.device, dtype: torch.dtype) -> Backend:
@@ -241,11 +244,11 @@ def _each_bucket(plan: BucketPlan, heads: int, pooling: bool, *rows: tuple[Tenso
         query_start += num * query_width
 
 
-def _bucket_plan(lengths: Tensor, heads: int) -> BucketPlan:
+def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int) -> BucketPlan:
     """The plan for sets of ascending `lengths` (int64 ``[S]``)."""
     assert bool((lengths[1:] >= lengths[:-1]).all()), "the buckets backend wants sets in ascending length"
     device = lengths.device
-    widths = torch.div(lengths + BUCKET_STEP - 1, BUCKET_STEP, rounding_mode="floor") * BUCKET_STEP
+    widths = torch.div(lengths + bucket_step - 1, bucket_step, rounding_mode="floor") * bucket_step
     bucket_widths, bucket_sets = (x.tolist() for x in torch.unique_consecutive(widths, return_counts=True))
     num_tokens, num_slots = int(lengths.sum()), int(widths.sum())
 

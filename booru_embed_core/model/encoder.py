@@ -286,7 +286,7 @@ class SetEncoder(nn.Module):
         x = F.embedding(token_ids, table).to(dtype)
         # What the first block projects depends on nothing but the token, without positions: on a CPU once a row of the
         # table, where that has fewer. A GPU's products cost less than the sums by row of their gradients.
-        distinct = (table.to(dtype), token_ids) if layout.plan is not None and len(table) < len(x) else None
+        distinct = (table.to(dtype), token_ids) if layout.backend == "buckets" and len(table) < len(x) else None
         for block in self.blocks:
             x, distinct = block(x, layout, distinct), None
         return x

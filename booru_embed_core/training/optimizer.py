@@ -39,7 +39,8 @@ class Optimizer:
             )
             matrices = small
         groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-        self._parts["adamw"] = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, fused=True)
+        is_fused = not others[0].is_meta  # `plan` measures a step on the device without content
+        self._parts["adamw"] = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, fused=is_fused)
 
     @property
     def parameters(self) -> list[torch.Tensor]:

@@ -1,44 +1,55 @@
-"""What a training will take, counted before it starts: parameters, floating-point operations, peak memory.
+"""What a training will take, measured before it starts: parameters, floating-point operations, peak memory.
 
-Operations are those of matrix products, a multiplication and an addition being two; a gradient takes twice its forward
-pass. What a set holds is the mean over the random splits of captions in two. On a CPU a set is padded to a multiple of
-`BUCKET_STEP`, on a GPU not. Memory is that of the CPU's way of computing.
+One step of the real objective, its gradient and the optimizer runs on torch's ``meta`` device, where a tensor has a
+shape but no content: seconds and no memory for any size of network. What comes from where:
 
-Shape legend: T tokens of a step's sets, P slots of their buckets, N captions, S = 2N sets, d width, f inner width,
-E embedding_dim, V tags.
+* Measured: operations (torch's ``FlopCounterMode``: matrix products, a multiplication and an addition being two), and
+  the bytes of all tensors that are alive at once.
+* Sampled: the step's captions have the quantiles of the corpus' lengths. Of some random splits, the step takes the
+  one whose attention is nearest to their mean.
+* Attributed: a gradient takes twice the operations of a module's forward pass; the output layer has the rest.
+* Extrapolated: an epoch is a step times the number of steps.
+
+A set is padded to a multiple of `BUCKET_STEP` on a CPU, and not at all on a GPU. Memory is that of the CPU's way of
+computing: flash kernels keep no weights of attention.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import stats
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
 
-from booru_embed_core.model.attention import BUCKET_STEP
-from booru_embed_core.model.encoder import EncoderConfig
-from booru_embed_core.model.output_layer import MAX_BYTES, rows_at_once
-from booru_embed_core.schema import NUM_CATEGORIES, RATINGS
+from booru_embed_core.model.attention import BUCKET_STEP, SetLayout
+from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
+from booru_embed_core.model.objective import CaptionBatch, contrastive_loss, objective, split_captions
+from booru_embed_core.model.output_layer import MAX_BYTES
 from booru_embed_core.settings import TrainingSettings
-from booru_embed_core.training.optimizer import MIN_MATRIX_SIDE
+from booru_embed_core.training.optimizer import Optimizer
 
-_FLOAT: Final = 4
-_NUM_SHARES: Final = 64
-"""Shares of a caption that are tried to take a mean over all of them."""
-_MUON_ITERATIONS: Final = 5  # torch.optim.Muon's default
+_NUM_SPLITS: Final = 32
+_INDEXING: Final = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
 
 
 @dataclass(frozen=True)
-class Batch:
+class PlannedBatch:
     """Means of a step."""
 
-    num_captions: float
+    num_captions: int
     num_tokens: float
-    """T: tags, summary tokens, ratings and scores given."""
+    """Tags, summary tokens, ratings and scores given."""
     num_slots: float
-    """P: T and the padding of the buckets."""
+    """Tokens and the padding of the buckets."""
     num_pairs: float
     """The sum of squares of the sets' padded lengths: what attention takes is proportional to it."""
 
@@ -48,7 +59,7 @@ class Plan:
     """What a training takes."""
 
     parameters: dict[str, int]
-    batch: Batch
+    batch: PlannedBatch
     num_steps_of_epoch: float
     forward_flops: dict[str, float]
     """Of a step's forward pass."""
@@ -82,8 +93,8 @@ def plan_training(
     config: EncoderConfig,
     settings: TrainingSettings,
     lengths: NDArray[np.int64],
-    bytes_per_number: int,
-    bucket_step: int = BUCKET_STEP,
+    dtype: torch.dtype,
+    on_gpu: bool = False,
 ) -> Plan:
     """The plan of training on captions of `lengths`.
 
@@ -91,29 +102,19 @@ def plan_training(
         config: the network's shape and sizes.
         settings: how it is trained.
         lengths: int64 ``[n]``, tags of each training post.
-        bytes_per_number: of the dtype that the trunk computes in: 2 or 4.
-        bucket_step: 1 for a GPU, where nothing is padded.
+        dtype: in which the trunk computes.
+        on_gpu: whether flash kernels run, which pad nothing.
 
     Raises:
         ValueError: no caption.
     """
     if not len(lengths):
         raise ValueError("no caption to plan for; lower the validation and test shares")
-    matrices = _matrices(config)
-    parameters = {part: sum(rows * columns for rows, columns in shapes) for part, shapes in matrices.items()}
-    parameters["scales and biases"] = config.num_tags
-    if config.settings.trunk == "attention":
-        parameters["scales and biases"] += config.settings.num_heads * (config.settings.num_layers + 1)
-    batch = _mean_batch(settings, lengths, bucket_step)
-    forward = _forward_flops(config, batch, matrices)
-    return Plan(
-        parameters,
-        batch,
-        len(lengths) / batch.num_captions,
-        forward,
-        _step_flops(config, settings, batch, matrices, forward),
-        _step_bytes(config, settings, batch, matrices, sum(parameters.values()), bytes_per_number),
-    )
+    captions = _captions(lengths, _num_captions(settings, lengths), config.num_tags)
+    batch, seed = _mean_split(captions, config, settings, 1 if on_gpu else BUCKET_STEP)
+    model = (_Unpadded if on_gpu else SetEncoder)(config).to("meta")
+    forward, step, held = _measured_step(model, captions, settings, dtype, seed)
+    return Plan(_parameters(model), batch, len(lengths) / batch.num_captions, forward, step, held)
 
 
 def plan_facts(plan: Plan, num_epochs: int, tflops: float | None = None) -> dict[str, Any]:
@@ -138,171 +139,180 @@ def plan_facts(plan: Plan, num_epochs: int, tflops: float | None = None) -> dict
     }
 
 
-def _matrices(config: EncoderConfig) -> dict[str, list[tuple[int, int]]]:
-    """Shapes of the weights of each part, the tables of vectors first."""
-    settings = config.settings
-    width, dim = settings.width, settings.embedding_dim
-    attention = [(width, width), (2 * width, width), (width, width)] if settings.trunk == "attention" else []
-
-    def feed_forward(inner: int) -> list[tuple[int, int]]:
-        return [(2 * inner, width), (width, inner)]
-
-    return {
-        "tag vectors": [(config.num_tokens, width), (NUM_CATEGORIES, width)],
-        "blocks": (attention + feed_forward(settings.ffn_width)) * settings.num_layers,
-        "pool": attention + feed_forward(settings.ffn_width),
-        "bottleneck, decoder and head": [
-            (dim, width),
-            (width, dim),
-            *feed_forward(settings.decoder_width) * 2,
-            (len(RATINGS), dim),
-            (1, dim),
-        ],
-    }
+def _parameters(model: SetEncoder) -> dict[str, int]:
+    """The number of parameters of each part."""
+    tables = {"tokens": "tag vectors", "categories": "tag vectors", "blocks": "blocks", "pool": "pool"}
+    sizes: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        part = tables.get(name.split(".")[0], "bottleneck, decoder and head")
+        sizes[part if parameter.ndim == 2 else "scales and biases"] += parameter.numel()
+    return dict(sizes)
 
 
-def _mean_batch(settings: TrainingSettings, lengths: NDArray[np.int64], bucket_step: int) -> Batch:
-    """The mean step: over captions and over their random splits."""
+def _num_captions(settings: TrainingSettings, lengths: NDArray[np.int64]) -> int:
+    """Captions of a step."""
+    num = settings.batch_posts
     if settings.batch_tokens is not None:
-        num_captions = min(len(lengths), max(1.0, settings.batch_tokens / max(1.0, float(lengths.mean()))))
-    else:
-        assert settings.batch_posts is not None
-        num_captions = min(len(lengths), settings.batch_posts)
-    # A set reads some of its caption's tags, the summary token, and 0, 1 or 2 of rating and score.
-    given = settings.metadata_keep_share
-    chances = ((1 - given) ** 2, 2 * given * (1 - given), given**2)
-    num_visible = _chances_of_visible(settings.split_draws, lengths)
-    sizes = np.arange(len(num_visible) + 3)
-    widths = -(-sizes // bucket_step) * bucket_step
-
-    def mean(values: NDArray[np.int64]) -> float:
-        of_set = sum(
-            chance * float(num_visible @ values[1 + extra : 1 + extra + len(num_visible)])
-            for extra, chance in enumerate(chances)
-        )
-        return 2 * num_captions * of_set
-
-    return Batch(num_captions, mean(sizes), mean(widths), mean(widths**2))
+        num = round(settings.batch_tokens / max(1.0, float(lengths.mean())))
+    assert num is not None
+    return min(len(lengths), max(1, num))
 
 
-def _forward_flops(config: EncoderConfig, batch: Batch, matrices: dict[str, list[tuple[int, int]]]) -> dict[str, float]:
-    settings, sets = config.settings, 2 * batch.num_captions
-    width, tokens = settings.width, batch.num_tokens
-    with_attention = settings.trunk == "attention"
-
-    def products(part: str) -> float:
-        return 2.0 * sum(rows * columns for rows, columns in matrices[part])
-
-    # Queries, keys and values of the first block.
-    once_a_row = with_attention * (tokens - _first_projected(config, batch)) * 2.0 * 3 * width**2
-    return {
-        "blocks": tokens * products("blocks") - once_a_row,
-        "attention": with_attention * 4.0 * width * (settings.num_layers * batch.num_pairs + batch.num_slots),
-        # Keys and values are of every token, all else of the summary token.
-        "pool": sets * products("pool") + with_attention * (tokens - sets) * 2.0 * 2 * width**2,
-        "bottleneck, decoder and head": sets * products("bottleneck, decoder and head"),
-        "output layer": 2 * 2.0 * sets * config.num_tags * width,
-        "InfoNCE": 2 * 2.0 * batch.num_captions**2 * settings.embedding_dim,
-    }
+def _captions(lengths: NDArray[np.int64], num: int, num_tags: int) -> CaptionBatch:
+    """`num` captions with the quantiles of `lengths`, of tags whose ids do not matter."""
+    sampled = np.sort(lengths)[((np.arange(num) + 0.5) * len(lengths) / num).astype(np.int64)]
+    zeros = torch.zeros(num, dtype=torch.int64)
+    tags = torch.arange(int(sampled.sum())) % num_tags
+    return CaptionBatch(tags, torch.from_numpy(sampled), zeros, zeros, int(sampled.max()))
 
 
-def _chances_of_visible(num_draws: int, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The probability that a set has 0, 1, 2, … of its caption's tags, over captions of `lengths` and their splits."""
-    shares = stats.irwinhall(num_draws).ppf((np.arange(_NUM_SHARES) + 0.5) / _NUM_SHARES) / num_draws
-    chances = np.zeros(int(lengths.max()) + 1)
-    for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
-        of_share = stats.binom.pmf(np.arange(length + 1)[:, None], length, shares)
-        chances[: length + 1] += count / len(lengths) * np.mean(of_share, axis=1)
-    return chances
+def _mean_split(
+    captions: CaptionBatch, config: EncoderConfig, settings: TrainingSettings, bucket_step: int
+) -> tuple[PlannedBatch, int]:
+    """The mean over random splits of `captions`, and the seed of the split whose attention is nearest to it."""
+    sizes = np.empty((_NUM_SPLITS, 3))
+    for seed in range(_NUM_SPLITS):
+        lengths = split_captions(captions, config.num_special, settings, torch.Generator().manual_seed(seed)).lengths
+        widths = -(-lengths // bucket_step) * bucket_step
+        sizes[seed] = [int(x.sum()) for x in (lengths, widths, widths.square())]
+    mean = sizes.mean(0)
+    return PlannedBatch(len(captions.lengths), *mean.tolist()), int(np.abs(sizes - mean)[:, 2].argmin())
 
 
-def _step_flops(
-    config: EncoderConfig,
-    training: TrainingSettings,
-    batch: Batch,
-    matrices: dict[str, list[tuple[int, int]]],
-    forward: dict[str, float],
-) -> dict[str, float]:
-    sets = 2 * batch.num_captions
-    step = {part: 3 * flops for part, flops in forward.items()}
-    for part, rows, keys in (
-        ("output layer", sets, config.num_tags),
-        ("InfoNCE", batch.num_captions, int(batch.num_captions)),
-    ):
-        if rows > rows_at_once(keys):  # computed again for the gradient
-            step[part] += forward[part]
-    if training.optimizer == "muon":
-        step["Muon"] = sum(_orthogonalised(*sorted(shape)) for shape in _muon_matrices(matrices))
-    return step
+class _Unpadded(SetEncoder):
+    """A network whose attention takes what a flash kernel takes: sets of one length are a bucket, without padding."""
+
+    def forward(
+        self, token_ids: Tensor, lengths: Tensor, max_seqlen: int, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        heads = self.config.settings.num_heads
+        buckets = SetLayout.build(lengths.sort().values, max_seqlen, heads, "buckets", bucket_step=1)
+        layout = replace(buckets, backend="varlen")
+        pooled: Tensor = self.pool(self.states(token_ids, layout, dtype), layout)
+        return pooled.float()
 
 
-def _first_projected(config: EncoderConfig, batch: Batch) -> float:
-    """States that the first block projects: of each token, or on a CPU of each row of the table where it has fewer."""
-    is_bucketed = batch.num_slots > batch.num_tokens
-    return min(batch.num_tokens, config.num_tokens) if is_bucketed and config.settings.num_layers else batch.num_tokens
+class _Contentless(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets tensors of the ``meta`` device meet CPU tensors of indices, and counts the bytes that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held_bytes = 0
+        self.peak_bytes = 0
+        self._storages: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        values: tuple[Any, Any] = (args, kwargs or {})
+        are_meta = [leaf.is_meta for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        # Indices must keep their content where masks are among them: they decide the shape of the result.
+        if any(are_meta) and not all(are_meta) and func.overloadpacket not in _INDEXING:
+            values = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), values)
+        if "generator" in values[1] and torch.device(values[1].get("device") or "cpu").type == "meta":
+            values[1]["generator"] = None
+        results = func(*values[0], **values[1])
+        for leaf in tree_leaves(results):
+            if isinstance(leaf, Tensor):
+                self.hold(leaf.untyped_storage())
+        return results
+
+    def hold(self, storage: torch.UntypedStorage) -> None:
+        """Counts `storage` until it is let go of."""
+        key, num_bytes = storage._cdata, storage.nbytes()
+        if key in self._storages:
+            return
+        self._storages.add(key)
+        self.held_bytes += num_bytes
+        self.peak_bytes = max(self.peak_bytes, self.held_bytes)
+        weakref.finalize(storage, self._release, key, num_bytes)
+
+    def _release(self, key: int, num_bytes: int) -> None:
+        self._storages.discard(key)
+        self.held_bytes -= num_bytes
 
 
-def _muon_matrices(matrices: dict[str, list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    every = [shape for part, shapes in matrices.items() if part != "tag vectors" for shape in shapes]
-    return [shape for shape in every if min(shape) >= MIN_MATRIX_SIDE]
+@dataclass
+class _Counted:
+    """What one step took."""
+
+    forward: dict[str, dict[Any, int]]
+    """Operations of each module's forward pass, by kind of product."""
+    with_gradients: float
+    optimizer: float
+    bytes: dict[str, int]
 
 
-def _orthogonalised(short: int, long: int) -> float:
-    """Operations of Muon's Newton-Schulz iterations for a matrix of these sides."""
-    return _MUON_ITERATIONS * (4.0 * short**2 * long + 2.0 * short**3)
+def _count_step(
+    model: SetEncoder, optimizer: Optimizer, captions: CaptionBatch, settings: TrainingSettings, dtype: torch.dtype,
+    seed: int, memory: _Contentless,
+) -> _Counted:  # fmt: skip
+    """What a step on the split of `seed` takes; `model` is on ``meta``."""
+    marks = [memory.held_bytes]
+    memory.peak_bytes = memory.held_bytes
+
+    def encode(*arguments: Any) -> Tensor:
+        pooled: Tensor = model(*arguments)
+        marks.append(memory.held_bytes)
+        return pooled
+
+    with FlopCounterMode(display=False) as counter:
+        losses = objective(model, captions, settings, torch.Generator().manual_seed(seed), dtype, encode)
+        marks.append(memory.held_bytes)
+        forward = counter.get_flop_counts()
+        optimizer.zero_grad()
+        losses.total.backward()  # type: ignore[no-untyped-call]
+    start, after_pool, after_losses = marks
+    sizes = {"activations": after_pool - start, "output layer and losses": after_losses - after_pool}
+    sizes["gradients, or what they are computed with"] = memory.peak_bytes - sum(sizes.values())
+    return _Counted(forward, counter.get_total_flops(), _flops_of(lambda: optimizer.step(1.0)), sizes)
 
 
-def _step_bytes(
-    config: EncoderConfig,
-    training: TrainingSettings,
-    batch: Batch,
-    matrices: dict[str, list[tuple[int, int]]],
-    num_parameters: int,
-    number: int,
-) -> dict[str, float]:
-    """Bytes at the peak, which is where the forward pass ends or the gradient of scores, or of the last block, begins.
-
-    The sums follow what `model/encoder` and `model/attention` save for the gradient.
-    """
-    settings, sets, captions = config.settings, 2 * batch.num_captions, batch.num_captions
-    width, inner, dim, tokens = settings.width, settings.ffn_width, settings.embedding_dim, batch.num_tokens
-    with_attention = settings.trunk == "attention"
-    of_muon = sum(rows * columns for rows, columns in _muon_matrices(matrices)) if training.optimizer == "muon" else 0
-    feed_forward = width + 3 * inner  # its normed input, gate and up, and their product
-    noise = (1 + with_attention) * width * (settings.dropout > 0)
-    block = tokens * (feed_forward + noise + with_attention * 4 * width) + with_attention * (
-        3 * width * batch.num_slots + settings.num_heads * batch.num_pairs
-    )
-    first = with_attention * 3 * width * (tokens - _first_projected(config, batch))
-    pool = sets * feed_forward + with_attention * (2 * tokens + 2 * batch.num_slots) * width
-    casts = sum(rows * columns for part in ("blocks", "pool") for rows, columns in matrices[part]) * (number < _FLOAT)
-    gathers = with_attention * 8 * settings.num_heads * (tokens + batch.num_slots)
-    decoders = _FLOAT * sets * (2 * (width + 3 * settings.decoder_width) + 4 * width + 4 * dim)
-    vectors = _FLOAT * config.num_tags * width
-    buffer, kept = _score_bytes(config.num_tags, sets)
-    buffer_of_halves, kept_of_halves = _score_bytes(int(captions), captions)
-    saved = {
-        "activations": number * (settings.num_layers * block - first + pool + casts)
-        + _FLOAT * tokens * width  # the normed embedding
-        + gathers,
-        "output layer and losses": decoders + vectors + 2 * kept + 2 * kept_of_halves,
-    }
-    begun = max(
-        _FLOAT * num_parameters,  # the last step's gradients live until this step's are computed
-        buffer + (1 if kept else 2) * vectors,
-        buffer_of_halves,
-        number * tokens * 3 * (inner - width),  # the last block's, the pool's being let go of
-    )
-    return {
-        "weights": _FLOAT * num_parameters,
-        "optimizer": _FLOAT * (2 * num_parameters - of_muon),
-        "gradients, or what they are computed with": begun,
-        **saved,
-    }
+def _measured_step(
+    model: SetEncoder, captions: CaptionBatch, settings: TrainingSettings, dtype: torch.dtype, seed: int
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Operations of the forward pass and of the whole step, and bytes at its peak, by part; `model` is on ``meta``."""
+    optimizer, root = Optimizer(model, settings), type(model).__name__
+    num, dim = len(captions.lengths), model.config.settings.embedding_dim
+    with _Contentless() as memory:
+        for parameter in model.parameters():
+            memory.hold(parameter.untyped_storage())
+        weights = memory.held_bytes
+        # A step finds the optimizer's state and the gradients of the step before: here one of a single caption.
+        one = _captions(captions.lengths.numpy(), 1, model.config.num_tags)
+        _count_step(model, optimizer, one, settings, dtype, seed, memory)
+        state = memory.held_bytes - 2 * weights
+        step = _count_step(model, optimizer, captions, settings, dtype, seed, memory)
+        embedding = torch.empty(2 * num, dim, device="meta", requires_grad=True)
+        infonce: list[Tensor] = []
+        infonce_forward = _flops_of(lambda: infonce.append(contrastive_loss(embedding, 1.0)))
+        infonce_gradients = _flops_of(lambda: infonce[0].backward())  # type: ignore[no-untyped-call]
+    forward = _by_part(step.forward, root) | {"InfoNCE": infonce_forward}
+    whole = {part: 3 * flops for part, flops in forward.items()} | {"InfoNCE": infonce_forward + infonce_gradients}
+    forward["output layer"] = sum(step.forward["Global"].values()) - sum(forward.values())
+    whole["output layer"] = step.with_gradients - sum(whole.values())
+    if settings.optimizer == "muon":
+        whole["Muon"] = step.optimizer
+    sizes = {"weights": float(weights), "optimizer": float(state), **step.bytes}
+    sizes["gradients, or what they are computed with"] -= weights + state
+    return forward, whole, sizes
 
 
-def _score_bytes(num_keys: int, num_rows: float) -> tuple[float, float]:
-    """Bytes of the scores that are being filled, and of those that are kept for the gradient."""
-    at_once = rows_at_once(num_keys, MAX_BYTES)
-    size = _FLOAT * num_keys
-    return size * min(num_rows, at_once), size * num_rows * (num_rows <= at_once)
+def _by_part(counts: dict[str, dict[Any, int]], root: str) -> dict[str, float]:
+    """Operations of the modules of the network called `root`; products of batches of matrices are attention."""
+    attention = torch.ops.aten.bmm
+    parts: Counter[str] = Counter()
+    for name, of_module in counts.items():
+        path = name.removeprefix(root + ".").split(".")
+        if name == root or not (len(path) == 1 or (path[0] == "blocks" and len(path) == 2)):
+            continue
+        part = path[0] if path[0] in ("blocks", "pool") else "bottleneck, decoder and head"
+        if name != "Global":
+            parts[part] += sum(of_module.values()) - of_module.get(attention, 0)
+    return {**parts, "attention": counts["Global"].get(attention, 0)}
+
+
+def _flops_of(action: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return float(counter.get_total_flops())

@@ -39,8 +39,7 @@ class Steps:
         self.optimizer = Optimizer(self.model, self.settings)
         rows = [numbers.permutation(num_tags)[: numbers.integers(10, 51)].tolist() for _ in range(num_captions)]
         self.batch = captions(rows)
-        number = 2 if precision == "bf16" else 4
-        self.plan: Plan = plan_training(config, self.settings, self.batch.lengths.numpy(), number)
+        self.plan: Plan = plan_training(config, self.settings, self.batch.lengths.numpy(), self.dtype)
 
     def step(self, number: int) -> None:
         generator = torch.Generator().manual_seed(number)
@@ -84,7 +83,7 @@ def test_operations_are_those_that_torch_counts(name: str, optimizer: str) -> No
 def test_peak_memory_is_what_is_measured(name: str) -> None:
     steps = Steps(*SHAPES[name])
     found = steps.peak_bytes()
-    assert steps.plan.peak_bytes == pytest.approx(found, rel=0.15)
+    assert steps.plan.peak_bytes == pytest.approx(found, rel=0.05)
 
 
 @pytest.mark.parametrize("num_draws", [1, 3])
@@ -105,22 +104,22 @@ def test_a_longer_corpus_is_more_steps_and_no_larger_ones() -> None:
     steps = Steps(*SHAPES["medium"])
     lengths = steps.batch.lengths.numpy()
     config = steps.model.config
-    longer = plan_training(config, steps.settings, np.tile(lengths, 5), 4)
+    longer = plan_training(config, steps.settings, np.tile(lengths, 5), torch.float32)
     assert longer.num_steps_of_epoch == 5 * steps.plan.num_steps_of_epoch == 5
     assert longer.flops == pytest.approx(steps.plan.flops)
     by_tokens = training_settings(batch_posts=None, batch_tokens=2 * int(lengths.sum()))
-    assert plan_training(config, by_tokens, np.tile(lengths, 5), 4).num_steps_of_epoch == pytest.approx(2.5)
+    assert plan_training(config, by_tokens, np.tile(lengths, 5), torch.float32).num_steps_of_epoch == pytest.approx(2.5)
     with pytest.raises(ValueError, match="no caption to plan for"):
-        plan_training(config, steps.settings, lengths[:0], 4)
+        plan_training(config, steps.settings, lengths[:0], torch.float32)
 
 
 def test_tokens_that_a_gpu_reads_are_not_padded() -> None:
     steps = Steps(*SHAPES["medium"])
-    unpadded = plan_training(steps.model.config, steps.settings, np.full(64, 2), 2, bucket_step=1).batch
+    unpadded = plan_training(steps.model.config, steps.settings, np.full(64, 2), torch.bfloat16, on_gpu=True).batch
     # Two tags: 0, 1 or 2 of them in a set, and on average one of rating and score beside the summary token.
-    assert unpadded.num_tokens == unpadded.num_slots == pytest.approx(2 * 64 * 3)
+    assert unpadded.num_tokens == unpadded.num_slots == pytest.approx(2 * 64 * 3, rel=0.01)
     mean_square = np.mean([(1 + tags + given) ** 2 for tags in (0, 1, 2) for given in (0, 1, 1, 2)])
-    assert unpadded.num_pairs == pytest.approx(2 * 64 * mean_square, rel=1e-4)
+    assert unpadded.num_pairs == pytest.approx(2 * 64 * mean_square, rel=0.02)
 
 
 def test_facts_end_with_totals_and_times_follow_from_throughput() -> None:
