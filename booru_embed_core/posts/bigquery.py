@@ -1,11 +1,11 @@
-"""Reads the public BigQuery table of posts into Parquet parts, by the Storage Read API: no query job, no CSV.
+"""Reads the public BigQuery table of posts into Parquet parts with the Storage Read API: no query job, no CSV.
 
-A read session fixes a snapshot of the table and deals its rows to streams. Each stream is read by a thread of its own
-and written to parts of its own as its pages arrive. A stream whose connection breaks is asked for again from the first
-row that was not written yet, so no row is lost and none comes twice.
+A read session fixes a snapshot of the table and distributes its rows over streams. Each stream has a thread and parts
+of its own, which are written as its pages arrive. If a connection breaks, the stream resumes at the first row that is
+not written yet: no row is lost, and none comes twice.
 
-What comes out is an export, not the ``posts`` table: values are as the table has them, nulls and all, and are looked
-at when the parts are read like any other Parquet export. Which stream a row is in is BigQuery's choice.
+The result is an export, not the ``posts`` table. Its values are those of the table, nulls included, and they are
+validated when the parts are read like any other Parquet export. BigQuery chooses the stream of a row.
 
 Credentials and Google's client are in ``bigquery_access.py``.
 """
@@ -39,7 +39,7 @@ from booru_embed_core.schema import POST_COLUMNS
 from booru_embed_core.settings import DuckdbSettings
 
 # isort: split
-# Without the extra the import of bigquery_access has failed by now, and named it.
+# Without the extra, the import of bigquery_access has failed by now and has named the extra.
 import grpc
 import requests
 from google.api_core import exceptions as api_errors
@@ -52,10 +52,10 @@ DANBOORU_TABLE: Final = "danbooru1.danbooru_public.posts"
 ROW_RESTRICTION: Final = "is_deleted = false and is_banned = false and is_flagged = false"
 NUM_STREAMS: Final = 4
 START_IDS_PER_POST: Final = 2
-"""How many ids are asked for at first for each post of a limit: many an old post is deleted."""
+"""Ids of the first range for each post of a limit: many old posts are deleted."""
 START_GROWTH: Final = 4
 GROUP_ROWS: Final = 32_768
-"""Every stream holds a row group of posts at a time, and copies of it while that is written."""
+"""Each stream holds one row group in memory, and copies of it while it is written."""
 
 _TABLE: Final = re.compile(r"([a-z][\w:.-]*)\.(\w+)\.([^\s./]+)")
 _BROKEN: Final = (
@@ -66,10 +66,10 @@ _BROKEN: Final = (
     api_errors.DeadlineExceeded,
     api_errors.ResourceExhausted,
 )
-"""What a broken connection, a restarted server or a full quota ends a stream with; all else is final."""
+"""Errors of a broken connection, a restarted server or an exhausted quota; any other error is final."""
 _ALL_IDS: Final = 1 << 31
-"""Danbooru's ids are below; a table with greater ones is read to its end from here on."""
-_MAX_VAIN_ATTEMPTS: Final = 8
+"""Above all ids of Danbooru; a table with ids beyond is read to its end in one last range."""
+_MAX_FRUITLESS_ATTEMPTS: Final = 8
 _MAX_WAIT_SECONDS: Final = 30.0
 _FIRST_WAIT_SECONDS: Final = 0.25
 _SESSION_TIMEOUT_SECONDS: Final = 60.0
@@ -78,28 +78,28 @@ _REST_TIMEOUT_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class TableState:
-    """What tells a table from itself at another time."""
+    """What changes when a table changes."""
 
     table: str
     last_modified: str
     """ISO 8601, UTC, to the millisecond."""
     num_rows: int
-    """All of them, those that a restriction leaves out included."""
+    """All rows, including those that a restriction leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamCounts:
-    """What one stream gave."""
+    """Counts of one stream."""
 
     parts: tuple[str, ...]
     num_rows: int
     num_resumed: int
-    """Times the connection broke and the stream was taken up again."""
+    """Times that the stream was resumed after its connection broke."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableReport:
-    """What was read, stream by stream in the session's order."""
+    """Counts of a table, with its streams in the session's order."""
 
     table: str
     row_restriction: str
@@ -108,7 +108,7 @@ class TableReport:
 
 
 def table_state(table: str, access: Access) -> TableState:
-    """When `table`, ``project.dataset.table``, was last changed, and how many rows it has; no row is read.
+    """Last change and number of rows of `table`, ``project.dataset.table``; no row is read.
 
     Raises:
         BigQueryError: no such table, no permission, no answer, or a view.
@@ -127,7 +127,7 @@ def table_state(table: str, access: Access) -> TableState:
     try:
         changed, num_rows = int(values["lastModifiedTime"]), int(values["numRows"])
     except (KeyError, TypeError, ValueError):
-        raise BigQueryError(f"{table}: has no rows of its own; name a table, not a view") from None
+        raise BigQueryError(f"{table}: has no rows itself; name a table, not a view") from None
     at = datetime.fromtimestamp(changed // 1000, UTC).replace(microsecond=changed % 1000 * 1000)
     return TableState(table=table, last_modified=at.isoformat(timespec="milliseconds"), num_rows=num_rows)
 
@@ -135,9 +135,9 @@ def table_state(table: str, access: Access) -> TableState:
 def read_table_sorted(
     table: str, file: Path, access: Access, duckdb_settings: DuckdbSettings, temp_dir: Path
 ) -> TableReport:
-    """The report on `table`, whose rows are written to `file`, Parquet, by ascending id: see `read_table`.
+    """The report on `table`, whose rows are written to the Parquet `file` by ascending id; see `read_table`.
 
-    Streams come in no fixed order; sorted, the same rows are the same posts, in memory bounded by `duckdb_settings`.
+    Streams have no fixed order; sorting makes the posts depend on the rows alone. `duckdb_settings` bound its memory.
     """
     parts_dir = temp_dir / "streams"
     parts_dir.mkdir()
@@ -155,10 +155,10 @@ def read_start_sorted(
     limit: int,
     count_posts: Callable[[Sequence[Path]], int],
 ) -> list[TableReport]:
-    """The reports on ranges of ids of `table`, whose rows are written to `file` as by `read_table_sorted`.
+    """The reports on the first ranges of ids of `table`, whose rows are written to `file` as by `read_table_sorted`.
 
-    From the least id on range after range is read, each `START_GROWTH` times as far as the one before, until
-    `count_posts` has found `limit` posts in the parts of the ranges, or the table ends.
+    Ranges are read from the smallest id on, each ending `START_GROWTH` times as far as the one before, until
+    `count_posts` has found `limit` posts in their parts or the table ends.
     """
     parts_dir = temp_dir / "streams"
     parts_dir.mkdir()
@@ -178,7 +178,7 @@ def read_start_sorted(
 
 
 def _id_ranges(limit: int) -> Iterator[str]:
-    """Conditions to add to a restriction, which together all rows fit, each one of them."""
+    """Conditions to add to a restriction, one for each range of ids; every row fits exactly one."""
     above, last = "", START_IDS_PER_POST * limit
     while last < _ALL_IDS:
         yield f"{above} and id <= {last}"
@@ -187,10 +187,10 @@ def _id_ranges(limit: int) -> Iterator[str]:
 
 
 def _sort(parts_dir: Path, file: Path, duckdb_settings: DuckdbSettings, temp_dir: Path) -> None:
-    """Writes all rows of the parts in `parts_dir` and below to `file`, and removes the folder."""
+    """Writes all rows of the parts in and below `parts_dir` to `file`, and removes the folder."""
     parts = ", ".join(quoted(str(part)) for part in sorted(parts_dir.rglob("stream-*.parquet")))
-    pa.default_memory_pool().release_unused()  # 0.2 GB that would otherwise stand beside what DuckDB takes
-    # The hash puts rows with the same id into an order as well.
+    pa.default_memory_pool().release_unused()  # 0.2 GB that DuckDB's memory would come on top of
+    # The hash orders rows with the same id.
     query = f"select * from read_parquet([{parts}]) order by id, hash({', '.join(POST_COLUMNS)})"  # noqa: S608
     with connect(duckdb_settings, temp_dir) as connection:
         connection.execute(f"copy ({query}) to {quoted(str(file))} (format parquet, row_group_size {GROUP_ROWS})")
@@ -207,15 +207,15 @@ def read_table(
 ) -> TableReport:
     """The report on `table`, ``project.dataset.table``, whose rows are written to ``stream-*.parquet`` in `out_dir`.
 
-    Parts hold `POST_COLUMNS` with the table's own types. BigQuery may open fewer streams than `num_streams`. Nothing
-    is left in `out_dir` when reading fails.
+    Parts hold `POST_COLUMNS` with the table's own types. BigQuery may open fewer streams than `num_streams`. A failed
+    read leaves nothing in `out_dir`.
 
     Raises:
-        BigQueryError: no permission; no such table, column or row; parts from before in `out_dir`; a stream that
-            breaks again and again without a row in between.
+        BigQueryError: no permission; no such table, column or row; older parts in `out_dir`; a stream that breaks
+            repeatedly without a row in between.
     """
     if next(out_dir.glob("stream-*.parquet"), None):
-        raise BigQueryError(f"{out_dir}: holds the parts of a table already; remove them or read into an empty folder")
+        raise BigQueryError(f"{out_dir}: already holds parts of a table; remove them or read into an empty folder")
     report = _read(table, out_dir, access, row_restriction, num_streams)
     if report.num_rows == 0:
         for file in out_dir.glob("stream-*.parquet"):
@@ -225,7 +225,7 @@ def read_table(
 
 
 def _read(table: str, out_dir: Path, access: Access, row_restriction: str, num_streams: int) -> TableReport:
-    """See `read_table`; here no row is no error."""
+    """See `read_table`; a table without rows is no error here."""
     path = _table_path(table)
     with explained(table, access.project):
         session = _open_session(access, path, row_restriction, num_streams)
@@ -239,13 +239,13 @@ def _read(table: str, out_dir: Path, access: Access, row_restriction: str, num_s
 
 
 def _no_row(table: str, row_restriction: str) -> BigQueryError:
-    return BigQueryError(f"{table}: no row fits {row_restriction!r}; correct the table's name or the restriction")
+    return BigQueryError(f"{table}: no row matches {row_restriction!r}; correct the table's name or the restriction")
 
 
 def _table_path(table: str) -> str:
     match = _TABLE.fullmatch(table)
     if match is None:
-        raise BigQueryError(f"{table!r}: is no table; write it as project.dataset.table, such as {DANBOORU_TABLE}")
+        raise BigQueryError(f"{table!r}: names no table; write it as project.dataset.table, such as {DANBOORU_TABLE}")
     project, dataset, name = match.groups()
     return f"projects/{project}/datasets/{dataset}/tables/{name}"
 
@@ -269,7 +269,7 @@ def _open_session(access: Access, path: str, row_restriction: str, num_streams: 
 
 
 def _read_streams(client: BigQueryReadClient, session: types.ReadSession, out_dir: Path) -> Sequence[StreamCounts]:
-    """The counts of all streams, read at once; the first failure ends them all and removes the parts."""
+    """The counts of all streams, read in parallel; the first failure ends them all and removes the parts."""
     schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
     readers = [_StreamReader(client, stream.name, schema) for stream in session.streams]
     columns = pa.schema([schema.field(name) for name in POST_COLUMNS])
@@ -283,7 +283,7 @@ def _read_streams(client: BigQueryReadClient, session: types.ReadSession, out_di
             finally:
                 for reader in readers:
                     reader.stop()
-            # The stream that failed stops the others, which then raise nothing: its error is the one that counts.
+            # A failed stream stops the others, which then raise nothing: the error here is that of the failed one.
             counts = [future.result() for future in futures]
         unless_done.pop_all()
     return counts
@@ -305,7 +305,7 @@ def _copy(reader: _StreamReader, writer: PartsWriter) -> StreamCounts:
 
 
 class _StreamReader:
-    """One stream's rows, each exactly once."""
+    """The rows of one stream, each exactly once."""
 
     def __init__(self, client: BigQueryReadClient, name: str, schema: pa.Schema) -> None:
         self.num_resumed = 0
@@ -317,45 +317,45 @@ class _StreamReader:
         self._call: Any = None
 
     def stop(self) -> None:
-        """Ends `batches`, also while it waits for a page; without effect when it has ended."""
+        """Ends `batches`, even while it waits for a page; does nothing once it has ended."""
         self._stopped.set()
         if self._call is not None:
             self._call.cancel()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The stream's rows in its order, taken up after each break where they ended."""
-        num_vain = 0
+        """The stream's rows in order; after a break they resume where they ended."""
+        num_fruitless = 0
         while True:
             offset = self._offset
             try:
                 yield from self._pages()
                 return
             except _BROKEN as error:
-                num_vain = 0 if self._offset > offset else num_vain + 1
-                if num_vain == _MAX_VAIN_ATTEMPTS:
+                num_fruitless = 0 if self._offset > offset else num_fruitless + 1
+                if num_fruitless == _MAX_FRUITLESS_ATTEMPTS:
                     raise BigQueryUnreachableError(
-                        f"{self._name}: broke {num_vain} times in a row at row {self._offset} "
+                        f"{self._name}: broke {num_fruitless} times in a row at row {self._offset} "
                         f"({first_line(error)}); check the network and read again"
                     ) from error
             except api_errors.Cancelled:
                 if not self._stopped.is_set():
                     raise
-            if self._stopped.wait(min(_FIRST_WAIT_SECONDS * 2**num_vain, _MAX_WAIT_SECONDS)):
+            if self._stopped.wait(min(_FIRST_WAIT_SECONDS * 2**num_fruitless, _MAX_WAIT_SECONDS)):
                 return
             self.num_resumed += 1
 
     def _pages(self) -> Iterator[pa.RecordBatch]:
         request = types.ReadRowsRequest(read_stream=self._name, offset=self._offset)
         route = to_grpc_metadata((("read_stream", self._name),))  # type: ignore[no-untyped-call]
-        # The bare call: the client's own would wait here for the first page, where `stop` cannot reach it.
+        # The bare call: the client's method would wait for the first page here, where `stop` cannot reach it.
         read_rows: Any = self._client.transport.read_rows
         self._call = read_rows(request, metadata=(route,))
-        if self._stopped.is_set():  # while the call was made: there was none yet that `stop` could cancel
+        if self._stopped.is_set():  # `stop` came before the call existed
             self._call.cancel()
         try:
             for page in self._call:
                 batch = self._decoded(page)
-                # Before the yield: a page that was handed over is not asked for again.
+                # Before the yield: a page that was handed over is never read again.
                 self._offset += len(batch)
                 yield batch
         except grpc.RpcError as error:
@@ -368,11 +368,11 @@ class _StreamReader:
             )
         except (pa.ArrowInvalid, OSError) as error:
             raise BigQueryError(
-                f"{self._name}: the page at row {self._offset} is no Arrow batch ({first_line(error)}); read again"
+                f"{self._name}: the page at row {self._offset} is not an Arrow batch ({first_line(error)}); read again"
             ) from error
         if len(batch) != page.row_count:
             raise BigQueryError(
-                f"{self._name}: the page at row {self._offset} says {page.row_count} rows and holds {len(batch)}; "
+                f"{self._name}: the page at row {self._offset} announces {page.row_count} rows and holds {len(batch)}; "
                 "read again"
             )
         return batch

@@ -1,7 +1,7 @@
-"""Who reads from BigQuery, and with what: credentials, the project that is billed, the services, and their refusals.
+"""Access to BigQuery: credentials, the billed project, the services, and Google's refusals in one line.
 
-Credentials are found by Google's own rules and never stored. Google's client is the extra ``bigquery``. Reading a table
-is in ``bigquery.py``.
+Credentials are found by Google's own rules and never stored. Google's client is the extra ``bigquery``. Tables are read
+by ``bigquery.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ try:
     from google.auth import exceptions as auth_errors
     from google.auth.transport.requests import AuthorizedSession, Request
 
-    # The client one level up has a reader of its own, which resumes without an end and hides the offset.
+    # The client one level up brings its own reader, which resumes forever and hides the offset.
     from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
     from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 except ImportError as error:
@@ -28,11 +28,11 @@ except ImportError as error:
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
-    # A window that grows with the line's speed lets pages pile up faster than they are written: 0.65 to 0.95 GB at the
-    # peak over four streams, against 0.64 with this one.
+    # A window that grows with the connection's speed lets pages arrive faster than they are written: 0.65 to 0.95 GB at
+    # the peak over four streams, against 0.64 with this one.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 1 << 22),
-    # Without pings a connection that vanished without a word would be waited for until the call's deadline, a day.
+    # Without pings, a connection that was lost silently would be waited for until the call's deadline, a day.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 )
@@ -63,7 +63,7 @@ class Access:
 
 @contextmanager
 def open_access(project: str | None = None) -> Iterator[Access]:
-    """Access for the account that Google's rules find; without `project` for the credentials' own.
+    """Access for the account that Google's rules find; `project` is billed, by default that of the credentials.
 
     Raises:
         BigQueryError: no credentials, no project, or credentials that Google refuses.
@@ -78,11 +78,11 @@ def open_access(project: str | None = None) -> Iterator[Access]:
     project = project or found
     if not project:
         raise BigQueryError(
-            "no Google Cloud project to read with: neither was one named nor do the credentials have one; name the "
-            "project or set GOOGLE_CLOUD_PROJECT"
+            "no Google Cloud project to read with: the settings name none, and the credentials have none; set "
+            "[posts] bigquery_project or GOOGLE_CLOUD_PROJECT"
         )
     try:
-        # Within a call a refused refresh looks like a broken connection and would be tried again and again.
+        # Within a call, a refused refresh looks like a broken connection and would be retried.
         credentials.refresh(Request())  # type: ignore[no-untyped-call]
     except auth_errors.TransportError as error:
         raise BigQueryUnreachableError(
@@ -103,11 +103,11 @@ def open_access(project: str | None = None) -> Iterator[Access]:
 
 @contextmanager
 def explained(table: str, project: str) -> Iterator[None]:
-    """Turns Google's refusals into a line with the remedy."""
+    """Turns Google's refusals into a BigQueryError of one line with the remedy."""
     try:
         yield
     except api_errors.NotFound as error:
-        raise BigQueryError(f"{table}: is not there ({first_line(error)}); correct the table's name") from error
+        raise BigQueryError(f"{table}: no such table ({first_line(error)}); correct the table's name") from error
     except (api_errors.Forbidden, api_errors.Unauthorized) as error:
         raise BigQueryError(
             f"{table}: project {project!r} may not read it ({first_line(error)}); enable the BigQuery API and the "

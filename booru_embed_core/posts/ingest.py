@@ -1,6 +1,6 @@
-"""An export of any kind as a folder of its own: for people who want the posts and not the pipeline.
+"""An export as a folder of posts, for people who want the posts and not the pipeline.
 
-Reading is in ``export.py``. Here are the kinds of output and the folder that appears whole or not at all.
+Reading is in ``read_export.py``. Here are the kinds of output, and the folder that appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def ingest(
     output: Output,
     duckdb_settings: DuckdbSettings,
 ) -> PostsReport:
-    """The report on the export of `settings`, whose posts are in `out_dir` from now on.
+    """The report on the export of `settings`, whose posts are written to `out_dir`.
 
-    With them are ``rejects.parquet`` and ``report.json``. Parquet is the ``posts`` table in parts; text is one file,
-    ``danbooru-captions.csv`` or ``.tsv``, with a header and quotes only where a value needs them. The folder appears
-    when it is complete.
+    ``rejects.parquet`` and ``report.json`` are written beside them. Parquet is the ``posts`` table in parts; text is
+    one file, ``danbooru-captions.csv`` or ``.tsv``, with a header and with quotes only where a value needs them. The
+    folder appears when it is complete.
 
     Raises:
-        FileExistsError: `out_dir` is there already and is not empty.
+        FileExistsError: `out_dir` exists and is not an empty folder, or another process writes it.
         ExportError: see `read_export`.
     """
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise FileExistsError(f"{out_dir}: is there already and is not an empty folder; remove it or name another one")
+        raise FileExistsError(f"{out_dir}: exists already and is not an empty folder; remove it or name another one")
     out_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
     with _scratch_beside(out_dir.absolute()) as scratch:
         draft = scratch / "posts"
@@ -60,7 +60,7 @@ def ingest(
 
 @contextlib.contextmanager
 def _scratch_beside(out_dir: Path) -> Iterator[Path]:
-    """An empty folder beside `out_dir`, which always has the same name: what a killed run left there goes first."""
+    """An empty folder beside `out_dir`, always of the same name: what a killed run left there is removed first."""
     folder = out_dir.parent / f".{out_dir.name}.booru-embed"
     folder.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -76,7 +76,7 @@ def _scratch_beside(out_dir: Path) -> Iterator[Path]:
 
 def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: DuckdbSettings) -> None:
     """Writes the posts of `posts_dir` to `file` as text with a header, in their order."""
-    # DuckDB quotes an empty string, to tell it from NULL; awk would see two quotes.
+    # DuckDB quotes an empty string to tell it from NULL, and awk would see the two quotes.
     fields = [
         f"nullif(array_to_string({field}, {quoted(TAG_SEPARATOR)}), '') as {tag_column(field)}"
         for field in _TEXT_FIELDS

@@ -21,24 +21,27 @@ from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS
 
 _VALUES: Final = {"id": pa.int64(), "rating": pa.string(), "score": pa.int32()}
 RECORD_SCHEMA: Final = schema_of({**_VALUES, **dict.fromkeys(TAG_COLUMNS, pa.string())})
-"""Posts as exports have them, with strings of tags."""
+"""Posts as in an export, with strings of tags."""
 POSTS_SCHEMA: Final = schema_of({**_VALUES, **dict.fromkeys(CATEGORIES, TAG_LIST)})
-"""Posts as the parts have them: a list of tags a category, in the export's order, each tag once."""
+"""Posts as in the parts: a list of tags for each category, in the export's order, each tag once."""
 ROW_GROUP_POSTS: Final = 131_072
 PART_POSTS: Final = 8 * ROW_GROUP_POSTS
 _DICTIONARY_BYTES: Final = 64 << 20
-"""More than the different tags of a row group take, so that Parquet never falls back to writing them out."""
+"""More than the distinct tags of a row group take, so that Parquet never falls back to plain strings."""
 
 
 class PartsWriter:
-    """Writes ``part-00000.parquet`` … with row groups of one size, however the batches came; a context manager.
+    """Writes ``part-00000.parquet`` … with row groups of one size, whatever the batches' sizes; a context manager.
 
-    `schema` is that of every batch, column for column; `prefix` stands in the place of ``part``; `group_rows`, by
-    default `ROW_GROUP_POSTS`, divides `PART_POSTS`.
+    Args:
+        out_dir: the folder of the parts.
+        schema: the columns of every batch, in order.
+        prefix: replaces ``part`` in the files' names.
+        group_rows: rows of a row group, a divisor of `PART_POSTS`; `ROW_GROUP_POSTS` by default.
     """
 
     options: ClassVar[Mapping[str, Any]] = {}
-    """Of `pq.ParquetWriter`."""
+    """Options of `pq.ParquetWriter`."""
 
     def __init__(self, out_dir: Path, schema: pa.Schema, prefix: str = "part", group_rows: int | None = None) -> None:
         self.paths: list[Path] = []
@@ -53,9 +56,9 @@ class PartsWriter:
         self._num_in_part = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Appends the rows of `batch`, which has the columns of the schema in its order."""
+        """Appends the rows of `batch`, which has the columns of the schema in order."""
         self.num_rows += len(batch)
-        # Batches from DuckDB say that their columns may hold nulls; a table wants one schema for all.
+        # DuckDB declares the columns of its batches nullable; a table needs one schema for all batches.
         self._pending.append(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
         self._num_pending += len(batch)
         if self._num_pending >= self._group_rows:
@@ -73,7 +76,7 @@ class PartsWriter:
         self._num_pending = len(rows) - start
 
     def _finished(self, group: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of `group` as they are written."""
+        """The rows of `group` in the form in which they are written."""
         return group
 
     def _part(self, schema: pa.Schema) -> pq.ParquetWriter:
@@ -110,9 +113,9 @@ class PostsWriter(PartsWriter):
         {
             "store_schema": False,
             "dictionary_pagesize_limit": _DICTIONARY_BYTES,
-            # To find the least and the greatest of all tags takes longer than to write them.
+            # The minimum and maximum of all tags take longer to find than the tags to write.
             "write_statistics": list(_VALUES),
-            # Ids ascend, so their differences are small and a dictionary of them is none.
+            # Ids ascend: their differences are small, and a dictionary would hold every one of them.
             "column_encoding": {"id": "DELTA_BINARY_PACKED"},
             "use_dictionary": ["rating", "score", *(f"{category}.list.element" for category in CATEGORIES)],
         }
@@ -121,9 +124,9 @@ class PostsWriter(PartsWriter):
     def __init__(self, out_dir: Path, aliases: Aliases) -> None:
         super().__init__(out_dir, RECORD_SCHEMA)
         self.num_aliases = 0
-        """Uses of old names that were replaced, when all is written."""
+        """Uses of old names that were replaced; final once the context is left."""
         self.num_repeats = 0
-        """Uses of a tag that its post had before, when all is written."""
+        """Uses of a tag that an earlier use in the same field has; final once the context is left."""
         self._aliases = aliases
 
     def _finished(self, group: pa.RecordBatch) -> pa.RecordBatch:
@@ -139,20 +142,20 @@ class PostsWriter(PartsWriter):
 
 
 class SeenIds:
-    """Which post ids were seen: sorted runs of doubling length, 8 bytes an id, nothing compared while ids ascend."""
+    """The post ids that were seen: sorted runs of doubling length, 8 bytes an id; ascending ids need no comparison."""
 
     def __init__(self) -> None:
         self._runs: list[NDArray[np.int64]] = []
 
     def add(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of `ids` (int64 `[n]`) are seen for the first time, as bool `[n]`; all are known from now on."""
+        """Which of `ids` (int64 `[n]`) are seen for the first time, bool `[n]`; adds them all."""
         fresh = np.zeros(len(ids), dtype=np.bool_)
         unique, first = np.unique(ids, return_index=True)
         new = np.ones(len(unique), dtype=np.bool_)
         for run in self._runs:
             if len(unique) and unique[0] <= run[-1] and unique[-1] >= run[0]:
-                place = np.minimum(np.searchsorted(run, unique), len(run) - 1)
-                new &= run[place] != unique
+                index = np.minimum(np.searchsorted(run, unique), len(run) - 1)
+                new &= run[index] != unique
         fresh[first[new]] = True
         if new.any():
             self._runs.append(unique[new])
@@ -166,16 +169,16 @@ def part_files(posts_dir: Path) -> list[Path]:
     """The parts of `posts_dir` in order.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: `posts_dir` has no part.
     """
     files = sorted(posts_dir.glob("part-*.parquet"))
     if not files:
-        raise FileNotFoundError(f"{posts_dir}: no part-*.parquet here; build the posts first")
+        raise FileNotFoundError(f"{posts_dir}: has no part-*.parquet; build the posts first")
     return files
 
 
 def posts_relation(posts_dir: Path) -> str:
-    """An SQL table function that gives the posts in export order."""
+    """The SQL expression of the table of posts, in export order."""
     return f"read_parquet([{', '.join(quoted(str(file)) for file in part_files(posts_dir))}])"
 
 
@@ -185,13 +188,13 @@ def count_posts(posts_dir: Path) -> int:
 
 
 def read_groups(posts_dir: Path, columns: Sequence[str] = POSTS_SCHEMA.names) -> Iterator[pa.RecordBatch]:
-    """Batches of `columns` in export order, a row group each, with tags as dictionary codes for `TagLists`.
+    """Batches of `columns` in export order, one for each row group, with tags as dictionary codes for `TagLists`.
 
     Raises:
-        FileNotFoundError: there is no part.
+        FileNotFoundError: `posts_dir` has no part.
     """
     coded = [f"{category}.list.element" for category in CATEGORIES]
-    # Opened one after the other, but looked for at once: an error within a generator would come late.
+    # Parts are listed now and opened one by one: inside a generator, the error of a missing part would come late.
     return itertools.chain.from_iterable(_groups(file, list(columns), coded) for file in part_files(posts_dir))
 
 

@@ -1,6 +1,6 @@
-"""The export that the settings name, be it files or a BigQuery table, read into the ``posts`` table.
+"""Reads the export that the settings name, files or a BigQuery table, into the ``posts`` table.
 
-Google's client is imported only where a table is named.
+Google's client is imported only for a table.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def read_export(
 ) -> PostsReport:
     """The report on the export of `settings`, whose posts are written to `out_dir`; relative paths start from `root`.
 
-    A table is read to a file in a folder below `temp_dir`, in ascending order of ids, and then like any file; with
-    ``limit_posts`` no further than to the ids that fill it.
+    A table is first written to a file below `temp_dir`, by ascending id, and then read like any file. With
+    ``limit_posts`` only as many ranges of ids are read as fill the limit.
 
     Raises:
         ExportError: see `expand_export`, `read_posts` and, for a table, ``bigquery.read_table``.
@@ -48,10 +48,10 @@ def read_export(
 
 
 def bigquery_state(table: str, project: str | None) -> TableState:
-    """When `table` was last changed, and how many rows it has.
+    """The time of the last change of `table`, and its number of rows.
 
     Raises:
-        ExportError: the extra ``bigquery`` is missing, or the table cannot be looked at.
+        ExportError: the extra ``bigquery`` is missing, or the table cannot be read.
     """
     with _client_named():
         from booru_embed_core.posts import bigquery, bigquery_access
@@ -83,7 +83,7 @@ def _files(
 
 @contextmanager
 def _client_named() -> Iterator[None]:
-    """Turns the lack of Google's client into an error of the export, which says what to install."""
+    """Turns the ImportError of a missing Google client into an ExportError that names the extra to install."""
     try:
         yield
     except ImportError as error:

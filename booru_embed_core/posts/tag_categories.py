@@ -39,7 +39,7 @@ class TagCategories:
         return cls(category_of)
 
     def split(self, fields: Any) -> tuple[dict[str, Any], int]:
-        """The tags of `fields` (an Arrow array of strings) by tag column, nulls kept, and the number of unknown tags."""
+        """The tags of `fields` (an Arrow string array) by tag column, nulls kept, and the number of unknown tags."""
         lists: Any = pc.split_pattern(fields, TAG_SEPARATOR)
         tags: Any = pc.list_flatten(lists)
         posts: Any = pc.list_parent_indices(lists)

@@ -23,11 +23,12 @@ TAG_LIST: Final = pa.list_(pa.field("element", pa.string(), nullable=False))
 
 @dataclass(frozen=True)
 class TagLists:
-    """The tags of one field of `n` posts: post i has those of ``codes[offsets[i]:offsets[i + 1]]``, indices of `tags`."""
+    """The tags of one field of `n` posts: those of post i have the codes ``codes[offsets[i]:offsets[i + 1]]``."""
 
     offsets: NDArray[np.int32]
     """``[n + 1]``"""
     codes: NDArray[np.int32]
+    """Indices of `tags`, one a use."""
     tags: pa.Array[Any]
     """Different strings, in no order; some may be unused."""
     possible_repeats: NDArray[np.int64]

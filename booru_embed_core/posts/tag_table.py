@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from booru_embed_core.errors import first_line
 from booru_embed_core.posts.readers.lines import raw_lines
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import Category
@@ -59,7 +60,7 @@ def read_tag_table(
             yield row[name], category_of[row[category]], [row[other] for other in others]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ExportError(
-            f"{file}: not a CSV file in UTF-8 ({error}); correct it or remove [posts] {setting}"
+            f"{file}: not a CSV file in UTF-8 ({first_line(error)}); correct it or remove [posts] {setting}"
         ) from None
     except FileNotFoundError:
         raise ExportError(f"{file}: no such file; correct [posts] {setting}") from None

@@ -85,7 +85,7 @@ def test_two_threads_give_the_same_bytes(tmp_path: Path, output: Output) -> None
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "export.csv").write_bytes(csv_bytes([row(1)]))
-    with pytest.raises(FileExistsError, match=r"is there already and is not an empty folder; remove it or name"):
+    with pytest.raises(FileExistsError, match=r"exists already and is not an empty folder; remove it or name"):
         ingest(export_of(tmp_path / "export.csv"), tmp_path, Output.TSV, ONE_THREAD)
     (tmp_path / "out").mkdir()
     report = ingest(export_of(tmp_path / "export.csv"), tmp_path / "out", Output.TSV, ONE_THREAD)

@@ -129,7 +129,7 @@ def test_safebooru(tmp_path: Path) -> None:
         ({"tag_categories": None}, r"posts\.json: has tags and none of .*; set \[posts\] tag_categories"),
         (
             {"tag_categories": "numbers.csv"},
-            r"'big_hat,9' is no tag .*; correct the line or set \[posts\] category_numb",
+            r"'big_hat,9' is no tag .*; correct the line or set \[posts\] category_",
         ),
     ],
 )

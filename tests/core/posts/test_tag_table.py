@@ -27,11 +27,14 @@ def test_lines_come_in_order_with_the_columns_that_are_asked_for(tmp_path: Path)
     [
         (b"tag,group\na,0\n", r"found the columns 'tag,group', wanted tag,category,aliases"),
         (b"", r"found the columns '', wanted tag,category"),
-        (b"tag,category,aliases\na,2,\n", r"tags\.csv line 2: 'a,2,' is no tag with a category of 0, 1, 3, 4, 5; mend"),
+        (
+            b"tag,category,aliases\na,2,\n",
+            r"tags\.csv line 2: 'a,2,' is no tag with a category of 0, 1, 3, 4, 5; c",
+        ),
         (b"tag,category,aliases\na,0\n", r"tags\.csv line 2: 'a,0' is no tag"),
         (
             b"tag,category,aliases\n\xff,0,\n",
-            r"not a CSV file in UTF-8 .*; correct it or remove \[posts\] some_setting",
+            r"not a CSV file in UTF-8 .*; correct it or remove \[posts\] some_set",
         ),
         (b'tag,category,aliases\n"a,0,\n', r"not a CSV file in UTF-8"),
     ],
