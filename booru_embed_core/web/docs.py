@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import Any, Final
+
+_LIMITS: Final = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "minItems": "at least",
+    "maxItems": "at most",
+    "maxLength": "at most, in characters,",
+}
 
 
 def docs_page(openapi: Mapping[str, Any]) -> str:
@@ -71,19 +79,15 @@ def _names(schema: Any) -> list[str]:
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
+    """The type of a value, its limits and its default."""
     if "$ref" in schema:
-        return _name(schema)
-    if "anyOf" in schema:
-        return " or ".join(_kind(one) for one in schema["anyOf"])
-    kind = str(schema.get("type", "any"))
-    if kind == "array":
+        kind = _name(schema)
+    elif "anyOf" in schema:
+        kind = " or ".join(_kind(one) for one in schema["anyOf"])
+    elif schema.get("type") == "array":
         kind = f"list of {_kind(schema['items'])}"
-    limits = {
-        "minimum": "at least",
-        "maximum": "at most",
-        "minItems": "at least",
-        "maxItems": "at most",
-        "maxLength": "at most, in characters,",
-        "default": "default",
-    }
-    return ", ".join([kind, *(f"{word} {json.dumps(schema[key])}" for key, word in limits.items() if key in schema)])
+    else:
+        kind = str(schema.get("type", "any"))
+    limits = [f"{word} {schema[key]:.0f}" for key, word in _LIMITS.items() if key in schema]
+    default = schema.get("default")
+    return ", ".join([kind, *limits, *([] if default is None else [f"default {json.dumps(default)}"])])

@@ -12,11 +12,12 @@ import pytest
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.evaluation.metrics import evaluate_scorer
 from booru_embed_core.evaluation.scorers import model_scorers
-from booru_embed_core.evaluation.tasks import Hide, captions_from_tags, hold_out
+from booru_embed_core.evaluation.tasks import Hide, hold_out
 from booru_embed_core.evaluation.tuning import baselines_from_packed
 from booru_embed_core.schema import CATEGORIES, tag_column
 from booru_embed_core.settings import EvaluationSettings
 from tests.core.cli_helpers import Run
+from tests.core.evaluation.evaluation_helpers import captions_of
 from tests.core.export_helpers import csv_bytes
 from tests.core.model_helpers import Trained, topic_posts
 
@@ -49,7 +50,7 @@ def test_evaluate_is_the_librarys(
     num_special = embedder.vocab.num_special
     tags = [[i - num_special for i in embedder.tokenizer.encode_fields(one).token_ids] for one in fields]
     post_ids = np.array([int(post["id"]) for post in posts])
-    held_out = hold_out(captions_from_tags(tags, embedder.vocab.num_tags), post_ids, hide, 3)
+    held_out = hold_out(captions_of(tags, embedder.vocab.num_tags), post_ids, hide, 3)
     assert result["num_posts"] == held_out.num_posts == sum(len(one) >= 2 for one in tags) < len(posts)
     baselines = baselines_from_packed(trained.corpus.packed, embedder.vocab, EvaluationSettings())
     scorers = [*model_scorers(embedder.network.model), *baselines.scorers[hide]]

@@ -1,7 +1,8 @@
-"""`booru-embed serve` as a process: it answers when it says so, and ends in good order when it is told to."""
+"""`booru-embed serve`: it answers when it says so, ends in good order, and names what keeps it from serving."""
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from booru_embed_core.cli.serve import load
+from tests.core.cli_helpers import Run
 from tests.core.model_helpers import Trained
 
 SERVE = [sys.executable, "-c", "from booru_embed_core.cli.main import main; main()", "serve"]
@@ -51,23 +53,25 @@ def test_a_terminated_server_ends_with_zero_after_it_has_answered(trained: Train
     assert "Traceback" not in output
 
 
-def test_a_folder_that_is_no_checkpoint_is_named_before_anything_is_served(tmp_path: Path) -> None:
-    done = subprocess.run([*SERVE, "--checkpoint", str(tmp_path)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path}/config.json: no such file")
-    assert done.stdout == ""
+@pytest.fixture
+def run_serve(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`booru-embed serve` in this process, up to what stops it before it serves."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the command sets it; monkeypatch takes it back
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_args, **_kwargs: pytest.fail("it serves"))
+    return functools.partial(run, "serve")
+
+
+def test_a_folder_that_is_no_checkpoint_is_named_before_anything_is_served(run_serve: Run, tmp_path: Path) -> None:
+    assert run_serve("--checkpoint", tmp_path).failed(1).startswith(f"{tmp_path}/config.json: no such file")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
-def test_an_address_that_cannot_be_had_is_named_with_the_remedy(trained: Trained, host: str) -> None:
+def test_an_address_that_cannot_be_had_is_named_with_the_remedy(run_serve: Run, trained: Trained, host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        command = [*SERVE, "--checkpoint", str(trained.checkpoint), "--host", host, "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: cannot listen on {host}, port {port}: ")
-    assert done.stderr.endswith("; choose another with --host or --port\n")
-    assert done.stdout == ""
+        port = taken.getsockname()[1]
+        message = run_serve("--checkpoint", trained.checkpoint, "--host", host, "--port", port).failed(1)
+    assert message.startswith(f"cannot listen on {host}, port {port}: ")
+    assert message.endswith("; choose another with --host or --port")
 
 
 def test_posts_are_served_where_they_are_named(trained: Trained, search_folder: Path) -> None:

@@ -12,13 +12,14 @@ import pytest
 
 from booru_embed_core.embedder import onnx_network
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.embedder.onnx_network import OnnxNetwork
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.schema import ExportFormat
 from booru_embed_core.training.checkpoint_config import CheckpointError
+from booru_embed_core.vectors import unit_vectors
 from tests.core.model_helpers import Trained
+from tests.core.network_helpers import some_sets
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +41,6 @@ def by_torch(source: CheckpointSource) -> TorchNetwork:
     return network
 
 
-def some_sets(num: int, num_tags: int, seed: int = 1) -> TagSets:
-    """Sets of any length from 0, a third of them with a rating and of these half with a score."""
-    numbers = np.random.default_rng(seed)
-    rows = [numbers.permutation(num_tags)[: numbers.integers(0, num_tags)] for _ in range(num)]
-    ratings = np.where(numbers.random(num) < 0.3, numbers.integers(0, 4, num), -1)
-    score_bins = np.where((ratings >= 0) & (numbers.random(num) < 0.5), numbers.integers(0, 10, num), -1)
-    return TagSets(
-        np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64),
-        np.array([len(row) for row in rows], dtype=np.int64),
-        ratings.astype(np.int64),
-        score_bins.astype(np.int64),
-    )
-
-
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
 @pytest.mark.parametrize("num", [0, 1, 40])
 def test_it_is_the_network_of_torch(
@@ -68,8 +55,7 @@ def test_it_is_the_network_of_torch(
     network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
     sets = some_sets(num, source.vocab.num_tags)
     embeddings = by_torch.embeddings(sets)
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    assert network.embeddings(sets) == pytest.approx(unit, abs=1e-5)
+    assert network.embeddings(sets) == pytest.approx(unit_vectors(embeddings), abs=1e-5)
     assert network.tag_scores(sets) == pytest.approx(by_torch.tag_scores(sets), abs=1e-4)
     (states, cu_seqlens), (expected, ends) = network.token_states(sets), by_torch.token_states(sets)
     assert states == pytest.approx(expected, rel=1e-5, abs=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.export.formats import CheckpointSource, export
-from booru_embed_core.export.model_card import card
 from booru_embed_core.schema import ExportFormat
 from tests.core.model_helpers import Trained
 
@@ -19,24 +17,6 @@ from tests.core.model_helpers import Trained
 @pytest.fixture(scope="module")
 def source(trained: Trained) -> CheckpointSource:
     return CheckpointSource.open(trained.checkpoint, tokens=trained.corpus.packed_path)
-
-
-@pytest.fixture
-def evaluation(tmp_path: Path) -> Path:
-    """The evaluation of a model of 36 tags."""
-    metrics = {"recall@1": 0.25, "recall@10": 0.5}
-    margin = {"against": "ease", "difference": 0.1, "standard_error": 0.01}
-    tasks = {
-        "half": {
-            "models": {"booru-embed": metrics, "ease": {name: value / 2 for name, value in metrics.items()}},
-            "margins": {"booru-embed": dict.fromkeys(metrics, margin)},
-        }
-    }
-    split_sizes = {"train": 2000, "validation": 10, "test": 1234}
-    file = tmp_path / "evaluation.json"
-    found = {"num_tags": 36, "tasks": tasks, "split_sizes": split_sizes, "caveats": ["Every post is rated 's'."]}
-    file.write_text(json.dumps(found), encoding="utf-8")
-    return file
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -49,19 +29,6 @@ def test_the_library_loads_the_hub_folder(source: CheckpointSource, tmp_path: Pa
     captions = ["1girl cat_ears tail", "", "sword, armor"]
     assert np.array_equal(loaded.embed(captions), source.embedder.embed(captions))
     assert "Not measured" in (tmp_path / "hub/README.md").read_text(encoding="utf-8")
-
-
-def test_the_card_has_metrics_beside_baselines(source: CheckpointSource, evaluation: Path) -> None:
-    text = card(source.config, source.vocab, evaluation)
-    assert text.startswith("---\nlibrary_name: booru-embed\n")
-    for title in ("## Intended use", "## Data", "## Metrics", "### Half of the tags hidden", "## Limits"):
-        assert f"\n{title}\n" in text
-    assert "On 1,234 test posts" in text
-    assert "| booru-embed | **0.250** | **0.500** |" in text
-    assert "| ease | 0.125 | 0.250 |" in text
-    assert "- `booru-embed` is ahead of ease at recall@1 (+0.100 ± 0.010)" in text
-    assert "- Every post is rated 's'." in text
-    assert f"{source.config.num_train_posts} training posts" in text
 
 
 def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(
@@ -85,19 +52,6 @@ def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(
 def test_without_posts_the_card_says_that_int8_was_not_measured(source: CheckpointSource, tmp_path: Path) -> None:
     export(ExportFormat.ONNX, dataclasses.replace(source, tokens=None), tmp_path / "onnx")
     assert "## Loss of int8\n\nNot measured" in (tmp_path / "onnx/README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(("text", "message"), [("[]", "not an evaluation"), ("{", "not an evaluation")])
-def test_what_is_no_evaluation_is_named(source: CheckpointSource, tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "evaluation.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"evaluation.json: {message} .*; materialize evaluation again"):
-        card(source.config, source.vocab, tmp_path / "evaluation.json")
-
-
-def test_the_evaluation_of_another_vocabulary_is_refused(source: CheckpointSource, evaluation: Path) -> None:
-    evaluation.write_text(evaluation.read_text(encoding="utf-8").replace("36", "37"), encoding="utf-8")
-    with pytest.raises(ValueError, match="of a model with 37 tags, but this one has 36"):
-        card(source.config, source.vocab, evaluation)
 
 
 @pytest.mark.parametrize("form", ExportFormat)

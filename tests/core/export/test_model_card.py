@@ -1,0 +1,92 @@
+"""The card of an exported model: its figures are those of the evaluation, its facts those of the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from booru_embed_core.export.formats import CheckpointSource
+from booru_embed_core.export.model_card import LIBRARY_USE, ONNX_USE, SENTENCE_USE, card, loss_section
+from tests.core.model_helpers import Trained
+
+
+@pytest.fixture(scope="module")
+def source(trained: Trained) -> CheckpointSource:
+    return CheckpointSource.open(trained.checkpoint, tokens=trained.corpus.packed_path)
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    """The evaluation of a model of 36 tags."""
+    metrics = {"recall@1": 0.25, "recall@10": 0.5}
+    margin = {"against": "ease", "difference": 0.1, "standard_error": 0.01}
+    tasks = {
+        "half": {
+            "models": {"booru-embed": metrics, "ease": {name: value / 2 for name, value in metrics.items()}},
+            "margins": {"booru-embed": dict.fromkeys(metrics, margin)},
+        }
+    }
+    split_sizes = {"train": 2000, "validation": 10, "test": 1234}
+    file = tmp_path / "evaluation.json"
+    found = {"num_tags": 36, "tasks": tasks, "split_sizes": split_sizes, "caveats": ["Every post is rated 's'."]}
+    file.write_text(json.dumps(found), encoding="utf-8")
+    return file
+
+
+def test_the_card_has_metrics_beside_baselines(source: CheckpointSource, evaluation: Path) -> None:
+    text = card(source.config, source.vocab, evaluation)
+    assert text.startswith("---\nlibrary_name: booru-embed\n")
+    for title in ("## Intended use", "## Data", "## Metrics", "### Half of the tags hidden", "## Limits"):
+        assert f"\n{title}\n" in text
+    assert "On 1,234 test posts" in text
+    assert "| booru-embed | **0.250** | **0.500** |" in text
+    assert "| ease | 0.125 | 0.250 |" in text
+    assert "- `booru-embed` is ahead of ease at recall@1 (+0.100 ± 0.010)" in text
+    assert "- Every post is rated 's'." in text
+    assert f"{source.config.num_train_posts} training posts" in text
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "not an evaluation"), ("{", "not an evaluation")])
+def test_what_is_no_evaluation_is_named(source: CheckpointSource, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "evaluation.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"evaluation.json: {message} .*; materialize evaluation again"):
+        card(source.config, source.vocab, tmp_path / "evaluation.json")
+
+
+def test_the_evaluation_of_another_vocabulary_is_refused(source: CheckpointSource, evaluation: Path) -> None:
+    evaluation.write_text(evaluation.read_text(encoding="utf-8").replace("36", "37"), encoding="utf-8")
+    with pytest.raises(ValueError, match="of a model with 37 tags, but this one has 36"):
+        card(source.config, source.vocab, evaluation)
+
+
+@pytest.mark.parametrize("use", [LIBRARY_USE, ONNX_USE, SENTENCE_USE])
+def test_the_use_of_every_format_has_the_length_of_the_vectors(source: CheckpointSource, use: str) -> None:
+    text = card(source.config, source.vocab, None, use, "some-library", "## More\n\nOf this format.")
+    assert text.startswith("---\nlibrary_name: some-library\n")
+    assert "16] of unit length" in text or "[1, 16], unit length" in text or "[2, 16], unit length" in text
+    assert "{dim}" not in text
+    assert text.index("## Metrics\n\nNot measured") < text.index("## More") < text.index("## Limits")
+    assert text.endswith("\n")
+
+
+def test_the_facts_of_the_checkpoint_are_in_the_card(source: CheckpointSource) -> None:
+    text = card(source.config, source.vocab, None)
+    assert f"Vocabulary: {source.vocab.num_tags} tags (24 general, 3 artist, 3 copyright, 3 character, 3 meta)" in text
+    assert f"used at least {source.vocab.counts.min()} times (SHA-256 `{source.vocab.hash}`)" in text
+    assert "Ratings given in training: g, s, q, e." in text
+    assert "trained without ratings" not in text
+    silent = source.config.model_copy(update={"trained_ratings": ()})
+    text = card(silent, source.vocab, None)
+    assert "Ratings given in training: none; ratings were withheld." in text
+    assert text.rstrip().endswith("It was trained without ratings and takes none.")
+
+
+def test_the_loss_is_the_difference_of_both_recalls() -> None:
+    text = loss_section({"recall@10": {"fp32": 0.5, "int8": 0.475}, "R@1": {"fp32": 0.25, "int8": 0.26}})
+    assert text.splitlines()[-2:] == [
+        "| recall@10 | 0.5000 | 0.4750 | -0.0250 |",
+        "| R@1 | 0.2500 | 0.2600 | +0.0100 |",
+    ]
+    assert loss_section(None).splitlines()[0] == text.splitlines()[0] == "## Loss of int8"
