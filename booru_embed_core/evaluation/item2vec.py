@@ -13,8 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from booru_embed_core.evaluation.tag_vectors import TagVectors, tag_vectors, unit_rows
+from booru_embed_core.evaluation.tag_vectors import TagVectors, tag_vectors
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, Float32
+from booru_embed_core.vectors import unit_vectors
 
 NAME: Final = "item2vec"
 GENSIM_IS_MISSING: Final = "item2vec is left out: gensim is not installed; pip install 'booru-embed[item2vec]'"
@@ -70,7 +71,7 @@ class Item2Vec:
 
     def cosine_scorer(self) -> TagVectors:
         """CaptionMatrix are means of unit input vectors, scores their cosines with the tags' input vectors."""
-        unit = unit_rows(self.inputs)
+        unit = unit_vectors(self.inputs)
         return tag_vectors(NAME, self.pairs, unit, unit)
 
     def scorer(self, damping: float) -> TagVectors:

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from booru_embed_core.evaluation.tasks import HeldOut
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix
+from booru_embed_core.vectors import unit_vectors
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.baselines import Scorer
@@ -38,8 +39,8 @@ class ScoreError(ValueError):
     """A scorer gave something that cannot be ranked; the message names it."""
 
 
-def evaluate_scorer(scorer: Scorer, held_out: HeldOut, ks: Sequence[int] = KS, chunk: int = 1024) -> Metrics:
-    """Means over posts of recall@k for each k in `ks`, and of the reciprocal rank, as ``{"recall@1": …, "mrr": …}``.
+def evaluate_scorer(scorer: Scorer, held_out: HeldOut) -> Metrics:
+    """Means over posts of recall@k for each k in `KS`, and of the reciprocal rank, as ``{"recall@1": …, "mrr": …}``.
 
     For a post with hidden tags H, and the rank of each among all tags that are not filtered (1 is best):
         recall@k = |{h ∈ H: rank(h) ≤ k}| / min(k, |H|)
@@ -49,7 +50,8 @@ def evaluate_scorer(scorer: Scorer, held_out: HeldOut, ks: Sequence[int] = KS, c
         ScoreError: a score that is ranked is NaN or infinite, or the scores' shape is wrong.
         ValueError: `held_out` has no posts.
     """
-    return mean_metrics(post_metrics(scorer, [held_out], ks, chunk)[0])
+    (ranked,) = rank_hidden(scorer, [held_out])
+    return mean_metrics(metrics_of_ranks(ranked.ranks, held_out.hidden))
 
 
 def mean_metrics(values: PostMetrics) -> Metrics:
@@ -61,18 +63,6 @@ def mean_metrics(values: PostMetrics) -> Metrics:
     if not all(len(of_posts) for of_posts in values.values()):
         raise ValueError("no post to evaluate: each needs two tags of the vocabulary; give more posts")
     return {metric: float(of_posts.mean()) for metric, of_posts in values.items()}
-
-
-def post_metrics(
-    scorer: Scorer, held_outs: Sequence[HeldOut], ks: Sequence[int] = KS, chunk: int = 1024
-) -> list[PostMetrics]:
-    """Metrics of every post, float64[n] each, for each of `held_outs`, which are scored in one pass.
-
-    Raises:
-        ScoreError: as `evaluate_scorer`.
-    """
-    ranked = rank_hidden(scorer, held_outs, chunk)
-    return [metrics_of_ranks(r.ranks, held_out.hidden, ks) for r, held_out in zip(ranked, held_outs, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +178,9 @@ def split_half_recall(embed_a: NDArray[np.float32], embed_b: NDArray[np.float32]
     """
     if embed_a.shape != embed_b.shape or not len(embed_a):
         raise ValueError(f"halves of shapes {embed_a.shape} and {embed_b.shape}; give two embeddings of the same posts")
-    a, b = _unit(embed_a), _unit(embed_b)
+    if not (np.isfinite(embed_a).all() and np.isfinite(embed_b).all()):
+        raise ValueError("an embedding is NaN or infinite; train the model with a lower [training] learning_rate")
+    a, b = unit_vectors(embed_a), unit_vectors(embed_b)
     return (_nearest_is_own(a, b, chunk) + _nearest_is_own(b, a, chunk)) / 2
 
 
@@ -199,13 +191,6 @@ def _nearest_is_own(queries: NDArray[np.float32], keys: NDArray[np.float32], chu
         nearest = np.argmax(queries[start : start + step] @ keys.T, axis=1)
         found += int(np.count_nonzero(nearest == np.arange(start, start + len(nearest))))
     return found / len(queries)
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(vectors).all():
-        raise ValueError("an embedding is NaN or infinite; look at the model that made it")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def _checked_scores(scorer: Scorer, visible: CaptionMatrix) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -23,8 +22,9 @@ from booru_embed_core.evaluation.tag_vectors import PPMI_DIM, RULES, factor_ppmi
 from booru_embed_core.evaluation.tasks import sample_posts
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
-from booru_embed_core.tokens.batches import rows_of_split, score_bin_edges, score_bins
+from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Float64, captions_from_packed, count_cooccurrence
+from booru_embed_core.tokens.score_bins import score_bin_edges, score_bins
 from booru_embed_core.vectors import unit_vectors
 
 if TYPE_CHECKING:
@@ -143,13 +143,14 @@ def measure(target: Target, predicted: Float64, labels: Labels) -> Metrics:
 
 
 def _read(packed: PackedFile, vocab: Vocab, settings: EvaluationSettings) -> dict[str, _Posts]:
-    edges = score_bin_edges(packed, rows_of_split(packed, "train"))
+    train = rows_of_split(packed, "train")
+    edges = np.array(score_bin_edges(packed.rating[train], packed.score[train]))
     posts = {}
     for split in SPLITS:
         rows = rows_of_split(packed, split)
         rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
         ratings, scores = packed.rating[rows].astype(np.int64), packed.score[rows].astype(np.int64)
-        bins = score_bins(edges, torch.from_numpy(ratings), torch.from_numpy(scores)).numpy()
+        bins = score_bins(scores, edges[ratings])
         posts[split] = _Posts(captions_from_packed(packed, vocab, rows), {"rating": ratings, "score": bins})
     return posts
 

@@ -20,7 +20,6 @@ Posts are those of the validation split, so that the test split stays unseen by 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from booru_embed_core.evaluation.baselines import Scorer
 from booru_embed_core.evaluation.metrics import rank_hidden
 from booru_embed_core.evaluation.scorers import BottleneckScorer, PooledStates
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, hold_out, sample_posts
+from booru_embed_core.filesystem import atomic_file
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.settings import Settings, VocabSettings
 from booru_embed_core.tags.build import build_vocab, save_vocab
@@ -126,7 +126,8 @@ def sweep_percentiles(
         if not done.exists():
             questions = questions or ask(posts_dir, freq_dir, work_dir, settings)
             row = _try_vocab(vocab, posts_dir, folder, settings, questions, train)
-            _write_whole(done, json.dumps(row))
+            with atomic_file(done) as partial:
+                partial.write_text(json.dumps(row), encoding="utf-8")
         rows.append({"percentile": percentile, **json.loads(done.read_text(encoding="utf-8"))})
         report(_line(rows[-1]))
     return pa.Table.from_pylist(rows, schema=SWEEP_SCHEMA)
@@ -266,9 +267,3 @@ def _empty(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def _write_whole(file: Path, text: str) -> None:
-    draft = file.with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, file)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from booru_embed_core.evaluation.tag_vectors import Rule, TagVectors, tag_vectors, unit_rows
+from booru_embed_core.evaluation.tag_vectors import Rule, TagVectors, tag_vectors
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence
+from booru_embed_core.vectors import unit_vectors
 
 TAG_TABLE_DIM: Final = 128
 TAG_TABLE_EPOCHS: Final = (1, 2, 4)
@@ -39,7 +40,7 @@ class TagTable:
     def scorer(self, rule: Rule) -> TagVectors:
         """``"product"``: scores as they were trained; ``"cosine"``: answers brought to unit length."""
         table = self._table.detach().numpy().copy()
-        return tag_vectors("tag_table", self.pairs, table, unit_rows(table) if rule == "cosine" else table)
+        return tag_vectors("tag_table", self.pairs, table, unit_vectors(table) if rule == "cosine" else table)
 
     def epochs(self) -> Iterator[int]:
         """Trains one epoch at a time, and gives out how many are done.

@@ -18,6 +18,7 @@ from booru_embed_core.tokens.cooccurrence import (
     ppmi_factors,
     truncated_svd,
 )
+from booru_embed_core.vectors import unit_vectors
 
 Rule: TypeAlias = Literal["cosine", "product"]
 RULES: Final[tuple[Rule, ...]] = ("cosine", "product")
@@ -79,12 +80,6 @@ def tag_vectors(
     return TagVectors(name, pairs, *as_float32)
 
 
-def unit_rows(vectors: Float64 | Float32) -> Float64:
-    """`vectors` [m, dim] brought to length 1; a zero stays zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float64)
-
-
 @dataclass(frozen=True, eq=False)
 class PpmiFactors:
     """PPMI ≈ U S Vᵀ, from which scorers of any smaller dimension are cut; U, V float64[m, dim], S float64[dim]."""
@@ -102,7 +97,7 @@ class PpmiFactors:
         """
         right = self.right[:, :dim]
         if rule == "cosine":
-            return tag_vectors("ppmi_svd", self.pairs, right, unit_rows(right))
+            return tag_vectors("ppmi_svd", self.pairs, right, unit_vectors(right))
         return tag_vectors("ppmi_svd", self.pairs, self.left[:, :dim] * self.singular[:dim], right)
 
 

@@ -12,7 +12,6 @@ smallest numbers. So neither the order of posts nor their company decides what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -53,13 +52,6 @@ class HeldOut:
     def num_posts(self) -> int:
         """Posts that are asked about."""
         return len(self.post_index)
-
-
-def captions_from_tags(rows: Iterable[Iterable[int]], num_tags: int) -> CaptionMatrix:
-    """CaptionMatrix [num_posts, num_tags] of lists of tag indices; a tag named twice counts once."""
-    unique = [sorted(set(row)) for row in rows]
-    indptr = np.concatenate(([0], np.cumsum([len(row) for row in unique], dtype=np.int64)))
-    return caption_matrix(np.array([tag for row in unique for tag in row], dtype=np.int64), indptr, num_tags)
 
 
 def hold_out(

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.tasks import HeldOut, captions_from_tags, hold_out
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix
+from booru_embed_core.evaluation.tasks import HeldOut, hold_out
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, caption_matrix
 
 NUM_TAGS = 9
 CAPTIONS = st.lists(st.lists(st.integers(0, NUM_TAGS - 1), max_size=NUM_TAGS), min_size=1, max_size=8)
@@ -17,7 +17,10 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 
 def captions_of(rows: Sequence[Sequence[int]], num_tags: int = NUM_TAGS) -> CaptionMatrix:
-    return captions_from_tags(rows, num_tags)
+    """The matrix of lists of tag indices; a tag that is repeated counts once."""
+    unique = [sorted(set(row)) for row in rows]
+    indptr = np.cumsum([0, *map(len, unique)])
+    return caption_matrix(np.array([tag for row in unique for tag in row], dtype=np.int64), indptr, num_tags)
 
 
 def post_ids_of(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:

@@ -20,13 +20,14 @@ from booru_embed_core.evaluation.sweep import (
     sweep_percentiles,
     translate,
 )
-from booru_embed_core.evaluation.tasks import HeldOut, captions_from_tags
+from booru_embed_core.evaluation.tasks import HeldOut
 from booru_embed_core.schema import UNKNOWN_TAGS, Category
 from booru_embed_core.settings import Settings, TokensSettings, VocabSettings
 from booru_embed_core.tags.build import build_vocab
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 from booru_embed_core.training.loop import train
+from tests.core.evaluation.evaluation_helpers import captions_of
 from tests.core.export_helpers import Walked, csv_bytes, walk
 from tests.core.model_helpers import model_settings, topic_posts, training_settings
 
@@ -76,8 +77,8 @@ def vocab_of(*tags: str, categories: Sequence[int] | None = None) -> Vocab:
 
 
 def questions_of(every: Vocab, visible: list[list[int]], hidden: list[list[int]]) -> Questions:
-    shown = captions_from_tags(visible, every.num_tags)
-    held_out = HeldOut(shown, captions_from_tags(hidden, every.num_tags), shown, np.arange(len(visible)))
+    shown = captions_of(visible, every.num_tags)
+    held_out = HeldOut(shown, captions_of(hidden, every.num_tags), shown, np.arange(len(visible)))
     return Questions(every, {"one": held_out})
 
 
@@ -114,7 +115,7 @@ def test_tags_of_one_name_in_two_categories_are_two() -> None:
 
 
 def test_translated_captions_hold_a_tag_once_and_lose_those_without_a_column() -> None:
-    moved = translate(captions_from_tags([[0, 1, 2], [3], []], 4), np.array([1, 1, 0, -1]), 2)
+    moved = translate(captions_of([[0, 1, 2], [3], []], 4), np.array([1, 1, 0, -1]), 2)
     assert moved.toarray().tolist() == [[1, 1], [0, 0], [0, 0]]
 
 

@@ -17,7 +17,6 @@ from booru_embed_core.evaluation.tag_vectors import (
     factor_lsa,
     factor_ppmi,
     tag_vectors,
-    unit_rows,
 )
 from booru_embed_core.tokens.cooccurrence import Cooccurrence
 from tests.core.evaluation.evaluation_helpers import DENSE, NUM_TAGS, ROWS, VISIBLE, rows_of
@@ -110,7 +109,3 @@ def test_a_prior_counts_whatever_is_visible(pairs: Cooccurrence) -> None:
     without, with_prior = tag_vectors("a", pairs, vectors, vectors), tag_vectors("a", pairs, vectors, vectors, prior)
     assert without.scores(VISIBLE) == pytest.approx(VISIBLE @ vectors @ vectors.T, abs=1e-4)
     assert with_prior.scores(VISIBLE) - without.scores(VISIBLE) == pytest.approx(np.tile(prior, (4, 1)), abs=1e-4)
-
-
-def test_unit_rows_keep_a_zero() -> None:
-    assert unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])) == pytest.approx(np.array([[0.6, 0.8], [0.0, 0.0]]))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from booru_embed_core.evaluation.tasks import HIDES, Hide, captions_from_tags, hold_out, sample_posts, split_halves
+from booru_embed_core.evaluation.tasks import HIDES, Hide, hold_out, sample_posts, split_halves
 from booru_embed_core.tokens.cooccurrence import captions_from_packed
 from booru_embed_core.tokens.packed_file import PackedFileError
 from tests.core.evaluation.evaluation_helpers import CAPTIONS, NUM_TAGS, SEEDS, captions_of, post_ids_of, rows_of
@@ -84,7 +84,7 @@ def test_post_ids_that_do_not_fit_are_refused() -> None:
 
 
 def test_captions_of_tags_are_sorted_and_without_duplicates() -> None:
-    captions = captions_from_tags([[3, 1, 3], [], [0]], 5)
+    captions = captions_of([[3, 1, 3], [], [0]], 5)
     assert rows_of(captions) == [[1, 3], [], [0]]
     assert (captions.dtype, captions.shape) == (np.float32, (3, 5))
     assert captions.data.tolist() == [1, 1, 1]
