@@ -81,7 +81,7 @@ def test_an_edit_its_badge_and_the_run(ui: Ui) -> None:
     expect(ui.badge).to_be_visible()
     ui.badge.hover()
     expect(ui.page.get_by_text("has a new data version")).to_be_visible()
-    shoot(ui, "ui-out-of-date.png")
+    shoot(ui, "ui-stale.png")
     ui.project.set(keep_percentile=90, num_epochs=60)  # long enough to be seen at it
     ui.launch("Materialize all")
     ui.page.reload()  # without the notification, which covers the last lines
