@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import warnings
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.score_bins import score_bins
 from booru_embed_core.vectors import unit_vectors
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ class BooruEmbedder:
         rating_id = -1 if rating is None else RATINGS.index(rating)
         if score is None:
             return rating_id, -1
-        return rating_id, bisect_right(self.config.score_bin_edges[rating_id], score)
+        return rating_id, int(score_bins(np.array(score), np.array(self.config.score_bin_edges[rating_id])))
 
     def _tags_of(self, category: Category | str | None, k: int) -> NDArray[np.bool_]:
         if k < 1:

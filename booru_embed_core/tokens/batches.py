@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from booru_embed_core.schema import NUM_SCORE_BINS, RATINGS, SPLITS
+from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.tokens.packed_file import PackedFile
 
 _CACHED_ROWS: Final = 1 << 18
@@ -244,29 +244,3 @@ def rows_of_split(packed: PackedFile, split: str) -> NDArray[np.int64]:
 def ratings_of(packed: PackedFile, rows: NDArray[np.int64]) -> tuple[str, ...]:
     """The ratings that occur among `rows`, in the order of ``schema.RATINGS``."""
     return tuple(RATINGS[rating_id] for rating_id in np.unique(packed.rating[rows]))
-
-
-def score_bin_edges(packed: PackedFile, rows: NDArray[np.int64]) -> list[list[float]]:
-    """For each rating the 9 inner decile edges of the scores among `rows`; zeros for a rating that has no post.
-
-    Scores of different ratings are not comparable: the median of explicit posts is near the best tenth of general ones.
-    """
-    shares = np.arange(1, NUM_SCORE_BINS) / NUM_SCORE_BINS
-    ratings, scores = packed.rating[rows], packed.score[rows]
-    edges = []
-    for rating_id in range(len(RATINGS)):
-        of_rating = scores[ratings == rating_id]
-        edges.append(np.quantile(of_rating, shares, method="lower").tolist() if len(of_rating) else [0.0] * len(shares))
-    return edges
-
-
-def score_bins(edges: list[list[float]], ratings: Tensor, scores: Tensor) -> Tensor:
-    """int64 ``[N]``: the decile (0 to 9) of each score among the training posts of its rating.
-
-    Args:
-        edges: as `score_bin_edges` gives them.
-        ratings: int64 ``[N]``.
-        scores: int64 ``[N]``.
-    """
-    table = torch.tensor(edges, dtype=torch.float64, device=scores.device)
-    return (scores[:, None].double() >= table[ratings]).sum(1)

@@ -25,10 +25,11 @@ from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import Losses
 from booru_embed_core.settings import ModelSettings, TrainingSettings, section_version
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.batches import EpochBatches, rows_of_split, score_bin_edges
+from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
 from booru_embed_core.tokens.device_corpus import DeviceCorpus, fits_on
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
+from booru_embed_core.tokens.score_bins import score_bin_edges
 from booru_embed_core.training.checkpoint import encoder_config
 from booru_embed_core.training.checkpoint_config import LOG_FILE
 from booru_embed_core.training.checkpoint_manager import CheckpointManager
@@ -103,7 +104,7 @@ def train(
     vocab = Vocab.load(vocab_dir)
     packed = PackedFile.open(packed_path, vocab.hash)
     with joined_ranks() as ranks:
-        run = _start(packed, vocab, model_settings, settings, ranks)
+        run = start_run(packed, vocab, model_settings, settings, ranks)
         fingerprint = _fingerprint(packed, vocab, model_settings, settings, run)
         work_dir.mkdir(parents=True, exist_ok=True)
         checkpoint_manager = CheckpointManager(run, vocab, vocab_dir, work_dir, fingerprint)
@@ -226,9 +227,14 @@ def _stop_if_asked(run: Run, checkpoint_manager: CheckpointManager, should_stop:
         raise TrainingInterrupted(message)
 
 
-def _start(
+def start_run(
     packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, settings: TrainingSettings, ranks: Ranks
 ) -> Run:
+    """A training before its first step.
+
+    Raises:
+        ValueError: "cuda" without a GPU, or no training post.
+    """
     device = pick_device(settings.device)
     if device.type == "cuda":  # with its number: threads that read ahead have a current device of their own
         device = torch.device("cuda", torch.cuda.current_device())
@@ -244,7 +250,7 @@ def _start(
     model.to(device)
     dtype = pick_dtype(settings.precision, device)
     compile_for_device(model, device, dtype)
-    edges = score_bin_edges(packed, rows)
+    edges = score_bin_edges(packed.rating[rows], packed.score[rows])
     return Run(model, Optimizer(model, settings), batches, steps, settings, device, dtype, edges, ranks)
 
 

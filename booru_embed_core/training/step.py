@@ -23,7 +23,8 @@ from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import TERMS, CaptionBatch, Losses, objective, weighted_total
 from booru_embed_core.model.rank_shard import RankShard
 from booru_embed_core.settings import TrainingSettings
-from booru_embed_core.tokens.batches import Batch, EpochBatches, batch_starts, score_bins
+from booru_embed_core.tokens.batches import Batch, EpochBatches, batch_starts
+from booru_embed_core.tokens.score_bins import score_bins
 from booru_embed_core.training.distributed import Ranks
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
@@ -104,7 +105,8 @@ class Run:
 
     def captions(self, batch: Batch) -> CaptionBatch:
         """`batch` as the objective takes it."""
-        bins = score_bins(self.edges, batch.ratings, batch.scores)
+        edges = torch.tensor(self.edges, dtype=torch.float64, device=batch.scores.device)
+        bins = score_bins(batch.scores, edges[batch.ratings])
         return captions_of(batch, self.model.config.category_sizes, bins, self.device)
 
     def weight(self, batch: Batch) -> float:

@@ -10,16 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from booru_embed_core.schema import NUM_CATEGORIES, NUM_SCORE_BINS, RATINGS, SPLITS
+from booru_embed_core.schema import NUM_CATEGORIES, SPLITS
 from booru_embed_core.tokens.batches import (
     EpochBatches,
     ratings_of,
     read_batch,
     rows_of_split,
-    score_bin_edges,
-    score_bins,
     shuffled,
 )
 from tests.core.model_helpers import corpus
@@ -276,45 +273,7 @@ def test_rows_of_splits_are_disjoint_and_complete(tmp_path_factory: pytest.TempP
     assert all((packed.split_ids()[rows] == split_id).all() for split_id, rows in enumerate(by_split))
 
 
-def test_scores_fall_into_deciles_of_their_own_rating() -> None:
-    # Rating 0 has the scores 0 to 99, rating 2 has 1000 to 1099; rating 1 has one post; rating 3 has none.
-    ratings = [0] * 100 + [2] * 100 + [1]
-    scores = [*range(100), *range(1000, 1100), 7]
-    packed = packed_of([[[], [], [], [], []]] * 201, ratings, scores)
-    edges = score_bin_edges(packed, np.arange(201))
-    assert len(edges) == len(RATINGS)
-    assert all(len(of_rating) == NUM_SCORE_BINS - 1 for of_rating in edges)
-    bins = score_bins(edges, torch.tensor(ratings), torch.tensor(scores))
-    for first in (0, 100):
-        assert torch.bincount(bins[first : first + 100], minlength=10).tolist() == pytest.approx([10] * 10, abs=1)
-        assert torch.equal(bins[first : first + 100], bins[first : first + 100].sort().values)
-    far = score_bins(edges, torch.tensor([0, 0, 2, 2, 3]), torch.tensor([-(2**31), 2**31 - 1, 999, 2000, 5]))
-    assert far.tolist()[:4] == [0, 9, 0, 9]
-    assert 0 <= far[4] <= 9
-
-
-@given(
-    scores=st.lists(st.integers(-20, 20), min_size=1, max_size=40),
-    asked=st.lists(st.integers(-30, 30), min_size=2, max_size=10).map(sorted),
-)
-@settings(deadline=None)
-def test_a_higher_score_is_never_in_a_lower_bin(scores: list[int], asked: list[int]) -> None:
-    packed = packed_of([[[], [], [], [], []]] * len(scores), [1] * len(scores), scores)
-    edges = score_bin_edges(packed, np.arange(len(scores)))
-    bins = score_bins(edges, torch.ones(len(asked), dtype=torch.int64), torch.tensor(asked)).tolist()
-    assert bins == sorted(bins)
-    assert all(0 <= one < NUM_SCORE_BINS for one in bins)
-
-
 def test_ratings_are_those_of_the_given_rows() -> None:
     packed = packed_of([[[], [], [], [], []]] * 4, [3, 0, 0, 1])
     assert ratings_of(packed, np.array([0, 1, 2])) == ("g", "e")
     assert ratings_of(packed, np.array([3])) == ("s",)
-
-
-def test_only_the_given_rows_decide_the_edges() -> None:
-    packed = packed_of([[[], [], [], [], []]] * 20, [0] * 20, [*range(10), *[10**6] * 10])
-    train: NDArray[np.int64] = np.arange(10)
-    changed = dataclasses.replace(packed, score=np.where(np.arange(20) < 10, packed.score, -(10**6)).astype(np.int32))
-    assert score_bin_edges(packed, train) == score_bin_edges(changed, train)
-    assert score_bin_edges(packed, train)[0][-1] <= 9

@@ -61,3 +61,19 @@ def test_its_state_comes_back(model: SetEncoder) -> None:
     again = Optimizer(model, settings)
     again.load_state_dict(state)
     assert all(torch.equal(step, wanted[name]) for name, step in moved(model, again, seed=6).items())
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_decay_shrinks_matrices_alone(model: SetEncoder, name: str) -> None:
+    """Without a gradient, decay is all that moves a parameter: tag vectors, categories, biases and scales stay."""
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_()
+            p.grad = torch.zeros_like(p)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    Optimizer(model, training_settings(optimizer=name, weight_decay=0.5)).step(0.1)
+    kept = {"tokens.weight", "categories.weight", "tag_bias"} | {name for name in before if name.endswith("log_scale")}
+    assert len(kept) > 3
+    for name, p in model.named_parameters():
+        share = 1.0 if name in kept else 1 - 0.5 * 0.1
+        torch.testing.assert_close(p.detach(), share * before[name], msg=name)
