@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # No test asserts a wall time: Hypothesis does by default, and a busy machine then fails what is right.
 settings.register_profile("untimed", parent=settings.get_profile(settings.get_current_profile_name()), deadline=None)
 settings.load_profile("untimed")
+settings.register_profile("fast", parent=settings.get_profile("untimed"), max_examples=20)  # make test-fast
+
+SLOW_FIXTURES = {"browser", "built", "emulator", "postgres", "served", "trained_project", "wheel"}
+"""They start servers and browsers, train or install: a test that asks for one is slow."""
 
 # A suite that was started in the background (nohup, a shell's &) ignores interrupts, and so would all servers that it
 # starts and stops by one.
@@ -25,7 +29,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules that take long first: one that is begun last runs while the other processes have nothing left."""
+    """Marks what is slow by its fixtures. Modules that take long come first: one that is begun last runs alone."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
     lengths: dict[Path, tuple[float, bool]] = {}
     for item in items:
         timeout = item.get_closest_marker("timeout")
