@@ -1,4 +1,4 @@
-"""Code blocks of the docs: found, and run as a reader would run them, in a folder that looks like the repository's."""
+"""Finds the code blocks of the docs and runs them as a reader would, in a folder that looks like the repository."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NOT_RUN = re.compile(r"not run: (\w.{9,})")
 
 
 class Block(NamedTuple):
-    """One fenced block: `reason` is why it is not run, None for one that is."""
+    """A fenced block; `reason` says why it is not run, None if it is."""
 
     page: Path
     line: int
@@ -47,7 +47,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """The fenced blocks of `page`, in its order."""
+    """The fenced blocks of `page`, in order."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in _BLOCK.finditer(text):
@@ -59,7 +59,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def check(block: Block) -> None:
-    """Fails where `block`, run or not, could not be what it says it is."""
+    """Fails if `block` cannot be parsed as its language, whether it is run or not."""
     if block.language == "python":
         ast.parse(block.code)
     elif block.language == "toml":
@@ -69,7 +69,7 @@ def check(block: Block) -> None:
 
 
 def run(block: Block, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs `block` in the working directory; `names` is the page's namespace."""
+    """Runs `block` in the working directory, with `names` as the page's namespace."""
     if block.language == "python":
         # Blank lines, so that a traceback names the page's own line.
         exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), names)
@@ -85,7 +85,7 @@ def run(block: Block, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def commands_of(block: Block) -> list[list[str]]:
-    """The commands of `block`, each as its arguments, without comments."""
+    """The commands of `block`, each as a list of arguments, without comments."""
     lines = block.code.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -107,7 +107,7 @@ def _run_command(command: list[str], where: str, monkeypatch: pytest.MonkeyPatch
             assert asked != command, where
             assert json.loads(subprocess.check_output([*asked, "--fail-with-body"], timeout=_SECONDS))
     else:
-        raise AssertionError(f"{where}: {command[0]} does not run here: say why before the block")
+        raise AssertionError(f"{where}: {command[0]} does not run here: give the reason in a comment before the block")
 
 
 _SECONDS: float = 120
@@ -115,7 +115,7 @@ _SECONDS: float = 120
 
 @contextmanager
 def _serving(command: list[str]) -> Iterator[str]:
-    """The address of `command`, on a free port, from when it is ready; afterwards it must end well by itself."""
+    """The address of `command` on a free port, once it is ready; afterwards it must shut down cleanly."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     call = [sys.executable, "-c", "from booru_embed_core.cli.main import main; main()", *command[1:], "--port", port]
@@ -154,7 +154,7 @@ def _run_cli(command: list[str], where: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _read_csv(block: Block) -> None:
-    """Shown exports are exports: each line is a post."""
+    """Checks that the export in `block` is read, each line as a post."""
     folder = Path(f"csv-{block.line}")
     (folder / "out").mkdir(parents=True)
     (folder / "posts.csv").write_text(block.code, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every code block of the docs runs, in the page's order, on a small trained project; or it says why it does not."""
+"""Every code block of the docs runs on a small trained project, in the page's order, or gives a reason not to."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.docs.doc_helpers import PAGES, ROOT, Block, blocks_of, check, run
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 NOT_RUN = 17
-"""Blocks that carry ``<!-- not run: … -->``; more of them want a look at what can be run of them."""
+"""Blocks with ``<!-- not run: … -->``; before you raise it, see what of the new block can run."""
 ASSETS = "posts,tag_frequencies,vocab,packed_tokens,checkpoint,post_embeddings"
 SHORTER = {"condition-a-model.md": {"= 3000, 600, 64": "= 400, 150, 64", "lr=2e-3": "lr=1e-2"}}
-"""What takes a minute in a guide and may take less here."""
+"""Replacements that shorten what takes a minute in a guide."""
 
 
 @pytest.fixture(scope="session")
 def trained_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose embedding has the dimensions of the bundled settings, after one epoch; to be copied."""
+    """A project trained for one epoch, with the embedding dimensions of the bundled settings; copy it."""
     made = make_project(tmp_path_factory.mktemp("docs") / "project")
     with gzip.open(SAMPLE, "rt", encoding="utf-8") as source, made.export_file.open("a", encoding="utf-8") as export:
-        # The docs name her, and the first posts know too little of her.
+        # The docs name this tag, which is rare among the first posts.
         export.writelines(itertools.islice((line for line in source if "hatsune_miku" in line), 30))
     text = SETTINGS.format(keep_percentile=100, num_epochs=1, trunk="attention", num_processes=1)
     text = text.replace("embedding_dim = 16", "embedding_dim = 128").replace("[8]", "[16, 32, 64]")
@@ -44,7 +44,7 @@ def trained_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def workplace(trained_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory from now on: what a reader has after ``make run``, and an export of their own."""
+    """The working directory of the test, with what a reader has after ``make run`` and an export of their own."""
     shutil.copytree(trained_project.folder / "warehouse", tmp_path / "data/warehouse", symlinks=True)
     shutil.copytree(tmp_path / "data/warehouse/posts/current", tmp_path / "posts")
     settings = trained_project.settings_file.read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def workplace(trained_project: Project, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def fail_to_train(workplace: Path) -> None:
-    """Leaves ``work/failed.pt``: the loss is no number after a step or two."""
+    """Leaves ``work/failed.pt``, from a loss that is non-finite after a step or two."""
     made = workplace / "data/warehouse"
     packed, vocab = made / "packed_tokens/current/tokens.safetensors", made / "vocab/current"
     settings = load_settings()
@@ -117,5 +117,5 @@ def test_a_block_without_a_reason_is_run(tmp_path: Path) -> None:
     notes = ["<!-- not run: needs a cluster -->", "<!-- not run: -->", "<!-- not run -->", ""]
     page.write_text("\n\n".join(f"{note}\n{fence}sh\nls\n{fence}" for note in notes), encoding="utf-8")
     assert [block.reason for block in blocks_of(page)] == ["needs a cluster", None, None, None]
-    with pytest.raises(AssertionError, match=r"page\.md:8: ls does not run here: say why before"):
+    with pytest.raises(AssertionError, match=r"page\.md:8: ls does not run here: give the reason"):
         run(blocks_of(page)[1], {}, pytest.MonkeyPatch())
