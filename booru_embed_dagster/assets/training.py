@@ -8,7 +8,7 @@ from booru_embed_dagster.automation.observation import settings_key
 from booru_embed_dagster.presentation import plots
 from booru_embed_dagster.presentation.metadata import materialized, picture, weights_metadata
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
-from booru_embed_dagster.training.launcher import train_in_process
+from booru_embed_dagster.training.launcher import launch_training
 from booru_embed_dagster.training.worker import Job
 from booru_embed_dagster.warehouse.warehouse import Draft, Product
 
@@ -33,7 +33,7 @@ def checkpoint(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
     with pipeline.new_version(
         "checkpoint", inputs=[tokens, vocab], sections=["model", "training"], defined_by=[WEIGHTS_FILE]
     ) as draft:
-        report = train_in_process(context, new_job(pipeline, tokens, vocab, draft), draft.scratch / "output.log")
+        report = launch_training(context, new_job(pipeline, tokens, vocab, draft), draft.scratch / "output.log")
         log = read_log(draft.path)
         plot = picture(plots.loss_curves(log), draft.path / "curves.png")
     pipeline.warehouse.clear_work("checkpoint")

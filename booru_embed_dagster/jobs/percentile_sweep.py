@@ -18,7 +18,7 @@ from booru_embed_core.settings import Settings, TrainingSettings
 from booru_embed_dagster.presentation import plots
 from booru_embed_dagster.presentation.metadata import picture, table_metadata
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
-from booru_embed_dagster.training.launcher import train_in_process
+from booru_embed_dagster.training.launcher import launch_training
 from booru_embed_dagster.training.worker import Job
 from booru_embed_dagster.warehouse.warehouse import lock_folder
 
@@ -59,7 +59,7 @@ def try_percentiles(context: dg.OpExecutionContext, config: SweepConfig, pipelin
             model=settings.model,
             training=settings.training,
         )
-        return float(train_in_process(context, job, draft.scratch / "output.log")["seconds"])
+        return float(launch_training(context, job, draft.scratch / "output.log")["seconds"])
 
     inputs = pipeline.current("posts", "tag_frequencies")
     tried = {"num_epochs": str(config.num_epochs), "seed": str(config.seed)}

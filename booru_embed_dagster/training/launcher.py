@@ -38,7 +38,7 @@ class RanksLostError(TrainingFailedError):
     """The ranks lost each other and nothing else went wrong: the same training may succeed when it is started again."""
 
 
-def train_in_process(
+def launch_training(
     context: dg.AssetExecutionContext | dg.OpExecutionContext, job: Job, output: Path
 ) -> dict[str, float | str]:
     """The report of `job`, run in a process that logs to `context`.

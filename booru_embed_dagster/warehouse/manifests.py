@@ -1,4 +1,4 @@
-"""``version.json``: what a version of a product is, what it was made from, and whether it is still that."""
+"""Version manifests: ``version.json`` names a version, its inputs and its files, and shows if it is still intact."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from booru_embed_core.filesystem import file_sha256
 
 MANIFEST: Final = "version.json"
 VERSION_DIGITS: Final = 16
@@ -19,10 +21,14 @@ class WarehouseError(ValueError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of ``version.json``: what a version is and what it was made from.
+    """The content of ``version.json``.
 
-    `inputs` maps a name (an asset, or an observed source such as ``settings/vocab``) to its version, `files` are the
-    names that the version is the hash of, `created` is UTC in ISO 8601.
+    Attributes:
+        asset: the asset's name.
+        version: the hash of `files`, as `content_version` computes it.
+        inputs: the version of each input, by name: an asset, or an observed source such as ``settings/vocab``.
+        files: relative names of the files that make the version.
+        created: UTC in ISO 8601.
     """
 
     asset: str
@@ -33,21 +39,20 @@ class Manifest:
 
 
 def content_version(folder: Path, files: Iterable[str]) -> str:
-    """16 hex digits of the SHA-256 over the sorted relative names of `files` in `folder` and their bytes."""
+    """The first 16 hex digits of the SHA-256 over names and bytes of `files` in `folder`, sorted by name."""
     total = hashlib.sha256()
     for name in sorted(files):
-        with (folder / name).open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").digest()
-        # A name is hashed to a fixed length too: no name can be mistaken for the start of a content.
+        content = bytes.fromhex(file_sha256(folder / name))
+        # The name is hashed to a fixed length too, so that no name can be mistaken for the start of a content.
         total.update(hashlib.sha256(name.encode()).digest() + content)
     return total.hexdigest()[:VERSION_DIGITS]
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What ``version.json`` in `folder` says.
+    """The manifest in `folder`.
 
     Raises:
-        WarehouseError: it is missing or is not a manifest.
+        WarehouseError: ``version.json`` is missing or is not a manifest.
     """
     try:
         return _manifest_of(folder)
@@ -56,7 +61,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def manifest_if_there(folder: Path) -> Manifest | None:
-    """`read_manifest`, or None: observed sources have none, and another process may prune `folder` at any moment."""
+    """The manifest in `folder` or None: sources have no manifest, and another process may prune `folder`."""
     try:
         return _manifest_of(folder)
     except FileNotFoundError:
@@ -70,11 +75,11 @@ def _manifest_of(folder: Path) -> Manifest:
 
 
 def _not_a_manifest(folder: Path, error: Exception) -> WarehouseError:
-    return WarehouseError(f"{folder / MANIFEST}: not a version's manifest ({error}); remove the folder {folder}")
+    return WarehouseError(f"{folder / MANIFEST}: not a version manifest ({error}); remove the folder {folder}")
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether the files of the version in `folder` are still those that it is named by."""
+    """Whether the files of the version in `folder` still have the hash that it is named by."""
     try:
         manifest = read_manifest(folder)
         return content_version(folder, manifest.files) == manifest.version == folder.name

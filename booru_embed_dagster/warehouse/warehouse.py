@@ -1,22 +1,21 @@
 """Products on disk: immutable versions, published whole or not at all.
 
-Pure Python: no Dagster, no settings, no knowledge of what a product holds. The layout, for an asset ``vocab``::
+Pure Python: no Dagster, no settings, no knowledge of what a product holds. The layout of an asset ``vocab``::
 
-    <root>/vocab/3f0c…/           a product, complete and on disk before it got this name; never written again
+    <root>/vocab/3f0c…/           a product; complete and on disk before it gets this name, then never written again
     <root>/vocab/3f0c…/version.json
-    <root>/vocab/current          a relative link to the version that readers take
-    <root>/vocab/.history         the versions that were current before, a line each, the last one at the end
-    <root>/vocab/.drafts/<id>/    a version being written, locked by its writer; the next writer clears dead ones
-    <root>/vocab/.work/<key>/     what an interrupted run resumes from
-    <root>/vocab/.lock            held while names change, never while a product is being written
+    <root>/vocab/current          a relative link to the version that readers open
+    <root>/vocab/.history         the versions that were current before, one per line, the latest last
+    <root>/vocab/.drafts/<id>/    a version being written, locked by its writer; the next writer removes dead ones
+    <root>/vocab/.work/<key>/     the state that an interrupted run resumes from
 
-Locks are ``flock``s: a killed process loses them, so nothing needs to be cleaned up by hand. POSIX only.
+A writer holds a lock on ``vocab/`` itself while names in it change, never while it writes a product. Locks are
+``flock``s: a killed process loses them, so nothing needs to be cleaned up by hand. POSIX only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -49,7 +48,7 @@ _HISTORY: Final = ".history"
 
 @dataclass(frozen=True)
 class Product:
-    """One version of one asset; `path` is its folder, which never changes."""
+    """A version of an asset; `path` is its folder, whose content never changes."""
 
     asset: str
     version: str
@@ -57,7 +56,7 @@ class Product:
 
 
 class Draft:
-    """A version being written: the writer fills `path`; `product` is there once the ``with`` block has ended."""
+    """A version being written: the writer fills `path`; `product` exists after the ``with`` block."""
 
     def __init__(self, folder: Path, inputs: Mapping[str, str]) -> None:
         self.path = folder / "product"
@@ -67,13 +66,13 @@ class Draft:
 
     @property
     def scratch(self) -> Path:
-        """A folder on the warehouse's disk for what spills over; never published, gone when the block ends."""
+        """A folder on the warehouse's disk for temporary files; never published, removed when the block ends."""
         self._scratch.mkdir(exist_ok=True)
         return self._scratch
 
     @property
     def inputs_key(self) -> str:
-        """16 hex digits that are the same for drafts made from the same versions."""
+        """16 hex digits, the same for all drafts made from the same versions."""
         return hashlib.sha256(json.dumps(dict(self.inputs), sort_keys=True).encode()).hexdigest()[:VERSION_DIGITS]
 
     @property
@@ -84,7 +83,7 @@ class Draft:
 
 
 class Warehouse:
-    """The products under `root`; `keep_versions` of each are kept, and what a kept `final_asset` was made from."""
+    """The products under `root`: keeps `keep_versions` of each, and all that a kept `final_asset` was made from."""
 
     def __init__(self, root: Path, keep_versions: int = 3, final_asset: str = "checkpoint") -> None:
         self.root = root
@@ -92,18 +91,20 @@ class Warehouse:
         self.final_asset = final_asset
 
     def current(self, asset: str) -> Product:
-        """The version that readers of `asset` take, by its own folder: a later publication does not move it.
+        """The current version of `asset`, by its own folder: a later publication does not move it.
 
         Raises:
-            WarehouseError: `asset` has not been published, or its ``current`` link leads nowhere.
+            WarehouseError: `asset` was never published, or its ``current`` link is broken.
         """
         link = self.root / asset / CURRENT
         while version := _target(link):
             if (link.parent / version / MANIFEST).is_file():
                 return Product(asset, version, link.parent / version)
-            if version == _target(link):  # else it was pruned between the two looks: another is current by now
+            if version == _target(link):  # else it was pruned meanwhile, and another version is current
                 break
-        found = f"leads to '{version}', which is no version of '{asset}'" if version else f"no version of '{asset}' yet"
+        found = (
+            f"leads to '{version}', which is not a version of '{asset}'" if version else f"no version of '{asset}' yet"
+        )
         command = f"dagster asset materialize -m booru_embed_dagster.definitions --select {asset}"
         raise WarehouseError(f"{link}: {found}; materialize it first: {command}")
 
@@ -113,55 +114,58 @@ class Warehouse:
     ) -> Iterator[Draft]:
         """An empty folder to write a version of `asset` into, published when the block ends without an exception.
 
-        `defined_by` are patterns of the relative names whose content makes the version; other files (plots, logs with
-        times in them) are published along with it. A version that is already there and intact is not written again.
+        A version that already exists and is intact is not written again.
+
+        Args:
+            asset: the asset's name.
+            inputs: the version of each input, by name, for the manifest.
+            defined_by: patterns of the relative names whose content makes the version. Other files, such as plots or
+                logs with times, are published along with them.
 
         Raises:
-            WarehouseError: nothing that matches `defined_by` was written.
+            WarehouseError: no written file matches `defined_by`.
         """
         home = self.root / asset
         home.mkdir(parents=True, exist_ok=True)
         made_from = dict(inputs or {})
-        folder, guard = self._open_draft(home, made_from)
-        try:
+        with contextlib.ExitStack() as stack:
+            with locked_folder(home, wait=True):
+                folder = _new_draft(home, made_from)
+                stack.enter_context(locked_folder(folder))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             draft = Draft(folder, made_from)
             yield draft
             draft._product = self._publish(asset, folder, made_from, defined_by)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(guard)
         self.prune()
 
     def versions(self, asset: str) -> list[Product]:
-        """All versions of `asset`, the newest first."""
+        """All versions of `asset`, newest first."""
         folders = [file.parent for file in (self.root / asset).glob(f"[!.]*/{MANIFEST}")]
         found = [manifest for folder in folders if not folder.is_symlink() and (manifest := manifest_if_there(folder))]
         found.sort(key=lambda manifest: (manifest.created, manifest.version), reverse=True)
         return [Product(asset, manifest.version, self.root / asset / manifest.version) for manifest in found]
 
     def earlier(self, asset: str) -> list[Product]:
-        """The versions of `asset` that were current before the one that is now, the last of them first.
+        """The previous current versions of `asset`, latest first, without those that were pruned.
 
-        By when they were current and not by when they were first made: of a, b and a again, b is the one before. Those
-        that have been removed since are left out.
+        The order is that of being current, not of creation: after a, b and a again, the previous version is b.
         """
         home = self.root / asset
         with contextlib.suppress(FileNotFoundError):
             before = reversed((home / _HISTORY).read_text(encoding="utf-8").split())
             current = _target(home / CURRENT)
-            there = [version for version in dict.fromkeys(before) if (home / version / MANIFEST).is_file()]
-            return [Product(asset, version, home / version) for version in there if version != current]
+            kept = [version for version in dict.fromkeys(before) if (home / version / MANIFEST).is_file()]
+            return [Product(asset, version, home / version) for version in kept if version != current]
         return []
 
     def prune(self) -> list[Product]:
-        """The versions that were removed, of `surplus`."""
+        """Removes the `surplus`; returns the removed versions."""
         return [product for product in self.surplus() if self._remove(product)]
 
     def surplus(self) -> list[Product]:
-        """The versions beyond the newest `keep_versions` that are in no use.
+        """The versions beyond the newest `keep_versions` that nothing uses.
 
-        In use are ``current``, what a kept version of `final_asset` was made from (through all its ancestors), and what
-        the drafts being written are made from.
+        In use are ``current``, all ancestors of a kept version of `final_asset`, and the inputs of drafts.
         """
         versions = {asset: self.versions(asset) for asset in self._assets()}
         kept = {asset: self._keep(asset, products) for asset, products in versions.items()}
@@ -174,14 +178,18 @@ class Warehouse:
         ]
 
     def abandoned(self, remove: bool = False) -> dict[Path, int]:
-        """Drafts whose writer is gone and all but the newest work folder of each asset, with their bytes; then removed.
+        """Drafts without a writer and all but the newest work folder of each asset, with their sizes in bytes.
 
-        The newest is what an interrupted run goes on from. An asset that is being written keeps all of its own.
+        The newest work folder is the one that an interrupted run resumes from. An asset that is being written keeps
+        all of its work folders.
+
+        Args:
+            remove: also remove them.
         """
         found: dict[Path, int] = {}
         for asset in self._assets():
             home = self.root / asset
-            with _lock(home / ".lock"):  # no draft is begun meanwhile
+            with locked_folder(home, wait=True):  # no draft begins meanwhile
                 drafts, work = list((home / DRAFTS).glob("*")), sorted((home / _WORK).glob("*"), key=_changed)
                 dead = [draft for draft in drafts if not _is_locked(draft)]
                 idle = work[:-1] if len(dead) == len(drafts) else []
@@ -192,32 +200,21 @@ class Warehouse:
         return found
 
     def work_folder(self, asset: str, key: str) -> Path:
-        """A folder for what an interrupted run of `asset` with the inputs `key` resumes from; made where missing."""
+        """The folder that an interrupted run of `asset` with the inputs `key` resumes from; created if missing."""
         folder = self.root / asset / _WORK / key
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def clear_work(self, asset: str) -> None:
-        """Removes the work folders of `asset`, but for those that another process has locked."""
+        """Removes the work folders of `asset` that no other process has locked."""
         for folder in (self.root / asset / _WORK).glob("*"):
             _remove_unless_locked(folder)
-
-    def _open_draft(self, home: Path, inputs: dict[str, str]) -> tuple[Path, int]:
-        with _lock(home / ".lock"):
-            for dead in (home / DRAFTS).glob("*"):
-                _remove_unless_locked(dead)
-            folder = home / DRAFTS / uuid.uuid4().hex
-            (folder / "product").mkdir(parents=True)
-            (folder / _INPUTS).write_text(json.dumps(inputs), encoding="utf-8")
-            guard = os.open(folder, os.O_RDONLY)
-            fcntl.flock(guard, fcntl.LOCK_EX)
-        return folder, guard
 
     def _publish(self, asset: str, folder: Path, inputs: dict[str, str], defined_by: Sequence[str]) -> Product:
         written = folder / "product"
         files = _matching(written, defined_by)
         if not files:
-            raise WarehouseError(f"{asset}: nothing was written that matches {', '.join(defined_by)}; check its writer")
+            raise WarehouseError(f"{asset}: no written file matches {', '.join(defined_by)}; check its writer")
         version = content_version(written, files)
         manifest = Manifest(asset, version, inputs, files, datetime.now(UTC).isoformat(timespec="microseconds"))
         (written / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
@@ -225,7 +222,7 @@ class Warehouse:
         sync_tree(written)
         home = self.root / asset
         product = Product(asset, version, home / version)
-        with _lock(home / ".lock"):
+        with locked_folder(home, wait=True):
             if not is_intact(product.path):
                 if product.path.exists():
                     os.rename(product.path, folder / "broken")
@@ -247,7 +244,7 @@ class Warehouse:
         manifests = [manifest_if_there(product.path) for product in finals]
         roots = [pair for manifest in manifests if manifest for pair in manifest.inputs.items()]
         for file in self.root.glob(f"*/{DRAFTS}/*/{_INPUTS}"):
-            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # its writer has just ended or begun
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # its writer has just begun or ended
                 roots += json.loads(file.read_text(encoding="utf-8")).items()
         return roots
 
@@ -265,15 +262,15 @@ class Warehouse:
 
     def _remove(self, product: Product) -> bool:
         home = product.path.parent
-        with _lock(home / ".lock"):
-            if _target(home / CURRENT) == product.version:  # another writer made it current meanwhile
+        with locked_folder(home, wait=True):
+            if _target(home / CURRENT) == product.version:  # another writer has made it current meanwhile
                 return False
             # Renamed first: a kill while deleting leaves a dead draft, never half a version.
             grave = home / DRAFTS / uuid.uuid4().hex
             grave.parent.mkdir(exist_ok=True)
             try:
                 os.rename(product.path, grave)
-            except FileNotFoundError:  # another writer pruned it first
+            except FileNotFoundError:  # another writer has pruned it
                 return False
         shutil.rmtree(grave, ignore_errors=True)
         return True
@@ -281,10 +278,10 @@ class Warehouse:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keeps `folder` for this process until the block ends.
+    """Locks `folder` for this process until the block ends.
 
     Raises:
-        WarehouseError: another process has it.
+        WarehouseError: another process has locked it.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -292,6 +289,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise WarehouseError(f"{folder}: another process works on these inputs; wait for it or stop it") from None
         yield
+
+
+def _new_draft(home: Path, inputs: dict[str, str]) -> Path:
+    for dead in (home / DRAFTS).glob("*"):
+        _remove_unless_locked(dead)
+    folder = home / DRAFTS / uuid.uuid4().hex
+    (folder / "product").mkdir(parents=True)
+    (folder / _INPUTS).write_text(json.dumps(inputs), encoding="utf-8")
+    return folder
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:
@@ -332,16 +338,6 @@ def _is_locked(folder: Path) -> bool:
 
 
 def _remove_unless_locked(folder: Path) -> None:
-    # The folder may vanish at any moment: its owner removes it when it is done.
+    # The folder may vanish at any moment: its owner removes it when done.
     with contextlib.suppress(WarehouseError, FileNotFoundError), lock_folder(folder):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

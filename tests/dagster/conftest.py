@@ -13,10 +13,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from booru_embed_core.filesystem import locked_folder
+from tests.dagster.light_helpers import lighten
 from tests.dagster.postgres_helpers import INSTALLATIONS, REQUIRE_VARIABLE, Postgres, find_programs, running_postgres
-from tests.dagster.project_helpers import Project, make_project
+from tests.dagster.project_helpers import Project, make_project, read_result
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
+WORKER_VARIABLE = "PYTEST_XDIST_WORKER"
 
 
 @pytest.fixture
@@ -27,20 +30,36 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """A project in which everything has been observed and materialized, with that run; to be read, never written."""
-    made = make_project(tmp_path_factory.mktemp("built") / "project")
+    """A project in which everything has been observed and materialized, with that run; to be read, never written.
+
+    The processes of one test session share it: the first one that asks makes it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if WORKER_VARIABLE in os.environ:
+        root = root.parent
+    home = root / "built"
+    home.mkdir(exist_ok=True)
+    made, run = Project(home / "project"), home / "run"
+    with locked_folder(home, wait=True):
+        if not run.exists():
+            make_project(made.folder)
+            with made.instance() as instance:
+                run.write_text(made.materialize('key:"*"', instance).run_id)
     with made.instance() as instance:
-        return made, made.materialize('key:"*"', instance)
+        return made, read_result(instance, run.read_text())
 
 
-@pytest.fixture(scope="session")
-def settled(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project of one epoch in which everything is up to date; to be copied."""
-    made = make_project(tmp_path_factory.mktemp("settled") / "project")
-    made.set(num_epochs=1)
-    with made.instance() as instance:
-        assert made.materialize('key:"*"', instance).success
-    return made
+@pytest.fixture
+def settled(built: Built) -> Project:
+    """A project in which everything is fresh; to be copied."""
+    assert built[1].success
+    return built[0]
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test train in this process and draw nothing."""
+    lighten(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +85,8 @@ def stored(request: pytest.FixtureRequest, settled: Project, tmp_path: Path) -> 
         return project
     running: Postgres = request.getfixturevalue("postgres")
     project = replace(project, database=running.new_database())
-    with project.instance() as instance:
+    with project.instance() as instance, pytest.MonkeyPatch.context() as patch:
+        lighten(patch)
         assert project.materialize('key:"*"', instance).success
     return project
 

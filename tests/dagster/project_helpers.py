@@ -83,7 +83,7 @@ class Project:
         return Warehouse(self.folder / "warehouse")
 
     def set(
-        self, *, keep_percentile: float = 95, num_epochs: int = 16, trunk: str = "attention", num_processes: int = 1
+        self, *, keep_percentile: float = 95, num_epochs: int = 1, trunk: str = "attention", num_processes: int = 1
     ) -> None:
         text = SETTINGS.format(
             keep_percentile=keep_percentile, num_epochs=num_epochs, trunk=trunk, num_processes=num_processes
@@ -135,6 +135,15 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     """What the one step that failed says."""
     (event,) = [event for event in result.get_step_failure_events() if event.step_failure_data.user_failure_data]
     return str(event.step_failure_data.user_failure_data.description)
+
+
+def read_result(instance: dg.DagsterInstance, run_id: str) -> dg.ExecuteInProcessResult:
+    """What the run `run_id` returned in the process that ran it, from the events in `instance`."""
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    events = [entry.dagster_event for entry in instance.all_logs(run_id) if entry.dagster_event]
+    job = defs.resolve_implicit_global_asset_job_def()
+    return dg.ExecuteInProcessResult(event_list=events, dagster_run=run, output_capture=None, job_def=job)
 
 
 def make_project(folder: Path) -> Project:

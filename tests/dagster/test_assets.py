@@ -366,7 +366,7 @@ def test_a_category_beyond_16_bits_is_shown(built: Built, tmp_path: Path, monkey
     result = built[0].copy_to(tmp_path / "copy").materialize("vocab")
     assert versions(result)["vocab"] == versions(built[1])["vocab"]
     assert re.fullmatch(
-        r"general: \d+ tags, but 16 bits tell 50 apart: .* or min_count = \d+ would fit",
+        r"general: \d+ tags, but 16 bits number only 50: .* or min_count = \d+ would fit",
         str(metadata(result, "vocab")["warnings"]),
     )
 

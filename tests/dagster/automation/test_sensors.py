@@ -1,4 +1,4 @@
-"""What is made again after which edit, and what is left alone: the matrix that docs/concepts/automation.md shows."""
+"""What each edit rebuilds and what it leaves alone: the matrix that docs/concepts/automation.md shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from booru_embed_dagster.definitions import defs
 from tests.dagster.project_helpers import REPOSITORY, Project
 from tests.dagster.world_helpers import World
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("light")]
 PAGE = REPOSITORY / "docs" / "concepts" / "automation.md"
 UPDATE_VARIABLE = "BOORU_EMBED_UPDATE_DOCS"
 MODEL = [["caption_lengths", "checkpoint"], ["evaluation", "post_embeddings", "tag_embeddings"]]
@@ -65,7 +65,7 @@ def back(world: World) -> None:
 
 
 def observe_and_tick(world: World) -> None:
-    """The first asset alone is made again before the next edit comes."""
+    """The first asset alone is rebuilt before the next edit comes."""
     world.observe()
     (name,) = world.tick()
     world.ran.append([name])
@@ -101,15 +101,21 @@ SITUATIONS: dict[str, tuple[list[Callable[[World], None]], list[list[str]]]] = {
     "a new percentile": ([new_percentile], [["vocab"], *BELOW_VOCAB]),
     "a new percentile that keeps the same tags": ([same_vocabulary], [["vocab"]]),
     "more epochs, or another learning rate": ([lambda world: world.project.set(num_epochs=2)], CHECKPOINT),
-    "a post more in the export": ([lambda world: append_post(world.project)], [["posts"], *BELOW_POSTS]),
-    "the export written again with the same content": ([touch], []),
+    "one more post in the export": ([lambda world: append_post(world.project)], [["posts"], *BELOW_POSTS]),
+    "the export rewritten with the same content": ([touch], []),
     "a new percentile and more epochs at once": (
         [lambda world: world.project.set(keep_percentile=90, num_epochs=2)],
         [["vocab"], *BELOW_VOCAB],
     ),
-    "a new percentile, and back before anything ran": ([new_percentile, World.observe, back], []),
-    "a new percentile, and back when only vocab was made": ([new_percentile, observe_and_tick, back], [["vocab"]] * 2),
-    "a new percentile, and back when all was made": ([new_percentile, settle, back], [["vocab"], *BELOW_VOCAB] * 2),
+    "a new percentile, reverted before anything ran": ([new_percentile, World.observe, back], []),
+    "a new percentile, reverted after only vocab was built": (
+        [new_percentile, observe_and_tick, back],
+        [["vocab"]] * 2,
+    ),
+    "a new percentile, reverted after everything was built": (
+        [new_percentile, settle, back],
+        [["vocab"], *BELOW_VOCAB] * 2,
+    ),
     "a new percentile, then vocab by hand": ([new_percentile, by_hand("vocab")], BELOW_VOCAB),
     "a new percentile, then vocab+ by hand": (
         [
@@ -131,8 +137,8 @@ SITUATIONS: dict[str, tuple[list[Callable[[World], None]], list[list[str]]]] = {
         [["vocab"], *BELOW_VOCAB],
     ),
     "nothing is edited, posts by hand": ([by_hand("posts")], []),
-    "another code_version of vocab_cost": ([bump("vocab_cost")], [["vocab_cost"]]),
-    "another code_version of packed_tokens that makes the same bytes": ([bump("packed_tokens")], [["packed_tokens"]]),
+    "a new code_version of vocab_cost": ([bump("vocab_cost")], [["vocab_cost"]]),
+    "a new code_version of packed_tokens with the same bytes": ([bump("packed_tokens")], [["packed_tokens"]]),
 }
 
 
@@ -151,7 +157,7 @@ def test_the_docs_show_the_matrix() -> None:
     begin, end = "<!-- matrix -->\n", "<!-- end of the matrix -->"
     head, rest = PAGE.read_text(encoding="utf-8").split(begin)
     tail = rest.split(end)[1]
-    text = head + begin + "\n".join(["| edit | what is made again, in order |", "|---|---|", *rows, ""]) + end + tail
+    text = head + begin + "\n".join(["| edit | what is rebuilt, in order |", "|---|---|", *rows, ""]) + end + tail
     if os.environ.get(UPDATE_VARIABLE):
         PAGE.write_text(text, encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == text, f"run this test with {UPDATE_VARIABLE}=1"
@@ -170,7 +176,7 @@ def test_a_failure_stops_what_is_below_and_is_not_tried_again_until_it_is_mended
     lines = world.project.export_file.read_text(encoding="utf-8").splitlines(keepends=True)
     lines = [line for line in lines if line != "no post at all\n"]
     world.project.export_file.write_text("".join(lines), encoding="utf-8")
-    assert world.settle() == [["posts"]]  # as it was: nothing is out of date
+    assert world.settle() == [["posts"]]  # as it was: nothing is stale
     append_post(world.project)
     world.observe()
     assert world.tick() == ["posts"]

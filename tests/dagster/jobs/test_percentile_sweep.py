@@ -26,6 +26,7 @@ def launch(project: Project, percentiles: Sequence[float], instance: dg.DagsterI
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("light")
 def test_a_sweep_is_published_and_shown(project: Project) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert project.materialize("posts,tag_frequencies", instance).success

@@ -14,7 +14,7 @@ from booru_embed_dagster.jobs.rebuild import REBUILD_TAG, rebuild_on_new_export,
 from tests.dagster.project_helpers import Project, failure
 from tests.dagster.test_live_daemon import last_event, made_since
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("light")]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from playwright.sync_api import Browser
 
@@ -28,10 +29,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def served(
-    browser: Browser, settled: Project, tmp_path_factory: pytest.TempPathFactory
+    browser: Browser, built: tuple[Project, dg.ExecuteInProcessResult], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Project, str]]:
     """A project in which everything has been materialized, and where its UI is; the browser first, which may skip."""
-    project = settled.copy_to(tmp_path_factory.mktemp("ui") / "project")
+    project = built[0].copy_to(tmp_path_factory.mktemp("ui") / "project")
     with dagster_dev(project) as server:
         yield project, server.url
 
@@ -42,7 +43,7 @@ def ui(browser: Browser, served: tuple[Project, str], tmp_path: Path, request: p
     project, url = served
     with browser.new_context(base_url=url, viewport={"width": 1400, "height": 1000}) as context:
         context.set_default_timeout(SHOWN_SECONDS * 1000)
-        context.tracing.start(screenshots=True, snapshots=True)
+        context.tracing.start(snapshots=True)  # taking pictures all the while takes as long as the browser itself
         page = context.new_page()
         yield Ui(page, project)
         has_failed = request.node.stash.get(HAS_FAILED, False)

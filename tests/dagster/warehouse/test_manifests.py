@@ -76,11 +76,11 @@ def test_what_is_damaged_is_not_intact(tmp_path: Path, damage: str) -> None:
 def test_what_is_no_manifest_is_named_with_the_remedy(tmp_path: Path, content: str) -> None:
     (tmp_path / MANIFEST).write_text(content)
     for read in (read_manifest, manifest_if_there):
-        with pytest.raises(WarehouseError, match=r"version\.json: not a version's manifest .*; remove the folder "):
+        with pytest.raises(WarehouseError, match=r"version\.json: not a version manifest .*; remove the folder "):
             read(tmp_path)
 
 
 def test_none_is_an_error_or_none(tmp_path: Path) -> None:
-    with pytest.raises(WarehouseError, match="not a version's manifest"):
+    with pytest.raises(WarehouseError, match="not a version manifest"):
         read_manifest(tmp_path)
     assert manifest_if_there(tmp_path) is None

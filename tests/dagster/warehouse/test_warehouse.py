@@ -94,7 +94,7 @@ def test_only_the_defining_files_make_the_version(warehouse: Warehouse) -> None:
 
 def test_writing_none_of_the_defining_files_is_an_error_and_publishes_nothing(warehouse: Warehouse) -> None:
     with (
-        pytest.raises(WarehouseError, match=r"^vocab: nothing was written that matches \*\.parquet; check "),
+        pytest.raises(WarehouseError, match=r"^vocab: no written file matches \*\.parquet; check "),
         warehouse.new_version("vocab", defined_by=("*.parquet",)) as draft,
     ):
         (draft.path / "notes.txt").write_text("?")
@@ -217,7 +217,7 @@ def test_what_a_draft_in_progress_is_made_from_is_kept(warehouse: Warehouse) -> 
 def test_a_folder_whose_manifest_is_broken_is_named(warehouse: Warehouse) -> None:
     product = publish(warehouse, "vocab", "one")
     (product.path / MANIFEST).write_text('{"asset": "vocab"}')
-    with pytest.raises(WarehouseError, match=r"version\.json: not a version's manifest .*; remove the folder "):
+    with pytest.raises(WarehouseError, match=r"version\.json: not a version manifest .*; remove the folder "):
         warehouse.versions("vocab")
 
 
