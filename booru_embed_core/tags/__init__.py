@@ -1,1 +1,1 @@
-"""Tags: how often each is used, which are worth a token, and from text to token ids."""
+"""Tags: how often each is used, which become tokens, and text to token ids."""

@@ -1,4 +1,4 @@
-"""Where a category is cut, what each percentile costs, and which cut would still fit 16-bit ids."""
+"""Where a category is cut, what each percentile costs, and which cut fits 16-bit ids."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COST_PERCENTILES: Final = (
     99.99,
     100.0,
 )
-"""From 50 to 100, finer where the curve turns."""
+"""From 50 to 100, denser where the curve bends."""
 
 COST_SCHEMA: Final = schema_of(
     {
@@ -43,11 +43,10 @@ COST_EMBEDDING_BYTES: Final = 4 * ModelSettings().width
 
 
 def cut_size(counts: NDArray[np.int64], keep_percentile: float, min_count: int) -> int:
-    """How many tags of one category are kept, of `counts` int64 `[num_tags]` in descending order.
+    """The number of tags that are kept, of `counts` (int64 `[num_tags]`, descending) of one category.
 
-    The shortest prefix whose uses reach `keep_percentile` of all uses, without tags of fewer than `min_count`
-    uses. The percentile is taken as the decimal that a person wrote, and compared in whole numbers: 99.9 is
-    999/1000, not the nearest float.
+    They are the shortest prefix whose uses reach `keep_percentile` of all uses, without tags of fewer than `min_count`
+    uses. The percentile is exact: 99.9 means 999/1000, not the nearest float.
     """
     if len(counts) == 0:
         return 0
@@ -57,7 +56,7 @@ def cut_size(counts: NDArray[np.int64], keep_percentile: float, min_count: int) 
 
 def _by_percentile(cumulative: NDArray[np.int64], keep_percentile: float) -> int:
     share = Fraction(str(keep_percentile)) / 100
-    # The least whole number of uses that is share * total or more.
+    # The smallest whole number of uses that is at least share * total.
     needed = -((-int(cumulative[-1]) * share.numerator) // share.denominator)
     return int(np.searchsorted(cumulative, needed)) + 1
 
@@ -65,39 +64,38 @@ def _by_percentile(cumulative: NDArray[np.int64], keep_percentile: float) -> int
 def wide_category(
     category: Category, counts: NDArray[np.int64], size: int, num_extra: int, num_uses: int
 ) -> str | None:
-    """One line on a category whose ids do not fit 16 bits, with what would; None where they fit.
+    """A line on a category whose ids do not fit 16 bits, with settings that would; None where they fit.
 
     Args:
-        category: whose tags these are.
+        category: the category.
         counts: uses of all its tags, int64 `[num_tags]`, descending.
-        size: how many of them are kept.
-        num_extra: unknown tokens beside them.
-        num_uses: uses that the packed file holds, of all categories.
+        size: number of tags that are kept.
+        num_extra: unknown tokens in addition to them.
+        num_uses: uses in the packed file, of all categories.
     """
     limit = MAX_U16_TAGS - num_extra
     if size <= limit:
         return None
     cumulative = np.cumsum(counts)
-    # Rounded down to what a person writes, in whole numbers: then it never keeps more than `limit`.
+    # Rounded down to two decimals, in whole numbers, so that it never keeps more than `limit`.
     percentile = int(cumulative[limit - 1]) * 10_000 // int(cumulative[-1]) / 100
     return (
-        f"{category.value}: {size:,} tags, but 16 bits tell {limit:,} apart: `tokens` becomes u32, which costs 2 bytes "
-        f"more for each of {num_uses:,} uses, {2 * num_uses / 1e6:,.1f} MB; [vocab.{category.value}] "
+        f"{category.value}: {size:,} tags, but 16 bits number only {limit:,}: `tokens` becomes u32, which costs 2 "
+        f"bytes more for each of {num_uses:,} uses, {2 * num_uses / 1e6:,.1f} MB; [vocab.{category.value}] "
         f"keep_percentile = {percentile} or min_count = {int(counts[limit]) + 1} would fit"
     )
 
 
 def cost_curve(freq_dir: Path) -> pa.Table:
-    """What each of `COST_PERCENTILES` would keep, by category, as `COST_SCHEMA`.
+    """What each of `COST_PERCENTILES` would keep of each category, as `COST_SCHEMA`; no minimum count is applied.
 
-    ``min_count`` is the count of the last kept tag (0 for an empty category), ``coverage`` the share of the uses that
-    is kept, ``embedding_bytes`` what the rows weigh in a model of the default width in float32. No minimal count is
-    applied.
+    ``min_count`` is the count of the last kept tag (0 for an empty category), ``coverage`` the share of uses that is
+    kept, ``embedding_bytes`` the size of the kept rows in a model of the default width, in float32.
     """
     rows = []
     for category, table in read_frequencies(freq_dir).items():
         counts = table.column("count").to_numpy()
-        cumulative = np.cumsum(counts)  # once: with a million tags it is nearly all of the work
+        cumulative = np.cumsum(counts)  # once, since it is nearly all of the work with a million tags
         for percentile in COST_PERCENTILES:
             size = _by_percentile(cumulative, percentile) if len(counts) else 0
             rows.append(
@@ -114,7 +112,7 @@ def cost_curve(freq_dir: Path) -> pa.Table:
 
 
 def write_vocab_cost(freq_dir: Path, out_dir: Path) -> pa.Table:
-    """The table of `cost_curve`, also written as ``vocab_cost.parquet``."""
+    """The table of `cost_curve`, written to ``vocab_cost.parquet`` in `out_dir`."""
     table = cost_curve(freq_dir)
     pq.write_table(table, out_dir / VOCAB_COST_FILE, compression="zstd")
     return table

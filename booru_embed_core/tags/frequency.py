@@ -1,4 +1,4 @@
-"""How many posts have each tag: one Parquet table a category."""
+"""How many posts have each tag: one Parquet table for each category."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FREQUENCY_SCHEMA: Final = schema_of(
 
 @dataclass(frozen=True, kw_only=True)
 class FrequencySummary:
-    """One category: distinct tags, and uses (a post counts once for each of its tags)."""
+    """Distinct tags and uses of one category; a post is one use of each of its tags."""
 
     num_tags: int
     num_uses: int
@@ -40,14 +40,14 @@ class FrequencySummary:
 def count_tags(
     posts_dir: Path, out_dir: Path, duckdb_settings: DuckdbSettings, temp_dir: Path | None = None
 ) -> dict[Category, FrequencySummary]:
-    """Sizes of the tables written to `out_dir`, one ``<category>.parquet`` each, empty ones included.
+    """Counts the tags of `posts_dir` into ``<category>.parquet`` files in `out_dir`; the sizes of these tables.
 
-    Columns: ``tag`` string, ``count`` int64 (posts that have the tag; twice in one post counts once),
-    ``cumulative_share`` float64 (of the category's uses, this tag and all before it). Order: count descending,
-    then tag ascending by bytes.
+    Columns: ``tag`` string, ``count`` int64 (posts with the tag), ``cumulative_share`` float64 (share of the category's
+    uses of this tag and all before it). Order: count descending, then tag ascending by bytes. An empty category has an
+    empty table.
 
     Raises:
-        ChecksumError: the posts are not what was written.
+        ChecksumError: the posts differ from what was written.
     """
     verify_checksums(posts_dir, "posts")
     summaries = {}
@@ -70,19 +70,19 @@ def read_frequencies(freq_dir: Path) -> dict[Category, pa.Table]:
     """The tables that `count_tags` wrote, by category.
 
     Raises:
-        ChecksumError: they are not what was written.
+        ChecksumError: they differ from what was written.
     """
     verify_checksums(freq_dir, "tag_frequencies")
     return {category: pq.read_table(frequency_file(freq_dir, category)) for category in CATEGORIES}
 
 
 def frequency_file(freq_dir: Path, category: Category) -> Path:
-    """Where the table of `category` lies in `freq_dir`."""
+    """The path of the table of `category` in `freq_dir`."""
     return freq_dir / f"{category.value}.parquet"
 
 
 def _tally(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The uses of each tag in the only column of `batch`, counted by code: DuckDB would hash each use."""
+    """The uses of each tag in the only column of `batch`, counted by code, since DuckDB would hash every use."""
     lists = TagLists.from_arrow(batch.column(0))
     counts = np.bincount(lists.codes, minlength=len(lists.tags))
     used = counts > 0

@@ -1,7 +1,7 @@
-"""What people type, cut into the pieces that stand for a tag each, and what prompts put around tags taken off.
+"""Cuts typed text into pieces that stand for one tag each, and strips what prompts put around tags.
 
-Only the text is known here, and by `known` which words are tags as they stand: these are never touched. Which tag a
-piece is says `tokenizer`.
+This module sees only the text, and `known`: the words that are tags unchanged, which it never alters. `tokenizer` looks
+up the tag of a piece.
 
     (cat ears, tracer (overwatch):1.2) BREAK <lora:x:1> solo   →   "(cat ears", "tracer (overwatch):1.2)", "solo"
     tracer (overwatch):1.2)   →   the same, "tracer (overwatch):1.2", "tracer (overwatch)", …   the first tag is meant
@@ -25,12 +25,12 @@ PREFIXES: Final = {
     "char": 3,
     "ch": 3,
 }
-"""What may stand before a colon to name a tag's category, with the category_id: Danbooru's own names and short ones."""
+"""The category_id of each prefix that names a tag's category before a colon: Danbooru's names and short ones."""
 
 _ESCAPED: Final = re.compile(r"\\([()\[\]{}])")
 _OPENING: Final = re.compile(r"(?<!\\)[(\[{]")
 _CLOSING: Final = re.compile(r"(?<!\\)[)\]}]")
-# Two digits before the point at most: `(reverse:1999)` is no weight.
+# At most two digits before the point: `(reverse:1999)` has no weight.
 _NUMBER: Final = r":\s{0,2}[-+]?(?:\d{1,2}(?:\.\d{0,4})?|\.\d{1,4})\s{0,2}"
 _WEIGHT: Final = re.compile(_NUMBER + "$")
 _WEIGHTED: Final = re.compile(f"({_NUMBER}[)\\]}}])\\s")
@@ -38,14 +38,14 @@ _LONGEST_WEIGHT: Final = 16
 _NETWORK: Final = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
 _BREAK: Final = re.compile(r"(?:(?<=[\s,])|^)BREAK(?=[\s,]|$)")
 _MAX_BRACKETS: Final = 4
-"""So many brackets on a side may belong to a tag itself; those farther out are never part of one."""
+"""Brackets on one side that may belong to a tag; those further out never do."""
 
 
 def typed_pieces(text: str, known: Collection[str], notes: list[str]) -> Iterator[str]:
-    """The parts of `text` that stand for a tag each, or for several in words, in order.
+    """The pieces of `text` in order: each stands for one tag, or for several that are separated by spaces.
 
-    With a comma, commas and line breaks separate; else white space outside of brackets does. ``BREAK`` and
-    ``<lora:…>`` are left out, which is added to `notes`.
+    In a text with a comma, commas and line breaks separate pieces; in any other, white space outside of brackets does.
+    ``BREAK`` and ``<lora:…>`` are left out, and `notes` says so.
     """
 
     def drop(found: re.Match[str]) -> str:
@@ -63,7 +63,7 @@ def typed_pieces(text: str, known: Collection[str], notes: list[str]) -> Iterato
 
 
 def grouped(words: Iterable[str], known: Collection[str]) -> list[str]:
-    """`words` with those that stand in brackets together as one; a bracket that is never closed groups nothing."""
+    """`words`, with the words of one pair of brackets joined into one; a bracket that is never closed joins none."""
     found: list[str] = []
     open_words: list[str] = []
     depth = 0
@@ -80,27 +80,27 @@ def grouped(words: Iterable[str], known: Collection[str]) -> list[str]:
 
 
 def without_layers(piece: str) -> Iterator[str]:
-    """`piece`, then what is left with brackets and weights taken off its ends, the fewest first."""
+    """`piece`, then `piece` without brackets and weights at its ends, the fewest removed first."""
     yield piece
     starts = [0]
     while starts[-1] < len(piece) and (piece[starts[-1]] in "([{" or piece[starts[-1]].isspace()):
         starts.append(starts[-1] + 1)
     starts, ends = starts[-1 - _MAX_BRACKETS :], _ends(piece)[-1 - 2 * _MAX_BRACKETS :]
-    places = sorted(itertools.product(range(len(starts)), range(len(ends))), key=sum)
-    rest = dict.fromkeys(piece[starts[i] : ends[j]].strip() for i, j in places)
+    ranges = sorted(itertools.product(range(len(starts)), range(len(ends))), key=sum)
+    rest = dict.fromkeys(piece[starts[i] : ends[j]].strip() for i, j in ranges)
     yield from (text for text in rest if text != piece)
 
 
 def bare(piece: str) -> str:
-    """An unknown `piece` as it is named to people: without the brackets that it begins with, or a weight at its end."""
+    """An unknown `piece` as messages name it: without brackets at its start and without a weight at its end."""
     start, ends = len(piece) - len(piece.lstrip("([{")), _ends(piece)
-    # A bracket at the end alone is the tag's, as in `:)` or `foo (bar)`.
+    # A bracket only at the end belongs to the tag, as in `:)` or `foo (bar)`.
     end = ends[-1] if start or (len(ends) > 1 and piece[ends[-1]] == ":") else len(piece)
     return joined(unescaped(piece[start:end])) or joined(unescaped(piece))
 
 
 def _ends(piece: str) -> list[int]:
-    """Where `piece` may end: at its end, before a closing bracket, before the weight that stands there, and so on."""
+    """Where `piece` may end: at its end, before a closing bracket, before the weight there, and so on inwards."""
     ends = [len(piece)]
     while (end := ends[-1]) > 0 and piece[end - 1] in ")]}" and piece[end - 2 : end - 1] != "\\":
         ends.append(end - 1)
@@ -123,10 +123,10 @@ def unescaped(piece: str) -> str:
 def _pieces(text: str, known: Collection[str]) -> Iterator[str]:
     words = [word for word in text.split(TAG_SEPARATOR) if word]
     if "," not in text or all(word in known for word in words):
-        # Other white space occurs inside tags, but people also separate with it.
+        # Other white space occurs inside tags, but people also separate tags with it.
         yield from grouped((part for word in words for part in ([word] if word in known else word.split())), known)
         return
-    # A tag may contain a comma; it is only taken for one where it stands between spaces as the export has it.
+    # A tag with a comma is recognised only between spaces and spelled as in the export.
     pending: list[str] = []
     for word in words:
         if "," in word and word in known:
@@ -139,5 +139,5 @@ def _pieces(text: str, known: Collection[str]) -> Iterator[str]:
 
 
 def _split_at_commas(text: str) -> Iterator[str]:
-    """What stands between commas, line breaks, and behind weights."""
+    """The texts between commas and line breaks; a weight with its bracket ends a text too."""
     return (stripped for piece in re.split(r"[,\n]", _WEIGHTED.sub(r"\1,", text)) if (stripped := piece.strip()))

@@ -1,4 +1,4 @@
-"""One spelling for each tag of a vocabulary, and the same as a file of the ``tokenizers`` library."""
+"""A unique spelling for each tag of a vocabulary, also as a file of the ``tokenizers`` library."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, TAG_SEPARATOR, U
 
 
 def unique_spellings(tags: Sequence[str], categories: Sequence[int], counts: Sequence[int]) -> dict[str, int]:
-    """A spelling of its own for each tag, with its token_id, in the order of ids.
+    """The token_id of each tag by its unique spelling, in the order of ids.
 
-    The bare tag, or ``category:tag`` for the less used of two tags of one name (of equally used ones the first stays
-    bare); the prefix is repeated where that is again some tag's spelling.
+    A spelling is the bare tag. Of two tags of one name, the less used is spelled ``category:tag`` (if used equally often,
+    the later one). The prefix is repeated while another tag has that spelling.
     """
     owner: dict[str, int] = {}
     for tag_index, tag in enumerate(tags):
@@ -32,10 +32,10 @@ def unique_spellings(tags: Sequence[str], categories: Sequence[int], counts: Seq
 
 
 def tokenizers_json(spellings: Mapping[str, int]) -> str:
-    """A ``tokenizer.json`` that gives the token_id of each of `spellings`, separated by one space each.
+    """A ``tokenizer.json`` that encodes `spellings`, separated by one space each, to their token ids.
 
-    Special tokens are words of the vocabulary only: as added tokens they would be searched inside tags. Since they
-    contain a space, no text gives them; nor does any give a category's unknown token, for the same reason.
+    Special tokens are only words of the vocabulary: as added tokens, they would be searched for inside tags. They
+    contain a space, so no text encodes to them. The same holds for the unknown token of a category.
     """
     words = {token: token_id for token_id, token in enumerate(SPECIAL_TOKENS)} | dict(spellings)
     tokenizer: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""The one way from text to token ids: for counting, encoding and for what people type.
+"""From text to token ids and back.
 
-Two kinds of text, told apart by the method that reads them. Export fields are split on U+0020 alone and matched as
-they stand. What people type is forgiving: ``1girl, (cat ears:1.2), tracer_\\(overwatch\\)`` and ``1girl cat_ears`` both
-work; all of it is in ``docs/reference/captions.md``.
+There are two kinds of text, each with a method of its own. Export fields are split on U+0020 alone and matched
+exactly. Typed text is read leniently: ``1girl, (cat ears:1.2), tracer_\\(overwatch\\)`` and ``1girl cat_ears`` both
+work. ``docs/reference/captions.md`` has all rules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from booru_embed_core.schema import CATEGORIES, RATING_NAMES, TAG_SEPARATOR, UNKNOWN_TAGS, Category, tag_column
+from booru_embed_core.schema import CATEGORIES, RATING_NAMES, TAG_SEPARATOR, UNKNOWN_TAGS, Category
 from booru_embed_core.tags.normalize import (
     PREFIXES,
     bare,
@@ -22,19 +22,19 @@ from booru_embed_core.tags.normalize import (
     unescaped,
     without_layers,
 )
-from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
+from booru_embed_core.tags.spelling import unique_spellings
 from booru_embed_core.tags.vocab import Vocab
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one text says.
+    """One text, encoded.
 
     Attributes:
-        token_ids: of its tags, unique, in order of first mention.
+        token_ids: ids of its tags, unique, in order of first mention.
         unknown: its tags that are not in the vocabulary.
-        notes: what was read otherwise than it stands, a line each: weights, other names, categories, what was left out.
-        ratings: those that it names (``rating:g``), for who searches by them; they are no tags.
+        notes: a line for each piece that was not taken literally: weights, other names, categories, omissions.
+        ratings: ratings that it names (``rating:g``), for a search; they are no tags.
     """
 
     token_ids: tuple[int, ...]
@@ -44,7 +44,7 @@ class Encoded:
 
 
 class _Found(NamedTuple):
-    """What one piece of a text stands for."""
+    """The meaning of one piece of a text."""
 
     token_ids: list[int]
     notes: list[str]
@@ -69,37 +69,36 @@ class Tokenizer:
             for category_id, category in enumerate(CATEGORIES)
         ]
         self._spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
-        # Unknown tokens are spelled with a space: nobody can name one.
+        # Unknown tokens are spelled with a space, so that no text names one.
         self._ids = {
             spelling: token_id for spelling, token_id in self._spellings.items() if TAG_SEPARATOR not in spelling
         }
-        # Danbooru's tags are lower case, then this is empty.
+        # Empty for Danbooru, whose tags are lower case.
         self._folded = {
             folded: token_id for spelling, token_id in self._ids.items() if (folded := spelling.casefold()) != spelling
         }
         self.aliases = self._known_aliases()
-        """Other names of tags, in lower case, with the token_id; none is a tag's own name."""
+        """The token_id by each other name of a tag, in lower case; no tag's own name is among them."""
 
     @cached_property
     def spellings(self) -> tuple[str, ...]:
-        """How each tag is written so that it is told from all others; the place is the tag_index.
+        """The unique spelling of each tag, by tag_index: see `spelling.unique_spellings`.
 
-        The bare tag, or ``category:tag`` for the less used of two tags of one name. `encode` reads all but those of
-        unknown tokens.
+        `encode` reads all of them except those of unknown tokens.
         """
         return tuple(self._spellings)
 
     def encode(self, text: str) -> Encoded:
-        """The tags of `text` as people type it; never an error, whatever the text.
+        """The tags of typed `text`; it never fails, whatever the text.
 
-        With a comma, commas and line breaks separate, and spaces within a tag become underscores; a piece that is no
-        tag but whose words all are gives its words. Without a comma, white space separates. A piece is looked up as it
-        stands, unescaped, in any case, as an alias, by its category (``artist:wlop``; another category than the tag's
-        is noted), then with brackets and weights taken off, the fewest first. A tag of several categories is the most
-        used one. What is not found is returned as it was normalised.
+        In a text with a comma, commas and line breaks separate, and spaces within a tag become underscores. A piece
+        that is no tag is split into its words if they all are tags. In any other text, white space separates. A piece
+        is looked up unchanged, unescaped, in any case, as an alias, and by its category (``artist:wlop``; a wrong
+        category is noted), then without brackets and weights, the fewest removed first. Of tags of one name in several
+        categories, the most used one is meant. Pieces that are not found are returned normalised.
         """
         as_exported = dict.fromkeys(map(self._ids.get, text.split(TAG_SEPARATOR)))
-        if None not in as_exported:  # every word a tag as it stands: the same, in a twentieth of the time
+        if None not in as_exported:  # every word is a tag unchanged: same result in a twentieth of the time
             return Encoded(tuple(as_exported), ())  # type: ignore[arg-type]
         token_ids: list[int] = []
         unknown: list[str] = []
@@ -107,7 +106,7 @@ class Tokenizer:
         ratings: list[str] = []
         for piece in typed_pieces(text, self._ids, notes):
             token_id = self._ids.get(piece, self._ids.get(joined(piece)))
-            if token_id is not None:  # most are: what follows takes some times as long
+            if token_id is not None:  # the common case: what follows takes several times as long
                 token_ids.append(token_id)
                 continue
             found = self._read(piece)
@@ -120,13 +119,13 @@ class Tokenizer:
         return Encoded(*(tuple(dict.fromkeys(part)) for part in (token_ids, unknown, notes, ratings)))  # type: ignore[arg-type]
 
     def normalized(self, encoded: Encoded) -> str:
-        """The known tags of `encoded` as one text, `spellings` and spaces: it gives the same, without a note."""
+        """The known tags of `encoded` as one text of `spellings`, which encodes to the same ids without a note."""
         return TAG_SEPARATOR.join(self.spellings[token_id - self.vocab.num_special] for token_id in encoded.token_ids)
 
     def encode_fields(self, fields: Mapping[Category, str]) -> Encoded:
         """The tags of an export's fields, matched exactly within their category, in schema order.
 
-        Unknown ones are returned as ``category:tag``; where the category has an unknown token, it ends the field.
+        Unknown tags are returned as ``category:tag``. If their category has an unknown token, it ends the field.
         """
         found: list[int] = []
         unknown: list[str] = []
@@ -140,7 +139,7 @@ class Tokenizer:
         return Encoded(tuple(found), tuple(unknown))
 
     def decode(self, token_ids: Iterable[int]) -> list[tuple[Category, str]]:
-        """Category and tag of each of `token_ids`; special tokens are left out.
+        """The category and tag of each of `token_ids`; special tokens are left out.
 
         Raises:
             ValueError: an id is not in the vocabulary.
@@ -154,12 +153,8 @@ class Tokenizer:
                 decoded.append((CATEGORIES[self.vocab.categories[tag_index]], self.vocab.tags[tag_index]))
         return decoded
 
-    def to_tokenizers_json(self) -> str:
-        """The vocabulary as the ``tokenizers`` library reads it; see `spelling.tokenizers_json`."""
-        return tokenizers_json(self._spellings)
-
     def _read(self, piece: str) -> _Found | None:
-        """What `piece` stands for: one tag or rating, or else several in words; None where a part is unknown."""
+        """The meaning of `piece`: one tag or rating, or several separated by spaces; None where a part is unknown."""
         found = self._read_one(piece)
         if found is not None:
             return found
@@ -171,8 +166,8 @@ class Tokenizer:
                 found = self._read_one(part)
                 if found is None:
                     break
-                for mine, its in zip(several, found, strict=True):
-                    mine += its  # type: ignore[operator]
+                for all_found, more in zip(several, found, strict=True):
+                    all_found += more  # type: ignore[operator]
             else:
                 if len(parts) > 1:
                     return several
@@ -191,7 +186,7 @@ class Tokenizer:
         return None
 
     def _look_up(self, word: str) -> tuple[int, list[str]] | None:
-        """The token_id of `word`, by its own name, another name or its category, with what is to be noted."""
+        """The token_id of `word` by its own name, another name or its category, and notes on how it was read."""
         spellings = tuple(dict.fromkeys((word, unescaped(word))))
         for spelling in spellings:
             token_id = self._by_name(spelling)
@@ -218,7 +213,7 @@ class Tokenizer:
         return None
 
     def _by_name(self, spelling: str) -> int | None:
-        """The token_id of `spelling` as it stands, else in lower case, else in any."""
+        """The token_id of `spelling`, matched exactly, else in lower case, else in any case."""
         if spelling in self._ids:
             return self._ids[spelling]
         folded = spelling.casefold()
@@ -228,7 +223,7 @@ class Tokenizer:
         return self.vocab.tags[token_id - self.vocab.num_special]
 
     def _known_aliases(self) -> dict[str, int]:
-        """Of two tags with the same other name the more used one has it."""
+        """The token_id by each other name; of two tags with the same one, the more used has it."""
         found: dict[str, int] = {}
         num_special, counts = self.vocab.num_special, self.vocab.counts
         for category, tag_of in self.vocab.aliases.items():
@@ -240,8 +235,3 @@ class Tokenizer:
                 if name not in found or counts[tags[tag] - num_special] > counts[found[name] - num_special]:
                     found[name] = tags[tag]
         return found
-
-
-def record_fields(record: Mapping[str, str]) -> dict[Category, str]:
-    """The tag fields of a post's `record`, a mapping of the export's columns."""
-    return {category: record[tag_column(category)] for category in CATEGORIES}

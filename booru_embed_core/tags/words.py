@@ -1,8 +1,8 @@
-"""Words that labels are made of, as the earlier project counted them: to compare with labels, for no tokenizer.
+"""The words that labels consist of, counted to compare words with labels; no tokenizer uses them.
 
     cat_ears (5 uses), cat (3), :d (1)  →  cat 8, ears 5, d 1
 
-A label without a letter or a digit, such as ``>_<``, is a word of its own.
+A label without a letter or a digit, such as ``>_<``, is a word.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORDS_SCHEMA: Final = schema_of(
 COMPARED_SCHEMA: Final = schema_of({"num_labels": pa.int64(), "share_of_uses": pa.float64(), "num_words": pa.int64()})
 FEWEST_COMPARED: Final = 100
 
-# Letters, digits and the marks that belong to them make words; all else, such as _ - ( ) and :, separates.
+# Words consist of letters, digits and their combining marks; anything else, such as _ - ( ) and :, separates.
 _BETWEEN_WORDS: Final = r"[^\p{L}\p{M}\p{N}]+"
 
 
@@ -42,11 +42,11 @@ class Words:
     Attributes:
         num_labels: distinct labels.
         num_uses: uses of labels.
-        table: the words, the most used first, then by bytes, as `WORDS_SCHEMA`. A word's ``uses`` are those of the
-            ``num_labels`` labels that hold it; ``share_written`` is the share of all uses whose labels are made of this
-            word and those before it alone.
-        compared: how many labels, the most used first, make which share of the uses, and how many words it takes to
-            write as much, as `COMPARED_SCHEMA`: 100 labels, 1,000 and so on, and all.
+        table: the words as `WORDS_SCHEMA`, the most used first, then by bytes. A word's ``uses`` are those of the
+            ``num_labels`` labels that contain it. ``share_written`` is the share of all uses whose labels consist only
+            of this word and those before it.
+        compared: for 100 of the most used labels, 1,000 and so on, and for all: their share of the uses, and the number
+            of words that write as large a share, as `COMPARED_SCHEMA`.
     """
 
     num_labels: int
@@ -92,7 +92,7 @@ def count_words(freq_dir: Path, category: Category | None = None) -> Words:
 
 
 def _label_words(labels: pa.Array[Any]) -> tuple[pa.Array[Any], NDArray[np.int64], NDArray[np.int64]]:
-    """The distinct words; and each label with each of its words once, as label and word numbers, both `[pairs]`."""
+    """The distinct words, and each pair of a label and one of its words, as label and word numbers, both `[pairs]`."""
     text = pc.utf8_trim(pc.replace_substring_regex(labels, _BETWEEN_WORDS, TAG_SEPARATOR), TAG_SEPARATOR)
     text = pc.if_else(pc.equal(text, pa.scalar("")), labels, text)
     lists = pc.split_pattern(text, TAG_SEPARATOR)
@@ -103,7 +103,7 @@ def _label_words(labels: pa.Array[Any]) -> tuple[pa.Array[Any], NDArray[np.int64
 
 
 def _compared(cumulative: NDArray[np.int64], written: NDArray[np.int64]) -> pa.Table:
-    """`Words.compared` of the uses of the first labels, and of those that the first words write."""
+    """`Words.compared` from the cumulative uses of labels and the cumulative uses that words write."""
     num_labels = len(cumulative)
     sizes = []
     size = FEWEST_COMPARED

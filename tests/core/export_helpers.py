@@ -1,4 +1,4 @@
-"""Small exports made by hand, and the walk of one through the data path."""
+"""Small exports written by hand, and one export through the whole data path."""
 
 from __future__ import annotations
 
@@ -119,6 +119,11 @@ def as_exported(post: Mapping[str, Any]) -> dict[str, object]:
     """`post`, a row of the posts table, with a string of tags for each list."""
     fields = {tag_column(category): " ".join(post[category]) for category in CATEGORIES}
     return {"id": post["id"], "rating": post["rating"], "score": post["score"], **fields}
+
+
+def record_fields(post: Mapping[str, object]) -> dict[Category, str]:
+    """The tag fields of `post`, a mapping of an export's columns."""
+    return {category: str(post[tag_column(category)]) for category in CATEGORIES}
 
 
 def kept(rows: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:

@@ -20,6 +20,7 @@ from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 
 BOM: Final = b"\xef\xbb\xbf"
 _BLOCK_BYTES: Final = 4 << 20
+_FIRST_BYTES: Final = 4096
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -42,13 +43,13 @@ def compression_of(file: Path) -> Compression:
     return next((Compression(name) for magic, name in _MAGIC.items() if start.startswith(magic)), Compression.NONE)
 
 
-def first_bytes(file: Path, num_bytes: int = 4096) -> bytes:
+def first_bytes(file: Path) -> bytes:
     """The first bytes of `file`, unpacked, without a byte order mark.
 
     Raises:
         ExportError: its gzip or zstd stream is broken.
     """
-    return next(_blocks(file), b"").removeprefix(BOM)[:num_bytes]
+    return next(_blocks(file), b"").removeprefix(BOM)[:_FIRST_BYTES]
 
 
 def raw_lines(file: Path) -> Iterator[bytes]:

@@ -95,7 +95,7 @@ def test_a_category_beyond_16_bits_is_named_with_the_cuts_that_fit(tmp_path: Pat
     (line,) = [str(warning.message) for warning in caught]
     num_uses = sum(count for tags in counts.values() for _, count in tags)
     assert line.startswith(
-        f"artist: 100,000 tags, but 16 bits tell {limit:,} apart: `tokens` becomes u32, which costs 2 bytes more for "
+        f"artist: 100,000 tags, but 16 bits number only {limit:,}: `tokens` becomes u32, which costs 2 bytes more for "
         f"each of {num_uses:,} uses, {2 * num_uses / 1e6:,.1f} MB; "
     )
     found = re.search(r"\[vocab\.artist\] keep_percentile = ([\d.]+) or min_count = (\d+) would fit$", line)

@@ -23,7 +23,7 @@ def test_the_distance_is_the_total_variation(before: dict[str, int], after: dict
     p = {tag: count / sum(before.values()) for tag, count in before.items()}
     q = {tag: count / sum(after.values()) for tag, count in after.items()}
     wanted = sum(abs(p.get(tag, 0) - q.get(tag, 0)) for tag in {*p, *q}) / 2
-    drift = share_drift(table(before), table(after), num_moved=2)
+    drift = share_drift(table(before), table(after))
     assert drift.distance == pytest.approx(wanted, abs=1e-12)
     assert 0 <= drift.by_chance <= 1
     steps = [abs(moved.before - moved.after) for moved in drift.moved]
@@ -59,7 +59,7 @@ def test_samples_of_the_same_tags_differ_by_no_more_than_chance(exponent: float)
     for num_before, num_after in ((2_000, 2_000), (500, 50_000), (100_000, 1_000_000)):
         samples = [generator.poisson(num * rates) for num in (num_before, num_after)]
         drift = share_drift(
-            *(table({f"tag_{place}": int(counts[place]) for place in np.flatnonzero(counts)}) for counts in samples)
+            *(table({f"tag_{index}": int(counts[index]) for index in np.flatnonzero(counts)}) for counts in samples)
         )
         assert drift.distance <= drift.by_chance + 0.01
         assert drift.distance > 0.3 * drift.by_chance, "the bound is of the order of what it bounds"

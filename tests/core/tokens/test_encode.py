@@ -18,12 +18,12 @@ from booru_embed_core.posts.parquet_parts import part_files
 from booru_embed_core.schema import CATEGORIES, RATINGS, UNKNOWN_TAGS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.frequency import count_tags
-from booru_embed_core.tags.tokenizer import Tokenizer, record_fields
+from booru_embed_core.tags.tokenizer import Tokenizer
 from booru_embed_core.tags.vocab import VocabError
 from booru_embed_core.tokens import encode as encode_module
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
-from tests.core.export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, kept, row, walk
+from tests.core.export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_rows, kept, record_fields, row, walk
 
 
 def assert_decodes_to(walked: Walked, rows: Sequence[Mapping[str, str]]) -> None:
@@ -155,7 +155,7 @@ def test_posts_are_encoded_as_the_tokenizer_does(
         assume(False)
     tokenizer = Tokenizer(walked.vocab)
     for post_index, post in enumerate(kept(rows)):
-        expected = tokenizer.encode_fields(record_fields({name: str(value) for name, value in post.items()}))
+        expected = tokenizer.encode_fields(record_fields(post))
         assert walked.packed.record_token_ids(post_index, walked.vocab).tolist() == list(expected.token_ids)
     assert_reconciles(walked)
 
