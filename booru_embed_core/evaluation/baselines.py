@@ -1,11 +1,10 @@
-"""The opponents that embed nothing: popularity, naive Bayes, item-kNN and two forms of EASE, read from counts of pairs.
+"""The baselines without embeddings: popularity, naive Bayes, item-kNN, EASE and EDLAE, fitted on counts of pairs.
 
-Each is a `Scorer`: visible tags in, a number for every tag out. They are fitted on training posts alone; which
-hyper-parameters are taken is `tuning`'s business. Those that have a vector for each tag are in `tag_vectors`,
-`tag_table` and `item2vec`.
+Each is a `Scorer`: visible tags in, a score for every tag out. They are fitted on training posts only; `tuning` chooses
+their hyper-parameters. Baselines with a vector for each tag are in `tag_vectors`, `tag_table` and `item2vec`.
 
-Pairs of tags are counted densely, so all but popularity know only the `max_tags` most used tags; the others are ranked
-below those, by popularity.
+Pairs of tags are counted densely, so all but popularity know only the `max_tags` most used tags. The other tags are
+ranked below these, by popularity.
 """
 
 from __future__ import annotations
@@ -28,45 +27,45 @@ _NAIVE_BAYES_PRIOR_POSTS: Final = 10.0
 
 
 class Scorer(Protocol):
-    """Something that completes captions."""
+    """Completes captions."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """The name in reports."""
         ...
 
     def scores(self, visible: CaptionMatrix) -> Float32:
-        """A number for each tag, [n, num_tags], higher for likelier; what it says of a visible tag is not looked at."""
+        """A score for each tag, [n, num_tags], higher for likelier; scores of visible tags are ignored."""
         ...
 
 
 @runtime_checkable
 class EmbeddingScorer(Scorer, Protocol):
-    """A scorer that embeds captions as well."""
+    """A scorer that also embeds captions."""
 
     def embed(self, visible: CaptionMatrix) -> Float32:
-        """A vector for each caption, [n, dim], to be compared by cosine."""
+        """A vector for each caption, [n, dim], compared by cosine."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Popularity:
-    """Every post gets the most used tags: s_t = P(t)."""
+    """The most used tags for every post: s_t = P(t)."""
 
     pairs: Cooccurrence
     name: str = "popularity"
 
     def scores(self, visible: CaptionMatrix) -> Float32:
-        """P(t), the same in each row, [n, num_tags]."""
+        """P(t) in each row, [n, num_tags]."""
         return np.broadcast_to(self.pairs.shares.astype(np.float32), visible.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class NaiveBayes:
-    """Damped naive Bayes on the tags that are present: s_t = log P(t) + d · Σ_{v visible} log [P(v | t) / P(v)].
+    """Damped naive Bayes on the visible tags: s_t = log P(t) + d · Σ_{v visible} log [P(v | t) / P(v)].
 
-    P(v | t) = (n(v and t) + α P(v)) / (n(t) + α), α = 10: Laplace's smoothing towards independence.
-    d = 1 would be right if tags were independent given t; they are not, so d is tuned.
+    P(v | t) = (n(v and t) + α P(v)) / (n(t) + α), α = 10: Laplace smoothing towards independence.
+    d = 1 would be correct if tags were independent given t. They are not, so d is tuned.
     """
 
     pairs: Cooccurrence
@@ -76,13 +75,13 @@ class NaiveBayes:
     name: str = "naive_bayes"
 
     def scores(self, visible: CaptionMatrix) -> Float32:
-        """Damped log posteriors up to a constant of the row, [n, num_tags]."""
+        """Damped log posteriors up to a constant per row, [n, num_tags]."""
         evidence = self.pairs.select(visible) @ self.log_ratio
         return self.pairs.spread(self.log_prior + np.float32(self.damping) * evidence)
 
 
 def fit_naive_bayes(pairs: Cooccurrence, damping: float) -> NaiveBayes:
-    """Naive Bayes with d = `damping`."""
+    """Fits naive Bayes with d = `damping`."""
     shares, alpha = pairs.shares[pairs.fitted], _NAIVE_BAYES_PRIOR_POSTS
     lifted = pairs.together / shares[:, None] + alpha
     log_ratio = np.log(lifted / (pairs.counts[pairs.fitted] + alpha))
@@ -91,7 +90,7 @@ def fit_naive_bayes(pairs: Cooccurrence, damping: float) -> NaiveBayes:
 
 @dataclass(frozen=True, eq=False)
 class Ease:
-    """A linear model of each tag from all others: s = x B with diag(B) = 0, [m, m]."""
+    """A linear model of each tag on all others: s = x B with diag(B) = 0, [m, m]."""
 
     pairs: Cooccurrence
     weights: Float32
@@ -106,9 +105,9 @@ def fit_ease(pairs: Cooccurrence, ridge: float, dropout: float = 0.0) -> Ease:
     """The closed form B = I - P diag(1 / P_tt), P = (XᵀX + Λ)⁻¹, in float64.
 
     Without dropout, Λ = `ridge` · I: EASE, the ridge regression of each tag on the others (Steck 2019, "Embarrassingly
-    Shallow Autoencoders", section 3). With dropout p, Λ = `ridge` · I + p / (1 - p) · diag(XᵀX): EDLAE, what that
-    regression tends to when each visible tag is hidden with probability p (Steck 2020, "Autoencoders that don't
-    overfit towards the Identity", section 3), as it is when tags are held out.
+    Shallow Autoencoders", section 3). With dropout p, Λ = `ridge` · I + p / (1 - p) · diag(XᵀX): EDLAE, the limit of
+    that regression if each visible tag is hidden with probability p, as in the held-out tasks (Steck 2020,
+    "Autoencoders that don't overfit towards the Identity", section 3).
 
     Raises:
         ValueError: `ridge` is not above 0, or `dropout` is not in [0, 1).
@@ -124,7 +123,7 @@ def fit_ease(pairs: Cooccurrence, ridge: float, dropout: float = 0.0) -> Ease:
 
 @dataclass(frozen=True, eq=False)
 class ItemKnn:
-    """Tags that stand beside the visible ones: s_t = Σ_{v visible} sim(v, t), sim [m, m] sparse, diagonal 0."""
+    """Tags that co-occur with the visible ones: s_t = Σ_{v visible} sim(v, t), sim [m, m] sparse, diagonal 0."""
 
     pairs: Cooccurrence
     similarities: CaptionMatrix
@@ -136,7 +135,7 @@ class ItemKnn:
 
 
 def fit_item_knn(pairs: Cooccurrence, num_neighbours: int, exponent: float) -> ItemKnn:
-    """sim(v, t) = n(v and t) / (n(v)^a · n(t)^(1 - a)), a = `exponent`, for the `num_neighbours` v most similar to a t.
+    """Fits sim(v, t) = n(v and t) / (n(v)^a · n(t)^(1 - a)), a = `exponent`, for the `num_neighbours` nearest v of a t.
 
     a = ½ is the cosine of two tags over posts, a = 1 is P(t | v) (Aiolli 2013, "Efficient Top-N Recommendation for Very
     Large Scale Binary Rated Datasets", section 3). Ties go to the lower tag index.

@@ -1,4 +1,4 @@
-"""Groups of tags that figures are also given for: the categories, and the tail."""
+"""Groups of tags with figures of their own: the categories, and the tail."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 TAIL: Final = "tail"
 TAIL_BELOW: Final = 20
-"""A tag of the tail has fewer training posts."""
+"""A tag with fewer training posts belongs to the tail."""
 
 
 def groups_of_tags(vocab: Vocab, train: CaptionMatrix) -> dict[str, NDArray[np.bool_]]:
-    """Name → which tags are in it, bool[num_tags]: each category that has a tag, then `TAIL`, of any category.
+    """Name → membership of each tag, bool[num_tags]: each category that has a tag, then `TAIL`, of any category.
 
-    Unknown tokens are no tags and in no group.
+    Unknown tokens are in no group.
 
     Args:
-        vocab: says of which category a tag is.
+        vocab: the tags and their categories.
         train: training captions, [num_posts, num_tags].
     """
     known = ~vocab.is_unknown

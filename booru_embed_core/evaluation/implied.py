@@ -1,6 +1,6 @@
-"""Implications read from the posts: a → b where nearly every post with tag a has tag b (witch_hat → hat).
+"""Implications in the posts: a → b if nearly every post with tag a also has tag b (witch_hat → hat).
 
-A held-out tag that a visible tag implies is found without any understanding; without such tags a score says more.
+A hidden tag that a visible tag implies is trivial to find, so figures without such tags are more telling.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Implications: TypeAlias = "sparse.csr_matrix[np.bool_]"
 
 _MAX_PAIRS: Final = 2**24
-"""Pairs of tags that are counted at a time: 128 MiB at most."""
+"""Pairs of tags that are counted at once: 128 MiB at most."""
 
 
 def implied_pairs(captions: CaptionMatrix, threshold: float, min_count: int) -> Implications:
@@ -28,7 +28,7 @@ def implied_pairs(captions: CaptionMatrix, threshold: float, min_count: int) -> 
     Args:
         captions: training captions, [num_posts, num_tags].
         threshold: in (0, 1].
-        min_count: posts that a needs; below it P(b | a) says little.
+        min_count: minimal number of posts with a; with fewer, P(b | a) is too noisy.
     """
     num_tags = captions.shape[1]
     counts = captions.getnnz(axis=0)
@@ -48,9 +48,9 @@ def implied_pairs(captions: CaptionMatrix, threshold: float, min_count: int) -> 
 
 
 def without_implied(held_out: HeldOut, implied: Implications) -> HeldOut:
-    """`held_out` without the tags that a visible tag implies: they are no targets and stand in no ranking.
+    """`held_out` without the tags that a visible tag implies: they are neither hidden nor ranked.
 
-    Posts left without a target drop out. What is visible stays as it is.
+    Posts that are left without a hidden tag drop out. Visible tags stay the same.
     """
     reached = held_out.visible @ implied.astype(np.float32)
     filtered = (held_out.filtered + reached).tocsr()

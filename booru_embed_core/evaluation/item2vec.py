@@ -1,7 +1,7 @@
-"""item2vec: skip-gram with negative sampling over shuffled captions, by gensim, which is optional.
+"""item2vec: skip-gram with negative sampling over shuffled captions, by the optional package gensim.
 
-Barkan, Koenigstein 2016, "Item2Vec: Neural Item Embedding for Collaborative Filtering", section 3. CaptionMatrix are
-shuffled anew each epoch, and frequent tags left out at random, so that a window is a draw of the set's pairs.
+Barkan, Koenigstein 2016, "Item2Vec: Neural Item Embedding for Collaborative Filtering", section 3. Captions are
+reshuffled each epoch and frequent tags are dropped at random, so a window is a random sample of the set's pairs.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SEED: Final = 7
 _WINDOW: Final = 20
 _NEGATIVES: Final = 5
 _SAMPLE: Final = 1e-4
-"""gensim's threshold of frequency: without it, or at 1e-3, it is slower and finds less on the sample."""
+"""gensim's frequency threshold; without it, or at 1e-3, training is slower and recall on the sample is lower."""
 _NEGATIVE_EXPONENT: Final = 1.0
-"""Negatives in proportion to use, for which in · out tends to pointwise mutual information; word2vec has .75."""
+"""Negatives in proportion to use make in · out tend to pointwise mutual information; word2vec uses .75."""
 _LEARNING_RATE: Final = 0.05
 
 
 class ShuffledCaptions:
-    """Lists of tags, each caption in a new order whenever it is read from the start; the orders depend on the seed."""
+    """Captions as lists of tags, in a new order at each iteration; the orders depend only on the seed."""
 
     def __init__(self, captions: CaptionMatrix, seed: int) -> None:
         self._captions = captions
@@ -52,15 +52,15 @@ class ShuffledCaptions:
 
 
 def is_installed() -> bool:
-    """Whether gensim is there."""
+    """Whether gensim is installed."""
     return importlib.util.find_spec("gensim") is not None
 
 
 class Item2Vec:
-    """Trained vectors: as part of a caption (`inputs`) and as answers (`outputs`), float32[m, dim] each.
+    """Trained input and output vectors, float32[m, dim] each.
 
-    Inputs are centred over all uses of tags: what all captions have in common holds the shift by the number of
-    negatives, which rare tags have not learned yet, so that they would stand above all others.
+    Input vectors are centred over all uses of tags. The component that all captions share encodes the shift by the
+    number of negatives. Rare tags have not learned that shift and would otherwise rank above all others.
     """
 
     def __init__(self, pairs: Cooccurrence, inputs: Float32, outputs: Float32) -> None:
@@ -70,27 +70,27 @@ class Item2Vec:
         self.outputs = outputs
 
     def cosine_scorer(self) -> TagVectors:
-        """CaptionMatrix are means of unit input vectors, scores their cosines with the tags' input vectors."""
+        """Captions are means of unit input vectors; scores are their cosines with the tags' input vectors."""
         unit = unit_vectors(self.inputs)
         return tag_vectors(NAME, self.pairs, unit, unit)
 
     def scorer(self, damping: float) -> TagVectors:
-        """s_t = log P(t) + d · Σ_{v visible} in_v · out_t, d = `damping`: as damped naive Bayes, since in_v · out_t is
-        trained towards log P(t | v) / P(t) less a constant (Levy, Goldberg 2014, "Neural Word Embedding as Implicit
-        Matrix Factorization", section 3).
+        """s_t = log P(t) + d · Σ_{v visible} in_v · out_t, d = `damping`.
+
+        This has the form of damped naive Bayes, because in_v · out_t is trained towards log P(t | v) / P(t) minus a
+        constant (Levy, Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization", section 3).
         """
         prior = np.log(self.pairs.shares[self.pairs.fitted])
         return tag_vectors(NAME, self.pairs, self.inputs, self.outputs * np.float32(damping), prior)
 
 
 def train_item2vec(pairs: Cooccurrence, train: CaptionMatrix, dim: int, num_epochs: int) -> Item2Vec:
-    """Vectors of the fitted tags from the captions `train` [num_posts, num_tags]; one worker, so that they are the same
-    every time.
+    """Trains vectors of the fitted tags; deterministic, because gensim runs with one worker.
 
     Args:
-        pairs: says which tags are fitted.
-        train: training captions.
-        dim: of a vector.
+        pairs: counts, which also name the fitted tags.
+        train: training captions, [num_posts, num_tags].
+        dim: numbers per vector.
         num_epochs: passes over the captions.
 
     Raises:
@@ -116,6 +116,6 @@ def train_item2vec(pairs: Cooccurrence, train: CaptionMatrix, dim: int, num_epoc
     )
     shape = (len(pairs.fitted), dim)
     inputs, outputs = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    places = [int(word) for word in model.wv.index_to_key]
-    inputs[places], outputs[places] = model.wv.vectors, model.syn1neg
+    indices = [int(word) for word in model.wv.index_to_key]
+    inputs[indices], outputs[indices] = model.wv.vectors, model.syn1neg
     return Item2Vec(pairs, inputs, outputs)

@@ -1,4 +1,4 @@
-"""How an `Evaluation` reads: a short report in Markdown whose every sentence follows from the figures."""
+"""Renders an `Evaluation` as a short Markdown report; every sentence follows from the figures."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _FEW_POSTS: Final = 100
 
 
 def render_markdown(evaluation: Evaluation) -> str:
-    """The report of `evaluation`: a table for each task, who is ahead, what was chosen, and caveats."""
-    sections = [_head(evaluation)]
+    """The report of `evaluation`: tables, comparisons with the best baselines, chosen hyper-parameters, and caveats."""
+    sections = [_introduction(evaluation)]
     for hide, result in evaluation.tasks.items():
         sections.append(_task(TITLES[hide], result))
     for hide, result in evaluation.without_implied.items():
@@ -33,36 +33,37 @@ def render_markdown(evaluation: Evaluation) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _head(evaluation: Evaluation) -> str:
+def _introduction(evaluation: Evaluation) -> str:
     sizes = ", ".join(f"{size:,} {split}" for split, size in evaluation.split_sizes.items())
     return (
         "# Evaluation\n\n"
-        "A post's hidden tags are looked for among all tags but the visible ones. "
-        "recall@k = hits / min(k, hidden tags), MRR = 1 / rank of the best-ranked hidden tag; means over posts, the "
-        "best in bold. Baselines are fitted on the training posts and tuned on the validation posts. "
+        "A post's hidden tags are ranked among all tags but the visible ones. "
+        "recall@k = hits / min(k, hidden tags); MRR = 1 / rank of the best-ranked hidden tag. Figures are means over "
+        "posts, the best in bold. Baselines are fitted on the training posts and tuned on the validation posts. "
         f"Posts: {sizes}. Tags: {evaluation.num_tags:,}. Seed {evaluation.seed}."
     )
 
 
 def _task(title: str, result: TaskResult) -> str:
     if not result.num_posts:
-        return f"## {title}\n\nNo post is left."
+        return f"## {title}\n\nNo post has a hidden tag left."
     lines = [f"{result.num_posts:,} posts, {result.num_hidden:,} hidden tags.", "", *metrics_table(result.models)]
     lines += ["", *(verdict(model, margins) for model, margins in result.margins.items())]
     return f"## {title}\n\n" + "\n".join(lines).rstrip()
 
 
 def _groups(title: str, groups: Mapping[str, TaskResult], left: Mapping[str, TaskResult]) -> str:
-    """A table for each metric: a row for each scorer, a column for each group of tags; of `left` the headline alone."""
+    """A table per metric with a row per scorer and a column per group of tags; for `left` only the headline metric."""
     text = (
-        f"Hidden tags: {_sizes(groups)}. Ranked among all tags, the post's other hidden tags left out; means over the "
-        f"posts that hide a tag of the group. Tail: tags with fewer than {TAIL_BELOW} training posts, of any category."
+        f"Hidden tags: {_sizes(groups)}. They are ranked among all tags without the post's other hidden tags. Figures "
+        "are means over the posts that hide a tag of the group. Tail: tags of any category with fewer than "
+        f"{TAIL_BELOW} training posts."
     )
-    lines = [f"## {title}, by category and for the tail", "", text]
+    lines = [f"## {title}, by category and in the tail", "", text]
     for metric in next(iter(next(iter(groups.values())).models.values()), ()):
         lines += ["", *_group_table(_shown(metric), metric, groups)]
     if left:
-        lines += ["", f"Implied tags left out: {_sizes(left)}. `evaluation.json` holds the other metrics."]
+        lines += ["", f"Implied tags left out: {_sizes(left)}. `evaluation.json` has the other metrics."]
         lines += ["", *_group_table(f"{HEADLINE}, implied left out", HEADLINE, left)]
     return "\n".join(lines)
 
@@ -70,7 +71,7 @@ def _groups(title: str, groups: Mapping[str, TaskResult], left: Mapping[str, Tas
 def _sizes(groups: Mapping[str, TaskResult]) -> str:
     sizes = ", ".join(f"{name} {group.num_hidden:,} in {group.num_posts:,} posts" for name, group in groups.items())
     few = ", ".join(name for name, group in groups.items() if group.num_posts < _FEW_POSTS)
-    return f"{sizes} (fewer than {_FEW_POSTS} posts say little: {few})" if few else sizes
+    return f"{sizes} (fewer than {_FEW_POSTS} posts, so noisy: {few})" if few else sizes
 
 
 def _group_table(title: str, metric: str, groups: Mapping[str, TaskResult]) -> list[str]:
@@ -85,19 +86,19 @@ def _group_table(title: str, metric: str, groups: Mapping[str, TaskResult]) -> l
 def _visible_share(evaluation: Evaluation) -> str:
     tasks = {hide: shares for hide, shares in evaluation.visible_share.items() if shares}
     if not tasks:
-        return "## Probability on visible tags\n\nNo model was given."
+        return "## Probability of visible tags\n\nNo model was given."
     text = (
-        "Share of a model's probability that lies on visible tags before these are masked, mean over posts. Nothing in "
-        "the tables above depends on it: visible tags are never offered."
+        "The share of a model's probability on visible tags before these are masked, mean over posts. The tables above "
+        "do not depend on it, because visible tags are not ranked."
     )
     rows = [f"| | {' | '.join(TITLES[hide].lower() for hide in tasks)} |", "|---|" + "---:|" * len(tasks)]
     names = next(iter(tasks.values()))
     rows += [f"| {name} | {' | '.join(f'{shares[name]:.4f}' for shares in tasks.values())} |" for name in names]
-    return "\n".join(["## Probability on visible tags", "", text, "", *rows])
+    return "\n".join(["## Probability of visible tags", "", text, "", *rows])
 
 
 def metrics_table(models: Mapping[str, Metrics]) -> list[str]:
-    """Lines of a table: a row for each of `models`, a column for each metric, the best in bold."""
+    """The lines of a table with a row for each of `models` and a column for each metric, the best in bold."""
     metrics = list(next(iter(models.values())))
     best = {metric: max(round(values[metric], 3) for values in models.values()) for metric in metrics}
     rows = [f"| | {' | '.join(_shown(metric) for metric in metrics)} |", "|---|" + "---:|" * len(metrics)]
@@ -108,7 +109,7 @@ def metrics_table(models: Mapping[str, Metrics]) -> list[str]:
 
 
 def verdict(model: str, margins: Mapping[str, Margin]) -> str:
-    """One line: against the best baseline at each metric, ahead, behind, or too close to tell."""
+    """One line that compares `model` with the best baseline at each metric: ahead, behind, or level."""
     words = {True: "ahead of", False: "behind", None: "level with"}
     parts = [
         f"{words[margin.is_ahead]} {margin.against} at {_shown(metric)} "
@@ -131,12 +132,13 @@ def _split_half(result: SplitHalfResult) -> str:
 
 
 def _probes(evaluation: Evaluation) -> str:
-    title = "## What a linear probe tells of rating and score"
+    title = "## Linear probes of rating and score"
     if not evaluation.probes:
-        return f"{title}\n\nNothing: rating and score are the same for all posts of a split."
+        return f"{title}\n\nNone: rating and score are constant within a split."
     text = (
-        "From the vector of all tags of a post, rating and score withheld. Rating by logistic regression; a score's "
-        "decile among training posts of its rating by ridge regression. `constant` looks at no tag."
+        "Predictions from the vector of all tags of a post, with rating and score withheld. The rating comes from "
+        "logistic regression, the score's decile among training posts of its rating from ridge regression. `constant` "
+        "ignores the tags."
     )
     lines = [title, "", text]
     for target, result in evaluation.probes.items():
@@ -152,14 +154,16 @@ def _chosen(evaluation: Evaluation) -> str:
                 values = ", ".join(f"{key} {_value(value)}" for key, value in params.items())
                 rows.append(f"| {task} | {name} | {values} |")
     if not rows:
-        return "## Chosen on validation\n\nNothing was to be chosen."
-    return "\n".join(["## Chosen on validation", "", "| task | baseline | values |", "|---|---|---|", *rows])
+        return "## Hyper-parameters chosen on validation\n\nNo baseline has hyper-parameters."
+    return "\n".join(
+        ["## Hyper-parameters chosen on validation", "", "| task | baseline | values |", "|---|---|---|", *rows]
+    )
 
 
 def _caveats(evaluation: Evaluation) -> str:
     caveats: Sequence[str] = [
-        "± is the standard error of the mean difference over the same posts; within two of them is called level. "
-        "It does not cover the chance of another training run.",
+        "± is the standard error of the mean difference over the same posts; a difference within two of them is level. "
+        "It does not cover the variation between training runs.",
         f"Implied: {evaluation.num_implied_pairs:,} pairs of tags a → b with P(b given a) above "
         f"{evaluation.implied_threshold:g} among training posts.",
         *evaluation.caveats,
@@ -168,7 +172,7 @@ def _caveats(evaluation: Evaluation) -> str:
     if left_out:
         caveats = [
             *caveats,
-            f"Baselines other than popularity know the {evaluation.num_fitted_tags:,} most used tags; "
+            f"Baselines other than popularity are fitted on the {evaluation.num_fitted_tags:,} most used tags; "
             f"they rank the other {left_out:,} below these, by popularity.",
         ]
     return "## Caveats\n\n" + "\n".join(f"- {caveat}" for caveat in caveats)

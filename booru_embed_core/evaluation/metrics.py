@@ -1,7 +1,7 @@
-"""What a ranking of tags, or an embedding of posts, is worth.
+"""Metrics of rankings of tags and of embeddings of posts.
 
-A scorer gives every tag a number; filtered tags (the visible ones) are taken out, ties go to the lower tag index, so
-that the same scores always give the same figures. Memory is bounded: posts are scored in chunks.
+A scorer gives every tag a score. Filtered tags (the visible ones) are not ranked. Ties go to the lower tag index, so
+equal scores always give equal figures. Posts are scored in chunks to bound memory.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SPLIT_HALF_RETRIEVAL: Final = "split_half_retrieval"
 SPLIT_HALF_METRIC: Final = "recall@1"
 
 _MAX_CELLS: Final = 2**24
-"""Scores that are held at a time: 64 MiB of float32."""
+"""Scores that are in memory at once: 64 MiB of float32."""
 
 
 class ScoreError(ValueError):
-    """A scorer gave something that cannot be ranked; the message names it."""
+    """Scores that cannot be ranked; the message names the scorer."""
 
 
 def evaluate_scorer(scorer: Scorer, held_out: HeldOut) -> Metrics:
@@ -47,7 +47,7 @@ def evaluate_scorer(scorer: Scorer, held_out: HeldOut) -> Metrics:
         mrr      = 1 / min_{h ∈ H} rank(h)
 
     Raises:
-        ScoreError: a score that is ranked is NaN or infinite, or the scores' shape is wrong.
+        ScoreError: a ranked score is NaN or infinite, or the scores have a wrong shape.
         ValueError: `held_out` has no posts.
     """
     (ranked,) = rank_hidden(scorer, [held_out])
@@ -67,11 +67,11 @@ def mean_metrics(values: PostMetrics) -> Metrics:
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """What a scorer made of one task.
+    """A scorer's result on one task.
 
     Attributes:
-        ranks: of each hidden tag, in the order of ``hidden.indices``, int64[hidden.nnz].
-        visible_share: of each post, the share of the softmax over all tags that its visible tags have, float64[n].
+        ranks: the rank of each hidden tag, in the order of ``hidden.indices``, int64[hidden.nnz].
+        visible_share: the visible tags' share of the softmax over all tags, float64[n].
     """
 
     ranks: NDArray[np.int64]
@@ -79,10 +79,10 @@ class Ranked:
 
 
 def rank_hidden(scorer: Scorer, held_outs: Sequence[HeldOut], chunk: int = 1024) -> list[Ranked]:
-    """The ranks of the hidden tags of each of `held_outs`, which are scored in one pass.
+    """The ranks of the hidden tags of each of `held_outs`, scored in one pass.
 
-    The first of `held_outs` has all the posts; the others show the same tags of some of these posts, and ask or
-    filter differently (`implied.without_implied`).
+    The first of `held_outs` has all the posts. The others have the same visible tags for some of these posts, and hide
+    or filter others (`implied.without_implied`).
 
     Raises:
         ScoreError: as `evaluate_scorer`.
@@ -106,18 +106,18 @@ def rank_hidden(scorer: Scorer, held_outs: Sequence[HeldOut], chunk: int = 1024)
 def ranks_of_group(
     ranks: NDArray[np.int64], hidden: CaptionMatrix, is_asked: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], CaptionMatrix]:
-    """Ranks and hidden tags of a group of tags alone, as if a post's other hidden tags were in no ranking.
+    """Ranks and hidden tags of a group of tags, as if a post's other hidden tags were not ranked.
 
-    These are right answers too, and do not count against the group:
+    These are also correct answers, so they do not count against the group:
         rank'(h) = rank(h) - |{other hidden h' of the post, not of the group: rank(h') < rank(h)}|
 
     Args:
-        ranks: of all hidden tags, int64[hidden.nnz].
+        ranks: the ranks of all hidden tags, int64[hidden.nnz].
         hidden: [n, num_tags].
         is_asked: the group, bool[num_tags].
 
     Returns:
-        Their ranks, and the hidden tags of the posts that have any, [fewer posts, num_tags].
+        The group's ranks, and its hidden tags in the posts that have any, [at most n, num_tags].
     """
     asked = is_asked[hidden.indices]
     rows = np.repeat(np.arange(hidden.shape[0]), np.diff(hidden.indptr))
@@ -145,7 +145,7 @@ def hidden_ranks(
         scores: [n, num_tags]; overwritten with -inf where `filtered`.
         filtered: [n, num_tags], disjoint from `hidden`.
         hidden: [n, num_tags].
-        max_cells: scores that are compared at a time.
+        max_cells: scores that are compared at once.
     """
     scores[filtered.nonzero()] = -np.inf
     rows = np.repeat(np.arange(hidden.shape[0]), np.diff(hidden.indptr))
@@ -171,7 +171,7 @@ def split_half_recall(embed_a: NDArray[np.float32], embed_b: NDArray[np.float32]
     Args:
         embed_a: [n, dim], row i is one half of post i.
         embed_b: [n, dim], row i is the other half.
-        chunk: rows that are compared with all others at a time.
+        chunk: rows that are compared with all others at once.
 
     Raises:
         ValueError: shapes differ, there are no posts, or an embedding is NaN or infinite.
@@ -194,22 +194,22 @@ def _nearest_is_own(queries: NDArray[np.float32], keys: NDArray[np.float32], chu
 
 
 def _checked_scores(scorer: Scorer, visible: CaptionMatrix) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Scores of `visible` as an array of our own, -inf at the visible tags, finite elsewhere.
+    """A copy of the scores of `visible`, -inf at the visible tags and finite elsewhere.
 
-    And the visible tags' share of the softmax of the scores as they were given, float64[n].
+    Also the visible tags' share of the softmax over the original scores, float64[n].
     """
     scores = np.array(scorer.scores(visible), dtype=np.float32)
     if scores.shape != visible.shape:
         raise ScoreError(
-            f"{scorer.name}: scores of shape {scores.shape} for captions of {visible.shape}; mend the scorer"
+            f"{scorer.name}: scores of shape {scores.shape} for captions of {visible.shape}; correct the scorer"
         )
     rows, tags = visible.nonzero()
     of_visible = scores[rows, tags].astype(np.float64)
     scores[rows, tags] = -np.inf
     num_bad = scores.size - visible.nnz - np.count_nonzero(np.isfinite(scores))
     if num_bad:
-        raise ScoreError(f"{scorer.name}: {num_bad} of {scores.size} scores are NaN or infinite; mend the scorer")
-    of_visible[~np.isfinite(of_visible)] = -np.inf  # a scorer may mask what it was shown
+        raise ScoreError(f"{scorer.name}: {num_bad} of {scores.size} scores are NaN or infinite; correct the scorer")
+    of_visible[~np.isfinite(of_visible)] = -np.inf  # a scorer may mask the visible tags
     highest = scores.max(axis=1).astype(np.float64)
     np.maximum.at(highest, rows, of_visible)
     mass = np.bincount(rows, np.exp(of_visible - highest[rows]), minlength=len(scores))
@@ -217,7 +217,7 @@ def _checked_scores(scorer: Scorer, visible: CaptionMatrix) -> tuple[NDArray[np.
 
 
 def metrics_of_ranks(ranks: NDArray[np.int64], hidden: CaptionMatrix, ks: Sequence[int] = KS) -> PostMetrics:
-    """Metrics of every post, float64[n] each, from the `ranks` of its tags in `hidden` [n, num_tags], at least one."""
+    """Metrics of each post, float64[n], from the `ranks` of its tags in `hidden` [n, num_tags], at least one each."""
     num_hidden = hidden.getnnz(axis=1)
     starts = np.cumsum(num_hidden) - num_hidden
     values: PostMetrics = {}

@@ -1,6 +1,6 @@
-"""The evaluation of models beside the baselines: what is measured on the test split, as data.
+"""The evaluation of models and baselines on the test split, as data.
 
-How it reads is `markdown`'s business; plots are made elsewhere from `Evaluation`.
+`markdown` renders it as text. Plots are drawn elsewhere from `Evaluation`.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
     from booru_embed_core.tokens.packed_file import PackedFile
 
 _WELL_TAGGED: Final = 20
-"""Tags that 95% of posts reach only in an export that was picked for them: on the whole site p5 is 10 general tags."""
+"""95% of posts have this many tags only in an export that was selected for them: site-wide, p5 is 10 general tags."""
 
 
 @dataclass(frozen=True)
 class Margin:
-    """How far a model stands above the best baseline, over the same posts.
+    """A model's lead over the best baseline on the same posts.
 
     Attributes:
         against: the baseline with the highest mean.
-        difference: mean over posts of the model's metric less the baseline's.
-        standard_error: of that mean: the standard deviation of the posts' differences over √n.
+        difference: mean over posts of the model's metric minus the baseline's.
+        standard_error: standard error of that mean: the standard deviation of the posts' differences over √n.
     """
 
     against: str
@@ -61,16 +61,16 @@ class Margin:
 
     @property
     def is_ahead(self) -> bool | None:
-        """True or False where the difference exceeds two standard errors, None where it does not."""
+        """Whether the difference is positive; None if it is within two standard errors of 0."""
         return None if abs(self.difference) <= 2 * self.standard_error else self.difference > 0
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One held-out task.
+    """Figures of one held-out task.
 
     Attributes:
-        num_posts: posts asked about.
+        num_posts: posts with hidden tags.
         num_hidden: hidden tags of all these posts.
         models: name → metric → mean over posts; the models first, then the baselines.
         margins: name of a model → metric → its margin over the best baseline; empty without baselines.
@@ -84,7 +84,7 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class SplitHalfResult:
-    """Split-half retrieval: each post's other half is looked for among the other halves of all posts.
+    """Split-half retrieval: with one half of a post's tags, find its other half among those of all posts.
 
     Attributes:
         num_posts: posts compared.
@@ -97,7 +97,7 @@ class SplitHalfResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured on the test split.
+    """All figures of the test split.
 
     Attributes:
         seed: decides which tags are hidden.
@@ -106,18 +106,18 @@ class Evaluation:
         num_fitted_tags: tags that the baselines other than popularity know.
         tasks: ``"one"`` and ``"half"`` → figures.
         without_implied: the same without tags that a visible tag implies.
-        num_implied_pairs: pairs a → b found in the training split, P(b | a) > `implied_threshold`.
-        implied_threshold: as set.
-        split_half_retrieval: how well the two halves of a post find each other.
-        chosen: task → baseline → its hyper-parameters.
-        caveats: sentences that the data give rise to.
-        probes: ``"rating"`` and ``"score"`` → what a linear probe tells of them; without what is the same everywhere.
-        by_group: ``"one"`` and ``"half"`` → category of the hidden tag, or `TAIL` → figures of these tags alone, over
+        num_implied_pairs: pairs a → b in the training split with P(b | a) > `implied_threshold`.
+        implied_threshold: as in the settings.
+        split_half_retrieval: figures of the scorers that embed.
+        chosen: task or ``"split_half_retrieval"`` → baseline → its hyper-parameters.
+        caveats: sentences about the data that limit what the figures mean.
+        probes: ``"rating"`` and ``"score"`` → figures of the linear probes; constant targets are left out.
+        by_group: ``"one"`` and ``"half"`` → category of the hidden tag, or `TAIL` → figures of these tags only, over
             the posts that hide any (`metrics.ranks_of_group`); groups without a post are left out.
         by_group_without_implied: the same without tags that a visible tag implies. `split_half_retrieval` and
             `visible_share` have no such figures: halves are compared whole, and the visible tags stay the same.
-        visible_share: ``"one"`` and ``"half"`` → model → the probability that it gives to visible tags before they are
-            masked, mean over posts. Baselines' scores are no logits and have none.
+        visible_share: ``"one"`` and ``"half"`` → model → its probability of visible tags before they are masked, mean
+            over posts. Baselines have none, because their scores are not logits.
     """
 
     seed: int
@@ -137,7 +137,7 @@ class Evaluation:
     visible_share: Mapping[Hide, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The evaluation as indented JSON, keys in the order of the fields."""
+        """Indented JSON with the keys in the order of the fields."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
 
@@ -148,9 +148,9 @@ def run_evaluation(
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Figures of `scorers` and of the baselines on the test posts of `packed`, at most ``settings.max_posts`` of them.
+    """Figures of `scorers` and of the baselines on at most ``settings.max_posts`` test posts of `packed`.
 
-    Baselines and implications are read from training posts alone, hyper-parameters are chosen on validation posts.
+    Baselines and implications come from training posts only; hyper-parameters are chosen on validation posts.
 
     Args:
         scorers: the models; those with ``embed`` also take part in split-half retrieval.
@@ -206,16 +206,16 @@ def evaluate_captions(
     seed: int,
     is_unknown: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
-    """``{"hide": …, "num_posts": …, "models": {name: {"recall@1": …, …}}}`` of one task on posts from anywhere.
+    """``{"hide": …, "num_posts": …, "models": {name: {"recall@1": …, …}}}`` of one task on the given posts.
 
     Args:
         scorers: the models.
         baselines: fitted on the models' training split.
-        captions: [num_posts, num_tags]; tags outside the vocabulary are left out of them and do not count.
+        captions: [num_posts, num_tags]; without the tags that are not in the vocabulary.
         post_ids: int64[num_posts].
-        hide: which task.
+        hide: the task.
         seed: decides which tags are hidden.
-        is_unknown: ``vocab.is_unknown``; None where there is no unknown token.
+        is_unknown: ``vocab.is_unknown``; None if there is no unknown token.
 
     Raises:
         ValueError: no post has two tags of the vocabulary.
@@ -229,7 +229,7 @@ def evaluate_captions(
 
 @dataclass(frozen=True)
 class _TaskFigures:
-    """A task as it is, without implied tags, and both by group of tags; and what models make of visible tags."""
+    """A task with and without implied tags, both also by group of tags, and the models' shares on visible tags."""
 
     whole: TaskResult
     without_implied: TaskResult
@@ -246,7 +246,7 @@ def _evaluate_task(
     groups: Mapping[str, NDArray[np.bool_]],
     report: Callable[[str], None],
 ) -> _TaskFigures:
-    """Every scorer scores the posts once, and all figures are read from the ranks."""
+    """All figures of a task; each scorer scores the posts once."""
     asked = (held_out, without_implied(held_out, implied))
     ranked: dict[str, list[Ranked]] = {}
     for scorer in (*scorers, *baselines):
@@ -270,7 +270,7 @@ def _figures(
     models: Sequence[str],
     baselines: Sequence[str],
 ) -> tuple[TaskResult, dict[str, TaskResult]]:
-    """Figures of `hidden` from `ranks`, of all tags and of each of the `groups` that has any."""
+    """Figures of all `hidden` tags, and of those in each of the `groups` that has any."""
     by_group: dict[str, TaskResult] = {}
     for group, is_asked in groups.items():
         if not is_asked[hidden.indices].any():
@@ -284,7 +284,7 @@ def _figures(
 def _result(
     hidden: CaptionMatrix, ranks: Mapping[str, NDArray[np.int64]], models: Sequence[str], baselines: Sequence[str]
 ) -> TaskResult:
-    """Figures of the posts `hidden` [n, num_tags] from the ranks that each scorer gives to their tags."""
+    """Figures of the hidden tags `hidden` [n, num_tags] from each scorer's ranks."""
     if not hidden.shape[0]:
         return TaskResult(0, 0, {}, {})
     values: dict[str, PostMetrics] = {name: metrics_of_ranks(of_scorer, hidden) for name, of_scorer in ranks.items()}
@@ -303,7 +303,7 @@ def _result(
 def _split_half_retrieval(
     scorers: Sequence[Scorer], halves: tuple[CaptionMatrix, CaptionMatrix], report: Callable[[str], None]
 ) -> SplitHalfResult:
-    """Figures of those of `scorers` that embed."""
+    """Split-half retrieval of those of `scorers` that embed."""
     first, second = halves
     models = {
         scorer.name: {SPLIT_HALF_METRIC: split_half_recall(scorer.embed(first), scorer.embed(second))}
@@ -319,16 +319,16 @@ def _caveats(half: _TaskFigures, captions: CaptionMatrix, ratings: NDArray[np.ui
     implied_share = 1 - half.without_implied.num_hidden / half.whole.num_hidden
     if implied_share > 0:
         caveats.append(
-            f"With half of the tags hidden, a visible tag implies {implied_share:.1%} of the hidden ones: the first "
-            "tables are partly the ease of implications."
+            f"With half of the tags hidden, a visible tag implies {implied_share:.1%} of the hidden ones. The first "
+            "tables therefore include easy finds."
         )
     fifth, median = np.percentile(np.diff(captions.indptr), [5, 50])
     if fifth >= _WELL_TAGGED:
         caveats.append(
-            f"The posts were picked for many tags (95% have {fifth:.0f} or more, the median is {median:.0f}): the "
+            f"The posts were selected for many tags (95% have {fifth:.0f} or more, the median is {median:.0f}), so the "
             "figures say nothing about sparsely tagged posts."
         )
     seen = np.unique(ratings)
     if len(seen) == 1:
-        caveats.append(f"Every post is rated {RATINGS[seen[0]]!r}: what the model makes of ratings is not tested.")
+        caveats.append(f"Every post is rated {RATINGS[seen[0]]!r}, so the model's use of ratings is not tested.")
     return tuple(caveats)

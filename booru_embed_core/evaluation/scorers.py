@@ -1,6 +1,6 @@
-"""Our model as the evaluation sees it: visible captions in, scores of all tags or embeddings out.
+"""Our model as scorers: visible captions in, scores of all tags or embeddings out.
 
-Rating and score are withheld: the baselines have none of them either.
+Rating and score are withheld, because the baselines do not see them either.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _KEPT_CHUNKS: Final = 128
 
 
 class PooledStates:
-    """The pooled state of visible captions, remembered for the scorers that share it.
+    """A cache of the pooled states of visible captions, shared by the scorers of one model.
 
-    The encoder is nearly all of the work, and the bottleneck, its prefixes and the head all read the same state. The
-    newest 128 chunks are kept: 134 MB for chunks of 1,024 posts at width 256.
+    The encoder is nearly all of the work, and the bottleneck, its prefixes and the completion head read the same state.
+    The newest 128 chunks are kept: 134 MB for chunks of 1,024 posts at width 256.
     """
 
     def __init__(self, model: SetEncoder) -> None:
@@ -46,7 +46,7 @@ class PooledStates:
 
 
 class BottleneckScorer:
-    """Scores from the embedding that is handed out, or from its first `dim` numbers."""
+    """Scores from the embedding, or from its first `dim` numbers."""
 
     def __init__(self, states: PooledStates, dim: int | None = None) -> None:
         self.states = states
@@ -54,13 +54,13 @@ class BottleneckScorer:
 
     @property
     def name(self) -> str:
-        """As the report calls it; a Matryoshka prefix says how long it is."""
+        """The name in reports; that of a Matryoshka prefix contains its length."""
         is_whole = self.dim == self.states.model.config.settings.embedding_dim
         return EMBEDDING_NAME if is_whole else f"{EMBEDDING_NAME}-{self.dim}d"
 
     @torch.inference_mode()
     def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
-        """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
+        """Scores of all tags, float32 ``[n, num_tags]``."""
         model = self.states.model
         embedding = model.embed(self.states.of(visible))
         embedding[:, self.dim :] = 0
@@ -68,12 +68,12 @@ class BottleneckScorer:
 
     @torch.inference_mode()
     def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
-        """float32 ``[n, dim]``, not normalised."""
+        """Embeddings, float32 ``[n, dim]``, not normalised."""
         return self.states.model.embed(self.states.of(visible))[:, : self.dim].cpu().numpy()
 
 
 class CompletionHeadScorer:
-    """Scores from the completion head, which reads the state before the bottleneck; it embeds nothing."""
+    """Scores from the completion head, which reads the state before the bottleneck; it has no embedding."""
 
     name = COMPLETION_HEAD_NAME
 
@@ -82,13 +82,13 @@ class CompletionHeadScorer:
 
     @torch.inference_mode()
     def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
-        """float32 ``[n, num_tags]`` of ``[n, num_tags]`` visible tags."""
+        """Scores of all tags, float32 ``[n, num_tags]``."""
         model = self.states.model
         return model.tag_scores(model.complete(self.states.of(visible))).float().cpu().numpy()
 
 
 def model_scorers(model: SetEncoder) -> list[Scorer]:
-    """The embedding, its completion head, and each Matryoshka prefix, longest first: what the report shows."""
+    """Scorers of the embedding, the completion head, and each Matryoshka prefix, longest first."""
     states = PooledStates(model)
     prefixes = sorted(model.config.settings.matryoshka_dims, reverse=True)
     of_prefixes = (BottleneckScorer(states, dim) for dim in prefixes)

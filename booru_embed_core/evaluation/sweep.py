@@ -1,20 +1,20 @@
-"""Which percentile to choose, answered by trying: for each a vocabulary, a short training, and what it finds.
+"""Compares percentiles of the vocabulary's cut: for each one a vocabulary, a short training, and its recall.
 
-All are asked the same questions: some tags of each validation post are hidden, whatever any vocabulary holds of them,
-and which they are depends on the post and the tag alone. Two figures answer:
+All vocabularies get the same questions. Some tags of each validation post are hidden, with or without a token; the
+choice depends only on post and tag. There are two figures:
 
     recall of any tag   hits / min(k, hidden tags): a hidden tag without a token is a miss
     recall within       hits / min(k, hidden tags that have a token), over the posts that hide such a tag
 
-The second flatters a small vocabulary, which is asked about frequent tags alone and has fewer to choose from: a
-vocabulary of one tag finds all that it is asked for. The first can be compared between vocabularies. A model is shown
-those visible tags that have a token, so that a small vocabulary also sees less, as it will when it is used. With the
-vocabulary {1girl, solo}, k = 10 and one tag of each post hidden:
+Recall of any tag is comparable between vocabularies. Recall within favours a small vocabulary, whose hidden tags are
+the frequent ones and which has fewer tags to rank: with one tag it is always 1. A model sees the visible tags that have
+a token, so a small vocabulary also sees less, as it will in use. With the vocabulary {1girl, solo}, k = 10 and one tag
+of each post hidden:
 
-    post 11: 1girl solo hat   hidden: hat     without a token: a miss, and no part of "within"
+    post 11: 1girl solo hat   hidden: hat     without a token: a miss, not counted in "within"
     post 12: 1girl solo bow   hidden: solo    found: recall of any tag 1/2, within 1/1
 
-Posts are those of the validation split, so that the test split stays unseen by whoever chooses.
+Posts come from the validation split, so the choice of a percentile does not use the test split.
 """
 
 from __future__ import annotations
@@ -64,24 +64,24 @@ SWEEP_SCHEMA: Final = schema_of(
         "recall_half_within": pa.float64(),
     }
 )
-"""``coverage`` is the share of all uses of tags that are kept; ``recall_*`` is recall@10 of the embedding, with one tag
-or half of the tags hidden; ``seconds_per_epoch`` hang on what else the machine does, operations do not."""
+"""``coverage`` is the share of tag uses that are kept. ``recall_*`` is recall@10 of the embedding, with one tag or half
+of the tags hidden. ``seconds_per_epoch`` depend on the machine's other load, ``flops_per_epoch`` do not."""
 
 _ALL_TAGS: Final = VocabSettings(keep_percentile=100.0, min_count=1)
 
 
 class Train(Protocol):
-    """Trains on a packed file and writes a checkpoint; gives the seconds that it took."""
+    """Trains on a packed file, writes a checkpoint and returns the seconds that it took."""
 
     def __call__(self, packed_path: Path, vocab_dir: Path, work_dir: Path, out_dir: Path) -> float:
-        """`work_dir` is where an interrupted training is gone on from, `out_dir` an empty folder."""
+        """`work_dir` holds the states to resume from; `out_dir` is an empty folder."""
 
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """The tags of validation posts, all of them, some hidden: what every vocabulary is asked.
+    """Held-out tasks on all tags of validation posts, the same for every vocabulary.
 
-    Columns of the captions are those of `vocab`, which has a token for each tag of the posts.
+    The captions' columns are those of `vocab`, which has a token for each tag of the posts.
     """
 
     vocab: Vocab
@@ -97,19 +97,19 @@ def sweep_percentiles(
     train: Train,
     report: Callable[[str], None] = lambda _: None,
 ) -> pa.Table:
-    """A row for each of `percentiles`, ascending, as `SWEEP_SCHEMA`.
+    """A table of `SWEEP_SCHEMA` with a row for each of `percentiles`, ascending.
 
-    A percentile takes the place of ``[vocab] keep_percentile``; a category that sets its own keeps it. One percentile
-    is worked on at a time, and what is done stands in `work_dir`: after an interruption it is not done again, and an
-    interrupted training goes on. Two percentiles that keep the same tags are trained once.
+    A percentile replaces ``[vocab] keep_percentile``; a category's own value stays. Percentiles are processed one at a
+    time and finished ones are kept in `work_dir`. After an interruption, finished percentiles are skipped and an
+    interrupted training resumes. Two percentiles that keep the same tags are trained once.
 
     Args:
         posts_dir: the posts.
         freq_dir: their tag frequencies.
-        work_dir: a folder for these inputs and settings alone.
-        settings: cut, splits, network and training; ``[training] num_epochs`` is what "short" means.
+        work_dir: a folder for these inputs and settings only.
+        settings: cut, splits, network and training; ``[training] num_epochs`` sets the length of a training.
         percentiles: in (0, 100].
-        train: runs a training, here or elsewhere.
+        train: runs a training, in this process or another.
         report: called with a line for each percentile.
 
     Raises:
@@ -134,16 +134,16 @@ def sweep_percentiles(
 
 
 def cheapest_good(table: pa.Table, margin: float = 0.01) -> float:
-    """The lowest percentile whose recall of any tag, half of them hidden, is at most `margin` below the best one's.
+    """The lowest percentile whose recall of any tag, with half hidden, is at most `margin` below the best.
 
-    By default .01: below .005 two trainings that differ in their seed alone may differ.
+    The default is .01, because two trainings that differ only in their seed may differ by .005.
     """
     percentiles, recalls = table["percentile"].to_numpy(), table["recall_half"].to_numpy()
     return float(percentiles[recalls >= recalls.max() - margin].min())
 
 
 def ask(posts_dir: Path, freq_dir: Path, work_dir: Path, settings: Settings) -> Questions:
-    """The questions to validation posts, at most ``[evaluation] max_posts`` of them.
+    """The questions on at most ``[evaluation] max_posts`` validation posts.
 
     Raises:
         ValueError: no validation post has two tags.
@@ -155,7 +155,7 @@ def ask(posts_dir: Path, freq_dir: Path, work_dir: Path, settings: Settings) -> 
     rows = rows_of_split(packed, "validation")
     rows = rows[sample_posts(packed.post_id[rows], settings.evaluation.max_posts, settings.evaluation.seed)]
     captions, post_ids = captions_from_packed(packed, every, rows), packed.post_id[rows]
-    shutil.rmtree(folder)  # what is mapped stays until it is let go
+    shutil.rmtree(folder)  # POSIX keeps mapped files readable
     held_outs = {str(hide): hold_out(captions, post_ids, hide, settings.evaluation.seed) for hide in HIDES}
     if not held_outs["one"].num_posts:
         raise ValueError("no validation post has two tags; give more posts or raise [tokens] validation_share")
@@ -163,7 +163,7 @@ def ask(posts_dir: Path, freq_dir: Path, work_dir: Path, settings: Settings) -> 
 
 
 def scorer_recall(scorer: Scorer, vocab: Vocab, questions: Questions) -> dict[str, float]:
-    """``recall_one``, ``recall_half`` and both ``…_within`` of a scorer of the tags of `vocab`.
+    """``recall_one``, ``recall_half`` and both ``…_within`` of a scorer with the vocabulary `vocab`.
 
     Raises:
         ScoreError: a score is NaN or infinite.
@@ -172,7 +172,7 @@ def scorer_recall(scorer: Scorer, vocab: Vocab, questions: Questions) -> dict[st
     found = {}
     for hide, asked in questions.held_outs.items():
         num_hidden = asked.hidden.getnnz(axis=1)
-        # Not `hold_out`: what is hidden must not hang on the vocabulary, and a post may hide nothing that has a token.
+        # Not `hold_out`: the hidden tags must not depend on the vocabulary, and possibly none of them has a token.
         visible = translate(asked.visible, columns, vocab.num_tags)
         hidden = translate(asked.hidden, np.where(_known(columns, vocab), columns, -1), vocab.num_tags)
         filtered = (visible + _unknown_tokens(vocab, asked.num_posts)).tocsr()
@@ -190,20 +190,20 @@ def scorer_recall(scorer: Scorer, vocab: Vocab, questions: Questions) -> dict[st
 def columns_in(vocab: Vocab, every: Vocab) -> NDArray[np.int64]:
     """The tag index in `vocab` of each tag of `every`, int64 ``[every.num_tags]``.
 
-    A tag without a token is the unknown token of its category, or -1 where there is none.
+    A tag without a token maps to the unknown token of its category, or to -1 if there is none.
     """
-    places = {tag: place for place, tag in enumerate(zip(vocab.categories.tolist(), vocab.tags, strict=True))}
-    unknown = {int(vocab.categories[place]): int(place) for place in np.flatnonzero(vocab.is_unknown)}
+    indices = {tag: index for index, tag in enumerate(zip(vocab.categories.tolist(), vocab.tags, strict=True))}
+    unknown = {int(vocab.categories[index]): int(index) for index in np.flatnonzero(vocab.is_unknown)}
     tags = zip(every.categories.tolist(), every.tags, strict=True)
-    found = (places.get((category_id, tag), unknown.get(category_id, -1)) for category_id, tag in tags)
+    found = (indices.get((category_id, tag), unknown.get(category_id, -1)) for category_id, tag in tags)
     return np.fromiter(found, np.int64, every.num_tags)
 
 
 def translate(captions: CaptionMatrix, columns: NDArray[np.int64], num_tags: int) -> CaptionMatrix:
-    """`captions` with column c moved to ``columns[c]``, those at -1 left out, `[num_posts, num_tags]`."""
+    """`captions` with column c moved to ``columns[c]``, or dropped if that is -1, ``[num_posts, num_tags]``."""
     moved = columns[captions.indices]
     rows = np.repeat(np.arange(captions.shape[0]), np.diff(captions.indptr))
-    # An unknown token stands once for all that it stands for.
+    # Several tags can map to one unknown token, which counts once.
     pairs = np.unique(rows[moved >= 0] * num_tags + moved[moved >= 0])
     indptr = np.concatenate(([0], np.cumsum(np.bincount(pairs // num_tags, minlength=captions.shape[0]))))
     return caption_matrix(pairs % num_tags, indptr, num_tags)
@@ -212,7 +212,7 @@ def translate(captions: CaptionMatrix, columns: NDArray[np.int64], num_tags: int
 def _try_vocab(
     vocab: Vocab, posts_dir: Path, folder: Path, settings: Settings, questions: Questions, train: Train
 ) -> dict[str, Any]:
-    """What the trial of `vocab` gave, all of `SWEEP_SCHEMA` but the percentile; only training states outlive it."""
+    """The row of `vocab`, all of `SWEEP_SCHEMA` but the percentile; only training states survive an interruption."""
     made = _empty(folder / "made")
     vocab_dir, packed_dir, out_dir = (_empty(made / name) for name in ("vocab", "packed_tokens", "checkpoint"))
     save_vocab(vocab, vocab_dir)

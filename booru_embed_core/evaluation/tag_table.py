@@ -1,7 +1,7 @@
-"""A table of tag vectors and nothing else: a caption is the mean of its visible tags, answers come from the same table.
+"""A trained table of tag vectors: a caption is the mean of its visible tags, scored against the same table.
 
-In the manner of dart2vec, whose vectors are the tied input and output embeddings of a model that continues shuffled
-captions; here the mean of what has come stands where that model's layers were, and the table is all that is learned.
+It follows dart2vec, whose vectors are the tied input and output embeddings of a model that continues shuffled captions.
+Here the mean of the tags so far replaces that model's layers, so the table is the only parameter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEARNING_RATE: Final = 3e-2
 
 
 class TagTable:
-    """A table that is trained epoch after epoch."""
+    """A table that is trained one epoch at a time."""
 
     def __init__(self, pairs: Cooccurrence, train: CaptionMatrix, dim: int, num_epochs: int) -> None:
         self.pairs = pairs
@@ -38,16 +38,16 @@ class TagTable:
         self._table = torch.tensor(start, dtype=torch.float32, requires_grad=True)
 
     def scorer(self, rule: Rule) -> TagVectors:
-        """``"product"``: scores as they were trained; ``"cosine"``: answers brought to unit length."""
+        """``"product"``: the scores of training; ``"cosine"``: output vectors scaled to unit length."""
         table = self._table.detach().numpy().copy()
         return tag_vectors("tag_table", self.pairs, table, unit_vectors(table) if rule == "cosine" else table)
 
     def epochs(self) -> Iterator[int]:
-        """Trains one epoch at a time, and gives out how many are done.
+        """Trains one epoch at a time and yields the number of finished epochs.
 
-        Each caption is shuffled and cut anywhere; what stands before the cut is to tell what stands behind it:
-        the loss is the mean over hidden tags of the cross-entropy against all tags but the visible ones. Adam, the
-        rate falling linearly to zero.
+        Each caption is shuffled and cut at a random place; the tags before the cut predict those after it. The loss is
+        the mean over hidden tags of the cross-entropy against all tags but the visible ones. The optimizer is Adam with
+        a learning rate that falls linearly to zero.
         """
         optimizer = torch.optim.Adam([self._table], _LEARNING_RATE)
         lengths = np.diff(self._train.indptr)
@@ -69,9 +69,9 @@ class TagTable:
         lengths = np.diff(batch.indptr)
         posts = np.repeat(np.arange(len(rows)), lengths)
         order = np.lexsort((self._numbers.random(batch.nnz), posts))
-        places = np.arange(batch.nnz) - batch.indptr[posts]
+        ranks = np.arange(batch.nnz) - batch.indptr[posts]
         num_visible = self._numbers.integers(1, lengths)
-        is_visible = places < num_visible[posts]
+        is_visible = ranks < num_visible[posts]
         tags = batch.indices[order].astype(np.int64)
         visible, hidden = (
             (torch.from_numpy(posts[chosen]), torch.from_numpy(tags[chosen])) for chosen in (is_visible, ~is_visible)

@@ -1,6 +1,6 @@
-"""The opponents that have a vector for each tag and take the sum of a caption's vectors; PPMI-SVD and LSA of them.
+"""Baselines with a vector for each tag that pool a caption's vectors: what they share, PPMI-SVD and LSA.
 
-`TagVectors` is what all of these share. The table that is trained is in `tag_table`, item2vec in `item2vec`.
+The trained table is in `tag_table`, item2vec in `item2vec`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ LSA_DIMS: Final = (16, 32, 64, 128, 256)
 
 @dataclass(frozen=True, eq=False)
 class TagVectors:
-    """A vector for each tag as part of a caption, another as an answer; a caption is the mean of its tags' vectors.
+    """An input vector and an output vector for each tag; a caption's embedding is the mean of its input vectors.
 
     Attributes:
-        name: what reports call it.
-        vectors: of the fitted tags as part of a caption, [m, dim].
-        targets: of the fitted tags as answers, [m, dim].
-        centre: the mean vector over all uses of tags, [dim].
-        prior: of the fitted tags as answers whatever is visible, [m].
+        name: the name in reports.
+        pairs: counts, which also name the fitted tags.
+        vectors: input vectors of the fitted tags, [m, dim].
+        targets: output vectors of the fitted tags, [m, dim].
+        centre: the mean input vector over all uses of tags, [dim].
+        prior: a score of each fitted tag that does not depend on the caption, [m].
     """
 
     name: str
@@ -55,7 +56,7 @@ class TagVectors:
         return self.pairs.spread(self.prior + (self.pairs.select(visible) @ self.vectors) @ self.targets.T)
 
     def embed(self, visible: CaptionMatrix) -> Float32:
-        """The mean of the tags' vectors less `centre`, [n, dim]; zero for a caption without fitted tags."""
+        """The mean of the tags' vectors minus `centre`, [n, dim]; zero for a caption without fitted tags."""
         selected = self.pairs.select(visible)
         num_tags = selected.getnnz(axis=1)[:, None]
         means = (selected @ self.vectors) / np.maximum(num_tags, 1) - self.centre
@@ -69,10 +70,7 @@ def tag_vectors(
     targets: Float64 | Float32,
     prior: Float64 | None = None,
 ) -> TagVectors:
-    """The scorer called `name` of `vectors` and `targets`, [m, dim] each, in the order of ``pairs.fitted``.
-
-    Without `prior` [m] it is 0.
-    """
+    """A scorer from `vectors` and `targets`, [m, dim], in the order of ``pairs.fitted``; `prior` [m] is 0 if None."""
     uses = pairs.counts[pairs.fitted]
     prior = np.zeros(len(uses)) if prior is None else prior
     centre = uses @ vectors / max(1.0, float(uses.sum()))
@@ -82,7 +80,7 @@ def tag_vectors(
 
 @dataclass(frozen=True, eq=False)
 class PpmiFactors:
-    """PPMI ≈ U S Vᵀ, from which scorers of any smaller dimension are cut; U, V float64[m, dim], S float64[dim]."""
+    """PPMI ≈ U S Vᵀ, the source of scorers of any smaller dimension; U, V float64[m, dim], S float64[dim]."""
 
     pairs: Cooccurrence
     left: Float64
@@ -92,8 +90,8 @@ class PpmiFactors:
     def scorer(self, dim: int, rule: Rule) -> TagVectors:
         """The scorer of the first `dim` factors.
 
-        ``"cosine"``: a tag's vector is V_t, and scores are cosines, up to the caption's length, which moves no rank.
-        ``"product"``: caption vectors are U_v S, answers V_t, so that scores are sums of the smoothed PPMI.
+        ``"cosine"``: a tag's vector is V_t, and scores are cosines up to the caption's length, which changes no rank.
+        ``"product"``: input vectors are U_v S, output vectors V_t, so scores are sums of the smoothed PPMI.
         """
         right = self.right[:, :dim]
         if rule == "cosine":
@@ -102,32 +100,30 @@ class PpmiFactors:
 
 
 def factor_ppmi(pairs: Cooccurrence, dim: int) -> PpmiFactors:
-    """The first `dim` factors of the PPMI of `pairs`, as `cooccurrence.ppmi_factors` gives them."""
+    """The first `dim` factors of the PPMI of `pairs` (`cooccurrence.ppmi_factors`)."""
     return PpmiFactors(pairs, *ppmi_factors(pairs, dim))
 
 
 @dataclass(frozen=True, eq=False)
 class LsaFactors:
-    """The captions X W ≈ U S Vᵀ, W = diag(`weights`); V float64[m, dim] is all that is needed of it."""
+    """The weighted captions X W ≈ U S Vᵀ, W = diag(`weights`); only V, float64[m, dim], is kept."""
 
     pairs: Cooccurrence
     weights: Float64
     right: Float64
 
     def scorer(self, dim: int) -> TagVectors:
-        """The scorer of the first `dim` factors: a caption x is folded in as x W V, and what V makes of it is read
-        where it was weighted, s = (x W V) Vᵀ W⁻¹.
-        """
+        """The scorer of the first `dim` factors: a caption x is folded in as x W V, and s = (x W V) Vᵀ W⁻¹."""
         right = self.right[:, :dim]
         return tag_vectors("lsa", self.pairs, right * self.weights[:, None], right / self.weights[:, None])
 
 
 def factor_lsa(pairs: Cooccurrence, dim: int, weighting: Weighting) -> LsaFactors:
-    """The first `dim` factors of the matrix of posts and tags (Deerwester et al. 1990, "Indexing by Latent Semantic
-    Analysis").
+    """The first `dim` factors of the matrix of posts and tags.
 
-    V comes from W XᵀX W, whose factors are those of X W, so that the posts need not be read again. ``"idf"`` weighs a
-    tag by log(1 + posts / its posts), ``"binary"`` by 1.
+    Deerwester et al. 1990, "Indexing by Latent Semantic Analysis". V comes from W XᵀX W, which has the same right
+    factors as X W, so the posts are not read a second time. ``"idf"`` weights a tag by log(1 + posts / its posts),
+    ``"binary"`` by 1.
     """
     counts = np.maximum(pairs.counts[pairs.fitted], 1)
     weights = np.log1p(pairs.num_posts / counts) if weighting == "idf" else np.ones_like(counts)

@@ -1,10 +1,7 @@
-"""Held-out tasks: which tags of a post are shown to a scorer, and which it has to find.
+"""Held-out tasks: which tags of a post a scorer sees, and which ones it has to find.
 
-CaptionMatrix are a ``csr_matrix`` of float32 ones, shape [num_posts, num_tags], column = ``tag_index`` = ``token_id -
-num_special``, columns ascending within a row: ``indices`` and ``indptr`` are the varlen form that the model reads.
-
-Every use of a tag gets a 64-bit number from (post id, tag index, seed) alone; a post hides the tags with the
-smallest numbers. So neither the order of posts nor their company decides what is hidden, and the tag that
+Every use of a tag gets a 64-bit number that depends only on post id, tag index and seed; a post hides the tags with the
+smallest numbers. The choice is therefore independent of the order and the selection of posts, and the tag that
 ``"one"`` hides is among those that ``"half"`` hides:
 
     post 11: bow 7f…, hat 03…, smile c2…, wings 41…    one: hat    half: hat, wings
@@ -25,10 +22,10 @@ Hide: TypeAlias = Literal["one", "half"]
 HIDES: Final[tuple[Hide, ...]] = ("one", "half")
 
 MIN_TAGS: Final = 2
-"""A post with fewer tags has nothing to show or nothing to hide."""
+"""A post with fewer tags has no visible or no hidden tag."""
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 over the golden ratio: multiples of it lie far from each other."""
+"""2^64 divided by the golden ratio: its multiples lie far from each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +33,9 @@ class HeldOut:
     """Posts with some tags hidden.
 
     Attributes:
-        visible: tags that a scorer is given, [n, num_tags].
-        hidden: tags that it has to find, at least one a post, [n, num_tags].
-        filtered: tags that stand in no ranking: the visible ones, every unknown token, and what is implied where that
-            is left out.
+        visible: tags that a scorer sees, [n, num_tags].
+        hidden: tags that it has to find, at least one per post, [n, num_tags].
+        filtered: tags that are not ranked: the visible tags, all unknown tokens, and implied tags if they are left out.
         post_index: int64[n], the rows of the captions that are kept, ascending.
     """
 
@@ -50,7 +46,7 @@ class HeldOut:
 
     @property
     def num_posts(self) -> int:
-        """Posts that are asked about."""
+        """Number of posts with hidden tags."""
         return len(self.post_index)
 
 
@@ -61,16 +57,16 @@ def hold_out(
     seed: int,
     is_unknown: NDArray[np.bool_] | None = None,
 ) -> HeldOut:
-    """Captions with one tag, or half of the tags rounded down, hidden; posts with fewer than two tags are left out.
+    """Hides one tag, or half of the tags rounded down, of each caption; posts with fewer than two tags are left out.
 
-    Unknown tokens are no tags: they stay visible and are never asked for.
+    Unknown tokens do not count as tags: they stay visible.
 
     Args:
         captions: [num_posts, num_tags].
-        post_ids: int64[num_posts]; with the tag index and `seed` they alone decide what is hidden.
+        post_ids: int64[num_posts].
         hide: ``"one"`` or ``"half"``.
         seed: another seed hides other tags.
-        is_unknown: bool[num_tags], ``vocab.is_unknown``; None where there is no unknown token.
+        is_unknown: bool[num_tags], ``vocab.is_unknown``; None if there is no unknown token.
 
     Raises:
         ValueError: `post_ids` does not have one id for each caption.
@@ -84,12 +80,12 @@ def hold_out(
     kept.sort_indices()
     lengths = _num_known(kept, is_unknown)
     rows = np.repeat(np.arange(len(lengths)), np.diff(kept.indptr))
-    # Unknown tokens come last in their post, where nothing is hidden: it has two tags or more before them.
+    # Unknown tokens are sorted to the end of their post, which is never hidden.
     order = np.lexsort((_numbers(post_ids[post_index][rows], kept.indices, seed), is_unknown[kept.indices], rows))
-    places = np.empty(kept.nnz, dtype=np.int64)
-    places[order] = np.arange(kept.nnz) - kept.indptr[rows]
+    ranks = np.empty(kept.nnz, dtype=np.int64)
+    ranks[order] = np.arange(kept.nnz) - kept.indptr[rows]
     num_hidden = np.ones_like(lengths) if hide == "one" else lengths // 2
-    is_hidden = places < num_hidden[rows]
+    is_hidden = ranks < num_hidden[rows]
     visible = _where(kept, rows, ~is_hidden)
     filtered = visible
     if is_unknown.any():
@@ -111,14 +107,14 @@ def split_halves(
 
 
 def sample_posts(post_ids: NDArray[np.int64], max_posts: int, seed: int) -> NDArray[np.int64]:
-    """Indices into `post_ids`, int64, ascending, of at most `max_posts` posts chosen by post id and `seed` alone."""
+    """Ascending int64 indices into `post_ids` of at most `max_posts` posts, chosen only by post id and `seed`."""
     if len(post_ids) <= max_posts:
         return np.arange(len(post_ids), dtype=np.int64)
     return np.sort(np.argsort(keyed_hash(post_ids, f"sampled posts {seed}"), kind="stable")[:max_posts])
 
 
 def _num_known(captions: CaptionMatrix, is_unknown: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Tags of each caption without its unknown tokens, int64[num_posts]."""
+    """Number of tags of each caption without its unknown tokens, int64[num_posts]."""
     before = np.concatenate(([0], np.cumsum(~is_unknown[captions.indices])))
     return np.diff(before[captions.indptr])
 

@@ -1,4 +1,4 @@
-"""Baselines fitted on training captions, each task with the hyper-parameters that do best on its validation posts."""
+"""Fits baselines on training captions and chooses each task's hyper-parameters on its validation posts."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Baselines:
     """Fitted baselines.
 
     Attributes:
-        scorers: for each task the scorers in the order of the settings, each with its best hyper-parameters.
+        scorers: task → scorers in the order of the settings, each with its best hyper-parameters.
         embedders: those that embed, with the hyper-parameters that do best at split-half retrieval.
-        chosen: task (or `SPLIT_HALF_RETRIEVAL`) → baseline → its hyper-parameters.
-        num_fitted_tags: tags that all but popularity know; the rest ranks below these.
+        chosen: task or `SPLIT_HALF_RETRIEVAL` → baseline → its hyper-parameters.
+        num_fitted_tags: tags that all baselines but popularity know; the rest ranks below these.
         left_out: a sentence for each baseline of the settings that could not be fitted.
     """
 
@@ -62,7 +62,7 @@ class Baselines:
 
 @dataclass(frozen=True, eq=False)
 class _TunedBaseline:
-    """A candidate and what it reached on validation."""
+    """A candidate and its metric on validation."""
 
     value: float
     params: Params
@@ -75,16 +75,16 @@ def fit_baselines(
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
 ) -> Baselines:
-    """The baselines of ``settings.baselines`` fitted on `train`, tuned by recall@10 on each task of `validation`.
+    """Fits ``settings.baselines`` on `train` and tunes them by recall@10 on each task of `validation`.
 
     Args:
         train: [num_posts, num_tags].
-        validation: held-out tags of other posts; ``"half"`` also tunes split-half retrieval.
-        settings: names, grids, and how many tags are fitted.
+        validation: task → held-out tags of other posts; ``"half"`` also tunes split-half retrieval.
+        settings: names, grids, and the number of tags to fit.
         report: called with a line after each baseline.
 
     Raises:
-        ValueError: there is nothing to fit or to tune on.
+        ValueError: `train` has no tag, or a task of `validation` no post.
     """
     if not train.nnz:
         raise ValueError("the training split has no tag of the vocabulary; give more posts or a smaller test_share")
@@ -120,7 +120,7 @@ def baselines_from_packed(
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
 ) -> Baselines:
-    """Baselines fitted on the training posts of `packed` and tuned on its validation posts, at most ``max_posts``.
+    """Fits baselines on the training posts of `packed` and tunes them on at most ``max_posts`` validation posts.
 
     Raises:
         ValueError: as `fit_baselines`.
@@ -152,7 +152,7 @@ def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[
 
 
 def _candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix, settings: EvaluationSettings) -> Candidates:
-    """Every point of the grid of baseline `name`, fitted one at a time."""
+    """All points of the grid of baseline `name`, fitted one at a time."""
     if name == "popularity":
         yield {}, Popularity(pairs)
     elif name == "naive_bayes":
@@ -173,7 +173,7 @@ def _candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix, settings: 
 
 
 def _embedding_candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix) -> Candidates:
-    """As `_candidates`, for the baselines that have a vector for each tag."""
+    """`_candidates` of the baselines with a vector for each tag."""
     if name == "ppmi_svd":
         factors = factor_ppmi(pairs, PPMI_DIM)
         size = len(factors.singular)

@@ -326,8 +326,8 @@ def caveats_of(rows: list[list[int]], num_tags: int, num_ratings: int) -> str:
 def test_caveats_follow_from_the_data() -> None:
     told = caveats_of(ROWS, NUM_TAGS, num_ratings=1)
     assert "Every post is rated 'g'" in told
-    assert "of the hidden ones: the first tables are partly the ease of implications" in told
-    assert "picked for many tags" not in told
+    assert "of the hidden ones. The first tables therefore include easy finds." in told
+    assert "selected for many tags" not in told
     plain = caveats_of(topic_rows(300, NUM_TAGS, seed=3), NUM_TAGS, num_ratings=4)
     assert plain == ""
     assert "95% have 20 or more, the median is 20" in caveats_of(
