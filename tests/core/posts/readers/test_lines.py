@@ -26,7 +26,7 @@ from booru_embed_core.posts.readers.lines import (
     ("content", "compression"),
     [
         (b"\xef\xbb\xbfa\nb", Compression.NONE),
-        (gzip.compress(b"\xef\xbb\xbfa\nb"), Compression.GZIP),
+        (gzip.compress(b"\xef\xbb\xbfa\nb", mtime=0), Compression.GZIP),
         (pa.Codec("zstd").compress(b"\xef\xbb\xbfa\nb", asbytes=True), Compression.ZSTD),
     ],
 )
