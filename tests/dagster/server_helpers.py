@@ -21,7 +21,7 @@ from tests.dagster.project_helpers import REPOSITORY, Project
 
 START_SECONDS = 120
 STOP_SECONDS = 60
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)

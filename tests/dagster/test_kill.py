@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 import signal
-import subprocess
-import sys
+import threading
+import time
+from multiprocessing.queues import SimpleQueue as Queue
 from pathlib import Path
 from random import Random
 
@@ -13,37 +16,33 @@ import dagster as dg
 import pytest
 
 from booru_embed_dagster.warehouse.manifests import content_version, read_manifest
-from tests.dagster.project_helpers import REPOSITORY, Project, versions
+from tests.dagster.project_helpers import Project, versions
 from tests.dagster.test_assets import DATA_ASSETS
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 NUM_KILLS = 4
 
-RUN = """
-import os, signal, sys, threading, time
-from pathlib import Path
-from tests.dagster.project_helpers import Project
 
-project, selection, delay = Project(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
-if delay:
-    killer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
-    killer.daemon = True
-    killer.start()
-start = time.monotonic()
-assert project.materialize(selection).success
-print(time.monotonic() - start)
-"""
+def materialize(folder: Path, selection: str, delay: float, seconds: Queue[float]) -> None:
+    """A run of `selection` that is killed after `delay` seconds, unless it is 0; puts how long it took."""
+    if delay:
+        killer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
+        killer.daemon = True
+        killer.start()
+    start = time.monotonic()
+    assert Project(folder).materialize(selection).success
+    seconds.put(time.monotonic() - start)
 
 
-def run(project: Project, delay: float = 0) -> subprocess.CompletedProcess[str]:
-    """A run of the data stages in a process of its own, killed after `delay` seconds unless it is 0."""
-    return subprocess.run(
-        [sys.executable, "-c", RUN, str(project.folder), ",".join(DATA_ASSETS), str(delay)],
-        env={"PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(project: Project, delay: float = 0) -> tuple[int | None, float]:
+    """The exit code of a run of the data stages in a process of its own, and how long it took if it was not killed."""
+    context = multiprocessing.get_context("forkserver")  # each process begins with what the first one has imported
+    context.set_forkserver_preload(["tests.dagster.project_helpers"])
+    seconds: Queue[float] = context.SimpleQueue()
+    process = context.Process(target=materialize, args=(project.folder, ",".join(DATA_ASSETS), delay, seconds))
+    process.start()
+    process.join()
+    return process.exitcode, 0.0 if process.exitcode else seconds.get()
 
 
 def grow(project: Project, turn: int) -> None:
@@ -59,14 +58,14 @@ def test_a_run_killed_anywhere_leaves_whole_versions_and_nothing_that_the_next_r
 ) -> None:
     project = built[0].copy_to(tmp_path / "copy")
     grow(project, 0)
-    done = run(project)
-    assert done.returncode == 0, done.stderr[-2000:]
-    seconds, random, num_killed = float(done.stdout), Random(7), 0
+    code, seconds = run(project)
+    assert code == 0
+    random, num_killed = Random(7), 0
     for turn in range(1, NUM_KILLS + 1):
         grow(project, turn)
-        ended = run(project, seconds * (turn - random.random()) / NUM_KILLS)
-        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr[-2000:]
-        num_killed += ended.returncode != 0
+        code, _ = run(project, seconds * (turn - random.random()) / NUM_KILLS)
+        assert code in (0, -signal.SIGKILL)
+        num_killed += code != 0
         for asset in DATA_ASSETS:
             product = project.warehouse.current(asset)
             for version in {product, *project.warehouse.versions(asset)}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,8 @@ TERMINATE = """
 mutation($run: String!) { terminateRun(runId: $run) { __typename ... on PythonError { message } } }"""
 STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 TIMEOUT_SECONDS = 240
+POLL_SECONDS = 0.3
+NUM_EPOCHS = 40
 
 
 def ask(server: Server, query: str, **variables: object) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def until(look: Callable[[], _Answer], wanted: Callable[[_Answer], bool] = bool)
     end = time.monotonic() + TIMEOUT_SECONDS
     while not wanted(seen := look()):
         assert time.monotonic() < end, f"still {seen!r} after {TIMEOUT_SECONDS} seconds"
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)
     return seen
 
 
@@ -83,26 +85,36 @@ def step_of(state: Path) -> int:
     return int(state.stem.removeprefix("state-"))
 
 
+@pytest.fixture(scope="module")
+def served(
+    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Project, Server]]:
+    """A project and the server that works on it; each test gives the project its settings."""
+    project = built[0].copy_to(tmp_path_factory.mktemp("served") / "copy")
+    with dagster_dev(project) as server:
+        yield project, server
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.usefixtures("light")
 def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
-    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path, num_processes: int
+    served: tuple[Project, Server], num_processes: int
 ) -> None:
-    project = built[0].copy_to(tmp_path / "copy")
-    project.set(num_epochs=40, trunk="deepsets", num_processes=num_processes)
-    with dagster_dev(project) as server:
-        run = launch(server, "checkpoint")
-        work = wait_for_log(project)
-        # One that trains; or the one that Dagster started, torchrun and its ranks.
-        trainers = processes_of(project, "booru_embed_dagster.training.worker")
-        assert len(trainers) == (1 if num_processes == 1 else num_processes + 2)
-        started = time.monotonic()
-        terminate(server, run)
-        until(lambda: trainers & processes_of(project), lambda left: not left)
-        ended_seconds = time.monotonic() - started
-        status = until(lambda: run_status(server, run), lambda status: status not in {"STARTED", "CANCELING"})
-        canceled_seconds = time.monotonic() - started
+    project, server = served
+    project.set(num_epochs=NUM_EPOCHS, trunk="deepsets", num_processes=num_processes)
+    run = launch(server, "checkpoint")
+    work = wait_for_log(project)
+    # One that trains; or the one that Dagster started, torchrun and its ranks.
+    trainers = processes_of(project, "booru_embed_dagster.training.worker")
+    assert len(trainers) == (1 if num_processes == 1 else num_processes + 2)
+    started = time.monotonic()
+    terminate(server, run)
+    until(lambda: trainers & processes_of(project), lambda left: not left)
+    ended_seconds = time.monotonic() - started
+    status = until(lambda: run_status(server, run), lambda status: status not in {"STARTED", "CANCELING"})
+    canceled_seconds = time.monotonic() - started
     sys.stdout.write(
         f"{num_processes} processes: all ended {ended_seconds:.1f} s after the termination, run {status} after "
         f"{canceled_seconds:.1f} s\n"
@@ -113,7 +125,7 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
     saved = (work / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     assert saved
 
-    project.set(num_epochs=40, trunk="deepsets")
+    project.set(num_epochs=NUM_EPOCHS, trunk="deepsets")
     result = project.materialize("checkpoint")
     assert result.success
     # Speeds are in the log: lines that are the same were not written again.
@@ -123,19 +135,16 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_one_run_at_a_time_computes_on_the_gpu_and_none_shares_a_folder(
-    built: tuple[Project, dg.ExecuteInProcessResult], tmp_path: Path
-) -> None:
-    project = built[0].copy_to(tmp_path / "copy")
+def test_one_run_at_a_time_computes_on_the_gpu_and_none_shares_a_folder(served: tuple[Project, Server]) -> None:
+    project, server = served
     project.set(num_epochs=100_000, trunk="deepsets")
-    with dagster_dev(project) as server:
-        training = launch(server, "checkpoint")
-        wait_for_log(project)
-        waiting, other = launch(server, "tag_embeddings"), launch(server, "caption_lengths")
-        until(lambda: run_status(server, other), lambda status: status == "SUCCESS")
-        # Launched before the other one, so it is the pool that it waits for.
-        assert (run_status(server, training), run_status(server, waiting)) == ("STARTED", "QUEUED")
-        # What is started from the command line passes the queue by; the work folder is kept for the first all the same.
-        assert "another process works on these inputs" in failure(project.materialize("checkpoint"))
-        terminate(server, training)
-        assert until(lambda: run_status(server, waiting), lambda status: status != "QUEUED") != "FAILURE"
+    training = launch(server, "checkpoint")
+    wait_for_log(project)
+    waiting, other = launch(server, "tag_embeddings"), launch(server, "caption_lengths")
+    until(lambda: run_status(server, other), lambda status: status == "SUCCESS")
+    # Launched before the other one, so it is the pool that it waits for.
+    assert (run_status(server, training), run_status(server, waiting)) == ("STARTED", "QUEUED")
+    # What is started from the command line passes the queue by; the work folder is kept for the first all the same.
+    assert "another process works on these inputs" in failure(project.materialize("checkpoint"))
+    terminate(server, training)
+    assert until(lambda: run_status(server, waiting), lambda status: status != "QUEUED") != "FAILURE"
