@@ -1,11 +1,11 @@
-"""What do our embedding and PPMI-SVD tell of rating and score, by the same linear probe?
+"""How well do linear probes predict rating and score from our embedding and from PPMI-SVD?
 
-No corpus at hand has real ones, so posts are generated. Each is about two of 48 topics of 40 tags. A topic leans
-towards ratings, a topic and an artist are liked or not: these decide rating and score, but for chance. A model is
-trained on the posts, and the probes of the evaluation are put to it. A few CPU minutes.
+No available corpus has real ratings and scores, so posts are generated. Each post is about two of 48 topics of 40 tags.
+Topics have typical ratings, and topics and artists have a popularity. These and noise determine rating and score. A
+model is trained on the posts, and the evaluation's probes are fitted to its embeddings. It takes a few CPU minutes.
 
-``metadata_weight`` is 1 and not the default 0.2: what an artist does to a score is learned of the score alone
-(docs/log.md).
+``metadata_weight`` is 1 instead of the default 0.2, because an artist's effect on the score is learned only from the
+score (docs/log.md).
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ OTHERS: Final = ("tag_string_character", "tag_string_meta")
 
 
 def write_posts(path: Path, num_posts: int, seed: int) -> None:
-    """Writes an export of `num_posts` posts; the same for the same `seed`."""
+    """Writes an export of `num_posts` posts that depends only on `seed`."""
     numbers = np.random.default_rng(seed)
     leanings = 1.5 * numbers.standard_normal((NUM_TOPICS, len(RATINGS)))
     liked, standing = numbers.standard_normal(NUM_TOPICS), numbers.standard_normal(NUM_ARTISTS)
-    shares = 0.6 / np.sqrt(1 + np.arange(TAGS_OF_A_TOPIC))  # of the posts about it
+    shares = 0.6 / np.sqrt(1 + np.arange(TAGS_OF_A_TOPIC))  # of the posts about a topic
     commonness = 0.4 / np.sqrt(1 + np.arange(NUM_COMMON))
     with path.open("w", encoding="utf-8", newline="") as stream:
         out = csv.writer(stream, lineterminator="\n")
@@ -77,7 +77,7 @@ def write_posts(path: Path, num_posts: int, seed: int) -> None:
 
 
 def prepare(folder: Path, num_posts: int) -> tuple[PackedFile, Vocab]:
-    """The packed file and the vocabulary of such posts, made below `folder`."""
+    """Writes the packed file and the vocabulary of `num_posts` posts below `folder`."""
     export, resources = folder / "posts.csv", DuckdbSettings()
     write_posts(export, num_posts, SEED)
     for name in ("posts", "freq", "vocab", "packed"):
@@ -91,7 +91,7 @@ def prepare(folder: Path, num_posts: int) -> tuple[PackedFile, Vocab]:
 
 
 def measure(folder: Path, num_posts: int, model: ModelSettings, training: TrainingSettings) -> dict[str, Any]:
-    """Trains below `folder` and gives sizes, CPU seconds and the probes' figures."""
+    """Trains a model below `folder` and returns sizes, CPU seconds and the probes' figures."""
     packed, vocab = prepare(folder, num_posts)
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()
@@ -112,7 +112,7 @@ def measure(folder: Path, num_posts: int, model: ModelSettings, training: Traini
 
 
 def main() -> None:
-    """Measures, prints and writes ``results/probes.json``."""
+    """Prints the figures and writes them to ``results/probes.json``."""
     training = TrainingSettings(num_epochs=3, device="cpu", metadata_weight=1.0)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), NUM_POSTS, ModelSettings(), training)

@@ -1,9 +1,9 @@
 """Does a completion ever repeat a tag of its input?
 
-10,000 random sets of 0 to 256 tags, as people type them: in any order, with underscores or spaces, escaped, in
-capitals, some tags twice, some unknown. `BooruEmbedder.complete` is asked about each.
+The inputs are 10,000 random sets of 0 to 256 tags as people type them: in any order, with underscores or spaces,
+escaped, in capitals, with repeated and unknown tags. `BooruEmbedder.complete` completes each of them.
 
-``BOORU_EMBED_CHECKPOINT`` names the checkpoint's folder (``data/warehouse/checkpoint/current``).
+``BOORU_EMBED_CHECKPOINT`` names the checkpoint's folder; the default is ``data/warehouse/checkpoint/current``.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _WAYS: Final = (
 
 
 def random_inputs(spellings: Sequence[str], num: int, seed: int) -> Iterator[str]:
-    """`num` captions of 0 to `MAX_TAGS` of the tags `spellings`; at times with repeats and tags that nobody knows."""
+    """`num` captions of 0 to `MAX_TAGS` of the tags `spellings`, some with repeated and unknown tags."""
     numbers = np.random.default_rng(seed)
     for _ in range(num):
         size = int(numbers.integers(min(MAX_TAGS, len(spellings)) + 1))
         drawn = numbers.permutation(len(spellings))[:size]
         repeated = numbers.choice(drawn, size // 4) if size else drawn
         ways = numbers.integers(len(_WAYS), size=size + len(repeated))
-        pieces = [_WAYS[way](spellings[tag]) for way, tag in zip(ways, [*drawn, *repeated], strict=True)]
+        tags = [_WAYS[way](spellings[tag]) for way, tag in zip(ways, [*drawn, *repeated], strict=True)]
         if size and numbers.random() < 0.5:
-            pieces.insert(0, f"nobody knows {numbers.integers(1000)}")
-        yield "".join(f"{piece}, " for piece in pieces)  # the comma tells that spaces are within a tag
+            tags.insert(0, f"nobody knows {numbers.integers(1000)}")
+        yield "".join(f"{tag}, " for tag in tags)  # with commas, spaces belong to tags
 
 
 def count(embedder: BooruEmbedder, captions: Sequence[str]) -> dict[str, int]:
-    """What `complete` offers for `captions`: tags in all, those of the input among them, and those offered twice."""
+    """Counts of the tags that `complete` offers for `captions`: all, those of the input, and those offered twice."""
     num_offered = num_repeated = num_twice = 0
     for caption in captions:
         offered = [(one.category, one.tag) for one in embedder.complete(caption)]
@@ -58,7 +58,7 @@ def count(embedder: BooruEmbedder, captions: Sequence[str]) -> dict[str, int]:
 
 
 def measure(embedder: BooruEmbedder) -> dict[str, Any]:
-    """Counts over `NUM_INPUTS` random inputs, with what is told of them."""
+    """Counts over `NUM_INPUTS` random inputs, with their sizes and CPU seconds."""
     spellings = [
         spelling
         for spelling, unknown in zip(embedder.tokenizer.spellings, embedder.vocab.is_unknown, strict=True)
@@ -78,7 +78,7 @@ def measure(embedder: BooruEmbedder) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Counts, prints and writes ``results/repeats.json``."""
+    """Prints the counts and writes them to ``results/repeats.json``."""
     checkpoint = Path(os.environ.get("BOORU_EMBED_CHECKPOINT", "data/warehouse/checkpoint/current"))
     if not checkpoint.exists():
         print(f"{checkpoint}: no such checkpoint, nothing counted; train one or name it in BOORU_EMBED_CHECKPOINT")

@@ -1,4 +1,4 @@
-"""Skip-gram vectors: captions are shuffled, the same every time, and tell which tags go together."""
+"""Skip-gram vectors: captions are shuffled deterministically, and scores follow the formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report says follows from the figures."""
+"""The report follows from the figures."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_the_best_is_bold_and_equal_figures_are_both_best(text: str) -> None:
     assert "| booru-embed | **0.400** |\n| ppmi_svd | 0.020 |" in text
 
 
-def test_who_is_ahead_is_said_with_its_error(text: str) -> None:
+def test_margins_are_reported_with_their_error(text: str) -> None:
     assert (
         "- `booru-embed` is ahead of ease at recall@1 (+0.080 ± 0.010), level with ease at recall@10 (+0.040 ± 0.030), "
         "behind ease at MRR (-0.050 ± 0.010)." in text
     )
 
 
-def test_sizes_choices_and_caveats_are_told(text: str) -> None:
+def test_sizes_choices_and_caveats_are_reported(text: str) -> None:
     assert "Posts: 46,510 train, 2,678 validation, 5,575 test. Tags: 520. Seed 7." in text
     assert "5,575 posts, 94,925 hidden tags." in text
     assert "| half | ease | lambda 3000 |\n| half | ppmi_svd | dim 64, rule cosine |" in text
@@ -75,7 +75,7 @@ def test_tags_that_baselines_do_not_know_are_a_caveat(text: str) -> None:
     assert "are fitted on the 500 most used tags; they rank the other 20 below these" in limited
 
 
-def test_probes_are_told_with_their_posts(text: str) -> None:
+def test_probes_are_reported_with_their_posts(text: str) -> None:
     assert "None: rating and score are constant within a split." in text
     models = {"booru-embed": {"accuracy": 0.8, "macro_f1": 0.7}, "ppmi_svd": {"accuracy": 0.75, "macro_f1": 0.71}}
     rated = replace(EVALUATION, probes={"rating": ProbeResult(46_510, 5_575, models, {"booru-embed": {"penalty": 1}})})
@@ -85,14 +85,14 @@ def test_probes_are_told_with_their_posts(text: str) -> None:
     assert "None: rating" not in told
 
 
-def test_groups_stand_side_by_side_in_a_table_for_each_metric(text: str) -> None:
+def test_groups_are_columns_of_a_table_for_each_metric(text: str) -> None:
     sizes = "general 94,925 in 5,575 posts, tail 41 in 40 posts (fewer than 100 posts, so noisy: tail)."
     assert f"Hidden tags: {sizes}" in text
     assert "| recall@10 | general | tail |\n|---|---:|---:|\n| booru-embed | **0.580** | **0.290** |" in text
     assert "| MRR | general | tail |\n|---|---:|---:|\n| booru-embed | 0.900 | 0.450 |\n| ease | **0.950** |" in text
 
 
-def test_of_groups_without_implied_tags_the_headline_is_told(text: str) -> None:
+def test_groups_without_implied_tags_have_the_headline_metric(text: str) -> None:
     assert "Implied tags left out: tail 31 in 30 posts (fewer than 100 posts, so noisy: tail)." in text
     assert (
         "| recall@10, implied left out | tail |\n|---|---:|\n| booru-embed | **0.290** |\n| ease | 0.270 |\n\n" in text
@@ -109,7 +109,7 @@ def test_where_all_found_nothing_none_is_best() -> None:
     assert "so noisy" not in told
 
 
-def test_the_share_of_visible_tags_is_told(text: str) -> None:
+def test_the_probability_of_visible_tags_is_reported(text: str) -> None:
     assert "| | half of the tags hidden |\n|---|---:|\n| booru-embed | 0.0123 |" in text
     assert "No model was given." in render_markdown(replace(EVALUATION, visible_share={}))
 

@@ -1,4 +1,4 @@
-"""Linear probes: their measures by hand, and what they find where tags tell of rating and score."""
+"""Linear probes: their metrics by hand, and their figures on posts whose tags determine rating and score."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ROWS = [
     [*topics, *(NUM_TOPIC_TAGS + np.flatnonzero(liked)).tolist()]
     for topics, liked in zip(topic_rows(600, NUM_TOPIC_TAGS, seed=2), LIKED, strict=True)
 ]
-"""Tags of topics, then some that go with no topic."""
+"""Tags of topics, then tags without a topic."""
 SETTINGS = EvaluationSettings(baselines=("popularity",), implied_min_count=5)
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30)
 
 
 class Counts:
-    """Embeds a caption as how many tags it has of each topic and of the others: all there is to know of `told`."""
+    """Embeds a caption as its number of tags of each topic and without a topic, which determine all labels."""
 
     name = "counts"
 
@@ -45,7 +45,7 @@ class Counts:
 
 
 class Silent(Counts):
-    """Embeds every caption alike."""
+    """Gives every caption the same vector."""
 
     name = "silent"
 
@@ -53,7 +53,7 @@ class Silent(Counts):
         return np.ones((visible.shape[0], 4), np.float32)
 
 
-def told(rows: list[list[int]] = ROWS) -> tuple[PackedFile, Vocab]:
+def labelled_posts(rows: list[list[int]] = ROWS) -> tuple[PackedFile, Vocab]:
     """Posts rated by their topic; the more tags without a topic, the higher the score."""
     packed, vocab = packed_of(rows, NUM_TAGS)
     counts = np.array(
@@ -89,7 +89,7 @@ def test_r2_and_spearman_are_those_of_the_formulas(pairs: list[tuple[int, int]])
 
 
 def test_a_vector_that_knows_beats_one_that_does_not() -> None:
-    packed, vocab = told()
+    packed, vocab = labelled_posts()
     found = run_probes([Silent(), Counts()], packed, vocab, SETTINGS)
     assert list(found) == ["rating", "score"]
     for result in found.values():
@@ -105,13 +105,13 @@ def test_a_vector_that_knows_beats_one_that_does_not() -> None:
     assert score["counts"]["spearman"] > 0.7
     assert score["silent"]["spearman"] == score[CONSTANT_NAME]["spearman"] == 0
     assert score["silent"]["r2"] == score[CONSTANT_NAME]["r2"] <= 0
-    # PPMI-SVD sees the same tags and learns of the topics as well.
+    # PPMI-SVD sees the same tags and also learns the topics.
     assert rating["ppmi_svd"]["accuracy"] > 0.8
     assert found["rating"].chosen["ppmi_svd"]["dim"] == NUM_TAGS
 
 
 def test_figures_are_the_same_every_time() -> None:
-    packed, vocab = told()
+    packed, vocab = labelled_posts()
     lines: list[str] = []
     assert run_probes([Counts()], packed, vocab, SETTINGS) == run_probes(
         [Counts()], packed, vocab, SETTINGS, lines.append
@@ -120,36 +120,36 @@ def test_figures_are_the_same_every_time() -> None:
 
 
 def test_test_posts_reach_no_fit() -> None:
-    packed, vocab = told()
+    packed, vocab = labelled_posts()
     changed = list(ROWS)
     for row in rows_of_split(packed, "test"):
         changed[row] = [0, 1, 2]
-    other = replace(told(changed)[0], rating=packed.rating, score=packed.score)
+    other = replace(labelled_posts(changed)[0], rating=packed.rating, score=packed.score)
     first, second = (run_probes([Counts()], file, vocab, SETTINGS) for file in (packed, other))
     for target, result in first.items():
         assert result.chosen == second[target].chosen
         assert result.models["counts"] != second[target].models["counts"]
 
 
-def test_what_is_the_same_everywhere_is_left_out() -> None:
-    packed, vocab = told()
+def test_constant_targets_are_left_out() -> None:
+    packed, vocab = labelled_posts()
     plain = packed_of(ROWS, NUM_TAGS)[0]
     lines: list[str] = []
     assert run_probes([Counts()], plain, vocab, SETTINGS, lines.append) == {}
     assert lines == ["no probe: rating and score are the same for all posts"]
     assert list(run_probes([Counts()], replace(packed, rating=plain.rating), vocab, SETTINGS)) == ["score"]
-    # Scores that follow from the rating alone are all in one decile of it.
+    # Scores that depend only on the rating are all in one decile of it.
     assert list(run_probes([Counts()], replace(packed, score=plain.score), vocab, SETTINGS)) == ["rating"]
 
 
 def test_no_more_than_max_posts_of_a_split_are_read() -> None:
-    packed, vocab = told()
+    packed, vocab = labelled_posts()
     found = run_probes([Counts()], packed, vocab, SETTINGS.model_copy(update={"max_posts": 50}))
     assert (found["rating"].num_train, found["rating"].num_test) == (50, 50)
 
 
 def test_they_are_part_of_the_evaluation() -> None:
-    packed, vocab = told()
+    packed, vocab = labelled_posts()
     evaluation = run_evaluation([Counts()], packed, vocab, SETTINGS)
     assert evaluation.probes == run_probes([Counts()], packed, vocab, SETTINGS)
     assert '"macro_f1": ' in evaluation.to_json()

@@ -1,4 +1,4 @@
-"""The whole evaluation on a small packed file: what is measured, on whom, and what a reader is told."""
+"""The whole evaluation on a small packed file: its figures, its posts and its caveats."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SETTINGS = EvaluationSettings(implied_min_count=5)
 
 
 class Oracle:
-    """Knows the test posts, and the order in which they are asked about, task after task."""
+    """Knows the test posts and the order in which they are scored, task after task."""
 
     name = "oracle"
 
@@ -163,7 +163,7 @@ def test_rare_tags_are_a_group_of_their_own() -> None:
         assert num_hidden == found.by_group[hide].get("tail", TaskResult(0, 0, {}, {})).num_hidden
 
 
-def test_what_models_make_of_visible_tags_is_told_and_baselines_are_not_asked(evaluation: Evaluation) -> None:
+def test_the_share_on_visible_tags_is_reported_for_models_only(evaluation: Evaluation) -> None:
     assert list(evaluation.visible_share) == list(HIDES)
     for shares in evaluation.visible_share.values():
         assert list(shares) == ["oracle"]

@@ -1,4 +1,4 @@
-"""Our model as a scorer: what it scores is what the embedder would say, from the visible tags alone."""
+"""Our model as a scorer: its scores are those of the embedder on the visible tags."""
 
 from __future__ import annotations
 

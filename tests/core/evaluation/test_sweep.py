@@ -1,4 +1,4 @@
-"""A sweep asks every vocabulary the same, trains each once, and goes on where it was stopped."""
+"""A sweep asks all vocabularies the same questions, trains each once, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SETTINGS = Settings(
 
 
 class ByIndex:
-    """Ranks tags by their index, the first best, and remembers what it was shown."""
+    """Ranks tags by ascending index and records the visible tags."""
 
     name = "by index"
 
@@ -50,7 +50,7 @@ class ByIndex:
 
 
 class Trainer:
-    """`train` in this process; it is interrupted at the training of number `stops_at`."""
+    """`train` in this process, interrupted at training number `stops_at`."""
 
     def __init__(self, stops_at: int = 99) -> None:
         self.stops_at = stops_at
@@ -82,7 +82,7 @@ def questions_of(every: Vocab, visible: list[list[int]], hidden: list[list[int]]
     return Questions(every, {"one": held_out})
 
 
-def test_a_hidden_tag_without_a_token_is_a_miss_and_no_part_of_within() -> None:
+def test_a_hidden_tag_without_a_token_is_a_miss_and_not_counted_within() -> None:
     every = vocab_of("1girl", "solo", "hat", "bow")
     questions = questions_of(every, [[0, 1], [0, 3], [3]], [[2], [1], [0, 2]])
     small = scorer_recall(ByIndex(), vocab_of("1girl", "solo"), questions)
@@ -96,17 +96,17 @@ def test_a_vocabulary_that_holds_nothing_hidden_finds_nothing() -> None:
     assert scorer_recall(ByIndex(), vocab_of("a"), questions) == {"recall_one": 0.0, "recall_one_within": 0.0}
 
 
-def test_visible_tags_without_a_token_are_the_unknown_token_which_is_never_a_find(walked: Walked) -> None:
+def test_visible_tags_without_a_token_become_the_unknown_token_which_is_never_a_hit(walked: Walked) -> None:
     every = build_vocab(walked.freq_dir, VocabSettings(keep_percentile=100, min_count=1))
     cut = build_vocab(walked.freq_dir, VocabSettings(keep_percentile=50, min_count=1, unpopular="unk"))
-    lost = [place for place, column in enumerate(columns_in(cut, every)) if cut.is_unknown[column]]
-    general = [place for place in lost if every.categories[place] == 0]
+    lost = [index for index, column in enumerate(columns_in(cut, every)) if cut.is_unknown[column]]
+    general = [index for index in lost if every.categories[index] == 0]
     assert len(general) > 2
     scorer = ByIndex()
     found = scorer_recall(scorer, cut, questions_of(every, [general[:2]], [general[2:3]]))
     assert found == {"recall_one": 0.0, "recall_one_within": 0.0}
     (shown,) = (np.flatnonzero(row) for row in scorer.visible)
-    assert [cut.tags[place] for place in shown] == [UNKNOWN_TAGS[Category.GENERAL]]
+    assert [cut.tags[index] for index in shown] == [UNKNOWN_TAGS[Category.GENERAL]]
 
 
 def test_tags_of_one_name_in_two_categories_are_two() -> None:
@@ -119,7 +119,7 @@ def test_translated_captions_hold_a_tag_once_and_lose_those_without_a_column() -
     assert moved.toarray().tolist() == [[1, 1], [0, 0], [0, 0]]
 
 
-def test_what_is_asked_does_not_hang_on_the_cut(walked: Walked, tmp_path: Path) -> None:
+def test_questions_do_not_depend_on_the_cut(walked: Walked, tmp_path: Path) -> None:
     narrow = SETTINGS.model_copy(update={"vocab": VocabSettings(keep_percentile=50)})
     asked = [ask(walked.posts_dir, walked.freq_dir, tmp_path, settings) for settings in (SETTINGS, narrow)]
     for hide in ("one", "half"):
@@ -128,7 +128,7 @@ def test_what_is_asked_does_not_hang_on_the_cut(walked: Walked, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_that_was_stopped_goes_on_and_trains_equal_vocabularies_once(walked: Walked, tmp_path: Path) -> None:
+def test_an_interrupted_sweep_resumes_and_trains_equal_vocabularies_once(walked: Walked, tmp_path: Path) -> None:
     lines: list[str] = []
     first, second = Trainer(stops_at=1), Trainer()
 

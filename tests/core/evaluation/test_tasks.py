@@ -1,4 +1,4 @@
-"""What is hidden depends on post, tag and seed alone, and nothing is lost or shown twice."""
+"""Hidden tags depend only on post, tag and seed; visible and hidden tags partition the caption."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_visible_and_hidden_make_the_caption_and_share_nothing(rows: list[list[i
 
 
 @given(CAPTIONS, st.sampled_from(HIDES), SEEDS, st.randoms())
-def test_neither_order_nor_company_of_posts_matters(rows: list[list[int]], hide: Hide, seed: int, random) -> None:
+def test_neither_order_nor_selection_of_posts_matters(rows: list[list[int]], hide: Hide, seed: int, random) -> None:
     ids = post_ids_of(rows)
     alone = hold_out(captions_of(rows), ids, hide, seed)
     order = list(range(len(rows)))
@@ -70,7 +70,7 @@ def test_the_one_hidden_tag_is_among_the_hidden_half() -> None:
     assert all(set(a) < set(b) for a, b in zip(one, half, strict=True))
 
 
-def test_halves_are_the_two_sides_of_a_post() -> None:
+def test_split_halves_partition_a_post() -> None:
     rows = [[0, 1, 2, 3, 4], [5], [6, 7]]
     one, other = split_halves(captions_of(rows), post_ids_of(rows), seed=7)
     sides = list(zip(rows_of(one), rows_of(other), strict=True))
@@ -119,7 +119,7 @@ def test_a_sample_of_posts_depends_on_their_ids_alone() -> None:
 
 
 @given(CAPTIONS, st.sampled_from(HIDES), SEEDS)
-def test_unknown_tokens_stay_visible_and_stand_in_no_ranking(rows: list[list[int]], hide: Hide, seed: int) -> None:
+def test_unknown_tokens_stay_visible_and_are_not_ranked(rows: list[list[int]], hide: Hide, seed: int) -> None:
     unknown = {3, 8}
     is_unknown = np.isin(np.arange(NUM_TAGS), list(unknown))
     held_out = hold_out(captions_of(rows), post_ids_of(rows), hide, seed, is_unknown)
@@ -141,7 +141,7 @@ def test_unknown_tokens_stay_visible_and_stand_in_no_ranking(rows: list[list[int
     assert rows_of(without.hidden) == rows_of(held_out.hidden)
 
 
-def test_unknown_tokens_stand_in_the_first_half() -> None:
+def test_unknown_tokens_are_in_the_first_half() -> None:
     is_unknown = np.isin(np.arange(NUM_TAGS), [8])
     one, other = split_halves(captions_of([[0, 1, 8], [2, 8]]), np.array([1, 2]), 7, is_unknown)
     assert [len(row) for row in rows_of(one)] == [2]

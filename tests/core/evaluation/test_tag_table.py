@@ -1,4 +1,4 @@
-"""The table learns which tags go together, from training captions alone, the same way every time."""
+"""The table learns which tags co-occur, only from training captions, and deterministically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAIRS = count_cooccurrence(TRAIN, 100)
 VISIBLE = captions_of([[0, 3], [1], [2, 4, 8], []])
 
 
-def test_every_epoch_is_given_out_and_changes_the_table() -> None:
+def test_every_epoch_is_yielded_and_changes_the_table() -> None:
     table = TagTable(PAIRS, TRAIN, dim=6, num_epochs=3)
     found = {epoch: table.scorer("product").vectors for epoch in table.epochs()}
     assert list(found) == [1, 2, 3]
