@@ -1,6 +1,6 @@
-"""Other ways from sets to their pooled states, each on a padded batch: our network's own, and Hugging Face's classes.
+"""Other encoders from sets to pooled states on padded batches: the project's network, and classes of Hugging Face.
 
-They stand in the same objective as ours, so that a step differs in nothing else.
+They are trained with the project's objective, so that a step differs in nothing else.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ PEERS: Final = ("BertModel", "ModernBertModel")
 
 
 def pad(token_ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Sets padded to the longest of them: token ids int64 ``[S, L]``, 0 where there is none, and bool ``[S, L]``: where
-    there is one.
+    """Sets padded to the longest: token ids int64 ``[S, L]``, 0 at padding, and the mask of tokens, bool ``[S, L]``.
 
     Args:
-        token_ids: int64 ``[T]``, sets laid end to end.
+        token_ids: int64 ``[T]``, sets concatenated.
         lengths: int64 ``[S]``.
     """
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
@@ -30,7 +29,7 @@ def pad(token_ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def padded_forward(model: SetEncoder, token_ids: Tensor, lengths: Tensor, _: int, dtype: torch.dtype) -> Tensor:
-    """As ``model(token_ids, lengths, …)``, on a padded batch and with torch's own attention, RMSNorm and SwiGLU."""
+    """``model(token_ids, lengths, …)`` on a padded batch, with torch's own attention, RMSNorm and SwiGLU."""
     table = torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()])
     ids, mask = pad(token_ids, lengths)
     width = model.config.settings.width
@@ -62,17 +61,17 @@ def padded_forward(model: SetEncoder, token_ids: Tensor, lengths: Tensor, _: int
 
 
 class Peer(SetEncoder):
-    """The network with a class of Hugging Face's in place of blocks and pool: its summary token is the pooled state.
+    """The network with a class of Hugging Face instead of blocks and pool; its summary token is the pooled state.
 
-    Weights are float32 and bf16 is autocast's, as its users train. Its word embeddings are our tag vectors, so that
-    both have the same table.
+    Weights are float32 and autocast computes in bf16, as usual for that class. Its word embeddings are the tag vectors,
+    so that both networks have the same table.
     """
 
     def __init__(self, config: EncoderConfig, trunk: nn.Module) -> None:
         super().__init__(config)
         self.blocks, self.pool = nn.ModuleList(), nn.Identity()
         trunk.set_input_embeddings(self.tokens)
-        # By a name that begins as that of our table: the optimizer takes positions for vectors, not for a map.
+        # The name begins like that of the tag table: the optimizer then treats positions as vectors, not as a matrix.
         self.tokens_of_trunk = nn.ModuleList(part for part in trunk.modules() if isinstance(part, nn.Embedding))
         self.trunk = trunk
 
@@ -85,15 +84,15 @@ class Peer(SetEncoder):
 
 
 def peer(name: str, config: EncoderConfig, max_length: int, attention: str = "sdpa") -> Peer:
-    """The `Peer` with the class `name` of `PEERS` at random weights, as large as our network.
+    """The `Peer` of the class `name` of `PEERS`, with random weights and the size of the network.
 
-    It has our width and heads, as many blocks as we have with the pool, and as many weights in a feed-forward layer.
+    It has the same width and heads, one block more for the pool, and as many weights in a feed-forward layer.
 
     Args:
-        name: of the class.
-        config: of our network.
-        max_length: tokens of the longest set that it may be given.
-        attention: how it attends, by Hugging Face's name.
+        name: name of the class.
+        config: of the network.
+        max_length: tokens of the longest set.
+        attention: Hugging Face's name of the attention implementation.
 
     Raises:
         ImportError: transformers is not installed.
@@ -110,9 +109,9 @@ def peer(name: str, config: EncoderConfig, max_length: int, attention: str = "sd
         "pad_token_id": 0,
         "attn_implementation": attention,
     }
-    if name == "ModernBertModel":  # gated, as ours
+    if name == "ModernBertModel":  # gated, like SwiGLU
         dropout = dict.fromkeys(("attention_dropout", "mlp_dropout", "embedding_dropout"), shape.dropout)
-        # Its own special ids lie beyond our vocabulary.
+        # The class's own special ids are beyond this vocabulary.
         none = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
         modern = ModernBertConfig(**size, **dropout, **none, intermediate_size=shape.ffn_width)
         return Peer(config, ModernBertModel(modern))
@@ -122,10 +121,10 @@ def peer(name: str, config: EncoderConfig, max_length: int, attention: str = "sd
 
 
 def installed_peers() -> dict[str, str]:
-    """The version of transformers by its name; nothing, and a message, where it is not installed."""
+    """The version of transformers by its name; empty, with a message, if it is not installed."""
     try:
         import transformers  # noqa: F401
     except ImportError:
-        print("  transformers is not installed: measured without it", flush=True)
+        print("  transformers is not installed; measured without it", flush=True)
         return {}
     return {"transformers": version("transformers")}

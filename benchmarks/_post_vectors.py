@@ -1,11 +1,11 @@
-"""Vectors of generated posts, shaped like embeddings: a post's is the sum of its tags', frequent ones counting less.
+"""Generated vectors with the shape of post embeddings: a post is the sum of its tags, weighted down by frequency.
 
-A stated mixture, since a million posts take a quarter of an hour through a real model: 8,000 tags in 400 topics whose
-vectors have the spectrum j^-.5; a post has log-normally many tags (median 27), 60% of them from its topic, the others
-by frequency (r + 6)^-1.1, and all posts have a part in common. Beside the embeddings of the sample's 54,763 posts by
-the model of `make run` (in brackets) 56,000 of them have: mean cosine .19 (.21), effective rank 37 (36), median cosine
-of a post to its first, tenth and hundredth neighbour .72, .67, .62 (.84, .77, .67), of queries of one to four tags .75,
-.70, .65 (.73, .69, .63).
+The vectors come from a mixture, since a million posts take 15 minutes through a real model. It has 8,000 tags in 400
+topics, whose vectors have the spectrum j^-.5. The number of tags of a post is log-normal (median 27); 60% of them come
+from its topic, the others by frequency (r + 6)^-1.1. All posts share one component. Figures of 56,000 generated posts,
+with those of the sample's 54,763 posts by the model of `make run` in brackets: mean cosine .19 (.21), effective rank 37
+(36); median cosine of a post with its first, tenth and hundredth neighbour .72, .67, .62 (.84, .77, .67), and of
+queries of one to four tags .75, .70, .65 (.73, .69, .63).
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from booru_embed_core.vectors import unit_vectors
+
 NUM_TAGS: Final = 8_000
 NUM_TOPICS: Final = 400
 TOPIC_TAGS: Final = 64
 TOPIC_SHARE: Final = 0.6
 SPECTRUM: Final = -0.5
 COMMON: Final = 0.55
-"""Length of the part that all posts share, where the rest of a post has 1."""
-MOST_QUERY_TAGS: Final = 4
+"""Length of the component that all posts share, relative to the rest of a post."""
+MAX_QUERY_TAGS: Final = 4
 _CHUNK: Final = 100_000
 
 Float32 = NDArray[np.float32]
@@ -32,7 +34,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Generated:
-    """Unit vectors, float16 ``[N, dim]``; queries of 1 to 4 tags of a post, and whole posts that are not among them."""
+    """Unit vectors, float16 ``[N, dim]``; queries of 1 to 4 tags of a post; whole posts that are not in `vectors`."""
 
     vectors: NDArray[np.float16]
     typed: Float32
@@ -41,30 +43,29 @@ class Generated:
 
 def generate(num_posts: int, num_queries: int, dim: int = 128, seed: int = 1) -> Generated:
     """`num_posts` vectors, and `num_queries` of each kind of query."""
-    numbers = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     scale = np.arange(1, dim + 1) ** SPECTRUM
-    centres = numbers.normal(size=(NUM_TOPICS, dim)) * scale
-    tags = centres[numbers.integers(0, NUM_TOPICS, NUM_TAGS)] + numbers.normal(size=(NUM_TAGS, dim)) * scale
+    centres = generator.normal(size=(NUM_TOPICS, dim)) * scale
+    tags = centres[generator.integers(0, NUM_TOPICS, NUM_TAGS)] + generator.normal(size=(NUM_TAGS, dim)) * scale
     shares = (np.arange(NUM_TAGS) + 6.0) ** -1.1
     shares /= shares.sum()
-    of_topic = np.exp(numbers.random((NUM_TOPICS, TOPIC_TAGS)) * np.log(NUM_TAGS)).astype(np.int64) - 1
+    of_topic = np.exp(generator.random((NUM_TOPICS, TOPIC_TAGS)) * np.log(NUM_TAGS)).astype(np.int64) - 1
     tags *= np.log1p(1 / (30 * shares))[:, None]
     common = np.zeros(dim)
     common[0] = COMMON
 
     def posts(num: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        lengths = np.exp(3.3 + 0.45 * numbers.normal(size=num)).clip(3, 150).astype(np.int64)
-        topics = np.repeat(numbers.integers(0, NUM_TOPICS, num), lengths)
-        frequent = np.searchsorted(np.cumsum(shares), numbers.random(len(topics))).clip(max=NUM_TAGS - 1)
-        from_topic = of_topic[topics, numbers.integers(0, TOPIC_TAGS, len(topics))]
-        return np.where(numbers.random(len(topics)) < TOPIC_SHARE, from_topic, frequent), lengths
+        lengths = np.exp(3.3 + 0.45 * generator.normal(size=num)).clip(3, 150).astype(np.int64)
+        topics = np.repeat(generator.integers(0, NUM_TOPICS, num), lengths)
+        frequent = np.searchsorted(np.cumsum(shares), generator.random(len(topics))).clip(max=NUM_TAGS - 1)
+        from_topic = of_topic[topics, generator.integers(0, TOPIC_TAGS, len(topics))]
+        return np.where(generator.random(len(topics)) < TOPIC_SHARE, from_topic, frequent), lengths
 
     mean = _sums(*posts(20_000), tags).mean(0)
 
     def embed(drawn: NDArray[np.int64], lengths: NDArray[np.int64]) -> Float32:
         sums = _sums(drawn, lengths, tags) - lengths[:, None] / lengths.mean() * mean
-        sums = sums / np.linalg.norm(sums, axis=1, keepdims=True) + common
-        return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
+        return unit_vectors(unit_vectors(sums) + common).astype(np.float32)
 
     vectors = np.empty((num_posts, dim), np.float16)
     for start in range(0, num_posts, _CHUNK):
@@ -72,7 +73,7 @@ def generate(num_posts: int, num_queries: int, dim: int = 128, seed: int = 1) ->
         chunk[:] = embed(*posts(len(chunk)))
     drawn, lengths = posts(num_queries)
     starts = np.cumsum(lengths) - lengths
-    typed_lengths = numbers.integers(1, MOST_QUERY_TAGS + 1, num_queries).clip(max=lengths)
+    typed_lengths = generator.integers(1, MAX_QUERY_TAGS + 1, num_queries).clip(max=lengths)
     typed = [drawn[start : start + n] for start, n in zip(starts.tolist(), typed_lengths.tolist(), strict=True)]
     return Generated(vectors, embed(np.concatenate(typed), typed_lengths), embed(drawn, lengths))
 

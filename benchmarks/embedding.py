@@ -1,13 +1,14 @@
-"""How many posts a second does `BooruEmbedder.embed` embed, beside a sentence-transformers model of the same size?
+"""Measures posts per second of `BooruEmbedder.embed` beside a sentence-transformers model of the same size.
 
-Both read the same captions as text, tags between spaces, and give vectors of unit length. The peer is a BERT of our
-width, heads and blocks (our pool counted as one) whose inner layer has as many weights as our SwiGLU. Its words are
-our tags, one token each, so that its sequences are as long as ours; its weights are random, which costs as much.
+Both read the same captions as text, tags separated by spaces, and return vectors of unit length. The peer is a BERT
+with the same width, heads and blocks (the pooling block counts as one) and as many weights in its inner layers as
+SwiGLU has. Each tag is one word of its vocabulary, so that sequences have the same length. Its weights are random,
+which costs the same.
 
-Two corpora: the sample's captions, and captions of log-normal lengths (mean 35, sigma .5). Ours and theirs as they ship
-embed all captions of each, a tenth a round, alternated; then each way in every precision, and theirs in the batches
-that suit it best, a tenth of the captions in all. No two captions of the second corpus are the same; the sample's are
-embedded as they are, repeated where there are too few posts: neither side looks for repetitions.
+There are two corpora: the captions of the sample, and captions of log-normal lengths (mean 35, sigma .5). Both models
+with their default settings embed all captions of each corpus, in ten alternating rounds. Then each precision, and for
+the peer several batch sizes, embeds a tenth of the captions. Captions of the second corpus are distinct; those of the
+sample are repeated if there are too few. Neither side caches repetitions.
 
 ``BOORU_EMBED_CAPTIONS`` is the number of captions (100,000), ``BOORU_EMBED_THREADS`` that of threads on a CPU (2).
 """
@@ -68,7 +69,7 @@ def sample_vocab() -> Vocab:
 
 
 def sample_captions(num: int, vocab: Vocab) -> list[str]:
-    """`num` captions: the general tags of the sample's posts that `vocab` knows, over again where there are too few."""
+    """`num` captions of the sample's general tags that `vocab` knows, repeated if there are too few posts."""
     known = set(vocab.tags)
     with gzip.open(SAMPLE, "rt", encoding="utf-8") as stream:
         next(stream)
@@ -78,7 +79,7 @@ def sample_captions(num: int, vocab: Vocab) -> list[str]:
 
 
 def lognormal_captions(num: int, vocab: Vocab, seed: int = 0) -> list[str]:
-    """`num` captions of log-normal lengths, their tags drawn by use."""
+    """`num` captions of log-normal lengths, with tags drawn by frequency."""
     numbers = np.random.default_rng(seed)
     lengths = numbers.lognormal(np.log(MEAN_LENGTH) - SIGMA**2 / 2, SIGMA, num).round().clip(1, 200).astype(np.int64)
     tags = np.array(vocab.tags)
@@ -92,7 +93,7 @@ def lognormal_captions(num: int, vocab: Vocab, seed: int = 0) -> list[str]:
 
 
 def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) -> BooruEmbedder:
-    """An untrained embedder, which costs what a trained one does."""
+    """An untrained embedder, which costs the same as a trained one."""
     config = CheckpointConfig(
         vocab_hash=vocab.hash,
         num_special=vocab.num_special,
@@ -114,7 +115,7 @@ def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.d
 def peer(
     vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype, batch: int = BATCHES_OF_PEER[0]
 ) -> Way | None:
-    """The embedding of a sentence-transformers model; None where that is not installed."""
+    """A function that embeds by a sentence-transformers model; None if that is not installed."""
     try:
         from sentence_transformers import SentenceTransformer, models
         from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -158,9 +159,9 @@ def peer(
 
 
 def measure(ways: dict[str, Way], captions: list[str], rounds: int = ROUNDS) -> dict[str, dict[str, Any]]:
-    """Posts a second of each way over all captions, by CPU and by wall seconds, and the first way's speed over it.
+    """Posts per second of each way over all captions, by CPU and wall seconds, and the first way's speed over it.
 
-    The ratios are of the sums; the lowest and the highest of a round stand beside that of CPU seconds.
+    Ratios are of the sums over rounds; for CPU seconds, the lowest and the highest ratio of a round are included.
     """
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     wall: dict[str, list[float]] = {name: [] for name in ways}
@@ -190,18 +191,18 @@ def measure(ways: dict[str, Way], captions: list[str], rounds: int = ROUNDS) -> 
 
 
 def ways_of(vocab: Vocab, shape: ModelSettings, device: str) -> dict[str, Way]:
-    """Every way to embed: ours and theirs as they ship first."""
+    """Every way to embed; the default settings of either model come first."""
     ways: dict[str, Way] = {}
     native = pick_dtype("auto", torch.device(device))
     for dtype in (native, torch.float32 if native == torch.bfloat16 else torch.bfloat16):
         ways[f"ours, {str(dtype)[6:]}"] = our_embedder(vocab, shape, device, dtype).embed
     for dtype in (torch.float32, torch.bfloat16):
         for batch in BATCHES_OF_PEER:
-            theirs = peer(vocab, shape, device, dtype, batch)
-            if theirs is None:
-                print("sentence-transformers is not installed: ours alone is measured")
+            by_peer = peer(vocab, shape, device, dtype, batch)
+            if by_peer is None:
+                print("sentence-transformers is not installed; only booru-embed is measured")
                 return ways
-            ways[f"sentence-transformers, {str(dtype)[6:]}, batches of {batch}"] = theirs
+            ways[f"sentence-transformers, {str(dtype)[6:]}, batches of {batch}"] = by_peer
     return ways
 
 

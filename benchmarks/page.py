@@ -1,10 +1,10 @@
-"""How many frames a second does the page's map draw of 30,000 tags, while it is zoomed and while it is dragged?
+"""Measures the frames per second of the page's map with 30,000 tags, while it is zoomed and while it is dragged.
 
-In headless Chromium, on a page of 1400×1000 CSS pixels. Every frame asks for the next, by a turn of the wheel or a move
-of the pointer, so that none is a frame in which nothing changed. Counted are the time from frame to frame, which is
-1/60 s at best, and the CPU time of all of the browser's processes over the frames, which says as much on a machine that
-is busy with other things. Where "renderer" names SwiftShader there is no GPU, and the processor does its work too. No
-server and no model: the answers are made here, from a fixed seed.
+In headless Chromium, on a page of 1400×1000 CSS pixels. Every frame triggers the next one, by a turn of the wheel or a
+move of the pointer, so that every frame has changes to draw. The figures are the time between frames, 1/60 s at best,
+and the CPU time of all browser processes per frame, which is comparable on a busy machine too. If "renderer" names
+SwiftShader, there is no GPU and the CPU does its work too. The benchmark needs neither server nor model: it generates
+the answers from a fixed seed.
 
 ``BOORU_EMBED_MAP_TAGS`` is the number of tags (30,000).
 """
@@ -62,13 +62,13 @@ def tag_map(num_tags: int) -> dict[str, Any]:
     """An answer of ``/api/map``: clusters of tags, with counts by Zipf's law."""
     random = np.random.default_rng(7)
     centres = random.normal(0, 3, (CLUSTERS, 2))
-    places = centres[random.integers(0, CLUSTERS, num_tags)] + random.normal(0, 0.5, (num_tags, 2))
+    points = centres[random.integers(0, CLUSTERS, num_tags)] + random.normal(0, 0.5, (num_tags, 2))
     return {
         "tags": [f"some_tag_{index}" for index in range(num_tags)],
         "categories": random.integers(0, 5, num_tags).tolist(),
         "counts": [max(5, 4_000_000 // (index + 1)) for index in range(num_tags)],
-        "x": places[:, 0].round(4).tolist(),
-        "y": places[:, 1].round(4).tolist(),
+        "x": points[:, 0].round(4).tolist(),
+        "y": points[:, 1].round(4).tolist(),
     }
 
 

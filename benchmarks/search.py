@@ -1,10 +1,10 @@
-"""Which index finds the nearest posts: how long it takes to build, how big it is, how fast and how good a query is.
+"""Compares indexes of posts: build time, size, and the speed and recall of a query.
 
-Ours (inverted lists) beside graphs by faiss and by usearch and beside the exact search, all of float16, one thread. The
-vectors are generated (`_post_vectors.py`). Each way is tuned on queries of its own until recall@10 reaches .97: probes
-of lists, or the breadth of a graph's search, double. Recall is then that of other queries: of 1 to 4 tags, which lie
-between the posts, and whole posts; and of the first among rows that pass a filter at random. A way without filters asks
-for more rows until enough of them pass. Seconds are CPU seconds.
+`VectorIndex` (inverted lists) beside graphs by faiss and usearch and the exact search, all in float16 on one thread.
+The vectors are generated (`_post_vectors.py`). Each index is tuned on separate queries until recall@10 reaches .97: the
+number of probed lists, or the breadth of a graph's search, doubles. Recall is then measured on other queries: captions
+of 1 to 4 tags, which lie between the posts, whole posts, and captions among rows that pass a random filter. An index
+without filters is asked for more rows until enough of them pass. Seconds are CPU seconds.
 
 ``BOORU_EMBED_POSTS`` is the number of posts (1,000,000).
 """
@@ -33,7 +33,7 @@ from booru_embed_core.search.vector_index import WANTED_RECALL, Float16, VectorI
 K: Final = 10
 NUM_QUERIES: Final = 256
 SHARES: Final = (0.1, 0.01)
-"""Of the rows, that pass a filter."""
+"""Shares of the rows that pass a filter."""
 CHUNK: Final = 100_000
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_] | None
@@ -43,22 +43,22 @@ class Way(ABC):
     """An index: built from all vectors, then asked one query at a time."""
 
     breadths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048)
-    """What is tried, from the narrowest on."""
+    """The breadths to try, in ascending order."""
 
     @abstractmethod
     def build(self, vectors: Float16) -> None:
-        """Builds it."""
+        """Builds the index of `vectors`."""
 
     @abstractmethod
     def save(self, file: Path) -> None:
-        """Writes it."""
+        """Writes the index to `file`."""
 
     @abstractmethod
     def search(self, query: Float32, k: int, breadth: int, passing: Mask) -> Rows:
         """The best rows, at most `k`."""
 
 
-class Ours(Way):
+class Lists(Way):
     """`VectorIndex`."""
 
     breadths = tuple(2**i for i in range(13))
@@ -90,7 +90,7 @@ class Flat(Way):
         faiss.write_index(self.index, str(file))
 
     def parameters(self, _breadth: int, selector: Any) -> Any:
-        """What faiss takes with a query."""
+        """The search parameters of faiss."""
         return faiss.SearchParameters(sel=selector)
 
     def search(self, query: Float32, k: int, breadth: int, passing: Mask) -> Rows:
@@ -101,7 +101,7 @@ class Flat(Way):
 
 
 class Graph(Flat):
-    """HNSW by faiss, with 32 links and a breadth of 100 while it is built."""
+    """HNSW by faiss, with 32 links and a construction breadth of 100."""
 
     breadths = Way.breadths
     factory = "HNSW32_SQfp16"
@@ -118,7 +118,7 @@ class Graph(Flat):
 
 
 class Usearch(Way):
-    """HNSW by usearch, by its defaults (16 links, a breadth of 128 while it is built)."""
+    """HNSW by usearch with its defaults: 16 links, a construction breadth of 128."""
 
     def build(self, vectors: Float16) -> None:
         from usearch.index import Index, MetricKind
@@ -146,7 +146,7 @@ class Usearch(Way):
 
 WAYS: Final[dict[str, Callable[[], Way]]] = {
     "exact, faiss": Flat,
-    "inverted lists, faiss: ours": Ours,
+    "inverted lists, faiss: ours": Lists,
     "graph, faiss": Graph,
     "graph, usearch": Usearch,
 }
@@ -169,7 +169,7 @@ def best_rows(vectors: Float16, queries: Float32, passing: Mask = None) -> Rows:
 
 
 def asked(way: Way, queries: Float32, breadth: int, exact: Rows, passing: Mask = None) -> dict[str, float]:
-    """Recall@10, milliseconds of CPU a query, and the fewest rows that a query found."""
+    """Recall@10, CPU milliseconds per query, and the lowest number of rows that a query found."""
     found, seconds = np.full_like(exact, -1), []
     for number, query in enumerate(queries):
         started = time.process_time()
@@ -185,7 +185,7 @@ def asked(way: Way, queries: Float32, breadth: int, exact: Rows, passing: Mask =
 
 
 def measure(make: Callable[[], Way], made: Generated, truth: dict[str, Rows], masks: dict[str, Mask]) -> dict[str, Any]:
-    """All figures of one way."""
+    """All figures of one index."""
     way = make()
     started = time.process_time()
     way.build(made.vectors)
@@ -208,7 +208,7 @@ def measure(make: Callable[[], Way], made: Generated, truth: dict[str, Rows], ma
 
 
 def main() -> None:
-    """Prints a line a way and writes the figures."""
+    """Prints one line per index and writes the figures."""
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     load = round(os.getloadavg()[0], 2)
@@ -216,8 +216,8 @@ def main() -> None:
     made = generate(num_posts, 2 * NUM_QUERIES)
     made = Generated(made.vectors, made.typed, made.posts[:NUM_QUERIES])
     tuning, typed = made.typed[:NUM_QUERIES], made.typed[NUM_QUERIES:]
-    numbers = np.random.default_rng(3)
-    masks: dict[str, Mask] = {str(share): numbers.random(num_posts) < share for share in SHARES}
+    generator = np.random.default_rng(3)
+    masks: dict[str, Mask] = {str(share): generator.random(num_posts) < share for share in SHARES}
     truth = {name: best_rows(made.vectors, typed, mask) for name, mask in masks.items()}
     for name, queries in (("tuning", tuning), ("typed", typed), ("posts", made.posts)):
         truth[name] = best_rows(made.vectors, queries)

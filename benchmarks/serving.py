@@ -1,8 +1,8 @@
-"""How quick completions are over HTTP: `booru-embed serve` with 30,000 tags, captions of 30 of them, 32 clients.
+"""Measures completions over HTTP: `booru-embed serve` with 30,000 tags, captions of 30 tags, 32 clients.
 
-The server is a process of its own with the sample's network (untrained: it costs the same); the clients, keep-alive
-connections in another process, share the machine with it. First they ask 200 times a second in all, whoever still
-waits; then each asks again as soon as it is answered. Only loopback addresses are asked, for `SECONDS` each time.
+The server process has the sample's network, untrained, which costs the same. The clients are keep-alive connections of
+another process on the same machine. First they send 200 requests per second in total, whether or not the earlier ones
+are answered; then each sends the next request when it has an answer. Both phases take `SECONDS` on the loopback device.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _START_SECONDS: Final = 120
 
 
 def main() -> None:
-    """Prints and writes latencies, requests a second, and whose CPU it was."""
+    """Prints and writes latencies, requests per second, and the CPU seconds of server and clients."""
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         save_untrained(Path(folder))
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def save_untrained(folder: Path) -> None:
-    """A checkpoint of the default network for `NUM_TAGS` tags that are used as often as words are."""
+    """Writes a checkpoint of the default network for `NUM_TAGS` tags with frequencies like those of words."""
     sizes = [NUM_TAGS - 4 * (NUM_TAGS // 8), *[NUM_TAGS // 8] * (NUM_CATEGORIES - 1)]
     categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), sizes)
     counts = np.concatenate([1_000_000 // np.arange(1, size + 1) for size in sizes])
@@ -83,7 +83,7 @@ def save_untrained(folder: Path) -> None:
 
 
 def wait_until_ready(port: int) -> None:
-    """Returns once the server has loaded the model."""
+    """Waits until the server has loaded the model."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
@@ -103,7 +103,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def ask(port: int, rate: int | None) -> dict[str, Any]:
-    """What `NUM_CLIENTS` connections see in `SECONDS`: `rate` requests a second in all, or as many as are answered."""
+    """Figures of `NUM_CLIENTS` connections in `SECONDS`, at `rate` requests per second in total; None is full speed."""
     return asyncio.run(_ask(port, rate))
 
 
@@ -132,7 +132,7 @@ async def _ask(port: int, rate: int | None) -> dict[str, Any]:
 async def _client(
     port: int, rate: int | None, number: int, bodies: list[bytes], start: float, seconds: list[float]
 ) -> None:
-    """One connection; with a `rate` a request is timed from when it was due, so that no wait is left out."""
+    """One connection; with a `rate`, latency counts from when the request was due, so that no wait is left out."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     turn = 0
     while True:

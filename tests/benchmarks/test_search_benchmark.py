@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks._post_vectors import generate
-from benchmarks.search import Flat, Graph, Ours, best_rows, measure
+from benchmarks.search import Flat, Graph, Lists, best_rows, measure
 
 NUM = 4000
 
@@ -38,7 +38,7 @@ def test_every_way_is_tuned_and_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     queries = {"tuning": made.typed[:32], "typed": made.typed[32:], "posts": made.posts}
     truth = {name: best_rows(made.vectors, asked) for name, asked in queries.items()}
     truth["0.1"] = best_rows(made.vectors, made.typed[32:], masks["0.1"])
-    for make in (Flat, Ours, Graph):
+    for make in (Flat, Lists, Graph):
         found = measure(make, made, truth, masks)
         assert found["bytes_per_post"] > 256
         assert found["typed"]["recall"] > 0.9

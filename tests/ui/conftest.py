@@ -1,4 +1,4 @@
-"""A browser for a module (Playwright keeps an event loop as long as it lives), and a page for a test."""
+"""One browser per module, since Playwright keeps an event loop while it lives, and one page per test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stand_in() -> StandIn:
 
 @pytest.fixture
 def page(browser: Browser, stand_in: StandIn) -> Iterator[Page]:
-    """A page that is not open yet; that it breaks no rule of its Content-Security-Policy is checked at the end."""
+    """A page that is not open yet; at the end its console must show no error, such as a CSP violation."""
     with browser.new_context(base_url=URL, viewport={"width": 1280, "height": 900}, reduced_motion="reduce") as context:
         context.set_default_timeout(SHOWN_SECONDS * 1000)
         context.route("**/*", stand_in.handle)

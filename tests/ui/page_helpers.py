@@ -1,4 +1,4 @@
-"""The page of `booru-embed serve`, with answers made here: at once, of few tags, wrong where a test wants it."""
+"""A stand-in for the server of `booru-embed serve`: immediate answers about few tags, and errors on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Error, Page, Route
 STATIC = Path(__file__).parents[2] / "booru_embed_core/web/static"
 URL = "http://page.invalid/"
 SHOWN_SECONDS = 60
-"""Far more than it takes: the machine may be busy."""
+"""Generous, since the machine may be busy."""
 STRICT = "default-src 'self'; object-src 'none'; frame-ancestors 'none'"
 CATEGORIES = ["general", "artist", "copyright", "character", "meta"]
 ALIASES = {"nekomimi": "cat_ears"}
@@ -56,11 +56,15 @@ def read(text: str) -> tuple[list[str], list[str]]:
 
 @dataclass
 class StandIn:
-    """Answers as the server does.
+    """Answers like the server.
 
-    `refused` are calls and what they are refused with, `down` those without an answer, `held` is a prefix or caption
-    whose answer waits until `release`; `asked` is what was asked, `outside` what was asked of anybody else, and
-    `has_failed` whether any of it was refused or left without an answer.
+    Attributes:
+        refused: calls to refuse, with status and message.
+        down: calls to leave without an answer.
+        held: a prefix or caption whose answer waits until `release`.
+        asked: the calls so far, with their bodies.
+        outside: requests to other hosts.
+        has_failed: whether a call was refused or left without an answer.
     """
 
     has_posts: bool = True
@@ -74,7 +78,7 @@ class StandIn:
     has_failed: bool = False
 
     def bodies(self, call: str, has: str = "tags") -> list[dict[str, Any]]:
-        """What was asked of `call`, with the field `has`."""
+        """The bodies of `call` that have the field `has`."""
         return [body for name, body in self.asked if name == call and has in body]
 
     def handle(self, route: Route) -> None:
@@ -105,25 +109,25 @@ class StandIn:
         route.fulfill(status=status, json={"error": message})
 
     def release(self, refusal: tuple[int, str] | None = None) -> None:
-        """Answers what waits, and holds nothing any more."""
+        """Answers the waiting requests, and holds no more."""
         self.held = None
         for route, body in self.waiting:
-            with suppress(Error):  # the page may have given up on it
+            with suppress(Error):  # the page may have cancelled it
                 if refusal is None:
                     route.fulfill(json=self.complete(body))
                 else:
                     self.refuse(route, *refusal)
 
     def info(self, _body: dict[str, Any]) -> dict[str, Any]:
-        facts: dict[str, Any] = {"embedding_dim": 16, "num_tags": len(VOCAB), "has_map": True}
-        facts["categories"] = {name: sum(one.category == name for one in VOCAB) for name in CATEGORIES}
-        return {**facts, "ratings": self.ratings, "has_posts": self.has_posts}
+        info: dict[str, Any] = {"embedding_dim": 16, "num_tags": len(VOCAB), "has_map": True}
+        info["categories"] = {name: sum(one.category == name for one in VOCAB) for name in CATEGORIES}
+        return {**info, "ratings": self.ratings, "has_posts": self.has_posts}
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         known, unknown = read(body["tags"])
         prefix = body.get("prefix", "").lower().replace(" ", "_")
         found: list[dict[str, Any]] = []
-        # A rating turns the order round, so that a test sees that it arrived.
+        # A rating reverses the order, so that a test sees that it arrived.
         for rank, one in enumerate(VOCAB[::-1] if body.get("rating") else VOCAB):
             alias = next((name for name, tag in ALIASES.items() if tag == one.tag and name.startswith(prefix)), None)
             if one.tag in known or one.category not in body.get("categories", CATEGORIES):
@@ -164,7 +168,7 @@ def content_type(file: Path) -> str:
 
 
 def colours_of(page: Page, selector: str) -> dict[str, int]:
-    """How often each colour occurs among the pixels of a canvas, as JSON of its red, green and blue."""
+    """The number of pixels of each colour in a canvas; keys are JSON lists of red, green and blue."""
     counts: dict[str, int] = page.locator(selector).evaluate(
         """canvas => {
           const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -180,5 +184,5 @@ def colours_of(page: Page, selector: str) -> dict[str, int]:
 
 
 def nearly(colour: str, wanted: list[int]) -> bool:
-    """Whether a point of the colour `wanted` may have this one."""
+    """Whether `colour` is close to `wanted`."""
     return all(abs(one - other) < 60 for one, other in zip(json.loads(colour), wanted, strict=True))

@@ -1,6 +1,6 @@
-"""The pictures of the page in docs/images: `make screenshots` draws them anew, of the model that `make run` trained.
+"""`make screenshots` renders the pictures of the page in docs/images, with the model that `make run` trained.
 
-Not a test, and by its name no part of the suite.
+This is not a test; its name keeps it out of the suite.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGES = ROOT / "docs/images"
 NUM_COLOURS = 256
 MAX_BYTES = 300_000
 CAPTION = "1girl,long_hair,touhou"
-NUM_PLACES = "() => fetch('api/map').then((answer) => answer.json()).then(({ tags }) => tags.length)"
+NUM_POINTS = "() => fetch('api/map').then((answer) => answer.json()).then(({ tags }) => tags.length)"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def url() -> Iterator[str]:
 
 
 def shoot(page: Page, name: str) -> None:
-    """Writes what the page shows as `name`, with few colours, to keep the file small."""
+    """Writes a screenshot as `name`, with few colours to keep the file small."""
     page.wait_for_load_state("networkidle")
     picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
     picture.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
@@ -68,7 +68,7 @@ def test_page(browser: Browser, url: str, name: str, scheme: str, width: int, he
         page = context.new_page()
         page.goto(f"/#tags={CAPTION}")
         expect(page.locator(".columns .row").first).to_be_visible()
-        expect(page.get_by_role("application")).to_have_attribute("data-drawn", str(page.evaluate(NUM_PLACES)))
+        expect(page.get_by_role("application")).to_have_attribute("data-drawn", str(page.evaluate(NUM_POINTS)))
         page.get_by_title("Show the tags near long_hair").click()
         expect(page.locator(".neighbours .row").first).to_be_visible()
         if name == "page.png":

@@ -1,4 +1,4 @@
-"""The built page belongs to its sources, and ships with the licences of what it is built from."""
+"""The built page belongs to its sources, and ships with the licences of its packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOURCES = STATIC.parent / "page"
 
 
 def hash_of_sources() -> str:
-    """As build.mjs counts it, without the packages."""
+    """The hash that build.mjs computes, without the packages."""
     files = sorted(path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*") if path.is_file())
     digest = hashlib.sha256()
     for name in files:
@@ -25,7 +25,7 @@ def test_the_committed_build_is_that_of_the_committed_sources() -> None:
     html = (STATIC / "index.html").read_text(encoding="utf-8")
     built = re.search(r'name="sources" content="(\w+)"', html)
     assert built is not None
-    assert built.group(1) == hash_of_sources(), "the page's sources changed: run `make page`, and commit what it builds"
+    assert built.group(1) == hash_of_sources(), "the page's sources have changed: run `make page` and commit the result"
     for name in re.findall(r'(?:href|src)="static/([^"?]+)', html):
         assert (STATIC / name).is_file()
 

@@ -1,4 +1,4 @@
-"""The page's map, nearest tags and posts, what it says when something is wrong, and who can use it."""
+"""The page's map, nearest tags and posts, its error messages, and its accessibility."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def map_of(page: Page) -> Locator:
 
 
 def point(page: Page, tag: str) -> tuple[float, float]:
-    """Where a tag is on the screen while the whole map is shown."""
+    """The screen position of a tag while the whole map is shown."""
     box = map_of(page).bounding_box()
     assert box is not None
     side = min(box["width"], box["height"]) * 0.94
     one = next(one for one in VOCAB if one.tag == tag)
-    # The places reach from 0 to about 4.3 in both directions; the map keeps them within its square.
+    # Coordinates range from 0 to about 4.3 in both directions; the map scales them to its square.
     x, y = (
         (value - (min(every) + max(every)) / 2) / 4.3
         for value, every in ((one.x, [v.x for v in VOCAB]), (one.y, [v.y for v in VOCAB]))
@@ -35,7 +35,7 @@ def point(page: Page, tag: str) -> tuple[float, float]:
 
 
 def wait_for_frame(page: Page) -> None:
-    """Waits until what was changed is drawn."""
+    """Waits until changes are drawn."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
@@ -100,7 +100,7 @@ def test_the_map_moves_by_search_keys_wheel_and_buttons(page: Page) -> None:
 
 def test_posts_are_of_the_rating_general_until_the_switch_says_otherwise(page: Page, stand_in: StandIn) -> None:
     page.goto("/")
-    expect(page.get_by_text("Add a tag to see the posts")).to_be_visible()
+    expect(page.get_by_text("Add a tag to see the nearest posts")).to_be_visible()
     page.goto("/#tags=1girl")
     links = page.get_by_role("link", name="on Danbooru")
     expect(links).to_have_count(2)

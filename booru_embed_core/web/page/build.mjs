@@ -1,4 +1,4 @@
-// Writes ../static from src: the page, its script and style, and the licences of the packages within the script.
+// Builds ../static from src: the page, its script and style, and the licences of the bundled packages.
 
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -8,7 +8,7 @@ import { build } from "esbuild";
 const HERE = import.meta.dirname;
 const STATIC = join(HERE, "..", "static");
 
-// tests/ui/test_built_page.py counts the same, to see whether the committed build belongs to the committed sources.
+// tests/ui/test_built_page.py computes the same hash, to check that the committed build belongs to the sources.
 function hashOfSources() {
   const files = readdirSync(HERE, { recursive: true })
     .map((name) => name.replaceAll("\\", "/"))
@@ -42,7 +42,7 @@ const { metafile } = await build({
   minify: true,
   metafile: true,
   format: "esm",
-  target: ["chrome123", "firefox121", "safari17.5"], // the first with light-dark()
+  target: ["chrome123", "firefox121", "safari17.5"], // the first versions with light-dark()
   jsx: "automatic",
   jsxImportSource: "preact",
   legalComments: "none", // LICENSES has them
@@ -54,5 +54,5 @@ writeFileSync(join(STATIC, "icon.svg"), readFileSync(join(HERE, "src", "icon.svg
 const rule = `${"-".repeat(100)}\n`;
 writeFileSync(
   join(STATIC, "LICENSES"),
-  `page.js holds parts of these packages from npm:\n\n${licences(Object.keys(metafile.inputs)).join(rule)}`,
+  `page.js bundles code of these packages from npm:\n\n${licences(Object.keys(metafile.inputs)).join(rule)}`,
 );

@@ -1,4 +1,4 @@
-// What the server answers, and how it is asked.
+// The HTTP API: the types of its answers, and a function for each endpoint.
 
 export const CATEGORIES = ["general", "artist", "copyright", "character", "meta"] as const;
 export type Category = (typeof CATEGORIES)[number];
@@ -9,7 +9,7 @@ export interface Tag {
 }
 export interface Completion extends Tag {
   probability: number;
-  /** The other name of the tag that was typed. */
+  /** The alias that matches the typed prefix, if the tag itself does not. */
   alias: string | null;
 }
 export interface Completions {
@@ -52,7 +52,7 @@ export interface CompleteQuery {
   score?: number;
 }
 
-/** The server's own words where it refused, ours where it did not answer. */
+/** The server's message if it refused, or the page's own if it did not answer. */
 export class ApiError extends Error {
   constructor(
     message: string,
@@ -71,11 +71,11 @@ async function ask<T>(path: string, init: RequestInit): Promise<T> {
     throw new ApiError("The server does not answer. Is `booru-embed serve` still running?");
   }
   const answer: unknown = await response.json().catch(() => null);
-  if (init.signal?.aborted) throw new DOMException("a newer request took its place", "AbortError");
+  if (init.signal?.aborted) throw new DOMException("a newer request replaced this one", "AbortError");
   if (response.ok && answer !== null) return answer as T;
-  const said = (answer as { error?: unknown } | null)?.error;
-  const words = typeof said === "string" ? said : `The server answered ${response.status} to /api/${path}.`;
-  throw new ApiError(words, response.status);
+  const error = (answer as { error?: unknown } | null)?.error;
+  const message = typeof error === "string" ? error : `The server answered ${response.status} to /api/${path}.`;
+  throw new ApiError(message, response.status);
 }
 
 function post<T>(path: string, body: object, signal?: AbortSignal): Promise<T> {

@@ -1,13 +1,13 @@
-// The caption: chips, the field that completes tags, and the choices that change the suggestions.
+// The caption: its chips, the field that completes tags, and the controls of the suggestions.
 
 import * as api from "./api.ts";
 import { Combobox } from "./combobox.tsx";
-import { percent } from "./parts.tsx";
+import { percent } from "./components.tsx";
 import * as state from "./state.ts";
 
 const MATCHES = 10;
 const RATING_NAMES: Record<string, string> = { g: "general", s: "sensitive", q: "questionable", e: "explicit" };
-const SCORES = [null, -5, 0, 1, 2, 5, 10, 20, 50, 100, 200, 500]; // most of the range lies in the first few dozen
+const SCORES = [null, -5, 0, 1, 2, 5, 10, 20, 50, 100, 200, 500]; // most scores are below a few dozen
 
 const find = async (prefix: string, signal: AbortSignal) => {
   const query = { tags: state.caption.value, k: MATCHES, prefix: prefix.trim(), ...state.metadata.value };
@@ -26,7 +26,7 @@ function Chip({ name }: { name: string }) {
   return (
     <li class={`chip ${category ?? (category === null ? "unknown" : "")}`}>
       {category === null ? (
-        <span class="name" title="Not in the vocabulary: left out">
+        <span class="name" title="Not in the vocabulary; ignored">
           {name} <span class="flag">unknown</span>
         </span>
       ) : (

@@ -1,4 +1,4 @@
-// A text field that lists what may be meant: the pattern "editable combobox with list autocomplete" of WAI-ARIA.
+// A text field that lists matching options: the "editable combobox with list autocomplete" pattern of WAI-ARIA.
 
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
@@ -6,10 +6,10 @@ import { useEffect, useRef } from "preact/hooks";
 import type { Tag } from "./api.ts";
 import { Latest } from "./latest.ts";
 
-const PAUSE_MS = 30; // less than between two keys: typing feels immediate, and a held key asks little
+const PAUSE_MS = 30; // shorter than between two keys: typing feels immediate, and a held key sends few requests
 
 export interface Option extends Tag {
-  /** What stands on the right. */
+  /** Text at the right edge. */
   note?: string;
   alias?: string | null;
 }
@@ -20,17 +20,17 @@ interface Props {
   placeholder: string;
   find: (text: string, signal: AbortSignal) => Promise<Option[]>;
   onPick: (option: Option) => void;
-  /** Takes what is typed as it stands; without it only options can be picked. Raises ApiError. */
+  /** Takes free text; without it only options can be picked. Throws ApiError. */
   onText?: (text: string) => Promise<void>;
   onBackspaceAtStart?: () => void;
-  /** What stands within the field, before and after what is typed. */
+  /** Content of the field before and after the text. */
   before?: ComponentChildren;
   after?: ComponentChildren;
 }
 
 const spelled = (text: string) => text.trim().toLowerCase().replace(/\s+/g, "_");
 
-/** The option that is spelled out, else the first. */
+/** The index of the option that `text` spells out, else of the first. */
 const nearest = (options: Option[], text: string) =>
   Math.max(0, options.findIndex(({ tag, alias }) => [tag, alias].includes(spelled(text))));
 
@@ -64,7 +64,7 @@ export function Combobox(props: Props) {
     type("");
     onPick(option);
   };
-  // The field is emptied at once: what is typed while the server reads is the next tag.
+  // Clears the field at once: text typed while the server answers belongs to the next tag.
   const take = async (value: string, isChoice = false) => {
     if (value.trim() === "" || (onText === undefined && !isChoice)) return;
     type("");
@@ -83,7 +83,7 @@ export function Combobox(props: Props) {
   };
   const enter = () => {
     const isListed = isOpen.value && options.error.value === null;
-    // Whoever types quickly and presses Enter means the list that is on its way.
+    // Enter right after typing refers to the list that is still loading.
     if (isListed && options.isLoading.value) return void take(text.value, true);
     const option = isListed ? options.value.value?.[active.value] : undefined;
     if (option !== undefined) pick(option);
@@ -150,7 +150,7 @@ export function Combobox(props: Props) {
         />
         {after}
       </div>
-      {/* mousedown would take the focus from the field, and with it the list */}
+      {/* mousedown would move the focus away from the field and close the list */}
       <ul id={`${id}-list`} class="options" role="listbox" aria-label={`${label}: matches`} ref={list}
         hidden={!isShown || found.length === 0} onMouseDown={(event) => event.preventDefault()}>
         {found.map((option, index) => (
@@ -166,7 +166,7 @@ export function Combobox(props: Props) {
       </ul>
       {isShown && found.length === 0 && (
         <p class="options none">
-          No tag begins like this.{onText !== undefined && " Enter adds it as it stands."}
+          No tag begins with this.{onText !== undefined && " Press Enter to add it anyway."}
         </p>
       )}
       {message !== null && <p id={`${id}-error`} class="problem" role="alert">{message}</p>}

@@ -1,26 +1,27 @@
-// What is written and marked over the map's points: names that do not touch each other, rings, lines to neighbours.
+// The layer over the map's points: names that do not overlap, rings, and lines to neighbours.
 
 import type { Placement } from "./points.ts";
 
 const FONT = "500 12px system-ui, sans-serif";
 const HEIGHT = 18;
 const PIXELS_PER_LABEL = 14_000;
-const MOST_TRIED = 400; // the most frequent in view; trying all of them cost more than drawing all points
-const HALO = 3; // CSS pixels of the ground around a name
-const MOST_KEPT = 2000;
+const MAX_TRIED = 400; // the most frequent tags in view; trying all would cost more than drawing all points
+const HALO = 3; // CSS pixels of background around a name
+const MAX_PICTURES = 2000;
 
 export interface Scene {
-  place: Placement;
-  /** Of each tag, most frequent first: x and y of the unit square. */
+  placement: Placement;
+  /** Coordinates of each tag in the unit square, most frequent first. */
   x: Float32Array;
   y: Float32Array;
   names: string[];
   colours: string[];
   categories: Uint8Array;
   isShown: (index: number) => boolean;
-  /** Tags with a ring; `lines` lead from the first to the others of `near`. */
+  /** Tags with a ring. */
   marked: number[];
   hovered: number | null;
+  /** Tags with a ring and a line from `hovered`. */
   near: number[];
   ink: string;
   paper: string;
@@ -35,7 +36,7 @@ interface Picture {
 
 export class Labels {
   readonly #context: CanvasRenderingContext2D;
-  /** Names as pictures: writing one costs twenty times what copying it does. */
+  /** Rendered names: rendering one costs twenty times as much as copying its picture. */
   readonly #pictures = new Map<string, Picture>();
   #paper = "";
   #ratio = 0;
@@ -50,22 +51,22 @@ export class Labels {
     const [width, height] = [context.canvas.clientWidth, context.canvas.clientHeight];
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    if (scene.paper !== this.#paper || ratio !== this.#ratio || this.#pictures.size > MOST_KEPT) this.#pictures.clear();
+    if (scene.paper !== this.#paper || ratio !== this.#ratio || this.#pictures.size > MAX_PICTURES) this.#pictures.clear();
     [this.#paper, this.#ratio] = [scene.paper, ratio];
     const at = (index: number): [number, number] => [
-      scene.place.scale * scene.x[index]! + scene.place.x,
-      scene.place.scale * scene.y[index]! + scene.place.y,
+      scene.placement.scale * scene.x[index]! + scene.placement.x,
+      scene.placement.scale * scene.y[index]! + scene.placement.y,
     ];
     this.#marks(scene, at);
     const taken: [number, number, number, number][] = [];
-    const most = Math.round((width * height) / PIXELS_PER_LABEL);
+    const maxLabels = Math.round((width * height) / PIXELS_PER_LABEL);
     const write = (index: number): void => {
       const [x, y] = at(index);
       if (x < 0 || y < 0 || x > width || y > height) return;
       const picture = this.#picture(scene.names[index]!, scene.colours[scene.categories[index]!]!);
       const left = x + 5 + picture.width > width ? x - 5 - picture.width : x + 5;
       const top = y - picture.height / 2;
-      const whole = (pixels: number) => Math.round(pixels * ratio) / ratio; // between pixels, letters blur
+      const whole = (pixels: number) => Math.round(pixels * ratio) / ratio; // letters between pixels blur
       const box: (typeof taken)[number] = [left, top, left + picture.width, top + picture.height];
       if (taken.some((one) => box[0] < one[2] && box[2] > one[0] && box[1] < one[3] && box[3] > one[1])) return;
       taken.push(box);
@@ -73,8 +74,8 @@ export class Labels {
     };
     const chosen = [scene.hovered, ...scene.near, ...scene.marked].filter((index) => index !== null);
     chosen.forEach(write);
-    for (let index = 0, tried = 0; index < scene.names.length && tried < MOST_TRIED; index++) {
-      if (taken.length >= most + chosen.length) break;
+    for (let index = 0, tried = 0; index < scene.names.length && tried < MAX_TRIED; index++) {
+      if (taken.length >= maxLabels + chosen.length) break;
       const [x, y] = at(index);
       if (x < 0 || y < 0 || x > width || y > height || !scene.isShown(index) || chosen.includes(index)) continue;
       tried++;

@@ -1,12 +1,12 @@
-// A value that is asked for again and again, of which only the last answer counts.
+// A value that is requested repeatedly; only the answer to the last request counts.
 
 import { signal } from "@preact/signals";
 import { ApiError } from "./api.ts";
 
-const LOADING_MS = 1500; // until the model may have been loaded
+const LOADING_MS = 1500; // between two requests while the model loads
 
 export class Latest<T> {
-  /** The last good answer; it stays while the next is on its way, so that nothing flickers. */
+  /** The last good answer; it stays while the next one loads, so that nothing flickers. */
   readonly value = signal<T | null>(null);
   readonly error = signal<string | null>(null);
   readonly isLoading = signal(false);

@@ -1,4 +1,4 @@
-// The page, assembled.
+// Assembles the page.
 
 import { render } from "preact";
 import { Caption } from "./caption.tsx";
@@ -16,7 +16,7 @@ function Header() {
       <p class="facts">
         {facts !== null && `${facts.num_tags.toLocaleString("en")} tags in ${facts.embedding_dim} dimensions`}
       </p>
-      <nav aria-label="Elsewhere"><a href="api/docs">API</a></nav>
+      <nav aria-label="Links"><a href="api/docs">API</a></nav>
       <ThemeToggle />
     </header>
   );
@@ -40,5 +40,5 @@ function App() {
 startTheme();
 start();
 render(<App />, document.body);
-// Who comes with a keyboard types at once; on a touch screen the field would cover half the page with one.
+// With a keyboard one can type at once; on a touch screen the focus would open a keyboard over half the page.
 if (matchMedia("(pointer: fine)").matches) document.getElementById("tags")?.focus();

@@ -1,4 +1,4 @@
-// The map of all tags, the field that finds one on it, and what lies under the pointer.
+// The map of all tags, the field that finds a tag on it, and the card of the tag under the pointer.
 
 import { effect, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
@@ -7,15 +7,15 @@ import { CATEGORIES, type Neighbour, type TagMap } from "./api.ts";
 import { Combobox, type Option } from "./combobox.tsx";
 import { type Colours, MapView } from "./map_view.ts";
 import { Neighbours } from "./neighbours.tsx";
-import { Panel } from "./parts.tsx";
+import { Panel } from "./components.tsx";
 import * as state from "./state.ts";
 import { shownTheme } from "./theme.tsx";
 
 const MATCHES = 8;
 const NEAR = 8;
-const HOVER_MS = 90; // a pointer that passes through asks nothing
+const HOVER_MS = 90; // a pointer that only passes sends no request
 const PAN = 60;
-const HELP = "Arrow keys move the map, plus and minus zoom, 0 shows all of it.";
+const HELP = "Arrow keys move the map, plus and minus zoom, 0 shows the whole map.";
 
 interface Hovered {
   tag: string;
@@ -23,7 +23,7 @@ interface Hovered {
 }
 
 function coloursIn(box: HTMLElement): Colours {
-  // Read from elements: a custom property would give the text of light-dark(), and not the colour of this theme.
+  // Read from elements: a custom property would return the text of light-dark() instead of the theme's colour.
   const colourOf = (name: string) => getComputedStyle(box.querySelector(`.legend .${name}`) ?? box).color;
   const { color: ink, backgroundColor: paper } = getComputedStyle(box);
   return { categories: CATEGORIES.map(colourOf), ink, paper };
@@ -48,7 +48,7 @@ function useView(data: TagMap) {
         known.set(tag, near);
         show(tag, near);
       } catch (error) {
-        if (!(error instanceof api.ApiError)) throw error; // the panels say when the server is gone
+        if (!(error instanceof api.ApiError)) throw error; // the panels report a missing server
       }
     };
     const onHover = (tag: string | null) => {
@@ -65,18 +65,18 @@ function useView(data: TagMap) {
     };
     const element = box.current!;
     const canvases = [...element.querySelectorAll("canvas")] as [HTMLCanvasElement, HTMLCanvasElement];
-    const made = new MapView(element, canvases, data, { onHover, onClick });
-    view.value = made;
+    const created = new MapView(element, canvases, data, { onHover, onClick });
+    view.value = created;
     const stops = [
       effect(() => {
         void shownTheme.value;
-        made.paint(coloursIn(element), state.banned.value);
+        created.paint(coloursIn(element), state.banned.value);
       }),
-      effect(() => made.setMarked([...state.names.value, ...(state.focused.value === null ? [] : [state.focused.value])])),
+      effect(() => created.setMarked([...state.names.value, ...(state.focused.value === null ? [] : [state.focused.value])])),
     ];
     return () => {
       stops.forEach((stop) => stop());
-      made.close();
+      created.close();
     };
   }, [data]);
   return { box, view, hovered };
@@ -85,13 +85,13 @@ function useView(data: TagMap) {
 function findIn(view: MapView | null, text: string): Option[] {
   const asked = text.trim().toLowerCase().replace(/\s+/g, "_");
   const starting: number[] = [];
-  const holding: number[] = [];
+  const containing: number[] = [];
   view?.names.forEach((name, index) => {
-    const place = name.indexOf(asked);
-    if (place === 0) starting.push(index);
-    else if (place > 0 && holding.length < MATCHES) holding.push(index);
+    const position = name.indexOf(asked);
+    if (position === 0) starting.push(index);
+    else if (position > 0 && containing.length < MATCHES) containing.push(index);
   });
-  return [...starting, ...holding].slice(0, MATCHES).map((index) => ({
+  return [...starting, ...containing].slice(0, MATCHES).map((index) => ({
     tag: view!.names[index]!,
     category: view!.categoryOf(index),
     note: view!.counts[index]!.toLocaleString("en"),
@@ -165,7 +165,7 @@ export function TagMapPanel() {
     <section aria-labelledby="map-title">
       <header class="title">
         <h2 id="map-title">Map of tags</h2>
-        <p>Tags that are used alike lie together. Hover to see what is near, click to add.</p>
+        <p>Tags with similar use lie together. Hover to see similar tags, click to add one.</p>
       </header>
       <div class="map-and-near">
         {state.info.error.value !== null ? (

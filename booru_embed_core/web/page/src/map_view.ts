@@ -1,4 +1,4 @@
-// The map's behaviour: pan, zoom, hover, flight to a tag. It draws a frame when something changed, and none otherwise.
+// The map's behaviour: pan, zoom, hover, flight to a tag. It draws a frame only when something has changed.
 
 import { select, type Selection } from "d3-selection";
 import "d3-transition";
@@ -8,27 +8,27 @@ import { CATEGORIES, type Category, type TagMap } from "./api.ts";
 import { Labels } from "./labels.ts";
 import { type Colour, type Placement, Points } from "./points.ts";
 
-const MOST_ZOOM = 80;
+const MAX_ZOOM = 80;
 const FLIGHT_ZOOM = 10;
 const FLIGHT_MS = 700;
-const MOST_SIZE = 11; // see Points.draw
+const MAX_SIZE = 11; // see Points.draw
 const MANY = 10_000;
-const REACH = 12; // CSS pixels from a point to the pointer
+const REACH = 12; // maximal distance of the pointer from a point, in CSS pixels
 
 export interface Callbacks {
   onHover: (tag: string | null) => void;
   onClick: (tag: string, category: Category) => void;
 }
 
-/** The colours that a theme gives: of the categories in their order, of lines, and of the ground. */
+/** The colours of a theme: of the categories in schema order, of lines, and of the background. */
 export interface Colours {
   categories: string[];
   ink: string;
   paper: string;
 }
 
-/** Of a computed colour: "rgb(23, 27, 36)". */
-function parts(colour: string): Colour {
+/** The channels of a computed colour such as "rgb(23, 27, 36)". */
+function channels(colour: string): Colour {
   const [red = 0, green = 0, blue = 0] = (colour.match(/\d+/g) ?? []).map(Number);
   return [red, green, blue];
 }
@@ -74,8 +74,8 @@ export class MapView {
     this.#labels = new Labels(canvases[1]);
     this.#selection = select(box);
     this.#zoom = zoom<HTMLElement, unknown>()
-      .scaleExtent([0.8, MOST_ZOOM])
-      // One finger scrolls the page, two move the map.
+      .scaleExtent([0.8, MAX_ZOOM])
+      // One finger scrolls the page, two fingers move the map.
       .filter((event) => (event.touches === undefined ? !event.button : event.touches.length > 1))
       .on("zoom", ({ transform }) => {
         this.#transform = transform;
@@ -89,10 +89,10 @@ export class MapView {
 
   #vertices(): Float32Array {
     const count = this.names.length;
-    const most = Math.log(Math.max(2, this.counts[0] ?? 2));
+    const maxLog = Math.log(Math.max(2, this.counts[0] ?? 2));
     const vertices = new Float32Array(count * 4);
     for (let index = 0; index < count; index++) {
-      const weight = Math.log(Math.max(1, this.counts[index]!)) / most;
+      const weight = Math.log(Math.max(1, this.counts[index]!)) / maxLog;
       const start = (count - 1 - index) * 4; // frequent tags last, on top
       vertices.set([this.#x[index]!, this.#y[index]!, weight, this.#categories[index]!], start);
     }
@@ -146,7 +146,7 @@ export class MapView {
     return names.map((name) => this.#indices.get(name)).filter((index) => index !== undefined);
   }
 
-  /** Leads lines from the hovered tag to these. */
+  /** Draws lines from the hovered tag to these. */
   setNear(names: string[]): void {
     this.#near = this.#indicesOf(names);
     this.redraw();
@@ -161,15 +161,15 @@ export class MapView {
     this.#colours = colours;
     this.#banned = banned;
     this.#points.setPalette(
-      colours.categories.map((colour, index) => (banned.has(CATEGORIES[index]!) ? null : parts(colour))),
-      parts(colours.paper),
+      colours.categories.map((colour, index) => (banned.has(CATEGORIES[index]!) ? null : channels(colour))),
+      channels(colours.paper),
     );
     this.redraw();
   }
 
   #travel(duration: number): Selection<HTMLElement, unknown, null, undefined> {
     const isStill = duration === 0 || matchMedia("(prefers-reduced-motion: reduce)").matches;
-    // d3's types hold a transition for something else; it takes the same calls.
+    // d3 gives a transition another type, but it takes the same calls.
     return isStill ? this.#selection : (this.#selection.transition().duration(duration) as never);
   }
 
@@ -206,7 +206,7 @@ export class MapView {
     this.redraw();
   }
 
-  /** Of a point while the whole map is shown, the larger the fewer there are. */
+  /** The size of a point when the whole map is shown; fewer points are larger. */
   #size(): number {
     const room = Math.min(2, Math.max(1, (MANY / this.names.length) ** 0.25));
     return Math.sqrt(this.box.clientWidth / 250) * room;
@@ -216,11 +216,11 @@ export class MapView {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       if (this.box.clientWidth === 0) return;
-      const place = this.#placement();
-      const size = Math.min(MOST_SIZE, this.#size() * this.#transform.k ** 0.4);
-      this.#points.draw(place, size);
+      const placement = this.#placement();
+      const size = Math.min(MAX_SIZE, this.#size() * this.#transform.k ** 0.4);
+      this.#points.draw(placement, size);
       this.#labels.draw({
-        place,
+        placement,
         x: this.#x,
         y: this.#y,
         names: this.names,
@@ -243,11 +243,11 @@ export class MapView {
   }
 }
 
-/** The places in `order`, within the unit square, without changing the proportions of their distances. */
+/** The coordinates in `order`, scaled into the unit square with the same factor for both axes. */
 function unitSquare(order: number[], { x, y }: TagMap): [Float32Array, Float32Array] {
   const bounds = [x, y].map((all) => all.reduce(([low, high], one) => [Math.min(low, one), Math.max(high, one)] as const, [Infinity, -Infinity] as const));
   const side = Math.max(...bounds.map(([low, high]) => high - low)) || 1;
-  const place = (all: number[], [low, high]: readonly [number, number]) =>
+  const scaled = (all: number[], [low, high]: readonly [number, number]) =>
     Float32Array.from(order, (index) => (all[index]! - (low + high) / 2) / side + 0.5);
-  return [place(x, bounds[0]!), place(y, bounds[1]!)];
+  return [scaled(x, bounds[0]!), scaled(y, bounds[1]!)];
 }

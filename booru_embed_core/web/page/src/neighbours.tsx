@@ -1,6 +1,6 @@
-// The tags whose embeddings lie nearest to the one that was chosen.
+// The tags whose embeddings are nearest to that of the chosen tag.
 
-import { Panel, TagRow } from "./parts.tsx";
+import { Panel, TagRow } from "./components.tsx";
 import * as state from "./state.ts";
 
 export function Neighbours() {
@@ -9,7 +9,7 @@ export function Neighbours() {
     <section class="card neighbours" aria-labelledby="neighbours-title">
       <h3 id="neighbours-title">{tag === null ? "Nearest tags" : <>Nearest to <strong>{tag}</strong></>}</h3>
       {tag === null ? (
-        <p class="state">Choose a tag of the caption, or a point of the map.</p>
+        <p class="state">Choose a tag of the caption or a point on the map.</p>
       ) : (
         <Panel of={state.neighbours} retry={state.askNeighbours} rows={8}>
           {(found) => (

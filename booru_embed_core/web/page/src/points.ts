@@ -1,21 +1,21 @@
 // The map's points, drawn pixel by pixel into an image.
-// Not by WebGL: without a GPU, on an office machine's remote desktop or in a test, it takes 40 ms for 30,000 points
-// (1.2 µs each, whatever their size), and this takes a few, on every machine (benchmarks/page.py).
+// WebGL takes 40 ms for 30,000 points without a GPU, as on a remote desktop or in a test (1.2 µs each, at any size).
+// This takes a few milliseconds on every machine (benchmarks/page.py).
 
-const STEPS = 4; // radii are rounded to a quarter of a pixel,
-const PHASES = 2; // places to a half: rounded to whole ones, points tremble while the map is zoomed
+const STEPS = 4; // radii are rounded to a quarter of a pixel
+const PHASES = 2; // positions are rounded to half a pixel: at whole pixels, points tremble while the map zooms
 const COVER = 0.78;
 
 export type Colour = [red: number, green: number, blue: number];
 
-/** Where a point of the unit square lands: pixels = scale · place + offset, from the upper left corner. */
+/** Maps the unit square to pixels from the upper left corner: pixel = scale · coordinate + offset. */
 export interface Placement {
   scale: number;
   x: number;
   y: number;
 }
 
-/** A disc's pixels around the one in its middle, and how much of each it covers, up to 256. */
+/** The pixels of a disc relative to its middle, and how much of each it covers, up to 256. */
 interface Disc {
   dx: Int32Array;
   dy: Int32Array;
@@ -38,7 +38,7 @@ function makeDisc(radius: number, phaseX: number, phaseY: number): Disc {
 const packed = ([red, green, blue]: Colour) => (255 << 24) | (blue << 16) | (green << 8) | red; // little endian
 
 export class Points {
-  /** CSS pixels by which the canvas must stand out of the box on each side: no disc then needs to be clipped. */
+  /** CSS pixels by which the canvas exceeds the box on each side, so that no disc needs clipping. */
   static readonly MARGIN = 18;
 
   readonly #context: CanvasRenderingContext2D;
@@ -47,7 +47,7 @@ export class Points {
   #colours: (number | null)[] = [];
   #paper = 0;
 
-  /** `points` holds x, y, weight (0 to 1) and category of each, the last drawn on top. */
+  /** `points` holds x, y, weight (0 to 1) and category of each point; later points are drawn on top. */
   constructor(
     canvas: HTMLCanvasElement,
     readonly points: Float32Array,
@@ -55,13 +55,13 @@ export class Points {
     this.#context = canvas.getContext("2d", { alpha: false })!;
   }
 
-  /** Null hides a category. */
+  /** The colour of each category; null hides it. */
   setPalette(colours: (Colour | null)[], paper: Colour): void {
     this.#colours = colours.map((colour) => colour && packed(colour));
     this.#paper = packed(paper);
   }
 
-  /** Draws all points, in radii of at most 1.35 · `size` CSS pixels, which MARGIN bounds. */
+  /** Draws all points with radii of at most 1.35 · `size` CSS pixels, which must not exceed MARGIN. */
   draw({ scale, x, y }: Placement, size: number): void {
     const { canvas } = this.#context;
     const ratio = canvas.width / canvas.clientWidth;
@@ -96,18 +96,18 @@ export class Points {
   }
 }
 
-/** Mixes `colour` into the pixels below a disc: red and blue in one multiplication, green in another. */
+/** Blends `colour` into the pixels of a disc: red and blue in one multiplication, green in another. */
 function stamp(pixels: Int32Array, width: number, px: number, py: number, disc: Disc, colour: number): void {
   const middle = Math.floor(py) * width + Math.floor(px);
   const { dx, dy, cover } = disc;
   const redBlue = colour & 0xff00ff;
   const green = colour & 0x00ff00;
   for (let i = 0; i < cover.length; i++) {
-    const place = middle + dy[i]! * width + dx[i]!;
+    const pixel = middle + dy[i]! * width + dx[i]!;
     const share = cover[i]!;
-    const underRedBlue = pixels[place]! & 0xff00ff;
-    const underGreen = pixels[place]! & 0x00ff00;
-    pixels[place] =
+    const underRedBlue = pixels[pixel]! & 0xff00ff;
+    const underGreen = pixels[pixel]! & 0x00ff00;
+    pixels[pixel] =
       (255 << 24) |
       (((Math.imul(redBlue - underRedBlue, share) >>> 8) + underRedBlue) & 0xff00ff) |
       (((Math.imul(green - underGreen, share) >> 8) + underGreen) & 0x00ff00);

@@ -1,11 +1,11 @@
-// Posts whose tags lie nearest to the caption. A link to Danbooru is followed when it is clicked, and not before.
+// The posts nearest to the caption. The page contacts Danbooru only when a link is clicked.
 
 import type { Post, Tag } from "./api.ts";
-import { Panel } from "./parts.tsx";
+import { Panel } from "./components.tsx";
 import * as state from "./state.ts";
 
 const SHOWN_TAGS = 14;
-const FIRST = ["character", "copyright", "artist", "general", "meta"]; // after the caption's: what tells posts apart
+const FIRST = ["character", "copyright", "artist", "general", "meta"]; // after the caption's tags: what tells posts apart
 
 function PostCard({ post }: { post: Post }) {
   const rank = ({ tag, category }: Tag) => (state.names.value.includes(tag) ? -1 : FIRST.indexOf(category));
@@ -37,16 +37,16 @@ function PostCard({ post }: { post: Post }) {
 
 function Found() {
   if (state.info.value.value !== null && !state.info.value.value.has_posts)
-    return <p class="state card">This server has no posts; <code>booru-embed serve --help</code> says how to give it some.</p>;
+    return <p class="state card">This server has no posts; see <code>booru-embed serve --help</code> for how to add them.</p>;
   if (state.info.error.value !== null)
     return <Panel of={state.info} retry={state.askInfo} rows={0}>{() => null}</Panel>;
-  if (state.caption.value === "") return <p class="state card">Add a tag to see the posts that lie nearest.</p>;
+  if (state.caption.value === "") return <p class="state card">Add a tag to see the nearest posts.</p>;
   return (
     <Panel of={state.posts} retry={state.askPosts} rows={4}>
       {(posts) =>
         posts.length === 0 ? (
           <p class="state card">
-            No such post{!state.showsAllRatings.value && " of the rating general; the switch above shows those of all ratings"}.
+            No post found{!state.showsAllRatings.value && " with the rating general; the switch above shows all ratings"}.
           </p>
         ) : (
           <ul class="posts">{posts.map((post) => <PostCard key={post.post_id} post={post} />)}</ul>

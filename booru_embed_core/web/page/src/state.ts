@@ -1,4 +1,4 @@
-// What the page knows: the caption (kept in the URL's hash), the choices beside it, and the server's answers.
+// The page's state: the caption (kept in the URL's hash), the user's choices, and the server's answers.
 
 import { batch, computed, effect, signal } from "@preact/signals";
 import * as api from "./api.ts";
@@ -6,16 +6,16 @@ import { CATEGORIES, type Category } from "./api.ts";
 import { Latest } from "./latest.ts";
 
 export const SUGGESTIONS = 10; // of each category
-const SPARE = 3; // so that a column stays full while one is added and the next answer is on its way
+const SPARE = 3; // keeps a column full after one is added, until the next answer arrives
 const POSTS = 24;
 const NEIGHBOURS = 12;
-const PAUSE_MS = 80; // a slider that moves, keys held down
+const PAUSE_MS = 80; // for moving sliders and held keys
 
 type Spelled = [name: string, category: Category | null];
 
-/** The caption's tags in the order in which they were added. */
+/** The caption's tags in the order of addition. */
 export const names = signal<string[]>([]);
-/** The category of each name that the server was asked about; null: it does not know the tag. */
+/** The category of each name that the server was asked about; null for an unknown tag. */
 export const categoryOf = signal<ReadonlyMap<string, Category | null>>(new Map());
 export const rating = signal<string | null>(null);
 export const score = signal<number | null>(null);
@@ -33,7 +33,7 @@ export const suggestions = new Latest<api.Completion[]>();
 export const neighbours = new Latest<api.Neighbour[]>();
 export const posts = new Latest<api.Post[]>();
 
-/** Those that the model has tags of. */
+/** The categories in which the model has tags. */
 export const categories = computed(() => CATEGORIES.filter((category) => info.value.value?.categories[category] !== 0));
 export const allowed = computed(() => categories.value.filter((category) => !banned.value.has(category)));
 export const knownNames = computed(() => names.value.filter((name) => categoryOf.value.get(name) !== null));
@@ -64,7 +64,7 @@ export function removeTags(removed: string[]): void {
   keepInUrl("push");
 }
 
-/** The tags of `text` by the server's spelling rules: prompts, Danbooru's strings, weights, aliases. */
+/** The tags in `text` as the server reads it: prompts, Danbooru's strings, weights, aliases. */
 async function read(text: string, signal?: AbortSignal): Promise<Spelled[]> {
   const { known, unknown } = await api.complete({ tags: text, k: 1 }, signal);
   return [
@@ -73,7 +73,7 @@ async function read(text: string, signal?: AbortSignal): Promise<Spelled[]> {
   ];
 }
 
-/** Adds what somebody typed or pasted. Raises ApiError. */
+/** Adds the tags of typed or pasted text. Throws ApiError. */
 export async function addText(text: string): Promise<void> {
   addTags(await read(text));
 }
@@ -98,7 +98,7 @@ export function setScore(value: number | null): void {
   keepInUrl("replace");
 }
 
-/** Adding and removing tags can be taken back by the browser's button; choices beside them do not fill its history. */
+/** The browser's back button undoes adding and removing tags; other choices do not fill its history. */
 function keepInUrl(how: "push" | "replace"): void {
   const fields = new URLSearchParams();
   if (names.value.length > 0) fields.set("tags", names.value.join(","));
@@ -120,7 +120,7 @@ function readUrl(): void {
     banned.value = new Set(CATEGORIES.filter((category) => fields.get("without")?.split(",").includes(category)));
   });
   if (written.every((name) => categoryOf.value.has(name))) return;
-  // A link may have been written by hand: aliases, unknown tags.
+  // A hand-written link may have aliases and unknown tags.
   void spelling.run(async (signal) => {
     const tags = await read(written.join(", "), signal);
     if (location.hash !== hash) return tags;

@@ -1,6 +1,6 @@
-// Tags that may follow, category by category.
+// The most probable further tags, by category.
 
-import { Panel, percent, TagRow } from "./parts.tsx";
+import { Panel, percent, TagRow } from "./components.tsx";
 import * as state from "./state.ts";
 
 export function Suggestions() {
@@ -9,7 +9,7 @@ export function Suggestions() {
     <section aria-labelledby="suggestions-title">
       <header class="title">
         <h2 id="suggestions-title">Suggestions</h2>
-        <p>{isEmpty ? "What a caption most often holds" : "What most likely belongs to this caption too"}</p>
+        <p>{isEmpty ? "The most frequent tags of captions" : "The most probable further tags of this caption"}</p>
       </header>
       {state.allowed.value.length === 0 ? (
         <p class="state card">All categories are switched off; switch one on above.</p>
@@ -29,7 +29,7 @@ export function Suggestions() {
                     <ul class="rows">
                       {tags.slice(0, state.SUGGESTIONS).map(({ tag, probability }) => (
                         <li key={tag}>
-                          {/* against the likeliest of its category: artists would be invisible beside general tags */}
+                          {/* relative to the most probable of its category: artists would be invisible beside general tags */}
                           <TagRow tag={tag} category={category} note={percent(probability)}
                             share={probability / Math.max(tags[0]?.probability ?? 1, Number.MIN_VALUE)} />
                         </li>

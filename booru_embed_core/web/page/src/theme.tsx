@@ -1,4 +1,4 @@
-// Light or dark: as the system says, until somebody chooses.
+// Light or dark: the system's choice until the user chooses.
 
 import { computed, effect, signal } from "@preact/signals";
 
@@ -10,7 +10,7 @@ const systemTheme = signal<Theme>(system.matches ? "dark" : "light");
 const kept = localStorage.getItem(KEY);
 const chosen = signal<Theme | null>(kept === "light" || kept === "dark" ? kept : null);
 
-/** The theme whose colours the style sheet has on by the time that effects see it. */
+/** The theme in effect; set after the style sheet has switched, so that effects read its colours. */
 export const shownTheme = signal<Theme>("light");
 const theme = computed(() => chosen.value ?? systemTheme.value);
 

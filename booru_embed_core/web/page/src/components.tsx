@@ -1,18 +1,18 @@
-// Small things that several panels show.
+// Components that several panels share.
 
 import type { ComponentChildren } from "preact";
 import type { Category } from "./api.ts";
 import type { Latest } from "./latest.ts";
 import { addTag, names } from "./state.ts";
 
-/** A share as people read it: 42 %, 3.1 %, 0.42 %, 0.031 %. */
+/** A share in per cent with few digits: 42 %, 3.1 %, 0.42 %, 0.031 %. */
 export function percent(share: number): string {
   const value = share * 100;
   if (value < 0.001) return "< 0.001 %";
   return `${value.toFixed(value >= 10 ? 0 : value >= 1 ? 1 : value >= 0.1 ? 2 : 3)} %`;
 }
 
-/** A row that adds its tag; the bar is `share` of the row's width. */
+/** A row that adds its tag on click; its bar covers `share` of the row. */
 export function TagRow(props: { tag: string; category: Category; share: number; note: string }) {
   const { tag, category, share, note } = props;
   const isThere = names.value.includes(tag);
@@ -26,7 +26,7 @@ export function TagRow(props: { tag: string; category: Category; share: number; 
   );
 }
 
-/** What `of` holds, or why there is nothing to see. */
+/** The value of `of`, its error, or a skeleton while it loads. */
 export function Panel<T>(props: {
   of: Latest<T>;
   retry: () => void;
