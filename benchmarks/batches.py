@@ -44,22 +44,22 @@ def ours(packed: PackedFile) -> list[Way]:
 
     def drawn(batch_posts: int) -> Batches:
         batches, epoch = EpochBatches(packed, rows, batch_posts, seed=0), next(epochs)
-        return ((len(b.post_index), len(b.tokens)) for _, _, b in batches.read_from(epoch, 0, epoch + 1))
+        return ((len(b.post_index), len(b.tokens)) for b in batches.read_from(epoch, 0, epoch + 1))
 
     def ahead(batch_posts: int) -> Batches:
         batches, epoch = EpochBatches(packed, rows, batch_posts, seed=0), next(epochs)
         with prefetch(batches.read_from(epoch, 0, epoch + 1)) as read:
-            yield from ((len(b.post_index), len(b.tokens)) for _, _, b in read)
+            yield from ((len(b.post_index), len(b.tokens)) for b in read)
 
     def tag_indices(batch_posts: int) -> Batches:
         batches, epoch = EpochBatches(packed, rows, batch_posts, seed=0), next(epochs)
-        for _, _, batch in batches.read_from(epoch, 0, epoch + 1):
+        for batch in batches.read_from(epoch, 0, epoch + 1):
             yield len(batch.post_index), len(batch.tag_indices([1 << 16] * 5))
 
     def by_tokens(batch_posts: int) -> Batches:
         mean = packed.num_tokens / packed.num_posts
         batches, epoch = EpochBatches(packed, rows, None, 0, int(batch_posts * mean)), next(epochs)
-        return ((len(b.post_index), len(b.tokens)) for _, _, b in batches.read_from(epoch, 0, epoch + 1))
+        return ((len(b.post_index), len(b.tokens)) for b in batches.read_from(epoch, 0, epoch + 1))
 
     ways = {
         OURS: drawn,

@@ -105,7 +105,7 @@ class Bench:
         rows = np.arange(self.packed.num_posts)
         read = None if reading == HOST else self.corpus.read
         every = EpochBatches(self.packed, rows, batch_posts, 0, read_rows=read).read_from(epoch, 0, epoch + 1)
-        return cycle([next(every)[2]]) if reading == SAME else (batch for _, _, batch in every)
+        return cycle([next(every)]) if reading == SAME else every
 
     def step(self, way: Way, batch: Batch, number: int) -> Tensor:
         """One step of `way` on `batch`, whose loss nobody has waited for."""

@@ -137,10 +137,10 @@ def draw_split(captions: CaptionBatch, settings: TrainingSettings, generator: to
     return Split(owners + num * second, rating_given, score_given)
 
 
-def take_share(captions: CaptionBatch, split: Split, share: RankShard) -> tuple[CaptionBatch, Split]:
+def take_shard(captions: CaptionBatch, split: Split, shard: RankShard) -> tuple[CaptionBatch, Split]:
     """The captions of one rank and their split, cut out of the batch's: the draws do not depend on the ranks."""
     num, device = captions.lengths.numel(), captions.tags.device
-    rows = share.rows(num, device)
+    rows = shard.rows(num, device)
     local = torch.full((num,), -1, device=device).index_copy(0, rows, torch.arange(len(rows), device=device))
     owners = local[split.tag_sets % num]
     mine, sets = owners >= 0, torch.cat([rows, rows + num])
@@ -252,7 +252,7 @@ def random_prefixes(
     dims: tuple[int, ...],
     generator: torch.Generator,
     num: int | None = None,
-    share: RankShard = SINGLE_RANK,
+    shard: RankShard = SINGLE_RANK,
 ) -> Tensor:
     """`embedding` ``[S, E]`` with each row cut (zeroed) to a random one of its Matryoshka prefixes, half of them whole.
 
@@ -263,7 +263,7 @@ def random_prefixes(
         dims: the prefixes' lengths.
         generator: draws for all sets of the batch.
         num: captions of the batch, over all ranks; None where there is one rank.
-        share: this rank's.
+        shard: this rank's captions.
     """
     if not dims:
         return embedding
@@ -271,8 +271,8 @@ def random_prefixes(
     choices = torch.tensor([*dims, *([full] * len(dims))], device=embedding.device)
     num_drawn = len(embedding) if num is None else 2 * num
     picked = torch.randint(len(choices), (num_drawn,), generator=generator, device=embedding.device)
-    if share.num_ranks > 1:
-        rows = share.rows(num_drawn // 2, embedding.device)
+    if shard.num_ranks > 1:
+        rows = shard.rows(num_drawn // 2, embedding.device)
         picked = picked[torch.cat([rows, rows + num_drawn // 2])]
     kept = torch.arange(full, device=embedding.device)[None, :] < choices[picked][:, None]
     return embedding * kept
@@ -285,24 +285,24 @@ def objective(
     generator: torch.Generator,
     dtype: torch.dtype,
     encode: Callable[..., Tensor] | None = None,
-    share: RankShard = SINGLE_RANK,
+    shard: RankShard = SINGLE_RANK,
 ) -> Losses:
     """The loss of a batch, split anew by `generator`; `encode` stands in for `model.forward` where it is wrapped.
 
     total = L(bottleneck) + L(head) + duplicate_weight * duplicates + contrastive_weight * InfoNCE
     + metadata_weight * [CE(rating) + 2 MSE(score decile, in standard deviations)]
 
-    Every rank is given the whole batch, draws for all of it and computes its `share`; means are over all of it.
+    Every rank is given the whole batch, draws for all of it and computes its `shard`; means are over all of it.
     """
     split, num = draw_split(captions, settings, generator), captions.lengths.numel()
     num_asked = split.num_asked().clamp(min=1)
     withheld = ((~split.rating_given).sum().clamp(min=1), (~split.score_given).sum().clamp(min=1))
-    if share.num_ranks > 1:
-        captions, split = take_share(captions, split, share)
+    if shard.num_ranks > 1:
+        captions, split = take_shard(captions, split, shard)
     halves = halves_of(captions, split, model.config.num_special)
     pooled = (encode or model)(halves.token_ids, halves.lengths, captions.max_length + 3, dtype)
     embedding = model.embed(pooled)
-    prefixes = random_prefixes(embedding, model.config.settings.matryoshka_dims, generator, num, share)
+    prefixes = random_prefixes(embedding, model.config.settings.matryoshka_dims, generator, num, shard)
     terms: dict[str, Tensor] = {}
     duplicates = []
     vectors = model.tag_vectors()
@@ -311,14 +311,14 @@ def objective(
         terms[name] = (per_set * asked).sum() / num_asked
         duplicates.append(duplicate.sum() / (2 * num))
     terms["duplicates"] = torch.stack(duplicates).mean()
-    terms["contrastive"] = contrastive_loss(share.whole(embedding, num), settings.contrastive_temperature)
+    terms["contrastive"] = contrastive_loss(shard.whole(embedding, num), settings.contrastive_temperature)
     terms["metadata"] = _metadata_loss(model, embedding, captions, halves, withheld)
-    if share.num_ranks == 1:
+    if shard.num_ranks == 1:
         return Losses(weighted_total(terms, settings), terms)
-    weight = share.weight(num)
+    weight = shard.weight(num)
     own = {name: term if name == "contrastive" else weight * term for name, term in terms.items()}
     # Every rank has the whole of InfoNCE, and the gradient of its own embeddings.
-    return Losses(weighted_total(own, settings), {**own, "contrastive": terms["contrastive"] / share.num_ranks})
+    return Losses(weighted_total(own, settings), {**own, "contrastive": terms["contrastive"] / shard.num_ranks})
 
 
 def _metadata_loss(

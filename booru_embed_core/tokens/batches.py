@@ -116,35 +116,27 @@ class EpochBatches:
         """Batches of `epoch`, counted from 0."""
         return len(self) if self.batch_tokens is None else len(self._of(epoch).starts) - 1
 
-    def rows(self, epoch: int, index: int, rank: int = 0, num_ranks: int = 1) -> NDArray[np.int64]:
-        """int64 ``[n]``: the packed file's rows of batch `index` of `epoch`, or `rank`'s share of them.
-
-        Shares differ by at most one record and may be empty; every rank has as many batches as any other.
+    def rows(self, epoch: int, index: int) -> NDArray[np.int64]:
+        """int64 ``[n]``: the packed file's rows of batch `index` of `epoch`.
 
         Raises:
             IndexError: there is no such batch.
-            ValueError: there is no such rank.
         """
         if epoch < 0 or not 0 <= index < self.num_batches(epoch):
             num = self.num_batches(max(epoch, 0))
             raise IndexError(f"batch {index} of epoch {epoch}: there are {num} batches an epoch, counted from 0")
-        if not 0 <= rank < num_ranks:
-            raise ValueError(f"rank {rank} of {num_ranks}: ranks are counted from 0")
         now = self._of(epoch)
-        batch = now.order[now.starts[index] : now.starts[index + 1]]
-        return batch[rank::num_ranks].astype(np.int64)
+        return now.order[now.starts[index] : now.starts[index + 1]].astype(np.int64)
 
-    def read(self, epoch: int, index: int, rank: int = 0, num_ranks: int = 1) -> Batch:
-        """Batch `index` of `epoch`, or `rank`'s share of it."""
-        return self.read_rows(self.rows(epoch, index, rank, num_ranks))
+    def read(self, epoch: int, index: int) -> Batch:
+        """Batch `index` of `epoch`."""
+        return self.read_rows(self.rows(epoch, index))
 
-    def read_from(
-        self, epoch: int, index: int, num_epochs: int, rank: int = 0, num_ranks: int = 1
-    ) -> Iterator[tuple[int, int, Batch]]:
-        """Epoch, index and batch of every batch from `index` of `epoch` on, before epoch `num_epochs`."""
+    def read_from(self, epoch: int, index: int, num_epochs: int) -> Iterator[Batch]:
+        """Every batch from `index` of `epoch` on, up to the end of epoch ``num_epochs - 1``."""
         for now in range(epoch, num_epochs):
             for number in range(index if now == epoch else 0, self.num_batches(now)):
-                yield now, number, self.read(now, number, rank, num_ranks)
+                yield self.read(now, number)
 
     def _of(self, epoch: int) -> _Epoch:
         last = self._last

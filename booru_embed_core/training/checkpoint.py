@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from booru_embed_core.errors import one_line
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.settings import ModelSettings
 from booru_embed_core.tags.vocab import VOCAB_FILES, Vocab
@@ -89,6 +90,5 @@ def load_model(checkpoint_dir: Path, config: CheckpointConfig, device: torch.dev
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file; {REMEDY}") from None
     except (SafetensorError, RuntimeError) as error:
-        first_line = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file}: not this model's weights ({first_line}); {REMEDY}") from None
+        raise CheckpointError(f"{file}: not this model's weights ({one_line(error, 200)}); {REMEDY}") from None
     return model.eval().to(device)

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from booru_embed_core.errors import one_line
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
 
@@ -47,7 +48,7 @@ class Ranks:
         return self.rank == 0
 
     @property
-    def share(self) -> RankShard:
+    def shard(self) -> RankShard:
         """What this rank computes of a batch."""
         return SINGLE_RANK if self.num_ranks == 1 else RankShard(self.rank, self.num_ranks, _gather)
 
@@ -119,10 +120,9 @@ def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]
     except RuntimeError as error:
         if not _LOST.search(str(error)) or "out of memory" in str(error):  # NCCL says so when it is this rank's own
             raise
-        reason = " ".join(str(error).split())[:160]
         raise RankLostError(
-            f"rank {ranks.rank} of {num_ranks}: another rank ended or fell silent ({reason}); see what that one says, "
-            f"then start again: the last saved state is gone on from, by any number of ranks"
+            f"rank {ranks.rank} of {num_ranks}: another rank ended or fell silent ({one_line(error, 160)}); read its "
+            f"message and start again: training resumes from the last saved state, with any number of ranks"
         ) from None
     finally:
         dist.destroy_process_group()

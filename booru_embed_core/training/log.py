@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from booru_embed_core.filesystem import atomic_file
+
 
 class TrainingLog:
     """JSON lines at `path`, one record a logged step; `records` are those of this training in order.
@@ -23,9 +25,8 @@ class TrainingLog:
         self.records = _records_until(path, first_step) if first_step and path.exists() else []
         if not is_written:
             return
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(_line(record) for record in self.records), encoding="utf-8")
-        partial.replace(path)
+        with atomic_file(path) as partial:
+            partial.write_text("".join(_line(record) for record in self.records), encoding="utf-8")
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds `record`, which has its ``step``."""

@@ -138,7 +138,7 @@ def _run_steps(
         _stop_if_asked(run, checkpoint_manager, should_stop)
     speed = _Speed(time.monotonic(), run.step)
     with prefetch(run.batches.read_from(*run.steps.place(run.step), run.settings.num_epochs)) as batches:
-        for _, _, batch in batches:
+        for batch in batches:
             with run.computing():
                 losses = compute_step(run, batch)
             rate = learning_rate(run.step, run.num_steps, run.settings)

@@ -140,7 +140,7 @@ def compute_step(run: Run, batch: Batch) -> Losses:
     Raises:
         NonFiniteLossError: a loss or the gradient's norm is no number.
     """
-    losses = rank_losses(run, batch, run.ranks.share)
+    losses = rank_losses(run, batch, run.ranks.shard)
     run.optimizer.zero_grad()
     (losses.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
     if run.ranks.num_ranks > 1:
@@ -153,12 +153,12 @@ def compute_step(run: Run, batch: Batch) -> Losses:
     return losses
 
 
-def rank_losses(run: Run, batch: Batch, share: RankShard) -> Losses:
-    """The part of the loss of `batch` that the rank of `share` computes."""
-    key = (run.step, 1, share.rank) if share.rank else (run.step, 1)
+def rank_losses(run: Run, batch: Batch, shard: RankShard) -> Losses:
+    """The part of the loss of `batch` that the rank of `shard` computes."""
+    key = (run.step, 1, shard.rank) if shard.rank else (run.step, 1)
     torch.manual_seed(derive_seed(run.settings.seed, *key))  # dropout's
     generator = run.generator(run.step)
-    return objective(run.model, run.captions(batch), run.settings, generator, run.dtype, run.encode, share)
+    return objective(run.model, run.captions(batch), run.settings, generator, run.dtype, run.encode, shard)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Batches: every record once an epoch, whatever the seed, the rank or the batch one starts from."""
+"""Batches: every record once an epoch, with any seed, from any batch on."""
 
 from __future__ import annotations
 
@@ -87,16 +87,6 @@ def test_a_batch_does_not_depend_on_what_was_read_before(visits: list[tuple[int,
         assert batches.rows(epoch, index).tolist() == wanted[epoch][0][32 * index : 32 * (index + 1)]
 
 
-@given(num_ranks=st.integers(1, 9), batch_posts=st.integers(1, 20))
-@settings(deadline=None)
-def test_ranks_share_each_batch_and_read_it_whole_together(num_ranks: int, batch_posts: int) -> None:
-    batches = EpochBatches(EMPTY, ROWS[:50], batch_posts, 3)
-    for index in range(len(batches)):
-        shares = [batches.rows(1, index, rank, num_ranks).tolist() for rank in range(num_ranks)]
-        assert sorted(row for share in shares for row in share) == sorted(batches.rows(1, index).tolist())
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
 def by_tokens(records: list[list[list[int]]], batch_tokens: int, batch_posts: int | None = None) -> EpochBatches:
     return EpochBatches(packed_of(records), np.arange(len(records)), batch_posts, 4, batch_tokens)
 
@@ -138,36 +128,20 @@ def test_a_batch_needs_a_bound(bounds: tuple[int | None, int | None]) -> None:
         EpochBatches(EMPTY, ROWS, bounds[0], 1, bounds[1])
 
 
-@given(
-    records=RECORDS,
-    batch_tokens=st.none() | st.integers(1, 20),
-    num_ranks=st.integers(1, 5),
-    data=st.data(),
-)
+@given(records=RECORDS, batch_tokens=st.none() | st.integers(1, 20), data=st.data())
 @settings(deadline=None)
-def test_an_epoch_resumed_at_any_batch_by_any_ranks_reads_the_rest(
-    records: list[list[list[int]]], batch_tokens: int | None, num_ranks: int, data: st.DataObject
+def test_an_epoch_resumed_at_any_batch_reads_the_rest(
+    records: list[list[list[int]]], batch_tokens: int | None, data: st.DataObject
 ) -> None:
     packed, num_epochs = packed_of(records), 3
 
     def batches() -> EpochBatches:
         return EpochBatches(packed, np.arange(len(records)), 3, 11, batch_tokens)
 
-    whole = list(batches().read_from(0, 0, num_epochs))
-    start = data.draw(st.integers(0, len(whole) - 1))
-    epoch, index, _ = whole[start]
-    by_rank = [list(batches().read_from(epoch, index, num_epochs, rank, num_ranks)) for rank in range(num_ranks)]
-    assert {len(share) for share in by_rank} == {len(whole) - start}
-    for wanted, *shares in zip(whole[start:], *by_rank, strict=True):
-        assert {share[:2] for share in shares} == {wanted[:2]}
-        rows = sorted(row for _, _, share in shares for row in share.post_index.tolist())
-        assert rows == sorted(wanted[2].post_index.tolist())
-
-
-@pytest.mark.parametrize(("rank", "num_ranks"), [(2, 2), (-1, 2), (0, 0)])
-def test_a_rank_that_there_is_not_is_an_error(rank: int, num_ranks: int) -> None:
-    with pytest.raises(ValueError, match=f"rank {rank} of {num_ranks}: ranks are counted from 0"):
-        EpochBatches(EMPTY, ROWS, 16, 1).rows(0, 0, rank, num_ranks)
+    places = [(epoch, index) for epoch in range(num_epochs) for index in range(batches().num_batches(epoch))]
+    start = data.draw(st.integers(0, len(places) - 1))
+    found = [batch.post_index.tolist() for batch in batches().read_from(*places[start], num_epochs)]
+    assert found == [batches().read(*place).post_index.tolist() for place in places[start:]]
 
 
 def test_threads_share_batches_of_different_epochs() -> None:

@@ -69,8 +69,7 @@ def test_an_epoch_is_drawn_the_same_way(packed: PackedFile) -> None:
     rows, drawn = np.arange(packed.num_posts), DeviceCorpus(packed, CPU).read
     on_device = EpochBatches(packed, rows, 64, 3, read_rows=drawn).read_from(0, 1, 2)
     from_file = EpochBatches(packed, rows, 64, 3).read_from(0, 1, 2)
-    for (*place, found), (*wanted_place, wanted) in zip(on_device, from_file, strict=True):
-        assert place == wanted_place
+    for found, wanted in zip(on_device, from_file, strict=True):
         assert_same(found, wanted, CPU)
 
 

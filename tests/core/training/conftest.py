@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.core.model_helpers import Corpus
+from tests.core.model_helpers import Corpus, Trained
 from tests.core.training.training_helpers import LOGGED_STEPS, RESUMED, Bench
 
 
@@ -22,3 +23,9 @@ def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str
     bench.train("whole", RESUMED)
     assert [record["step"] for record in bench.log("whole")] == list(LOGGED_STEPS)
     return bench.weights_sha256("whole"), bench.log("whole")
+
+
+@pytest.fixture
+def copy(trained: Trained, tmp_path: Path) -> Path:
+    """A checkpoint to damage."""
+    return Path(shutil.copytree(trained.checkpoint, tmp_path / "checkpoint"))

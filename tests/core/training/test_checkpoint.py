@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.training.checkpoint import encoder_config, load_checkpoint, save_checkpoint
-from booru_embed_core.training.checkpoint_config import CONFIG_FILE, WEIGHTS_FILE, read_config
+from booru_embed_core.training.checkpoint_config import CONFIG_FILE, WEIGHTS_FILE
 from tests.core.model_helpers import Trained, model_settings
 from tests.core.training.training_helpers import refused
-
-
-@pytest.fixture
-def copy(trained: Trained, tmp_path: Path) -> Path:
-    """A checkpoint to damage."""
-    return Path(shutil.copytree(trained.checkpoint, tmp_path / "checkpoint"))
-
-
-def change_config(checkpoint: Path, **values: object) -> None:
-    file = checkpoint / CONFIG_FILE
-    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}), encoding="utf-8")
 
 
 def test_weights_come_back_as_they_were(trained: Trained, tmp_path: Path) -> None:
@@ -57,37 +42,6 @@ def test_a_missing_folder_or_file_is_named(copy: Path) -> None:
     assert refused(lambda: load_checkpoint(copy)).startswith(f"{copy / WEIGHTS_FILE}: no such file; materialize")
     (copy / "vocab.json").unlink()
     assert "vocab.json: no such file" in refused(lambda: load_checkpoint(copy), ValueError)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"format_version": 2}', b'{"format_version": "2"}']
-)
-def test_a_config_that_is_none_is_refused(copy: Path, content: bytes) -> None:
-    (copy / CONFIG_FILE).write_bytes(content)
-    message = refused(lambda: load_checkpoint(copy))
-    assert message.startswith(f"{copy / CONFIG_FILE}: ")
-    assert message.endswith("materialize the checkpoint again")
-
-
-def test_another_format_is_named_before_its_unknown_keys(copy: Path) -> None:
-    change_config(copy, format_version=1, quantisation="int8")
-    message = refused(lambda: read_config(copy))
-    assert message == f"{copy / CONFIG_FILE}: format_version 1 instead of 2; materialize the checkpoint again"
-
-
-def test_an_unknown_or_wrong_key_is_named(copy: Path) -> None:
-    change_config(copy, colour="red")
-    assert "not a checkpoint's config (colour: Extra inputs are not permitted)" in refused(lambda: read_config(copy))
-    shutil.rmtree(copy)
-
-
-def test_another_vocabulary_beside_the_weights_is_refused(copy: Path) -> None:
-    vocab = Vocab.load(copy)
-    renamed = Vocab(("another_tag", *vocab.tags[1:]), vocab.categories, vocab.counts, vocab.settings)
-    save_vocab(renamed, copy)
-    message = refused(lambda: load_checkpoint(copy))
-    assert f"trained with the vocab {vocab.hash[:16]}, but the vocab beside them is {renamed.hash[:16]}" in message
-    assert message.endswith("restore the vocab files of that checkpoint, or materialize the checkpoint again")
 
 
 def test_weights_of_another_vocabulary_of_the_same_sizes_are_refused(copy: Path) -> None:

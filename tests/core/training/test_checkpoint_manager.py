@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import CaptionBatch, Losses
 from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
@@ -26,7 +27,7 @@ from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.states import FAILED_STATE_FILE, DamagedStateWarning, read_state, state_files
 from booru_embed_core.training.step import NonFiniteLossError, Run
 from tests.core.model_helpers import training_settings
-from tests.core.training.training_helpers import LOGGED_STEPS, RESUMED, Bench, sha256, stop_after
+from tests.core.training.training_helpers import LOGGED_STEPS, RESUMED, Bench, stop_after
 
 
 @pytest.mark.parametrize(("function", "step"), [("compute_step", 13), ("compute_step", 0), ("validate", 17)])
@@ -102,7 +103,7 @@ def test_the_last_states_and_the_best_checkpoint_are_there_while_training_runs(b
     bench.train("kept", settings)
     folders = [folder for folder in work.iterdir() if folder.is_dir() and folder.name != EVENTS_FOLDER]
     assert [folder.name for folder in folders] == ["best-epoch-2"]
-    assert sha256(folders[0] / WEIGHTS_FILE) == bench.weights_sha256("kept")
+    assert file_sha256(folders[0] / WEIGHTS_FILE) == bench.weights_sha256("kept")
     assert read_config(folders[0]) == read_config(bench.out_dir("kept"))
     assert not torch.equal(model.tag_bias, load_checkpoint(folders[0])[0].tag_bias)
 

@@ -140,8 +140,8 @@ def test_ranks_end_together_and_another_number_goes_on(
     read: list[tuple[int, list[int]]] = []
     real = EpochBatches.read
 
-    def noted(batches: EpochBatches, epoch: int, index: int, rank: int = 0, num_ranks: int = 1) -> Batch:
-        batch = real(batches, epoch, index, rank, num_ranks)
+    def noted(batches: EpochBatches, epoch: int, index: int) -> Batch:
+        batch = real(batches, epoch, index)
         read.append((epoch, batch.post_index.tolist()))
         return batch
 
@@ -184,8 +184,8 @@ def test_the_parts_of_any_number_of_ranks_add_up(num_captions: int, num_ranks: i
         return [block] * num_ranks
 
     def losses(rank: int, gather: object) -> step.Losses:
-        share = RankShard(rank, num_ranks, gather)  # type: ignore[arg-type]
-        return objective(model, batch, settings, torch.Generator().manual_seed(1), torch.float32, None, share)
+        shard = RankShard(rank, num_ranks, gather)  # type: ignore[arg-type]
+        return objective(model, batch, settings, torch.Generator().manual_seed(1), torch.float32, None, shard)
 
     for rank in range(num_ranks):
         losses(rank, record)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
 from booru_embed_core.tokens.packed_file import PackedFile, packed_metadata, write_packed_file
 from booru_embed_core.training.checkpoint_config import CheckpointError, read_log
@@ -60,7 +60,7 @@ class Bench:
         )
 
     def weights_sha256(self, name: str) -> str:
-        return sha256(self.out_dir(name) / "model.safetensors")
+        return file_sha256(self.out_dir(name) / "model.safetensors")
 
     def log(self, name: str) -> list[dict[str, object]]:
         """The published log without what depends on the clock."""
@@ -68,10 +68,6 @@ class Bench:
             {key: value for key, value in record.items() if key not in FIELDS_OF_TIME}
             for record in read_log(self.out_dir(name))
         ]
-
-
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 ARRAYS = ("tokens", "offsets", "field_lengths", "post_id", "rating", "score")
