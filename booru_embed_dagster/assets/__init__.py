@@ -1,6 +1,6 @@
-"""One file a stage, named like the folders of the core."""
+"""Assets: one file per stage, named like the folders of the core."""
 
 from typing import Final
 
 OWNERS: Final = ["team:booru-embed"]
-"""Whom the UI names for an asset; a fork writes its own people in."""
+"""The owners that the UI shows for each asset; a fork names its own."""

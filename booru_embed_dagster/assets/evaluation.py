@@ -1,4 +1,4 @@
-"""Checkpoint → how good it is, and what it makes of every tag."""
+"""Checkpoint → its evaluation, and the embedding of every tag."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -38,9 +38,9 @@ TASK_TITLES: Final = {"one": "one tag hidden", "half": "half of the tags hidden"
 )
 @one_line_errors
 def evaluation(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """How well the embedding finds hidden tags of posts it has not seen, beside baselines fitted on the same posts.
+    """How well the embedding recovers hidden tags of unseen posts, beside baselines fitted on the same training posts.
 
-    Read the report below; `booru-embed-head` is the completion head, which sees more than the embedding holds.
+    See the report below. `booru-embed-head` is the completion head, which reads the state before the bottleneck.
     """
     inputs = pipeline.current("checkpoint", "packed_tokens", "vocab")
     checkpoint, tokens, _ = inputs
@@ -59,7 +59,7 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
     """The evaluation of a checkpoint on the test posts of a packed file, and its report as Markdown.
 
     Raises:
-        ValueError: the checkpoint was trained with other splits, so that it may have seen the test posts.
+        ValueError: the checkpoint was trained with other splits and may have seen the test posts.
     """
     from booru_embed_core.evaluation.markdown import render_markdown
     from booru_embed_core.evaluation.report import run_evaluation
@@ -87,32 +87,32 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
 )
 @one_line_errors
 def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """The embedding of each tag alone and its place on a map of all tags, for any program that reads Parquet."""
+    """The embedding of each single tag and its position on a map of all tags, as Parquet."""
     from booru_embed_core.embedder.embedder import BooruEmbedder
 
     inputs = pipeline.current("checkpoint", "vocab")
     embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device, "fp32")
     with pipeline.new_version("tag_embeddings", inputs=inputs, defined_by=[TAG_EMBEDDINGS_FILE]) as draft:
-        table = with_places(embeddings_table(embedder))
+        table = with_positions(embeddings_table(embedder))
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
         plot = picture(draw_map(table), draft.path / "tag_map.png")
     return materialized(pipeline, draft, **table_metadata(table), plot=plot)
 
 
-def with_places(table: pa.Table) -> pa.Table:
-    """`table` with columns x and y (float32): where the most used tags lie on a plane, null for the others."""
+def with_positions(table: pa.Table) -> pa.Table:
+    """`table` with columns x and y (float32): the map positions of the most used tags, null for the others."""
     shown = most_used(table["count"].to_numpy())
     vectors = pc.list_flatten(table["vector"]).to_numpy()
-    places = np.full((len(table), 2), np.nan, dtype=np.float32)
-    places[shown] = map_tags(vectors.reshape(len(table), -1)[shown])
+    positions = np.full((len(table), 2), np.nan, dtype=np.float32)
+    positions[shown] = map_tags(vectors.reshape(len(table), -1)[shown])
     for axis, name in enumerate(("x", "y")):
-        column = pa.array(places[:, axis], pa.float32(), from_pandas=True)  # NaN is null
+        column = pa.array(positions[:, axis], pa.float32(), from_pandas=True)  # NaN is null
         table = table.append_column(name, column)
     return table
 
 
 def draw_map(table: pa.Table) -> bytes:
-    """PNG of the most used tags of a table `with_places`."""
+    """PNG of the most used tags of a table `with_positions`."""
     shown = table.take(most_used(table["count"].to_numpy(), MAX_DRAWN_TAGS))
     x, y, counts = (shown[name].to_numpy() for name in ("x", "y", "count"))
     categories = [Category(str(name)) for name in shown["category"].to_pylist()]

@@ -1,7 +1,7 @@
 """Export → posts.
 
-This module and its neighbours evaluate their annotations (no ``from __future__ import annotations``): Dagster reads
-those of an asset's parameters when it is defined.
+The modules of assets have no ``from __future__ import annotations``: Dagster reads the annotations of an asset's
+parameters when it is defined.
 """
 
 import dagster as dg
@@ -25,10 +25,10 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """Every post of the export once, with a list of tags for each category.
 
-    They are in export order, those of a BigQuery table by ascending id.
+    Posts are in export order, or by ascending id if the export is a BigQuery table.
 
-    Lines that are malformed or repeat a post are set aside in `rejects.parquet` with file, line, reason and raw text;
-    `report.json` accounts for every line that was read, the posts that the settings filter out included.
+    Malformed and repeated lines are in `rejects.parquet` with file, line, reason and raw text. `report.json` accounts
+    for every line that was read, including the posts that the settings filter out.
     """
     settings = pipeline.settings
     sources = {POSTS_EXPORT: pipeline.export.version}

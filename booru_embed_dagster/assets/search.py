@@ -1,4 +1,4 @@
-"""Checkpoint and packed tokens → every post's embedding, to be searched."""
+"""Checkpoint and packed tokens → the searchable embedding of every post."""
 
 import dagster as dg
 
@@ -21,7 +21,7 @@ from booru_embed_dagster.warehouse.warehouse import lock_folder
 def post_embeddings(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The embedding of every post, as Parquet and in an index that `booru-embed search` opens.
 
-    When this was interrupted and is materialized from the same inputs, it goes on with the parts that were finished.
+    An interrupted run keeps its finished parts when this is materialized again from the same inputs.
     """
     from booru_embed_core.search.build import index_posts
     from booru_embed_core.search.post_search import PART_FILES

@@ -16,39 +16,39 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*observable_source_asset.*")
 
 
-@dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # Dagster's own lack
+@dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # untyped in Dagster
     specs=[
         dg.AssetSpec(
             POSTS_EXPORT,
             group_name="posts",
             kinds={"csv"},
-            description="The Danbooru export that settings.toml names, the files of `[posts] export` or the table "
-            "`[posts] bigquery_table`, and the tables of tags beside it. Its data version changes when a file is "
-            "added, removed or changed, or the table is.",
+            description="The Danbooru export that settings.toml names: the files of `[posts] export` or the table "
+            "`[posts] bigquery_table`, and the tables of tags. Its data version changes when a file is added, removed "
+            "or changed, or when the table changes.",
         )
     ]
 )
 @one_line_errors
 def posts_export(pipeline: Pipeline) -> dg.ObserveResult:
-    """Hashes the export's files; asks BigQuery when its table was changed, and how many rows it has."""
+    """Hashes the export's files, or reads the table's time of change and number of rows from BigQuery."""
     return export_source(pipeline.export).result
 
 
-@dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # Dagster's own lack
+@dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # untyped in Dagster
     specs=[
         dg.AssetSpec(
             settings_key(section),
             group_name="settings",
             kinds={"toml"},
-            description=f"The section `[{section}]` of settings.toml. Its data version changes when one of its values "
-            "does, and what is made from it is then out of date.",
+            description=f"The section `[{section}]` of settings.toml. When one of its values changes, so does its data "
+            "version, and the assets made from it are stale.",
         )
         for section in OBSERVED_SECTIONS
     ],
     can_subset=True,
 )
 def settings_sections(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[dg.ObserveResult]:
-    """Hashes each section that is asked for."""
+    """Hashes each selected section."""
     yield from _observe_sections(pipeline, context.selected_asset_keys)
 
 

@@ -1,4 +1,4 @@
-"""Posts → how often tags are used → which of them are worth a token."""
+"""Posts → tag frequencies → cost of each cut, and the vocabulary."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 @dg.asset(group_name="tags", owners=OWNERS, kinds={"duckdb", "parquet"}, code_version="1", deps=["posts"])
 @one_line_errors
 def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """How many posts have each tag: one table for each of Danbooru's five categories, the most used tag first."""
+    """How many posts have each tag: one table for each of Danbooru's five categories, most frequent tag first."""
     (posts,) = pipeline.current("posts")
     with pipeline.new_version("tag_frequencies", inputs=[posts], defined_by=["*.parquet"]) as draft:
         count_tags(posts.path, draft.path, pipeline.settings.duckdb, draft.scratch)
@@ -39,10 +39,10 @@ def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 @dg.asset(group_name="tags", owners=OWNERS, kinds={"parquet"}, code_version="1", deps=["tag_frequencies"])
 @one_line_errors
 def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """How many tags each cut would keep and how much of their use it would cover, by category.
+    """How many tags each cut would keep and what share of their uses it would cover, by category.
 
-    Look at the plot before you choose `keep_percentile`: most tags are rare, so the last half per cent of the uses is
-    most of the vocabulary.
+    Look at the plot before you choose `keep_percentile`: most tags are rare, so the last half per cent of the uses
+    takes up most of the vocabulary.
     """
     (frequencies,) = pipeline.current("tag_frequencies")
     with pipeline.new_version("vocab_cost", inputs=[frequencies], defined_by=["*.parquet"]) as draft:
@@ -60,18 +60,18 @@ def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 )
 @one_line_errors
 def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """The tags that get a token: of each category the most frequent that make `keep_percentile` of its uses.
+    """The tags that get a token: in each category the most frequent ones that make up `keep_percentile` of its uses.
 
-    Change `keep_percentile` in settings.toml, materialize `vocab+`, and the tokens, the model and its evaluation
-    follow. `tokenizer.json` opens with the `tokenizers` library and gives the same ids.
+    To change the cut, edit `keep_percentile` in settings.toml and materialize `vocab+`: tokens, model and evaluation
+    follow. `tokenizer.json` loads with the `tokenizers` library and gives the same ids.
     """
     (frequencies,) = pipeline.current("tag_frequencies")
-    # Not vocab.json: it repeats the settings, and another cut that keeps the same tags is the same vocabulary.
+    # Not vocab.json, which repeats the settings: another cut that keeps the same tags is the same vocabulary.
     with pipeline.new_version(
         "vocab", inputs=[frequencies], sections=["vocab"], defined_by=["*.parquet", "tokenizer.json"]
     ) as draft:
         wide: list[str] = []
-        # Not observed here: the posts are made anew with other aliases, and the same tags stay the same vocabulary.
+        # No input of this asset: other aliases make other posts, and the same tags are the same vocabulary.
         posts = pipeline.settings.posts
         table = posts.aliases
         aliases = None if table is None else Aliases.load(pipeline.settings.root / table, posts.category_numbers).tag_of
@@ -90,7 +90,7 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 
 
 def draw_cut(freq_dir: Path, vocab: Vocab) -> bytes:
-    """PNG of what each percentile would have cost, with the cut that made `vocab`."""
+    """PNG of the cost of each percentile, with the cut of `vocab` marked."""
     cuts = {}
     for category, frequencies in read_frequencies(freq_dir).items():
         size = vocab.sizes[category] - (vocab.unknown_local_id(category) is not None)

@@ -1,4 +1,4 @@
-"""Posts and vocabulary → packed tokens → how long captions are."""
+"""Posts and vocabulary → packed tokens → caption lengths."""
 
 import dagster as dg
 
@@ -22,9 +22,9 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
 )
 @one_line_errors
 def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """Every post as numbers: its tags that are in the vocabulary, two bytes each, in one file that training maps.
+    """Every post as numbers: its tags in the vocabulary, two bytes each, in one file that training memory-maps.
 
-    Any language reads it: it is a safetensors file. Posts keep their order; a post's split depends on its id alone.
+    Any language can read this safetensors file. Posts keep their order; a post's split depends only on its id.
     """
     settings = pipeline.settings
     posts, vocab_product = pipeline.current("posts", "vocab")
@@ -46,7 +46,7 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 @dg.asset(group_name="tokens", owners=OWNERS, kinds={"parquet"}, code_version="1", deps=["packed_tokens", "vocab"])
 @one_line_errors
 def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """How many tags posts have in the vocabulary, and the share of posts that each context length holds whole."""
+    """How many tags of each post are in the vocabulary, and the share of posts that each context length fits."""
     tokens, vocab_product = pipeline.current("packed_tokens", "vocab")
     vocab = Vocab.load(vocab_product.path)
     packed = PackedFile.open(tokens.path / PACKED_FILE, vocab.hash)

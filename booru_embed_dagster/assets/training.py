@@ -1,4 +1,4 @@
-"""Packed tokens → checkpoint, in a process of its own."""
+"""Packed tokens → checkpoint, trained in a separate process."""
 
 import dagster as dg
 
@@ -23,9 +23,9 @@ from booru_embed_dagster.warehouse.warehouse import Draft, Product
 )
 @one_line_errors
 def checkpoint(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """The trained embedder: a small set transformer, with the vocabulary it was made for and a model card.
+    """The trained embedder: a small set transformer, with its vocabulary and a model card.
 
-    Training that was interrupted goes on from its last saved state when this is materialized from the same inputs.
+    An interrupted training resumes from its last saved state when this is materialized again from the same inputs.
     """
     from booru_embed_core.training.checkpoint_config import CARD_FILE, WEIGHTS_FILE, read_log
 
@@ -39,14 +39,14 @@ def checkpoint(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
     pipeline.warehouse.clear_work("checkpoint")
     card = (draft.product.path / CARD_FILE).read_text(encoding="utf-8")
     weights = weights_metadata(draft.product.path / WEIGHTS_FILE)
-    speed = float(log[-1]["tokens_per_second"])  # the last record's is the mean since the last start
+    speed = float(log[-1]["tokens_per_second"])  # the last record holds the mean since the last start
     return materialized(
         pipeline, draft, **weights, **report, tokens_per_second=speed, card=dg.MetadataValue.md(card), plot=plot
     )
 
 
 def new_job(pipeline: Pipeline, tokens: Product, vocab: Product, draft: Draft) -> Job:
-    """The training that makes `draft`; the same inputs work in the same folder, so that it can be resumed."""
+    """The training job of `draft`; its work folder depends only on the inputs, so that training can resume."""
     return Job(
         packed_path=tokens.path / PACKED_FILE,
         vocab_dir=vocab.path,

@@ -1,6 +1,6 @@
-"""Asset checks: what must hold of a product before anything is made from it, one file a stage.
+"""Asset checks: one file per stage, named like the assets.
 
-A check reads the product from disk, as its readers do, and compares it with something that it was not made by. Where
-what follows would be wrong it blocks: when it fails, what is downstream of its asset does not run. Where a person is to
-look and decide it warns and stops nothing. The table of all of them is ``docs/reference/checks.md``.
+A check reads the product from disk, as its readers do, and compares it with independent data. A blocking check stops
+everything downstream of its asset when it fails; a warning stops nothing, and a person decides. They are all listed in
+``docs/reference/checks.md``.
 """

@@ -1,6 +1,6 @@
-"""What checks are made of: findings, and the decorators that turn a function of the pipeline into a check.
+"""The parts of every check: its findings, and the decorators that turn a function of the pipeline into a check.
 
-Annotations are evaluated here (no ``from __future__ import annotations``): Dagster reads those of a check.
+There is no ``from __future__ import annotations`` here: Dagster reads the annotations of a check.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,12 +16,12 @@ from booru_embed_dagster.resources import Pipeline
 
 @dataclass(frozen=True)
 class Findings:
-    """What a check saw.
+    """The outcome of a check.
 
     Attributes:
-        problems: each with its remedy; none: it passed.
-        figures: to show with the result, numbers as such so that the UI can plot them.
-        note: what a check that passed has to say, such as that there was nothing to compare with.
+        problems: one message per problem, with its remedy; empty if the check passed.
+        figures: metadata of the result. The UI plots those that are numbers.
+        note: the description of a check that passed, such as that there was nothing to compare with.
     """
 
     problems: list[str]
@@ -33,15 +33,15 @@ _Decorator = Callable[[Callable[[Pipeline], Findings]], dg.AssetChecksDefinition
 
 
 def blocking(asset: str) -> _Decorator:
-    """A decorator that makes a function of the pipeline a check of `asset` that stops what is downstream.
+    """A decorator that turns a function of the pipeline into a check of `asset` that stops everything downstream.
 
-    A ``ValueError`` of the core (a file that cannot be read, say) fails the check with its line.
+    A ``ValueError`` of the core, such as an unreadable file, fails the check with its message.
     """
     return _check_of(asset, dg.AssetCheckSeverity.ERROR)
 
 
 def warning(asset: str) -> _Decorator:
-    """The same of a check that warns and stops nothing."""
+    """Like `blocking`, for a check that warns and stops nothing."""
     return _check_of(asset, dg.AssetCheckSeverity.WARN)
 
 
@@ -49,16 +49,16 @@ def _check_of(asset: str, severity: dg.AssetCheckSeverity) -> _Decorator:
     is_blocking = severity is dg.AssetCheckSeverity.ERROR
 
     def define(examine: Callable[[Pipeline], Findings]) -> dg.AssetChecksDefinition:
-        """The check that runs `examine`, with its name and its docstring."""
+        """The check that runs `examine`, named and described after it."""
 
         @dg.asset_check(asset=asset, name=examine.__name__, description=examine.__doc__, blocking=is_blocking)
         def check(pipeline: Pipeline) -> dg.AssetCheckResult:
-            """The findings of `examine` as Dagster wants them."""
+            """The findings of `examine` as a Dagster result."""
             try:
                 findings = examine(pipeline)
             except ValueError as error:
                 findings = Findings([str(error)])
-            if findings.problems:  # Dagster's own error says only which check it was
+            if findings.problems:  # Dagster's own error only names the check
                 log = dg.get_dagster_logger()
                 (log.error if is_blocking else log.warning)(f"{asset}: {'; '.join(findings.problems)}")
             return dg.AssetCheckResult(
@@ -74,7 +74,7 @@ def _check_of(asset: str, severity: dg.AssetCheckSeverity) -> _Decorator:
 
 
 def column_problems(files: Iterable[Path], wanted: pa.Schema, asset: str) -> list[str]:
-    """What is wrong with the columns of Parquet `files`, all of which should have `wanted`; read from their footers."""
+    """Problems with the columns of Parquet `files`, each of which should have the schema `wanted`."""
     problems = []
     for file in files:
         found = pq.read_schema(file)

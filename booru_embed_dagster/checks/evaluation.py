@@ -1,4 +1,4 @@
-"""Checks of what the model is worth: beside baselines and beside the checkpoint before, and its table of tags."""
+"""Checks of the model's quality, beside baselines and the previous checkpoint, and of its tag embeddings."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _OURS: Final = "booru-embed"
 
 @blocking("evaluation")
 def embedding_beats_popularity(pipeline: Pipeline) -> Findings:
-    """The embedding finds more hidden tags among its first ten than naming the most used tags does."""
+    """The embedding has a higher recall@10 of hidden tags than naming the most used tags."""
     (evaluation,) = pipeline.current("evaluation")
     problems: list[str] = []
     figures: dict[str, int | float | str] = {}
     for hide, task in _tasks(evaluation).items():
         ours, floor = _recall(task, _OURS), _recall(task, "popularity", default=0.0)
         figures |= {f"{hide}_hidden": ours, f"{hide}_hidden_popularity": floor}
-        if not ours > floor:  # nan is no better either
+        if not ours > floor:  # nan is not better
             problems.append(
                 f"{hide} hidden: recall@10 {ours:.3f}, popularity {floor:.3f}; train longer or lower learning_rate"
             )
@@ -44,9 +44,9 @@ def embedding_beats_popularity(pipeline: Pipeline) -> Findings:
 
 @warning("evaluation")
 def embedding_keeps_up_with_ease(pipeline: Pipeline) -> Findings:
-    """The embedding finds as many hidden tags among its first ten as EASE, the best simple model, to a standard error.
+    """The embedding has the recall@10 of EASE, the best simple model, to within a standard error.
 
-    EASE has a number for every pair of tags, an embedding has a hundred or so in all.
+    EASE has a number for every pair of tags; an embedding has about a hundred numbers.
     """
     (evaluation,) = pipeline.current("evaluation")
     others = {hide: _recall(task, "ease") for hide, task in _tasks(evaluation).items()}
@@ -57,10 +57,10 @@ def embedding_keeps_up_with_ease(pipeline: Pipeline) -> Findings:
 
 @warning("evaluation")
 def embedding_is_no_worse_than_before(pipeline: Pipeline) -> Findings:
-    """The embedding finds as many hidden tags as that of the last checkpoint, to a standard error.
+    """The embedding has the recall@10 of the previous checkpoint, to within a standard error.
 
-    Beside the last evaluation of another checkpoint that was asked the same: of the same packed tokens, so of the same
-    vocabulary and splits, with the same tags of the same posts hidden.
+    It is compared with the latest evaluation of another checkpoint on the same packed tokens, that is with the same
+    vocabulary and splits, in which the same tags of the same posts were hidden.
     """
     (evaluation,) = pipeline.current("evaluation")
     checkpoint, asked = _asked(evaluation)
@@ -72,12 +72,12 @@ def embedding_is_no_worse_than_before(pipeline: Pipeline) -> Findings:
                 evaluation, others, "the last checkpoint", "see what has changed in [model] or [training]"
             )
             return Findings(found.problems, {**found.figures, "compared_with": before.version})
-    return Findings([], note="no earlier checkpoint was asked the same")
+    return Findings([], note="no earlier checkpoint had the same evaluation")
 
 
 @blocking("tag_embeddings")
 def embeddings_are_unit_vectors(pipeline: Pipeline) -> Findings:
-    """Every tag of the vocabulary has an embedding that is finite and of unit length."""
+    """Every tag of the vocabulary has a finite embedding of unit length."""
     (embeddings,) = pipeline.current("tag_embeddings")
     vocab = Vocab.load(pipeline.made_from(embeddings, "vocab").path)
     file = embeddings.path / TAG_EMBEDDINGS_FILE
@@ -86,14 +86,14 @@ def embeddings_are_unit_vectors(pipeline: Pipeline) -> Findings:
     if table["tag"].to_pylist() != [vocab.tags[tag_index] for tag_index in np.flatnonzero(~vocab.is_unknown)]:
         problems.append(f"{file}: its tags are not those of the vocab; materialize tag_embeddings again")
     lengths = np.linalg.norm(_vectors(table), axis=-1)
-    if not np.all(np.abs(lengths - 1) < LENGTH_TOLERANCE):  # nan is none either
+    if not np.all(np.abs(lengths - 1) < LENGTH_TOLERANCE):  # nan is not either
         problems.append(f"{file}: a vector is not of unit length; materialize checkpoint again")
     return Findings(problems, {"num_tags": table.num_rows})
 
 
 @blocking("tag_embeddings")
 def tag_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
-    """The embeddings of tags point in many directions, so that neighbours mean something."""
+    """The embeddings of tags point in many directions, so that neighbours are meaningful."""
     (embeddings,) = pipeline.current("tag_embeddings")
     file = embeddings.path / TAG_EMBEDDINGS_FILE
     return isotropy_findings(file, _vectors(pq.read_table(file)))
@@ -120,17 +120,17 @@ def _recall(task: dict[str, Any], model: str, default: float = math.nan) -> floa
 
 
 def _asked(evaluation: Product) -> tuple[str | None, list[object]]:
-    """The version of the checkpoint, and what decides of which posts which tags were hidden."""
+    """The version of the checkpoint, and the data that determine the hidden tags."""
     inputs, content = read_manifest(evaluation.path).inputs, _content(evaluation)
     sizes = [(hide, task["num_posts"], task["num_hidden"]) for hide, task in content["tasks"].items()]
     return inputs.get("checkpoint"), [inputs.get("packed_tokens"), content["seed"], sizes]
 
 
 def _compared(evaluation: Product, others: dict[str, float], name: str, remedy: str) -> Findings:
-    """The embedding beside the recall of `others`, by task.
+    """Compares the embedding with the recall of `others`, by task.
 
-    What it may fall behind is the standard error of its distance to the best baseline, the paired one that the
-    evaluation measures over the same posts: two models that are more alike differ by less. It is 0 without baselines.
+    It may be lower by the standard error of its difference to the best baseline, which the evaluation measures in pairs
+    over the same posts: two more similar models differ by less. The error is 0 without baselines.
     """
     problems: list[str] = []
     figures: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Checks of the posts: every line of the export is accounted for, in a table that the other stages can read."""
+"""Checks of the posts: the table has its columns, and every line of the export is accounted for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from booru_embed_dagster.resources import Pipeline
 
 @blocking("posts")
 def posts_have_their_columns(pipeline: Pipeline) -> Findings:
-    """Every part of the table has the columns and types that `docs/reference/posts.md` names."""
+    """Every part of the table has the columns and types of `docs/reference/posts.md`."""
     (posts,) = pipeline.current("posts")
     files = part_files(posts.path)
     return Findings(column_problems(files, POSTS_SCHEMA, "posts"), {"num_files": len(files)})
@@ -21,7 +21,7 @@ def posts_have_their_columns(pipeline: Pipeline) -> Findings:
 
 @blocking("posts")
 def posts_reconcile(pipeline: Pipeline) -> Findings:
-    """Every line of the export became a post, was filtered or is in `rejects.parquet`, and the files say the same."""
+    """Every line of the export is a post, was filtered, or is in `rejects.parquet`, as the report counts them."""
     (posts,) = pipeline.current("posts")
     report = PostsReport.from_json((posts.path / REPORT_FILE).read_text(encoding="utf-8"))
     num_posts = count_posts(posts.path)

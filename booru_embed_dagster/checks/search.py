@@ -1,4 +1,4 @@
-"""Checks of the posts' embeddings: they are all there, and the index finds what comparing all of them finds."""
+"""Checks of the posts' embeddings: none is missing, and the index finds the nearest ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from booru_embed_dagster.checks.base import Findings, blocking, column_problems
 from booru_embed_dagster.resources import Pipeline
 
 LENGTH_TOLERANCE: Final = 5e-3
-"""Half precision rounds each number to a part in 2,048."""
+"""Half precision rounds each number to one part in 2,048."""
 NUM_ASKED: Final = 256
 _SEED: Final = 7
 _REMEDY: Final = "materialize post_embeddings again"
@@ -20,7 +20,7 @@ _REMEDY: Final = "materialize post_embeddings again"
 
 @blocking("post_embeddings")
 def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
-    """The parts hold the posts of the packed file in its order, each vector finite and of unit length."""
+    """The parts hold the posts of the packed file in its order, and each vector is finite and of unit length."""
     from booru_embed_core.search.build import vectors_schema
     from booru_embed_core.search.post_search import PART_FILES, part_vectors, read_metadata
 
@@ -34,7 +34,7 @@ def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
         if not np.array_equal(ids, packed.post_id[num_posts : num_posts + len(ids)]):
             problems.append(f"{file}: its posts are not those of {packed.path}; {_REMEDY}")
         lengths = np.linalg.norm(part_vectors(file).astype(np.float32), axis=-1)
-        if not np.all(np.abs(lengths - 1) < LENGTH_TOLERANCE):  # nan is none either
+        if not np.all(np.abs(lengths - 1) < LENGTH_TOLERANCE):  # nan is not either
             problems.append(f"{file}: a vector is not of unit length; {_REMEDY}")
         num_posts += len(ids)
     if not problems and num_posts != packed.num_posts:
@@ -44,7 +44,7 @@ def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
 
 @blocking("post_embeddings")
 def index_finds_the_nearest_posts(pipeline: Pipeline) -> Findings:
-    """For the embeddings of some posts the index finds at least 95% of the ten nearest ones."""
+    """For a sample of posts the index finds at least 95% of the ten nearest embeddings."""
     from booru_embed_core.search.post_search import PostSearch
     from booru_embed_core.search.vector_index import MIN_RECALL
 

@@ -1,4 +1,4 @@
-"""Checks of the frequencies and the vocabulary: in order within themselves, and beside the versions before."""
+"""Checks of the frequencies and the vocabulary: each is consistent, and close to its previous version."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from booru_embed_dagster.presentation.metadata import preview
 from booru_embed_dagster.resources import Pipeline
 
 MAX_DRIFT: Final = 0.1
-"""Of a category's uses, beyond what chance explains: a night's growth moves less than .01, another filter more."""
+"""Share of a category's uses, beyond chance: a night's growth moves less than .01, another filter more."""
 MAX_GROWTH: Final = 1.5
 _FEW_TAGS: Final = 10
-"""Added to both sizes that are compared: a few tags more of a handful are no jump."""
+"""Added to both compared sizes, so that a few more tags in a tiny category are not a jump."""
 
 
 @blocking("tag_frequencies")
 def tag_frequencies_have_their_columns(pipeline: Pipeline) -> Findings:
-    """The table of each category has the columns tag, count and cumulative_share, of the types that are read."""
+    """The table of each category has the columns tag, count and cumulative_share with their types."""
     (frequencies,) = pipeline.current("tag_frequencies")
     files = [frequency_file(frequencies.path, category) for category in CATEGORIES]
     return Findings(column_problems(files, FREQUENCY_SCHEMA, "tag_frequencies"), {"num_files": len(files)})
@@ -33,10 +33,9 @@ def tag_frequencies_have_their_columns(pipeline: Pipeline) -> Findings:
 
 @warning("tag_frequencies")
 def tag_shares_have_not_drifted(pipeline: Pipeline) -> Findings:
-    """Tags are used as in the export before: in no category has a tenth of the uses moved to other tags.
+    """Tags are used as in the previous export: in no category has a tenth of the uses moved to other tags.
 
-    The distance is the total variation of the tags' shares; what two samples of the same site would differ by is taken
-    off it.
+    The distance is the total variation of the tags' shares, less the distance of two samples of the same site.
     """
     (frequencies,) = pipeline.current("tag_frequencies")
     earlier = pipeline.warehouse.earlier("tag_frequencies")
@@ -63,14 +62,14 @@ def tag_shares_have_not_drifted(pipeline: Pipeline) -> Findings:
 
 @blocking("vocab")
 def vocab_has_its_columns(pipeline: Pipeline) -> Findings:
-    """The table has the columns token_id, category, tag, count and local_id, of the types that are read."""
+    """The table has the columns token_id, category, tag, count and local_id with their types."""
     (product,) = pipeline.current("vocab")
     return Findings(column_problems([product.path / VOCAB_TABLE_FILE], VOCAB_SCHEMA, "vocab"))
 
 
 @blocking("vocab")
 def vocab_is_sane(pipeline: Pipeline) -> Findings:
-    """The vocabulary has tags, each once, with dense ids, the most used first, and is what hash and table say."""
+    """The vocabulary has tags, each once, with dense ids, most used first, and agrees with its hash and table."""
     (product,) = pipeline.current("vocab")
     vocab = Vocab.load(product.path)
     problems = []
@@ -79,7 +78,7 @@ def vocab_is_sane(pipeline: Pipeline) -> Findings:
     if vocab.num_tags == 0:
         problems.append(f"{product.path}: no tags; lower [vocab] min_count and materialize vocab")
     if len(set(zip(vocab.categories.tolist(), vocab.tags, strict=True))) != vocab.num_tags:
-        problems.append(f"{product.path}: a tag stands there twice; materialize vocab again")
+        problems.append(f"{product.path}: a tag occurs twice; materialize vocab again")
     if np.any((np.diff(vocab.counts) > 0) & (np.diff(vocab.categories) == 0) & ~vocab.is_unknown[1:]):
         problems.append(f"{product.path}: not in the order of use; materialize vocab again")
     return Findings(problems, {"num_tags": vocab.num_tags, "num_tokens": vocab.num_tokens, "sha256": vocab.hash})
@@ -87,7 +86,7 @@ def vocab_is_sane(pipeline: Pipeline) -> Findings:
 
 @warning("vocab")
 def vocab_size_has_not_jumped(pipeline: Pipeline) -> Findings:
-    """No category has half as many tags again as in the vocabulary before, or fewer than two thirds of them."""
+    """No category has grown by more than half since the previous vocabulary, or shrunk by more than a third."""
     (product,) = pipeline.current("vocab")
     earlier = pipeline.warehouse.earlier("vocab")
     if not earlier:
@@ -98,7 +97,7 @@ def vocab_size_has_not_jumped(pipeline: Pipeline) -> Findings:
         growth = (after[category] + _FEW_TAGS) / (before[category] + _FEW_TAGS)
         if not 1 / MAX_GROWTH <= growth <= MAX_GROWTH:
             problems.append(
-                f"{category.value}: {before[category]:,} → {after[category]:,} tags; if that is not meant, look at "
+                f"{category.value}: {before[category]:,} → {after[category]:,} tags; if that is not intended, look at "
                 "[vocab] and at the plot of tag_frequencies"
             )
     changes = {f"{category}_change": after[category] - before[category] for category in CATEGORIES}

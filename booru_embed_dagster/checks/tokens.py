@@ -1,4 +1,4 @@
-"""Checks of the packed tokens: they say what the posts say, all uses are accounted for, and no split leaks."""
+"""Checks of the packed tokens: they decode to the posts, every use is accounted for, and no split leaks."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from booru_embed_dagster.warehouse.manifests import read_manifest
 
 SAMPLED_ROW_GROUPS: Final = 4
 SAMPLED_POSTS: Final = 256
-"""Of all of these row groups together."""
+"""From all of these row groups together."""
 MAX_SHARED_CAPTIONS: Final = 0.01
-"""Of the test posts that are asked about: more could lift recall by more than its standard error on the sample."""
+"""Share of the test posts: a larger one could lift recall by more than its standard error on the sample."""
 _MAX_DEVIATIONS: Final = 6
-"""Standard deviations of a split's size: further off comes once in 500 million draws."""
+"""Standard deviations of a split's size: a larger deviation happens once in 500 million draws."""
 _NUM_NAMED: Final = 5
 
 
 @blocking("packed_tokens")
 def packed_tokens_decode_to_posts(pipeline: Pipeline) -> Findings:
-    """A sample of packed records, decoded, is what the posts table says, tags outside the vocabulary aside."""
+    """A sample of packed records decodes to the rows of the posts table, without tags outside the vocabulary."""
     packed, vocab, posts_dir = _packed_tokens(pipeline)
     num_posts = count_posts(posts_dir)
     if packed.num_posts != num_posts:
@@ -57,7 +57,7 @@ def packed_tokens_decode_to_posts(pipeline: Pipeline) -> Findings:
 
 @blocking("packed_tokens")
 def packed_tokens_reconcile(pipeline: Pipeline) -> Findings:
-    """Every use of a tag in the posts is a token, was dropped, or is one that its post's unknown token stands for."""
+    """Every use of a tag in the posts is a token, was dropped, or is replaced by its post's unknown token."""
     packed, vocab, posts_dir = _packed_tokens(pipeline)
     num_tokens = packed.field_lengths.sum(axis=0, dtype=np.int64).tolist()
     problems, rows = [], []
@@ -78,17 +78,17 @@ def packed_tokens_reconcile(pipeline: Pipeline) -> Findings:
 
 @blocking("packed_tokens")
 def splits_do_not_leak(pipeline: Pipeline) -> Findings:
-    """No post stands there twice, and the splits are those that `[tokens]` draws, of the sizes that it asks for.
+    """No post occurs twice, and the splits are those of `[tokens]`, with the expected sizes.
 
-    A post's split is stored nowhere: whoever reads the file computes it from the post's id and the settings in the
-    file. So a post has one split as long as its id stands there once and these settings are those that were meant.
+    A post's split is not stored: readers compute it from the post's id and the settings in the file. So each post has
+    one split as long as its id occurs once and these settings are the intended ones.
     """
     packed, _, _ = _packed_tokens(pipeline)
     problems = []
     ids, num_each = np.unique(packed.post_id, return_counts=True)
     if len(ids) < packed.num_posts:
         twice = ", ".join(map(str, ids[num_each > 1][:_NUM_NAMED].tolist()))
-        problems.append(f"{packed.path}: posts that stand there twice: {twice}; materialize posts again")
+        problems.append(f"{packed.path}: posts that occur twice: {twice}; materialize posts again")
     settings = packed.split_settings
     recorded = read_manifest(packed.path.parent).inputs.get("settings/tokens")
     if section_version(settings) != recorded:
@@ -101,17 +101,17 @@ def splits_do_not_leak(pipeline: Pipeline) -> Findings:
         wanted, found = share * packed.num_posts, sizes[SPLITS.index(split)]
         if abs(found - wanted) > _MAX_DEVIATIONS * math.sqrt(wanted * (1 - share)):
             problems.append(
-                f"{packed.path}: {found:,} {split} posts, {wanted:,.0f} were asked for; set another [tokens] split_key"
+                f"{packed.path}: {found:,} {split} posts, {wanted:,.0f} expected; set another [tokens] split_key"
             )
     return Findings(problems, {f"num_{split}": size for split, size in zip(SPLITS, sizes, strict=True)})
 
 
 @warning("packed_tokens")
 def few_captions_are_in_train_and_test(pipeline: Pipeline) -> Findings:
-    """Hardly a test post has exactly the tags of a training post.
+    """Few test posts have exactly the tags of a training post.
 
-    They are different posts, and a new one may well repeat an old one's tags, so they stay where they are. But a model
-    can answer them from memory: each could add up to 1 / num_asked to recall.
+    They are different posts, and new posts do repeat the tags of old ones, so they stay. But a model can answer them
+    from memory: each may add up to 1 / num_asked to recall.
     """
     packed, _, _ = _packed_tokens(pipeline)
     shared = shared_captions(packed)
@@ -127,7 +127,7 @@ def few_captions_are_in_train_and_test(pipeline: Pipeline) -> Findings:
 
 
 def sample_rows(posts_dir: Path, seed: int = 7) -> Iterator[tuple[int, dict[str, object]]]:
-    """Rows of the posts table with their post_index: some of some row groups, the same ones each time."""
+    """Sampled rows of the posts table with their post_index, from a few row groups; the same for the same seed."""
     generator = np.random.default_rng(seed)
     groups = []
     start = 0
@@ -137,15 +137,15 @@ def sample_rows(posts_dir: Path, seed: int = 7) -> Iterator[tuple[int, dict[str,
             groups.append((file, number, start))
             start += int(metadata.row_group(number).num_rows)
     chosen = generator.permutation(len(groups))[:SAMPLED_ROW_GROUPS].tolist()
-    for place in chosen:
-        file, number, start = groups[place]
+    for group in chosen:
+        file, number, start = groups[group]
         table = pq.ParquetFile(file).read_row_group(number)
         rows = generator.permutation(table.num_rows)[: SAMPLED_POSTS // len(chosen)]
         yield from zip((start + rows).tolist(), table.take(rows).to_pylist(), strict=True)
 
 
 def _packed_tokens(pipeline: Pipeline) -> tuple[PackedFile, Vocab, Path]:
-    """The packed file, the vocabulary that it was made with and the folder of the posts that it was made from."""
+    """The packed file, its vocabulary, and the folder of the posts that it was made from."""
     (tokens,) = pipeline.current("packed_tokens")
     vocab = Vocab.load(pipeline.made_from(tokens, "vocab").path)
     packed = PackedFile.open(tokens.path / PACKED_FILE, vocab.hash)
@@ -153,7 +153,7 @@ def _packed_tokens(pipeline: Pipeline) -> tuple[PackedFile, Vocab, Path]:
 
 
 def _count_uses(posts_dir: Path, category: Category, vocab: Vocab) -> tuple[int, int, int]:
-    """Uses of tags of `category` in the posts, those of them that `vocab` has, and posts that have any other."""
+    """Uses of tags of `category` in the posts, those with a token in `vocab`, and posts that have other tags."""
     known = pa.array([tag for tag in vocab.tags_of(category) if tag != UNKNOWN_TAGS[category]], pa.string())
     num_uses = num_kept = num_posts = 0
     for batch in read_groups(posts_dir, [category]):
@@ -183,7 +183,7 @@ def _expected_record(row: Mapping[str, object], known: Mapping[Category, frozens
 def _decoded_record(packed: PackedFile, post_index: int, vocab: Vocab) -> _Record:
     tags: dict[Category, list[str]] = {category: [] for category in CATEGORIES}
     for token_id in packed.record_token_ids(post_index, vocab).tolist():
-        place = token_id - vocab.num_special
-        tags[CATEGORIES[vocab.categories[place]]].append(vocab.tags[place])
+        tag_index = token_id - vocab.num_special
+        tags[CATEGORIES[vocab.categories[tag_index]]].append(vocab.tags[tag_index])
     rating = RATINGS[packed.rating[post_index]]
     return int(packed.post_id[post_index]), rating, int(packed.score[post_index]), tags

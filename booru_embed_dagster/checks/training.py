@@ -1,4 +1,4 @@
-"""Checks of the checkpoint: training went well, and what it made tells posts apart."""
+"""Checks of the checkpoint: training stayed finite, and embeddings tell posts apart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEED: Final = 7
 
 @blocking("checkpoint")
 def training_stayed_finite(pipeline: Pipeline) -> Findings:
-    """Every loss in the training log is a number, and so is every weight."""
+    """Every loss in the training log and every weight is finite."""
     from booru_embed_core.training.checkpoint_config import LOG_FILE, WEIGHTS_FILE, read_log
 
     (checkpoint,) = pipeline.current("checkpoint")
@@ -30,7 +30,7 @@ def training_stayed_finite(pipeline: Pipeline) -> Findings:
         problems.append(f"{checkpoint.path / LOG_FILE}: is empty; materialize checkpoint again")
     broken = [record["step"] for record in records if not _is_finite([record["loss"], record.get("validation", {})])]
     if broken:
-        problems.append(f"{checkpoint.path / LOG_FILE}: no finite loss at step {broken[0]}; lower learning_rate")
+        problems.append(f"{checkpoint.path / LOG_FILE}: non-finite loss at step {broken[0]}; lower learning_rate")
     weights = load_file(checkpoint.path / WEIGHTS_FILE)
     spoilt = [name for name, tensor in weights.items() if not np.isfinite(tensor).all()]
     if spoilt:
@@ -40,7 +40,7 @@ def training_stayed_finite(pipeline: Pipeline) -> Findings:
 
 @blocking("checkpoint")
 def post_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
-    """The embeddings of a sample of posts are finite and point in many directions, so that they tell posts apart."""
+    """The embeddings of a sample of posts are finite and point in many directions, so they tell posts apart."""
     from booru_embed_core.evaluation.scorers import BottleneckScorer, PooledStates
     from booru_embed_core.evaluation.tasks import sample_posts
     from booru_embed_core.tokens.cooccurrence import captions_from_packed

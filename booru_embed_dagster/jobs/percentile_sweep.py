@@ -1,7 +1,7 @@
-"""The job `sweep`: which percentile to choose, answered by trying some.
+"""The job `sweep`: tries several percentiles to show which one to choose.
 
-An op whose result is a materialization of `percentile_sweep`, and no asset of the graph: `make run` (``key:"*"``) and
-the automation take every asset, and six trainings are to be asked for. The asset has its page in the UI all the same.
+Its op logs a materialization of `percentile_sweep`, which is not an asset of the graph: `make run` (``key:"*"``) and
+the automation select every asset, and six trainings should only run on request. The asset still has a page in the UI.
 
 No ``from __future__ import annotations``: Dagster reads annotations.
 """
@@ -28,22 +28,22 @@ _SECTIONS: Final = ("vocab", "tokens", "model", "training", "evaluation")
 
 
 class SweepConfig(dg.Config):
-    """What to try; the rest is as in settings.toml."""
+    """What to try; everything else comes from settings.toml."""
 
     percentiles: list[float] = Field(
         default=[80.0, 90.0, 95.0, 99.0, 99.5, 99.9],
-        description="In the place of `[vocab] keep_percentile`; a category that sets its own keeps it.",
+        description="Values for `[vocab] keep_percentile`; a category with its own percentile keeps it.",
     )
     num_epochs: int = Field(default=2, ge=1, description="Epochs of each training.")
-    seed: int = Field(default=7, ge=0, description="Of each training.")
+    seed: int = Field(default=7, ge=0, description="Seed of each training.")
 
 
 @dg.op(pool=GPU_POOL)
 @one_line_errors
 def try_percentiles(context: dg.OpExecutionContext, config: SweepConfig, pipeline: Pipeline) -> None:
-    """For each percentile a vocabulary, its packed posts, a short training, and what it finds in validation posts.
+    """For each percentile: builds a vocabulary, packs posts, trains briefly, and measures recall on validation posts.
 
-    Stopped and launched again with the same config, it goes on where it was.
+    An interrupted sweep resumes when it is launched again with the same config.
     """
     from booru_embed_core.evaluation.sweep import cheapest_good, sweep_percentiles
 
@@ -75,7 +75,7 @@ def try_percentiles(context: dg.OpExecutionContext, config: SweepConfig, pipelin
     context.log_event(
         dg.AssetMaterialization(
             PERCENTILE_SWEEP,
-            description="What each percentile costs and finds. Made by the job `sweep`, never by `make run`.",
+            description="Cost and recall of each percentile. Built by the job `sweep`, never by `make run`.",
             metadata={
                 "path": dg.MetadataValue.path(draft.product.path),
                 "size_bytes": folder_bytes(draft.product.path),
@@ -87,17 +87,17 @@ def try_percentiles(context: dg.OpExecutionContext, config: SweepConfig, pipelin
     )
 
 
-@dg.job(description="Which percentile to choose: tries some, with a short training each. Look at `percentile_sweep`.")
+@dg.job(description="Tries several percentiles with a short training each. The result is `percentile_sweep`.")
 def sweep() -> None:
-    """One op: percentiles are tried one after the other, so that one at a time is in memory."""
+    """One op: percentiles are tried in turn, so that only one is in memory."""
     try_percentiles()
 
 
 def check(config: SweepConfig) -> None:
-    """Refuses percentiles that are none.
+    """Checks the percentiles of `config`.
 
     Raises:
-        ValueError: there is none, or one lies outside (0, 100].
+        ValueError: there are none, or one lies outside (0, 100].
     """
     bad = [percentile for percentile in config.percentiles if not 0 < percentile <= 100]
     if bad or not config.percentiles:
@@ -105,6 +105,6 @@ def check(config: SweepConfig) -> None:
 
 
 def short(settings: Settings, config: SweepConfig) -> Settings:
-    """`settings` with the training of the sweep."""
+    """`settings` with the number of epochs and the seed of `config`."""
     values = settings.training.model_dump() | {"num_epochs": config.num_epochs, "seed": config.seed}
     return settings.model_copy(update={"training": TrainingSettings.model_validate(values)})

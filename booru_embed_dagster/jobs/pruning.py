@@ -1,8 +1,8 @@
-"""The job `prune`: removes what the warehouse need not keep, and says how many bytes that freed.
+"""The job `prune`: removes what the warehouse need not keep and reports the freed bytes.
 
-Publication prunes versions too; here it is done on demand, for all assets, after ``keep_versions`` was lowered or runs
-were killed. Dagster's own records of runs stay: with a run's events Dagster would forget what it materialized, and all
-of it would be missing. Ticks of sensors and schedules have ``retention`` in dagster.yaml.
+Each publication prunes versions too. This job does it on demand for all assets, after ``keep_versions`` was lowered or
+runs were killed. Dagster's run records stay: without a run's events Dagster would forget what it materialized and show
+it as missing. Ticks of sensors and schedules have ``retention`` in dagster.yaml.
 
 No ``from __future__ import annotations``: Dagster reads annotations.
 """
@@ -22,12 +22,12 @@ from booru_embed_dagster.warehouse.warehouse import DRAFTS, Warehouse
 class PruneConfig(dg.Config):
     """How to prune."""
 
-    dry_run: bool = Field(default=False, description="Say what would be removed, and remove nothing.")
+    dry_run: bool = Field(default=False, description="Report what would be removed without removing it.")
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A folder that is removed: what it is, its name below the warehouse, its bytes."""
+    """A removed folder: its kind, its name below the warehouse, its size in bytes."""
 
     what: str
     folder: str
@@ -37,9 +37,9 @@ class Removed:
 @dg.op
 @one_line_errors
 def remove_surplus(context: dg.OpExecutionContext, config: PruneConfig, pipeline: Pipeline) -> None:
-    """Removes versions beyond `[warehouse] keep_versions`, drafts of killed runs, and old states of trainings.
+    """Removes versions beyond `[warehouse] keep_versions`, drafts of killed runs, and old training states.
 
-    What is current, what a kept checkpoint was made from, and what an interrupted run would go on from stay.
+    Current versions, the inputs of a kept checkpoint, and the state that an interrupted run resumes from stay.
     """
     removed = clear(pipeline.warehouse, config.dry_run)
     verb = "would remove" if config.dry_run else "removed"
@@ -58,14 +58,14 @@ def remove_surplus(context: dg.OpExecutionContext, config: PruneConfig, pipeline
     )
 
 
-@dg.job(description="Removes what retention need not keep: old versions, drafts of killed runs, old training states.")
+@dg.job(description="Removes old versions, drafts of killed runs and old training states.")
 def prune() -> None:
     """One op."""
     remove_surplus()
 
 
 def clear(warehouse: Warehouse, dry_run: bool) -> list[Removed]:
-    """What is removed from `warehouse`, or would be."""
+    """What is removed from `warehouse`, or what would be in a dry run."""
     sizes = {product: folder_bytes(product.path) for product in warehouse.surplus()}
     gone = list(sizes) if dry_run else [product for product in warehouse.prune() if product in sizes]
     versions = [Removed("version", f"{product.asset}/{product.version}", sizes[product]) for product in gone]

@@ -1,6 +1,6 @@
-"""What Dagster shows of a product: its version and path, its size, its columns, its first rows, a picture.
+"""The metadata that Dagster shows of a product: version, path, size, columns, first rows, and a picture.
 
-Only presentation: every figure is handed over by the asset or read from the product's own tables.
+Nothing is measured here: every figure comes from the asset or from the product's own tables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _PREVIEW_ROWS: Final = 10
 _PREVIEW_TAGS: Final = 4
-"""Of each category."""
+"""Rows of each category."""
 _PREVIEW_CHARACTERS: Final = 100
 _OURS: Final = "booru-embed"
 _HEADLINE: Final = "recall@10"
@@ -48,46 +48,46 @@ COLUMN_MEANINGS: Final = {
     "count": "posts that have the tag",
     "cumulative_share": "share of the category's uses, of this tag and all more frequent ones",
     "percentile": "share of the category's uses to keep, in percent",
-    "min_count": "posts that have the least used tag that is kept",
+    "min_count": "posts that have the least used kept tag",
     "vocab_size": "tags kept",
     "coverage": "share of the category's uses that is kept",
-    "embedding_bytes": "memory for one row a tag at the default width, in float32",
+    "embedding_bytes": "memory of one float32 row per tag at the default width",
     "token_id": "number of the token, unique over all categories",
     "local_id": "number of the tag within its category",
     "length": "tags of a post that are in the vocabulary",
     "num_posts": "posts of exactly this length",
     "share_covered": "share of posts of this length or shorter",
     "vector": "embedding of the tag alone, or of all tags of the post, of unit length",
-    "x": "place on the map of tags, from left to right; only the most used have one",
-    "y": "place on the map of tags, from bottom to top",
+    "x": "position on the map of tags, from left to right; only for the most used tags",
+    "y": "position on the map of tags, from bottom to top",
     "hidden": "how many of a post's tags were hidden",
-    "model": "ours (booru-embed…) or a baseline",
+    "model": "the embedder (booru-embed…) or a baseline",
     "mrr": "1 / rank of the best-ranked hidden tag, mean over posts",
     "recall@1": "share of posts whose best-ranked tag is a hidden one",
     "recall@10": "hits among the first 10 / min(10, hidden tags), mean over posts",
     "recall@50": "hits among the first 50 / min(50, hidden tags), mean over posts",
-    "num_tokens": "uses of tags that are kept, of all posts",
+    "num_tokens": "uses of kept tags in all posts",
     "packed_bytes": "size of the packed file",
-    "num_parameters": "of the network, its table of tag vectors included",
+    "num_parameters": "parameters of the network, including its table of tag vectors",
     "flops_per_epoch": "floating-point operations of an epoch of training, as `inspect plan` counts them",
-    "seconds_per_epoch": "seconds of an epoch of the short training, on this machine, with whatever else it did",
+    "seconds_per_epoch": "seconds of an epoch of the short training, on this machine under its load",
     "recall_one": "recall@10 with one tag hidden; a hidden tag without a token is a miss",
     "recall_half": "recall@10 with half of the tags hidden; a hidden tag without a token is a miss",
-    "recall_one_within": "recall@10 with one tag hidden, of hidden tags with a token: flatters small vocabularies",
+    "recall_one_within": "recall@10 with one tag hidden, of hidden tags with a token; favours small vocabularies",
     "recall_half_within": "the same with half of the tags hidden",
     "tokens": "local ids of the tags, record after record, within a record category after category",
     "offsets": "where each record starts in tokens, and the end",
     "field_lengths": "tags of each category, in schema order",
 }
-"""What a column holds, in words for somebody who sees the table for the first time."""
+"""The meaning of each column, for a reader who sees the table for the first time."""
 
 
 def materialized(
     pipeline: Pipeline, draft: Draft, **metadata: dg.MetadataValue | str | float | int
 ) -> dg.MaterializeResult[None]:
-    """The result of the asset that runs: what `draft` became, what it was made from, why, and `metadata`.
+    """The result of the running asset: the product of `draft`, its inputs, why it was rebuilt, and `metadata`.
 
-    Its version is the data version; where it lies and how big it is are shown with it.
+    The product's version is the data version; its path and size are added to the metadata.
     """
     product, context = draft.product, dg.AssetExecutionContext.get()
     size_bytes = sum(file.stat().st_size for file in product.path.iterdir() if file.is_file())
@@ -113,7 +113,7 @@ def materialized(
 
 
 def links(pipeline: Pipeline, draft: Draft) -> dict[str, dg.MetadataValue]:
-    """The pages of what `draft` was made from, and where the version lies that was current before it."""
+    """Links to the inputs of `draft`, and the path of the previous version."""
     shown: dict[str, dg.MetadataValue] = {
         f"made from {name}": dg.MetadataValue.asset(dg.AssetKey(name.split("/"))) for name in sorted(draft.inputs)
     }
@@ -123,7 +123,7 @@ def links(pipeline: Pipeline, draft: Draft) -> dict[str, dg.MetadataValue]:
 
 
 def table_metadata(rows: pa.Table, num_rows: int | None = None) -> dict[str, dg.MetadataValue | int]:
-    """Row count, column schema and preview of a table of `num_rows` (all of them when None) that starts with `rows`."""
+    """Row count, column schema and preview of a table of `num_rows` (None: all) that starts with `rows`."""
     columns = [(field.name, str(field.type)) for field in rows.schema]
     return {
         "dagster/row_count": rows.num_rows if num_rows is None else num_rows,
@@ -158,7 +158,7 @@ def frequencies_metadata(frequencies: Mapping[Category, pa.Table]) -> dict[str, 
 
 
 def vocab_metadata(vocab: Vocab) -> dict[str, dg.MetadataValue | int | float]:
-    """Sizes of `vocab`, and what its cut keeps and loses."""
+    """Sizes of `vocab`, and the uses that its cut keeps and loses."""
     lost = what_is_lost(vocab).to_pylist()
     num_kept, num_lost = (sum(row[name] for row in lost) for name in ("uses_kept", "uses_lost"))
     return {
@@ -242,7 +242,7 @@ def evaluation_metadata(evaluation: Evaluation) -> dict[str, dg.MetadataValue | 
 
 
 def column_schema(columns: Sequence[tuple[str, str]]) -> dg.TableColumnSchemaMetadataValue | dg.MetadataValue:
-    """Names and types of `columns` with what they mean."""
+    """The schema of `columns` (name, type), with the meaning of each."""
     described = [dg.TableColumn(name, type_name, description=COLUMN_MEANINGS.get(name)) for name, type_name in columns]
     return dg.MetadataValue.table_schema(dg.TableSchema(described))
 
@@ -250,19 +250,19 @@ def column_schema(columns: Sequence[tuple[str, str]]) -> dg.TableColumnSchemaMet
 def preview(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
     """`rows` as a table; long values are cut short."""
     records = [dg.TableRecord({key: _shown(value) for key, value in row.items()}) for row in rows]
-    # Dagster takes the columns from the first record, and wants to be told when there is none.
+    # Dagster takes the columns from the first record; without records it needs a schema.
     return dg.MetadataValue.table(records, schema=None if records else dg.TableSchema([]))
 
 
 def warned(lines: Sequence[str]) -> dict[str, dg.MetadataValue]:
-    """`lines` as metadata, each also logged as a warning; nothing where there is none."""
+    """`lines` as metadata, each also logged as a warning; empty without lines."""
     for line in lines:
         dg.get_dagster_logger().warning(line)
     return {"warnings": dg.MetadataValue.text("\n".join(lines))} if lines else {}
 
 
 def picture(png: bytes, file: Path) -> dg.MetadataValue:
-    """`png` as Markdown that Dagster shows in place; also written to `file`, beside the product's data."""
+    """`png` as inline Markdown for Dagster's UI; also written to `file`, beside the product's data."""
     file.write_bytes(png)
     return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{base64.b64encode(png).decode()})")
 

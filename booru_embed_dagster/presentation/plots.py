@@ -1,7 +1,7 @@
 """Plots as PNG bytes, drawn with matplotlib's objects: no pyplot, so no global state and no display.
 
-Each function takes what a product already holds and draws it; nothing is computed here that a reader of the product
-would want as a number. A category has the colour that Danbooru gives it, in every plot.
+Each function draws data of a product and computes no figure that a reader of the product would need. In every plot a
+category has Danbooru's colour for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DOTS_PER_INCH: Final = 110
 
 
 class Cut(NamedTuple):
-    """What is kept of a category: `min_count` may keep fewer tags than the percentile alone would."""
+    """The cut of a category: `min_count` may keep fewer tags than the percentile alone."""
 
     percentile: float
     vocab_size: int
@@ -47,9 +47,9 @@ class Cut(NamedTuple):
 
 
 def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> bytes:
-    """PNG of the vocabulary's size and coverage over the percentile that is kept, a line a category.
+    """PNG of the vocabulary's size and coverage over the kept percentile, one line per category.
 
-    `curve` has the columns category, percentile, vocab_size and coverage; `cuts` are those in force, drawn as dots.
+    `curve` has the columns category, percentile, vocab_size and coverage; `cuts` are the current ones, drawn as dots.
     """
     figure, (size, coverage) = _figure("What a percentile costs", columns=2)
     for category in CATEGORIES:
@@ -93,7 +93,7 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
     coverage.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     handles, names = size.get_legend_handles_labels()
     title = (
-        "a dot is the cut in force with the tags it keeps; it hangs below its line where min_count keeps fewer"
+        "a dot is the current cut and the tags it keeps; it lies below its line if min_count keeps fewer"
         if cuts
         else ""
     )
@@ -102,7 +102,7 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
 
 
 def tag_frequencies(frequencies: Mapping[Category, pa.Table]) -> bytes:
-    """PNG of posts a tag over the tag's rank, both axes logarithmic, a line a category."""
+    """PNG of posts per tag over the tag's rank, both axes logarithmic, one line per category."""
     figure, (axes,) = _figure("How often tags are used", columns=1)
     for category in CATEGORIES:
         counts = frequencies[category]["count"].to_numpy() if category in frequencies else np.zeros(0)
@@ -122,7 +122,7 @@ def tag_frequencies(frequencies: Mapping[Category, pa.Table]) -> bytes:
 
 
 def caption_lengths(lengths: pa.Table) -> bytes:
-    """PNG of posts by number of tags, with the share of posts that each context length holds whole.
+    """PNG of posts by number of tags, with the share of posts that fit into each context length.
 
     `lengths` has the columns length, num_posts and share_covered.
     """
@@ -135,12 +135,12 @@ def caption_lengths(lengths: pa.Table) -> bytes:
     right.plot(length, share, color=_INK, lw=1.6)
     for wanted, marker in ((0.5, "o"), (0.95, "^"), (0.99, "s"), (0.999, "D")):
         if share.size and share[-1] >= wanted:
-            place = int(np.argmax(share >= wanted))
-            note = f"{length[place]} tags hold {math.floor(share[place] * 1000) / 10:.1f}% of the posts"
-            right.plot(length[place], share[place], marker, color=_INK, ms=6, label=note)
+            index = int(np.argmax(share >= wanted))
+            note = f"{length[index]} tags hold {math.floor(share[index] * 1000) / 10:.1f}% of the posts"
+            right.plot(length[index], share[index], marker, color=_INK, ms=6, label=note)
     _legend(right, place="center right")
     right.set_ylim(0, 1.04)
-    right.set_ylabel("share of posts held whole", color=_MUTED)
+    right.set_ylabel("share of posts that fit", color=_MUTED)
     right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     right.tick_params(colors=_MUTED, length=0)
     right.spines[:].set_visible(False)
@@ -148,12 +148,12 @@ def caption_lengths(lengths: pa.Table) -> bytes:
 
 
 def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """PNG of what training and validation cost over the epochs: of the terms that both have, bottleneck and head.
+    """PNG of training and validation loss over the epochs: the sum of the shared terms, bottleneck and head.
 
-    `records` are the training log's: epoch, loss, terms (name to value), and at an epoch's end validation (the same
-    names, and their loss). The training curve is drawn as it was and smoothed.
+    `records` are those of the training log: epoch, loss, terms (name to value), and at the end of an epoch validation
+    (the same names, and their loss). The training curve is drawn raw and smoothed.
     """
-    figure, (axes,) = _figure("What training and validation posts cost", columns=1)
+    figure, (axes,) = _figure("Loss on training and validation posts", columns=1)
     loss = np.array([(record["epoch"], _comparable(record)) for record in records]).reshape(-1, 2)
     if len(loss):
         axes.plot(loss[:, 0], loss[:, 1], color=OURS, lw=0.8, alpha=0.3)
@@ -171,8 +171,8 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
-def recall(tasks: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str = "booru-embed") -> bytes:
-    """PNG of recall@1, @10 and @50 of each model, one panel a task; models whose name starts with `ours` in blue.
+def recall(tasks: Mapping[str, Mapping[str, Mapping[str, float]]], embedder: str = "booru-embed") -> bytes:
+    """PNG of recall@1, @10 and @50 of each model, one panel per task; models named `embedder`… are blue.
 
     `tasks` maps a task's title to its models, and a model to its metrics (``recall@10`` and so on).
     """
@@ -182,12 +182,12 @@ def recall(tasks: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str = "
     for axes, (title, models) in zip(panels, tasks.items(), strict=False):  # one empty panel without tasks
         ranked = sorted(models, key=lambda name: models[name].get("recall@10", 0.0))
         for offset, (metric, shade) in enumerate((("recall@50", 0.35), ("recall@10", 1.0), ("recall@1", 0.6))):
-            places = np.arange(len(ranked)) + 0.26 * (offset - 1)
+            heights = np.arange(len(ranked)) + 0.26 * (offset - 1)
             values = [models[name].get(metric, math.nan) for name in ranked]
-            colours = [OURS if name.startswith(ours) else _MUTED for name in ranked]
-            axes.barh(places, values, height=0.25, color=colours, alpha=shade, lw=0)
-            for place, value in zip(places, values, strict=True):
-                axes.text(value + 0.008, place, f"{value:.3f}", va="center", fontsize=7.5, color=_INK)
+            colours = [OURS if name.startswith(embedder) else _MUTED for name in ranked]
+            axes.barh(heights, values, height=0.25, color=colours, alpha=shade, lw=0)
+            for y, value in zip(heights, values, strict=True):
+                axes.text(value + 0.008, y, f"{value:.3f}", va="center", fontsize=7.5, color=_INK)
         axes.set_yticks(np.arange(len(ranked)), ranked)
         axes.set_ylim(-0.7, max(1, len(ranked)) - 0.3)
         axes.set_xlim(0, 1.1)
@@ -197,18 +197,18 @@ def recall(tasks: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str = "
 
 
 def percentile_sweep(table: pa.Table, chosen: float) -> bytes:
-    """PNG of recall@10 and of cost over the percentile, those that were tried evenly spaced, `chosen` marked.
+    """PNG of recall@10 and of cost over the tried percentiles, evenly spaced, with `chosen` marked.
 
-    `table` is a sweep's (``evaluation.sweep.SWEEP_SCHEMA``). Costs are shares of the most expensive percentile's.
+    `table` is a sweep's (``evaluation.sweep.SWEEP_SCHEMA``). Costs are relative to the most expensive percentile.
     """
     figure, (found, cost) = _figure("Which percentile to choose", columns=2)
     percentiles = table["percentile"].to_pylist()
-    places = np.arange(len(percentiles))
+    x = np.arange(len(percentiles))
     for hide, shade in (("half", OURS), ("one", CATEGORY_COLOURS[Category.META])):
         title = "half hidden" if hide == "half" else "one tag hidden"
-        found.plot(places, table[f"recall_{hide}"].to_numpy(), "o-", color=shade, lw=1.8, ms=5, label=title)
+        found.plot(x, table[f"recall_{hide}"].to_numpy(), "o-", color=shade, lw=1.8, ms=5, label=title)
         within = table[f"recall_{hide}_within"].to_numpy()
-        found.plot(places, within, ":", color=shade, lw=1.4, label=f"{title}, of tags with a token alone")
+        found.plot(x, within, ":", color=shade, lw=1.4, label=f"{title}, only tags with a token")
     costs = {
         "tags": ("vocab_size", _INK),
         "parameters": ("num_parameters", CATEGORY_COLOURS[Category.COPYRIGHT]),
@@ -218,15 +218,15 @@ def percentile_sweep(table: pa.Table, chosen: float) -> bytes:
     }
     for name, (column, shade) in costs.items():
         values = table[column].to_numpy().astype(float)
-        cost.plot(places, values / (values.max(initial=0) or 1), "o-", color=shade, lw=1.6, ms=4, label=name)
+        cost.plot(x, values / (values.max(initial=0) or 1), "o-", color=shade, lw=1.6, ms=4, label=name)
     for axes in (found, cost):
-        axes.set_xticks(places, [f"{p:g}\n{n:,} tags" for p, n in zip(percentiles, table["vocab_size"].to_pylist())])  # noqa: B905
+        axes.set_xticks(x, [f"{p:g}\n{n:,} tags" for p, n in zip(percentiles, table["vocab_size"].to_pylist())])  # noqa: B905
         axes.axvline(percentiles.index(chosen), color=_MUTED, lw=1, ls="--")
         _legend(axes)
     cost.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     cost.set_ylim(0, 1.05)
-    _label(found, "recall@10 on validation posts", "percentile that is kept", "recall@10")
-    _label(cost, "cost, in shares of the largest", "percentile that is kept", "")
+    _label(found, "recall@10 on validation posts", "percentile kept", "recall@10")
+    _label(cost, "cost, as a share of the largest", "percentile kept", "")
     return _png(figure)
 
 
@@ -238,11 +238,11 @@ def tag_map(
     tags: Sequence[str],
     num_labels: int = 60,
 ) -> bytes:
-    """PNG of the tags at (`x`, `y`), coloured by category, sized by use, the most used named.
+    """PNG of the tags at (`x`, `y`), coloured by category and sized by use, with the most used labelled.
 
-    All of one length, an item a tag. First come names from every category; one that would lie on another is left out.
+    All arguments have one item per tag. Labels come from every category first; a label that would overlap is left out.
     """
-    figure, (axes,) = _figure("Tags that are used alike lie together", columns=1, height=9.5)
+    figure, (axes,) = _figure("Tags with similar use lie close together", columns=1, height=9.5)
     sizes = 8 + 90 * np.sqrt(counts / max(1, int(counts.max(initial=1))))
     colours = np.array([CATEGORY_COLOURS[category] for category in categories])
     drawn = np.argsort(-counts, kind="stable")
@@ -259,10 +259,10 @@ def tag_map(
     taken: list[tuple[float, float]] = []
     span_x, span_y = float(np.ptp(x)) or 1.0, float(np.ptp(y)) or 1.0
     for index in _named_first(drawn.tolist(), categories):
-        place = (float(x[index]) / span_x, float(y[index]) / span_y)
-        if len(taken) == num_labels or any(abs(place[0] - a) < 0.1 and abs(place[1] - b) < 0.018 for a, b in taken):
+        point = (float(x[index]) / span_x, float(y[index]) / span_y)
+        if len(taken) == num_labels or any(abs(point[0] - a) < 0.1 and abs(point[1] - b) < 0.018 for a, b in taken):
             continue
-        taken.append(place)
+        taken.append(point)
         _name(axes, (x[index], y[index]), tags[index], CATEGORY_COLOURS[categories[index]])
     return _png(figure)
 
@@ -271,21 +271,21 @@ _THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 _NEAREST_TO_ALL: Final = 0.05
-"""How far from 100 the percentile 100 is drawn on a scale of what is lost, which has no place for none."""
+"""The axis is logarithmic in the lost share, so the percentile 100 is drawn at this distance from it."""
 
 
 def _stretch(percentile: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # What is lost, in powers of ten: most of a vocabulary lies in the last per cent of the uses.
+    # The lost share in powers of ten: most of a vocabulary lies in the last per cent of the uses.
     return -np.log10(np.maximum(100 - percentile, 0) + _NEAREST_TO_ALL)
 
 
-def _shrink(place: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shrunk: npt.NDArray[np.float64] = 100 + _NEAREST_TO_ALL - 10 ** (-place)
+def _shrink(stretched: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shrunk: npt.NDArray[np.float64] = 100 + _NEAREST_TO_ALL - 10 ** (-stretched)
     return shrunk
 
 
 def _figure(title: str, columns: int, height: float = 4.6) -> tuple[Figure, list[Axes]]:
-    # Two panels are 1,078 pixels wide: the dialog in which Dagster's UI shows a picture cuts off what is beyond 1,080.
+    # Two panels are 1,078 pixels wide: the picture dialog of Dagster's UI cuts off anything beyond 1,080.
     figure = Figure(figsize=(9.5 if columns == 1 else 4.9 * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
@@ -321,7 +321,7 @@ def _name(
 ) -> None:
     text = axes.annotate(name, place, offset, textcoords="offset points", ha=align, fontsize=size, color=colour)
     text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
-    # A tag is a name, not a formula: matplotlib would read what stands between two dollar signs as one.
+    # A tag is not a formula: matplotlib would parse text between two dollar signs as one.
     text.set_parse_math(False)
 
 
@@ -348,7 +348,7 @@ def _running_mean(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():  # a tag may be written in letters that the font lacks: a box is good enough
+    with warnings.catch_warnings():  # the font lacks letters of some tags: a box is good enough
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, pil_kwargs={"optimize": True})
     return buffer.getvalue()

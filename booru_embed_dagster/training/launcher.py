@@ -1,7 +1,7 @@
-"""The process that trains as the `checkpoint` asset sees it: started, listened to, stopped, and its end explained.
+"""The training process as the `checkpoint` asset sees it: it is started, read, stopped, and its end is explained.
 
-Dagster's own client for subprocesses keeps nothing of what they say, and leaves alone what does not end in time. What
-runs in the process stands in ``train.py``.
+Dagster's own client for subprocesses keeps none of their output and never kills one that does not stop in time. The
+process itself runs ``worker.py``.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE, LOST_F
 
 COMMAND: Final = (sys.executable, "-m", "booru_embed_dagster.training.worker")
 END_SECONDS: Final = 12.0
-"""How long after a stop the state may take to be saved; `stopping` abandons a step after 3 to 5 of them."""
+"""Time to save the state after a stop; `stopping` abandons a step after 3 to 5 of these seconds."""
 TAIL_LINES: Final = 20
 _TAIL_BYTES: Final = 1 << 14
 _POLL_SECONDS: Final = 0.1
 
 
 class TrainingFailedError(ValueError):
-    """Training ended without a checkpoint; the message is the reason in one line, then its last lines if it crashed."""
+    """Training ended without a checkpoint; the message is one line, and after a crash also the last lines of output."""
 
 
 class RanksLostError(TrainingFailedError):
-    """The ranks lost each other and nothing else went wrong: the same training may succeed when it is started again."""
+    """The ranks lost each other and nothing else failed: the same training may succeed on a retry."""
 
 
 def launch_training(
     context: dg.AssetExecutionContext | dg.OpExecutionContext, job: Job, output: Path
 ) -> dict[str, float | str]:
-    """The report of `job`, run in a process that logs to `context`.
+    """Runs `job` in a process that logs to `context`; returns its report.
 
-    What the process writes goes to `output`, and to this process' stderr as it comes: a pipe would break, and with it
-    the saving of the state, if this process were killed.
+    The process writes to the file `output`, which is echoed to this process's stderr. A pipe would break if this
+    process were killed, and the state could then not be saved.
 
     Raises:
         TrainingFailedError: training failed or was stopped.
-        RanksLostError: its ranks lost each other.
+        RanksLostError: the ranks lost each other.
     """
     with ExitStack() as stack:
         with warnings.catch_warnings():  # Dagster 1.13 warns of a preview feature that it uses itself
@@ -73,11 +73,11 @@ def launch_training(
 
 
 def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> int:
-    """The exit code of the process that trains, which writes to `sink`.
+    """Runs the training process, which writes to `sink`; returns its exit code.
 
-    Whatever interrupts this wait, a termination in the UI among it, ends the process and its ranks.
+    Any interruption of the wait, such as a termination in the UI, also ends the process and its ranks.
     """
-    # A session of its own: Ctrl-C in a terminal reaches it once, from here, and torchrun can be found when it is alone.
+    # Its own session: Ctrl-C in a terminal reaches it once, through us, and its group can be ended without it.
     process = subprocess.Popen(  # noqa: S603  our own command
         COMMAND, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True
     )
@@ -88,19 +88,19 @@ def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks `process`, or what a killed one left behind, to stop; kills it when that takes too long.
+    """Asks `process`, or the children of a killed one, to stop; kills them after `END_SECONDS`.
 
-    Ranks are torchrun's children in sessions of their own. They end by themselves when torchrun is gone.
+    Ranks are torchrun's children in their own sessions. They end by themselves when torchrun is gone.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             if process.poll() is None and number == signal.SIGTERM:
-                process.terminate()  # it tells torchrun, which drops everything when it is told twice
+                process.terminate()  # it tells torchrun, which aborts when it is told twice
             else:
                 os.killpg(process.pid, number)
         end = time.monotonic() + END_SECONDS
         while time.monotonic() < end:
-            process.poll()  # a process that nobody waited for still counts
+            process.poll()  # an unreaped process still counts as a member of its group
             try:
                 os.killpg(process.pid, 0)
             except ProcessLookupError:
@@ -109,14 +109,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def why_it_ended(out_dir: Path, output: Path, code: int) -> str:
-    """Why a training into `out_dir` ended with the exit code `code` after it had written `output`.
+    """Why a training into `out_dir` ended with the exit code `code` after it wrote `output`.
 
-    A line, and `TAIL_LINES` more of a traceback or of `output` where the line may not be all there is to know.
+    One line; after a crash, `TAIL_LINES` lines of the traceback or of `output` follow.
     """
-    if code == -signal.SIGKILL:  # first: the ranks of a torchrun that was killed say that they were stopped
+    if code == -signal.SIGKILL:  # first: the ranks of a killed torchrun report that they were stopped
         reason = (
-            "training was killed (SIGKILL), mostly since memory had run out: lower [training] batch_posts or free some "
-            "memory, then materialize checkpoint: it goes on from the last saved state"
+            "training was killed (SIGKILL), most likely because memory ran out: lower [training] batch_posts or free "
+            "some memory, then materialize checkpoint: it resumes from the last saved state"
         )
     elif (out_dir / FAILURE_FILE).is_file():
         return (out_dir / FAILURE_FILE).read_text(encoding="utf-8")
@@ -140,14 +140,14 @@ def last_lines(file: Path) -> list[str]:
 
 @contextmanager
 def echoed(file: Path) -> Iterator[None]:
-    """Writes what is appended to `file` to stderr, where Dagster picks it up, until the block ends."""
+    """Copies what is appended to `file` to stderr, where Dagster reads it, until the block ends."""
     ended = threading.Event()
 
     def copy() -> None:
         with file.open(encoding="utf-8", errors="replace") as lines:
             is_last = False
             while not is_last:
-                is_last = ended.wait(_POLL_SECONDS)  # before it reads: nothing that was written is left out
+                is_last = ended.wait(_POLL_SECONDS)  # asked before reading, so that nothing is left out
                 sys.stderr.write(lines.read())
                 sys.stderr.flush()
 

@@ -1,6 +1,6 @@
-"""How the process that trains is stopped: signals, a parent that is gone, and a step that does not end.
+"""Stopping the training process: signals, a lost parent, and a step that does not end.
 
-Standard library only: ``train`` imports this at module level.
+Standard library only: ``worker`` imports this at module level.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Callable
 from typing import Final, Self
 
 GRACE_SECONDS: Final = 3.0
-"""How long after a stop a step or a validation may still come to its end."""
+"""How long a step or a validation may still run after a stop."""
 _POLL_SECONDS: Final = 0.1
 
 
 class StopRequest:
-    """Whether training should stop: SIGINT or SIGTERM came, or the process that started it is gone.
+    """Whether training should stop: after SIGINT or SIGTERM, or when the parent process is gone.
 
-    The signals are caught even where the parent ignores them (a shell's background job hands that down).
+    The signals are caught even if the parent ignores them, which a shell's background job inherits.
     """
 
     def __init__(self, parent: int | None) -> None:
         self._parent = parent
-        # A handler in Python would wait until torch comes back from a long product; the byte in this pipe does not.
+        # A handler in Python would wait until torch returns from a long product; the byte in this pipe does not.
         self._signals, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -34,21 +34,21 @@ class StopRequest:
             signal.signal(number, lambda *_: None)
 
     def __call__(self) -> bool:
-        """Whether to stop now; any thread may ask."""
-        # An orphan would train for hours, and keep the next run of the same job from starting.
+        """Whether to stop now; callable from any thread."""
+        # An orphan would train for hours and keep the next run of the same job from starting.
         is_orphan = self._parent is not None and os.getppid() != self._parent
         return is_orphan or bool(select.select([self._signals], [], [], 0)[0])
 
 
 class ShutdownWatchdog:
-    """Ends this process when training goes on for `grace_seconds` after a stop; a context around the training.
+    """Ends this process if training continues for `grace_seconds` after a stop; a context around the training.
 
-    Training looks for a stop after each step, and a step or a validation may take minutes. What it computes is
-    abandoned then: the state of the step before is saved by a thread of this context.
+    Training looks for a stop after each step, but a step or a validation may take minutes. The watchdog's thread then
+    saves the state before that step and ends the process.
 
     Args:
         stop: whether training should stop.
-        say: called with a line for people, before the process ends with the exit code 1.
+        say: called with a message before the process ends with the exit code 1.
         grace_seconds: counted from the stop.
     """
 
@@ -63,7 +63,7 @@ class ShutdownWatchdog:
         self._thread = threading.Thread(target=self._watch, name="shutdown-watchdog", daemon=True)
 
     def offer_save(self, save: Callable[[], str | None]) -> None:
-        """Takes what saves the state of the step before; it gives back what to say, or None where training is over."""
+        """Registers the function that saves the last state; it returns a message, or None if training is over."""
         self._save = save
 
     def __enter__(self) -> Self:

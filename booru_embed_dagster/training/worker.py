@@ -1,8 +1,8 @@
 """The training process, ``python -m booru_embed_dagster.training.worker``, started by `checkpoint` through Pipes.
 
-Training is a process of its own so that it can be stopped, logged and spread over ranks: with ``num_processes`` above 1
-this process starts torchrun and waits; every rank reads the same job, rank 0 alone talks to Dagster. Without Dagster
-the job is a JSON file, the only argument, and torchrun may start this module itself, on as many machines as there are.
+Training has its own process so that it can be stopped, logged and distributed over ranks. With ``num_processes`` above
+1 this process starts torchrun and waits. Every rank reads the same job; only rank 0 talks to Dagster. Without Dagster
+the job is a JSON file, the only argument, and torchrun may start this module directly, on any number of machines.
 
 Standard library and Pipes only at module level: the asset imports `Job` from here, and torch would slow it down.
 """
@@ -34,43 +34,43 @@ if TYPE_CHECKING:
     from booru_embed_core.training.progress import Progress
 
 FAILURE_FILE: Final = "failure.txt"
-"""Why training failed, in one line, in the job's `out_dir`: a failed process has no other way to tell its parent."""
+"""The reason of a failure, one line, in the job's `out_dir`: a failed process has no other channel to its parent."""
 CRASH_FILE: Final = "crash.txt"
-"""The traceback of what nobody foresaw, in the same place: torchrun has its own last words."""
+"""The traceback of an unexpected error, in the same folder: torchrun prints other last lines."""
 LOST_FILES: Final = "lost-{rank}.txt"
-"""What each rank says that lost the others, in the same place. One that was killed says nothing."""
+"""The message of each rank that lost the others, in the same folder. A killed rank leaves none."""
 _LOG_EVERY_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
 _RANK_VARIABLE: Final = "RANK"
-"""What torchrun tells each of its processes."""
+"""Set by torchrun for each of its processes."""
 _USAGE: Final = (
     "usage: python -m booru_embed_dagster.training.worker JOB.json   (or without an argument, started by Dagster)"
 )
 
 
 class Job(BaseModel):
-    """One training: what it reads, where it works and writes, and its settings."""
+    """One training: its inputs, its folders and its settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     packed_path: Path
     vocab_dir: Path
     work_dir: Path
-    """Where the training state is kept; an interrupted training is gone on from there."""
+    """Holds the training state that an interrupted training resumes from."""
     out_dir: Path
     model: ModelSettings
     training: TrainingSettings
 
 
 class ProgressLog:
-    """Writes a line for each validation, and for other reports at most one every five seconds."""
+    """Writes one line per validation, and at most one line every five seconds for other reports."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
         self._last_seconds = -_LOG_EVERY_SECONDS
 
     def __call__(self, progress: Progress) -> None:
-        """Logs `progress` unless it comes too soon."""
+        """Logs `progress` unless the last line is too recent."""
         now = time.monotonic()
         if progress.validation is not None or now - self._last_seconds >= _LOG_EVERY_SECONDS:
             self._last_seconds = now
@@ -80,15 +80,15 @@ class ProgressLog:
 def run_job(
     job: Job, log: Callable[[str], object], deliver: Callable[[dict[str, Any]], object], stop: Callable[[], bool]
 ) -> int:
-    """The exit code of `job` or of one rank of it: 0, and its report is delivered; or 1, and a file says why.
+    """Runs `job`, or one rank of it; returns 0 after delivering the report, or 1 after writing the reason.
 
-    That is `FAILURE_FILE`, or this rank's of `LOST_FILES` when it lost the others.
+    The reason is in `FAILURE_FILE`, or in this rank's file of `LOST_FILES` if it lost the others.
 
     Args:
         job: what to train.
-        log: called with lines for people.
+        log: called with progress lines.
         deliver: called once, with the training report.
-        stop: asked after each step of training, and all the while by a thread, for steps that take too long.
+        stop: asked after each step, and continuously by a thread for steps that take too long.
     """
     from booru_embed_core.training.distributed import RankLostError
     from booru_embed_core.training.loop import TrainingInterrupted, train
@@ -97,7 +97,7 @@ def run_job(
         (job.out_dir / file).write_text(line, encoding="utf-8")
         sys.stderr.write(f"training: {line}\n")
 
-    # Of several ranks the first one saves: the others, whose end it would notice, give it time to begin.
+    # The first rank saves. It would notice the end of another rank, so the others wait until it has begun.
     grace_seconds = GRACE_SECONDS if _rank() == 0 else GRACE_SECONDS + 2
     try:
         job.work_dir.mkdir(parents=True, exist_ok=True)
@@ -151,9 +151,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) -> int:
-    """The exit code of torchrun with the ranks of `job` on this machine; they are told of a stop.
+    """Runs the ranks of `job` on this machine with torchrun, and passes a stop on; returns the exit code.
 
-    It is ``os.EX_TEMPFAIL`` when every rank said that it lost the others, so that none failed or was killed.
+    It is ``os.EX_TEMPFAIL`` if every rank reported that it lost the others, so that none failed or was killed.
     """
     num_processes = job.training.num_processes
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]

@@ -1,4 +1,4 @@
-"""An export that grows: what is made anew, what stays, and that a run repeats nothing."""
+"""An export that grows: what is rebuilt, what stays, and that a run repeats nothing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.definitions import defs
 from booru_embed_dagster.warehouse.manifests import content_version, read_manifest
 from booru_embed_dagster.warehouse.warehouse import Product
+from tests.dagster.asset_helpers import ALL_ASSETS, DATA_ASSETS
 from tests.dagster.project_helpers import NUM_POSTS, SAMPLE, Project, versions
-from tests.dagster.test_assets import ALL_ASSETS, DATA_ASSETS
 
 NUM_NEW_POSTS = 100
 Built = tuple[Project, dg.ExecuteInProcessResult]
@@ -130,14 +130,14 @@ def test_old_versions_stay_whole_and_a_checkpoint_finds_the_vocabulary_it_was_ma
     assert PackedFile.open(file, old.hash).num_posts == NUM_POSTS
 
 
-def test_a_second_run_makes_nothing_anew(grown: Built) -> None:
+def test_a_second_run_rebuilds_nothing(grown: Built) -> None:
     project, result = grown
     folders = sorted(path for path in project.warehouse.root.glob("*/*") if path.name != ".drafts")
     assert versions(project.materialize(",".join(DATA_ASSETS))) == versions(result)
     assert sorted(path for path in project.warehouse.root.glob("*/*") if path.name != ".drafts") == folders
 
 
-def out_of_date(instance: dg.DagsterInstance) -> set[str]:
+def stale_assets(instance: dg.DagsterInstance) -> set[str]:
     """The assets that Dagster shows as stale."""
     graph = defs.get_repository_def().asset_graph
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
@@ -145,18 +145,18 @@ def out_of_date(instance: dg.DagsterInstance) -> set[str]:
     return {key.to_user_string() for key in keys if resolver.get_status(key) is not StaleStatus.FRESH}
 
 
-def test_what_read_the_shorter_export_is_out_of_date_and_fresh_when_made_again(built: Built, tmp_path: Path) -> None:
+def test_what_read_the_shorter_export_is_stale_and_fresh_when_rebuilt(built: Built, tmp_path: Path) -> None:
     project = built[0].copy_to(tmp_path / "copy")
     with project.instance() as instance:
         project.materialize("posts_export", instance)
-        assert out_of_date(instance) == set()
+        assert stale_assets(instance) == set()
         append_to_the_file(project)
         project.materialize("posts_export", instance)
-        assert out_of_date(instance) == {"posts"}
+        assert stale_assets(instance) == {"posts"}
         project.materialize("posts", instance)
-        assert out_of_date(instance) == {"tag_frequencies", "packed_tokens"}
+        assert stale_assets(instance) == {"tag_frequencies", "packed_tokens"}
         project.materialize(",".join(DATA_ASSETS), instance)
-        assert out_of_date(instance) == set(ALL_ASSETS) - set(DATA_ASSETS)
+        assert stale_assets(instance) == set(ALL_ASSETS) - set(DATA_ASSETS)
 
 
 def test_growth_that_brings_nothing_new_ends_where_nothing_changed(built: Built, tmp_path: Path) -> None:
@@ -168,6 +168,6 @@ def test_growth_that_brings_nothing_new_ends_where_nothing_changed(built: Built,
         before, made = versions(built[1]), versions(project.materialize("posts_export,posts,tag_frequencies", instance))
         assert made["posts"] != before["posts"]
         assert made["tag_frequencies"] == before["tag_frequencies"]
-        stale = out_of_date(instance)
+        stale = stale_assets(instance)
     assert not stale & {"posts", "tag_frequencies", "vocab", "vocab_cost"}
     assert "packed_tokens" in stale

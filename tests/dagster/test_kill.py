@@ -16,8 +16,8 @@ import dagster as dg
 import pytest
 
 from booru_embed_dagster.warehouse.manifests import content_version, read_manifest
+from tests.dagster.asset_helpers import DATA_ASSETS
 from tests.dagster.project_helpers import Project, versions
-from tests.dagster.test_assets import DATA_ASSETS
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 NUM_KILLS = 4

@@ -43,7 +43,7 @@ def num_ticks(server: Server) -> int:
 
 
 def is_steady(server: Server, instance: dg.DagsterInstance) -> bool:
-    """Whether the UI shows all as up to date and no run is going on."""
+    """Whether the UI shows all as fresh and no run is going on."""
     nodes = server.graphql(SHOWN)["assetNodes"]
     unfinished = [status for status in dg.DagsterRunStatus if status.value in ("QUEUED", "STARTED", "STARTING")]
     runs = instance.get_runs(dg.RunsFilter(statuses=unfinished))

@@ -1,4 +1,4 @@
-"""Why something was made again, in the words that the UI shows."""
+"""Why an asset was rebuilt, in the words that the UI shows."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ CHECKPOINT = [["checkpoint"], ["evaluation", "post_embeddings", "tag_embeddings"
 
 @pytest.fixture
 def world(settled: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A project in which everything is up to date, to be written to."""
+    """A project in which everything is fresh, to be written to."""
     project = settled.copy_to(tmp_path / "copy")
     for name, value in project.environment().items():
         monkeypatch.setenv(name, value)
@@ -143,7 +143,7 @@ SITUATIONS: dict[str, tuple[list[Callable[[World], None]], list[list[str]]]] = {
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_exactly_what_changed_is_made_again(world: World, situation: str) -> None:
+def test_exactly_what_changed_is_rebuilt(world: World, situation: str) -> None:
     edits, expected = SITUATIONS[situation]
     for edit in edits:
         edit(world)

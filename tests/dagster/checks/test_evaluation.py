@@ -85,7 +85,7 @@ def evaluate_again(project: Project, recall: float, **inputs: str) -> None:
 
 def test_an_embedding_worse_than_that_of_the_last_checkpoint_is_a_warning(copy: Project) -> None:
     first = run_check(checks.embedding_is_no_worse_than_before, copy)
-    assert (first.passed, first.description) == (True, "no earlier checkpoint was asked the same")
+    assert (first.passed, first.description) == (True, "no earlier checkpoint had the same evaluation")
     before = copy.warehouse.current("evaluation").version
     evaluate_again(copy, 0.99, checkpoint="another")
     better = run_check(checks.embedding_is_no_worse_than_before, copy)
@@ -102,7 +102,7 @@ def test_only_evaluations_that_were_asked_the_same_are_compared(copy: Project) -
     evaluate_again(copy, 0.99, checkpoint="another")
     evaluate_again(copy, 0.5, checkpoint="a third", packed_tokens="other tokens")
     unlike = run_check(checks.embedding_is_no_worse_than_before, copy)
-    assert (unlike.passed, unlike.description) == (True, "no earlier checkpoint was asked the same")
+    assert (unlike.passed, unlike.description) == (True, "no earlier checkpoint had the same evaluation")
     evaluate_again(copy, 0.98, checkpoint="a third", packed_tokens=copy.warehouse.current("packed_tokens").version)
     over_it = run_check(checks.embedding_is_no_worse_than_before, copy)
     assert over_it.metadata["one_hidden_other"].value == 0.99
@@ -112,7 +112,7 @@ def test_an_evaluation_of_the_same_checkpoint_is_not_compared_with_itself(copy: 
     evaluate_again(copy, 0.01)
     assert (
         run_check(checks.embedding_is_no_worse_than_before, copy).description
-        == "no earlier checkpoint was asked the same"
+        == "no earlier checkpoint had the same evaluation"
     )
 
 

@@ -122,7 +122,7 @@ def another_table(folder: Path) -> None:
         (another_table, "vocab.parquet: not the tags of vocab.json"),
         (another_count, "was changed or belongs to another vocab"),
         (no_tags, "no tags"),
-        (a_tag_twice, "a tag stands there twice"),
+        (a_tag_twice, "a tag occurs twice"),
         (disorder, "not in the order of use"),
     ],
 )

@@ -152,9 +152,9 @@ def one_split_alone(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (a_post_twice, "posts that stand there twice: "),
+        (a_post_twice, "posts that occur twice: "),
         (other_splits, "has the splits of other settings "),
-        (one_split_alone, "400 test posts, 80 were asked for"),
+        (one_split_alone, "400 test posts, 80 expected"),
     ],
 )
 def test_splits_that_leak_fail(copy: Project, damage: Callable[[Path], None], message: str) -> None:

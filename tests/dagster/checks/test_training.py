@@ -49,8 +49,8 @@ def broken_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (no_loss, "no finite loss at step"),
-        (no_validation_loss, "no finite loss at step"),
+        (no_loss, "non-finite loss at step"),
+        (no_validation_loss, "non-finite loss at step"),
         (no_log, "is empty"),
         (broken_weights, "is not finite"),
     ],

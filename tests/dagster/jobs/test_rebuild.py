@@ -35,7 +35,7 @@ def run_rebuild(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     return defs.resolve_job_def("rebuild").execute_in_process(instance=instance, raise_on_error=False)
 
 
-def test_it_makes_what_is_out_of_date_in_order_and_nothing_the_second_time(
+def test_it_rebuilds_what_is_stale_in_order_and_nothing_the_second_time(
     project: Project, instance: dg.DagsterInstance
 ) -> None:
     project.set(num_epochs=1, keep_percentile=90)

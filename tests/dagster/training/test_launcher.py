@@ -1,4 +1,4 @@
-"""The process that trains as its asset sees it: what it says as it comes, how it is ended, and why it ended."""
+"""The training process as its asset sees it: its output, how it is ended, and why it ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from booru_embed_dagster import resources
-from booru_embed_dagster.training import launcher as trainer
+from booru_embed_dagster.training import launcher
 from booru_embed_dagster.training.launcher import TAIL_LINES, echoed, run_to_end, why_it_ended
 from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE
 from tests.dagster.project_helpers import REPOSITORY, Project, failure
@@ -55,9 +55,13 @@ def test_a_crash_is_its_last_line_and_the_end_of_its_traceback(tmp_path: Path, o
 @pytest.mark.parametrize(
     ("lost", "code", "reason"),
     [
-        ("rank 0 of 2: another rank ended", -signal.SIGKILL, r"training was killed \(SIGKILL\), mostly .*"),
+        ("rank 0 of 2: another rank ended", -signal.SIGKILL, r"training was killed \(SIGKILL\), most likely .*"),
         ("rank 0 of 2: another rank ended", 1, r"rank 0 of 2: another rank ended"),
-        ("", -signal.SIGKILL, r"training was killed \(SIGKILL\), mostly since memory had run out: .*last saved state"),
+        (
+            "",
+            -signal.SIGKILL,
+            r"training was killed \(SIGKILL\), most likely because memory ran out: .*last saved state",
+        ),
         ("", -signal.SIGSEGV, r"training ended by SIGSEGV and left no reason; its last lines follow"),
         ("", 3, r"training ended with exit code 3 and left no reason; its last lines follow"),
     ],
@@ -89,11 +93,11 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 
 @pytest.mark.usefixtures("_process_hooks")
 def test_an_interrupt_ends_also_what_does_not_want_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "COMMAND", (sys.executable, "-c", STUBBORN))
-    monkeypatch.setattr(trainer, "END_SECONDS", 0.5)
+    monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", STUBBORN))
+    monkeypatch.setattr(launcher, "END_SECONDS", 0.5)
     process: list[subprocess.Popen[bytes]] = []
     started = subprocess.Popen
-    monkeypatch.setattr(trainer.subprocess, "Popen", lambda *a, **k: process.append(started(*a, **k)) or process[0])
+    monkeypatch.setattr(launcher.subprocess, "Popen", lambda *a, **k: process.append(started(*a, **k)) or process[0])
     file = tmp_path / "output.log"
 
     def interrupt() -> None:
@@ -113,8 +117,8 @@ def test_an_interrupt_ends_also_what_does_not_want_to_end(tmp_path: Path, monkey
 
 def test_what_a_killed_process_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, subprocess; print(subprocess.Popen(['sleep', '99']).pid, flush=True); os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(trainer, "COMMAND", (sys.executable, "-c", code))
-    monkeypatch.setattr(trainer, "END_SECONDS", 1.0)  # where nobody buries orphans their group stays
+    monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(launcher, "END_SECONDS", 1.0)  # where nobody buries orphans their group stays
     with (tmp_path / "output.log").open("wb") as sink:
         assert run_to_end({}, sink) == -signal.SIGKILL
     stat = Path("/proc", (tmp_path / "output.log").read_text().strip(), "stat")

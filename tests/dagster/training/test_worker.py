@@ -1,4 +1,4 @@
-"""The process that trains: its job, its signals, its exit codes."""
+"""The training process: its job, its signals, its exit codes."""
 
 from __future__ import annotations
 

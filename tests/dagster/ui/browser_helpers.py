@@ -12,7 +12,7 @@ from tests.dagster.project_helpers import Project
 SHOWN_SECONDS = 120
 """For what is on its way: the UI asks every few seconds, the sensors look every ten; more on a busy machine."""
 RUN_SECONDS = 400
-OUT_OF_DATE = re.compile(r"^Unsynced")
+STALE = re.compile(r"^Unsynced")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Ui:
 
     @property
     def badge(self) -> Locator:
-        """What says that the asset whose page is open is out of date."""
-        return self.page.get_by_text(OUT_OF_DATE).first  # the lineage below may have it, too
+        """The badge of a stale asset, on its own page."""
+        return self.page.get_by_text(STALE).first  # the lineage below may have it, too
 
     def launch(self, button: str) -> None:
         """Clicks `button`, and opens the run that it launches."""

@@ -89,7 +89,7 @@ def test_an_edit_its_badge_and_the_run(ui: Ui) -> None:
     shoot(ui, "ui-run.png")
 
 
-def test_why_it_was_made_again(ui: Ui) -> None:
+def test_why_it_was_rebuilt(ui: Ui) -> None:
     ui.page.set_viewport_size({"width": 1700, "height": 860})  # else the line is cut off
     ui.open_asset("vocab")
     row = ui.metadata("why")

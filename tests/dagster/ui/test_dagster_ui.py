@@ -39,7 +39,7 @@ def test_the_page_of_vocab_explains_it_and_shows_the_whole_plot(ui: Ui) -> None:
     assert place["x"] + place["width"] <= frame["x"] + frame["width"], "the plot is cut off"
 
 
-def test_an_edit_shows_as_out_of_date_and_vocab_plus_is_made_by_clicks(ui: Ui) -> None:
+def test_an_edit_shows_as_stale_and_vocab_plus_is_rebuilt_by_clicks(ui: Ui) -> None:
     vocab, checkpoint = (ui.project.warehouse.current(asset).version for asset in ("vocab", "checkpoint"))
     ui.open_lineage("vocab", "Downstream")
     expect(ui.page.get_by_text("tag_embeddings", exact=True).first).to_be_visible()
