@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from benchmarks.probes import measure, write_posts
 from booru_embed_core.settings import ModelSettings, TrainingSettings
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_same_seed_gives_the_same_posts_with_every_rating(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from benchmarks.training_gpu import EAGER, OURS, READINGS, SAME, Bench
 from booru_embed_core.settings import ModelSettings
 from booru_embed_core.tokens.packed_file import PackedFile
 
+pytestmark = pytest.mark.slow
+
 TINY = ModelSettings(width=32, num_layers=2, num_heads=2, ffn_width=48, embedding_dim=16, matryoshka_dims=(4, 8))
 SIZES = (64, 8, 4, 16, 2)
 CPU = torch.device("cpu")

@@ -113,6 +113,7 @@ def test_steps_on_the_gpu_pool_are_steps() -> None:
     assert set(read("k8s/steps.yaml")["per_step_k8s_config"]) <= steps
 
 
+@pytest.mark.slow
 def test_manifests_are_what_kubernetes_models_take() -> None:
     pytest.importorskip("dagster_k8s")
     from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
@@ -138,6 +139,7 @@ def test_manifests_are_what_kubernetes_models_take() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("light")
 def test_two_nodes_train_with_the_command_of_the_manifest_and_dagster_publishes_it(
     built: Built, tmp_path: Path
 ) -> None:

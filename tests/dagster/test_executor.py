@@ -19,6 +19,7 @@ KUBERNETES = REPOSITORY / "deploy" / "k8s"
 Built = tuple[Project, dg.ExecuteInProcessResult]
 
 
+@pytest.mark.slow
 def test_steps_share_the_process_of_the_run_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(STEPS_VARIABLE, raising=False)
     assert pick_executor() is dg.in_process_executor

@@ -140,6 +140,7 @@ def test_inspect_words_names_a_folder_that_holds_neither(run: Run, tmp_path: Pat
     assert str(tmp_path) in run("inspect", "words", tmp_path).failed(1)
 
 
+@pytest.mark.slow
 def test_inspect_plan_counts_what_a_training_takes(run: Run, trained: Trained, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(

@@ -107,6 +107,7 @@ def test_a_module_that_no_extra_brings_is_no_one_line_error(run: Run, monkeypatc
         run("embed", "1girl")
 
 
+@pytest.mark.slow
 def test_as_a_program_json_is_alone_on_stdout(trained: Trained, embedder: BooruEmbedder) -> None:
     process = program("complete", r"solo xyzzy tracer_\(overwatch\)", "-k", 3, "-c", trained.checkpoint, "--json")
     out, err = process.communicate()

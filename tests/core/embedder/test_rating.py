@@ -9,6 +9,8 @@ import pytest
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from tests.core.rated_helpers import OF_RATING, SHARED, rated_embedder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def decided(tmp_path_factory: pytest.TempPathFactory) -> BooruEmbedder:

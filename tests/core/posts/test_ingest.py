@@ -40,6 +40,7 @@ HEADER = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=hostile_rows(), output=st.sampled_from(Output))
 def test_what_is_written_is_read_again_as_the_same_posts(
@@ -115,6 +116,7 @@ module.ingest(posts, Path(sys.argv[2], "out"), Output.TSV, DuckdbSettings())
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_leaves_goes_with_the_next(tmp_path: Path) -> None:
     (tmp_path / "export.csv").write_bytes(csv_bytes([row(number) for number in range(1000)]))
     for step in ("read_export", "write_text", "part_files"):

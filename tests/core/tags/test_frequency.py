@@ -38,6 +38,7 @@ def test_the_sample_is_counted_as_python_counts_it(sample: Walked, sample_rows: 
     assert sample.summaries[Category.GENERAL].num_uses > 1_000_000
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=hostile_rows())
 def test_hostile_tags_are_counted_by_bytes(

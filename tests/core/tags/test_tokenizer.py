@@ -148,6 +148,7 @@ def test_spellings_fields_and_the_library_agree(tags: list[tuple[int, str]], dat
     assert sorted(tokenizer.encode_fields(fields).token_ids) == sorted(token_ids)
 
 
+@pytest.mark.slow
 def test_the_library_gives_the_same_ids_over_the_sample(sample: Walked, sample_rows: list[dict[str, str]]) -> None:
     tokenizer = Tokenizer(sample.vocab)
     library = tokenizers.Tokenizer.from_file(str(sample.vocab_dir / "tokenizer.json"))

@@ -59,6 +59,7 @@ def assert_reconciles(walked: Walked) -> None:
     assert report.num_tokens == sum(report.kept_uses.values()) + num_unknown
 
 
+@pytest.mark.slow
 def test_the_whole_sample_decodes_to_what_the_csv_module_reads(
     sample: Walked, sample_rows: list[dict[str, str]]
 ) -> None:
@@ -82,6 +83,7 @@ def test_global_ids_decode_to_the_same_tags(sample: Walked) -> None:
     np.testing.assert_array_equal(local_ids, sample.packed.tokens)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=hostile_rows(),
@@ -141,6 +143,7 @@ def test_an_unknown_token_ends_each_field_with_a_tag_beyond_the_vocabulary(tmp_p
     assert_reconciles(walked)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=hostile_rows(), min_count=st.integers(1, 2))
 def test_posts_are_encoded_as_the_tokenizer_does(

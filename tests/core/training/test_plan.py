@@ -15,6 +15,8 @@ from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.plan import Plan, plan_facts, plan_training
 from tests.core.model_helpers import NUM_SPECIAL, captions, model_settings, training_settings
 
+pytestmark = pytest.mark.slow
+
 MEDIUM = {"width": 128, "num_layers": 2, "num_heads": 4, "ffn_width": 256, "decoder_width": 384, "embedding_dim": 64}
 SHAPES: dict[str, tuple[dict[str, object], int, int, str]] = {
     "default": (ModelSettings().model_dump(), 494, 128, "bf16"),

@@ -60,6 +60,7 @@ def page(url: str) -> Iterator[Page]:
         assert [text for text in said if "503" not in text] == []
 
 
+@pytest.mark.slow
 def test_from_a_loading_server_to_the_posts_of_a_caption(
     page: Page, search_embedder: BooruEmbedder, may_load: threading.Event
 ) -> None:

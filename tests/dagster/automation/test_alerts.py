@@ -26,6 +26,8 @@ from booru_embed_dagster.automation.alerts import (
 from booru_embed_dagster.definitions import defs
 from tests.dagster.project_helpers import REPOSITORY, Project, failure
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def webhook(status: int = 200, hangs: bool = False) -> Iterator[tuple[str, list[dict[str, Any]]]]:

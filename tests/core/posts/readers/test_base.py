@@ -27,6 +27,7 @@ VALUES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=VALUES)
 def test_a_value_is_null_where_python_finds_a_problem(values: dict[str, str | None]) -> None:

@@ -29,6 +29,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked_csv, "_LAST_CHUNK_BYTES", 300)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lines=st.lists(st.sampled_from(GOOD) | ANY_FORM.map(b"9,s,0,".__add__) | st.just(b""), min_size=1, max_size=12),

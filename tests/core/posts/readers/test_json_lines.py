@@ -23,6 +23,7 @@ def json_lines(rows: list[dict[str, object]], newline: str = "\n", *, ascii_only
     return "".join(json.dumps(post, ensure_ascii=ascii_only) + newline for post in rows).encode()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=hostile_rows(),

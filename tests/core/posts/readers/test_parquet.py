@@ -29,6 +29,7 @@ def parquet_bytes(table: pa.Table, row_group_size: int = 3) -> bytes:
     return sink.getvalue()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=hostile_rows(), columns=st.permutations([*POST_COLUMNS, "md5"]))
 def test_any_posts_come_back(read_export: ReadExport, rows: list[dict[str, object]], columns: list[str]) -> None:
@@ -61,6 +62,7 @@ def as_lists(rows: list[dict[str, object]], names: Callable[[Category], str], li
     return table
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=hostile_rows(),
