@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer
 from booru_embed_core.evaluation.tag_vectors import PPMI_DIM, RULES, factor_ppmi
-from booru_embed_core.evaluation.tasks import sample_posts
+from booru_embed_core.evaluation.tasks import sample_rows
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
@@ -147,8 +147,7 @@ def _read(packed: PackedFile, vocab: Vocab, settings: EvaluationSettings) -> dic
     edges = np.array(score_bin_edges(packed.rating[train], packed.score[train]))
     posts = {}
     for split in SPLITS:
-        rows = rows_of_split(packed, split)
-        rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
+        rows = sample_rows(packed, split, settings)
         ratings, scores = packed.rating[rows].astype(np.int64), packed.score[rows].astype(np.int64)
         bins = score_bins(scores, edges[ratings])
         posts[split] = _Posts(captions_from_packed(packed, vocab, rows), {"rating": ratings, "score": bins})

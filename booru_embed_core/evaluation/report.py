@@ -29,7 +29,7 @@ from booru_embed_core.evaluation.metrics import (
     split_half_recall,
 )
 from booru_embed_core.evaluation.probes import ProbeResult, run_probes
-from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_posts, split_halves
+from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_rows, split_halves
 from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
@@ -163,8 +163,7 @@ def run_evaluation(
         ValueError: a split has nothing to fit, tune or test on, or a model has a baseline's name.
         ScoreError: a model's scores cannot be ranked.
     """
-    rows = rows_of_split(packed, "test")
-    rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
+    rows = sample_rows(packed, "test", settings)
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
     asked = {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
     if not asked["one"].num_posts:

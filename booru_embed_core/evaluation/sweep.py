@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from booru_embed_core.evaluation.baselines import Scorer
 from booru_embed_core.evaluation.metrics import rank_hidden
 from booru_embed_core.evaluation.scorers import BottleneckScorer, PooledStates
-from booru_embed_core.evaluation.tasks import HIDES, HeldOut, hold_out, sample_posts
+from booru_embed_core.evaluation.tasks import HIDES, HeldOut, hold_out, sample_rows
 from booru_embed_core.filesystem import atomic_file
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.settings import Settings, VocabSettings
@@ -152,8 +152,7 @@ def ask(posts_dir: Path, freq_dir: Path, work_dir: Path, settings: Settings) -> 
     folder = _empty(work_dir / "all_tags")
     encode_posts(posts_dir, every, folder, settings.tokens, folder)
     packed = PackedFile.open(folder / PACKED_FILE, every.hash)
-    rows = rows_of_split(packed, "validation")
-    rows = rows[sample_posts(packed.post_id[rows], settings.evaluation.max_posts, settings.evaluation.seed)]
+    rows = sample_rows(packed, "validation", settings.evaluation)
     captions, post_ids = captions_from_packed(packed, every, rows), packed.post_id[rows]
     shutil.rmtree(folder)  # POSIX keeps mapped files readable
     held_outs = {str(hide): hold_out(captions, post_ids, hide, settings.evaluation.seed) for hide in HIDES}

@@ -10,13 +10,18 @@ smallest numbers. The choice is therefore independent of the order and the selec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, caption_matrix
 from booru_embed_core.tokens.splits import keyed_hash
+
+if TYPE_CHECKING:
+    from booru_embed_core.settings import EvaluationSettings
+    from booru_embed_core.tokens.packed_file import PackedFile
 
 Hide: TypeAlias = Literal["one", "half"]
 HIDES: Final[tuple[Hide, ...]] = ("one", "half")
@@ -111,6 +116,12 @@ def sample_posts(post_ids: NDArray[np.int64], max_posts: int, seed: int) -> NDAr
     if len(post_ids) <= max_posts:
         return np.arange(len(post_ids), dtype=np.int64)
     return np.sort(np.argsort(keyed_hash(post_ids, f"sampled posts {seed}"), kind="stable")[:max_posts])
+
+
+def sample_rows(packed: PackedFile, split: str, settings: EvaluationSettings) -> NDArray[np.int64]:
+    """Ascending int64 rows of `packed` of at most ``settings.max_posts`` posts of `split` (`sample_posts`)."""
+    rows = rows_of_split(packed, split)
+    return rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
 
 
 def _num_known(captions: CaptionMatrix, is_unknown: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ from booru_embed_core.evaluation.item2vec import (
 from booru_embed_core.evaluation.metrics import HEADLINE, SPLIT_HALF_RETRIEVAL, evaluate_scorer, split_half_recall
 from booru_embed_core.evaluation.tag_table import TAG_TABLE_DIM, TAG_TABLE_EPOCHS, TagTable
 from booru_embed_core.evaluation.tag_vectors import LSA_DIMS, PPMI_DIM, RULES, WEIGHTINGS, factor_lsa, factor_ppmi
-from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_posts
+from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_rows
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, captions_from_packed, count_cooccurrence
@@ -127,8 +127,7 @@ def baselines_from_packed(
         PackedFileError: `packed` was made with another vocabulary.
     """
     train = captions_from_packed(packed, vocab, rows_of_split(packed, "train"))
-    rows = rows_of_split(packed, "validation")
-    rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
+    rows = sample_rows(packed, "validation", settings)
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
     validation = {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
     return fit_baselines(train, validation, settings, report)

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.evaluation.metrics import HEADLINE, evaluate_scorer, split_half_recall
-from booru_embed_core.evaluation.tasks import HIDES, hold_out, sample_posts, split_halves
+from booru_embed_core.evaluation.tasks import HIDES, hold_out, sample_rows, split_halves
 from booru_embed_core.settings import EvaluationSettings
-from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, captions_from_packed
 from booru_embed_core.tokens.packed_file import PackedFile
 
@@ -50,8 +49,7 @@ def recall_by_network(networks: Mapping[str, Network], tokens: Path, vocab: Voca
     """
     settings = EvaluationSettings()
     packed = PackedFile.open(tokens, vocab.hash)
-    rows = rows_of_split(packed, "test")
-    rows = rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
+    rows = sample_rows(packed, "test", settings)
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
     scorers = [NetworkScorer(name, network) for name, network in networks.items()]
     found = {}
