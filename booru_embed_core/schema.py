@@ -1,7 +1,7 @@
-"""The words all other modules use: categories, export columns, ratings, splits and special tokens.
+"""The words that all other modules use: categories, export columns, ratings, splits and special tokens.
 
-Nothing here reads a file. Orders are part of the formats: a category's place in ``CATEGORIES`` is its
-``category_id``, a rating's place in ``RATINGS`` is its ``rating_id``.
+Nothing here reads a file. Orders are part of the formats: a category's index in ``CATEGORIES`` is its ``category_id``,
+a rating's index in ``RATINGS`` its ``rating_id``.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ RATING_NAMES: Final = {
     **dict.fromkeys(("q", "questionable"), "q"),
     **dict.fromkeys(("e", "explicit"), "e"),
 }
-"""The rating by each name that people may give it, in captions and in search queries alike."""
+"""The rating by each name that captions and search queries may give it."""
 
 # Not every `safe` of an export is `g`: Danbooru's `safe` of before 2022 covers today's g and s, and on other boorus
 # it is the mildest of three ratings. Posts would get a wrong rating silently, so [posts] rating_names has to decide.
 EXPORT_RATING_NAMES: Final = {name: rating for name, rating in RATING_NAMES.items() if name != "safe"}
-"""The rating by each name that an export may give it; `RATING_NAMES` without ``safe``, which is ambiguous there."""
+"""The rating by each name that an export may give it: `RATING_NAMES` without ``safe``, which is ambiguous there."""
 
 TAG_SEPARATOR: Final = " "
-"""U+0020 alone separates tags in an export: other white space occurs inside tags."""
+"""Only U+0020 separates tags in an export: other white space occurs inside tags."""
 
 
 def tag_column(category: Category) -> str:
@@ -50,16 +50,16 @@ def tag_column(category: Category) -> str:
 
 TAG_COLUMNS: Final = tuple(tag_column(category) for category in CATEGORIES)
 ALL_TAGS_COLUMN: Final = "tag_string"
-"""The tags of all categories, which an export may have in the place of `TAG_COLUMNS`."""
+"""The tags of all categories, which an export may have instead of `TAG_COLUMNS`."""
 POST_COLUMNS: Final = ("id", "rating", "score", *TAG_COLUMNS)
 """Columns of an export: ``id`` int64, ``rating`` string of `RATINGS`, ``score`` int32, tag strings."""
 
 FLAG_COLUMNS: Final = ("is_deleted", "is_banned", "is_flagged")
-"""Columns that an export may have: a post of which one is true is not taken."""
+"""Columns that an export may have; a post with a true one is filtered."""
 
 
 class Output(StrEnum):
-    """What ``booru-embed ingest`` writes posts as."""
+    """Formats in which ``booru-embed ingest`` writes posts."""
 
     PARQUET = "parquet"
     CSV = "csv"
@@ -67,7 +67,7 @@ class Output(StrEnum):
 
 
 class ExportFormat(StrEnum):
-    """What ``booru-embed export`` writes a checkpoint as."""
+    """Formats in which ``booru-embed export`` writes a checkpoint."""
 
     HUB = "hub"
     SENTENCE_TRANSFORMERS = "sentence-transformers"
@@ -81,9 +81,9 @@ SPLITS: Final = ("train", "validation", "test")
 """The index is the ``split_id`` (uint8)."""
 
 NUM_SCORE_BINS: Final = 10
-"""Scores are read by the model as their decile among the training posts of the same rating."""
+"""The model reads a score as its decile among the training posts of the same rating."""
 
-# Special tokens are spelled with a space, which no tag can contain: no tag, however hostile, collides with one.
+# Special tokens are spelled with a space, which no tag can contain, so that no tag collides with one.
 PAD_TOKEN: Final = "pad token"
 UNKNOWN_TOKEN: Final = "unknown tag"
 SUMMARY_TOKEN: Final = "summary token"
@@ -93,7 +93,7 @@ SPECIAL_TOKENS: Final = (PAD_TOKEN, UNKNOWN_TOKEN, SUMMARY_TOKEN, *RATING_TOKENS
 """The first token ids, in this order; tags follow from ``len(SPECIAL_TOKENS)``."""
 
 UNKNOWN_TAGS: Final = {category: f"unknown {category.value}" for category in CATEGORIES}
-"""A category's token for all of its tags that the vocabulary cuts off, where the settings want one."""
+"""The token of each category for all tags that the vocabulary cuts off, if the settings want one."""
 
 MAX_U16_TAGS: Final = 65_536
-"""A category with more tags than this needs 32-bit local ids in the packed file."""
+"""A category with more tags needs 32-bit local ids in the packed file."""

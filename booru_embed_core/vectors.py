@@ -1,4 +1,4 @@
-"""Unit vectors, as numpy computes them."""
+"""Unit vectors of numpy arrays."""
 
 from __future__ import annotations
 

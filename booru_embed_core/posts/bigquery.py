@@ -141,7 +141,7 @@ def read_table_sorted(
     """
     parts_dir = temp_dir / "streams"
     parts_dir.mkdir()
-    report = read_table(table, parts_dir, access)
+    report = read_table(table, parts_dir, access, num_streams=NUM_STREAMS)
     _sort(parts_dir, file, duckdb_settings, temp_dir)
     return report
 

@@ -12,8 +12,8 @@ from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, TAG_SEPARATOR, U
 def unique_spellings(tags: Sequence[str], categories: Sequence[int], counts: Sequence[int]) -> dict[str, int]:
     """The token_id of each tag by its unique spelling, in the order of ids.
 
-    A spelling is the bare tag. Of two tags of one name, the less used is spelled ``category:tag`` (if used equally often,
-    the later one). The prefix is repeated while another tag has that spelling.
+    A spelling is the bare tag. Of two tags of one name, the less used is spelled ``category:tag``; if both are used
+    equally often, the later one is. The prefix is repeated while another tag has that spelling.
     """
     owner: dict[str, int] = {}
     for tag_index, tag in enumerate(tags):

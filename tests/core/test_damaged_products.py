@@ -1,6 +1,6 @@
 """Every product of the data path with a bit changed, cut short, or with a part too few, too many or foreign.
 
-Whoever reads it gets what was written or one line that names the file; never half of it, and never a crash of a reader.
+A stage that reads it gets what was written, or one line that names the file: never half of it, and no crash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NUM_FLIPS = 40
 
 
 @dataclass(frozen=True)
-class Reader:
+class ProductReader:
     """How one product is read: `read` gives something that differs when the content does."""
 
     folder: Callable[[Walked], Path]
@@ -49,16 +49,16 @@ def open_packed(folder: Path, walked: Walked, out_dir: Path) -> object:
 
 
 READERS = {
-    "posts, counted": Reader(lambda walked: walked.posts_dir, count, ChecksumError),
-    "posts, encoded": Reader(lambda walked: walked.posts_dir, encode, ChecksumError),
-    "frequencies, cut": Reader(
+    "posts, counted": ProductReader(lambda walked: walked.posts_dir, count, ChecksumError),
+    "posts, encoded": ProductReader(lambda walked: walked.posts_dir, encode, ChecksumError),
+    "frequencies, cut": ProductReader(
         lambda w: w.freq_dir, lambda folder, w, _: build_vocab(folder, KEEP_ALL).hash, ChecksumError
     ),
-    "frequencies, drawn": Reader(
+    "frequencies, drawn": ProductReader(
         lambda w: w.freq_dir, lambda folder, w, _: cost_curve(folder).to_pylist(), ChecksumError
     ),
-    "vocabulary": Reader(lambda walked: walked.vocab_dir, lambda folder, w, _: Vocab.load(folder).hash, VocabError),
-    "packed file": Reader(lambda walked: walked.packed_path.parent, open_packed, PackedFileError),
+    "vocabulary": ProductReader(lambda w: w.vocab_dir, lambda folder, w, _: Vocab.load(folder).hash, VocabError),
+    "packed file": ProductReader(lambda walked: walked.packed_path.parent, open_packed, PackedFileError),
 }
 
 
@@ -79,11 +79,11 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Walked:
 
 
 @pytest.fixture(params=list(READERS))
-def reader(request: pytest.FixtureRequest) -> Reader:
+def reader(request: pytest.FixtureRequest) -> ProductReader:
     return READERS[request.param]
 
 
-def outcome(reader: Reader, folder: Path, walked: Walked, out_dir: Path) -> tuple[object, str]:
+def outcome(reader: ProductReader, folder: Path, walked: Walked, out_dir: Path) -> tuple[object, str]:
     """What was read and nothing, or nothing and the error's line."""
     try:
         return reader.read(folder, walked, out_dir), ""
@@ -94,7 +94,7 @@ def outcome(reader: Reader, folder: Path, walked: Walked, out_dir: Path) -> tupl
 
 
 def test_any_flipped_bit_and_any_cut_is_refused_by_name_or_harmless(
-    walked: Walked, reader: Reader, tmp_path: Path
+    walked: Walked, reader: ProductReader, tmp_path: Path
 ) -> None:
     folder, out_dir, random = tmp_path / "product", tmp_path / "out", Random(7)
     shutil.copytree(reader.folder(walked), folder)
@@ -104,9 +104,9 @@ def test_any_flipped_bit_and_any_cut_is_refused_by_name_or_harmless(
     num_refused = 0
     for file in sorted(folder.iterdir()):
         content = file.read_bytes()
-        places = [random.randrange(len(content)) for _ in range(NUM_FLIPS)]
-        flips = [content[:at] + bytes([content[at] ^ 1 << random.randrange(8)]) + content[at + 1 :] for at in places]
-        for damaged in [b"", content + b"\n\0", *flips, *(content[:at] for at in places[:10])]:
+        positions = [random.randrange(len(content)) for _ in range(NUM_FLIPS)]
+        flips = [content[:at] + bytes([content[at] ^ 1 << random.randrange(8)]) + content[at + 1 :] for at in positions]
+        for damaged in [b"", content + b"\n\0", *flips, *(content[:at] for at in positions[:10])]:
             file.write_bytes(damaged)
             found, problem = outcome(reader, folder, walked, out_dir)
             assert file.name in problem or found == whole, (file.name, problem)
@@ -117,7 +117,7 @@ def test_any_flipped_bit_and_any_cut_is_refused_by_name_or_harmless(
 
 
 def test_a_missing_or_foreign_file_is_refused_by_name(
-    walked: Walked, other: Walked, reader: Reader, tmp_path: Path
+    walked: Walked, other: Walked, reader: ProductReader, tmp_path: Path
 ) -> None:
     for file in sorted(reader.folder(walked).iterdir()):
         foreign = reader.folder(other) / file.name
@@ -139,7 +139,9 @@ def test_a_missing_or_foreign_file_is_refused_by_name(
 
 
 @pytest.mark.parametrize("reader", ["posts, counted", "posts, encoded"], indirect=True)
-def test_a_part_too_many_is_refused_by_name(walked: Walked, other: Walked, reader: Reader, tmp_path: Path) -> None:
+def test_a_part_too_many_is_refused_by_name(
+    walked: Walked, other: Walked, reader: ProductReader, tmp_path: Path
+) -> None:
     folder = tmp_path / "product"
     shutil.copytree(walked.posts_dir, folder)
     shutil.copy(other.posts_dir / "part-00000.parquet", folder / "part-00001.parquet")

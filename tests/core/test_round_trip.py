@@ -1,4 +1,4 @@
-"""Any tags, from any kind of export, through the whole data path and back, beside a count by Python alone."""
+"""Any tags, from any kind of export, through the whole data path and back, compared with a count in plain Python."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category, tag_column
 from booru_embed_core.tags.frequency import read_frequencies
 from tests.core.export_helpers import Walked, csv_bytes, hostile_rows, row, walk
+
+pytestmark = pytest.mark.slow
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -63,14 +65,14 @@ def tags_of(post: Mapping[str, object], category: Category) -> list[str]:
 
 
 def check(walked: Walked, rows: Rows) -> None:
-    """That frequencies and packed file say of each post what `rows` say."""
+    """Asserts that frequencies and packed file hold exactly the posts of `rows`."""
     packed, vocab = walked.packed, walked.vocab
     assert walked.report.num_kept == packed.num_posts == len(rows)
     for index, post in enumerate(rows):
-        places = (packed.record_token_ids(index, vocab) - vocab.num_special).tolist()
+        indices = (packed.record_token_ids(index, vocab) - vocab.num_special).tolist()
         found: dict[Category, list[str]] = {category: [] for category in CATEGORIES}
-        for place in places:
-            found[CATEGORIES[vocab.categories[place]]].append(vocab.tags[place])
+        for tag_index in indices:
+            found[CATEGORIES[vocab.categories[tag_index]]].append(vocab.tags[tag_index])
         assert found == {category: tags_of(post, category) for category in CATEGORIES}
         values = packed.post_id[index], RATINGS[packed.rating[index]], packed.score[index]
         assert values == (post["id"], post["rating"], post["score"])

@@ -1,4 +1,4 @@
-"""The second corpus, `data/tate`, by its own settings through the data path, beside a count by Python's csv alone."""
+"""The second corpus, `data/tate`, through the data path with its own settings, compared with Python's csv module."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def test_the_packed_file_holds_every_use_of_a_known_tag(
     tate: Walked, uses: Uses, tate_rows: list[dict[str, str]]
 ) -> None:
     packed, vocab = tate.packed, tate.vocab
-    for place, category in enumerate(CATEGORIES):
+    for category_id, category in enumerate(CATEGORIES):
         known = set(vocab.tags_of(category))
         kept = sum(count for tag, count in uses[category].items() if tag in known)
-        assert tate.encode_report.kept_uses[category] == kept == int(packed.field_lengths[:, place].sum())
+        assert tate.encode_report.kept_uses[category] == kept == int(packed.field_lengths[:, category_id].sum())
         assert tate.encode_report.dropped_uses[category] == uses[category].total() - kept
     for index in range(0, packed.num_posts, 97):
-        places = (packed.record_token_ids(index, vocab) - vocab.num_special).tolist()
-        found = [(CATEGORIES[vocab.categories[place]], vocab.tags[place]) for place in places]
+        indices = (packed.record_token_ids(index, vocab) - vocab.num_special).tolist()
+        found = [(CATEGORIES[vocab.categories[i]], vocab.tags[i]) for i in indices]
         row = tate_rows[index]
         known_tags = [(c, tag) for c in CATEGORIES for tag in row[tag_column(c)].split(" ") if tag in vocab.tags_of(c)]
         assert found == known_tags

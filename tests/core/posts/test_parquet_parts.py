@@ -39,10 +39,10 @@ def test_the_layout_does_not_depend_on_the_batches(
     monkeypatch.setattr(parts_module, "PART_POSTS", 8)
     table = pa.Table.from_pylist([row(post_id, f"tag_{post_id % 3} z") for post_id in range(25)], schema=RECORD_SCHEMA)
     folders = []
-    for places in ([0, 25], [0, *sorted(cuts), 25]):
+    for indices in ([0, 25], [0, *sorted(cuts), 25]):
         folders.append(tmp_path_factory.mktemp("parts"))
         with PostsWriter(folders[-1], Aliases({})) as writer:
-            for start, end in itertools.pairwise(places):
+            for start, end in itertools.pairwise(indices):
                 for batch in table.slice(start, end - start).combine_chunks().to_batches():
                     writer.add(batch)
         assert writer.num_rows == 25
@@ -76,7 +76,7 @@ def test_a_part_is_lists_of_strings_to_those_who_know_nothing_of_it(tmp_path: Pa
 
 def test_each_tag_is_once_in_a_row_group(tmp_path: Path) -> None:
     """Dictionary codes are what makes the stages below fast, and Parquet gives them up without a word."""
-    rows = [row(post_id, " ".join(f"{'x' * 200}_{post_id}_{place}" for place in range(40))) for post_id in range(500)]
+    rows = [row(post_id, " ".join(f"{'x' * 200}_{post_id}_{index}" for index in range(40))) for post_id in range(500)]
     with PostsWriter(tmp_path, Aliases({})) as writer:
         writer.add(pa.RecordBatch.from_pylist(rows, schema=RECORD_SCHEMA))
     column = pq.read_metadata(part_files(tmp_path)[0]).row_group(0).column(3)

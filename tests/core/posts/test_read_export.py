@@ -99,12 +99,12 @@ def limited_rows() -> list[dict[str, object]]:
     ids = [post_id for post_id in range(-3, 900) if post_id % 3] + [40_000, 3_000_000_000]
     rows = [row(post_id, f"tag_{post_id % 11}", score=post_id % 10) for post_id in ids]
     rows += [*(row(post_id, "again", score=9) for post_id in 2 * ids[::40]), row(None, "nameless")]
-    for place, one in enumerate(rows):
-        if place % 7 == 3:
+    for index, one in enumerate(rows):
+        if index % 7 == 3:
             one["tag_string_general"] = "deleted"
-        if place % 50 == 9:
+        if index % 50 == 9:
             one["rating"] = "x"
-    return [rows[place * 389 % len(rows)] for place in range(len(rows))]
+    return [rows[index * 389 % len(rows)] for index in range(len(rows))]
 
 
 @pytest.mark.parametrize("chosen", [{}, {"min_score": 9, "ratings": ("s", "q")}])

@@ -81,7 +81,7 @@ def test_the_cost_curve_agrees_with_the_cuts(sample: Walked, tmp_path: Path) -> 
 def many_artists(num_tags: int) -> list[tuple[str, int]]:
     """Artists of 1,000, 10 and 2 uses, the last half of them of 2."""
     return [
-        (f"artist_{place}", 1000 if place < 1000 else 10 if place < num_tags // 2 else 2) for place in range(num_tags)
+        (f"artist_{index}", 1000 if index < 1000 else 10 if index < num_tags // 2 else 2) for index in range(num_tags)
     ]
 
 

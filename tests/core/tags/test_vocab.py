@@ -135,10 +135,10 @@ def test_any_flipped_bit_and_any_cut_is_refused_by_name_or_harmless(sample: Walk
     shutil.copytree(sample.vocab_dir, tmp_path, dirs_exist_ok=True)
     content = (tmp_path / name).read_bytes()
     generator = np.random.default_rng(7)
-    places = generator.integers(0, len(content), 150).tolist()
-    flips = [content[:p] + bytes([content[p] ^ 1 << bit]) + content[p + 1 :] for p in places for bit in (p % 8, 5)]
+    positions = generator.integers(0, len(content), 150).tolist()
+    flips = [content[:p] + bytes([content[p] ^ 1 << bit]) + content[p + 1 :] for p in positions for bit in (p % 8, 5)]
     num_read = 0
-    for damaged in (*flips, *(content[:place] for place in (0, 1, *places, len(content) - 2))):
+    for damaged in (*flips, *(content[:position] for position in (0, 1, *positions, len(content) - 2))):
         (tmp_path / name).write_bytes(damaged)
         try:
             loaded = Vocab.load(tmp_path)
@@ -149,7 +149,7 @@ def test_any_flipped_bit_and_any_cut_is_refused_by_name_or_harmless(sample: Walk
             assert name == "vocab.json", "only white space between JSON's signs may change"
             assert (loaded.hash, loaded.settings) == (sample.vocab.hash, sample.vocab.settings)
             num_read += 1
-    assert num_read < len(places)
+    assert num_read < len(positions)
 
 
 def test_files_of_another_vocab_are_refused_by_name(sample: Walked, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_the_csv_module_writes_is_well_formed_in_blocks_of_any_size(
 def test_line_of_skips_every_pattern_of_malformed_lines(tmp_path: Path) -> None:
     file = tmp_path / "export.csv"
     for pattern in range(2**7):
-        is_good = [bool(pattern >> place & 1) for place in range(7)]
+        is_good = [bool(pattern >> index & 1) for index in range(7)]
         file.write_bytes(b"\n".join([HEADER, *(GOOD if good else b"bad" for good in is_good)]))
         wanted = [number for number, good in enumerate(is_good, start=2) if good]
         assert scan_file(file).line_of(np.arange(len(wanted))).tolist() == wanted
