@@ -95,7 +95,7 @@ def test_the_command_reads_a_table(
 
 
 def limited_rows() -> list[dict[str, object]]:
-    """600 posts with gaps of ids, in no order; some deleted, twice there, unfit or without an id."""
+    """600 posts with gaps between ids, in no order; some deleted, duplicate, invalid or without an id."""
     ids = [post_id for post_id in range(-3, 900) if post_id % 3] + [40_000, 3_000_000_000]
     rows = [row(post_id, f"tag_{post_id % 11}", score=post_id % 10) for post_id in ids]
     rows += [*(row(post_id, "again", score=9) for post_id in 2 * ids[::40]), row(None, "nameless")]
