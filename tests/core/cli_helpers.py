@@ -1,4 +1,4 @@
-"""What a run of the command line came to."""
+"""The outcome of a run of the command line."""
 
 from __future__ import annotations
 

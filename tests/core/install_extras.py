@@ -1,8 +1,8 @@
-"""Installs the wheel with each extra into an environment of its own, as a user would, and runs what must run there.
+"""Installs the wheel with each extra into a new environment, as a user would, and runs its smoke test.
 
     python tests/core/install_extras.py CHECKPOINT [EXTRA …]
 
-Needs a network and minutes: torch alone is hundreds of megabytes. The quick variant is `test_wheel`.
+Needs a network and several minutes: torch alone has hundreds of megabytes. `test_wheel` is the quick variant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.core.install_helpers import ROOT, SMOKE, build_wheel, handed, smoke
 
 
 def main(checkpoint: Path, extras: list[str]) -> None:
-    """Prints a line for each extra; ends with exit code 1 where one does not do."""
+    """Prints one line per extra; exits with 1 if one fails."""
     failed = []
     with tempfile.TemporaryDirectory(prefix="booru-embed-") as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""What must run where only one extra is installed: code for a Python of its own, which is handed a checkpoint."""
+"""Code that must run in a Python with a single extra, given a checkpoint."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ except ValueError as error:
     assert "neither a folder nor in the Hub's local cache" in str(error), error
 """,
 }
-"""By extra; the arguments are what `handed` gives and a file for vectors, float32 ``[3, E]``."""
+"""The code by extra; its arguments are the result of `handed` and a file for vectors, float32 ``[3, E]``."""
 
 _FORBIDDEN: Final = {
     "": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster"),
@@ -117,7 +117,7 @@ _FORBIDDEN: Final = {
     "serve": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster"),
     "hub": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster"),
 }
-"""Packages that must not come with the extra."""
+"""Packages that the extra must not install."""
 
 
 def smoke(extra: str) -> str:
@@ -127,7 +127,7 @@ def smoke(extra: str) -> str:
 
 
 def handed(extra: str, checkpoint: Path, folder: Path) -> Path:
-    """The checkpoint as the code of `extra` reads it: as ONNX, made in `folder`, where there is no torch."""
+    """The checkpoint as the code of `extra` reads it: exported as ONNX into `folder` if there is no torch."""
     if extra != "onnx":
         return checkpoint
     export(ExportFormat.ONNX, CheckpointSource.open(checkpoint), folder / "onnx")
@@ -135,7 +135,7 @@ def handed(extra: str, checkpoint: Path, folder: Path) -> Path:
 
 
 def build_wheel(folder: Path, *options: str) -> Path:
-    """The wheel of this checkout in `folder`, of what git knows alone: a leftover build folder would come along."""
+    """Builds the wheel of this checkout in `folder`, from files that git knows: a leftover build folder stays out."""
     source = folder / "source"
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True)
     for name in listed.stdout.decode().split("\0"):

@@ -1,7 +1,7 @@
-"""The wheel in environments that hold what it asks for and nothing else.
+"""The wheel in environments with exactly the packages that it requires.
 
-Nothing is downloaded: a fresh environment is given links to the packages that the wheel's own metadata names for an
-extra, and to what these need. ``python tests/core/install_extras.py`` lets pip do it.
+Nothing is downloaded: a new environment gets links to the packages that the wheel's metadata requires for an extra, and
+to their own requirements. ``python tests/core/install_extras.py`` installs them by pip instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def needed(wheel: Path, extra: str) -> dict[str, metadata.Distribution]:
-    """What pip would install for ``booru-embed[extra]``, as it is installed here, by canonical name."""
+    """The installed distributions that pip would install for ``booru-embed[extra]``, by canonical name."""
     with zipfile.ZipFile(wheel) as content:
         (name,) = [name for name in content.namelist() if name.endswith(".dist-info/METADATA")]
         own = HeaderParser().parsestr(content.read(name).decode()).get_all("Requires-Dist", [])

@@ -24,7 +24,7 @@ from tests.core.model_helpers import Trained, topic_posts
 
 @pytest.fixture(scope="module")
 def new_posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Posts that were not trained on: some with tags that nobody knows, one with a single tag."""
+    """Posts outside the training data: some with unknown tags, one with a single tag."""
     posts = topic_posts(60, seed=9)
     for number, post in enumerate(posts):
         post["id"] = 10**6 + number

@@ -15,7 +15,7 @@ from tests.core.model_helpers import Trained
 
 COMMANDS = (
     "ingest", "embed", "complete", "similar", "evaluate", "inspect vocab", "inspect tokens", "inspect words",
-    "inspect checkpoint", "export",
+    "inspect checkpoint", "inspect plan", "export", "index", "search", "duplicates",
 )  # fmt: skip
 RUN_MAIN = [sys.executable, "-c", "from booru_embed_core.cli.main import main; main()"]
 
@@ -100,8 +100,8 @@ def test_debug_shows_the_traceback_of_a_failure_only(
     assert run("similar", "solo", "-c", trained.checkpoint, "--debug").code == 0
 
 
-def test_a_module_that_no_extra_brings_is_no_one_line_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be a fault of the package itself. What is said of an extra's is seen in `test_wheel`."""
+def test_a_missing_module_of_the_package_itself_is_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only modules of extras give a one-line error; `test_wheel` tests that."""
     monkeypatch.setitem(sys.modules, "booru_embed_core.embedder.embedder", None)
     with pytest.raises(ModuleNotFoundError, match=r"embedder\.embedder"):
         run("embed", "1girl")
@@ -132,7 +132,7 @@ def test_as_a_program_it_exits_with_its_code_and_one_line(tmp_path: Path) -> Non
     assert err.startswith("Traceback (most recent call last):")
 
 
-def test_as_a_program_it_ends_quietly_when_nobody_reads_on(trained: Trained) -> None:
+def test_as_a_program_it_ends_quietly_when_its_reader_stops(trained: Trained) -> None:
     process = program("inspect", "vocab", trained.corpus.vocab_dir, "-k", 100)
     assert process.stdout is not None
     assert process.stderr is not None

@@ -44,7 +44,7 @@ def test_unknown_tokens_are_never_offered(with_unknown: BooruEmbedder) -> None:
         )
 
 
-def test_a_tag_that_nobody_knows_is_still_named_and_left_out(with_unknown: BooruEmbedder) -> None:
+def test_an_unknown_tag_is_still_named_and_left_out(with_unknown: BooruEmbedder) -> None:
     with pytest.warns(UnknownTagsWarning, match="unknown_artist; left out"):
         vector = with_unknown.embed("tail, unknown artist")
     assert np.array_equal(vector, with_unknown.embed("tail"))

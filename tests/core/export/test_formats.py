@@ -39,9 +39,9 @@ def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(
     captions = ["1girl cat_ears tail", "", "sword, armor"]
     for values in ({}, {"rating": "g"}, {"rating": "g", "score": 5}):
         assert loaded.embed(captions, **values) == pytest.approx(source.embedder.embed(captions, **values), abs=1e-5)  # type: ignore[arg-type]
-    for mine, theirs in zip(loaded.complete(captions[0]), source.embedder.complete(captions[0]), strict=True):
-        assert (mine.tag, mine.category) == (theirs.tag, theirs.category)
-        assert mine.probability == pytest.approx(theirs.probability, abs=1e-5)
+    for one, expected in zip(loaded.complete(captions[0]), source.embedder.complete(captions[0]), strict=True):
+        assert (one.tag, one.category) == (expected.tag, expected.category)
+        assert one.probability == pytest.approx(expected.probability, abs=1e-5)
     text = (tmp_path / "onnx/README.md").read_text(encoding="utf-8")
     (row,) = [line for line in text.splitlines() if line.startswith("| recall@10, half of the tags hidden |")]
     exact, rounded, difference = (float(cell) for cell in row.strip("| ").split(" | ")[1:])

@@ -1,4 +1,4 @@
-"""sentence-transformers gives the embedder's vectors without code of ours, of text of exports and as people type it."""
+"""sentence-transformers gives the embedder's vectors without custom code, from exported and from typed text."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def test_other_shapes_are_laid_out_as_well(shape: dict[str, int]) -> None:
     model = encoder(**shape)
     config = transformers.Qwen3Config(**transformer_config(model))
     config._attn_implementation = "eager"
-    theirs = transformers.Qwen3Model(config).eval()
-    theirs.load_state_dict(transformer_weights(model))
+    peer = transformers.Qwen3Model(config).eval()
+    peer.load_state_dict(transformer_weights(model))
     tokens = torch.tensor([[2, 20, 19, 30], [2, 25, 18, 21]])
     with torch.inference_mode():
-        found = theirs(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]
+        found = peer(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]
         expected = model(tokens.flatten(), torch.tensor([4, 4]), 4)
     assert found.numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
@@ -123,14 +123,14 @@ def test_names_of_two_categories_and_aliases_are_read_as_the_embedder_reads_them
         counts=np.array([9, 5, 3, 2], dtype=np.int64),
         aliases={Category.GENERAL: {"baz": "bar"}},
     )
-    made, ours = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(vocab))), Tokenizer(vocab)
+    exported, own = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(vocab))), Tokenizer(vocab)
     for text, num in (
         ("foo artist:foo", 2), ("art:foo", 1), ("general:foo, Artist:Foo", 2), ("baz", 1), ("copy:bar, BAR", 1),
         ("ch:qux (x), artist:baz", 2), ("artist:nobody", 0), ("foo\nbar, artist:foo", 3), ("foo\nbar", 2),
     ):  # fmt: skip
-        token_ids = ours.encode(text).token_ids
+        token_ids = own.encode(text).token_ids
         assert len(token_ids) == num
-        assert sorted(made.encode(text).ids[1:]) == sorted(token_ids), text
+        assert sorted(exported.encode(text).ids[1:]) == sorted(token_ids), text
 
 
 def test_no_text_gives_a_special_token(read: Callable[[str], list[int]]) -> None:
