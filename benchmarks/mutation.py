@@ -4,13 +4,16 @@ Each mutant is one change to one expression or statement: ``<`` for ``<=``, ``an
 call left out. Mutants are drawn at random, the same number from each package. The tests that mirror the module run
 first, then those of its package. A mutant survives when all of them pass.
 
-``python -m benchmarks.mutation [NUM [SEED]]``; a line ``# pragma: no mutant`` keeps a line from being changed.
+``python -m benchmarks.mutation [PACKAGE ...]`` takes hours and resumes. A line with ``# pragma: no mutant`` is left
+alone.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
+import json
 import os
 import random
 import shutil
@@ -27,7 +30,7 @@ from typing import Final
 
 from benchmarks._results import write
 
-NUM_MUTANTS: Final = 240
+NUM_PER_PACKAGE: Final = 48
 SEED: Final = 15
 NUM_PROCESSES: Final = 2
 PACKAGES: Final = (
@@ -39,6 +42,8 @@ PACKAGES: Final = (
 )
 TIMEOUT_SECONDS: Final = 900
 ROOT: Final = Path(__file__).parents[1]
+PROGRESS_FILE: Final = Path(__file__).parent / "tmp" / "mutation.jsonl"
+"""Outcomes so far: an interrupted run goes on from here. Remove it after a change of the tests."""
 _UNTOUCHED: Final = ("log", "logger", "print", "report", "warn", "debug", "info")
 """Calls that only tell somebody something."""
 _SWAPPED: Final[dict[type[ast.AST], type[ast.AST]]] = {
@@ -133,15 +138,13 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def drawn(num: int, seed: int, root: Path = ROOT) -> list[Mutant]:
-    """`num` mutants, as many of each of `PACKAGES`, each package's drawn at random without repeats."""
-    numbers = random.Random(seed)
+def drawn(num: int, seed: int, root: Path = ROOT, packages: Sequence[str] = PACKAGES) -> list[Mutant]:
+    """`num` mutants of each of `packages`, drawn at random without repeats; a package's depend on the seed alone."""
     chosen: list[Mutant] = []
-    for place, package in enumerate(PACKAGES):
+    for package in packages:
         files = sorted(file for file in (root / package).rglob("*.py") if file.name != "__init__.py")
         every = [mutant for file in files for mutant in mutants_of(file, file.relative_to(root).as_posix())]
-        share = num // len(PACKAGES) + (place < num % len(PACKAGES))
-        chosen += numbers.sample(every, min(share, len(every)))
+        chosen += random.Random(f"{seed} {package}").sample(every, min(num, len(every)))
     return chosen
 
 
@@ -180,33 +183,53 @@ def _run(tests: Sequence[str], tree: Path) -> int:
     return done.returncode
 
 
-def main(num: int = NUM_MUTANTS, seed: int = SEED) -> None:
-    """Draws the mutants, runs the tests on each, and writes which survived."""
-    mutants = drawn(num, seed)
+def main(num: int = NUM_PER_PACKAGE, seed: int = SEED, packages: Sequence[str] = PACKAGES) -> None:
+    """Runs the tests on each mutant that has no outcome yet, and writes which survived once all have one."""
+    mutants = drawn(num, seed, packages=packages)
+    PROGRESS_FILE.parent.mkdir(exist_ok=True)
+    outcomes = read_progress(PROGRESS_FILE)
+    waiting = [mutant for mutant in mutants if mutant not in outcomes]
+    print(f"{len(mutants)} mutants, {len(mutants) - len(waiting)} of them done")
     local, began = threading.local(), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(NUM_PROCESSES) as pool:
 
-        def run(mutant: Mutant) -> str:
+        def run(mutant: Mutant) -> None:
             if not hasattr(local, "tree"):
                 local.tree = Path(tempfile.mkdtemp(dir=scratch)) / "tree"
                 ignored = shutil.ignore_patterns(
                     ".git", ".venv*", "warehouse", "node_modules", "__pycache__", ".*_cache"
                 )
                 shutil.copytree(ROOT, local.tree, ignore=ignored)
-            result = outcome(mutant, local.tree)
+            outcomes[mutant] = result = outcome(mutant, local.tree)
+            with PROGRESS_FILE.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({**asdict(mutant), "outcome": result}) + "\n")
             seconds = time.monotonic() - began
             print(
-                f"{seconds:7.0f} s  {result}  {mutant.file}:{mutant.line}  {mutant.old!r} -> {mutant.new!r}", flush=True
+                f"{seconds:6.0f} s  {result}  {mutant.file}:{mutant.line}  {mutant.old!r} -> {mutant.new!r}", flush=True
             )
-            return result
 
-        results = list(pool.map(run, mutants))
-    rows = [{**asdict(mutant), "outcome": result} for mutant, result in zip(mutants, results, strict=True)]
-    survivors = [row for row in rows if row["outcome"] == "survived"]
-    counts = {name: results.count(name) for name in ("killed", "timeout", "survived")}
-    print(counts)
-    write("mutation", {"num": len(mutants), "seed": seed, "counts": counts, "survivors": survivors})
+        list(pool.map(run, waiting))
+    counts: dict[str, dict[str, int]] = {package: {} for package in packages}
+    for mutant in mutants:
+        (package,) = (package for package in packages if mutant.file.startswith(package + "/"))
+        counts[package][outcomes[mutant]] = counts[package].get(outcomes[mutant], 0) + 1
+    survivors = [
+        {"file": m.file, "line": m.line, "old": m.old, "new": m.new} for m in mutants if outcomes[m] == "survived"
+    ]
+    print(json.dumps(counts, indent=2))
+    write("mutation", {"num_mutants": len(mutants), "seed": seed, "outcomes": counts, "survivors": survivors})
+
+
+def read_progress(file: Path) -> dict[Mutant, str]:
+    """The outcome of each mutant that `file` has a line of; a line that was cut off is none."""
+    outcomes = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            values = json.loads(line)
+            result = values.pop("outcome")
+            outcomes[Mutant(**values)] = result
+    return outcomes
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(packages=sys.argv[1:] or PACKAGES)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from benchmarks.mutation import PACKAGES, ROOT, Mutant, drawn, mutants_of, outcome, stages
+from benchmarks.mutation import PACKAGES, ROOT, Mutant, drawn, mutants_of, outcome, read_progress, stages
 
 SOURCE = '''"""Text 1."""
 from typing import Final, Literal
@@ -45,8 +47,8 @@ def test_expressions_and_calls_are_changed_and_texts_are_not(tmp_path: Path) -> 
 
 
 def test_every_mutant_parses_and_differs_and_the_seed_decides() -> None:
-    mutants = drawn(50, seed=3)
-    assert mutants == drawn(50, seed=3) != drawn(50, seed=4)
+    mutants = drawn(10, seed=3)
+    assert mutants == drawn(10, seed=3) != drawn(10, seed=4)
     for package in PACKAGES:
         assert sum(mutant.file.startswith(package) for mutant in mutants) == 10
     for mutant in mutants:
@@ -71,4 +73,11 @@ def test_the_tests_decide_and_the_file_is_put_back(tmp_path: Path) -> None:
     assert stages(found, tmp_path)[0] == ["tests/core/posts/test_one.py"]
     assert [outcome(mutant, tmp_path) for mutant in (found, missed)] == ["killed", "survived"]
     assert file.read_text(encoding="utf-8") == "ONE = 1\nOTHER = 5\n"
-    assert isinstance(found, Mutant)
+
+
+def test_progress_is_read_back_up_to_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    mutant, file = Mutant("a.py", 1, "1", "2", 0, 1), tmp_path / "progress"
+    assert read_progress(file) == {}
+    line = json.dumps({**asdict(mutant), "outcome": "killed"})
+    file.write_text(f"{line}\n{line[:20]}", encoding="utf-8")
+    assert read_progress(file) == {mutant: "killed"}
