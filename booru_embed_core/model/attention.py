@@ -11,12 +11,12 @@ varlen     CUDA, fp16/bf16, torch >= 2.10          ``torch.nn.attention.varlen``
 buckets    anywhere, any dtype                     sets of similar length share one dense matmul-softmax
 ========== ======================================= =========================================================
 
-There is no positional information and no causal mask anywhere: a caption is a set.
+There are no positions and no causal mask: a caption is a set.
 
-How the buckets work, with two sets of lengths 3 and 4 and one head: both fall into the bucket of width 4. ::
+The buckets of two sets of lengths 3 and 4, with one head: both fall into the bucket of width 4. ::
 
     tokens   a0 a1 a2 b0 b1 b2 b3                gathered once for queries, keys and values
-    slots    a0 a1 a2 .. | b0 b1 b2 b3           a padded slot repeats a token; as a key it is masked
+    slots    a0 a1 a2 .. | b0 b1 b2 b3           a padded slot repeats a token; it is masked as a key
     output   o0 o1 o2    | o3 o4 o5 o6           gathered back, the padded slot's row is dropped
 
 Shape legend: T tokens, S sets, H heads, D head dimension, P slots of all buckets.
@@ -34,8 +34,8 @@ from torch import Tensor
 
 Backend = Literal["flash-attn", "varlen", "buckets"]
 
-# A set is padded to the next multiple of this. Finer steps pad less, but make more and smaller products, and an odd
-# width leaves bf16's fast path.
+# A set is padded to the next multiple of this. Finer steps pad less, but make more and smaller products, and odd
+# widths leave bf16's fast path.
 BUCKET_STEP: Final = 4
 _MASKED: Final = -1e4  # finite in bf16 and fp16: rows of -inf turn into NaN
 
@@ -47,32 +47,32 @@ class Bucket:
     num_sets: int
     width: int
     is_padding: Tensor | None
-    """bool ``[num_sets, width]``; None when no slot is padding."""
+    """bool ``[num_sets, width]``; None without padding."""
 
 
 @dataclass(frozen=True)
 class BucketPlan:
     """How tokens are gathered into buckets and back. A row is D numbers: one head of one token.
 
-    A bucket's block ``[H, num_sets, width, D]`` is contiguous, so that it goes into one batched product as it is.
+    A bucket's block ``[H, num_sets, width, D]`` is contiguous, so that one batched product takes it without a copy.
     """
 
     buckets: tuple[Bucket, ...]
     to_slots: Tensor
     """int64 ``[P * H]``: the row ``token * H + head`` of the input that fills each slot's row."""
     from_slots: Tensor
-    """int64 ``[T * H]``: the inverse: the slot row of each input row."""
+    """int64 ``[T * H]``, the inverse: the slot row of each input row."""
     padding_rows: Tensor
     """int64: the slot rows that are padding."""
     to_pool_slots: Tensor
-    """int64 ``[S * H]``: as `to_slots`, where each set has one query."""
+    """int64 ``[S * H]``: as `to_slots`, for one query a set."""
     from_pool_slots: Tensor
     """int64 ``[S * H]``: its inverse."""
 
 
 @dataclass(frozen=True)
 class SetLayout:
-    """Where each set lies among the tokens, and what the backend needs of it."""
+    """Where each set lies among the tokens, for a backend."""
 
     cu_seqlens: Tensor
     """int32 ``[S + 1]``: set ``s`` holds the tokens ``cu_seqlens[s]:cu_seqlens[s + 1]``."""
@@ -97,14 +97,14 @@ class SetLayout:
 
 
 def pick_backend(device: torch.device, dtype: torch.dtype) -> Backend:
-    """The fastest backend that can run on `device` in `dtype`."""
+    """The fastest backend for `device` and `dtype`."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return "buckets"
     return "flash-attn" if _flash_attn() is not None else "varlen"
 
 
 def order_by_length(lengths: Tensor) -> Tensor:
-    """int64 ``[S]``: the sets' indices in ascending length, ties in their own order."""
+    """int64 ``[S]``: the sets' indices in ascending length; ties keep their order."""
     return torch.argsort(lengths, stable=True)
 
 
@@ -152,10 +152,10 @@ def _by_kernel(
 
 
 class _BucketedAttention(torch.autograd.Function):
-    """Softmax(QK'/sqrt(D))V bucket by bucket, with its gradient written out.
+    """Softmax(QK'/sqrt(D))V bucket by bucket, with an explicit gradient.
 
-    Autograd would record about ten nodes a bucket and scatter where this gathers: twice the time of a training step on
-    two cores. SDPA was tried: its bf16 backward pass on CPU takes three times as long as these products.
+    Autograd would record about ten nodes a bucket, and scatter where this gathers: a training step on two cores would
+    take twice as long. The bf16 backward pass of SDPA on CPU takes three times as long as these products.
     """
 
     @staticmethod
@@ -212,7 +212,7 @@ class _BucketedAttention(torch.autograd.Function):
         if ctx.to_rows is None:
             from_each = (from_queries, plan.from_slots, plan.from_slots)
             grads_in = [g.index_select(0, of) for g, of in zip((grad_q, grad_k, grad_v), from_each, strict=True)]
-        else:  # sums of thousands of tokens, so in float32; a padded slot's gradient is zero
+        else:  # sums of thousands of tokens, in float32; the gradient of a padded slot is zero
             grads_in = [_sum_rows(g, ctx.to_rows, ctx.num_rows * heads) for g in (grad_q, grad_k, grad_v)]
         grads_in[0] = grads_in[0] * head_dim**-0.5
         return (*(g.view(-1, heads, head_dim) for g in grads_in), None, None, None)
@@ -246,7 +246,7 @@ def _each_bucket(plan: BucketPlan, heads: int, pooling: bool, *rows: tuple[Tenso
 
 def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int) -> BucketPlan:
     """The plan for sets of ascending `lengths` (int64 ``[S]``)."""
-    assert bool((lengths[1:] >= lengths[:-1]).all()), "the buckets backend wants sets in ascending length"
+    assert bool((lengths[1:] >= lengths[:-1]).all()), "the buckets backend needs sets in ascending length"
     device = lengths.device
     widths = torch.div(lengths + bucket_step - 1, bucket_step, rounding_mode="floor") * bucket_step
     bucket_widths, bucket_sets = (x.tolist() for x in torch.unique_consecutive(widths, return_counts=True))

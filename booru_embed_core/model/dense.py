@@ -1,12 +1,12 @@
-"""The trunk on a CPU without gradients: what embedding many captions runs.
+"""The trunk on a CPU without gradients, for embedding many captions.
 
-The same function as `SetEncoder.forward`, of the same modules, with less to compute:
+It computes `SetEncoder.forward` with the same modules and less work:
 
-* Attention runs over sets of one length at a time, which are a dense block of the tokens: nothing is padded, masked or
-  gathered into buckets and back.
-* What the first block projects depends on nothing but the token, without positions: once a distinct token of all sets.
+* Attention runs over sets of one length at a time. They are a dense block of the tokens, so nothing is padded, masked
+  or gathered.
+* Without positions, the first block's projections depend only on the token: they run once for each distinct token.
 * The pool has one query a set. A head's weighted sum of states, projected to values, equals the weighted sum of the
-  states' values, and is one projection a set instead of one a token.
+  states' values. It takes one projection a set instead of one a token.
 
 Shape legend: T tokens, S sets, H heads, D head dimension, d width, R distinct tokens.
 """
@@ -34,10 +34,10 @@ class Run(NamedTuple):
 
 
 class DenseEncoder:
-    """Pooled states of sets whose tokens are among `distinct`; holds four numbers of `dtype` a width and row of it."""
+    """Pooled states of sets whose tokens are among `distinct`; holds ``4 * R * d`` numbers of `dtype`."""
 
     def __init__(self, model: SetEncoder, distinct: Tensor, dtype: torch.dtype) -> None:
-        """Reads `model`, whose weights must not change meanwhile, and `distinct` (int64 ``[R]`` token ids)."""
+        """Reads `model`, whose weights must not change afterwards, and `distinct` (int64 ``[R]`` token ids)."""
         self.model = model
         self._rows = torch.zeros(model.config.num_tokens, dtype=torch.int64)
         self._rows[distinct] = torch.arange(len(distinct))
@@ -81,7 +81,7 @@ def _runs(lengths: Tensor) -> list[Run]:
 
 
 def _mixed(attention: Attention, x: Tensor, rows: Tensor, tables: list[Tensor] | None, runs: list[Run]) -> Tensor:
-    """Softmax attention within each set, ``[T, d]``, of states `x`, or by `rows` of `tables` of their projections."""
+    """Softmax attention within each set, ``[T, d]``, of states `x`, or of `rows` in the `tables` of projections."""
     heads, head_dim = attention.num_heads, attention.head_dim
     head_range = torch.arange(heads)[:, None]
     if tables is None:

@@ -4,11 +4,11 @@ Choices, with their reasons:
 
 * A caption is a set: no positions, no causal mask; the output does not change when tags are permuted.
 * A token is a tag: its vector is the tag's plus its category's. The decoder uses the same tag vectors.
-* Every set begins with the summary token. It gives an empty caption something to be, and its state is the query of the
-  last block, which therefore attends from one token a set and costs next to nothing.
-* Pre-RMSNorm without gains, QK-norm, SwiGLU, no biases: stable at high learning rates, and nothing to tune.
-* The bottleneck is a Matryoshka embedding: its prefixes work on their own. The decoder reads the unit-length vector, so
-  what a user is handed is exactly what predicts tags.
+* Every set begins with the summary token, so that an empty caption has a state. The pooling block attends with the
+  summary token as its only query, which costs next to nothing.
+* Pre-RMSNorm without gains, QK-norm, SwiGLU, no biases: stable at high learning rates, with nothing to tune.
+* The bottleneck is a Matryoshka embedding: its prefixes work on their own. The decoder reads the unit-length vector:
+  what predicts tags is exactly what a user gets.
 * `trunk="deepsets"` replaces attention between tags by feed-forward blocks and a mean: the control.
 
 Shape legend: T tokens, S sets, d width, E embedding_dim, V tags.
@@ -32,7 +32,7 @@ SUMMARY_ID: Final = SPECIAL_TOKENS.index(SUMMARY_TOKEN)
 
 
 class EncoderConfig(BaseModel):
-    """Everything that shapes the network: the settings' section, and the sizes that follow from the vocab."""
+    """The shape of the network: the settings' section, and the sizes from the vocab."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,7 +53,7 @@ class EncoderConfig(BaseModel):
 
 
 class Linear(nn.Linear):
-    """A bias-free linear map that computes in its input's dtype and keeps float32 weights for the optimizer."""
+    """A linear map without bias; computes in its input's dtype, with float32 weights."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -63,7 +63,7 @@ class Linear(nn.Linear):
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """`x` with the root mean square of its last dimension made 1, without a gain (Zhang & Sennrich 2019)."""
+    """`x` scaled to a root mean square of 1 along the last dimension, without a gain (Zhang & Sennrich 2019)."""
     if x.is_cuda:
         return F.rms_norm(x, (x.shape[-1],))
     normed: Tensor = _RmsNorm.apply(x)  # type: ignore[no-untyped-call]
@@ -71,7 +71,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """On CPU torch composes RMSNorm and its gradient of 13 passes over memory; these are 5.
+    """On CPU torch's RMSNorm and its gradient take 13 passes over memory; these take 5.
 
     With y = x / rms(x) and g the gradient of y, the gradient of x is (g - y * mean(g * y)) / rms(x).
     """
@@ -99,7 +99,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 class _SwiGLU(torch.autograd.Function):
-    """On CPU autograd would join the two gradients with a copy; here both are written where they belong."""
+    """On CPU autograd would join the two gradients with a copy; here both are written in place."""
 
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Attention(nn.Module):
         self.query = Linear(settings.width, settings.width)
         self.key_value = Linear(settings.width, 2 * settings.width)
         self.output = Linear(settings.width, settings.width)
-        # QK-norm fixes the norms, so the softmax needs a temperature of its own; starts as 1/sqrt(head_dim) would act.
+        # QK-norm fixes the norms, so the softmax needs a temperature; it starts at 1/sqrt(head_dim).
         self.log_scale = nn.Parameter(torch.zeros(self.num_heads))
 
     def forward(self, states: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
@@ -149,7 +149,7 @@ class Attention(nn.Module):
         return queries, rms_norm(keys.view(heads)), values.view(heads)
 
     def queries(self, states: Tensor) -> Tensor:
-        """``[Q, H, D]`` of states ``[Q, d]``: normalised, then by the heads' temperatures."""
+        """``[Q, H, D]`` of states ``[Q, d]``: normalised, then scaled by the heads' temperatures."""
         scale = self.log_scale.exp().to(states.dtype)[:, None]
         return rms_norm(self.query(states).view(-1, self.num_heads, self.head_dim)) * scale
 
@@ -167,7 +167,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each on a normalised input and added to it; without attention for DeepSets."""
+    """Attention, then feed-forward, both pre-norm and residual; without attention for DeepSets."""
 
     def __init__(self, settings: ModelSettings, with_attention: bool) -> None:
         super().__init__()
@@ -176,12 +176,12 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, layout: SetLayout, distinct: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """`x` ``[T, d]`` and what the block adds.
+        """States ``[T, d]`` after the block.
 
         Args:
             x: states of tokens.
             layout: their sets.
-            distinct: a table ``[R, d]`` and the row of it that each token of `x` is, int64 ``[T]``.
+            distinct: `x` as a table ``[R, d]`` of distinct tokens and the row of each token, int64 ``[T]``.
         """
         if self.attention is not None:
             states, rows = (x, None) if distinct is None else distinct
@@ -218,7 +218,7 @@ class Pool(nn.Module):
 class SetEncoder(nn.Module):
     """Token ids of sets → states, embedding, tag scores.
 
-    Masters are float32; `states` computes in the dtype it is asked for and everything after the pool in float32.
+    Weights are float32. `states` computes in the given dtype, everything after the pool in float32.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -249,7 +249,7 @@ class SetEncoder(nn.Module):
         depth = max(1, 2 * len(self.blocks))
         for name, module in self.named_modules():
             if isinstance(module, Linear):
-                # Residual branches start small, so that the depth does not set the scale of the states.
+                # Residual branches start small, so that the scale of the states does not depend on the depth.
                 is_branch = name.endswith(("attention.output", "feed_forward.down"))
                 scale = math.sqrt(module.in_features * (depth if is_branch else 1))
                 nn.init.normal_(module.weight, std=1 / scale)
@@ -262,30 +262,30 @@ class SetEncoder(nn.Module):
     def start_from_frequencies(self, shares: Tensor) -> None:
         """Sets the bias of each tag's score to the log of its share of posts (float ``[V]``).
 
-        Without it the first hundreds of steps go into learning which tags are common. An unknown token's count is of
-        uses, of which a post may have many: its share is taken for 1 at most.
+        Without it the first hundreds of steps only learn which tags are common. The count of an unknown token is of
+        uses, of which a post may have many, so its share is capped at 1.
         """
         self.tag_bias.copy_(shares.clamp(min=1e-7, max=1).log())
 
     def tag_vectors(self) -> Tensor:
-        """float32 ``[V, d]``: each tag's vector plus its category's, as the encoder reads and the decoder writes it."""
+        """float32 ``[V, d]``: each tag's vector plus its category's, for the encoder and the decoder."""
         vectors: Tensor = self.tokens.weight[self.config.num_special :] + self.categories(self.tag_category)
         return vectors
 
     def token_vectors(self, token_ids: Tensor) -> Tensor:
-        """float32 ``[R, d]``: the vectors of `token_ids` (int64 ``[R]``) as the encoder reads them."""
+        """float32 ``[R, d]``: the encoder's vectors of `token_ids` (int64 ``[R]``)."""
         vectors: Tensor = self.tokens(token_ids)
         is_tag = token_ids >= self.config.num_special
         categories = self.tag_category[token_ids[is_tag] - self.config.num_special]
         return vectors.index_put((is_tag,), self.categories(categories), accumulate=True)
 
     def states(self, token_ids: Tensor, layout: SetLayout, dtype: torch.dtype) -> Tensor:
-        """The token states that the pool reads, in `dtype` ``[T, d]``; each set must begin with the summary token."""
+        """The token states before the pool, ``[T, d]`` in `dtype`; each set must begin with the summary token."""
         table = torch.cat([self.tokens.weight[: self.config.num_special], self.tag_vectors()])
         table = rms_norm(table)
         x = F.embedding(token_ids, table).to(dtype)
-        # What the first block projects depends on nothing but the token, without positions: on a CPU once a row of the
-        # table, where that has fewer. A GPU's products cost less than the sums by row of their gradients.
+        # Without positions, the first block's projections depend only on the token. A CPU computes them once for each
+        # row of the table, if these are fewer. On a GPU the sums of gradients by row would cost more than the products.
         distinct = (table.to(dtype), token_ids) if layout.backend == "buckets" and len(table) < len(x) else None
         for block in self.blocks:
             x, distinct = block(x, layout, distinct), None
@@ -300,7 +300,7 @@ class SetEncoder(nn.Module):
             token_ids: int64 ``[T]``, sets laid end to end, each beginning with the summary token.
             lengths: int64 ``[S]``, each at least 1.
             max_seqlen: an upper bound of `lengths`, known to the host.
-            dtype: in which the trunk computes.
+            dtype: of the trunk.
         """
         backend, heads = pick_backend(token_ids.device, dtype), self.config.settings.num_heads
         if backend != "buckets":
@@ -318,7 +318,7 @@ class SetEncoder(nn.Module):
     def decode(self, embedding: Tensor) -> Tensor:
         """The state that scores tags, float32 ``[S, d]``, from an embedding or a zero-padded prefix ``[S, E]``.
 
-        The embedding's length is ignored: it is brought to unit length first.
+        The embedding is scaled to unit length first.
         """
         unit = F.normalize(embedding, dim=-1) * math.sqrt(self.config.settings.embedding_dim)
         hidden = self.decoder_in(unit)

@@ -1,4 +1,4 @@
-"""Many sets through the encoder in bounded memory: what evaluation and serving call."""
+"""Many sets through the encoder in bounded memory, for evaluation and serving."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from booru_embed_core.model.objective import read_tokens
 BATCH_TOKENS: Final = 32_768
 """Tokens of one forward pass on a GPU: 100 MB of states at width 512 in float32."""
 CPU_BATCH_TOKENS: Final = 2048
-"""On a CPU, where more of them leave the cache: twice as many take a sixth longer in float32."""
+"""On a CPU: more tokens leave the cache, and twice as many take a sixth longer in float32."""
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
-    """bf16 on a GPU, where the flash kernels want it; float32 on a CPU, so that order and batch change nothing."""
+    """bf16 on a GPU, for the flash kernels; float32 on a CPU, where order and batch then change nothing."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
@@ -42,10 +42,10 @@ def encode_sets(
         model: in evaluation mode.
         tags: int64 ``[T]`` tag indices (``token_id - num_special``), set after set.
         lengths: int64 ``[S]`` tags of each set, 0 allowed.
-        ratings: int64 ``[S]``, -1 where none is given.
-        score_bins: int64 ``[S]`` score deciles, -1 where none is given.
-        batch_tokens: at most so many tags go through at once (one set is never divided); None leaves it to the device.
-        dtype: in which the trunk computes; None is `inference_dtype`.
+        ratings: int64 ``[S]``, -1 for none.
+        score_bins: int64 ``[S]`` score deciles, -1 for none.
+        batch_tokens: tokens of one forward pass, a single longer set aside; None is the device's default.
+        dtype: of the trunk; None is `inference_dtype`.
     """
     device = model.tag_bias.device
     on_cpu = device.type == "cpu"
@@ -62,7 +62,7 @@ def encode_sets(
         positions = np.repeat(starts[sets] - (np.cumsum(lengths[sets]) - lengths[sets]), lengths[sets])
         positions += np.arange(len(positions))
         owners = np.repeat(np.arange(len(sets)), lengths[sets])
-        # Each set's tags by their index, so that their order shows in no digit, in bf16 either.
+        # Tags sorted within each set: the result does not depend on their order, in bf16 either.
         sorted_tags = np.sort(owners * num_tags + tags[positions]) % num_tags
         token_ids, seen_lengths = read_tokens(
             torch.from_numpy(sorted_tags).to(device),
@@ -91,7 +91,7 @@ def _distinct(tags: NDArray[np.int64], model: SetEncoder) -> Tensor:
 
 @torch.inference_mode()
 def token_states(model: SetEncoder, token_ids: Tensor, lengths: Tensor) -> Tensor:
-    """The state of every token, float32 ``[T, d]``, in the order of the input, whose sets begin with the summary token.
+    """The state of every token, float32 ``[T, d]``, in the order of the input; each set begins with the summary token.
 
     Args:
         model: in evaluation mode.
@@ -111,7 +111,7 @@ def token_states(model: SetEncoder, token_ids: Tensor, lengths: Tensor) -> Tenso
 
 
 def _parts(ascending: NDArray[np.int64], batch_tokens: int) -> Iterator[slice]:
-    """Runs of sets, of ascending lengths in tokens, that stay within `batch_tokens`."""
+    """Slices of sets (lengths in tokens, ascending) of at most `batch_tokens` each."""
     ends = np.cumsum(ascending)
     start = 0
     while start < len(ascending):

@@ -5,15 +5,14 @@ the tags to predict and N every tag that the caption does not have::
 
     L = 1/|H| * sum over h in H of [ log(exp s_h + sum over n in N of exp s_n) - s_h ]
 
-Each hidden tag competes with true negatives only: neither with the other hidden tags, which are right as well, nor with
-the visible ones, which cannot be asked for. Predicting a visible tag again is punished apart, by
-``-log(1 - P_visible)``, so that how much it matters is a number in the settings. Two embeddings of one caption
-are drawn together, away from the others' (InfoNCE), and the embedding predicts rating and score where these were
-not given.
+Each hidden tag competes only with true negatives. The other hidden tags are right as well, and the visible ones cannot
+be asked for. A separate term, ``-log(1 - P_visible)``, punishes the repetition of visible tags; its weight is a
+setting. InfoNCE pulls the two embeddings of a caption together, away from those of other captions. The embedding also
+predicts rating and score where these were withheld.
 
-What belongs here: the split, the loss, its terms. Not the optimizer or the data.
+What belongs here: the split, the loss and its terms.
 
-Shape legend: T tokens of the batch's captions, N captions, 2N sets (first halves, then second halves), V tags.
+Shape legend: T tags of the batch's captions, N captions, 2N sets (all first sets, then all second sets), V tags.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Halves:
     lengths: Tensor
     """int64 ``[2N]``."""
     tag_sets: Tensor
-    """int64 ``[T]``: the set in which each of the captions' tags is visible; its caption's other set predicts it."""
+    """int64 ``[T]``: the set in which each tag is visible; the caption's other set predicts it."""
     rating_given: Tensor
     """bool ``[2N]``."""
     score_given: Tensor
@@ -77,15 +76,15 @@ class Halves:
 def read_tokens(
     tags: Tensor, sets: Tensor, num_sets: int, num_special: int, ratings: Tensor | None, score_bins: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """What the encoder reads of each set: token ids int64 ``[T + prefixes]`` and lengths int64 ``[num_sets]``.
+    """The encoder's input: token ids int64 ``[T + prefixes]`` and lengths int64 ``[num_sets]``.
 
     Args:
         tags: int64 ``[T]`` tag indices, in any order.
         sets: int64 ``[T]``, the set of each tag.
         num_sets: sets, empty ones included.
         num_special: the token id of tag 0.
-        ratings: int64 ``[num_sets]``, -1 where no rating is given.
-        score_bins: int64 ``[num_sets]``, -1 where no score is given.
+        ratings: int64 ``[num_sets]``, -1 for none.
+        score_bins: int64 ``[num_sets]``, -1 for none.
     """
     every_set = torch.arange(num_sets, device=tags.device)
     ids, owners = [torch.full_like(every_set, SUMMARY_ID)], [every_set]
@@ -101,7 +100,7 @@ def read_tokens(
 
 @dataclass(frozen=True)
 class Split:
-    """What is drawn for each caption of a batch."""
+    """The random split of a batch."""
 
     tag_sets: Tensor
     """int64 ``[T]``: the set in which each tag is visible."""
@@ -111,17 +110,17 @@ class Split:
     """bool ``[2N]``."""
 
     def num_asked(self) -> Tensor:
-        """How many sets are asked for any tag."""
+        """The number of sets that are asked for at least one tag."""
         num_sets = len(self.rating_given)
         asked = (self.tag_sets + num_sets // 2) % max(1, num_sets)
         return (torch.bincount(asked, minlength=num_sets) > 0).sum()
 
 
 def draw_split(captions: CaptionBatch, settings: TrainingSettings, generator: torch.Generator) -> Split:
-    """A random split of each caption, each tag drawn on its own.
+    """A random split of each caption, each tag drawn independently.
 
-    A caption's share of first-half tags is the mean of ``settings.split_draws`` numbers uniform in (0, 1): the more of
-    them, the nearer to one half.
+    The probability of a tag for its caption's first set is the mean of ``settings.split_draws`` numbers, uniform in
+    (0, 1): the more numbers, the closer to one half.
     """
     num, device = captions.lengths.numel(), captions.tags.device
 
@@ -138,7 +137,7 @@ def draw_split(captions: CaptionBatch, settings: TrainingSettings, generator: to
 
 
 def take_shard(captions: CaptionBatch, split: Split, shard: RankShard) -> tuple[CaptionBatch, Split]:
-    """The captions of one rank and their split, cut out of the batch's: the draws do not depend on the ranks."""
+    """The captions of one rank and their split, taken from the batch's: draws do not depend on the ranks."""
     num, device = captions.lengths.numel(), captions.tags.device
     rows = shard.rows(num, device)
     local = torch.full((num,), -1, device=device).index_copy(0, rows, torch.arange(len(rows), device=device))
@@ -156,7 +155,7 @@ def take_shard(captions: CaptionBatch, split: Split, shard: RankShard) -> tuple[
 
 
 def halves_of(captions: CaptionBatch, split: Split, num_special: int) -> Halves:
-    """The sets that `split` makes of `captions`, as the encoder reads them."""
+    """The two sets of each caption by `split`, as the encoder reads them."""
     ratings = torch.where(split.rating_given, captions.ratings.repeat(2), -1)
     score_bins = torch.where(split.score_given, captions.score_bins.repeat(2), -1)
     num_sets = len(split.rating_given)
@@ -173,16 +172,16 @@ def split_captions(
 
 @dataclass(frozen=True)
 class Losses:
-    """Terms of the loss, each a float32 scalar mean over the batch's sets; of one rank, its part of that mean."""
+    """Terms of the loss, float32 scalars: means over the batch's sets, or one rank's part of them."""
 
     total: Tensor
-    """Its gradients, added over the ranks, are the batch's. Its value is the batch's on one rank alone."""
+    """Its gradients, summed over the ranks, are the batch's. Its value is the batch's only with a single rank."""
     terms: dict[str, Tensor]
-    """Added over the ranks, the batch's."""
+    """Their sums over the ranks are the batch's."""
 
 
 def weighted_total(terms: Mapping[str, Tensor], settings: TrainingSettings) -> Tensor:
-    """The loss that `terms` add up to."""
+    """The weighted sum of `terms`."""
     return (
         terms["bottleneck"]
         + terms["head"]
@@ -195,7 +194,7 @@ def weighted_total(terms: Mapping[str, Tensor], settings: TrainingSettings) -> T
 def tag_losses(
     decoded: Tensor, vectors: Tensor, bias: Tensor, captions: CaptionBatch, halves: Halves, max_bytes: int = MAX_BYTES
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Per set, float32 ``[2N]``: the true-negatives loss, ``-log(1 - P_visible)``, and whether any tag was asked for.
+    """Per set, float32 ``[2N]``: the true-negatives loss, ``-log(1 - P_visible)``, and whether it was asked for a tag.
 
     Args:
         decoded: float32 ``[2N, d]``, the states that score tags.
@@ -223,7 +222,7 @@ def tag_losses(
 
 
 def _segment_logsumexp(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Log of the sum of exponentials of each segment, float32 ``[num_segments]``; very low where it is empty."""
+    """Log of the sum of exponentials of each segment, float32 ``[num_segments]``; -1e4 for an empty segment."""
     floor = torch.full((num_segments,), -1e4, dtype=values.dtype, device=values.device)
     highest = floor.scatter_reduce(0, segments, values.detach(), "amax")
     sums = torch.zeros_like(highest).index_add(0, segments, (values - highest[segments]).exp())
@@ -231,11 +230,11 @@ def _segment_logsumexp(values: Tensor, segments: Tensor, num_segments: int) -> T
 
 
 def contrastive_loss(embedding: Tensor, temperature: float, max_bytes: int = MAX_BYTES) -> Tensor:
-    """InfoNCE between the halves of each caption, both directions (van den Oord et al. 2018): a scalar.
+    """InfoNCE between the two sets of each caption, in both directions (van den Oord et al. 2018): a scalar.
 
     Args:
         embedding: float32 ``[2N, E]``, of any length.
-        temperature: what the cosine is divided by.
+        temperature: divides the cosine.
         max_bytes: as `output_layer.MAX_BYTES`.
     """
     first, second = F.normalize(embedding, dim=-1).chunk(2)
@@ -254,15 +253,15 @@ def random_prefixes(
     num: int | None = None,
     shard: RankShard = SINGLE_RANK,
 ) -> Tensor:
-    """`embedding` ``[S, E]`` with each row cut (zeroed) to a random one of its Matryoshka prefixes, half of them whole.
+    """`embedding` ``[S, E]``, each row zeroed beyond a random Matryoshka prefix; half of the rows stay whole.
 
-    One random prefix a row trains all of them (Kusupati et al. 2022, §3, sums over them) at the price of one.
+    One random prefix a row trains all of them at the cost of one (Kusupati et al. 2022, §3, sum over them).
 
     Args:
         embedding: of this rank's sets.
         dims: the prefixes' lengths.
         generator: draws for all sets of the batch.
-        num: captions of the batch, over all ranks; None where there is one rank.
+        num: captions of the batch, over all ranks; None with a single rank.
         shard: this rank's captions.
     """
     if not dims:
@@ -287,12 +286,12 @@ def objective(
     encode: Callable[..., Tensor] | None = None,
     shard: RankShard = SINGLE_RANK,
 ) -> Losses:
-    """The loss of a batch, split anew by `generator`; `encode` stands in for `model.forward` where it is wrapped.
+    """The loss of a batch, split anew by `generator`; `encode` replaces `model.forward`.
 
     total = L(bottleneck) + L(head) + duplicate_weight * duplicates + contrastive_weight * InfoNCE
     + metadata_weight * [CE(rating) + 2 MSE(score decile, in standard deviations)]
 
-    Every rank is given the whole batch, draws for all of it and computes its `shard`; means are over all of it.
+    Every rank gets the whole batch, draws for all of it and computes its `shard`; means are over the whole batch.
     """
     split, num = draw_split(captions, settings, generator), captions.lengths.numel()
     num_asked = split.num_asked().clamp(min=1)
@@ -317,7 +316,7 @@ def objective(
         return Losses(weighted_total(terms, settings), terms)
     weight = shard.weight(num)
     own = {name: term if name == "contrastive" else weight * term for name, term in terms.items()}
-    # Every rank has the whole of InfoNCE, and the gradient of its own embeddings.
+    # Every rank computes all of InfoNCE, with the gradient of its own embeddings.
     return Losses(weighted_total(own, settings), {**own, "contrastive": terms["contrastive"] / shard.num_ranks})
 
 

@@ -1,8 +1,8 @@
-"""Scores of every key for every row, in bounded memory: what the output layer and InfoNCE sum over.
+"""Sums over the scores of every key for every row, in bounded memory, for the output layer and InfoNCE.
 
-At 100,000 tags and 16,384 sets one copy of the scores takes 6.6 GB, and autograd would hold several. Here no more than
-`MAX_BYTES` of them exist at any time in a training step, whatever its size: rows are done in parts, and the scores of
-a part are computed again for the gradient. Where a single part holds all rows it is kept instead.
+At 100,000 tags and 16,384 sets one copy of the scores takes 6.6 GB, and autograd would hold several. Here a training
+step of any size holds at most `MAX_BYTES` of them: rows are processed in chunks, whose scores are recomputed for the
+gradient. A single chunk with all rows is kept instead.
 
 Shape legend: S rows, V keys, d width, K own entries.
 """
@@ -16,20 +16,22 @@ import torch
 from torch import Tensor
 
 MAX_BYTES: Final = 1 << 30
-"""Of all scores that a training step holds at once."""
-_BUFFERS: Final = 5  # the bottleneck's, the head's, InfoNCE's both ways, and one that is being filled
+"""Bytes of all scores that a training step holds at once."""
+_BUFFERS: Final = 5  # bottleneck, completion head, InfoNCE in both directions, and one that is being filled
 
 
 def rows_at_once(num_keys: int, max_bytes: int = MAX_BYTES) -> int:
-    """Rows whose scores of `num_keys` keys are one part."""
+    """Rows of one chunk, with `num_keys` keys."""
     return max(1, max_bytes // _BUFFERS // (4 * max(1, num_keys)))
 
 
 def log_sum_of_others(
     states: Tensor, keys: Tensor, bias: Tensor | None, rows: Tensor, columns: Tensor, max_bytes: int = MAX_BYTES
 ) -> tuple[Tensor, Tensor]:
-    """Of the scores ``states @ keys.T + bias``: float32 ``[S]``, the log of each row's sum of exponentials over all
-    keys but its own, and float32 ``[K]``, the scores of its own.
+    """Two results of the scores ``states @ keys.T + bias``.
+
+    float32 ``[S]``: the log of each row's sum of exponentials over all keys but its own; float32 ``[K]``: the scores of
+    its own.
 
     Args:
         states: float32 ``[S, d]``.
@@ -44,25 +46,25 @@ def log_sum_of_others(
 
 
 class _LogSumOfOthers(torch.autograd.Function):
-    """With L the log of the sum and g its gradient, a score s that is none of its row's own gets g * exp(s - L)."""
+    """With L the log of the sum and g its gradient, the gradient of a score s of another key is g * exp(s - L)."""
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, keys: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, max_bytes: int
     ) -> tuple[Tensor, Tensor]:
-        """As `log_sum_of_others`; a single part is kept as each key's share of its row's sum."""
+        """As `log_sum_of_others`; a single chunk is kept as each key's share of its row's sum."""
         num_rows, at_once = len(states), rows_at_once(len(keys), max_bytes)
         sums, own = states.new_empty(num_rows), states.new_zeros(len(rows))
         shares = None
-        for part in _parts(num_rows, at_once):
-            places, inside = _places(rows, part)
-            scores = _scores(states[part], keys, bias)
-            own = torch.where(inside, scores[places, columns], own)
-            scores[places, columns] = -torch.inf
+        for chunk in _chunks(num_rows, at_once):
+            indices, inside = _chunk_indices(rows, chunk)
+            scores = _scores(states[chunk], keys, bias)
+            own = torch.where(inside, scores[indices, columns], own)
+            scores[indices, columns] = -torch.inf
             shares = scores[:-1]
             highest = shares.amax(-1).clamp_(min=torch.finfo(shares.dtype).min)  # a row may own every key
             total = shares.sub_(highest[:, None]).exp_().sum(-1)
-            sums[part] = total.log() + highest
+            sums[chunk] = total.log() + highest
             if num_rows <= at_once:
                 shares.div_(total.clamp_(min=torch.finfo(total.dtype).tiny)[:, None])
         kept = shares if shares is not None and num_rows <= at_once else None
@@ -77,36 +79,38 @@ class _LogSumOfOthers(torch.autograd.Function):
         grad_sums, grad_own = grads
         grad_states, grad_keys, grad_bias = torch.empty_like(states), torch.zeros_like(keys), torch.zeros_like(bias)
         finite = sums.clamp(min=torch.finfo(sums.dtype).min)
-        for part in _parts(len(states), ctx.at_once):
-            places, _ = _places(rows, part)
+        for chunk in _chunks(len(states), ctx.at_once):
+            indices, _ = _chunk_indices(rows, chunk)
             if kept:
                 scores = kept[0].new_empty(len(kept[0]) + 1, len(keys))
                 torch.mul(kept[0], grad_sums[:, None], out=scores[:-1])
             else:
-                scores = _scores(states[part], keys, bias)
-                scores[places, columns] = -torch.inf
-                scores[:-1].sub_(finite[part, None]).exp_().mul_(grad_sums[part, None])
-            scores[places, columns] = grad_own
+                scores = _scores(states[chunk], keys, bias)
+                scores[indices, columns] = -torch.inf
+                scores[:-1].sub_(finite[chunk, None]).exp_().mul_(grad_sums[chunk, None])
+            scores[indices, columns] = grad_own
             grad_scores = scores[:-1]
-            torch.mm(grad_scores, keys, out=grad_states[part])
-            torch.addmm(grad_keys, grad_scores.T, states[part], out=grad_keys)
+            torch.mm(grad_scores, keys, out=grad_states[chunk])
+            torch.addmm(grad_keys, grad_scores.T, states[chunk], out=grad_keys)
             grad_bias += grad_scores.sum(0)
         return grad_states, grad_keys, grad_bias, None, None, None
 
 
-def _parts(num_rows: int, at_once: int) -> Iterator[slice]:
+def _chunks(num_rows: int, at_once: int) -> Iterator[slice]:
     return (slice(start, min(start + at_once, num_rows)) for start in range(0, num_rows, at_once))
 
 
-def _places(rows: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-    """int64 ``[K]``: the row of `part`'s scores in which each entry lies, the row below them for those of other parts;
-    and bool ``[K]``: whether it lies there. To select the entries would make a GPU wait for their number."""
-    inside = (rows >= part.start) & (rows < part.stop)
-    return torch.where(inside, rows - part.start, part.stop - part.start), inside
+def _chunk_indices(rows: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+    """int64 ``[K]``, the row of each entry in the scores of `chunk`, and bool ``[K]``, whether it is in `chunk`.
+
+    Entries of other chunks get the row below the scores: selecting entries would make a GPU wait for their number.
+    """
+    inside = (rows >= chunk.start) & (rows < chunk.stop)
+    return torch.where(inside, rows - chunk.start, chunk.stop - chunk.start), inside
 
 
 def _scores(states: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """float32 ``[S + 1, V]``: of each of `states`, and below them a row for entries of none."""
+    """float32 ``[S + 1, V]``: the scores of `states`, and below them a row for entries of other chunks."""
     scores = states.new_empty(len(states) + 1, len(keys))
     torch.addmm(bias, states, keys.T, out=scores[:-1])
     scores[-1] = 0

@@ -1,6 +1,6 @@
 """Which captions of a batch one rank computes, and the embeddings of all of them.
 
-What belongs here: indices, and no process group. Who gathers is said by the caller (``training/distributed``).
+What belongs here: indices. The process group is in ``training/distributed``, which passes `RankShard.gather`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 class RankShard:
     """Every `num_ranks`-th caption of a batch, from `rank` on.
 
-    A rank that a small batch leaves without captions computes the first one, at the weight 0: so every rank takes part
-    in every exchange.
+    A rank that gets no caption of a small batch computes the first one with weight 0, so that every rank takes part in
+    every exchange.
     """
 
     rank: int = 0
     num_ranks: int = 1
     gather: Callable[[Tensor], list[Tensor]] = lambda block: [block]
-    """The blocks of all ranks, of one shape, in the order of ranks; without gradients."""
+    """The blocks of all ranks in their order, all of one shape, without gradients."""
 
     def rows(self, num: int, device: torch.device) -> Tensor:
         """int64 ``[n]``, n at least 1: the captions of this rank among `num`, which is 1 or more."""
@@ -31,13 +31,13 @@ class RankShard:
         return torch.arange(first, num if self.rank < num else 1, self.num_ranks, device=device)
 
     def weight(self, num: int) -> float:
-        """0 where the rank has no caption of its own among `num`, else 1."""
+        """0 if the rank has no caption of its own among `num`, else 1."""
         return float(self.rank < num)
 
     def whole(self, embedding: Tensor, num: int) -> Tensor:
         """float32 ``[2 * num, E]``: the embeddings of all ranks' sets in the batch's order.
 
-        A gradient flows to this rank's own alone: added over the ranks, these are the gradient of the whole.
+        Only this rank's embeddings have a gradient. Summed over the ranks, these are the gradient of the whole.
 
         Args:
             embedding: float32 ``[2n, E]``, of this rank's sets.
@@ -48,7 +48,7 @@ class RankShard:
         pairs = torch.stack(embedding.chunk(2), 1)  # [n, 2, E]
         block = pairs.new_zeros(-(-num // self.num_ranks), *pairs.shape[1:])
         block[: len(pairs)] = pairs.detach()
-        # Row i of rank r is the batch's caption i * num_ranks + r; what lies beyond the last caption is filling.
+        # Row i of rank r is the batch's caption i * num_ranks + r; rows beyond the last caption are padding.
         every = torch.stack(self.gather(block), 1).flatten(0, 1)[:num]
         if self.weight(num):
             every = every.index_copy(0, self.rows(num, every.device), pairs)

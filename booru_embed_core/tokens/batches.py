@@ -1,8 +1,8 @@
 """Random batches from the packed file: every record once an epoch, in a seeded order, from any batch on.
 
-A batch is a pure function of ``(seed, epoch, index)``: there is no iterator state to save, and a resumed run or another
-number of ranks reads the same records. What belongs here: which records, and their arrays as torch tensors. Not the
-split into visible and hidden tags, which is the objective's.
+A batch is a pure function of ``(seed, epoch, index)``: there is no iterator state to save, and a resumed run reads the
+same records. What belongs here: which records, and their arrays as torch tensors. The split into visible and hidden
+tags is in ``model/objective``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Batch:
         starts = np.cumsum([0, *category_sizes[:-1]])
         if self.tokens.device.type != "cpu":
             return self._tag_indices_by_torch(torch.from_numpy(starts))
-        # With numpy, whose repeat takes a fifth of torch's time for runs as short as a field.
+        # numpy's repeat takes a fifth of torch's time for runs as short as a field.
         lengths = self.field_lengths.numpy()
         indices = np.repeat(np.tile(starts, len(lengths)), lengths.ravel())
         indices += self.tokens.numpy()
@@ -70,14 +70,14 @@ class EpochBatches:
 
     Args:
         packed: the file; its pages are read as batches touch them.
-        post_index: int64 ``[n]``, rows to draw from, such as the training split's.
-        batch_posts: most records in a batch, over all ranks.
+        post_index: int64 ``[n]``, rows to draw from.
+        batch_posts: most records in a batch.
         seed: of the permutations.
-        batch_tokens: most tokens in a batch, over all ranks.
-        read_rows: makes the batch of some rows; None reads them from `packed` onto the CPU.
+        batch_tokens: most tokens in a batch.
+        read_rows: returns the batch of some rows; None reads them from `packed` onto the CPU.
 
     Raises:
-        ValueError: no row to draw from, or no bound of a batch, or one below 1.
+        ValueError: no row to draw from, no bound of a batch, or a bound below 1.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class EpochBatches:
         """Batches of an epoch.
 
         Raises:
-            TypeError: batches are bounded by tokens, so that their number depends on the epoch.
+            TypeError: batches are bounded by tokens, so their number depends on the epoch.
         """
         if self.batch_posts is None or self.batch_tokens is not None:
             raise TypeError("batches bounded by tokens differ in number between epochs; ask num_batches(epoch)")
@@ -145,7 +145,7 @@ class EpochBatches:
         return last
 
     def _draw(self, epoch: int) -> _Epoch:
-        # 32 bits suffice and take two thirds of the time.
+        # 32 bits are enough and take two thirds of the time.
         order = shuffled(self.post_index.astype(np.uint32), np.random.default_rng([self.seed, epoch]))
         return _Epoch(epoch, order, batch_starts(self.packed, order, self.batch_posts, self.batch_tokens))
 
@@ -157,14 +157,14 @@ class _Epoch:
     epoch: int
     order: NDArray[np.uint32]
     starts: NDArray[np.int64]
-    """int64 ``[batches + 1]``: places in `order`."""
+    """int64 ``[batches + 1]``: indices into `order`."""
 
 
 def shuffled(rows: NDArray[np.uint32], generator: np.random.Generator) -> NDArray[np.uint32]:
-    """`rows` (uint32 ``[n]``, made use of) in an order, any of which is as likely.
+    """`rows` (uint32 ``[n]``, overwritten) in a uniformly random order.
 
-    Many rows are dealt onto piles at random and each pile is shuffled (Rao 1961, Sandelius 1962): a swap within 23 MB
-    misses the cache. 5.8 million rows take 40 ns each instead of 70.
+    Many rows are dealt onto random piles, and each pile is shuffled (Rao 1961, Sandelius 1962): swaps within 23 MB
+    would miss the cache. 5.8 million rows take 40 ns each instead of 70.
     """
     if len(rows) <= _CACHED_ROWS:
         generator.shuffle(rows)
@@ -179,13 +179,13 @@ def shuffled(rows: NDArray[np.uint32], generator: np.random.Generator) -> NDArra
 def batch_starts(
     packed: PackedFile, rows: NDArray[Any], batch_posts: int | None, batch_tokens: int | None
 ) -> NDArray[np.int64]:
-    """int64 ``[batches + 1]``: where batches of `rows`, in their order, start when each takes what its bounds allow.
+    """int64 ``[batches + 1]``: where batches of `rows`, in their order, start if each is as large as its bounds allow.
 
     Args:
         packed: the file.
         rows: unsigned or int64 ``[n]``.
         batch_posts: most records in a batch.
-        batch_tokens: most tokens in a batch, a single record aside. One of the two may be None.
+        batch_tokens: most tokens in a batch, a single longer record aside. One of the two may be None.
     """
     if batch_tokens is not None:
         lengths = np.diff(packed.offsets).astype(np.int64)[rows]
@@ -195,7 +195,7 @@ def batch_starts(
 
 
 def _starts_by_tokens(lengths: NDArray[np.int64], batch_tokens: int, batch_posts: int) -> NDArray[np.int64]:
-    """int64 ``[batches + 1]``: where batches start when each takes as many of `lengths` as the bounds allow."""
+    """int64 ``[batches + 1]``: where batches start if each takes as many of `lengths` as the bounds allow."""
     ends = np.cumsum(lengths)
     starts = [0]
     while (start := starts[-1]) < len(lengths):
@@ -209,7 +209,7 @@ def read_batch(packed: PackedFile, rows: NDArray[np.int64]) -> Batch:
     """The records `rows` (int64 ``[N]``) of the packed file, in that order.
 
     Raises:
-        IndexError: a row that the file has not.
+        IndexError: the file has no such row.
     """
     taken = packed.records.take(rows)
     _, ends, content = (memoryview(buffer) if buffer else b"" for buffer in taken.buffers())

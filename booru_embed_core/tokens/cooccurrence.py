@@ -1,4 +1,4 @@
-"""Captions as a matrix, and how often tags stand together in them: what models start from and baselines are made of."""
+"""Captions as a matrix, and how often tags occur together: for initial vectors and baselines."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SVD_SEED: Final = 7
 
 
 def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[np.int64]) -> CaptionMatrix:
-    """CaptionMatrix [len(post_index), num_tags] of the posts at `post_index` (rows of the packed file), in that order.
+    """CaptionMatrix [len(post_index), num_tags] of the rows `post_index` of the packed file, in that order.
 
     Raises:
-        PackedFileError: the file was made with another vocabulary, or one of these posts has an id beyond it.
+        PackedFileError: the file was made with another vocabulary, or one of these posts has a local id outside it.
     """
     packed.check_vocab(vocab)
     batch = read_batch(packed, post_index)
@@ -54,7 +54,7 @@ class Cooccurrence:
     Attributes:
         counts: posts that have the tag, float64[num_tags].
         num_posts: posts counted.
-        fitted: indices of the tags that pairs are counted of, int64[m], ascending.
+        fitted: indices of the tags whose pairs are counted, int64[m], ascending.
         together: posts that have both tags, float64[m, m]; the diagonal is ``counts[fitted]``.
     """
 
@@ -65,20 +65,20 @@ class Cooccurrence:
 
     @property
     def shares(self) -> Float64:
-        """P(tag) with one imagined post that has it and one that has not, float64[num_tags], each in (0, 1)."""
+        """P(tag) with one extra post with the tag and one without it, float64[num_tags], each in (0, 1)."""
         return (self.counts + 1) / (self.num_posts + 2)
 
     def select(self, visible: CaptionMatrix) -> CaptionMatrix:
-        """`visible` with the fitted tags alone, [n, m]."""
+        """The fitted tags of `visible`, [n, m]."""
         selected: CaptionMatrix = visible if len(self.fitted) == len(self.counts) else visible[:, self.fitted]
         return selected
 
     def spread(self, scores: Float32) -> Float32:
-        """Scores [n, num_tags] made of `scores` [n, m] of the fitted tags: the others rank below, by popularity."""
+        """Scores [n, num_tags] from `scores` [n, m] of the fitted tags; other tags rank below them, by popularity."""
         if len(self.fitted) == len(self.counts):
             return scores
         lowest = scores.min(axis=1, keepdims=True)
-        scale = np.maximum(np.abs(lowest), 1)  # or float32 would round the differences in popularity away
+        scale = np.maximum(np.abs(lowest), 1)  # else float32 would lose the differences in popularity
         every: Float32 = (lowest - scale * (2 - self.shares)).astype(np.float32)
         every[:, self.fitted] = scores
         return every
@@ -104,8 +104,8 @@ def ppmi_factors(pairs: Cooccurrence, dim: int) -> tuple[Float64, Float64, Float
     """U [m, dim], S [dim], V [m, dim] of PPMI_ab = max(0, log [P(a, b) / (P(a) P'(b))]) ≈ U S Vᵀ, P' ∝ P^.75, a ≠ b.
 
     P is over pairs of different tags (Levy, Goldberg, Dagan 2015, "Improving Distributional Similarity with Lessons
-    Learned from Word Embeddings", sections 2.1 and 3.2). The randomized SVD has a fixed seed and fixed signs: the same
-    counts give the same factors.
+    Learned from Word Embeddings", sections 2.1 and 3.2). The randomized SVD has a fixed seed and fixed signs, so the
+    same counts give the same factors.
     """
     together = pairs.together.copy()
     np.fill_diagonal(together, 0)
@@ -119,6 +119,6 @@ def ppmi_factors(pairs: Cooccurrence, dim: int) -> tuple[Float64, Float64, Float
 
 
 def truncated_svd(matrix: Float64, dim: int) -> tuple[Float64, Float64, Float64]:
-    """U [m, dim], S [dim], V [m, dim] of `matrix` [m, m], the same every time; fewer where m is below `dim`."""
+    """U [m, dim], S [dim], V [m, dim] of `matrix` [m, m], deterministic; with m factors if m is below `dim`."""
     left, singular, right = randomized_svd(matrix, n_components=min(dim, len(matrix)), n_iter=7, random_state=_SVD_SEED)
     return left, singular, right.T

@@ -1,7 +1,7 @@
-"""The packed file in a device's memory, where batches are drawn by the device: no batch crosses the bus.
+"""The packed file in a device's memory, which gathers batches there: no batch crosses the bus.
 
-A corpus of 10 million posts takes about 0.9 GB. What belongs here: the same batches as `read_batch` gives, bit for
-bit, made on the device. Which records they are is said by `EpochBatches` on the host.
+A corpus of 10 million posts takes about 0.9 GB. What belongs here: the batches of `read_batch`, bit for bit, on the
+device. `EpochBatches` on the host decides which records they have.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class DeviceCorpus:
     """The records of a packed file on a device.
 
     Args:
-        packed: the file; its offsets are still read on the host, which so knows every batch's size without waiting.
+        packed: the file; the host still reads its offsets, to know every batch's size without waiting.
         device: any of torch's.
     """
 
     def __init__(self, packed: PackedFile, device: torch.device) -> None:
         self.packed = packed
         self.device = device
-        # Unsigned numbers travel as signed ones of their width: torch computes little with the former.
+        # Unsigned numbers are stored as signed ones of their width: torch has few operations for the former.
         self._tokens = _on(device, packed.tokens)
         self._offsets = _on(device, packed.offsets)
         self._field_lengths = _on(device, packed.field_lengths)
@@ -42,7 +42,7 @@ class DeviceCorpus:
         """The records `rows` (int64 ``[N]``) of the packed file, in that order, on the device.
 
         Raises:
-            IndexError: a row that the file has not.
+            IndexError: the file has no such row.
         """
         if rows.min(initial=0) < 0:
             raise IndexError(f"row {rows.min()}: rows are counted from 0")
@@ -53,9 +53,9 @@ class DeviceCorpus:
         ends = (self._offsets[index + 1] - starts).cumsum(0)
         cu_seqlens = torch.cat([ends.new_zeros(1), ends])
         shifts = torch.repeat_interleave(starts - cu_seqlens[:-1], cu_seqlens.diff(), output_size=num_tokens)
-        places = shifts + torch.arange(num_tokens, device=self.device)
+        indices = shifts + torch.arange(num_tokens, device=self.device)
         return Batch(
-            tokens=_unsigned(self._tokens[places], torch.int32),
+            tokens=_unsigned(self._tokens[indices], torch.int32),
             cu_seqlens=cu_seqlens.to(torch.int32),
             field_lengths=_unsigned(self._field_lengths[index], torch.int64),
             post_index=index,
@@ -66,13 +66,13 @@ class DeviceCorpus:
 
 
 def device_bytes(packed: PackedFile) -> int:
-    """Bytes that the corpus takes on a device."""
+    """Bytes of the corpus on a device."""
     arrays = (packed.tokens, packed.offsets, packed.field_lengths, packed.rating, packed.score)
     return sum(array.nbytes for array in arrays)
 
 
 def fits_on(packed: PackedFile, device: torch.device) -> bool:
-    """Whether `device` is a GPU with so much free memory that the corpus takes a quarter of it at most."""
+    """Whether `device` is a GPU and the corpus takes at most a quarter of its free memory."""
     if device.type != "cuda":
         return False
     free_bytes, _ = torch.cuda.mem_get_info(device)
@@ -81,7 +81,7 @@ def fits_on(packed: PackedFile, device: torch.device) -> bool:
 
 def _on(device: torch.device, array: NDArray[np.unsignedinteger]) -> Tensor:
     signed = array.view(np.dtype(f"i{array.itemsize}"))
-    return torch.from_numpy(signed.copy()).to(device)  # a copy: torch warns of memory that it must not write to
+    return torch.from_numpy(signed.copy()).to(device)  # a copy: torch warns of read-only memory
 
 
 def _unsigned(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""Captions that stand in two splits: the same tags under another post's id."""
+"""Captions in two splits: the same tags under another post's id."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHUNK_POSTS = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class SharedCaptions:
-    """Test posts that are asked about, and those of them whose caption is that of a training post.
+    """Evaluated test posts, and those with the caption of a training post.
 
     Attributes:
-        num_asked: test posts with two tags or more: the evaluation asks about no others.
-        post_ids: of those whose tags, as a set, are exactly those of some training post; int64, in the file's order.
+        num_asked: test posts with two tags or more: those that the evaluation asks about.
+        post_ids: those with exactly the set of tags of a training post; int64, in the file's order.
     """
 
     num_asked: int
@@ -28,12 +28,12 @@ class SharedCaptions:
 
     @property
     def share(self) -> float:
-        """The share of the posts that are asked about."""
+        """Shared captions over evaluated posts."""
         return len(self.post_ids) / max(1, self.num_asked)
 
 
 def shared_captions(packed: PackedFile) -> SharedCaptions:
-    """The captions of `packed` that are both in its test and in its training split."""
+    """The captions of `packed` in both its test and its training split."""
     hashes, splits = caption_hashes(packed), packed.split_ids()
     is_asked = (splits == SPLITS.index("test")) & (np.diff(packed.offsets.astype(np.int64)) > 1)
     is_shared = np.isin(hashes[is_asked], hashes[splits == SPLITS.index("train")])
@@ -41,10 +41,10 @@ def shared_captions(packed: PackedFile) -> SharedCaptions:
 
 
 def caption_hashes(packed: PackedFile) -> NDArray[np.uint64]:
-    """A number for each record, uint64 ``[num_posts]``: the same where the tags are, in whatever order.
+    """A hash of each record's set of tags, uint64 ``[num_posts]``, whatever their order.
 
-    It is the sum of 64 mixed bits of each tag. Among ten million captions that differ, the chance that any two have
-    the same number is below one in 300,000.
+    It is the sum of 64 mixed bits of each tag. Among ten million different captions, the chance of any collision is
+    below one in 300,000.
     """
     hashes = np.empty(packed.num_posts, dtype=np.uint64)
     for start in range(0, packed.num_posts, _CHUNK_POSTS):

@@ -1,4 +1,4 @@
-"""Posts to the packed file. The parts hold dictionary codes, so a tag is looked up once a row group, not once a use."""
+"""Posts to the packed file. Posts hold dictionary codes, so each row group looks a tag up once, not once a use."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ MAX_FIELD_TAGS: Final = np.iinfo(np.uint16).max
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeReport:
-    """What the packed file holds; uses are (post, tag) pairs. By category ``kept + dropped + unknown`` are all."""
+    """Content of the packed file. A use is a (post, tag) pair; a category's are ``kept + dropped + unknown``."""
 
     num_posts: int
     num_tokens: int
     num_posts_without_tags: int
     kept_uses: dict[Category, int]
     dropped_uses: dict[Category, int]
-    """Uses of tags that the vocabulary has not, left out."""
+    """Uses of tags outside the vocabulary, left out."""
     unknown_uses: dict[Category, int]
-    """The same where the category has an unknown token, one of which stands for all such tags of a post."""
+    """The same in a category with an unknown token, which stands once for all such tags of a post."""
     file_bytes: int
 
     @property
@@ -65,10 +65,10 @@ def encode_posts(
     settings: TokensSettings,
     temp_dir: Path | None = None,
 ) -> EncodeReport:
-    """The report on ``tokens.safetensors``, written to `out_dir`: every post in order, tags as the fields have them.
+    """Writes ``tokens.safetensors`` to `out_dir` and returns its report: posts and tags keep their order.
 
-    Tags outside `vocab` are left out, or one unknown token where it has these, and counted. Memory does not grow with
-    the number of posts: tensors are gathered in files of `temp_dir`.
+    Tags outside `vocab` are counted and left out, or replaced by one unknown token if the category has it. Memory does
+    not grow with the number of posts: tensors are gathered in files in `temp_dir`.
 
     Raises:
         ChecksumError: the posts are not what was written.
@@ -117,11 +117,11 @@ class _Field:
         self.num_dropped = 0
         self.num_unknown = 0
         self._unknown_id = vocab.unknown_local_id(category)
-        # The unknown token ends the category's tags, and no post has a tag that is spelled as it is.
+        # The unknown token is the category's last tag, and no post's tag has its spelling.
         self._tags = pa.array(vocab.tags_of(category)[: self._unknown_id], pa.string())
 
     def encode(self, batch: pa.RecordBatch) -> _Encoded:
-        """The tags of each post of `batch`; those beyond the vocabulary are left out, or one unknown token behind."""
+        """The tags of each post of `batch`; those outside the vocabulary become nothing, or one last unknown token."""
         lists = TagLists.from_arrow(batch.column(self.category))
         local_ids = pc.index_in(lists.tags, self._tags).fill_null(-1).to_numpy(zero_copy_only=False)[lists.codes]
         is_known = local_ids >= 0
@@ -137,7 +137,7 @@ class _Field:
 
 
 def _with_last(fields: _Encoded, wanted: NDArray[np.bool_], local_id: int) -> _Encoded:
-    """`fields` with `local_id` behind the others where it is `wanted`, bool `[posts]`."""
+    """`fields` with `local_id` at the end where it is `wanted`, bool `[posts]`."""
     lengths = fields.lengths + wanted
     ends = np.cumsum(lengths)
     local_ids = np.full(int(lengths.sum()), local_id, dtype=np.int32)
@@ -157,7 +157,7 @@ def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors
             f"post {batch.column('id')[post]}: {lengths.max()} tags in {CATEGORIES[longest]}, more than "
             f"{MAX_FIELD_TAGS}; remove the post from the export"
         )
-    # Where each field of each post starts in the batch's tokens: a use is as far behind as in its own column.
+    # Where each field of each post starts in the batch's tokens.
     starts = np.cumsum(lengths.ravel()).reshape(lengths.shape) - lengths
     tokens = np.empty(int(lengths.sum()), dtype=tensors.type_of_tokens)
     for category_id, field in enumerate(encoded):
@@ -177,7 +177,7 @@ def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors
 
 
 class _Tensors:
-    """Tensors that grow in files, a context manager; `arrays` maps them afterwards."""
+    """Tensors that grow in files; a context manager. `arrays` maps them afterwards."""
 
     def __init__(self, folder: Path, type_of_tokens: type[np.uint16] | type[np.uint32]) -> None:
         self.type_of_tokens = type_of_tokens

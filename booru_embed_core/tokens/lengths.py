@@ -1,4 +1,4 @@
-"""How long captions are, in tags: what a context length would cover."""
+"""How many tags captions have, and what a context length covers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _CHUNK_POSTS: Final = 1 << 17
 def caption_lengths(packed: PackedFile) -> pa.Table:
     """Posts by the number of their tags in the vocabulary, one row for each length from 0 to the longest.
 
-    ``share_covered`` is the share of posts with `length` tags or fewer: those that a context of that many tags holds
-    whole (a model's summary, rating and score tokens come on top).
+    ``share_covered`` is the share of posts with `length` tags or fewer: those that fit
+    into a context of that many tags (beside a model's summary, rating and score tokens).
     """
     lengths = np.diff(packed.offsets.astype(np.int64))
     num_posts = np.bincount(lengths, minlength=1)
@@ -40,11 +40,11 @@ def caption_lengths(packed: PackedFile) -> pa.Table:
 
 
 def short_posts(packed: PackedFile, vocab: Vocab | None = None) -> pa.Table:
-    """How many posts the cut has left with fewer than each of `SHORT_LENGTHS` tags: of any category, then of each.
+    """Posts that the cut has left with fewer than each of `SHORT_LENGTHS` tags: of any category, then of each.
 
-    Columns: ``tags_of`` (all, or a category), and ``fewer_than_1`` and so on, int64 posts. A category that a post never
-    had tags of counts as well. With the `vocab` that `packed` was made with, unknown tokens are no tags; without it,
-    each counts as one.
+    Columns: ``tags_of`` (all, or a category), and ``fewer_than_1`` and so on, int64 posts. A category in which a post
+    never had tags counts as well. With the `vocab` of `packed`, unknown tokens do not count as tags; without it each
+    counts as one.
     """
     counts = np.zeros((1 + NUM_CATEGORIES, len(SHORT_LENGTHS)), dtype=np.int64)
     for start in range(0, packed.num_posts, _CHUNK_POSTS):
@@ -54,12 +54,12 @@ def short_posts(packed: PackedFile, vocab: Vocab | None = None) -> pa.Table:
         both = np.column_stack((lengths.sum(axis=1), lengths))
         counts += np.stack([(both < length).sum(axis=0) for length in SHORT_LENGTHS], axis=1)
     names = pa.array(["all", *(category.value for category in CATEGORIES)])
-    columns = {f"fewer_than_{length}": counts[:, place] for place, length in enumerate(SHORT_LENGTHS)}
+    columns = {f"fewer_than_{length}": counts[:, column] for column, length in enumerate(SHORT_LENGTHS)}
     return pa.table({"tags_of": names, **columns})
 
 
 def _ends_unknown(packed: PackedFile, vocab: Vocab, start: int, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which fields end with their unknown token, as `lengths` int64 `[posts, NUM_CATEGORIES]` of posts from `start`."""
+    """Whether each field ends with its unknown token, bool `[posts, NUM_CATEGORIES]`, of posts from `start`."""
     ends = packed.offsets[start : start + len(lengths), None].astype(np.int64) + np.cumsum(lengths, axis=1)
     found = np.zeros(lengths.shape, dtype=np.bool_)
     for category_id, category in enumerate(CATEGORIES):

@@ -5,12 +5,12 @@ tokens         u16 or u32   ``[num_tokens]`` local ids, record after record, wit
 offsets        u64          ``[num_posts + 1]`` where each record's tokens start
 field_lengths  u16          ``[num_posts, 5]`` tags of each category, in schema order
 post_id        i64          ``[num_posts]``
-rating         u8           ``[num_posts]`` place in `RATINGS`
+rating         u8           ``[num_posts]`` index into `RATINGS`
 score          i32          ``[num_posts]``
 ============== ============ =====================================================================================
 
 The safetensors library's numpy interface copies every tensor into memory, so the header is parsed here. The metadata
-hold a SHA-256 of all that follows the header, and one of the header: a file of which one bit was changed is refused.
+hold SHA-256 hashes of the data and of the header: a file with one changed bit is refused.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ RECORD_FIELDS: Final = np.dtype(
 
 
 class PackedFileError(ValueError):
-    """A packed file cannot be used; the message names the file, what is wrong and the remedy in one line."""
+    """A packed file is unusable. The message names the file, the fault and the remedy in one line."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class PackedFile:
     def open(cls, path: Path, vocab_hash: str | None = None) -> PackedFile:
         """The file at `path`, mmapped; with `vocab_hash` only if it was made with that vocabulary.
 
-        It is read once, to see that it is what was written: 0.6 CPU seconds a gigabyte, and no memory that grows.
+        It is read once to check its hash: 0.6 CPU seconds a gigabyte, in constant memory.
 
         Raises:
             PackedFileError: no such file, not a packed file, truncated or damaged, or made with another vocabulary.
@@ -149,7 +149,7 @@ class PackedFile:
         return fields
 
     def split_ids(self) -> NDArray[np.uint8]:
-        """Each record's place in `SPLITS`, uint8 `[num_posts]`."""
+        """Each record's index into `SPLITS`, uint8 `[num_posts]`."""
         return split_ids(self.post_id, self.split_settings)
 
     def token_categories(self) -> NDArray[np.uint8]:
@@ -225,7 +225,7 @@ def write_packed_file(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: 
             "shape": list(array.shape),
             "data_offsets": [start, end],
         }
-    # The data is hashed while it is written; its hash then takes the place of these zeros.
+    # The data is hashed while it is written; its hash then replaces these zeros.
     header["__metadata__"]["data_sha256"] = "0" * hashlib.sha256().digest_size * 2
     digest = hashlib.sha256()
     with path.open("wb") as out:
@@ -280,7 +280,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     except (ValueError, RecursionError):
         raise PackedFileError(f"{path}: not a packed file: its header is not JSON; {_REMEDY}") from None
     if not isinstance(header, dict):
-        raise PackedFileError(f"{path}: not a packed file: its header is no JSON object; {_REMEDY}")
+        raise PackedFileError(f"{path}: not a packed file: its header is not a JSON object; {_REMEDY}")
     return header, 8 + length
 
 
@@ -297,7 +297,7 @@ def _checked_metadata(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
     if metadata["category_order"] != CATEGORY_ORDER:
         raise PackedFileError(f"{path}: category_order {metadata['category_order']!r}; {_REMEDY}")
     if metadata["header_sha256"] != _header_sha256(header):
-        raise PackedFileError(f"{path}: damaged header: its SHA-256 is another; {_REMEDY}")
+        raise PackedFileError(f"{path}: damaged header: wrong SHA-256; {_REMEDY}")
     for key in ("num_posts", "num_tokens"):
         if not (metadata[key].isascii() and metadata[key].isdigit() and len(metadata[key]) < 19):
             raise PackedFileError(f"{path}: damaged header: {key} = {metadata[key]!r}; {_REMEDY}")
@@ -323,7 +323,7 @@ def _split_settings(path: Path, metadata: Mapping[str, str]) -> TokensSettings:
 
 
 def _map_tensors(path: Path, header: Mapping[str, Any], data_start: int, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The tensors as read-only maps, after every type, shape and size was compared with what the metadata say."""
+    """The tensors as read-only maps, after a check of every type, shape and size."""
     if set(header) != set(TENSOR_TYPES):
         raise PackedFileError(
             f"{path}: not a packed file: holds the tensors {', '.join(sorted(header))[:200]}; {_REMEDY}"
@@ -360,14 +360,14 @@ def _map_tensors(path: Path, header: Mapping[str, Any], data_start: int, metadat
 def _start_of(path: Path, name: str, entry: Any) -> int:
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)):
-        raise PackedFileError(f"{path}: damaged header: {name} has no place; {_REMEDY}")
+        raise PackedFileError(f"{path}: damaged header: {name} has no data_offsets; {_REMEDY}")
     return int(offsets[0])
 
 
 def _map(path: Path, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if 0 in shape:  # nothing can be mapped
         return np.empty(shape, dtype)
-    # As a plain array: the subclass np.memmap makes every slice and result of its own kind, which is slow.
+    # A plain array: slices and results of the subclass np.memmap are of that subclass, which is slow.
     return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape))
 
 
@@ -376,14 +376,14 @@ def _check_data(path: Path, data_start: int, wanted: str) -> None:
         stream.seek(data_start)
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != wanted:
-        raise PackedFileError(f"{path}: damaged: the SHA-256 of its data is another than its header says; {_REMEDY}")
+        raise PackedFileError(f"{path}: damaged: the SHA-256 of its data differs from its header's; {_REMEDY}")
 
 
 def _check_content(path: Path, arrays: Mapping[str, Any]) -> None:
-    """The small arrays must fit each other, also in a file that somebody else wrote."""
+    """Checks that the small arrays agree, also in a file from another writer."""
     offsets, field_lengths, rating = arrays["offsets"], arrays["field_lengths"], arrays["rating"]
     lengths = field_lengths.sum(axis=1, dtype=np.uint64)
     if offsets[0] != 0 or offsets[-1] != len(arrays["tokens"]) or np.any(offsets[:-1] + lengths != offsets[1:]):
         raise PackedFileError(f"{path}: damaged: offsets and field_lengths disagree; {_REMEDY}")
     if len(rating) and rating.max() >= len(RATINGS):
-        raise PackedFileError(f"{path}: damaged: rating {rating.max()} is none of {len(RATINGS)}; {_REMEDY}")
+        raise PackedFileError(f"{path}: damaged: rating {rating.max()} of {len(RATINGS)}; {_REMEDY}")

@@ -1,7 +1,7 @@
 """An iterator that works ahead in a thread, so that the next batch is ready when a step ends.
 
-A thread and no worker process: gathering a batch is one copy that lets go of the interpreter's lock, while a process
-would have to send every batch through a pipe, which costs more than making it.
+A thread, not a process: gathering a batch is one copy that releases the interpreter's lock. Sending a batch through a
+pipe would cost more than gathering it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _POLL_SECONDS: Final = 0.1
 
 @dataclass(frozen=True)
 class _End:
-    """The last thing in the queue; `error` is what ended the iterator, if anything did."""
+    """The last item in the queue; `error` ended the iterator, unless it is None."""
 
     error: BaseException | None = None
 
@@ -29,7 +29,7 @@ class _End:
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[Iterator[T]]:
     """The items of `items` in their order, made in a thread that is at most `depth` of them ahead.
 
-    An error of `items` is raised where its item would have come. The thread has ended when the ``with`` block has.
+    An error of `items` is raised in place of its item. The thread ends with the ``with`` block.
 
     Raises:
         ValueError: `depth` is below 1.

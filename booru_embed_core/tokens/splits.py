@@ -1,4 +1,4 @@
-"""Which posts are for training, validation and test: a keyed hash of the post's id, stable when the export grows."""
+"""Training, validation and test posts by a keyed hash of the post's id: stable when the export grows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SECOND_FACTOR: Final = np.uint64(0x94D049BB133111EB)
 
 
 def split_ids(post_ids: NDArray[np.int64], settings: TokensSettings) -> NDArray[np.uint8]:
-    """The place in `SPLITS` of each of `post_ids` (int64 `[num_posts]`), as uint8 `[num_posts]`.
+    """The index into `SPLITS` of each of `post_ids` (int64 `[num_posts]`), uint8 `[num_posts]`.
 
-    A post's hash h is uniform in [0, 2^64): test where h < test_share, validation where h >= 1 - validation_share (as
-    shares of 2^64), training between. So neither share moves the other split's posts.
+    A post's hash h is uniform in [0, 2^64): test if h < test_share, validation if h >= 1 - validation_share (as shares
+    of 2^64), else training. So neither share moves the other split's posts.
     """
     hashes = keyed_hash(post_ids, settings.split_key)
     splits = np.full(len(post_ids), SPLITS.index("train"), dtype=np.uint8)

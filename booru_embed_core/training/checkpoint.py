@@ -1,8 +1,8 @@
-"""Checkpoints on disk: the folder that anyone loads. Not the state that a training resumes from (``states``).
+"""Published checkpoints on disk. The states that a training resumes from are in ``states``.
 
-A published checkpoint holds everything that inference needs and nothing that can be executed: ``model.safetensors``
+A published checkpoint holds everything that inference needs, and nothing executable: ``model.safetensors``
 (float32 weights), ``config.json`` (shape, sizes, what it was trained on) and the vocabulary's files. Its sizes are
-derived from the vocabulary and its ``vocab_hash`` must match, so ids can never shift against the weights.
+derived from the vocabulary and its ``vocab_hash`` must match, so ids cannot shift against the weights.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def save_checkpoint(out_dir: Path, model: SetEncoder, config: CheckpointConfig, 
             raise CheckpointError(
                 f"{out_dir}: {name} has weights that are NaN or infinite; lower [training] learning_rate"
             )
-    # One entry alone: safetensors writes several in random order, and the same weights would not be the same bytes.
+    # A single entry: safetensors writes several in random order, and equal weights would differ in bytes.
     save_file(weights, out_dir / WEIGHTS_FILE, metadata={_VOCAB_KEY: config.vocab_hash})
     (out_dir / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     for name in VOCAB_FILES:
@@ -61,7 +61,7 @@ def load_checkpoint(
     """The model in evaluation mode on `device`, its config and its vocabulary.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the weights do not belong to the vocabulary beside them.
+        CheckpointError: a file is missing or damaged, or the weights belong to another vocabulary.
         VocabError: the vocabulary is damaged.
     """
     config, vocab = read_checkpoint(checkpoint_dir)
@@ -72,7 +72,7 @@ def load_model(checkpoint_dir: Path, config: CheckpointConfig, device: torch.dev
     """The model of `read_checkpoint`'s config in evaluation mode on `device`.
 
     Raises:
-        CheckpointError: the weights are missing, damaged, or of another vocabulary.
+        CheckpointError: the weights are missing, damaged, or belong to another vocabulary.
     """
     file = checkpoint_dir / WEIGHTS_FILE
     shape = EncoderConfig(settings=config.model, num_special=config.num_special, category_sizes=config.category_sizes)
@@ -80,7 +80,7 @@ def load_model(checkpoint_dir: Path, config: CheckpointConfig, device: torch.dev
     try:
         with safe_open(file, framework="pt") as weights:
             made_with = (weights.metadata() or {}).get(_VOCAB_KEY, "")
-            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118  it is no mapping
+            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118  not a mapping
         if made_with != config.vocab_hash:
             raise CheckpointError(
                 f"{file}: weights of the vocab {made_with[:16] or '(none named)'}, but the vocab beside them is "

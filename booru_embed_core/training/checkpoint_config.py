@@ -1,6 +1,6 @@
-"""What a published checkpoint says of itself: names of its files, ``config.json``, and the vocabulary that must fit.
+"""What a published checkpoint says about itself: file names, ``config.json``, and the vocabulary that must match.
 
-Serving starts with this, so nothing here needs torch.
+Serving starts here, so nothing in this module needs torch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ REMEDY: Final = "materialize the checkpoint again"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names the file, what is wrong and the remedy in one line."""
+    """A checkpoint is unusable. The message names the file, the fault and the remedy in one line."""
 
 
 class CheckpointConfig(BaseModel):
-    """What ``config.json`` says: written once, from the vocab and the settings, never by hand."""
+    """The content of ``config.json``, written once from the vocab and the settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,27 +39,27 @@ class CheckpointConfig(BaseModel):
     training: TrainingSettings
     splits: TokensSettings
     packed_tokens: str
-    """Version of the packed file it was trained on: the name of its folder."""
+    """Version of the packed file that it was trained on: its folder's name."""
     score_bin_edges: list[list[float]]
     """For each rating, the 9 inner decile edges of the training scores."""
     trained_ratings: tuple[str, ...]
-    """Ratings that were given in training: the tokens of the others, and of their scores, mean nothing."""
+    """Ratings given in training. The tokens of other ratings, and of scores with them, are untrained."""
     num_train_posts: int
     best_epoch: float
     validation_loss: float | None
-    """The best one, of bottleneck and head; None without a validation split."""
+    """The best one, of bottleneck and completion head; None without a validation split."""
 
 
 def read_config(checkpoint_dir: Path) -> CheckpointConfig:
     """The config of a published checkpoint.
 
     Raises:
-        CheckpointError: it is missing, of another format, or not a checkpoint's.
+        CheckpointError: the config is missing, has another format, or is invalid.
     """
     file = checkpoint_dir / CONFIG_FILE
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        # First of all: another format has other keys, and the complaint about these would mislead.
+        # Checked first: another format has other keys, and an error about a key would mislead.
         found = values.get("format_version") if isinstance(values, dict) else None
         if found not in (None, FORMAT_VERSION):
             raise CheckpointError(f"{file}: format_version {found!r} instead of {FORMAT_VERSION}; {REMEDY}")
@@ -80,7 +80,7 @@ def read_checkpoint(checkpoint_dir: Path) -> tuple[CheckpointConfig, Vocab]:
     """The config of a published checkpoint, and its vocabulary.
 
     Raises:
-        CheckpointError: as `read_config`, or the vocabulary is not the one that it was trained with.
+        CheckpointError: as `read_config`, or the weights were trained with another vocabulary.
         VocabError: the vocabulary is damaged.
     """
     config = read_config(checkpoint_dir)

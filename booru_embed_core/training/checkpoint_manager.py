@@ -1,7 +1,6 @@
-"""What a running training leaves on disk: its states, the state in which it failed, its checkpoints.
+"""What a running training keeps on disk: its states, the state in which it failed, its best checkpoint.
 
-What belongs here: which of them, when they are whole, and who may write them. Not what their files look like
-(``states``, ``checkpoint``).
+What belongs here: which of them are kept, and who may write them. File formats are in ``states`` and ``checkpoint``.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from booru_embed_core.training.states import FAILED_STATE_FILE, load_state, save
 from booru_embed_core.training.step import NonFiniteLossError, Run
 
 BEST_FOLDER: Final = "best-epoch-"
-"""With the epoch's number, in the work folder: the checkpoint of the least validation loss so far."""
+"""Followed by the epoch's number: the folder, in the work folder, of the checkpoint with the lowest validation loss."""
 
 
 class CheckpointManager:
-    """Keeps `run` in `work_dir`, on the first rank alone; a context of the thread that trains.
+    """Saves `run` in `work_dir`, on the first rank only; a context manager of the training thread.
 
-    Only that thread changes the run, and another one may save it while that thread computes (`Run.computing`).
+    Only the training thread changes the run. Another thread may save it while that thread computes (`Run.computing`).
 
     Args:
         run: the training.
         vocab: its vocabulary.
-        vocab_dir: the vocabulary's files.
+        vocab_dir: folder of the vocabulary's files.
         work_dir: where states are kept.
-        fingerprint: of everything that the weights depend on.
+        fingerprint: hash of everything that the weights depend on.
     """
 
     def __init__(self, run: Run, vocab: Vocab, vocab_dir: Path, work_dir: Path, fingerprint: str) -> None:
@@ -53,7 +52,7 @@ class CheckpointManager:
         self.run.changes.release()
 
     def restore(self) -> None:
-        """Brings the run to its last saved state, where there is one.
+        """Loads the last saved state into the run, if there is one.
 
         Raises:
             CheckpointError: as `states.load_state`.
@@ -68,26 +67,26 @@ class CheckpointManager:
         run.unvalidated = Progress(**state["unvalidated"]) if state["unvalidated"] else None
 
     def save(self) -> str:
-        """What to say of the state that is saved now; by the thread that trains."""
+        """Saves the state and returns a message about it; for the training thread."""
         run = self.run
         if run.ranks.is_first:
             save_state(self.work_dir, self._state(), run.settings.keep_states)
         return f"stopped at step {run.step} of {run.num_steps}; the state is in {self.work_dir}"
 
     def save_meanwhile(self) -> str | None:
-        """As `save`, by any other thread, as soon as the training computes; None when it is over."""
+        """As `save`, for any other thread: waits until the training computes; None when training is over."""
         with self.run.changes:
             return None if self.run.is_over else self.save()
 
     def save_failed(self, error: NonFiniteLossError) -> Path:
-        """The file of the state in which `error` came up, with all posts of the batch as ``post_ids``."""
+        """Saves the state in which `error` was raised, with the batch's posts as ``post_ids``; returns its file."""
         file = self.work_dir / FAILED_STATE_FILE
         if self.run.ranks.is_first:
             write_state(file, {**self._state(), "post_ids": error.post_ids})
         return file
 
     def keep_best(self) -> None:
-        """Writes the weights, found to be the best so far, as a checkpoint; the one before it goes when it is there."""
+        """Writes the weights as the best checkpoint so far, then removes the previous one."""
         if not self.run.ranks.is_first:
             return
         partial = self.work_dir / "best.partial"
@@ -102,7 +101,7 @@ class CheckpointManager:
                 shutil.rmtree(other)
 
     def write_checkpoint(self, folder: Path) -> None:
-        """Writes the model as it is into `folder`, with its card."""
+        """Writes the current model and its card into `folder`."""
         run = self.run
         packed, rows = run.batches.packed, run.batches.post_index
         config = CheckpointConfig(

@@ -1,10 +1,10 @@
-"""The ranks of a training: processes that torchrun started, each of which computes a share of every batch.
+"""The ranks of a training: processes that torchrun started, each of which computes a shard of every batch.
 
-Every rank knows the whole batch and draws for all of it, so that what is drawn does not depend on how many ranks there
-are (dropout apart, which each rank draws for its own captions). Gradients are added over the ranks, never averaged:
+Every rank knows the whole batch and draws random numbers for all of it, so they do not depend on the number of ranks.
+Dropout is the exception: each rank draws it for its own captions. Gradients are summed over the ranks, not averaged:
 each rank's loss is divided by the whole batch's counts.
 
-What belongs here: the process group and what is exchanged through it. Not what a share is (``model/share``).
+What belongs here: the process group and its exchanges. Shards are in ``model/rank_shard``.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
 
 _TIMEOUT: Final = timedelta(minutes=30)
-"""How long a rank waits for one that is silent; one that ended is noticed at once."""
+"""How long a rank waits for a silent one. A rank that ended is noticed at once."""
 _LOST: Final = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out", re.IGNORECASE)
 
 
 class RankLostError(ValueError):
-    """Another rank ended or fell silent; it has the reason."""
+    """Another rank ended or fell silent; the reason is in that rank's output."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among the ranks; alone, every exchange gives back what it was given."""
+    """This process among the ranks. With a single rank, every exchange returns its input."""
 
     rank: int = 0
     num_ranks: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the rank that writes and reports."""
+        """Whether this rank writes and reports."""
         return self.rank == 0
 
     @property
     def shard(self) -> RankShard:
-        """What this rank computes of a batch."""
+        """The part of a batch that this rank computes."""
         return SINGLE_RANK if self.num_ranks == 1 else RankShard(self.rank, self.num_ranks, _gather)
 
     def sum(self, numbers: Tensor) -> Tensor:
@@ -60,18 +60,18 @@ class Ranks:
         return numbers
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is true on any rank, the same answer on every rank."""
+        """Whether `flag` is true on any rank; the same answer on every rank."""
         return flag if self.num_ranks == 1 else bool(self.sum(torch.tensor(int(flag))))
 
     def wait(self) -> None:
-        """Returns when every rank has come here."""
+        """Returns when every rank has called it."""
         self.any(False)
 
     def check_agreement(self, name: str, value: str) -> None:
-        """Compares `value` with that of the first rank.
+        """Checks that every rank has the same `value`.
 
         Raises:
-            ValueError: on every rank, when `value` is another on one of them.
+            ValueError: on every rank, if `value` differs on one of them.
         """
         if self.num_ranks == 1:
             return
@@ -84,26 +84,26 @@ class Ranks:
                 )
 
     def wrap(self, model: SetEncoder) -> DistributedDataParallel | None:
-        """`model`, made equal to the first rank's, with gradients that are added over the ranks during `backward`.
+        """`model` with the first rank's weights, whose gradients are summed over the ranks during `backward`.
 
-        None where there is one rank.
+        None with a single rank.
         """
         if self.num_ranks == 1:
             return None
         wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
-        wrapped.broadcast_buffers = False  # they never change; the argument has another name since torch 2.13
+        wrapped.broadcast_buffers = False  # buffers never change; torch 2.13 renamed the argument
         wrapped.register_comm_hook(None, lambda _, bucket: _add_gradients(bucket))
         return wrapped
 
 
 @contextmanager
 def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
-    """The ranks that torchrun's variables in `environment` describe; alone where there are none.
+    """The ranks that torchrun's variables in `environment` describe; a single rank without them.
 
-    A GPU is that of the same number as the process on its machine.
+    Each process uses the GPU with its local number.
 
     Raises:
-        RankLostError: in place of what the ``with`` block raised when another rank ended.
+        RankLostError: instead of the error of the ``with`` block, when another rank ended.
     """
     num_ranks = int(environment.get("WORLD_SIZE", "1"))
     if num_ranks == 1:
@@ -118,7 +118,7 @@ def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]
     try:
         yield ranks
     except RuntimeError as error:
-        if not _LOST.search(str(error)) or "out of memory" in str(error):  # NCCL says so when it is this rank's own
+        if not _LOST.search(str(error)) or "out of memory" in str(error):  # NCCL's message for this rank's own error
             raise
         raise RankLostError(
             f"rank {ranks.rank} of {num_ranks}: another rank ended or fell silent ({one_line(error, 160)}); read its "

@@ -1,4 +1,4 @@
-"""The training log as TensorBoard reads it, where the extra ``tensorboard`` is installed; else nothing is written."""
+"""The training log as TensorBoard event files, if the extra ``tensorboard`` is installed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _NOT_CURVES: Final = ("step", "num_steps")
 
 
 class EventLog:
-    """Event files in `folder`: a curve of each number of the log's records, by step. A context that closes them.
+    """Event files in `folder`: a curve by step of each number in the log's records; a context manager.
 
     Args:
-        folder: kept from an earlier run of the same training, or new.
-        first_step: the step that is resumed from: TensorBoard drops what was written after it, since it is done again.
-            What is there is removed where that is 0.
-        is_written: False writes nothing: of all ranks the first one writes.
+        folder: of an earlier run of the same training, or new.
+        first_step: the step that training resumes from. TensorBoard drops later records, which are written again.
+            At 0 the folder is removed first.
+        is_written: False on all ranks but the first: nothing is written.
     """
 
     def __init__(self, folder: Path, first_step: int, is_written: bool = True) -> None:
@@ -37,7 +37,7 @@ class EventLog:
         self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=_FLUSH_SECONDS)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds the numbers of `record`, which has its ``step``; those of its parts as ``part/name``."""
+        """Adds the numbers of `record`, which has a ``step``; nested ones are named ``part/name``."""
         if self._writer is None:
             return
         for name, value in record.items():
@@ -49,10 +49,10 @@ class EventLog:
                     self._writer.add_scalar(curve, number, record["step"])
 
     def copy_to(self, folder: Path) -> None:
-        """Writes all event files to `folder`, where there are some; it may hold them from a publication cut short.
+        """Copies all event files to `folder`, which may hold some of them from an interrupted publication.
 
-        TensorBoard names a file by the time, the machine and the process, which is nobody's business once published:
-        here they are counted in the same order, which TensorBoard reads them in.
+        TensorBoard names a file by time, machine and process, which should not be published. The copies are numbered
+        in the order in which TensorBoard reads them.
         """
         if self._writer is None:
             return

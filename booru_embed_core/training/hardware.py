@@ -1,4 +1,4 @@
-"""What a training runs on: the device and the type of number that the settings name, or the best there is."""
+"""What a training runs on: the device and dtype that the settings name, or the best available."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from booru_embed_core.model.encoder import SetEncoder
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a setting names; "auto" is the GPU where there is one.
+    """The device that a setting names; "auto" is the GPU if there is one.
 
     Raises:
         ValueError: "cuda" without a GPU.
@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype that the trunk computes in; "auto" is bf16 where the hardware multiplies it natively."""
+    """The dtype that the trunk computes in; "auto" is bf16 if the hardware multiplies it natively."""
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported()
@@ -40,12 +40,12 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def compile_for_device(model: SetEncoder, device: torch.device, dtype: torch.dtype) -> None:
-    """Makes `model` ready to be trained on `device` in `dtype`: where flash attention runs, its blocks are compiled.
+    """Compiles the blocks of `model` where flash attention runs on `device` in `dtype`.
 
-    Without Triton or a C compiler they are not, and training is slower.
+    Without Triton or a C compiler the blocks stay as they are, and training is slower.
 
-    What is not the trunk's stays float32, but beside such a trunk its products may round their inputs to TF32: a GPU
-    multiplies those several times as fast, and the scores of all tags are a good part of a step.
+    Everything outside the trunk stays float32, but its products may then round their inputs to TF32. A GPU multiplies
+    those several times as fast, and the scores of all tags are a good part of a step.
     """
     if pick_backend(device, dtype) == "buckets":
         return
@@ -55,7 +55,7 @@ def compile_for_device(model: SetEncoder, device: torch.device, dtype: torch.dty
 
 
 def _can_compile() -> bool:
-    """Whether Triton is there and the C compiler that it calls: many a container with a GPU has none."""
+    """Whether Triton and the C compiler that it calls are installed: many GPU containers have no compiler."""
     compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
     return importlib.util.find_spec("triton") is not None and any(map(shutil.which, compilers))
 
@@ -63,8 +63,8 @@ def _can_compile() -> bool:
 def compile_blocks(model: SetEncoder, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compiles each block and the pool in place, for any number of tokens and sets.
 
-    Not the whole network: blocks differ in weights alone, so that one graph serves them all. Parameters keep their
-    names. Buckets would not do: each batch has others, and would be compiled anew.
+    Blocks differ only in weights, so one graph serves them all; compiling the whole network would not. Parameters keep
+    their names. The buckets backend is never compiled: each batch has other buckets and would compile again.
     """
     for block in (*model.blocks, model.pool):
         block.compile(dynamic=True, backend=backend)

@@ -1,4 +1,4 @@
-"""What tag vectors start from: how often tags stand together, which training would otherwise find out first."""
+"""Initial tag vectors from how often tags occur together, which training would otherwise learn first."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from booru_embed_core.tokens.cooccurrence import captions_from_packed, count_coo
 from booru_embed_core.tokens.packed_file import PackedFile
 
 _MAX_TAGS: Final = 4096
-"""The most used ones: pairs are counted in a dense matrix, 128 MiB of float64. The others start at random."""
+"""The most used tags: pairs are counted in a dense matrix, 128 MiB of float64. Other tags start at random."""
 _MAX_POSTS: Final = 2**19
 _NO_VECTOR: Final = 1e-6
-"""A tag that never stands beside another comes out as nothing but rounding: it starts at random too."""
+"""A tag that never occurs with another has a vector of rounding errors, so it starts at random too."""
 
 
 @torch.no_grad()
 def start_from_ppmi(model: SetEncoder, packed: PackedFile, vocab: Vocab, rows: NDArray[np.int64]) -> None:
-    """Sets the vectors of tags to V √S of their PPMI ≈ U S Vᵀ in the posts `rows`, int64, or an even share of them.
+    """Sets the vectors of tags to V √S of their PPMI ≈ U S Vᵀ in the posts `rows` (int64), or an even sample of them.
 
-    The model, on the CPU, has random vectors with a mean square length of 1, and so have these. Where the vectors have
-    more numbers than there are factors, the rest stay random.
+    The mean square length is 1, as that of the random vectors. The model is on the CPU. Numbers beyond the factors stay
+    random.
     """
     step = -(-len(rows) // _MAX_POSTS) or 1
     pairs = count_cooccurrence(captions_from_packed(packed, vocab, rows[::step]), _MAX_TAGS)

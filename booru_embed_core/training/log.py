@@ -11,12 +11,12 @@ from booru_embed_core.filesystem import atomic_file
 
 
 class TrainingLog:
-    """JSON lines at `path`, one record a logged step; `records` are those of this training in order.
+    """JSON lines at `path`, a record for each logged step; `records` holds those of this training in order.
 
     Args:
-        path: kept from an earlier run of the same training, or new.
-        first_step: the step that is resumed from: what was logged after it is dropped, since it is done again.
-        is_written: False keeps the records in memory alone: of all ranks the first one writes.
+        path: of an earlier run of the same training, or new.
+        first_step: the step that training resumes from. Later records are dropped, since those steps are repeated.
+        is_written: False on all ranks but the first: records stay in memory.
     """
 
     def __init__(self, path: Path, first_step: int, is_written: bool = True) -> None:
@@ -29,7 +29,7 @@ class TrainingLog:
             partial.write_text("".join(_line(record) for record in self.records), encoding="utf-8")
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds `record`, which has its ``step``."""
+        """Adds `record`, which has a ``step``."""
         self.records.append(dict(record))
         if not self.is_written:
             return
@@ -46,7 +46,7 @@ def _records_until(path: Path, step: int) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             record = json.loads(line)
-        except ValueError:  # the empty end, or a line that a kill cut short
+        except ValueError:  # the empty end, or a line cut short by a kill
             break
         if record["step"] > step:
             break

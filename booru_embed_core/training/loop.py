@@ -1,10 +1,10 @@
 """From packed tokens to a trained checkpoint: one process or many, any device, resumable at any step.
 
 A step is a pure function of the weights, the optimizer's state and its own number: batches, splits and dropout are all
-seeded by ``(seed, step)``. So a run that was stopped and resumed ends in the same bits on a CPU as one that was not.
+seeded by ``(seed, step)``. So on a CPU a resumed run ends in the same bits as an uninterrupted one.
 
-What belongs here: the schedule of steps, validation, saving and reporting. Not what the loss is (``model/objective``)
-nor what is on disk (``checkpoint_manager``).
+What belongs here: the loop over steps, validation, saving and reporting. The loss is in ``model/objective``, files are
+in ``checkpoint_manager``.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from booru_embed_core.training.step import NonFiniteLossError, Run, check_finite
 _LOG_EVERY_STEPS: Final = 10
 
 
-class TrainingInterrupted(Exception):  # noqa: N818  not an error: the state is saved and the next run goes on from it
+class TrainingInterrupted(Exception):  # noqa: N818  not an error: the state is saved, and the next run resumes from it
     """Training was asked to stop and saved its state."""
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What came out of training."""
+    """The outcome of a training."""
 
     num_parameters: int
     num_steps: int
@@ -82,24 +82,24 @@ def train(
     Args:
         packed_path: the packed file.
         vocab_dir: the vocabulary it was made with.
-        work_dir: where the training states and the best checkpoint so far are kept; the last whole state found there
-            is gone on from.
+        work_dir: for the training states and the best checkpoint so far. Training resumes from the last whole state
+            in it.
         out_dir: an empty folder for the checkpoint.
         model_settings: the network's shape.
         settings: how to train it.
-        report: called with every log record, on the first rank alone.
+        report: called with every log record, on the first rank only.
         should_stop: asked after every step; on True the state is saved and `TrainingInterrupted` raised.
-        offer_save: called before the first step with a function for another thread: while a step or a validation is
-            computed, it saves the state of the step before and gives back what `TrainingInterrupted` would have said,
-            or None where training is over. What is being computed goes on, and is not waited for.
+        offer_save: called before the first step with a function for another thread. While a step or a validation is
+            computed, that function saves the state before it and returns the message of `TrainingInterrupted`, or
+            None if training is over. It does not wait for the computation.
 
     Raises:
         PackedFileError: the packed file is damaged or was made with another vocabulary.
-        CheckpointError: `work_dir` holds the state of another training, or damaged ones alone.
-        NonFiniteLossError: a loss or a gradient is no number any more. The state before that lies in `work_dir` as
-            `states.FAILED_STATE_FILE` for whoever looks into it; the saved states stay as they were.
+        CheckpointError: `work_dir` holds the state of another training, or only damaged ones.
+        NonFiniteLossError: non-finite loss or gradient. The state before it is in `work_dir` as
+            `states.FAILED_STATE_FILE`, for debugging; the saved states are unchanged.
         RankLostError: another rank ended.
-        TrainingInterrupted: `should_stop` said so, on any rank.
+        TrainingInterrupted: `should_stop` returned True on any rank.
     """
     vocab = Vocab.load(vocab_dir)
     packed = PackedFile.open(packed_path, vocab.hash)
@@ -118,7 +118,7 @@ def train(
                 _run_steps(run, checkpoint_manager, (log, events), report, should_stop)
             except NonFiniteLossError as error:
                 file = checkpoint_manager.save_failed(error)
-                ranks.wait()  # torchrun ends the others as soon as one has ended
+                ranks.wait()  # torchrun ends the other ranks as soon as one has ended
                 raise NonFiniteLossError(f"{error}; the state before it is in {file}", error.post_ids) from None
             events.copy_to(out_dir / EVENTS_FOLDER)
         return _publish(run, checkpoint_manager, out_dir, log)
@@ -236,7 +236,7 @@ def start_run(
         ValueError: "cuda" without a GPU, or no training post.
     """
     device = pick_device(settings.device)
-    if device.type == "cuda":  # with its number: threads that read ahead have a current device of their own
+    if device.type == "cuda":  # numbered: threads that read ahead have a current device of their own
         device = torch.device("cuda", torch.cuda.current_device())
     rows = rows_of_split(packed, "train")
     read_rows = DeviceCorpus(packed, device).read if fits_on(packed, device) else None

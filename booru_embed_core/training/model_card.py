@@ -8,7 +8,7 @@ from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 
 def model_card(config: CheckpointConfig, vocab: Vocab, num_parameters: int) -> str:
-    """The card as Markdown: what the model is, what it was trained on, how to use it, where it must not be trusted."""
+    """The card as Markdown: what the model is, what it was trained on, how to use it, and its limits."""
     sizes = ", ".join(f"{vocab.sizes[category]:,} {category.value}" for category in CATEGORIES)
     model = config.model
     loss = "not measured" if config.validation_loss is None else f"{config.validation_loss:.4f}"
@@ -19,14 +19,15 @@ tags: [danbooru, tags, embedding, set-transformer, matryoshka]
 ---
 # A booru-embed checkpoint
 
-Embeds a set of Danbooru tags as one unit vector of {model.embedding_dim} numbers; its prefixes {dims} work alone too.
+Embeds a set of Danbooru tags as one unit vector of {model.embedding_dim} numbers.
+Its prefixes {dims} work on their own.
 
 | | |
 |---|---|
 | trunk | {model.trunk}, width {model.width}, {model.num_layers} layers, {num_parameters:,} parameters |
 | vocabulary | {vocab.num_tags:,} tags: {sizes} |
 | trained on | {config.num_train_posts:,} posts, {config.training.num_epochs} epochs; best after {config.best_epoch:g} |
-| validation loss | {loss} (bottleneck + head) |
+| validation loss | {loss} (bottleneck + completion head) |
 | vocab SHA-256 | `{config.vocab_hash}` |
 
 ```python
@@ -38,7 +39,7 @@ vectors = embedder.embed(["1girl cat_ears solo"])  # float32 [1, {model.embeddin
 
 ## Limits
 
-It knows the {vocab.num_tags:,} tags above and no others: unknown tags are reported and left out. What it has learned is
-which tags people put together on the posts it was trained on, with their habits, gaps and biases. How good it is stands
-in the evaluation made beside it, against linear baselines fitted on the same posts.
+It knows only the {vocab.num_tags:,} tags above; unknown tags are reported and left out. It has learned which tags
+people put together on its training posts, with their habits, gaps and biases. The evaluation beside it measures its
+quality against linear baselines fitted on the same posts.
 """

@@ -1,4 +1,4 @@
-"""What training reports while it runs, as numbers and as a line for people."""
+"""Reports of a running training, as numbers and as a line for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """What training reports while it runs; `log` records have the same content."""
+    """A report of a training step; log records have the same content."""
 
     step: int
     num_steps: int
@@ -21,11 +21,11 @@ class Progress:
 
     def line(self) -> str:
         """One line for people."""
-        share = f"step {self.step}/{self.num_steps}  epoch {self.epoch:.2f}  loss {self.loss:.4f}"
+        position = f"step {self.step}/{self.num_steps}  epoch {self.epoch:.2f}  loss {self.loss:.4f}"
         speed = f"{self.tokens_per_second:,.0f} tokens/s  ETA {_duration(self.eta_seconds)}"
         if self.validation is None:
-            return f"{share}  {speed}"
-        return f"{share}  validation loss {self.validation['loss']:.4f}  {speed}"
+            return f"{position}  {speed}"
+        return f"{position}  validation loss {self.validation['loss']:.4f}  {speed}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What follows from a step's number alone: its epoch, its learning rate, and the seeds of all that is random in it."""
+"""What follows from a step's number: its epoch, learning rate and seeds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from booru_embed_core.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a training, which epochs share: as many each, or not where batches are bounded by tokens."""
+    """The steps of a training by epoch. Epochs differ in length where batches are bounded by tokens."""
 
     ends: tuple[int, ...]
-    """Steps done when an epoch has ended, epoch after epoch."""
+    """Steps done at the end of each epoch."""
 
     @property
     def num_steps(self) -> int:

@@ -1,6 +1,7 @@
-"""Training states on disk: the last few of a training, each of them whole, and that in which it failed.
+"""Training states on disk: the last few of a training, and the one in which it failed.
 
-A state is everything that the next step depends on. What belongs here: its files. Not what is in it (``loop``).
+A state is everything that the next step depends on. What belongs here: its files. Its content is in
+``checkpoint_manager``.
 """
 
 from __future__ import annotations
@@ -23,36 +24,36 @@ _REMEDY: Final = f"remove {_PATTERN} there to train from the start"
 
 
 class DamagedStateError(CheckpointError):
-    """A state file is not as it was written."""
+    """A state file was changed after it was written."""
 
 
 class DamagedStateWarning(UserWarning):
-    """A state file is not as it was written; the one before it is gone on from."""
+    """A state file was changed after it was written; training resumes from the one before it."""
 
 
 def state_files(work_dir: Path) -> list[Path]:
-    """The states in `work_dir` that a training may resume from, in the order of their steps."""
+    """The states in `work_dir` that a training can resume from, in the order of their steps."""
     return sorted(work_dir.glob(_PATTERN))
 
 
 def save_state(work_dir: Path, state: dict[str, Any], num_kept: int = 1) -> Path:
-    """The file that `state`, which has its ``step``, was saved in; the `num_kept` last ones stay, that one included."""
+    """Saves `state`, which has a ``step``, and returns its file; keeps the last `num_kept` states with this one."""
     file = work_dir / f"state-{state['step']:09}.pt"
     write_state(file, state)
     others = state_files(work_dir)
     older = others[: others.index(file)]
-    # Those of later steps were damaged: this training had to go back.
+    # States of later steps are damaged: this training resumed from an earlier one.
     for surplus in {*others} - {file, *older[max(0, len(older) - num_kept + 1) :]}:
         surplus.unlink(missing_ok=True)
     return file
 
 
 def write_state(file: Path, state: dict[str, Any]) -> None:
-    """Writes `state` after its SHA-256, whole or not at all: a kill at any time leaves what was there before."""
+    """Writes the SHA-256 of `state`, then `state`, atomically: a kill at any time leaves the old file."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    partial = file.with_name("state.partial")  # always the same: a kill leaves one of them at most
+    partial = file.with_name("state.partial")  # a constant name: a kill leaves at most one such file
     with partial.open("wb") as stream:
         stream.write(hashlib.sha256(content).digest())
         stream.write(content)
@@ -65,27 +66,27 @@ def read_state(file: Path) -> dict[str, Any]:
     """The state in `file`, loaded with ``weights_only``: a state file cannot execute anything.
 
     Raises:
-        CheckpointError: it is damaged (`DamagedStateError`), or was never a training's state.
+        CheckpointError: the file is damaged (`DamagedStateError`), or not a training state.
     """
     with file.open("rb") as stream:
         digest, content = stream.read(hashlib.sha256().digest_size), stream.read()
-    # Asked here, since torch reads numbers with flipped bits without a complaint.
+    # torch reads flipped bits without an error.
     if hashlib.sha256(content).digest() != digest:
-        raise DamagedStateError(f"{file}: damaged training state: its SHA-256 is another; {_REMEDY}")
+        raise DamagedStateError(f"{file}: damaged training state: wrong SHA-256; {_REMEDY}")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         _ = state["fingerprint"], state["step"]
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, EOFError) as error:
-        # Without torch's own words: they advise to load it all the same.
+        # Without torch's message, which advises to load the file anyway.
         raise CheckpointError(f"{file}: not a training state ({type(error).__name__}); {_REMEDY}") from None
     return state
 
 
 def load_state(work_dir: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The last whole training state in `work_dir`, or None where there is none; a damaged one is warned of.
+    """The last whole training state in `work_dir`, or None; warns of damaged ones.
 
     Raises:
-        CheckpointError: all are damaged, or the last whole one belongs to a training of other inputs or settings.
+        CheckpointError: all states are damaged, or the last whole one has other inputs or settings.
     """
     first_error: DamagedStateError | None = None
     files = state_files(work_dir)
@@ -98,7 +99,7 @@ def load_state(work_dir: Path, fingerprint: str) -> dict[str, Any] | None:
         if state["fingerprint"] != fingerprint:
             raise CheckpointError(f"{file}: belongs to a training of other inputs or settings; {_REMEDY}")
         if first_error:
-            line = f"{files[-1]}: damaged training state; going on from {file.name}"
+            line = f"{files[-1]}: damaged training state; resuming from {file.name}"
             warnings.warn(line, DamagedStateWarning, stacklevel=2)
         return state
     if first_error:

@@ -1,6 +1,6 @@
-"""What a training computes in a step, and in a validation: what every rank does with a batch.
+"""What each rank of a training computes in a step and in a validation.
 
-What belongs here: from a batch to gradients. Not the schedule of steps or what is on disk (``loop``).
+What belongs here: from a batch to gradients. The loop over steps is in ``loop``.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ VALIDATION_SEED: Final = 0x5EED
 
 
 class NonFiniteLossError(ValueError):
-    """A loss or gradient is NaN or infinite; the message names the step and the posts of its batch.
+    """Non-finite loss or gradient; the message names the step and the posts of its batch.
 
     Args:
-        message: the line.
+        message: in one line.
         post_ids: of all posts of the batch.
     """
 
@@ -48,7 +48,7 @@ class NonFiniteLossError(ValueError):
 
 @dataclass
 class Run:
-    """The moving parts of a training; everything else follows from the step's number."""
+    """The state of a training; everything else follows from the step's number."""
 
     model: SetEncoder
     optimizer: Optimizer
@@ -60,23 +60,23 @@ class Run:
     edges: list[list[float]]
     ranks: Ranks
     encode: Callable[..., Tensor] | None = None
-    """The model's `forward`, wrapped so that `backward` adds gradients over the ranks; None where there is one."""
+    """The model's `forward`, wrapped so that `backward` sums gradients over the ranks; None with a single rank."""
     step: int = 0
     best_loss: float = math.inf
     best_epoch: float = 0.0
     best_weights: dict[str, torch.Tensor] | None = None
     started: float = field(default_factory=time.monotonic)
-    """On this process's clock, moved back by what earlier ones spent."""
+    """On this process's clock, moved back by the seconds of earlier processes."""
     unvalidated: Progress | None = None
-    """What the last step reports as soon as the validation that ends its epoch is done."""
+    """The report of the last step while the validation at the end of its epoch runs."""
     is_over: bool = False
-    """Whether it ended or failed, so that nobody may save it any more."""
+    """Whether training ended or failed: its state must not be saved any more."""
     changes: threading.Lock = field(default_factory=threading.Lock)
-    """Held by the thread that trains, but for `computing`."""
+    """Held by the training thread, except during `computing`."""
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """While the block runs nothing of the training's state changes, and another thread may save it."""
+        """The training's state does not change within the block, so another thread may save it."""
         self.changes.release()
         try:
             yield
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Spent on the training so far, by every process that went on with it."""
+        """Seconds of training so far, over all its processes."""
         return time.monotonic() - self.started
 
     @property
@@ -110,14 +110,14 @@ class Run:
         return captions_of(batch, self.model.config.category_sizes, bins, self.device)
 
     def weight(self, batch: Batch) -> float:
-        """What the mean loss of `batch` is worth: its records over the mean batch's where their number is free."""
+        """The weight of the mean loss of `batch`: its records over those of the mean batch; 1 with `batch_posts`."""
         if self.settings.batch_tokens is None:
             return 1.0
         mean = len(self.batches.post_index) * self.settings.num_epochs / self.num_steps
         return len(batch.post_index) / mean
 
     def generator(self, *key: int) -> torch.Generator:
-        """A generator that draws the same for the same `key`."""
+        """A generator that is seeded by `key` and the settings' seed."""
         return torch.Generator(self.device).manual_seed(derive_seed(self.settings.seed, *key))
 
 
@@ -135,10 +135,10 @@ def captions_of(
 
 
 def compute_step(run: Run, batch: Batch) -> Losses:
-    """The losses of the next step, its clipped gradients being left in the parameters; the same on every rank.
+    """The losses of the next step, the same on every rank; leaves clipped gradients in the parameters.
 
     Raises:
-        NonFiniteLossError: a loss or the gradient's norm is no number.
+        NonFiniteLossError: non-finite loss or norm of the gradient.
     """
     losses = rank_losses(run, batch, run.ranks.shard)
     run.optimizer.zero_grad()
@@ -148,7 +148,7 @@ def compute_step(run: Run, batch: Batch) -> Losses:
         terms = dict(zip(losses.terms, sums, strict=True))
         losses = Losses(weighted_total(terms, run.settings), terms)
     norm = torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
-    # A GPU is waited for here, so that nothing has changed where the step cannot be done.
+    # Waits for a GPU: if the step fails, the weights are still unchanged.
     check_finite(run, run.step, {"loss": losses.total.item(), "gradient's norm": norm.item()})
     return losses
 
@@ -163,9 +163,10 @@ def rank_losses(run: Run, batch: Batch, shard: RankShard) -> Losses:
 
 @torch.no_grad()
 def validate(run: Run, rows: NDArray[np.int64]) -> dict[str, float]:
-    """Mean terms over the validation split, each post split the same way every time; the ranks share its batches.
+    """Mean terms of the loss over the posts `rows` (int64 ``[n]``), each split the same way every time.
 
-    Terms are added batch after batch on every rank, so that the means do not depend on the number of ranks.
+    The ranks share the batches. Every rank sums the terms in the order of batches, so that the means do not depend on
+    the number of ranks.
     """
     run.model.eval()
     bounds = list(
@@ -189,10 +190,10 @@ def validate(run: Run, rows: NDArray[np.int64]) -> dict[str, float]:
 
 
 def check_finite(run: Run, step: int, numbers: Mapping[str, float]) -> None:
-    """Looks for a number of `step`, counted from 0, that is none.
+    """Checks the `numbers` of `step`, counted from 0.
 
     Raises:
-        NonFiniteLossError: there is one.
+        NonFiniteLossError: one of them is NaN or infinite.
     """
     bad = ", ".join(f"{name} {number}" for name, number in numbers.items() if not math.isfinite(number))
     if not bad:

@@ -1,4 +1,4 @@
-"""One rank of a training, started by torchrun: ``rank_worker.py JOB.json``.
+"""One rank of a training: a process that torchrun started, ``rank_worker.py JOB.json``, or that was forked.
 
 It writes ``rank-R.txt`` into the job's `notes`: a hash of its weights, or its error. The job may name a rank and the
 step after which it is killed, or asks to stop.
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,8 +21,10 @@ from booru_embed_core.training import loop
 from booru_embed_core.training.distributed import RankLostError
 
 
-def main() -> int:
-    job = json.loads(Path(sys.argv[1]).read_text())
+def main(job_file: str, environment: Mapping[str, str]) -> None:
+    """Trains as the rank that torchrun's variables in `environment` describe; exits with 1 where it is ended."""
+    os.environ.update(environment)
+    job = json.loads(Path(job_file).read_text())
     rank, steps = int(os.environ.get("RANK", "0")), iter(range(1, 1_000_000))
     torch.set_num_threads(1)
     # As the process that trains does: torchrun sends it to the others as soon as it sees that one ended.
@@ -56,9 +59,8 @@ def main() -> int:
         )
     except (loop.TrainingInterrupted, RankLostError) as error:
         note(f"{type(error).__name__}: {error}")
-        return 1
-    return 0
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(sys.argv[1], {})

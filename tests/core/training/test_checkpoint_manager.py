@@ -38,7 +38,7 @@ def test_a_state_saved_by_another_thread_while_training_computes_ends_in_the_sam
     function: str,
     step: int,
 ) -> None:
-    """As `LateEnd` of the Dagster package does where a step or a validation takes too long."""
+    """As `ShutdownWatchdog` of the Dagster package does where a step or a validation takes too long."""
     offered: list[Callable[[], str | None]] = []
     said: list[str | None] = []
     real = getattr(loop, function)
@@ -117,7 +117,7 @@ def test_where_the_last_state_is_damaged_the_one_before_it_is_gone_on_from(
     assert (before.name, last.name) == ("state-000000017.pt", "state-000000020.pt")
     last.write_bytes(last.read_bytes()[:1000])
     seen: list[int] = []
-    with pytest.warns(DamagedStateWarning, match=r"020\.pt: damaged training state; going on from state-000000017\.pt"):
+    with pytest.warns(DamagedStateWarning, match=r"020\.pt: damaged training state; resuming from state-000000017\.pt"):
         bench.train("damaged", RESUMED, report=lambda progress: seen.append(progress.step))
     assert seen[0] == 20
     assert (bench.weights_sha256("damaged"), bench.log("damaged")) == whole

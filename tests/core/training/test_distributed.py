@@ -1,11 +1,13 @@
-"""Ranks under torchrun: they compute what one process does, end together, and hand over to another number of them."""
+"""Ranks compute what one process does, end together, and hand over to another number of ranks."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +25,54 @@ from booru_embed_core.training.distributed import RankLostError, Ranks, joined_r
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.states import state_files
 from tests.core.model_helpers import captions, encoder, random_captions, training_settings
-from tests.core.training.training_helpers import NARROW, Bench, stop_after
+from tests.core.training import rank_worker
+from tests.core.training.training_helpers import NARROW, Bench, forks, stop_after
 
 SETTINGS = training_settings(checkpoint_every_steps=7)
 
 
+def by_torchrun(job: Path, num_ranks: int) -> bool:
+    """Whether ranks under torchrun came to their end."""
+    worker = [str(Path(__file__).with_name("rank_worker.py")), str(job)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
+    done = subprocess.run(
+        [*command, *worker],
+        check=False,
+        capture_output=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return done.returncode == 0
+
+
+def forked(job: Path, num_ranks: int) -> bool:
+    """Whether ranks with torchrun's variables came to their end: without its launcher, and with torch imported."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        shared = {
+            "WORLD_SIZE": str(num_ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(server.getsockname()[1]),
+        }
+    ranks = [
+        forks().Process(target=rank_worker.main, args=(str(job), {**shared, "RANK": rank, "LOCAL_RANK": rank}))
+        for rank in map(str, range(num_ranks))
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(240)
+    return [rank.exitcode for rank in ranks] == [0] * num_ranks
+
+
 def run_ranks(
-    bench: Bench, name: str, num_ranks: int, settings: TrainingSettings = SETTINGS, **event: object
-) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """A training of `num_ranks` ranks under torchrun, and the notes of those that left one."""
+    bench: Bench,
+    name: str,
+    num_ranks: int,
+    settings: TrainingSettings = SETTINGS,
+    start: Callable[[Path, int], bool] = forked,
+    **event: object,
+) -> tuple[bool, list[str]]:
+    """Whether a training of `num_ranks` ranks came to its end, and the notes of those that left one."""
     notes = bench.folder / f"notes-{name}-{num_ranks}"
     notes.mkdir()
     bench.out_dir(name).mkdir(exist_ok=True)
@@ -46,17 +87,8 @@ def run_ranks(
         **event,
     }
     (notes / "job.json").write_text(json.dumps(job))
-    worker = [str(Path(__file__).with_name("rank_worker.py")), str(notes / "job.json")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
-    done = subprocess.run(
-        [*command, *worker],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    return done, [file.read_text() for file in sorted(notes.glob("rank-*.txt"))]
+    is_done = start(notes / "job.json", num_ranks)
+    return is_done, [file.read_text() for file in sorted(notes.glob("rank-*.txt"))]
 
 
 def accumulated_losses(run: step.Run, batch: Batch, num_parts: int) -> list[step.Losses]:
@@ -97,8 +129,8 @@ def test_two_ranks_end_in_the_bits_of_one_process_that_accumulates(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     settings = SETTINGS.model_copy(update={"optimizer": optimizer})
-    done, weights = run_ranks(bench, "ranks", 2, settings)
-    assert done.returncode == 0, done.stderr
+    is_done, weights = run_ranks(bench, "ranks", 2, settings)
+    assert is_done
     assert len(weights) == 2
     assert weights[0] == weights[1]
     accumulate(monkeypatch, 2)
@@ -112,19 +144,19 @@ def test_ranks_that_a_last_batch_leaves_without_posts_stay_equal(bench: Bench) -
     settings = SETTINGS.model_copy(update={"batch_posts": 13, "num_epochs": 1})
     num_last = len(rows_of_split(bench.corpus.packed, "train")) % 13
     assert 0 < num_last < 3, "the corpus changed: the last batch must leave a rank without posts"
-    done, weights = run_ranks(bench, "ranks", 3, settings)
-    assert done.returncode == 0, done.stderr
+    is_done, weights = run_ranks(bench, "ranks", 3, settings)
+    assert is_done
     assert len(weights) == 3
     assert len(set(weights)) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["kill", "stop"])
+@pytest.mark.parametrize(("what", "start"), [("kill", by_torchrun), ("stop", forked)])
 def test_ranks_end_together_and_another_number_goes_on(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str, start: Callable[[Path, int], bool]
 ) -> None:
-    done, notes = run_ranks(bench, "ended", 2, what=what, rank=1, after_steps=10)
-    assert done.returncode != 0
+    is_done, notes = run_ranks(bench, "ended", 2, start=start, what=what, rank=1, after_steps=10)
+    assert not is_done
     assert not list(bench.out_dir("ended").iterdir())
     saved = [file.name for file in state_files(bench.work_dir("ended"))]
     if what == "kill":  # the other rank says so, and the last saved state, of step 7, is gone on from
@@ -162,8 +194,8 @@ def test_ranks_end_together_and_another_number_goes_on(
 def test_a_stop_on_one_process_is_saved_for_two(bench: Bench) -> None:
     with pytest.raises(TrainingInterrupted):
         bench.train("grown", SETTINGS, should_stop=stop_after(20))
-    done, weights = run_ranks(bench, "grown", 2)
-    assert done.returncode == 0, done.stderr
+    is_done, weights = run_ranks(bench, "grown", 2)
+    assert is_done
     assert weights[0] == weights[1]
     assert bench.log("grown")[-1]["step"] == 34
 

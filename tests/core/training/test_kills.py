@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
@@ -17,7 +16,7 @@ import torch
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.training.loop import TrainingInterrupted
 from tests.core.model_helpers import training_settings
-from tests.core.training.training_helpers import Bench
+from tests.core.training.training_helpers import Bench, forks
 
 NUM_KILLS: Final = int(os.environ.get("BOORU_EMBED_TEST_KILLS", "3"))
 
@@ -41,9 +40,7 @@ def train_until_killed(bench: Bench, settings: TrainingSettings, begun: Event) -
 def test_a_training_killed_at_random_moments_ends_in_the_same_bits(bench: Bench) -> None:
     settings = training_settings(num_epochs=2 + NUM_KILLS, checkpoint_every_steps=2)
     bench.train("whole", settings)
-    # A process that has torch imported already starts at once.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["booru_embed_core.training.loop"])
+    processes = forks()
     numbers = random.Random(NUM_KILLS)
     signals = [signal.SIGKILL] * NUM_KILLS + [signal.SIGTERM] * (1 + NUM_KILLS // 4)
     numbers.shuffle(signals)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,10 +15,20 @@ from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.checkpoint_config import CheckpointError
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
+from booru_embed_core.training.progress import Progress
 from booru_embed_core.training.states import state_files
 from booru_embed_core.training.step import NonFiniteLossError
 from tests.core.model_helpers import Corpus, training_settings
-from tests.core.training.training_helpers import ARRAYS, LOGGED_STEPS, NARROW, RESUMED, Bench, stop_after, write_packed
+from tests.core.training.training_helpers import (
+    ARRAYS,
+    LOGGED_STEPS,
+    NARROW,
+    RESUMED,
+    Bench,
+    forks,
+    stop_after,
+    write_packed,
+)
 
 
 @pytest.mark.parametrize("num_steps", [1, 13, 17, 20, 33])
@@ -49,32 +58,26 @@ def test_a_training_that_is_stopped_again_and_again_ends_in_the_same_bits(
     assert (bench.weights_sha256("stopped"), bench.log("stopped")) == whole
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from booru_embed_core.settings import ModelSettings, TrainingSettings
-from booru_embed_core.training.optimizer import Optimizer
-from booru_embed_core.training.loop import train
-import torch
-torch.set_num_threads(1)
-packed, vocab, work, out, model, training = sys.argv[1:7]
-def report(progress):
-    if progress.step == int(sys.argv[7]):
-        os.kill(os.getpid(), signal.SIGKILL)
-train(Path(packed), Path(vocab), Path(work), Path(out), ModelSettings.model_validate_json(model),
-      TrainingSettings.model_validate_json(training), report)
-"""
+def train_until_killed(bench: Bench, step: int) -> None:
+    """A training in a process of its own that kills itself when `step` is reported."""
+    torch.set_num_threads(1)
+
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    bench.train("killed", RESUMED, report=report)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_from_its_last_state_and_ends_in_the_same_bits(
     bench: Bench, whole: tuple[str, list[dict[str, object]]]
 ) -> None:
-    bench.out_dir("killed").mkdir()
-    paths = (bench.corpus.packed_path, bench.corpus.vocab_dir, bench.work_dir("killed"), bench.out_dir("killed"))
     # Step 20 is logged, and then lost: the last state is that of step 17.
-    arguments = [*map(str, paths), NARROW.model_dump_json(), RESUMED.model_dump_json(), "20"]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    process = forks().Process(target=train_until_killed, args=(bench, 20))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not list(bench.out_dir("killed").iterdir())
     seen: list[int] = []
     bench.train("killed", RESUMED, report=lambda progress: seen.append(progress.step))

@@ -15,7 +15,7 @@ from tests.core.model_helpers import Trained
 def test_the_card_names_sizes_training_and_vocabulary(trained: Trained) -> None:
     config, vocab = read_config(trained.checkpoint), trained.corpus.vocab
     card = model_card(config, vocab, 1234567)
-    assert "as one unit vector of 16 numbers; its prefixes 4, 8, 16 work alone too" in card
+    assert "as one unit vector of 16 numbers.\nIts prefixes 4, 8, 16 work on their own." in card
     assert "attention, width 32, 2 layers, 1,234,567 parameters" in card
     assert ", ".join(f"{vocab.sizes[category]} {category.value}" for category in CATEGORIES) in card
     assert f"{trained.report.num_train_posts} posts, 6 epochs; best after {config.best_epoch:g}" in card

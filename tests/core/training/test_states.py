@@ -62,7 +62,7 @@ def test_a_damaged_state_is_refused_whatever_was_damaged(tmp_path: Path) -> None
     for content in damaged:
         file.write_bytes(content)
         message = refused(lambda: load_state(tmp_path, "mine"))
-        assert message == (f"{file}: damaged training state: its SHA-256 is another; {REMEDY}")
+        assert message == (f"{file}: damaged training state: wrong SHA-256; {REMEDY}")
 
 
 def test_a_damaged_state_is_warned_of_and_the_one_before_it_gone_on_from(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_damaged_state_is_warned_of_and_the_one_before_it_gone_on_from(tmp_pat
     assert state is not None
     assert state["step"] == 8
     assert [str(one.message) for one in warned] == [
-        f"{files[2]}: damaged training state; going on from {files[0].name}"
+        f"{files[2]}: damaged training state; resuming from {files[0].name}"
     ]
     # The training goes on, with the damaged ones in its future: they are the first to go.
     save_state(tmp_path, {**STATE, "step": 9}, 3)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,13 @@ def write_packed(
 ) -> None:
     metadata = packed_metadata(packed.vocab_hash, packed.num_posts, packed.num_tokens, splits or packed.split_settings)
     write_packed_file(path, arrays, metadata)  # type: ignore[arg-type]
+
+
+def forks() -> ForkServerContext:
+    """Processes that start with torch, TensorBoard's writer and this module imported: seconds of CPU time each."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.core.training.training_helpers", "torch.utils.tensorboard"])
+    return context
 
 
 def stop_after(num_steps: int) -> Callable[[], bool]:
