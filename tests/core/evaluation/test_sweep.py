@@ -128,6 +128,7 @@ def test_questions_do_not_depend_on_the_cut(walked: Walked, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_resumes_and_trains_equal_vocabularies_once(walked: Walked, tmp_path: Path) -> None:
     lines: list[str] = []
     first, second = Trainer(stops_at=1), Trainer()

@@ -194,6 +194,7 @@ def test_every_term_is_in_the_log(trained: Trained) -> None:
             assert set(record["validation"]) == {*terms, "loss"}
 
 
+@pytest.mark.slow
 def test_bf16_trains_as_well(bench: Bench) -> None:
     reports = {
         precision: bench.train(precision, training_settings(precision=precision)) for precision in ("fp32", "bf16")
