@@ -8,14 +8,15 @@ Pure Python: no Dagster, no settings, no knowledge of what a product holds. The 
     <root>/vocab/.history         the versions that were current before, one per line, the latest last
     <root>/vocab/.drafts/<id>/    a version being written, locked by its writer; the next writer removes dead ones
     <root>/vocab/.work/<key>/     the state that an interrupted run resumes from
+    <root>/vocab/.lock            held while names change, never while a product is being written
 
-A writer holds a lock on ``vocab/`` itself while names in it change, never while it writes a product. Locks are
-``flock``s: a killed process loses them, so nothing needs to be cleaned up by hand. POSIX only.
+Locks are ``flock``s: a killed process loses them, so nothing needs to be cleaned up by hand. POSIX only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -129,7 +130,7 @@ class Warehouse:
         home.mkdir(parents=True, exist_ok=True)
         made_from = dict(inputs or {})
         with contextlib.ExitStack() as stack:
-            with locked_folder(home, wait=True):
+            with _lock(home / ".lock"):
                 folder = _new_draft(home, made_from)
                 stack.enter_context(locked_folder(folder))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -189,7 +190,7 @@ class Warehouse:
         found: dict[Path, int] = {}
         for asset in self._assets():
             home = self.root / asset
-            with locked_folder(home, wait=True):  # no draft begins meanwhile
+            with _lock(home / ".lock"):  # no draft begins meanwhile
                 drafts, work = list((home / DRAFTS).glob("*")), sorted((home / _WORK).glob("*"), key=_changed)
                 dead = [draft for draft in drafts if not _is_locked(draft)]
                 idle = work[:-1] if len(dead) == len(drafts) else []
@@ -222,7 +223,7 @@ class Warehouse:
         sync_tree(written)
         home = self.root / asset
         product = Product(asset, version, home / version)
-        with locked_folder(home, wait=True):
+        with _lock(home / ".lock"):
             if not is_intact(product.path):
                 if product.path.exists():
                     os.rename(product.path, folder / "broken")
@@ -262,7 +263,7 @@ class Warehouse:
 
     def _remove(self, product: Product) -> bool:
         home = product.path.parent
-        with locked_folder(home, wait=True):
+        with _lock(home / ".lock"):
             if _target(home / CURRENT) == product.version:  # another writer has made it current meanwhile
                 return False
             # Renamed first: a kill while deleting leaves a dead draft, never half a version.
@@ -341,3 +342,14 @@ def _remove_unless_locked(folder: Path) -> None:
     # The folder may vanish at any moment: its owner removes it when done.
     with contextlib.suppress(WarehouseError, FileNotFoundError), lock_folder(folder):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    # A file opened for writing and not the folder: NFS passes only the locks of such files on to other nodes.
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -77,7 +77,7 @@ def test_a_run_killed_anywhere_leaves_whole_versions_and_nothing_that_the_next_r
         home = project.warehouse.root / asset
         assert list((home / ".drafts").iterdir()) == []
         kept = {product.version for product in project.warehouse.versions(asset)}
-        known = {"current", ".drafts", ".history"} | kept
+        known = {"current", ".drafts", ".history", ".lock"} | kept
         assert {path.name for path in home.iterdir()} == known
     assert {path.name for path in project.folder.iterdir()} == {path.name for path in built[0].folder.iterdir()}
 

@@ -29,7 +29,7 @@ def fill(warehouse: Warehouse) -> None:
 
 
 def below(root: Path) -> set[str]:
-    return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.name != ".lock"}
 
 
 def launch(project: Project, *, dry_run: bool) -> dict[str, object]:
