@@ -17,7 +17,7 @@ from booru_embed_core.settings import load_settings
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster.training import stopping
 from booru_embed_dagster.training.stopping import ShutdownWatchdog, StopRequest
-from booru_embed_dagster.training.worker import FAILURE_FILE, Job
+from booru_embed_dagster.training.worker import FAILURE_FILE, Job, run_job
 from tests.dagster.project_helpers import Project
 
 pytestmark = pytest.mark.usefixtures("_process_hooks")
@@ -127,14 +127,7 @@ def test_a_stop_saves_and_ends_a_training_whose_step_or_validation_does_not_end(
     assert reason.endswith(f"; the state is in {tmp_path / 'work'}")
     assert errors.splitlines()[-1] == f"training: {reason}"
     assert stopped_at >= step
-    done = subprocess.run(
-        [sys.executable, "-m", "booru_embed_dagster.training.worker", str(tmp_path / "job.json")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 0
     log = (tmp_path / "out" / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line)["step"] for line in log]
     assert steps == sorted(set(steps))
