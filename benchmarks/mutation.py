@@ -124,7 +124,7 @@ def _changed(node: ast.expr | ast.stmt) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield ast.Constant(not node.value)
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        yield ast.Constant(node.value + 1 if isinstance(node.value, int) else node.value * 2)
+        yield ast.Constant(node.value + 1 if isinstance(node.value, int) else node.value * 2 or 1.0)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
         yield ast.Call(ast.Name(_CALLS[node.func.id]), node.args, node.keywords)
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
