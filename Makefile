@@ -1,14 +1,14 @@
 # Each target builds .venv when it is missing or when the pins changed.
 PYTHON ?= python3
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
-# Python compiles what is imported, once, for which it must be let write: compiling all of torch takes a minute.
+# Python compiles modules when it first imports them. Compiling all of torch at once would take a minute.
 INSTALL := -m pip install --quiet --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
 .PHONY: run demo test test-fast ui serve lint reference docs bench screenshots page emulator lock clean
 
-# All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is out of date.
+# All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is stale.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
 	$(BIN)/dg launch --assets 'key:"*"'
 	@$(BIN)/python -c 'from booru_embed_core.settings import load_settings; \
