@@ -120,4 +120,5 @@ def _error_line(event: dg.DagsterEvent) -> str:
 
 
 def _first_line(text: str | None) -> str:
-    return first_line((text or "").strip() or "no reason was given", _MAX_CHARACTERS)
+    line = first_line((text or "").strip() or "no reason was given", max_length=None)
+    return line if len(line) <= _MAX_CHARACTERS else line[: _MAX_CHARACTERS - 1] + "…"
