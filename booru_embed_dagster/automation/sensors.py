@@ -4,7 +4,7 @@ An asset is rebuilt when all of its ancestors are fresh, so that it never mixes 
 same after all, it is not rebuilt. There is one attempt for the same inputs and code: a failed asset is retried when one
 of them changes, or by hand.
 
-Which assets are stale is decided in ``lineage.py``.
+`staleness` decides which assets are stale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, Final
 import dagster as dg
 
 from booru_embed_core.settings import SettingsError, load_settings
-from booru_embed_dagster.automation.lineage import Lineage
 from booru_embed_dagster.automation.observation import (
     TABLE_REASON,
     WRITING_REASON,
@@ -30,6 +29,7 @@ from booru_embed_dagster.automation.observation import (
     settings_sources,
     unrecorded,
 )
+from booru_embed_dagster.automation.staleness import Lineage
 
 # Our own condition needs it, and it is beta in Dagster 1.13.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*use_user_code_server.*")

@@ -10,7 +10,6 @@ from typing import Final
 import dagster as dg
 
 from booru_embed_core.settings import load_settings
-from booru_embed_dagster.automation.lineage import Lineage, made_from
 from booru_embed_dagster.automation.observation import (
     POSTS_EXPORT,
     TABLE_REASON,
@@ -21,6 +20,7 @@ from booru_embed_dagster.automation.observation import (
     settings_sources,
     unrecorded,
 )
+from booru_embed_dagster.automation.staleness import Lineage, made_from
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 REBUILD_TAG: Final = "booru_embed/rebuild"

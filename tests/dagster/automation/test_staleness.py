@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from booru_embed_core.settings import OBSERVED_SECTIONS, Settings, VocabSettings, section_version
-from booru_embed_dagster.automation.lineage import Lineage, made_from
 from booru_embed_dagster.automation.observation import DATA_VERSION_TAG, recorded_version
 from booru_embed_dagster.automation.provenance import CODE_VERSION_TAG, input_tags
+from booru_embed_dagster.automation.staleness import Lineage, made_from
 
 ALWAYS = dg.AutomationCondition.eager()
 SOURCES = ("file", "knob")
