@@ -128,9 +128,9 @@ def padding(batch: CaptionBatch, settings: TrainingSettings, rounds: int) -> flo
     """Slots of the padded batches over their tokens, over all rounds."""
     slots = tokens = 0
     for round_ in range(1, rounds + 1):
-        halves = split_captions(batch, len(SPECIAL_TOKENS), settings, torch.Generator().manual_seed(round_))
-        slots += pad(halves.token_ids, halves.lengths)[1].numel()
-        tokens += len(halves.token_ids)
+        views = split_captions(batch, len(SPECIAL_TOKENS), settings, torch.Generator().manual_seed(round_))
+        slots += pad(views.token_ids, views.lengths)[1].numel()
+        tokens += len(views.token_ids)
     return slots / tokens
 
 

@@ -1,10 +1,10 @@
 """Attention over variable-length sets, the same functions on every device.
 
-`attend` has a query for each token, `pool` one for each set. Both take tokens laid end to end with ``cu_seqlens``, as
-flash-attn spells it, and never a padded batch. Backends:
+`attend` has one query per token, `pool` one per set. Both take packed tokens with ``cu_seqlens`` (flash-attn's name),
+never a padded batch. Backends:
 
 ========== ======================================= =========================================================
-name       where                                   what
+name       runs on                                 implementation
 ========== ======================================= =========================================================
 flash-attn CUDA, fp16/bf16, extra ``cuda``         ``flash_attn_varlen_func``
 varlen     CUDA, fp16/bf16, torch >= 2.10          ``torch.nn.attention.varlen`` (flash kernels inside torch)
@@ -13,11 +13,11 @@ buckets    anywhere, any dtype                     sets of similar length share 
 
 There are no positions and no causal mask: a caption is a set.
 
-The buckets of two sets of lengths 3 and 4, with one head: both fall into the bucket of width 4. ::
+Example: with one head, two sets of lengths 3 and 4 share the bucket of width 4. ::
 
     tokens   a0 a1 a2 b0 b1 b2 b3                gathered once for queries, keys and values
-    slots    a0 a1 a2 .. | b0 b1 b2 b3           a padded slot repeats a token; it is masked as a key
-    output   o0 o1 o2    | o3 o4 o5 o6           gathered back, the padded slot's row is dropped
+    slots    a0 a1 a2 .. | b0 b1 b2 b3           a padding slot repeats a token and is masked as a key
+    output   o0 o1 o2    | o3 o4 o5 o6           gathered back without the padding slot
 
 Shape legend: T tokens, S sets, H heads, D head dimension, P slots of all buckets.
 """
@@ -34,15 +34,15 @@ from torch import Tensor
 
 Backend = Literal["flash-attn", "varlen", "buckets"]
 
-# A set is padded to the next multiple of this. Finer steps pad less, but make more and smaller products, and odd
-# widths leave bf16's fast path.
+# Sets are padded to a multiple of this. Finer steps pad less but give more and smaller matmuls, and odd widths leave
+# bf16's fast path.
 BUCKET_STEP: Final = 4
-_MASKED: Final = -1e4  # finite in bf16 and fp16: rows of -inf turn into NaN
+_MASKED: Final = -1e4  # finite in bf16 and fp16: the softmax of a row of -inf is NaN
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """`num_sets` sets of similar length as one dense block of `width` slots each."""
+    """Sets of similar length in one dense block: `num_sets` of them, padded to `width` slots each."""
 
     num_sets: int
     width: int
@@ -52,27 +52,27 @@ class Bucket:
 
 @dataclass(frozen=True)
 class BucketPlan:
-    """How tokens are gathered into buckets and back. A row is D numbers: one head of one token.
+    """Gather indices from tokens to buckets and back. A row is D numbers: one head of one token.
 
-    A bucket's block ``[H, num_sets, width, D]`` is contiguous, so that one batched product takes it without a copy.
+    A bucket's block ``[H, num_sets, width, D]`` is contiguous, so a batched matmul reads it without a copy.
     """
 
     buckets: tuple[Bucket, ...]
     to_slots: Tensor
-    """int64 ``[P * H]``: the row ``token * H + head`` of the input that fills each slot's row."""
+    """int64 ``[P * H]``: the input row ``token * H + head`` that is gathered into each slot row."""
     from_slots: Tensor
     """int64 ``[T * H]``, the inverse: the slot row of each input row."""
     padding_rows: Tensor
     """int64: the slot rows that are padding."""
     to_pool_slots: Tensor
-    """int64 ``[S * H]``: as `to_slots`, for one query a set."""
+    """int64 ``[S * H]``: like `to_slots`, with one query per set."""
     from_pool_slots: Tensor
-    """int64 ``[S * H]``: its inverse."""
+    """int64 ``[S * H]``: the inverse of `to_pool_slots`."""
 
 
 @dataclass(frozen=True)
 class SetLayout:
-    """Where each set lies among the tokens, for a backend."""
+    """Set boundaries among packed tokens, and the bucket plan if the backend needs one."""
 
     cu_seqlens: Tensor
     """int32 ``[S + 1]``: set ``s`` holds the tokens ``cu_seqlens[s]:cu_seqlens[s + 1]``."""
@@ -82,7 +82,7 @@ class SetLayout:
 
     @property
     def num_sets(self) -> int:
-        """S."""
+        """The number of sets, S."""
         return self.cu_seqlens.numel() - 1
 
     @classmethod
@@ -104,7 +104,7 @@ def pick_backend(device: torch.device, dtype: torch.dtype) -> Backend:
 
 
 def order_by_length(lengths: Tensor) -> Tensor:
-    """int64 ``[S]``: the sets' indices in ascending length; ties keep their order."""
+    """int64 ``[S]``: indices that sort the sets by ascending length, stably."""
     return torch.argsort(lengths, stable=True)
 
 
@@ -115,9 +115,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout, row
         queries: ``[T, H, D]``.
         keys: ``[T, H, D]``.
         values: ``[T, H, D]``.
-        layout: of the T tokens.
-        rows: int64 ``[T]``: the row of each token where `queries`, `keys` and `values` are tables ``[R, H, D]`` of
-            distinct tokens.
+        layout: the sets of the T tokens.
+        rows: int64 ``[T]``: each token's row if `queries`, `keys` and `values` are tables ``[R, H, D]`` of distinct
+            tokens; None if they have a row per token.
     """
     if layout.plan is not None:
         return _BucketedAttention.apply(queries, keys, values, layout.plan, False, rows)  # type: ignore[no-any-return, no-untyped-call]
@@ -127,13 +127,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout, row
 
 
 def pool(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout) -> Tensor:
-    """Softmax attention of one query a set over that set, ``[S, H, D]`` in the inputs' dtype.
+    """Softmax attention of one query per set over that set, ``[S, H, D]`` in the inputs' dtype.
 
     Args:
         queries: ``[S, H, D]``.
         keys: ``[T, H, D]``.
         values: ``[T, H, D]``.
-        layout: of the T tokens.
+        layout: the sets of the T tokens.
     """
     if layout.plan is not None:
         return _BucketedAttention.apply(queries, keys, values, layout.plan, True, None)  # type: ignore[no-any-return, no-untyped-call]
@@ -146,23 +146,23 @@ def _by_kernel(
 ) -> Tensor:
     kernel = _flash_attn() if layout.backend == "flash-attn" else _torch_varlen()
     assert kernel is not None
-    # By position: the keywords of torch's function changed between 2.10 and 2.13.
+    # Positional arguments: torch renamed the keywords between 2.10 and 2.13.
     output: Tensor = kernel(queries, keys, values, cu_queries, layout.cu_seqlens, max_queries, layout.max_seqlen)
     return output
 
 
 class _BucketedAttention(torch.autograd.Function):
-    """Softmax(QK'/sqrt(D))V bucket by bucket, with an explicit gradient.
+    """Softmax(QK'/sqrt(D))V bucket by bucket, with a hand-written gradient.
 
-    Autograd would record about ten nodes a bucket, and scatter where this gathers: a training step on two cores would
-    take twice as long. The bf16 backward pass of SDPA on CPU takes three times as long as these products.
+    Autograd would record about ten nodes per bucket and scatter where this gathers, which doubles the time of a
+    training step on two cores. SDPA's bf16 backward pass on CPU takes three times as long as these matmuls.
     """
 
     @staticmethod
     def forward(
         ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, plan: BucketPlan, pooling: bool, rows: Tensor | None
     ) -> Tensor:
-        """As `attend`, or `pool` where `pooling`; keeps the gathered inputs and the weights for the gradient."""
+        """`attend`, or `pool` if `pooling`; saves the gathered inputs and the attention weights for backward."""
         heads, head_dim = keys.shape[1:]
         to_queries, from_queries = _query_rows(plan, pooling)
         to_slots = plan.to_slots
@@ -198,11 +198,11 @@ class _BucketedAttention(torch.autograd.Function):
         if not pooling:
             grad_out.index_fill_(0, plan.padding_rows, 0)
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        parts = _each_bucket(
+        blocks = _each_bucket(
             plan, heads, pooling, (q, True), (k, False), (v, False), (grad_out, True),
             (grad_q, True), (grad_k, False), (grad_v, False),
         )  # fmt: skip
-        for weight, (_, (qs, ks, vs, gs, gq, gk, gv)) in zip(weights, parts, strict=True):
+        for weight, (_, (qs, ks, vs, gs, gq, gk, gv)) in zip(weights, blocks, strict=True):
             torch.bmm(weight.transpose(1, 2), gs, out=gv)
             grad_weight = torch.bmm(gs, vs.transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_weight, weight, -1, weight.dtype)
@@ -210,9 +210,9 @@ class _BucketedAttention(torch.autograd.Function):
             torch.bmm(grad_scores.transpose(1, 2), qs, out=gk)
         grads_in: list[Tensor]
         if ctx.to_rows is None:
-            from_each = (from_queries, plan.from_slots, plan.from_slots)
-            grads_in = [g.index_select(0, of) for g, of in zip((grad_q, grad_k, grad_v), from_each, strict=True)]
-        else:  # sums of thousands of tokens, in float32; the gradient of a padded slot is zero
+            indices = (from_queries, plan.from_slots, plan.from_slots)
+            grads_in = [g.index_select(0, index) for g, index in zip((grad_q, grad_k, grad_v), indices, strict=True)]
+        else:  # sums over thousands of tokens, so in float32; padding slots have zero gradient
             grads_in = [_sum_rows(g, ctx.to_rows, ctx.num_rows * heads) for g in (grad_q, grad_k, grad_v)]
         grads_in[0] = grads_in[0] * head_dim**-0.5
         return (*(g.view(-1, heads, head_dim) for g in grads_in), None, None, None)
@@ -230,14 +230,14 @@ def _query_rows(plan: BucketPlan, pooling: bool) -> tuple[Tensor, Tensor]:
 
 
 def _each_bucket(plan: BucketPlan, heads: int, pooling: bool, *rows: tuple[Tensor, bool]) -> Any:
-    """Each bucket with its block ``[H * num_sets, width or 1, D]`` of every tensor; True marks those of queries."""
+    """Each bucket with its block ``[H * num_sets, width or 1, D]`` of every tensor; True marks query tensors."""
     start = query_start = 0
     for bucket in plan.buckets:
         num, width = heads * bucket.num_sets, bucket.width
         query_width = 1 if pooling else width
         blocks = []
-        for tensor, of_queries in rows:
-            first, wide = (query_start, query_width) if of_queries else (start, width)
+        for tensor, is_query in rows:
+            first, wide = (query_start, query_width) if is_query else (start, width)
             blocks.append(tensor[first : first + num * wide].view(num, wide, -1))
         yield bucket, blocks
         start += num * width
@@ -261,9 +261,9 @@ def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int) -> BucketPlan:
     is_padding[slots] = False
 
     buckets = []
-    parts = torch.split(is_padding, [n * width for n, width in zip(bucket_sets, bucket_widths, strict=True)])
-    for num_sets, width, part in zip(bucket_sets, bucket_widths, parts, strict=True):
-        buckets.append(Bucket(num_sets, width, part.view(num_sets, width) if bool(part.any()) else None))
+    masks = torch.split(is_padding, [n * width for n, width in zip(bucket_sets, bucket_widths, strict=True)])
+    for num_sets, width, mask in zip(bucket_sets, bucket_widths, masks, strict=True):
+        buckets.append(Bucket(num_sets, width, mask.view(num_sets, width) if bool(mask.any()) else None))
     rows = _slot_rows([bucket.num_sets * bucket.width for bucket in buckets], heads, device)
     pool_rows = _slot_rows([bucket.num_sets for bucket in buckets], heads, device)
     every_set = torch.arange(len(lengths), device=device)
@@ -278,7 +278,7 @@ def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int) -> BucketPlan:
 
 
 def _slot_rows(bucket_slots: list[int], heads: int, device: torch.device) -> Tensor:
-    """int64 ``[P, H]``: the row of each slot and head: bucket by bucket, inside it head by head, then slot by slot."""
+    """int64 ``[P, H]``: the row of each slot and head, ordered by bucket, then head, then slot."""
     sizes = torch.tensor(bucket_slots, dtype=torch.int64, device=device)
     starts = torch.cumsum(sizes, 0) - sizes
     size, start = (torch.repeat_interleave(x, sizes)[:, None] for x in (sizes, starts))
@@ -287,7 +287,7 @@ def _slot_rows(bucket_slots: list[int], heads: int, device: torch.device) -> Ten
 
 
 def _gather_rows(rows: Tensor, tokens: Tensor) -> Tensor:
-    """int64 ``[P * H]``: for each slot row the input row that fills it, from the token in each slot (int64 ``[P]``)."""
+    """int64 ``[P * H]``: the input row gathered into each slot row, given the token of each slot (int64 ``[P]``)."""
     heads = rows.shape[1]
     gather = torch.empty(rows.numel(), dtype=torch.int64, device=rows.device)
     gather[rows] = tokens[:, None] * heads + torch.arange(heads, device=rows.device)

@@ -1,12 +1,12 @@
-"""The trunk on a CPU without gradients, for embedding many captions.
+"""The trunk's inference path on a CPU, for embedding many captions.
 
 It computes `SetEncoder.forward` with the same modules and less work:
 
-* Attention runs over sets of one length at a time. They are a dense block of the tokens, so nothing is padded, masked
-  or gathered.
-* Without positions, the first block's projections depend only on the token: they run once for each distinct token.
-* The pool has one query a set. A head's weighted sum of states, projected to values, equals the weighted sum of the
-  states' values. It takes one projection a set instead of one a token.
+* Attention runs on sets of equal length together. They form a dense block of tokens, so nothing is padded, masked or
+  gathered.
+* Without positions, the first block's projections depend only on the token, so they run once per distinct token.
+* Pooling has one query per set. The value projection is linear, so it is applied to each head's weighted sum of
+  states: one projection per set instead of one per token.
 
 Shape legend: T tokens, S sets, H heads, D head dimension, d width, R distinct tokens.
 """
@@ -22,22 +22,22 @@ from torch.nn import functional as F
 from booru_embed_core.model.encoder import Attention, Block, Pool, SetEncoder, rms_norm
 
 
-class Run(NamedTuple):
-    """Sets of one length."""
+class _Run(NamedTuple):
+    """Consecutive sets of equal length."""
 
     tokens: slice
-    """Of the T."""
+    """Their slice of the T tokens."""
     sets: slice
-    """Of the S."""
+    """Their slice of the S sets."""
     shape: tuple[int, int]
-    """Sets, and tokens of each."""
+    """(number of sets, tokens per set)."""
 
 
 class DenseEncoder:
-    """Pooled states of sets whose tokens are among `distinct`; holds ``4 * R * d`` numbers of `dtype`."""
+    """Computes pooled states of sets whose tokens are in `distinct`; holds ``4 * R * d`` numbers of `dtype`."""
 
     def __init__(self, model: SetEncoder, distinct: Tensor, dtype: torch.dtype) -> None:
-        """Reads `model`, whose weights must not change afterwards, and `distinct` (int64 ``[R]`` token ids)."""
+        """Precomputes tables for `distinct` (int64 ``[R]`` token ids); the weights must not change afterwards."""
         self.model = model
         self._rows = torch.zeros(model.config.num_tokens, dtype=torch.int64)
         self._rows[distinct] = torch.arange(len(distinct))
@@ -50,10 +50,10 @@ class DenseEncoder:
 
     @torch.inference_mode()
     def __call__(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
-        """float32 ``[S, d]``.
+        """The pooled states, float32 ``[S, d]``.
 
         Args:
-            token_ids: int64 ``[T]``, sets laid end to end, each beginning with the summary token.
+            token_ids: int64 ``[T]``, packed sets, each beginning with the summary token.
             lengths: int64 ``[S]``, ascending.
         """
         runs = _runs(lengths)
@@ -68,20 +68,20 @@ class DenseEncoder:
         return rms_norm(_pooled(self.model.pool, x, runs).float())
 
 
-def _runs(lengths: Tensor) -> list[Run]:
-    """The runs of sets of one length, in order."""
+def _runs(lengths: Tensor) -> list[_Run]:
+    """The runs of equal `lengths`, in order."""
     runs, start, first = [], 0, 0
     for length, num_sets in zip(
         *(x.tolist() for x in torch.unique_consecutive(lengths, return_counts=True)), strict=True
     ):
         stop = start + num_sets * length
-        runs.append(Run(slice(start, stop), slice(first, first + num_sets), (num_sets, length)))
+        runs.append(_Run(slice(start, stop), slice(first, first + num_sets), (num_sets, length)))
         start, first = stop, first + num_sets
     return runs
 
 
-def _mixed(attention: Attention, x: Tensor, rows: Tensor, tables: list[Tensor] | None, runs: list[Run]) -> Tensor:
-    """Softmax attention within each set, ``[T, d]``, of states `x`, or of `rows` in the `tables` of projections."""
+def _mixed(attention: Attention, x: Tensor, rows: Tensor, tables: list[Tensor] | None, runs: list[_Run]) -> Tensor:
+    """Softmax attention within each set, ``[T, d]``, of states `x`, or of `rows` of precomputed projection `tables`."""
     heads, head_dim = attention.num_heads, attention.head_dim
     head_range = torch.arange(heads)[:, None]
     if tables is None:
@@ -92,15 +92,15 @@ def _mixed(attention: Attention, x: Tensor, rows: Tensor, tables: list[Tensor] |
         if tables is None:
             q, k, v = (y[run.tokens].view(*run.shape, heads, head_dim).transpose(1, 2) for y in projected)
         else:
-            of_heads = rows[run.tokens].view(*run.shape)[:, None] * heads + head_range
-            q, k, v = (F.embedding(of_heads, table) for table in tables)
+            head_rows = rows[run.tokens].view(*run.shape)[:, None] * heads + head_range
+            q, k, v = (F.embedding(head_rows, table) for table in tables)
         weights = torch.matmul(q * head_dim**-0.5, k.transpose(-2, -1)).softmax(-1)
         mixed[run.tokens].view(*run.shape, heads, head_dim).copy_(torch.matmul(weights, v).transpose(1, 2))
     return mixed
 
 
-def _pooled(pool: Pool, x: Tensor, runs: list[Run]) -> Tensor:
-    """``[S, d]`` of states ``[T, d]``."""
+def _pooled(pool: Pool, x: Tensor, runs: list[_Run]) -> Tensor:
+    """The pooled states ``[S, d]`` of token states ``[T, d]``."""
     attention = pool.attention
     if attention is None:
         sums = [x[run.tokens].view(*run.shape, -1).float().sum(1) * run.shape[1] ** -0.5 for run in runs]
@@ -109,13 +109,13 @@ def _pooled(pool: Pool, x: Tensor, runs: list[Run]) -> Tensor:
     heads, head_dim = attention.num_heads, attention.head_dim
     normed = rms_norm(x)
     summary = torch.cat([x[run.tokens].view(*run.shape, -1)[:, 0] for run in runs])
-    of_keys, of_values = attention.key_value.weight.to(x.dtype).chunk(2)
-    keys = rms_norm(F.linear(normed, of_keys).view(-1, heads, head_dim))
+    key_weight, value_weight = attention.key_value.weight.to(x.dtype).chunk(2)
+    keys = rms_norm(F.linear(normed, key_weight).view(-1, heads, head_dim))
     queries = attention.queries(rms_norm(summary)) * head_dim**-0.5
     means = x.new_empty(len(summary), heads, x.shape[-1])
     for run in runs:
         scores = (keys[run.tokens].view(*run.shape, heads, head_dim) * queries[run.sets, None]).sum(-1)
         torch.bmm(scores.softmax(1).transpose(1, 2), normed[run.tokens].view(*run.shape, -1), out=means[run.sets])
-    values = torch.bmm(means.transpose(0, 1), of_values.view(heads, head_dim, -1).transpose(1, 2))
+    values = torch.bmm(means.transpose(0, 1), value_weight.view(heads, head_dim, -1).transpose(1, 2))
     pooled = summary + attention.output(values.transpose(0, 1).reshape(len(summary), -1))
     return pooled + pool.feed_forward(rms_norm(pooled))  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
-"""The whole network, from token ids to an embedding and to scores for every tag. Reads top to bottom.
+"""The whole network: token ids to an embedding and to tag scores. Reads top to bottom.
 
-Choices, with their reasons:
+Design choices:
 
 * A caption is a set: no positions, no causal mask; the output does not change when tags are permuted.
 * A token is a tag: its vector is the tag's plus its category's. The decoder uses the same tag vectors.
@@ -9,7 +9,7 @@ Choices, with their reasons:
 * Pre-RMSNorm without gains, QK-norm, SwiGLU, no biases: stable at high learning rates, with nothing to tune.
 * The bottleneck is a Matryoshka embedding: its prefixes work on their own. The decoder reads the unit-length vector:
   what predicts tags is exactly what a user gets.
-* `trunk="deepsets"` replaces attention between tags by feed-forward blocks and a mean: the control.
+* `trunk="deepsets"` is the control: feed-forward blocks and a mean instead of attention between tags.
 
 Shape legend: T tokens, S sets, d width, E embedding_dim, V tags.
 """
@@ -32,14 +32,14 @@ SUMMARY_ID: Final = SPECIAL_TOKENS.index(SUMMARY_TOKEN)
 
 
 class EncoderConfig(BaseModel):
-    """The shape of the network: the settings' section, and the sizes from the vocab."""
+    """The network's shape: the model settings and the vocabulary's sizes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: ModelSettings
     num_special: int
     category_sizes: tuple[int, ...]
-    """Tags of each category, in schema order; token ids of a category are contiguous, in the same order."""
+    """Number of tags per category, in schema order; token ids of a category are contiguous, in the same order."""
 
     @property
     def num_tags(self) -> int:
@@ -91,7 +91,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up of the two halves of the last dimension."""
+    """``silu(gate) * up``, where gate and up are the two halves of the last dimension."""
     if gate_up.is_cuda:
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
@@ -99,7 +99,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 class _SwiGLU(torch.autograd.Function):
-    """On CPU autograd would join the two gradients with a copy; here both are written in place."""
+    """On CPU, autograd would concatenate the two gradients with a copy; here both are written in place."""
 
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
@@ -132,12 +132,12 @@ class Attention(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(self.num_heads))
 
     def forward(self, states: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
-        """``[T, d]``: `attend` between projections, of states ``[T, d]``, or ``[R, d]`` with `rows`."""
+        """Self-attention ``[T, d]`` of states ``[T, d]``, or of distinct states ``[R, d]`` looked up by `rows`."""
         mixed = attend(*self.project(states, states), layout, rows)
         return self.output(mixed.flatten(1))  # type: ignore[no-any-return]
 
     def pool(self, query_states: Tensor, states: Tensor, layout: SetLayout) -> Tensor:
-        """``[S, d]``: `pool` between projections, of one query state a set ``[S, d]`` and states ``[T, d]``."""
+        """Attention ``[S, d]`` of one query state per set ``[S, d]`` over token states ``[T, d]``."""
         mixed = pool(*self.project(query_states, states), layout)
         return self.output(mixed.flatten(1))  # type: ignore[no-any-return]
 
@@ -149,7 +149,7 @@ class Attention(nn.Module):
         return queries, rms_norm(keys.view(heads)), values.view(heads)
 
     def queries(self, states: Tensor) -> Tensor:
-        """``[Q, H, D]`` of states ``[Q, d]``: normalised, then scaled by the heads' temperatures."""
+        """Queries ``[Q, H, D]`` of states ``[Q, d]``: normalised, then scaled by each head's temperature."""
         scale = self.log_scale.exp().to(states.dtype)[:, None]
         return rms_norm(self.query(states).view(-1, self.num_heads, self.head_dim)) * scale
 
@@ -179,9 +179,9 @@ class Block(nn.Module):
         """States ``[T, d]`` after the block.
 
         Args:
-            x: states of tokens.
-            layout: their sets.
-            distinct: `x` as a table ``[R, d]`` of distinct tokens and the row of each token, int64 ``[T]``.
+            x: token states ``[T, d]``.
+            layout: the sets of the tokens.
+            distinct: `x` as a table ``[R, d]`` of distinct tokens and each token's row, int64 ``[T]``.
         """
         if self.attention is not None:
             states, rows = (x, None) if distinct is None else distinct
@@ -191,7 +191,7 @@ class Block(nn.Module):
 
 
 class Pool(nn.Module):
-    """One state a set: the summary token attends over its set (Lee et al. 2019, PMA); DeepSets takes the mean."""
+    """One state per set: the summary token attends over its set (Lee et al. 2019, PMA); DeepSets takes the mean."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class Pool(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
-        """``[S, d]`` of token states ``[T, d]``."""
+        """The pooled states ``[S, d]`` of token states ``[T, d]``."""
         first = layout.cu_seqlens[:-1].long()
         if self.attention is None:
             lengths = layout.cu_seqlens.diff()
@@ -216,7 +216,7 @@ class Pool(nn.Module):
 
 
 class SetEncoder(nn.Module):
-    """Token ids of sets → states, embedding, tag scores.
+    """The set encoder: token ids to states, embedding and tag scores.
 
     Weights are float32. `states` computes in the given dtype, everything after the pool in float32.
     """
@@ -262,18 +262,18 @@ class SetEncoder(nn.Module):
     def start_from_frequencies(self, shares: Tensor) -> None:
         """Sets the bias of each tag's score to the log of its share of posts (float ``[V]``).
 
-        Without it the first hundreds of steps only learn which tags are common. The count of an unknown token is of
-        uses, of which a post may have many, so its share is capped at 1.
+        Otherwise the first few hundred steps only learn which tags are common. An unknown token's count is in uses,
+        and a post may have several, so shares are capped at 1.
         """
         self.tag_bias.copy_(shares.clamp(min=1e-7, max=1).log())
 
     def tag_vectors(self) -> Tensor:
-        """float32 ``[V, d]``: each tag's vector plus its category's, for the encoder and the decoder."""
+        """float32 ``[V, d]``: each tag's vector plus its category's, shared by encoder and decoder."""
         vectors: Tensor = self.tokens.weight[self.config.num_special :] + self.categories(self.tag_category)
         return vectors
 
     def token_vectors(self, token_ids: Tensor) -> Tensor:
-        """float32 ``[R, d]``: the encoder's vectors of `token_ids` (int64 ``[R]``)."""
+        """float32 ``[R, d]``: the encoder's input vectors of `token_ids` (int64 ``[R]``)."""
         vectors: Tensor = self.tokens(token_ids)
         is_tag = token_ids >= self.config.num_special
         categories = self.tag_category[token_ids[is_tag] - self.config.num_special]
@@ -284,8 +284,8 @@ class SetEncoder(nn.Module):
         table = torch.cat([self.tokens.weight[: self.config.num_special], self.tag_vectors()])
         table = rms_norm(table)
         x = F.embedding(token_ids, table).to(dtype)
-        # Without positions, the first block's projections depend only on the token. A CPU computes them once for each
-        # row of the table, if these are fewer. On a GPU the sums of gradients by row would cost more than the products.
+        # Without positions, the first block's projections depend only on the token. A CPU computes them once per table
+        # row if there are fewer rows than tokens. On a GPU, summing gradients by row costs more than the matmuls.
         distinct = (table.to(dtype), token_ids) if layout.backend == "buckets" and len(table) < len(x) else None
         for block in self.blocks:
             x, distinct = block(x, layout, distinct), None
@@ -297,10 +297,10 @@ class SetEncoder(nn.Module):
         """The pooled state of each set, float32 ``[S, d]``, in the order of the input.
 
         Args:
-            token_ids: int64 ``[T]``, sets laid end to end, each beginning with the summary token.
+            token_ids: int64 ``[T]``, packed sets, each beginning with the summary token.
             lengths: int64 ``[S]``, each at least 1.
-            max_seqlen: an upper bound of `lengths`, known to the host.
-            dtype: of the trunk.
+            max_seqlen: an upper bound of `lengths`, known on the host.
+            dtype: the trunk's compute dtype.
         """
         backend, heads = pick_backend(token_ids.device, dtype), self.config.settings.num_heads
         if backend != "buckets":
@@ -316,16 +316,16 @@ class SetEncoder(nn.Module):
         return self.bottleneck(pooled)  # type: ignore[no-any-return]
 
     def decode(self, embedding: Tensor) -> Tensor:
-        """The state that scores tags, float32 ``[S, d]``, from an embedding or a zero-padded prefix ``[S, E]``.
+        """The decoder state, float32 ``[S, d]``, of an embedding or a zero-padded prefix of it ``[S, E]``.
 
-        The embedding is scaled to unit length first.
+        The embedding is scaled to unit length first. `tag_scores` turns the state into logits.
         """
         unit = F.normalize(embedding, dim=-1) * math.sqrt(self.config.settings.embedding_dim)
         hidden = self.decoder_in(unit)
         return rms_norm(hidden + self.decoder(rms_norm(hidden)))
 
     def complete(self, pooled: Tensor) -> Tensor:
-        """The completion head's state, float32 ``[S, d]``: as `decode`, but from before the bottleneck."""
+        """The completion head's state, float32 ``[S, d]``: like `decode`, but from the state before the bottleneck."""
         return rms_norm(pooled + self.head(pooled))
 
     def tag_scores(self, decoded: Tensor) -> Tensor:
@@ -334,7 +334,7 @@ class SetEncoder(nn.Module):
 
 
 def token_order(lengths: Tensor, order: Tensor) -> Tensor:
-    """int64 ``[T]``: the tokens' indices once their sets (`lengths` int64 ``[S]``) stand in `order` (int64 ``[S]``)."""
+    """int64 ``[T]``: indices that reorder tokens when their sets (`lengths` int64 ``[S]``) are put in `order`."""
     starts = torch.cumsum(lengths, 0) - lengths
     new_lengths = lengths[order]
     new_starts = torch.cumsum(new_lengths, 0) - new_lengths

@@ -1,4 +1,4 @@
-"""Many sets through the encoder in bounded memory, for evaluation and serving."""
+"""Encodes many sets in bounded memory, for evaluation and serving."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from booru_embed_core.model.encoder import SetEncoder, token_order
 from booru_embed_core.model.objective import read_tokens
 
 BATCH_TOKENS: Final = 32_768
-"""Tokens of one forward pass on a GPU: 100 MB of states at width 512 in float32."""
+"""Tokens per forward pass on a GPU: 100 MB of states at width 512 in float32."""
 CPU_BATCH_TOKENS: Final = 2048
-"""On a CPU: more tokens leave the cache, and twice as many take a sixth longer in float32."""
+"""Tokens per forward pass on a CPU. More do not fit the cache: twice as many take a sixth longer in float32."""
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
-    """bf16 on a GPU, for the flash kernels; float32 on a CPU, where order and batch then change nothing."""
+    """bf16 on a GPU, for the flash kernels; float32 on a CPU, where results are independent of order and batch."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
@@ -41,11 +41,12 @@ def encode_sets(
     Args:
         model: in evaluation mode.
         tags: int64 ``[T]`` tag indices (``token_id - num_special``), set after set.
-        lengths: int64 ``[S]`` tags of each set, 0 allowed.
+        lengths: int64 ``[S]`` tags per set, 0 allowed.
         ratings: int64 ``[S]``, -1 for none.
         score_bins: int64 ``[S]`` score deciles, -1 for none.
-        batch_tokens: tokens of one forward pass, a single longer set aside; None is the device's default.
-        dtype: of the trunk; None is `inference_dtype`.
+        batch_tokens: maximum tokens per forward pass; a longer set gets a pass of its own. None is the device's
+            default.
+        dtype: the trunk's compute dtype; None is `inference_dtype`.
     """
     device = model.tag_bias.device
     on_cpu = device.type == "cpu"
@@ -57,12 +58,12 @@ def encode_sets(
     starts = np.cumsum(lengths) - lengths
     seen = lengths + 1 + sum((given >= 0).astype(np.int64) for given in (ratings, score_bins) if given is not None)
     order = np.argsort(seen, kind="stable")
-    for part in _parts(seen[order], batch_tokens):
-        sets = order[part]
+    for chunk in _chunks(seen[order], batch_tokens):
+        sets = order[chunk]
         positions = np.repeat(starts[sets] - (np.cumsum(lengths[sets]) - lengths[sets]), lengths[sets])
         positions += np.arange(len(positions))
         owners = np.repeat(np.arange(len(sets)), lengths[sets])
-        # Tags sorted within each set: the result does not depend on their order, in bf16 either.
+        # Tags are sorted within each set, so that the result does not depend on their order, even in bf16.
         sorted_tags = np.sort(owners * num_tags + tags[positions]) % num_tags
         token_ids, seen_lengths = read_tokens(
             torch.from_numpy(sorted_tags).to(device),
@@ -110,8 +111,8 @@ def token_states(model: SetEncoder, token_ids: Tensor, lengths: Tensor) -> Tenso
     return states
 
 
-def _parts(ascending: NDArray[np.int64], batch_tokens: int) -> Iterator[slice]:
-    """Slices of sets (lengths in tokens, ascending) of at most `batch_tokens` each."""
+def _chunks(ascending: NDArray[np.int64], batch_tokens: int) -> Iterator[slice]:
+    """Slices of sets of at most `batch_tokens` tokens each; lengths in tokens are `ascending`."""
     ends = np.cumsum(ascending)
     start = 0
     while start < len(ascending):

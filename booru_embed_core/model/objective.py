@@ -1,14 +1,14 @@
-"""What the model is trained to do: from one part of a caption, predict the other part.
+"""The training objective: predict one part of a caption from the other.
 
 Each caption is split at random into two sets, and each set predicts the tags of the other. The loss of a set, with H
 the tags to predict and N every tag that the caption does not have::
 
     L = 1/|H| * sum over h in H of [ log(exp s_h + sum over n in N of exp s_n) - s_h ]
 
-Each hidden tag competes only with true negatives. The other hidden tags are right as well, and the visible ones cannot
-be asked for. A separate term, ``-log(1 - P_visible)``, punishes the repetition of visible tags; its weight is a
-setting. InfoNCE pulls the two embeddings of a caption together, away from those of other captions. The embedding also
-predicts rating and score where these were withheld.
+Each hidden tag competes only with true negatives: the other hidden tags are correct too, and visible tags are never
+targets. A separate term, ``-log(1 - P_visible)``, penalises scoring visible tags; its weight is a setting. InfoNCE
+pulls the two embeddings of a caption together, away from those of other captions. The embedding also predicts rating
+and score where these were withheld from the input.
 
 What belongs here: the split, the loss and its terms.
 
@@ -35,10 +35,10 @@ from booru_embed_core.settings import TrainingSettings
 FIRST_RATING_ID = SPECIAL_TOKENS.index(RATING_TOKENS[0])
 FIRST_SCORE_ID = SPECIAL_TOKENS.index(SCORE_TOKENS[0])
 _MEAN_SCORE_BIN = (NUM_SCORE_BINS - 1) / 2
-_SCORE_BIN_DEVIATION = math.sqrt((NUM_SCORE_BINS**2 - 1) / 12)  # deciles hold as many posts each
+_SCORE_BIN_DEVIATION = math.sqrt((NUM_SCORE_BINS**2 - 1) / 12)  # of a uniform distribution over the deciles
 
 TERMS: Final = ("bottleneck", "head", "duplicates", "contrastive", "metadata")
-"""Names of the terms of the loss."""
+"""Names of the loss terms."""
 
 
 @dataclass(frozen=True)
@@ -48,29 +48,29 @@ class CaptionBatch:
     tags: Tensor
     """int64 ``[T]``: tag indices (``token_id - num_special``), caption after caption."""
     lengths: Tensor
-    """int64 ``[N]``: tags of each caption, 0 allowed."""
+    """int64 ``[N]``: tags per caption, 0 allowed."""
     ratings: Tensor
     """int64 ``[N]``: index into ``schema.RATINGS``."""
     score_bins: Tensor
     """int64 ``[N]``: decile of the score among training posts of the same rating."""
     max_length: int
-    """The longest caption, known to the host."""
+    """Tags of the longest caption, known on the host."""
 
 
 @dataclass(frozen=True)
-class Halves:
-    """The two sets that each caption was split into: set ``i`` and set ``i + N`` come from caption ``i``."""
+class CaptionViews:
+    """Two random views of each caption, as in contrastive learning: sets ``i`` and ``i + N`` split caption ``i``."""
 
     token_ids: Tensor
-    """int64 ``[T + prefixes]``, what the encoder reads: summary token, maybe rating and score, then visible tags."""
+    """int64 ``[T + prefixes]``: encoder input. Each set is a summary token, an optional rating and score, and tags."""
     lengths: Tensor
-    """int64 ``[2N]``."""
+    """int64 ``[2N]``: tokens per set."""
     tag_sets: Tensor
     """int64 ``[T]``: the set in which each tag is visible; the caption's other set predicts it."""
     rating_given: Tensor
-    """bool ``[2N]``."""
+    """bool ``[2N]``: whether the set's input has the rating."""
     score_given: Tensor
-    """bool ``[2N]``."""
+    """bool ``[2N]``: whether the set's input has the score decile."""
 
 
 def read_tokens(
@@ -81,7 +81,7 @@ def read_tokens(
     Args:
         tags: int64 ``[T]`` tag indices, in any order.
         sets: int64 ``[T]``, the set of each tag.
-        num_sets: sets, empty ones included.
+        num_sets: number of sets, including empty ones.
         num_special: the token id of tag 0.
         ratings: int64 ``[num_sets]``, -1 for none.
         score_bins: int64 ``[num_sets]``, -1 for none.
@@ -100,27 +100,27 @@ def read_tokens(
 
 @dataclass(frozen=True)
 class Split:
-    """The random split of a batch."""
+    """A random split of the captions of a batch."""
 
     tag_sets: Tensor
     """int64 ``[T]``: the set in which each tag is visible."""
     rating_given: Tensor
-    """bool ``[2N]``."""
+    """bool ``[2N]``: whether the set's input has the rating."""
     score_given: Tensor
-    """bool ``[2N]``."""
+    """bool ``[2N]``: whether the set's input has the score decile."""
 
-    def num_asked(self) -> Tensor:
-        """The number of sets that are asked for at least one tag."""
+    def num_with_targets(self) -> Tensor:
+        """The number of sets that have at least one tag to predict."""
         num_sets = len(self.rating_given)
-        asked = (self.tag_sets + num_sets // 2) % max(1, num_sets)
-        return (torch.bincount(asked, minlength=num_sets) > 0).sum()
+        predicting = (self.tag_sets + num_sets // 2) % max(1, num_sets)
+        return (torch.bincount(predicting, minlength=num_sets) > 0).sum()
 
 
 def draw_split(captions: CaptionBatch, settings: TrainingSettings, generator: torch.Generator) -> Split:
     """A random split of each caption, each tag drawn independently.
 
-    The probability of a tag for its caption's first set is the mean of ``settings.split_draws`` numbers, uniform in
-    (0, 1): the more numbers, the closer to one half.
+    A tag falls into its caption's first set with a probability drawn per caption: the mean of
+    ``settings.split_draws`` uniform numbers in (0, 1). More draws bring it closer to one half.
     """
     num, device = captions.lengths.numel(), captions.tags.device
 
@@ -137,7 +137,7 @@ def draw_split(captions: CaptionBatch, settings: TrainingSettings, generator: to
 
 
 def take_shard(captions: CaptionBatch, split: Split, shard: RankShard) -> tuple[CaptionBatch, Split]:
-    """The captions of one rank and their split, taken from the batch's: draws do not depend on the ranks."""
+    """One rank's captions and their split. The split is drawn for the whole batch, so ranks do not affect it."""
     num, device = captions.lengths.numel(), captions.tags.device
     rows = shard.rows(num, device)
     local = torch.full((num,), -1, device=device).index_copy(0, rows, torch.arange(len(rows), device=device))
@@ -154,30 +154,30 @@ def take_shard(captions: CaptionBatch, split: Split, shard: RankShard) -> tuple[
     return taken, Split(tag_sets, split.rating_given[sets], split.score_given[sets])
 
 
-def halves_of(captions: CaptionBatch, split: Split, num_special: int) -> Halves:
-    """The two sets of each caption by `split`, as the encoder reads them."""
+def caption_views(captions: CaptionBatch, split: Split, num_special: int) -> CaptionViews:
+    """The two views of each caption by `split`, as encoder input."""
     ratings = torch.where(split.rating_given, captions.ratings.repeat(2), -1)
     score_bins = torch.where(split.score_given, captions.score_bins.repeat(2), -1)
     num_sets = len(split.rating_given)
     token_ids, lengths = read_tokens(captions.tags, split.tag_sets, num_sets, num_special, ratings, score_bins)
-    return Halves(token_ids, lengths, split.tag_sets, split.rating_given, split.score_given)
+    return CaptionViews(token_ids, lengths, split.tag_sets, split.rating_given, split.score_given)
 
 
 def split_captions(
     captions: CaptionBatch, num_special: int, settings: TrainingSettings, generator: torch.Generator
-) -> Halves:
-    """The two sets of each caption, split at random."""
-    return halves_of(captions, draw_split(captions, settings, generator), num_special)
+) -> CaptionViews:
+    """Two views of each caption, split at random."""
+    return caption_views(captions, draw_split(captions, settings, generator), num_special)
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Terms of the loss, float32 scalars: means over the batch's sets, or one rank's part of them."""
+    """Loss and its terms, float32 scalars: means over the batch's sets, or one rank's contribution to them."""
 
     total: Tensor
-    """Its gradients, summed over the ranks, are the batch's. Its value is the batch's only with a single rank."""
+    """The weighted sum. Summed over ranks, its gradients are the batch's; its value is so only on a single rank."""
     terms: dict[str, Tensor]
-    """Their sums over the ranks are the batch's."""
+    """The terms by name. Summed over ranks, they are the batch's."""
 
 
 def weighted_total(terms: Mapping[str, Tensor], settings: TrainingSettings) -> Tensor:
@@ -192,37 +192,42 @@ def weighted_total(terms: Mapping[str, Tensor], settings: TrainingSettings) -> T
 
 
 def tag_losses(
-    decoded: Tensor, vectors: Tensor, bias: Tensor, captions: CaptionBatch, halves: Halves, max_bytes: int = MAX_BYTES
+    decoded: Tensor,
+    vectors: Tensor,
+    bias: Tensor,
+    captions: CaptionBatch,
+    views: CaptionViews,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Per set, float32 ``[2N]``: the true-negatives loss, ``-log(1 - P_visible)``, and whether it was asked for a tag.
+    """Per set ``[2N]``: the true-negatives loss, ``-log(1 - P_visible)``, both float32, and whether it has targets.
 
     Args:
         decoded: float32 ``[2N, d]``, the states that score tags.
-        vectors: float32 ``[V, d]``, the tags' vectors.
-        bias: float32 ``[V]``, of the tags' scores.
+        vectors: float32 ``[V, d]``, the tag vectors.
+        bias: float32 ``[V]``, the bias of each tag's score.
         captions: the whole captions.
-        halves: their split.
-        max_bytes: as `output_layer.MAX_BYTES`.
+        views: their split.
+        max_bytes: see `output_layer.MAX_BYTES`.
     """
     num = captions.lengths.numel()
-    seen, asked = halves.tag_sets, (halves.tag_sets + num) % (2 * num)
+    visible_in, hidden_in = views.tag_sets, (views.tag_sets + num) % (2 * num)
     negatives, own = log_sum_of_others(
-        decoded, vectors, bias, torch.cat([asked, seen]), captions.tags.repeat(2), max_bytes
+        decoded, vectors, bias, torch.cat([hidden_in, visible_in]), captions.tags.repeat(2), max_bytes
     )
     hidden_scores, visible_scores = own.chunk(2)
 
-    num_hidden = torch.bincount(asked, minlength=2 * num)
-    per_tag = F.softplus(negatives[asked] - hidden_scores)
-    per_set = torch.zeros_like(negatives).index_add(0, asked, per_tag) / num_hidden.clamp(min=1)
-    allowed = torch.logaddexp(negatives, _segment_logsumexp(hidden_scores, asked, 2 * num))
-    visible = _segment_logsumexp(visible_scores, seen, 2 * num)
-    # -log(1 - P_visible) = log(sum over all) - log(sum over all but the visible)
+    num_hidden = torch.bincount(hidden_in, minlength=2 * num)
+    per_tag = F.softplus(negatives[hidden_in] - hidden_scores)
+    per_set = torch.zeros_like(negatives).index_add(0, hidden_in, per_tag) / num_hidden.clamp(min=1)
+    allowed = torch.logaddexp(negatives, _segment_logsumexp(hidden_scores, hidden_in, 2 * num))
+    visible = _segment_logsumexp(visible_scores, visible_in, 2 * num)
+    # -log(1 - P_visible) = log(sum over all tags) - log(sum over all but visible tags)
     duplicates = F.softplus(visible - allowed)
     return per_set, duplicates, num_hidden > 0
 
 
 def _segment_logsumexp(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Log of the sum of exponentials of each segment, float32 ``[num_segments]``; -1e4 for an empty segment."""
+    """Log-sum-exp of each segment, float32 ``[num_segments]``; -1e4 for an empty segment."""
     floor = torch.full((num_segments,), -1e4, dtype=values.dtype, device=values.device)
     highest = floor.scatter_reduce(0, segments, values.detach(), "amax")
     sums = torch.zeros_like(highest).index_add(0, segments, (values - highest[segments]).exp())
@@ -230,12 +235,12 @@ def _segment_logsumexp(values: Tensor, segments: Tensor, num_segments: int) -> T
 
 
 def contrastive_loss(embedding: Tensor, temperature: float, max_bytes: int = MAX_BYTES) -> Tensor:
-    """InfoNCE between the two sets of each caption, in both directions (van den Oord et al. 2018): a scalar.
+    """InfoNCE between the two views of each caption, in both directions (van den Oord et al. 2018): a scalar.
 
     Args:
-        embedding: float32 ``[2N, E]``, of any length.
+        embedding: float32 ``[2N, E]``, not necessarily of unit length.
         temperature: divides the cosine.
-        max_bytes: as `output_layer.MAX_BYTES`.
+        max_bytes: see `output_layer.MAX_BYTES`.
     """
     first, second = F.normalize(embedding, dim=-1).chunk(2)
     none = torch.empty(0, dtype=torch.int64, device=embedding.device)
@@ -255,13 +260,13 @@ def random_prefixes(
 ) -> Tensor:
     """`embedding` ``[S, E]``, each row zeroed beyond a random Matryoshka prefix; half of the rows stay whole.
 
-    One random prefix a row trains all of them at the cost of one (Kusupati et al. 2022, §3, sum over them).
+    One random prefix per row trains all prefixes at the cost of one; Kusupati et al. (2022, §3) sum over them.
 
     Args:
-        embedding: of this rank's sets.
-        dims: the prefixes' lengths.
-        generator: draws for all sets of the batch.
-        num: captions of the batch, over all ranks; None with a single rank.
+        embedding: float32, one row per set of this rank.
+        dims: lengths of the prefixes.
+        generator: draws a prefix for every set of the batch.
+        num: number of captions in the batch, over all ranks; None with a single rank.
         shard: this rank's captions.
     """
     if not dims:
@@ -286,32 +291,33 @@ def objective(
     encode: Callable[..., Tensor] | None = None,
     shard: RankShard = SINGLE_RANK,
 ) -> Losses:
-    """The loss of a batch, split anew by `generator`; `encode` replaces `model.forward`.
+    """The loss of a batch that `generator` splits at random; `encode` replaces `model.forward`.
 
     total = L(bottleneck) + L(head) + duplicate_weight * duplicates + contrastive_weight * InfoNCE
     + metadata_weight * [CE(rating) + 2 MSE(score decile, in standard deviations)]
 
-    Every rank gets the whole batch, draws for all of it and computes its `shard`; means are over the whole batch.
+    Every rank gets the whole batch, draws random numbers for all of it and computes its `shard`. Means are over the
+    whole batch.
     """
     split, num = draw_split(captions, settings, generator), captions.lengths.numel()
-    num_asked = split.num_asked().clamp(min=1)
+    num_with_targets = split.num_with_targets().clamp(min=1)
     withheld = ((~split.rating_given).sum().clamp(min=1), (~split.score_given).sum().clamp(min=1))
     if shard.num_ranks > 1:
         captions, split = take_shard(captions, split, shard)
-    halves = halves_of(captions, split, model.config.num_special)
-    pooled = (encode or model)(halves.token_ids, halves.lengths, captions.max_length + 3, dtype)
+    views = caption_views(captions, split, model.config.num_special)
+    pooled = (encode or model)(views.token_ids, views.lengths, captions.max_length + 3, dtype)
     embedding = model.embed(pooled)
     prefixes = random_prefixes(embedding, model.config.settings.matryoshka_dims, generator, num, shard)
     terms: dict[str, Tensor] = {}
     duplicates = []
     vectors = model.tag_vectors()
     for name, decoded in (("bottleneck", model.decode(prefixes)), ("head", model.complete(pooled))):
-        per_set, duplicate, asked = tag_losses(decoded, vectors, model.tag_bias, captions, halves)
-        terms[name] = (per_set * asked).sum() / num_asked
+        per_set, duplicate, has_targets = tag_losses(decoded, vectors, model.tag_bias, captions, views)
+        terms[name] = (per_set * has_targets).sum() / num_with_targets
         duplicates.append(duplicate.sum() / (2 * num))
     terms["duplicates"] = torch.stack(duplicates).mean()
     terms["contrastive"] = contrastive_loss(shard.whole(embedding, num), settings.contrastive_temperature)
-    terms["metadata"] = _metadata_loss(model, embedding, captions, halves, withheld)
+    terms["metadata"] = _metadata_loss(model, embedding, captions, views, withheld)
     if shard.num_ranks == 1:
         return Losses(weighted_total(terms, settings), terms)
     weight = shard.weight(num)
@@ -321,13 +327,13 @@ def objective(
 
 
 def _metadata_loss(
-    model: SetEncoder, embedding: Tensor, captions: CaptionBatch, halves: Halves, withheld: tuple[Tensor, Tensor]
+    model: SetEncoder, embedding: Tensor, captions: CaptionBatch, views: CaptionViews, withheld: tuple[Tensor, Tensor]
 ) -> Tensor:
     unit = F.normalize(embedding, dim=-1) * math.sqrt(embedding.shape[-1])
     rating = F.cross_entropy(model.rating_head(unit), captions.ratings.repeat(2), reduction="none")
     target = (captions.score_bins.repeat(2) - _MEAN_SCORE_BIN) / _SCORE_BIN_DEVIATION
     score = (model.score_head(unit)[:, 0] - target).square()
     num_ratings, num_scores = withheld
-    rating_loss: Tensor = (rating * ~halves.rating_given).sum() / num_ratings
-    score_loss: Tensor = (score * ~halves.score_given).sum() / num_scores
+    rating_loss: Tensor = (rating * ~views.rating_given).sum() / num_ratings
+    score_loss: Tensor = (score * ~views.score_given).sum() / num_scores
     return rating_loss + 2 * score_loss

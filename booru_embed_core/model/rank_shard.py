@@ -1,4 +1,4 @@
-"""Which captions of a batch one rank computes, and the embeddings of all of them.
+"""The captions of a batch that one rank computes, and the gathered embeddings of all ranks.
 
 What belongs here: indices. The process group is in ``training/distributed``, which passes `RankShard.gather`.
 """
@@ -17,13 +17,13 @@ class RankShard:
     """Every `num_ranks`-th caption of a batch, from `rank` on.
 
     A rank that gets no caption of a small batch computes the first one with weight 0, so that every rank takes part in
-    every exchange.
+    every collective.
     """
 
     rank: int = 0
     num_ranks: int = 1
     gather: Callable[[Tensor], list[Tensor]] = lambda block: [block]
-    """The blocks of all ranks in their order, all of one shape, without gradients."""
+    """Returns the blocks of all ranks in rank order. Blocks have equal shapes and no gradients."""
 
     def rows(self, num: int, device: torch.device) -> Tensor:
         """int64 ``[n]``, n at least 1: the captions of this rank among `num`, which is 1 or more."""
@@ -37,11 +37,11 @@ class RankShard:
     def whole(self, embedding: Tensor, num: int) -> Tensor:
         """float32 ``[2 * num, E]``: the embeddings of all ranks' sets in the batch's order.
 
-        Only this rank's embeddings have a gradient. Summed over the ranks, these are the gradient of the whole.
+        Only this rank's embeddings carry gradients. Summed over ranks, these are the gradients of the whole batch.
 
         Args:
-            embedding: float32 ``[2n, E]``, of this rank's sets.
-            num: captions of the batch, over all ranks.
+            embedding: float32 ``[2n, E]``, this rank's sets.
+            num: number of captions in the batch, over all ranks.
         """
         if self.num_ranks == 1:
             return embedding
@@ -49,10 +49,10 @@ class RankShard:
         block = pairs.new_zeros(-(-num // self.num_ranks), *pairs.shape[1:])
         block[: len(pairs)] = pairs.detach()
         # Row i of rank r is the batch's caption i * num_ranks + r; rows beyond the last caption are padding.
-        every = torch.stack(self.gather(block), 1).flatten(0, 1)[:num]
+        gathered = torch.stack(self.gather(block), 1).flatten(0, 1)[:num]
         if self.weight(num):
-            every = every.index_copy(0, self.rows(num, every.device), pairs)
-        return torch.cat(every.unbind(1))
+            gathered = gathered.index_copy(0, self.rows(num, gathered.device), pairs)
+        return torch.cat(gathered.unbind(1))
 
 
 SINGLE_RANK = RankShard()

@@ -68,8 +68,8 @@ def test_every_way_is_measured_in_every_dtype(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_padding_is_slots_over_tokens() -> None:
-    halves = split_captions(BATCH, CONFIG.num_special, SETTINGS, torch.Generator().manual_seed(1))
-    wanted = 10 * int(halves.lengths.max()) / int(halves.lengths.sum())
+    views = split_captions(BATCH, CONFIG.num_special, SETTINGS, torch.Generator().manual_seed(1))
+    wanted = 10 * int(views.lengths.max()) / int(views.lengths.sum())
     assert padding(BATCH, SETTINGS, 1) == pytest.approx(wanted)
 
 
@@ -85,9 +85,9 @@ def test_a_peer_reads_the_tokens_that_ours_reads(their_name: str) -> None:
     seen: dict[str, Tensor] = {}
     theirs.trunk.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
     found = loss(theirs)
-    halves = split_captions(BATCH, CONFIG.num_special, SETTINGS, torch.Generator().manual_seed(3))
-    assert torch.equal(seen["input_ids"][seen["attention_mask"].bool()], halves.token_ids)
-    assert torch.equal(seen["attention_mask"].sum(1), halves.lengths)
+    views = split_captions(BATCH, CONFIG.num_special, SETTINGS, torch.Generator().manual_seed(3))
+    assert torch.equal(seen["input_ids"][seen["attention_mask"].bool()], views.token_ids)
+    assert torch.equal(seen["attention_mask"].sum(1), views.lengths)
     found.total.backward()
     assert all(parameter.grad is not None for parameter in theirs.parameters())
 

@@ -17,7 +17,7 @@ from booru_embed_core.model.objective import (
     FIRST_RATING_ID,
     FIRST_SCORE_ID,
     CaptionBatch,
-    Halves,
+    CaptionViews,
     contrastive_loss,
     objective,
     random_prefixes,
@@ -37,22 +37,22 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def halves_of(batch: CaptionBatch, seed: int, **values: object) -> Halves:
+def views_of(batch: CaptionBatch, seed: int, **values: object) -> CaptionViews:
     return split_captions(batch, NUM_SPECIAL, training_settings(**values), seeded(seed))
 
 
-def visible_sets(batch: CaptionBatch, halves: Halves) -> list[list[int]]:
+def visible_sets(batch: CaptionBatch, views: CaptionViews) -> list[list[int]]:
     """The tags that each of the 2N sets shows."""
     sets: list[list[int]] = [[] for _ in range(2 * len(batch.lengths))]
-    for tag, owner in zip(batch.tags.tolist(), halves.tag_sets.tolist(), strict=True):
+    for tag, owner in zip(batch.tags.tolist(), views.tag_sets.tolist(), strict=True):
         sets[owner].append(tag)
     return sets
 
 
-def slow_losses(scores: Tensor, batch: CaptionBatch, halves: Halves) -> tuple[list[float], list[float]]:
+def slow_losses(scores: Tensor, batch: CaptionBatch, views: CaptionViews) -> tuple[list[float], list[float]]:
     """L and -log(1 - P_visible) of each set, straight from the formulas."""
     num = len(batch.lengths)
-    shown = visible_sets(batch, halves)
+    shown = visible_sets(batch, views)
     losses, duplicates = [], []
     for one in range(2 * num):
         visible, hidden = shown[one], shown[(one + num) % (2 * num)]
@@ -65,23 +65,23 @@ def slow_losses(scores: Tensor, batch: CaptionBatch, halves: Halves) -> tuple[li
     return losses, duplicates
 
 
-def losses_of(scores: Tensor, batch: CaptionBatch, halves: Halves) -> tuple[Tensor, Tensor, Tensor]:
+def losses_of(scores: Tensor, batch: CaptionBatch, views: CaptionViews) -> tuple[Tensor, Tensor, Tensor]:
     """`tag_losses` of given `scores`: those of states that are the scores themselves."""
-    return tag_losses(scores, torch.eye(NUM_TAGS).to(scores), torch.zeros(NUM_TAGS).to(scores), batch, halves)
+    return tag_losses(scores, torch.eye(NUM_TAGS).to(scores), torch.zeros(NUM_TAGS).to(scores), batch, views)
 
 
 @given(rows=ROWS, seed=SEEDS)
 @settings(max_examples=60, deadline=None)
 def test_tag_losses_are_the_formula(rows: list[list[int]], seed: int) -> None:
     batch = captions([tags[: NUM_TAGS - 1] for tags in rows])
-    halves = halves_of(batch, seed)
+    views = views_of(batch, seed)
     scores = torch.randn(2 * len(rows), NUM_TAGS, generator=seeded(seed), dtype=torch.float64) * 3
-    per_set, duplicates, asked = losses_of(scores, batch, halves)
-    wanted, wanted_duplicates = slow_losses(scores, batch, halves)
+    per_set, duplicates, asked = losses_of(scores, batch, views)
+    wanted, wanted_duplicates = slow_losses(scores, batch, views)
     assert per_set.tolist() == pytest.approx(wanted, abs=1e-9)
     assert duplicates.tolist() == pytest.approx(wanted_duplicates, abs=1e-9)
     num = len(rows)
-    shown = visible_sets(batch, halves)
+    shown = visible_sets(batch, views)
     assert asked.tolist() == [bool(shown[(one + num) % (2 * num)]) for one in range(2 * num)]
 
 
@@ -89,12 +89,12 @@ def test_tag_losses_are_the_formula(rows: list[list[int]], seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_visible_tags_are_in_neither_part_of_the_loss(rows: list[list[int]], seed: int) -> None:
     batch = captions([tags[: NUM_TAGS - 1] for tags in rows])
-    halves = halves_of(batch, seed)
+    views = views_of(batch, seed)
     scores = torch.randn(2 * len(rows), NUM_TAGS, generator=seeded(seed), requires_grad=True)
-    per_set, duplicates, _ = losses_of(scores, batch, halves)
+    per_set, duplicates, _ = losses_of(scores, batch, views)
     (grad,) = torch.autograd.grad(per_set.sum(), scores, retain_graph=True)
     (duplicate_grad,) = torch.autograd.grad(duplicates.sum(), scores)
-    shown = visible_sets(batch, halves)
+    shown = visible_sets(batch, views)
     for one, visible in enumerate(shown):
         hidden = shown[(one + len(rows)) % (2 * len(rows))]
         assert not grad[one, visible].any()
@@ -108,11 +108,11 @@ def test_visible_tags_are_in_neither_part_of_the_loss(rows: list[list[int]], see
 
 def test_hidden_tags_do_not_compete_with_each_other() -> None:
     batch = captions([[0, 1, 2]])
-    halves = Halves(torch.empty(0), torch.empty(0), torch.tensor([0, 1, 1]), torch.empty(0), torch.empty(0))
+    views = CaptionViews(torch.empty(0), torch.empty(0), torch.tensor([0, 1, 1]), torch.empty(0), torch.empty(0))
     scores = torch.zeros(2, NUM_TAGS)
-    before = losses_of(scores, batch, halves)[0][0]
+    before = losses_of(scores, batch, views)[0][0]
     scores[0, 2] = 50.0  # as sure as can be of one hidden tag
-    after = losses_of(scores, batch, halves)[0][0]
+    after = losses_of(scores, batch, views)[0][0]
     assert before == pytest.approx(math.log(1 + NUM_TAGS - 3))
     assert after == pytest.approx(before.item() / 2)
 
@@ -120,9 +120,9 @@ def test_hidden_tags_do_not_compete_with_each_other() -> None:
 def test_a_caption_of_every_tag_has_a_loss_and_a_gradient() -> None:
     """It leaves no true negative: nothing to tell apart, and nothing that is no number."""
     batch = captions([list(range(NUM_TAGS)), [1, 2], []])
-    halves = halves_of(batch, 3)
+    views = views_of(batch, 3)
     scores = torch.randn(6, NUM_TAGS, generator=seeded(), requires_grad=True)
-    per_set, duplicates, _ = losses_of(scores, batch, halves)
+    per_set, duplicates, _ = losses_of(scores, batch, views)
     assert per_set[0] == per_set[3] == 0
     (grad,) = torch.autograd.grad(per_set.sum() + duplicates.sum(), scores)
     assert grad.isfinite().all()
@@ -131,9 +131,9 @@ def test_a_caption_of_every_tag_has_a_loss_and_a_gradient() -> None:
 
 def test_extreme_scores_stay_finite() -> None:
     batch = captions(random_captions(8, NUM_TAGS, 2))
-    halves = halves_of(batch, 0)
+    views = views_of(batch, 0)
     scores = (torch.randn(16, NUM_TAGS, generator=seeded()) * 500).requires_grad_()
-    per_set, duplicates, _ = losses_of(scores, batch, halves)
+    per_set, duplicates, _ = losses_of(scores, batch, views)
     (grad,) = torch.autograd.grad(per_set.sum() + duplicates.sum(), scores)
     assert per_set.isfinite().all()
     assert duplicates.isfinite().all()
@@ -144,30 +144,28 @@ def test_extreme_scores_stay_finite() -> None:
 @settings(max_examples=40, deadline=None)
 def test_every_tag_is_visible_in_exactly_one_half(rows: list[list[int]], seed: int) -> None:
     batch = captions(rows)
-    halves = halves_of(batch, seed, metadata_keep_share=0.5)
+    views = views_of(batch, seed, metadata_keep_share=0.5)
     num = len(rows)
-    ends = halves.lengths.cumsum(0).tolist()
-    read = [
-        halves.token_ids[end - size : end].tolist() for end, size in zip(ends, halves.lengths.tolist(), strict=True)
-    ]
+    ends = views.lengths.cumsum(0).tolist()
+    read = [views.token_ids[end - size : end].tolist() for end, size in zip(ends, views.lengths.tolist(), strict=True)]
     assert len(read) == 2 * num
     for one, ids in enumerate(read):
         rating, score_bin = int(batch.ratings[one % num]), int(batch.score_bins[one % num])
         prefix = [SUMMARY_ID]
-        prefix += [FIRST_RATING_ID + rating] * bool(halves.rating_given[one])
-        prefix += [FIRST_SCORE_ID + score_bin] * bool(halves.score_given[one])
+        prefix += [FIRST_RATING_ID + rating] * bool(views.rating_given[one])
+        prefix += [FIRST_SCORE_ID + score_bin] * bool(views.score_given[one])
         assert ids[: len(prefix)] == prefix
         read[one] = [i - NUM_SPECIAL for i in ids[len(prefix) :]]
     for one, tags in enumerate(rows):
         assert sorted(read[one] + read[one + num]) == sorted(tags)
-    assert read == visible_sets(batch, halves)
+    assert read == visible_sets(batch, views)
 
 
 @pytest.mark.parametrize("num_draws", [1, 2, 5])
 def test_the_share_of_a_half_is_the_mean_of_uniform_draws(num_draws: int) -> None:
     batch = captions([list(range(NUM_TAGS))] * 4000)
-    halves = halves_of(batch, 1, split_draws=num_draws)
-    shares = torch.bincount(halves.tag_sets, minlength=8000)[:4000] / NUM_TAGS
+    views = views_of(batch, 1, split_draws=num_draws)
+    shares = torch.bincount(views.tag_sets, minlength=8000)[:4000] / NUM_TAGS
     assert shares.mean().item() == pytest.approx(0.5, abs=0.02)
     # The variance of the share, and of NUM_TAGS tags drawn by it.
     of_share = 1 / (12 * num_draws)
@@ -177,7 +175,7 @@ def test_the_share_of_a_half_is_the_mean_of_uniform_draws(num_draws: int) -> Non
 
 def test_a_split_follows_from_its_generator() -> None:
     batch = captions(random_captions(50, NUM_TAGS, 0))
-    one, same, other = (halves_of(batch, seed) for seed in (5, 5, 6))
+    one, same, other = (views_of(batch, seed) for seed in (5, 5, 6))
     for name in ("token_ids", "lengths", "tag_sets", "rating_given", "score_given"):
         assert torch.equal(getattr(one, name), getattr(same, name))
     assert not torch.equal(one.tag_sets, other.tag_sets)
@@ -186,10 +184,10 @@ def test_a_split_follows_from_its_generator() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_metadata_are_given_to_their_share_of_sets(share: float) -> None:
-    halves = halves_of(captions([[0]] * 4000), 0, metadata_keep_share=share)
-    assert halves.rating_given.float().mean().item() == pytest.approx(share, abs=0.03)
-    assert halves.score_given.float().mean().item() == pytest.approx(share, abs=0.03)
-    both = (halves.rating_given & halves.score_given).float().mean().item()
+    views = views_of(captions([[0]] * 4000), 0, metadata_keep_share=share)
+    assert views.rating_given.float().mean().item() == pytest.approx(share, abs=0.03)
+    assert views.score_given.float().mean().item() == pytest.approx(share, abs=0.03)
+    both = (views.rating_given & views.score_given).float().mean().item()
     assert both == pytest.approx(share**2, abs=0.03)
 
 
@@ -286,14 +284,14 @@ def test_the_objective_is_made_of_the_tested_terms() -> None:
         training_settings(),
     )
     terms = objective(model, batch, settings_, seeded(3), torch.float32).terms
-    halves = split_captions(batch, NUM_SPECIAL, settings_, seeded(3))
+    views = split_captions(batch, NUM_SPECIAL, settings_, seeded(3))
     with torch.no_grad():
-        pooled = model(halves.token_ids, halves.lengths, int(halves.lengths.max()))
+        pooled = model(views.token_ids, views.lengths, int(views.lengths.max()))
         embedding = model.embed(pooled)
         duplicates = []
         for name, decoded in (("bottleneck", model.decode(embedding)), ("head", model.complete(pooled))):
-            per_set, punished = slow_losses(model.tag_scores(decoded), batch, halves)
-            asked = losses_of(model.tag_scores(decoded), batch, halves)[2].tolist()
+            per_set, punished = slow_losses(model.tag_scores(decoded), batch, views)
+            asked = losses_of(model.tag_scores(decoded), batch, views)[2].tolist()
             wanted = sum(loss for loss, is_asked in zip(per_set, asked, strict=True) if is_asked) / sum(asked)
             assert terms[name].item() == pytest.approx(wanted, rel=1e-4)
             duplicates += punished
@@ -306,18 +304,18 @@ def test_metadata_are_asked_for_only_where_they_were_not_given() -> None:
     model, batch = encoder(), captions(random_captions(20, NUM_TAGS, 6))
     settings_ = training_settings(metadata_keep_share=0.4)
     found = objective(model, batch, settings_, seeded(3), torch.float32).terms["metadata"].item()
-    halves = split_captions(batch, NUM_SPECIAL, settings_, seeded(3))
+    views = split_captions(batch, NUM_SPECIAL, settings_, seeded(3))
     with torch.no_grad():
-        embedding = model.embed(model(halves.token_ids, halves.lengths, int(halves.lengths.max())))
+        embedding = model.embed(model(views.token_ids, views.lengths, int(views.lengths.max())))
         unit = F.normalize(embedding, dim=-1) * 4  # sqrt(16), so that its numbers are of size 1
         ratings, scores = model.rating_head(unit), model.score_head(unit)[:, 0]
     deciles = np.arange(NUM_SCORE_BINS)
     rating_losses, score_losses = [], []
     for one in range(40):
         rating, score_bin = int(batch.ratings[one % 20]), int(batch.score_bins[one % 20])
-        if not halves.rating_given[one]:
+        if not views.rating_given[one]:
             rating_losses.append(-math.log(float(ratings[one].softmax(0)[rating])))
-        if not halves.score_given[one]:
+        if not views.score_given[one]:
             score_losses.append((float(scores[one]) - (score_bin - deciles.mean()) / deciles.std()) ** 2)
     wanted = sum(rating_losses) / len(rating_losses) + 2 * sum(score_losses) / len(score_losses)
     assert found == pytest.approx(wanted, rel=1e-4)
