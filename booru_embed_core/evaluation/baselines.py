@@ -77,7 +77,7 @@ class NaiveBayes:
     def scores(self, visible: CaptionMatrix) -> Float32:
         """Damped log posteriors up to a constant per row, [n, num_tags]."""
         evidence = self.pairs.select(visible) @ self.log_ratio
-        return self.pairs.spread(self.log_prior + np.float32(self.damping) * evidence)
+        return self.pairs.expand(self.log_prior + np.float32(self.damping) * evidence)
 
 
 def fit_naive_bayes(pairs: Cooccurrence, damping: float) -> NaiveBayes:
@@ -98,7 +98,7 @@ class Ease:
 
     def scores(self, visible: CaptionMatrix) -> Float32:
         """x B, [n, num_tags]."""
-        return self.pairs.spread(self.pairs.select(visible) @ self.weights)
+        return self.pairs.expand(self.pairs.select(visible) @ self.weights)
 
 
 def fit_ease(pairs: Cooccurrence, ridge: float, dropout: float = 0.0) -> Ease:
@@ -131,7 +131,7 @@ class ItemKnn:
 
     def scores(self, visible: CaptionMatrix) -> Float32:
         """x sim, [n, num_tags]."""
-        return self.pairs.spread((self.pairs.select(visible) @ self.similarities).toarray())
+        return self.pairs.expand((self.pairs.select(visible) @ self.similarities).toarray())
 
 
 def fit_item_knn(pairs: Cooccurrence, num_neighbours: int, exponent: float) -> ItemKnn:

@@ -53,7 +53,7 @@ class TagVectors:
 
     def scores(self, visible: CaptionMatrix) -> Float32:
         """prior_t + Σ_{v visible} vectors_v · targets_t, [n, num_tags]."""
-        return self.pairs.spread(self.prior + (self.pairs.select(visible) @ self.vectors) @ self.targets.T)
+        return self.pairs.expand(self.prior + (self.pairs.select(visible) @ self.vectors) @ self.targets.T)
 
     def embed(self, visible: CaptionMatrix) -> Float32:
         """The mean of the tags' vectors minus `centre`, [n, dim]; zero for a caption without fitted tags."""

@@ -25,20 +25,20 @@ _CACHED_ROWS: Final = 1 << 18
 
 @dataclass(frozen=True)
 class Batch:
-    """Whole records, end to end, on one device."""
+    """A batch of whole records, packed end to end on one device."""
 
     tokens: Tensor
     """int32 ``[T]``: local ids, record after record, within a record category after category."""
     cu_seqlens: Tensor
     """int32 ``[N + 1]``: where each record's tokens start; the last is T."""
     field_lengths: Tensor
-    """int64 ``[N, 5]``: tokens of each category of each record."""
+    """int64 ``[N, 5]``: tokens per category of each record."""
     post_index: Tensor
     """int64 ``[N]``: rows of the packed file."""
     ratings: Tensor
-    """int64 ``[N]``."""
+    """int64 ``[N]``: indices into ``schema.RATINGS``."""
     scores: Tensor
-    """int64 ``[N]``."""
+    """int64 ``[N]``: the posts' scores."""
     max_length: int
     """Tokens of the longest record."""
 
@@ -46,7 +46,7 @@ class Batch:
         """int64 ``[T]``: the tokens as tag indices, unique across categories.
 
         Args:
-            category_sizes: tags of each category in the vocab, in schema order.
+            category_sizes: number of tags per category in the vocab, in schema order.
         """
         starts = np.cumsum([0, *category_sizes[:-1]])
         if self.tokens.device.type != "cpu":
@@ -71,13 +71,13 @@ class EpochBatches:
     Args:
         packed: the file; its pages are read as batches touch them.
         post_index: int64 ``[n]``, rows to draw from.
-        batch_posts: most records in a batch.
-        seed: of the permutations.
-        batch_tokens: most tokens in a batch.
-        read_rows: returns the batch of some rows; None reads them from `packed` onto the CPU.
+        batch_posts: maximum records per batch.
+        seed: seeds the permutations.
+        batch_tokens: maximum tokens per batch.
+        read_rows: returns the batch of given rows; None reads them from `packed` onto the CPU.
 
     Raises:
-        ValueError: no row to draw from, no bound of a batch, or a bound below 1.
+        ValueError: no rows, no bound, or a bound below 1.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class EpochBatches:
         read_rows: Callable[[NDArray[np.int64]], Batch] | None = None,
     ) -> None:
         if len(post_index) == 0:
-            raise ValueError(f"{packed.path}: no record to draw batches from; lower the validation and test shares")
+            raise ValueError(f"{packed.path}: no records to draw batches from; lower the validation and test shares")
         bounds = [bound for bound in (batch_posts, batch_tokens) if bound is not None]
         if not bounds or min(bounds) < 1:
             raise ValueError(f"batch_posts {batch_posts}, batch_tokens {batch_tokens}: give one of them, 1 or more")
@@ -103,18 +103,18 @@ class EpochBatches:
         self._last: _Epoch | None = None
 
     def __len__(self) -> int:
-        """Batches of an epoch.
+        """Number of batches per epoch.
 
         Raises:
             TypeError: batches are bounded by tokens, so their number depends on the epoch.
         """
         if self.batch_posts is None or self.batch_tokens is not None:
-            raise TypeError("batches bounded by tokens differ in number between epochs; ask num_batches(epoch)")
+            raise TypeError("batches bounded by tokens: their number differs between epochs; call num_batches(epoch)")
         return -(-len(self.post_index) // self.batch_posts)
 
     def num_batches(self, epoch: int) -> int:
-        """Batches of `epoch`, counted from 0."""
-        return len(self) if self.batch_tokens is None else len(self._of(epoch).starts) - 1
+        """Number of batches in `epoch`, counted from 0."""
+        return len(self) if self.batch_tokens is None else len(self._epoch(epoch).starts) - 1
 
     def rows(self, epoch: int, index: int) -> NDArray[np.int64]:
         """int64 ``[n]``: the packed file's rows of batch `index` of `epoch`.
@@ -124,28 +124,28 @@ class EpochBatches:
         """
         if epoch < 0 or not 0 <= index < self.num_batches(epoch):
             num = self.num_batches(max(epoch, 0))
-            raise IndexError(f"batch {index} of epoch {epoch}: there are {num} batches an epoch, counted from 0")
-        now = self._of(epoch)
-        return now.order[now.starts[index] : now.starts[index + 1]].astype(np.int64)
+            raise IndexError(f"batch {index} of epoch {epoch}: the epoch has {num} batches; count from 0")
+        drawn = self._epoch(epoch)
+        return drawn.order[drawn.starts[index] : drawn.starts[index + 1]].astype(np.int64)
 
     def read(self, epoch: int, index: int) -> Batch:
         """Batch `index` of `epoch`."""
         return self.read_rows(self.rows(epoch, index))
 
     def read_from(self, epoch: int, index: int, num_epochs: int) -> Iterator[Batch]:
-        """Every batch from `index` of `epoch` on, up to the end of epoch ``num_epochs - 1``."""
-        for now in range(epoch, num_epochs):
-            for number in range(index if now == epoch else 0, self.num_batches(now)):
-                yield self.read(now, number)
+        """All batches from batch `index` of `epoch` to the end of epoch ``num_epochs - 1``."""
+        for later in range(epoch, num_epochs):
+            for batch in range(index if later == epoch else 0, self.num_batches(later)):
+                yield self.read(later, batch)
 
-    def _of(self, epoch: int) -> _Epoch:
+    def _epoch(self, epoch: int) -> _Epoch:
         last = self._last
         if last is None or last.epoch != epoch:
-            last = self._last = self._draw(epoch)  # one assignment: another thread sees the old epoch or the new one
+            last = self._last = self._draw(epoch)  # one assignment: other threads see the old epoch or the new one
         return last
 
     def _draw(self, epoch: int) -> _Epoch:
-        # 32 bits are enough and take two thirds of the time.
+        # 32 bits suffice and take two thirds of the time.
         order = shuffled(self.post_index.astype(np.uint32), np.random.default_rng([self.seed, epoch]))
         return _Epoch(epoch, order, batch_starts(self.packed, order, self.batch_posts, self.batch_tokens))
 
@@ -163,8 +163,8 @@ class _Epoch:
 def shuffled(rows: NDArray[np.uint32], generator: np.random.Generator) -> NDArray[np.uint32]:
     """`rows` (uint32 ``[n]``, overwritten) in a uniformly random order.
 
-    Many rows are dealt onto random piles, and each pile is shuffled (Rao 1961, Sandelius 1962): swaps within 23 MB
-    would miss the cache. 5.8 million rows take 40 ns each instead of 70.
+    Long arrays are dealt onto random piles, and each pile is shuffled (Rao 1961, Sandelius 1962), since swaps across
+    23 MB would miss the cache. 5.8 million rows take 40 ns each instead of 70.
     """
     if len(rows) <= _CACHED_ROWS:
         generator.shuffle(rows)
@@ -179,13 +179,13 @@ def shuffled(rows: NDArray[np.uint32], generator: np.random.Generator) -> NDArra
 def batch_starts(
     packed: PackedFile, rows: NDArray[Any], batch_posts: int | None, batch_tokens: int | None
 ) -> NDArray[np.int64]:
-    """int64 ``[batches + 1]``: where batches of `rows`, in their order, start if each is as large as its bounds allow.
+    """int64 ``[batches + 1]``: batch boundaries in `rows`; each batch takes as many rows as its bounds allow.
 
     Args:
         packed: the file.
-        rows: unsigned or int64 ``[n]``.
-        batch_posts: most records in a batch.
-        batch_tokens: most tokens in a batch, a single longer record aside. One of the two may be None.
+        rows: unsigned or int64 ``[n]``, in the order of batches.
+        batch_posts: maximum records per batch.
+        batch_tokens: maximum tokens per batch; a longer record is a batch of its own. One of the two may be None.
     """
     if batch_tokens is not None:
         lengths = np.diff(packed.offsets).astype(np.int64)[rows]
@@ -195,7 +195,7 @@ def batch_starts(
 
 
 def _starts_by_tokens(lengths: NDArray[np.int64], batch_tokens: int, batch_posts: int) -> NDArray[np.int64]:
-    """int64 ``[batches + 1]``: where batches start if each takes as many of `lengths` as the bounds allow."""
+    """int64 ``[batches + 1]``: batch boundaries if each batch takes as many of `lengths` as the bounds allow."""
     ends = np.cumsum(lengths)
     starts = [0]
     while (start := starts[-1]) < len(lengths):

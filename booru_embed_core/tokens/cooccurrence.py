@@ -1,4 +1,4 @@
-"""Captions as a matrix, and how often tags occur together: for initial vectors and baselines."""
+"""Caption matrices and tag co-occurrence counts, for initial vectors and baselines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[n
     """CaptionMatrix [len(post_index), num_tags] of the rows `post_index` of the packed file, in that order.
 
     Raises:
-        PackedFileError: the file was made with another vocabulary, or one of these posts has a local id outside it.
+        PackedFileError: the file was made with another vocabulary, or a post has a local id outside it.
     """
     packed.check_vocab(vocab)
     batch = read_batch(packed, post_index)
@@ -40,7 +40,7 @@ def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[n
 
 
 def caption_matrix(tags: NDArray[np.integer], indptr: NDArray[np.integer], num_tags: int) -> CaptionMatrix:
-    """CaptionMatrix of tag indices `tags` laid end to end, caption i at ``indptr[i]:indptr[i + 1]``."""
+    """CaptionMatrix of packed tag indices `tags`, caption i at ``indptr[i]:indptr[i + 1]``."""
     ones = np.ones(len(tags), dtype=np.float32)
     captions = sparse.csr_matrix((ones, tags.astype(np.int32), indptr), shape=(len(indptr) - 1, num_tags))
     captions.sort_indices()
@@ -65,7 +65,7 @@ class Cooccurrence:
 
     @property
     def shares(self) -> Float64:
-        """P(tag) with one extra post with the tag and one without it, float64[num_tags], each in (0, 1)."""
+        """P(tag), smoothed by one extra post with the tag and one without it; float64[num_tags], each in (0, 1)."""
         return (self.counts + 1) / (self.num_posts + 2)
 
     def select(self, visible: CaptionMatrix) -> CaptionMatrix:
@@ -73,15 +73,15 @@ class Cooccurrence:
         selected: CaptionMatrix = visible if len(self.fitted) == len(self.counts) else visible[:, self.fitted]
         return selected
 
-    def spread(self, scores: Float32) -> Float32:
-        """Scores [n, num_tags] from `scores` [n, m] of the fitted tags; other tags rank below them, by popularity."""
+    def expand(self, scores: Float32) -> Float32:
+        """Scores [n, num_tags] from `scores` [n, m] of the fitted tags; other tags rank below, by popularity."""
         if len(self.fitted) == len(self.counts):
             return scores
         lowest = scores.min(axis=1, keepdims=True)
-        scale = np.maximum(np.abs(lowest), 1)  # else float32 would lose the differences in popularity
-        every: Float32 = (lowest - scale * (2 - self.shares)).astype(np.float32)
-        every[:, self.fitted] = scores
-        return every
+        scale = np.maximum(np.abs(lowest), 1)  # smaller steps would be lost in float32
+        expanded: Float32 = (lowest - scale * (2 - self.shares)).astype(np.float32)
+        expanded[:, self.fitted] = scores
+        return expanded
 
 
 def count_cooccurrence(train: CaptionMatrix, max_tags: int) -> Cooccurrence:
@@ -119,6 +119,6 @@ def ppmi_factors(pairs: Cooccurrence, dim: int) -> tuple[Float64, Float64, Float
 
 
 def truncated_svd(matrix: Float64, dim: int) -> tuple[Float64, Float64, Float64]:
-    """U [m, dim], S [dim], V [m, dim] of `matrix` [m, m], deterministic; with m factors if m is below `dim`."""
+    """U [m, dim], S [dim], V [m, dim] of `matrix` [m, m]; deterministic, and at most m factors."""
     left, singular, right = randomized_svd(matrix, n_components=min(dim, len(matrix)), n_iter=7, random_state=_SVD_SEED)
     return left, singular, right.T

@@ -1,7 +1,7 @@
-"""The packed file in a device's memory, which gathers batches there: no batch crosses the bus.
+"""The packed file in device memory: batches are gathered there and never cross the bus.
 
-A corpus of 10 million posts takes about 0.9 GB. What belongs here: the batches of `read_batch`, bit for bit, on the
-device. `EpochBatches` on the host decides which records they have.
+A corpus of 10 million posts takes about 0.9 GB. Batches equal those of `read_batch` bit for bit. `EpochBatches` on the
+host decides which records they have.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from booru_embed_core.tokens.batches import Batch
 from booru_embed_core.tokens.packed_file import PackedFile
 
 MAX_SHARE_OF_FREE_MEMORY: Final = 0.25
-"""Of a GPU; the rest is for the model, its optimizer and the activations."""
+"""Maximum share of a GPU's free memory; the rest is for the model, its optimizer and activations."""
 
 
 class DeviceCorpus:
     """The records of a packed file on a device.
 
     Args:
-        packed: the file; the host still reads its offsets, to know every batch's size without waiting.
-        device: any of torch's.
+        packed: the file. The host still reads its offsets, so that batch sizes are known without a device sync.
+        device: any torch device.
     """
 
     def __init__(self, packed: PackedFile, device: torch.device) -> None:
         self.packed = packed
         self.device = device
-        # Unsigned numbers are stored as signed ones of their width: torch has few operations for the former.
+        # Unsigned arrays are stored as signed ones of the same width: torch supports few operations on unsigned types.
         self._tokens = _on(device, packed.tokens)
         self._offsets = _on(device, packed.offsets)
         self._field_lengths = _on(device, packed.field_lengths)
@@ -66,7 +66,7 @@ class DeviceCorpus:
 
 
 def device_bytes(packed: PackedFile) -> int:
-    """Bytes of the corpus on a device."""
+    """Bytes that the corpus takes on a device."""
     arrays = (packed.tokens, packed.offsets, packed.field_lengths, packed.rating, packed.score)
     return sum(array.nbytes for array in arrays)
 
@@ -81,9 +81,9 @@ def fits_on(packed: PackedFile, device: torch.device) -> bool:
 
 def _on(device: torch.device, array: NDArray[np.unsignedinteger]) -> Tensor:
     signed = array.view(np.dtype(f"i{array.itemsize}"))
-    return torch.from_numpy(signed.copy()).to(device)  # a copy: torch warns of read-only memory
+    return torch.from_numpy(signed.copy()).to(device)  # a copy, since torch warns about read-only memory
 
 
 def _unsigned(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """int16 or int32 `values`, which were unsigned, as a wider `dtype`; 32-bit ids lie far below the sign."""
+    """int16 or int32 `values`, reinterpreted as unsigned, in a wider `dtype`; 32-bit ids never reach the sign bit."""
     return values.to(dtype) & 0xFFFF if values.dtype == torch.int16 else values.to(dtype)

@@ -1,4 +1,4 @@
-"""Captions in two splits: the same tags under another post's id."""
+"""Captions that occur in two splits: different posts with equal tag sets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHUNK_POSTS = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class SharedCaptions:
-    """Evaluated test posts, and those with the caption of a training post.
+    """The evaluated test posts, and those that share their caption with a training post.
 
     Attributes:
-        num_asked: test posts with two tags or more: those that the evaluation asks about.
-        post_ids: those with exactly the set of tags of a training post; int64, in the file's order.
+        num_asked: number of test posts with at least two tags, which the evaluation uses.
+        post_ids: those whose tag set equals a training post's; int64, in the file's order.
     """
 
     num_asked: int
@@ -33,7 +33,7 @@ class SharedCaptions:
 
 
 def shared_captions(packed: PackedFile) -> SharedCaptions:
-    """The captions of `packed` in both its test and its training split."""
+    """The captions that `packed` has in both its test and its training split."""
     hashes, splits = caption_hashes(packed), packed.split_ids()
     is_asked = (splits == SPLITS.index("test")) & (np.diff(packed.offsets.astype(np.int64)) > 1)
     is_shared = np.isin(hashes[is_asked], hashes[splits == SPLITS.index("train")])
@@ -41,7 +41,7 @@ def shared_captions(packed: PackedFile) -> SharedCaptions:
 
 
 def caption_hashes(packed: PackedFile) -> NDArray[np.uint64]:
-    """A hash of each record's set of tags, uint64 ``[num_posts]``, whatever their order.
+    """A hash of each record's tag set, uint64 ``[num_posts]``, independent of tag order.
 
     It is the sum of 64 mixed bits of each tag. Among ten million different captions, the chance of any collision is
     below one in 300,000.

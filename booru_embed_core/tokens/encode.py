@@ -1,4 +1,4 @@
-"""Posts to the packed file. Posts hold dictionary codes, so each row group looks a tag up once, not once a use."""
+"""Encodes posts into the packed file. Posts hold dictionary codes, so a tag is looked up once per row group."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ MAX_FIELD_TAGS: Final = np.iinfo(np.uint16).max
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeReport:
-    """Content of the packed file. A use is a (post, tag) pair; a category's are ``kept + dropped + unknown``."""
+    """Content of the packed file. A use is a (post, tag) pair; a category has ``kept + dropped + unknown`` uses."""
 
     num_posts: int
     num_tokens: int
     num_posts_without_tags: int
     kept_uses: dict[Category, int]
     dropped_uses: dict[Category, int]
-    """Uses of tags outside the vocabulary, left out."""
+    """Uses of tags outside the vocabulary, in categories without an unknown token."""
     unknown_uses: dict[Category, int]
-    """The same in a category with an unknown token, which stands once for all such tags of a post."""
+    """The same in categories with an unknown token, which replaces all such tags of a post once."""
     file_bytes: int
 
     @property
     def uses_by_category(self) -> list[dict[str, str | int]]:
-        """A row for each category: uses kept, dropped and replaced by an unknown token."""
+        """One row per category: uses kept, dropped and replaced by an unknown token."""
         return [
             {
                 "category": category.value,
@@ -65,20 +65,21 @@ def encode_posts(
     settings: TokensSettings,
     temp_dir: Path | None = None,
 ) -> EncodeReport:
-    """Writes ``tokens.safetensors`` to `out_dir` and returns its report: posts and tags keep their order.
+    """Writes ``tokens.safetensors`` to `out_dir` and returns a report; posts and tags keep their order.
 
-    Tags outside `vocab` are counted and left out, or replaced by one unknown token if the category has it. Memory does
+    Tags outside `vocab` are counted and dropped, or replaced by one unknown token if the category has one. Memory does
     not grow with the number of posts: tensors are gathered in files in `temp_dir`.
 
     Raises:
-        ChecksumError: the posts are not what was written.
+        ChecksumError: the posts were changed after they were written.
+        ValueError: a post has more than 65,535 tags of one category.
     """
     verify_checksums(posts_dir, "posts")
     fields = [_Field(category, vocab) for category in CATEGORIES]
-    type_of_tokens = np.uint16 if max(vocab.sizes.values()) <= MAX_U16_TAGS else np.uint32
+    token_dtype = np.uint16 if max(vocab.sizes.values()) <= MAX_U16_TAGS else np.uint32
     num_empty = 0
     with scratch_folder(temp_dir) as scratch:
-        with _Tensors(scratch, type_of_tokens) as tensors:
+        with _Tensors(scratch, token_dtype) as tensors:
             for batch in read_groups(posts_dir):
                 num_empty += _encode_batch(batch, fields, tensors)
         arrays = tensors.arrays()
@@ -121,34 +122,34 @@ class _Field:
         self._tags = pa.array(vocab.tags_of(category)[: self._unknown_id], pa.string())
 
     def encode(self, batch: pa.RecordBatch) -> _Encoded:
-        """The tags of each post of `batch`; those outside the vocabulary become nothing, or one last unknown token."""
+        """The tags of each post of `batch`; unknown ones are dropped, or replaced by one final unknown token."""
         lists = TagLists.from_arrow(batch.column(self.category))
         local_ids = pc.index_in(lists.tags, self._tags).fill_null(-1).to_numpy(zero_copy_only=False)[lists.codes]
         is_known = local_ids >= 0
         known_before = np.concatenate([[0], np.cumsum(is_known)])
         encoded = _Encoded(local_ids[is_known], known_before[lists.offsets[1:]])
         self.num_kept += len(encoded.local_ids)
-        num_lost = len(local_ids) - len(encoded.local_ids)
+        num_outside = len(local_ids) - len(encoded.local_ids)
         if self._unknown_id is None:
-            self.num_dropped += num_lost
+            self.num_dropped += num_outside
             return encoded
-        self.num_unknown += num_lost
-        return _with_last(encoded, np.diff(lists.offsets) > encoded.lengths, self._unknown_id)
+        self.num_unknown += num_outside
+        return _append_where(encoded, np.diff(lists.offsets) > encoded.lengths, self._unknown_id)
 
 
-def _with_last(fields: _Encoded, wanted: NDArray[np.bool_], local_id: int) -> _Encoded:
-    """`fields` with `local_id` at the end where it is `wanted`, bool `[posts]`."""
-    lengths = fields.lengths + wanted
+def _append_where(fields: _Encoded, mask: NDArray[np.bool_], local_id: int) -> _Encoded:
+    """`fields` with `local_id` appended where `mask`, bool `[posts]`, is true."""
+    lengths = fields.lengths + mask
     ends = np.cumsum(lengths)
     local_ids = np.full(int(lengths.sum()), local_id, dtype=np.int32)
     is_old = np.ones(len(local_ids), dtype=np.bool_)
-    is_old[ends[wanted] - 1] = False
+    is_old[ends[mask] - 1] = False
     local_ids[is_old] = fields.local_ids
     return _Encoded(local_ids, ends)
 
 
 def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors) -> int:
-    """Appends `batch` to `tensors`; returns how many of its posts have no tag in the vocabulary."""
+    """Appends `batch` to `tensors` and returns the number of its posts without a tag in the vocabulary."""
     encoded = [field.encode(batch) for field in fields]
     lengths = np.stack([field.lengths for field in encoded], axis=1)
     if lengths.max(initial=0) > MAX_FIELD_TAGS:
@@ -157,9 +158,9 @@ def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors
             f"post {batch.column('id')[post]}: {lengths.max()} tags in {CATEGORIES[longest]}, more than "
             f"{MAX_FIELD_TAGS}; remove the post from the export"
         )
-    # Where each field of each post starts in the batch's tokens.
+    # The start of each field of each post in the batch's tokens.
     starts = np.cumsum(lengths.ravel()).reshape(lengths.shape) - lengths
-    tokens = np.empty(int(lengths.sum()), dtype=tensors.type_of_tokens)
+    tokens = np.empty(int(lengths.sum()), dtype=tensors.token_dtype)
     for category_id, field in enumerate(encoded):
         shift = starts[:, category_id] - (field.ends - field.lengths)
         tokens[np.repeat(shift, field.lengths) + np.arange(len(field.local_ids))] = field.local_ids
@@ -177,12 +178,12 @@ def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors
 
 
 class _Tensors:
-    """Tensors that grow in files; a context manager. `arrays` maps them afterwards."""
+    """A context manager that appends tensors to files; `arrays` maps them afterwards."""
 
-    def __init__(self, folder: Path, type_of_tokens: type[np.uint16] | type[np.uint32]) -> None:
-        self.type_of_tokens = type_of_tokens
+    def __init__(self, folder: Path, token_dtype: type[np.uint16] | type[np.uint32]) -> None:
+        self.token_dtype = token_dtype
         self._types: Mapping[str, type[np.generic]] = {
-            "tokens": type_of_tokens,
+            "tokens": token_dtype,
             "offsets": np.uint64,
             "field_lengths": np.uint16,
             "post_id": np.int64,
@@ -200,7 +201,7 @@ class _Tensors:
         return self
 
     def append(self, *, lengths: NDArray[np.uint64], **arrays: NDArray[Any]) -> None:
-        """Appends a batch; `lengths` of its records become offsets."""
+        """Appends a batch; the `lengths` of its records become offsets."""
         offsets = self._end + np.cumsum(lengths)
         self._end = offsets[-1] if len(offsets) else self._end
         for name, array in (arrays | {"offsets": offsets}).items():
@@ -221,6 +222,6 @@ class _Tensors:
 
 
 def _mapped(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-    if path.stat().st_size == 0:  # nothing can be mapped
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
         return np.empty(0, dtype)
     return cast("NDArray[Any]", np.memmap(path, dtype=dtype, mode="r"))

@@ -1,4 +1,4 @@
-"""How many tags captions have, and what a context length covers."""
+"""Caption lengths, and the share of posts that a context length covers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _CHUNK_POSTS: Final = 1 << 17
 def caption_lengths(packed: PackedFile) -> pa.Table:
     """Posts by the number of their tags in the vocabulary, one row for each length from 0 to the longest.
 
-    ``share_covered`` is the share of posts with `length` tags or fewer: those that fit
-    into a context of that many tags (beside a model's summary, rating and score tokens).
+    ``share_covered`` is the share of posts with at most `length` tags: those that fit into a context of that many tags,
+    not counting a model's summary, rating and score tokens.
     """
     lengths = np.diff(packed.offsets.astype(np.int64))
     num_posts = np.bincount(lengths, minlength=1)
@@ -40,11 +40,11 @@ def caption_lengths(packed: PackedFile) -> pa.Table:
 
 
 def short_posts(packed: PackedFile, vocab: Vocab | None = None) -> pa.Table:
-    """Posts that the cut has left with fewer than each of `SHORT_LENGTHS` tags: of any category, then of each.
+    """Numbers of posts with fewer than each of `SHORT_LENGTHS` tags left after the cut, overall and by category.
 
-    Columns: ``tags_of`` (all, or a category), and ``fewer_than_1`` and so on, int64 posts. A category in which a post
-    never had tags counts as well. With the `vocab` of `packed`, unknown tokens do not count as tags; without it each
-    counts as one.
+    Columns: ``tags_of`` (all, or a category), and ``fewer_than_1`` and so on, int64 posts. A post that never had tags
+    of a category counts too. With the `vocab` of `packed`, unknown tokens do not count as tags; without it, each counts
+    as one.
     """
     counts = np.zeros((1 + NUM_CATEGORIES, len(SHORT_LENGTHS)), dtype=np.int64)
     for start in range(0, packed.num_posts, _CHUNK_POSTS):
@@ -59,7 +59,7 @@ def short_posts(packed: PackedFile, vocab: Vocab | None = None) -> pa.Table:
 
 
 def _ends_unknown(packed: PackedFile, vocab: Vocab, start: int, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each field ends with its unknown token, bool `[posts, NUM_CATEGORIES]`, of posts from `start`."""
+    """Whether each field ends with its unknown token, bool `[posts, NUM_CATEGORIES]`, for posts from `start` on."""
     ends = packed.offsets[start : start + len(lengths), None].astype(np.int64) + np.cumsum(lengths, axis=1)
     found = np.zeros(lengths.shape, dtype=np.bool_)
     for category_id, category in enumerate(CATEGORIES):

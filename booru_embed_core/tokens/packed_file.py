@@ -10,7 +10,7 @@ score          i32          ``[num_posts]``
 ============== ============ =====================================================================================
 
 The safetensors library's numpy interface copies every tensor into memory, so the header is parsed here. The metadata
-hold SHA-256 hashes of the data and of the header: a file with one changed bit is refused.
+holds SHA-256 hashes of the data and of the header: a file with one changed bit is refused.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ RECORD_FIELDS: Final = np.dtype(
         "names": ["field_lengths", "rating", "score"],
         "formats": [(np.uint16, NUM_CATEGORIES), np.uint8, np.int32],
         "offsets": [0, 10, 12],
-        "itemsize": 16,  # a size that numpy's take copies as one word, and that no cache line cuts
+        "itemsize": 16,  # numpy's take copies 16 bytes as one word, and they never straddle a cache line
     }
 )
 
@@ -104,9 +104,9 @@ class PackedFile:
 
     @classmethod
     def open(cls, path: Path, vocab_hash: str | None = None) -> PackedFile:
-        """The file at `path`, mmapped; with `vocab_hash` only if it was made with that vocabulary.
+        """The packed file at `path`, mmapped. With `vocab_hash`, it must have been made with that vocabulary.
 
-        It is read once to check its hash: 0.6 CPU seconds a gigabyte, in constant memory.
+        The file is read once to verify its hash: 0.6 CPU seconds per gigabyte, in constant memory.
 
         Raises:
             PackedFileError: no such file, not a packed file, truncated or damaged, or made with another vocabulary.
@@ -127,8 +127,8 @@ class PackedFile:
     def records(self) -> pa.LargeBinaryArray:
         """Each record's tokens as bytes, ``[num_posts]``: Arrow's view of the mapped tokens, not a copy.
 
-        Its ``take`` copies whole records, four times as fast as numpy gathers tokens one by one. What it costs is
-        offsets in bytes instead of tokens, 8 bytes a record in memory, made when first asked for.
+        Its ``take`` copies whole records, four times as fast as numpy gathers single tokens. It needs offsets in bytes
+        instead of tokens: 8 bytes per record in memory, computed on first access.
         """
         ends = self.offsets.astype(np.int64) * self.tokens.itemsize
         buffers = [None, pa.py_buffer(ends.data), pa.py_buffer(self.tokens.data)]
@@ -140,8 +140,8 @@ class PackedFile:
     def record_fields(self) -> NDArray[np.void]:
         """Field lengths, rating and score of each record side by side, ``[num_posts]`` of `RECORD_FIELDS`.
 
-        A random record then costs one cache miss instead of three. A copy of 16 bytes a record, made when first asked
-        for.
+        A random record then costs one cache miss instead of three. The copy takes 16 bytes per record and is made on
+        first access.
         """
         fields = np.zeros(self.num_posts, RECORD_FIELDS)
         for name in RECORD_FIELDS.names or ():
@@ -168,20 +168,20 @@ class PackedFile:
         return vocab.category_offsets.astype(np.int32)[self.token_categories()] + self.tokens.astype(np.int32)
 
     def check_vocab(self, vocab: Vocab) -> None:
-        """Refuses `vocab` unless the file was made with it.
+        """Checks that the file was made with `vocab`.
 
         Raises:
-            PackedFileError: it was made with another.
+            PackedFileError: it was made with another vocabulary.
         """
         _check_vocab_hash(self.path, self.vocab_hash, vocab.hash)
 
     def check_local_ids(self, tokens: NDArray[Any], field_lengths: NDArray[Any], vocab: Vocab) -> None:
-        """Refuses the file if some of its records have ids that `vocab` has not.
+        """Checks that `vocab` has all local ids of some records.
 
         Args:
-            tokens: local ids ``[T]`` of the records, as they stand in the file.
+            tokens: local ids ``[T]`` of the records, in the file's order.
             field_lengths: ``[N, 5]`` of the same records.
-            vocab: the one that the file was made with.
+            vocab: the vocabulary that the file was made with.
 
         Raises:
             PackedFileError: an id lies beyond its category's vocabulary.
@@ -191,14 +191,14 @@ class PackedFile:
             raise PackedFileError(f"{self.path}: damaged: a token lies beyond its category's vocabulary; {_REMEDY}")
 
     def record_token_ids(self, post_index: int, vocab: Vocab) -> NDArray[np.int64]:
-        """The token_ids of one record, int64 `[tags]`; for looking at single posts, not for training."""
+        """The token_ids of one record, int64 `[tags]`; for inspecting single posts, not for training."""
         start, end = int(self.offsets[post_index]), int(self.offsets[post_index + 1])
         starts = np.repeat(vocab.category_offsets[:-1], self.field_lengths[post_index])
         return starts + self.tokens[start:end].astype(np.int64)
 
 
 def packed_metadata(vocab_hash: str, num_posts: int, num_tokens: int, settings: TokensSettings) -> dict[str, str]:
-    """The metadata of a packed file; safetensors wants strings."""
+    """The metadata of a packed file, as strings, which safetensors requires."""
     return {
         "format_version": str(FORMAT_VERSION),
         "vocab_hash": vocab_hash,
@@ -212,8 +212,8 @@ def packed_metadata(vocab_hash: str, num_posts: int, num_tokens: int, settings: 
 
 
 def write_packed_file(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Writes `arrays` (those of `TENSOR_TYPES`; mmapped ones are copied a piece at a time) as a safetensors file."""
-    # The widest items first, so that each tensor is aligned to its items.
+    """Writes `arrays`, one per tensor of `TENSOR_TYPES`, as a safetensors file; mmapped ones are copied in chunks."""
+    # The widest dtype first, so that every tensor is aligned.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
@@ -238,7 +238,7 @@ def write_packed_file(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: 
 
 
 def _header_bytes(header: Mapping[str, Any]) -> bytes:
-    """A safetensors file's start: the header's length, and the header with its own hash."""
+    """The start of a safetensors file: the header's length, then the header with its own hash."""
     metadata = {**header["__metadata__"], "header_sha256": _header_sha256(header)}
     text = json.dumps({**header, "__metadata__": metadata}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -246,7 +246,7 @@ def _header_bytes(header: Mapping[str, Any]) -> bytes:
 
 
 def _header_sha256(header: Mapping[str, Any]) -> str:
-    """SHA-256 of a header without this hash itself: a flipped bit in a split's share would pass every other check."""
+    """SHA-256 of a header without this hash: no other check would notice a flipped bit in a split's share."""
     metadata = {key: value for key, value in header["__metadata__"].items() if key != "header_sha256"}
     return hashlib.sha256(json.dumps({**header, "__metadata__": metadata}, sort_keys=True).encode()).hexdigest()
 
@@ -255,8 +255,8 @@ def _write_array(out: IO[bytes], array: NDArray[Any], digest: hashlib._Hash) -> 
     flat = array.reshape(-1)
     step = _WRITE_BYTES // array.itemsize
     for start in range(0, len(flat), step):
-        piece = flat[start : start + step]
-        data = np.ascontiguousarray(piece, dtype=piece.dtype.newbyteorder("<")).data
+        chunk = flat[start : start + step]
+        data = np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<")).data
         digest.update(data)
         out.write(data)
 
@@ -293,7 +293,7 @@ def _checked_metadata(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
         raise PackedFileError(f"{path}: format_version {found[:20]!r} instead of {FORMAT_VERSION}; {_REMEDY}")
     for key in _METADATA_KEYS:
         if not isinstance(metadata.get(key), str):
-            raise PackedFileError(f"{path}: not a packed file: its metadata lack {key}; {_REMEDY}")
+            raise PackedFileError(f"{path}: not a packed file: the metadata lacks {key}; {_REMEDY}")
     if metadata["category_order"] != CATEGORY_ORDER:
         raise PackedFileError(f"{path}: category_order {metadata['category_order']!r}; {_REMEDY}")
     if metadata["header_sha256"] != _header_sha256(header):
@@ -304,9 +304,9 @@ def _checked_metadata(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
     return metadata
 
 
-def _check_vocab_hash(path: Path, made_with: str, wanted: str) -> None:
-    if made_with != wanted:
-        raise PackedFileError(f"{path}: was made with the vocab {made_with[:16]}, not with {wanted[:16]}; {_REMEDY}")
+def _check_vocab_hash(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise PackedFileError(f"{path}: was made with the vocab {found[:16]}, not with {expected[:16]}; {_REMEDY}")
 
 
 def _split_settings(path: Path, metadata: Mapping[str, str]) -> TokensSettings:
@@ -323,7 +323,7 @@ def _split_settings(path: Path, metadata: Mapping[str, str]) -> TokensSettings:
 
 
 def _map_tensors(path: Path, header: Mapping[str, Any], data_start: int, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The tensors as read-only maps, after a check of every type, shape and size."""
+    """The tensors as read-only memory maps, after checks of their types, shapes and sizes."""
     if set(header) != set(TENSOR_TYPES):
         raise PackedFileError(
             f"{path}: not a packed file: holds the tensors {', '.join(sorted(header))[:200]}; {_REMEDY}"
@@ -340,20 +340,20 @@ def _map_tensors(path: Path, header: Mapping[str, Any], data_start: int, metadat
         entry, shape = header[name], shapes.get(name, (num_posts,))
         if entry.get("dtype") not in TENSOR_TYPES[name] or entry.get("shape") != list(shape):
             raise PackedFileError(
-                f"{path}: damaged header: {name} is {entry.get('dtype')} {entry.get('shape')}, wanted "
+                f"{path}: damaged header: {name} is {entry.get('dtype')} {entry.get('shape')}, expected "
                 f"{' or '.join(TENSOR_TYPES[name])} {list(shape)}; {_REMEDY}"
             )
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=object))
         if entry["data_offsets"] != [start, end]:
             raise PackedFileError(
-                f"{path}: damaged header: {name} lies at {entry['data_offsets']}, wanted {[start, end]}; {_REMEDY}"
+                f"{path}: damaged header: {name} is at {entry['data_offsets']}, expected {[start, end]}; {_REMEDY}"
             )
         spans[name] = (data_start + start, dtype, shape)
     size = os.path.getsize(path)
     if size != data_start + end:
         kind = "truncated" if size < data_start + end else "damaged"
-        raise PackedFileError(f"{path}: {kind}: {size} bytes, wanted {data_start + end}; {_REMEDY}")
+        raise PackedFileError(f"{path}: {kind}: {size} bytes, expected {data_start + end}; {_REMEDY}")
     return {name: _map(path, *span) for name, span in spans.items()}
 
 
@@ -365,25 +365,25 @@ def _start_of(path: Path, name: str, entry: Any) -> int:
 
 
 def _map(path: Path, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if 0 in shape:  # nothing can be mapped
+    if 0 in shape:  # an empty tensor cannot be mapped
         return np.empty(shape, dtype)
-    # A plain array: slices and results of the subclass np.memmap are of that subclass, which is slow.
+    # A plain array: slices and results of an np.memmap are np.memmaps too, which is slow.
     return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape))
 
 
-def _check_data(path: Path, data_start: int, wanted: str) -> None:
+def _check_data(path: Path, data_start: int, expected: str) -> None:
     with path.open("rb") as stream:
         stream.seek(data_start)
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != wanted:
+    if found != expected:
         raise PackedFileError(f"{path}: damaged: the SHA-256 of its data differs from its header's; {_REMEDY}")
 
 
 def _check_content(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Checks that the small arrays agree, also in a file from another writer."""
+    """Checks that the small arrays are consistent, since another program may have written the file."""
     offsets, field_lengths, rating = arrays["offsets"], arrays["field_lengths"], arrays["rating"]
     lengths = field_lengths.sum(axis=1, dtype=np.uint64)
     if offsets[0] != 0 or offsets[-1] != len(arrays["tokens"]) or np.any(offsets[:-1] + lengths != offsets[1:]):
         raise PackedFileError(f"{path}: damaged: offsets and field_lengths disagree; {_REMEDY}")
     if len(rating) and rating.max() >= len(RATINGS):
-        raise PackedFileError(f"{path}: damaged: rating {rating.max()} of {len(RATINGS)}; {_REMEDY}")
+        raise PackedFileError(f"{path}: damaged: rating {rating.max()}, expected 0 to {len(RATINGS) - 1}; {_REMEDY}")

@@ -1,7 +1,7 @@
-"""An iterator that works ahead in a thread, so that the next batch is ready when a step ends.
+"""An iterator that prefetches in a thread, so that the next batch is ready when a step ends.
 
-A thread, not a process: gathering a batch is one copy that releases the interpreter's lock. Sending a batch through a
-pipe would cost more than gathering it.
+A thread, not a process: gathering a batch is one copy that releases the GIL. Sending a batch through a pipe would cost
+more than gathering it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _POLL_SECONDS: Final = 0.1
 
 @dataclass(frozen=True)
 class _End:
-    """The last item in the queue; `error` ended the iterator, unless it is None."""
+    """The last item in the queue; `error` is the exception that ended the iterator, or None."""
 
     error: BaseException | None = None
 
 
 @contextmanager
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[Iterator[T]]:
-    """The items of `items` in their order, made in a thread that is at most `depth` of them ahead.
+    """An iterator over `items` in order, which a thread computes at most `depth` items ahead.
 
-    An error of `items` is raised in place of its item. The thread ends with the ``with`` block.
+    An error in `items` is raised where its item would come. The thread ends with the ``with`` block.
 
     Raises:
         ValueError: `depth` is below 1.
     """
     if depth < 1:
-        raise ValueError(f"depth {depth}: must be 1 or more items ahead")
+        raise ValueError(f"depth {depth}: give a depth of 1 or more")
     ready: queue.Queue[T | _End] = queue.Queue(depth)
     stopped = threading.Event()
 

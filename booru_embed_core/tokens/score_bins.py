@@ -1,6 +1,6 @@
-"""The decile of a score among training posts of the same rating: what training, evaluation and serving read of it.
+"""The decile of a score among training posts of the same rating, for training, evaluation and serving.
 
-No torch here: serving computes with other engines too.
+This module does not import torch: serving also runs on other engines.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Numbers = TypeVar("Numbers", NDArray[np.int64], "Tensor")
 
 
 def score_bin_edges(ratings: NDArray[np.uint8], scores: NDArray[np.int32]) -> list[list[float]]:
-    """For each rating the 9 inner decile edges of its `scores`; zeros for a rating that has no post.
+    """For each rating, the 9 inner decile edges of its `scores`; zeros for a rating without posts.
 
-    Scores of different ratings are not comparable: the median of explicit posts is near the best tenth of general ones.
+    Scores of different ratings are not comparable: the median of explicit posts is near the top decile of general ones.
 
     Args:
         ratings: uint8 ``[n]``, indices into ``schema.RATINGS``.
@@ -30,8 +30,10 @@ def score_bin_edges(ratings: NDArray[np.uint8], scores: NDArray[np.int32]) -> li
     shares = np.arange(1, NUM_SCORE_BINS) / NUM_SCORE_BINS
     edges = []
     for rating_id in range(len(RATINGS)):
-        of_rating = scores[ratings == rating_id]
-        edges.append(np.quantile(of_rating, shares, method="lower").tolist() if len(of_rating) else [0.0] * len(shares))
+        rating_scores = scores[ratings == rating_id]
+        edges.append(
+            np.quantile(rating_scores, shares, method="lower").tolist() if len(rating_scores) else [0.0] * len(shares)
+        )
     return edges
 
 
@@ -40,7 +42,7 @@ def score_bins(scores: Numbers, edges: Numbers) -> Numbers:
 
     Args:
         scores: int64 ``[N]``, an array or a tensor.
-        edges: float64 ``[N, 9]``, of the same kind: of `score_bin_edges`, those of each score's rating.
+        edges: float64 ``[N, 9]``, an array or tensor like `scores`: the `score_bin_edges` of each score's rating.
     """
     bins: Numbers = (scores[..., None] >= edges).sum(-1)
     return bins

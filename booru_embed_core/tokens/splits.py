@@ -1,4 +1,4 @@
-"""Training, validation and test posts by a keyed hash of the post's id: stable when the export grows."""
+"""Splits posts into training, validation and test by a keyed hash of the post id: stable when the export grows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def split_ids(post_ids: NDArray[np.int64], settings: TokensSettings) -> NDArray[
     """The index into `SPLITS` of each of `post_ids` (int64 `[num_posts]`), uint8 `[num_posts]`.
 
     A post's hash h is uniform in [0, 2^64): test if h < test_share, validation if h >= 1 - validation_share (as shares
-    of 2^64), else training. So neither share moves the other split's posts.
+    of 2^64), else training. Changing one share never moves posts of the other.
     """
     hashes = keyed_hash(post_ids, settings.split_key)
     splits = np.full(len(post_ids), SPLITS.index("train"), dtype=np.uint8)

@@ -118,7 +118,7 @@ def test_records_without_tags_fill_no_budget() -> None:
 def test_the_number_of_batches_by_tokens_is_asked_by_epoch() -> None:
     batches = by_tokens([[[1], [], [], [], []]] * 7, 2)
     assert batches.num_batches(0) == 4
-    with pytest.raises(TypeError, match="differ in number between epochs; ask num_batches"):
+    with pytest.raises(TypeError, match="number differs between epochs; call num_batches"):
         len(batches)
 
 
@@ -153,7 +153,7 @@ def test_threads_share_batches_of_different_epochs() -> None:
 
 
 def test_nothing_to_draw_from_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="in-memory: no record to draw batches from; lower the validation and test"):
+    with pytest.raises(ValueError, match="in-memory: no records to draw batches from; lower the validation and test"):
         EpochBatches(EMPTY, ROWS[:0], 16, 1)
 
 
@@ -161,7 +161,7 @@ def test_nothing_to_draw_from_is_an_error_that_says_what_to_do() -> None:
 def test_a_batch_that_there_is_not_is_an_error(epoch: int, index: int) -> None:
     batches = EpochBatches(EMPTY, ROWS, 16, 1)
     assert len(batches) == 17
-    with pytest.raises(IndexError, match=f"batch {index} of epoch {epoch}: there are 17 batches an epoch"):
+    with pytest.raises(IndexError, match=f"batch {index} of epoch {epoch}: the epoch has 17 batches"):
         batches.rows(epoch, index)
 
 

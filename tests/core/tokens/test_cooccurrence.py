@@ -76,7 +76,7 @@ def test_tags_that_are_not_fitted_rank_last_and_by_popularity(rows: list[list[in
     assert selected.shape == (len(rows), max_tags)
     assert selected.toarray().tolist() == train.toarray()[:, pairs.fitted].tolist()
     scores = np.random.default_rng(0).normal(0, 100, (3, max_tags)).astype(np.float32)
-    every = pairs.spread(scores)
+    every = pairs.expand(scores)
     assert np.array_equal(every[:, pairs.fitted], scores)
     others = np.setdiff1d(np.arange(NUM_TAGS), pairs.fitted)
     assert np.all(every[:, others].max(axis=1) < scores.min(axis=1))

@@ -35,6 +35,11 @@ def test_lengths_of_a_small_export(tmp_path: Path) -> None:
     }
 
 
+def test_posts_without_tags_are_one_row_of_length_0() -> None:
+    table = caption_lengths(packed_by_hand([[[], [], [], [], []]] * 2, vocab_of(2, 1)))
+    assert table.to_pydict() == {"length": [0], "num_posts": [2], "share_covered": [1.0]}
+
+
 def test_lengths_of_the_sample(sample: Walked, sample_rows: list[dict[str, str]], tmp_path: Path) -> None:
     table = write_caption_lengths(sample.packed, tmp_path)
     assert table.schema.equals(LENGTHS_SCHEMA)

@@ -129,7 +129,7 @@ def test_every_cut_is_refused(tmp_path: Path) -> None:
         with pytest.raises(PackedFileError, match=r"cut\.safetensors: .*materialize packed_tokens again"):
             PackedFile.open(cut)
     cut.write_bytes(content[:-1])
-    with pytest.raises(PackedFileError, match=r"truncated: \d+ bytes, wanted \d+"):
+    with pytest.raises(PackedFileError, match=r"truncated: \d+ bytes, expected \d+"):
         PackedFile.open(cut)
     cut.write_bytes(content + b"\0")
     with pytest.raises(PackedFileError, match="damaged: "):
@@ -212,7 +212,7 @@ def edit(key: str, value: object) -> Callable[[dict[str, Any]], None]:
     ("change", "message"),
     [
         (lambda header: header.pop("__metadata__"), "it has no metadata"),
-        (lambda header: header["__metadata__"].pop("split_key"), "its metadata lack split_key"),
+        (lambda header: header["__metadata__"].pop("split_key"), "the metadata lacks split_key"),
         (edit("format_version", "9"), "format_version '9' instead of 2"),
         (edit("category_order", "meta,general"), "category_order 'meta,general'"),
         (edit("num_posts", "4"), "wrong SHA-256"),
@@ -234,18 +234,18 @@ def test_a_changed_header_is_refused(tmp_path: Path, change: Callable[[dict[str,
 @pytest.mark.parametrize(
     ("metadata", "arrays", "message"),
     [
-        ({"num_posts": "4"}, {}, r"damaged header: offsets is U64 \[4\], wanted U64 \[5\]"),
+        ({"num_posts": "4"}, {}, r"damaged header: offsets is U64 \[4\], expected U64 \[5\]"),
         ({"num_tokens": "x"}, {}, "damaged header: num_tokens = 'x'"),
         ({"num_tokens": "9" * 5000}, {}, "damaged header: num_tokens = "),
         ({"num_tokens": "9" * 18}, {}, "tokens is U16 "),
         ({"test_share": "1.5"}, {}, "damaged header: shares '0.1', '1.5'"),
         ({"test_share": "nan"}, {}, "damaged header: shares"),
-        ({}, {"tokens": np.zeros(4, np.int64)}, r"tokens is I64 \[4\], wanted U16 or U32 \[4\]"),
-        ({}, {"score": np.zeros((3, 1), np.int32)}, r"score is I32 \[3, 1\], wanted I32 \[3\]"),
+        ({}, {"tokens": np.zeros(4, np.int64)}, r"tokens is I64 \[4\], expected U16 or U32 \[4\]"),
+        ({}, {"score": np.zeros((3, 1), np.int32)}, r"score is I32 \[3, 1\], expected I32 \[3\]"),
         ({}, {"extra": np.zeros(1, np.uint8)}, "holds the tensors extra, field_lengths"),
         ({}, {"offsets": np.array([0, 2, 3, 4], np.uint64)}, "offsets and field_lengths disagree"),
         ({}, {"offsets": np.array([1, 3, 3, 4], np.uint64)}, "offsets and field_lengths disagree"),
-        ({}, {"rating": np.array([0, 4, 0], np.uint8)}, "rating 4 of 4"),
+        ({}, {"rating": np.array([0, 4, 0], np.uint8)}, "rating 4, expected 0 to 3"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(

@@ -64,5 +64,5 @@ def test_leaving_early_ends_the_thread() -> None:
 
 
 def test_no_item_ahead_is_no_prefetch() -> None:
-    with pytest.raises(ValueError, match="depth 0: must be 1 or more"), prefetch([1], 0):
+    with pytest.raises(ValueError, match="depth 0: give a depth of 1 or more"), prefetch([1], 0):
         pass
