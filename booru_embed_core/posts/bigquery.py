@@ -33,7 +33,7 @@ from booru_embed_core.posts.bigquery_access import (
     BigQueryUnreachableError,
     explained,
 )
-from booru_embed_core.posts.database import connect, quoted
+from booru_embed_core.posts.database import connect, source_literal, target_literal
 from booru_embed_core.posts.parquet_parts import PartsWriter
 from booru_embed_core.schema import POST_COLUMNS
 from booru_embed_core.settings import DuckdbSettings
@@ -188,12 +188,13 @@ def _id_ranges(limit: int) -> Iterator[str]:
 
 def _sort(parts_dir: Path, file: Path, duckdb_settings: DuckdbSettings, temp_dir: Path) -> None:
     """Writes all rows of the parts in and below `parts_dir` to `file`, and removes the folder."""
-    parts = ", ".join(quoted(str(part)) for part in sorted(parts_dir.rglob("stream-*.parquet")))
+    parts = ", ".join(map(source_literal, sorted(parts_dir.rglob("stream-*.parquet"))))
     pa.default_memory_pool().release_unused()  # 0.2 GB that DuckDB's memory would come on top of
     # The hash orders rows with the same id.
-    query = f"select * from read_parquet([{parts}]) order by id, hash({', '.join(POST_COLUMNS)})"  # noqa: S608
+    rows = f"select * from read_parquet([{parts}], hive_partitioning = false)"  # noqa: S608
+    query = f"{rows} order by id, hash({', '.join(POST_COLUMNS)})"
     with connect(duckdb_settings, temp_dir) as connection:
-        connection.execute(f"copy ({query}) to {quoted(str(file))} (format parquet, row_group_size {GROUP_ROWS})")
+        connection.execute(f"copy ({query}) to {target_literal(file)} (format parquet, row_group_size {GROUP_ROWS})")
     shutil.rmtree(parts_dir)
 
 

@@ -26,8 +26,9 @@ def expand_export(patterns: Sequence[str], root: Path) -> list[Path]:
     for pattern in patterns:
         literal = root / pattern
         # An existing file is meant by its name, although the name may hold characters of a pattern.
-        matched = [literal] if literal.exists() else map(Path, glob.glob(str(literal), recursive=True))
-        found = [file for path in matched for file in _files_of(path)]
+        # `root` is no part of the pattern.
+        names = [pattern] if literal.exists() else glob.glob(pattern, root_dir=root, recursive=True)
+        found = [file for name in names for file in _files_of(root / name)]
         if not found:
             raise ExportError(f"{literal}: no such export file; correct [posts] export or put the file there")
         files.update(found)

@@ -13,7 +13,7 @@ from typing import Final
 
 from booru_embed_core.filesystem import locked_folder
 from booru_embed_core.posts.checksums import CHECKSUMS_FILE
-from booru_embed_core.posts.database import connect, quoted
+from booru_embed_core.posts.database import connect, quoted, target_literal
 from booru_embed_core.posts.parquet_parts import part_files, posts_relation
 from booru_embed_core.posts.read_export import read_export
 from booru_embed_core.posts.report import PostsReport
@@ -84,4 +84,4 @@ def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: Duc
     query = f"select id, rating, score, {', '.join(fields)} from {posts_relation(posts_dir)}"  # noqa: S608
     options = f"format csv, header, delimiter {quoted(delimiter)}, quote '\"', escape '\"', nullstr ''"
     with connect(duckdb_settings, file.parent) as connection:
-        connection.execute(f"copy ({query}) to {quoted(str(file))} ({options})")
+        connection.execute(f"copy ({query}) to {target_literal(file)} ({options})")

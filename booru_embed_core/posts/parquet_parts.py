@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.arrow import schema_of
-from booru_embed_core.posts.database import quoted
+from booru_embed_core.posts.database import source_literal
 from booru_embed_core.posts.tag_lists import TAG_LIST, TagLists
 from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS
 
@@ -179,7 +179,8 @@ def part_files(posts_dir: Path) -> list[Path]:
 
 def posts_relation(posts_dir: Path) -> str:
     """The SQL expression of the table of posts, in export order."""
-    return f"read_parquet([{', '.join(quoted(str(file)) for file in part_files(posts_dir))}])"
+    # A folder that is called `id=7` would become a column.
+    return f"read_parquet([{', '.join(map(source_literal, part_files(posts_dir)))}], hive_partitioning = false)"
 
 
 def count_posts(posts_dir: Path) -> int:

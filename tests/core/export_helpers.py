@@ -37,6 +37,9 @@ HOSTILE_TAGS = (
     "x" * 255, "\u9577" * 85, "<unk>", "artist:1girl", "general:", ":", "_", "A", "a",
 )  # fmt: skip
 
+PATTERN_LIKE = ("a[b]", "[!x]", "[a-c]", "a[", "a]b", "a*", "**", "a?b", "it's", "{a,b}", "[*]?{x}'", "id=7", "0=x")
+"""Names of files and folders that DuckDB or Python may take for patterns, quotes or columns."""
+
 ANY_TAG = st.sampled_from(HOSTILE_TAGS) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters=" \r\n"), min_size=1, max_size=6
 )

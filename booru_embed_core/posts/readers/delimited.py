@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.database import quoted
+from booru_embed_core.posts.database import quoted, source_literal
 from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, fit_values, parse_error
 from booru_embed_core.posts.readers.lines import Compression, select_lines
@@ -108,8 +108,9 @@ def _query(
         "compression": quoted(compression.value),
         "encoding": "'utf-8'",
         "force_not_null": f"[{indices}]",
+        "hive_partitioning": "false",
         "max_line_size": str(2 * MAX_LINE_BYTES),
     }
-    arguments = ", ".join([quoted(str(file)), *(f"{name} = {value}" for name, value in options.items())])
+    arguments = ", ".join([source_literal(file), *(f"{name} = {value}" for name, value in options.items())])
     values = fit_values(lambda name: f'"{columns.index(name)}"', columns, names, check_breaks=False)
     return f"select {values} from read_csv({arguments})"  # noqa: S608

@@ -12,7 +12,7 @@ import pytest
 
 from booru_embed_core.cli.main import main
 from booru_embed_core.posts.report import PostsReport
-from tests.core.export_helpers import csv_bytes, read_rows, row
+from tests.core.export_helpers import PATTERN_LIKE, csv_bytes, read_rows, row
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -38,6 +38,17 @@ def test_a_folder_becomes_one_tsv(
     out = capsys.readouterr().out
     assert out == f"{tmp_path / 'out'}: 8 posts read, 7 kept, 1 duplicate, 0 rejected, 0 filtered\n"
     assert len((tmp_path / "out/danbooru-captions.tsv").read_text(encoding="utf-8").splitlines()) == 8
+
+
+@pytest.mark.parametrize("limit", [[], ["--limit", 3]])
+@pytest.mark.parametrize("name", PATTERN_LIKE)
+def test_a_files_name_is_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, limit: list[object]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for post_id, other in enumerate(("ab", "a", "b", "axb", "x"), start=100):
+        Path(f"{other}.csv").write_bytes(csv_bytes([row(post_id)]))
+    Path(f"{name}.csv").write_bytes(csv_bytes([row(1), row(2)]))
+    assert run(monkeypatch, f"{name}.csv", "--out", name, *limit) == 0
+    assert read_rows(tmp_path / name) == [row(1), row(2)]
 
 
 def test_json_is_the_report_and_a_limit_holds(

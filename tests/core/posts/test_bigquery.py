@@ -268,7 +268,7 @@ def test_rows_are_sorted_the_same_way_whatever_the_streams_and_threads(
     with access_at(emulator.grpc_port) as access:
         for number, (num_streams, threads) in enumerate([(1, 1), (3, 1), (4, 2)]):
             monkeypatch.setattr(bigquery, "NUM_STREAMS", num_streams)
-            folder = tmp_path / str(number)
+            folder = tmp_path / f"id={number} [0-9]"
             folder.mkdir()
             report = read_table_sorted(table, folder / "posts.parquet", access, DuckdbSettings(threads=threads), folder)
             assert len(report.streams) == num_streams

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.filesystem import scratch_folder
-from booru_embed_core.posts.database import connect, quoted
+from booru_embed_core.posts.database import connect, quoted, source_literal, target_literal
+from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings
+from tests.core.export_helpers import PATTERN_LIKE
 
 
 def test_resources_are_those_of_the_settings_and_spill_is_removed(tmp_path: Path) -> None:
@@ -40,3 +42,46 @@ def test_a_scratch_folder_is_removed_after_an_error(tmp_path: Path) -> None:
 def test_a_quoted_text_is_itself_in_sql(text: str) -> None:
     with connect(DuckdbSettings(threads=1)) as connection:
         assert connection.sql(f"select {quoted(text)}").fetchall() == [(text,)]
+
+
+def test_a_path_is_read_and_written_as_it_is_called(tmp_path: Path) -> None:
+    for name in PATTERN_LIKE:
+        folder = tmp_path / str(len(list(tmp_path.iterdir()))) / name
+        folder.mkdir(parents=True)
+        file = folder / f"{name}.csv"
+        with connect(DuckdbSettings(threads=1)) as connection:
+            connection.execute(f"copy (select 'right' as x) to {target_literal(file)}")
+            assert file.is_file()
+            for other in ("ab", "a", "b", "axb", "x"):  # what the name would match as a pattern
+                (folder / f"{other}.csv").write_text("x\nwrong\n", encoding="utf-8")
+                (folder.parent / other).mkdir(exist_ok=True)
+                (folder.parent / other / file.name).write_text("x\nwrong\n", encoding="utf-8")
+            query = f"from read_csv({source_literal(file)}, hive_partitioning = false)"
+            assert connection.sql(query).fetchall() == [("right",)], name
+
+
+def test_a_relative_path_may_start_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with connect(DuckdbSettings(threads=1)) as connection:
+        connection.execute(f"copy (select 1 as x) to {target_literal(Path('~'))}")
+        assert connection.sql(f"from read_csv({source_literal(Path('~'))})").fetchall() == [(1,)]
+    assert (tmp_path / "~").is_file()
+
+
+def test_a_backslash_beside_a_pattern_is_refused_and_alone_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "a\\b.csv"
+    file.write_text("x\n1\n", encoding="utf-8")
+    with connect(DuckdbSettings(threads=1)) as connection:
+        assert connection.sql(f"from read_csv({source_literal(file)})").fetchall() == [(1,)]
+    with pytest.raises(ExportError, match=r"a\\\[1\]\.csv: the path holds a backslash beside .*; rename the file or"):
+        source_literal(tmp_path / "a\\[1].csv")
+
+
+@pytest.mark.parametrize("name", PATTERN_LIKE)
+def test_spilling_below_any_name_works(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with connect(DuckdbSettings(threads=1, memory_limit="32MiB"), folder) as connection:
+        query = "select count(*) from (select random() as x, repeat('x', 100) as y from range(1000000) order by x)"
+        assert connection.sql(query).fetchall() == [(1_000_000,)]
+    assert list(folder.iterdir()) == []

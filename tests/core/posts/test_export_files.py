@@ -8,6 +8,7 @@ import pytest
 
 from booru_embed_core.posts.export_files import expand_export, file_labels
 from booru_embed_core.posts.validation import ExportError
+from tests.core.export_helpers import PATTERN_LIKE
 
 
 def test_patterns_give_sorted_files_once(tmp_path: Path) -> None:
@@ -16,6 +17,20 @@ def test_patterns_give_sorted_files_once(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     files = expand_export(["*.csv", "b.csv", str(tmp_path / "a.csv")], tmp_path)
     assert [file.name for file in files] == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize("name", PATTERN_LIKE)
+def test_a_file_is_found_by_its_name_and_patterns_start_in_any_folder(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    file = root / f"{name}.csv"
+    for path in (file, root / "ab.csv", root / "x.csv"):
+        path.write_text("x", encoding="utf-8")
+    assert expand_export([file.name], root) == [file]
+    assert expand_export([str(file)], Path()) == [file]
+    assert expand_export(["?.csv", "a[b].csv", "x.*"], root)[-1] == root / "x.csv"
+    assert expand_export(["[a]b.c*v"], root) == expand_export(["**/ab.csv"], root) == [root / "ab.csv"]
+    assert set(expand_export(["."], root)) == set(root.iterdir())
 
 
 def test_a_pattern_without_files_is_an_error(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from booru_embed_core.settings import DuckdbSettings, PostsSettings
 from tests.core.export_helpers import (
     HOSTILE_TAGS,
     ONE_THREAD,
+    PATTERN_LIKE,
     csv_bytes,
     hostile_rows,
     kept,
@@ -54,6 +55,26 @@ def test_what_is_written_is_read_again_as_the_same_posts(
     report = ingest(export_of(written), folder / "again", Output.PARQUET, ONE_THREAD)
     assert (report.num_kept, report.num_rejected) == (len(rows), 0)
     assert read_rows(folder / "again") == kept(rows)
+
+
+@pytest.mark.parametrize("output", Output)
+@pytest.mark.parametrize("name", PATTERN_LIKE)
+def test_a_name_is_no_pattern(tmp_path: Path, name: str, output: Output) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    for post_id, other in enumerate(("ab", "a", "b", "axb", "x"), start=100):
+        (folder / f"{other}.csv").write_bytes(csv_bytes([row(post_id)]))
+    file = folder / f"{name}.csv"
+    file.write_bytes(csv_bytes([row(1), row(2, "a,b"), row("?")]))  # the invalid row has the file read once more
+    settings = export_of(file, max_rejected_share=0.5)
+    report = ingest(settings, tmp_path / "out" / name / name, output, ONE_THREAD)
+    assert (report.num_read, report.num_kept, report.num_rejected) == (3, 2, 1)
+    found = ingest(export_of(tmp_path / "out" / name / name), tmp_path / "again", Output.PARQUET, ONE_THREAD)
+    assert (found.num_read, found.num_kept, found.reconciles) == (2, 2, True)
+    assert read_rows(tmp_path / "again") == [row(1), row(2, "a,b")]
+    whole = ingest(export_of(folder, max_rejected_share=0.5), tmp_path / "whole", Output.PARQUET, ONE_THREAD)
+    num_files = len(list(folder.iterdir()))
+    assert (whole.num_kept, whole.num_rejected, len(whole.files)) == (num_files + 1, 1, num_files)
 
 
 def test_tsv_is_plain_for_awk(tmp_path: Path) -> None:
