@@ -1,4 +1,4 @@
-"""Published checkpoints on disk. The states that a training resumes from are in ``states``.
+"""Published checkpoints on disk. The states for resuming a training are in ``states``.
 
 A published checkpoint holds everything that inference needs, and nothing executable: ``model.safetensors``
 (float32 weights), ``config.json`` (shape, sizes, what it was trained on) and the vocabulary's files. Its sizes are
@@ -48,7 +48,7 @@ def save_checkpoint(out_dir: Path, model: SetEncoder, config: CheckpointConfig, 
             raise CheckpointError(
                 f"{out_dir}: {name} has weights that are NaN or infinite; lower [training] learning_rate"
             )
-    # A single entry: safetensors writes several in random order, and equal weights would differ in bytes.
+    # A single entry: safetensors writes several in random order, so equal weights would give different bytes.
     save_file(weights, out_dir / WEIGHTS_FILE, metadata={_VOCAB_KEY: config.vocab_hash})
     (out_dir / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     for name in VOCAB_FILES:

@@ -1,6 +1,6 @@
-"""What a published checkpoint says about itself: file names, ``config.json``, and the vocabulary that must match.
+"""File names and ``config.json`` of a published checkpoint, and the check that its vocabulary matches.
 
-Serving starts here, so nothing in this module needs torch.
+Serving imports this module first, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CheckpointConfig(BaseModel):
     training: TrainingSettings
     splits: TokensSettings
     packed_tokens: str
-    """Version of the packed file that it was trained on: its folder's name."""
+    """Version of the packed file that the model was trained on, which is its folder's name."""
     score_bin_edges: list[list[float]]
     """For each rating, the 9 inner decile edges of the training scores."""
     trained_ratings: tuple[str, ...]
@@ -47,7 +47,7 @@ class CheckpointConfig(BaseModel):
     num_train_posts: int
     best_epoch: float
     validation_loss: float | None
-    """The best one, of bottleneck and completion head; None without a validation split."""
+    """The lowest validation loss, of bottleneck plus completion head; None without a validation split."""
 
 
 def read_config(checkpoint_dir: Path) -> CheckpointConfig:

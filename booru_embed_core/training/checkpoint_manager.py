@@ -1,6 +1,6 @@
-"""What a running training keeps on disk: its states, the state in which it failed, its best checkpoint.
+"""Keeps a running training's files: its states, the state before a failure, and the best checkpoint.
 
-What belongs here: which of them are kept, and who may write them. File formats are in ``states`` and ``checkpoint``.
+What belongs here: which files are kept, and when they are written. File formats are in ``states`` and ``checkpoint``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from booru_embed_core.training.states import FAILED_STATE_FILE, load_state, save
 from booru_embed_core.training.step import NonFiniteLossError, Run
 
 BEST_FOLDER: Final = "best-epoch-"
-"""Followed by the epoch's number: the folder, in the work folder, of the checkpoint with the lowest validation loss."""
+"""Prefix of the work folder's subfolder with the best checkpoint by validation loss; the epoch number follows."""
 
 
 class CheckpointManager:
-    """Saves `run` in `work_dir`, on the first rank only; a context manager of the training thread.
+    """Saves `run` in `work_dir`, on the first rank only. A context manager for the training thread.
 
     Only the training thread changes the run. Another thread may save it while that thread computes (`Run.computing`).
 
@@ -33,7 +33,7 @@ class CheckpointManager:
         vocab: its vocabulary.
         vocab_dir: folder of the vocabulary's files.
         work_dir: where states are kept.
-        fingerprint: hash of everything that the weights depend on.
+        fingerprint: hash of all inputs that the weights depend on.
     """
 
     def __init__(self, run: Run, vocab: Vocab, vocab_dir: Path, work_dir: Path, fingerprint: str) -> None:
@@ -55,7 +55,7 @@ class CheckpointManager:
         """Loads the last saved state into the run, if there is one.
 
         Raises:
-            CheckpointError: as `states.load_state`.
+            CheckpointError: see `states.load_state`.
         """
         run, state = self.run, load_state(self.work_dir, self.fingerprint)
         if state is None:
@@ -67,19 +67,19 @@ class CheckpointManager:
         run.unvalidated = Progress(**state["unvalidated"]) if state["unvalidated"] else None
 
     def save(self) -> str:
-        """Saves the state and returns a message about it; for the training thread."""
+        """Saves the state and returns a message about it; call it on the training thread."""
         run = self.run
         if run.ranks.is_first:
             save_state(self.work_dir, self._state(), run.settings.keep_states)
         return f"stopped at step {run.step} of {run.num_steps}; the state is in {self.work_dir}"
 
     def save_meanwhile(self) -> str | None:
-        """As `save`, for any other thread: waits until the training computes; None when training is over."""
+        """Like `save`, for other threads: waits until the training thread is computing. None if training is over."""
         with self.run.changes:
             return None if self.run.is_over else self.save()
 
     def save_failed(self, error: NonFiniteLossError) -> Path:
-        """Saves the state in which `error` was raised, with the batch's posts as ``post_ids``; returns its file."""
+        """Saves the state in which `error` was raised, with the batch's ``post_ids``, and returns the file."""
         file = self.work_dir / FAILED_STATE_FILE
         if self.run.ranks.is_first:
             write_state(file, {**self._state(), "post_ids": error.post_ids})

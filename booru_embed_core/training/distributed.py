@@ -1,10 +1,10 @@
-"""The ranks of a training: processes that torchrun started, each of which computes a shard of every batch.
+"""The ranks of a training: torchrun's processes, each of which computes a shard of every batch.
 
-Every rank knows the whole batch and draws random numbers for all of it, so they do not depend on the number of ranks.
-Dropout is the exception: each rank draws it for its own captions. Gradients are summed over the ranks, not averaged:
-each rank's loss is divided by the whole batch's counts.
+Every rank knows the whole batch and draws random numbers for all of it, so draws do not depend on the number of ranks.
+Dropout is the exception: each rank draws it for its own captions. Gradients are summed over the ranks, not averaged,
+since each rank's loss is already divided by the whole batch's counts.
 
-What belongs here: the process group and its exchanges. Shards are in ``model/rank_shard``.
+What belongs here: the process group and its collectives. Shards are in ``model/rank_shard``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
 
 _TIMEOUT: Final = timedelta(minutes=30)
-"""How long a rank waits for a silent one. A rank that ended is noticed at once."""
-_LOST: Final = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out", re.IGNORECASE)
+"""How long a rank waits for one that does not respond. A rank that ended is noticed at once."""
+_RANK_LOST: Final = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out", re.IGNORECASE)
 
 
 class RankLostError(ValueError):
@@ -37,7 +37,7 @@ class RankLostError(ValueError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the ranks. With a single rank, every exchange returns its input."""
+    """This process among the ranks. With a single rank, every collective returns its input."""
 
     rank: int = 0
     num_ranks: int = 1
@@ -80,11 +80,11 @@ class Ranks:
         for rank, other in enumerate(values):
             if other != values[0]:
                 raise ValueError(
-                    f"{name} of rank {rank} is {other}, of rank 0 {values[0]}; give all ranks the same files"
+                    f"{name} is {other} on rank {rank}, but {values[0]} on rank 0; give all ranks the same files"
                 )
 
     def wrap(self, model: SetEncoder) -> DistributedDataParallel | None:
-        """`model` with the first rank's weights, whose gradients are summed over the ranks during `backward`.
+        """`model` with the first rank's weights, wrapped so that `backward` sums its gradients over the ranks.
 
         None with a single rank.
         """
@@ -98,12 +98,12 @@ class Ranks:
 
 @contextmanager
 def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
-    """The ranks that torchrun's variables in `environment` describe; a single rank without them.
+    """The ranks described by torchrun's variables in `environment`; a single rank without them.
 
-    Each process uses the GPU with its local number.
+    Each process uses the GPU of its local rank.
 
     Raises:
-        RankLostError: instead of the error of the ``with`` block, when another rank ended.
+        RankLostError: another rank ended; replaces the error that this caused in the ``with`` block.
     """
     num_ranks = int(environment.get("WORLD_SIZE", "1"))
     if num_ranks == 1:
@@ -118,7 +118,7 @@ def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]
     try:
         yield ranks
     except RuntimeError as error:
-        if not _LOST.search(str(error)) or "out of memory" in str(error):  # NCCL's message for this rank's own error
+        if not _RANK_LOST.search(str(error)) or "out of memory" in str(error):  # this rank's own error
             raise
         raise RankLostError(
             f"rank {ranks.rank} of {num_ranks}: another rank ended or fell silent ({one_line(error, 160)}); read its "

@@ -13,13 +13,13 @@ _NOT_CURVES: Final = ("step", "num_steps")
 
 
 class EventLog:
-    """Event files in `folder`: a curve by step of each number in the log's records; a context manager.
+    """TensorBoard event files in `folder`, one curve per number in the log records. A context manager.
 
     Args:
-        folder: of an earlier run of the same training, or new.
-        first_step: the step that training resumes from. TensorBoard drops later records, which are written again.
-            At 0 the folder is removed first.
-        is_written: False on all ranks but the first: nothing is written.
+        folder: the event folder of an earlier run of this training, or a new one.
+        first_step: the step that training resumes from. TensorBoard drops later records, since those steps are
+            repeated. With 0, the folder is removed first.
+        is_written: False on every rank but the first, which alone writes.
     """
 
     def __init__(self, folder: Path, first_step: int, is_written: bool = True) -> None:
@@ -37,22 +37,22 @@ class EventLog:
         self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=_FLUSH_SECONDS)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds the numbers of `record`, which has a ``step``; nested ones are named ``part/name``."""
+        """Adds the numbers of `record`, which has a ``step``; nested numbers are named ``name/key``."""
         if self._writer is None:
             return
         for name, value in record.items():
             curves = (
-                {f"{name}/{part}": one for part, one in value.items()} if isinstance(value, dict) else {name: value}
+                {f"{name}/{key}": number for key, number in value.items()} if isinstance(value, dict) else {name: value}
             )
             for curve, number in curves.items():
                 if curve not in _NOT_CURVES:
                     self._writer.add_scalar(curve, number, record["step"])
 
     def copy_to(self, folder: Path) -> None:
-        """Copies all event files to `folder`, which may hold some of them from an interrupted publication.
+        """Copies all event files to `folder`, which may hold some from an interrupted publication.
 
-        TensorBoard names a file by time, machine and process, which should not be published. The copies are numbered
-        in the order in which TensorBoard reads them.
+        TensorBoard puts time, host name and process id into file names, which should not be published. The copies are
+        numbered in the order in which TensorBoard reads them.
         """
         if self._writer is None:
             return

@@ -1,4 +1,4 @@
-"""What a training runs on: the device and dtype that the settings name, or the best available."""
+"""Device and dtype of a training: those that the settings name, or the best available."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype that the trunk computes in; "auto" is bf16 if the hardware multiplies it natively."""
+    """The trunk's compute dtype; "auto" is bf16 if the hardware supports it natively, else float32."""
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported()
@@ -40,12 +40,12 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def compile_for_device(model: SetEncoder, device: torch.device, dtype: torch.dtype) -> None:
-    """Compiles the blocks of `model` where flash attention runs on `device` in `dtype`.
+    """Compiles the blocks of `model` if flash attention runs on `device` in `dtype`.
 
-    Without Triton or a C compiler the blocks stay as they are, and training is slower.
+    Without Triton or a C compiler nothing is compiled, and training is slower.
 
-    Everything outside the trunk stays float32, but its products may then round their inputs to TF32. A GPU multiplies
-    those several times as fast, and the scores of all tags are a good part of a step.
+    Outside the trunk everything stays float32, but matmuls may round their inputs to TF32. A GPU multiplies TF32
+    several times as fast, and scoring all tags is a large part of a step.
     """
     if pick_backend(device, dtype) == "buckets":
         return
@@ -55,7 +55,7 @@ def compile_for_device(model: SetEncoder, device: torch.device, dtype: torch.dty
 
 
 def _can_compile() -> bool:
-    """Whether Triton and the C compiler that it calls are installed: many GPU containers have no compiler."""
+    """Whether Triton and the C compiler it calls are installed; many GPU containers lack a compiler."""
     compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
     return importlib.util.find_spec("triton") is not None and any(map(shutil.which, compilers))
 
@@ -63,8 +63,8 @@ def _can_compile() -> bool:
 def compile_blocks(model: SetEncoder, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compiles each block and the pool in place, for any number of tokens and sets.
 
-    Blocks differ only in weights, so one graph serves them all; compiling the whole network would not. Parameters keep
-    their names. The buckets backend is never compiled: each batch has other buckets and would compile again.
+    Blocks differ only in weights, so they share one graph; compiling the whole network would not share it. Parameters
+    keep their names. The buckets backend is never compiled: buckets differ between batches, so each would recompile.
     """
     for block in (*model.blocks, model.pool):
         block.compile(dynamic=True, backend=backend)

@@ -1,4 +1,4 @@
-"""Initial tag vectors from how often tags occur together, which training would otherwise learn first."""
+"""Initial tag vectors from co-occurrence counts, which training would otherwise have to learn first."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from booru_embed_core.tokens.cooccurrence import captions_from_packed, count_coo
 from booru_embed_core.tokens.packed_file import PackedFile
 
 _MAX_TAGS: Final = 4096
-"""The most used tags: pairs are counted in a dense matrix, 128 MiB of float64. Other tags start at random."""
+"""Number of most used tags whose pairs are counted: a dense float64 matrix of 128 MiB. Other tags start at random."""
 _MAX_POSTS: Final = 2**19
 _NO_VECTOR: Final = 1e-6
-"""A tag that never occurs with another has a vector of rounding errors, so it starts at random too."""
+"""Below this length a vector is rounding error: the tag never occurs with another, and starts at random too."""
 
 
 @torch.no_grad()
 def start_from_ppmi(model: SetEncoder, packed: PackedFile, vocab: Vocab, rows: NDArray[np.int64]) -> None:
     """Sets the vectors of tags to V √S of their PPMI ≈ U S Vᵀ in the posts `rows` (int64), or an even sample of them.
 
-    The mean square length is 1, as that of the random vectors. The model is on the CPU. Numbers beyond the factors stay
-    random.
+    Their mean squared length is 1, like that of the random vectors. Dimensions beyond the number of factors stay
+    random. `model` must be on the CPU.
     """
     step = -(-len(rows) // _MAX_POSTS) or 1
     pairs = count_cooccurrence(captions_from_packed(packed, vocab, rows[::step]), _MAX_TAGS)

@@ -1,4 +1,4 @@
-"""The training log while it is written: JSON lines that survive a kill and a resume."""
+"""Writes the training log: JSON lines that survive a kill and a resume."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from booru_embed_core.filesystem import atomic_file
 
 
 class TrainingLog:
-    """JSON lines at `path`, a record for each logged step; `records` holds those of this training in order.
+    """JSON lines at `path`, one record per logged step; `records` holds all records of this training in order.
 
     Args:
-        path: of an earlier run of the same training, or new.
+        path: the log of an earlier run of this training, or a new file.
         first_step: the step that training resumes from. Later records are dropped, since those steps are repeated.
-        is_written: False on all ranks but the first: records stay in memory.
+        is_written: False on every rank but the first: records stay in memory.
     """
 
     def __init__(self, path: Path, first_step: int, is_written: bool = True) -> None:
@@ -46,7 +46,7 @@ def _records_until(path: Path, step: int) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             record = json.loads(line)
-        except ValueError:  # the empty end, or a line cut short by a kill
+        except ValueError:  # the empty last line, or a line cut short by a kill
             break
         if record["step"] > step:
             break

@@ -1,7 +1,7 @@
 """From packed tokens to a trained checkpoint: one process or many, any device, resumable at any step.
 
 A step is a pure function of the weights, the optimizer's state and its own number: batches, splits and dropout are all
-seeded by ``(seed, step)``. So on a CPU a resumed run ends in the same bits as an uninterrupted one.
+seeded by ``(seed, step)``. On a CPU, a resumed run is therefore bit-identical to an uninterrupted one.
 
 What belongs here: the loop over steps, validation, saving and reporting. The loss is in ``model/objective``, files are
 in ``checkpoint_manager``.
@@ -52,14 +52,14 @@ class TrainingInterrupted(Exception):  # noqa: N818  not an error: the state is 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """The outcome of a training."""
+    """The result of a training."""
 
     num_parameters: int
     num_steps: int
     num_train_posts: int
     best_epoch: float
     validation_loss: float | None
-    """The best one; None without a validation split."""
+    """The lowest validation loss; None without a validation split."""
     final_loss: float
     seconds: float
     precision: str
@@ -81,21 +81,21 @@ def train(
 
     Args:
         packed_path: the packed file.
-        vocab_dir: the vocabulary it was made with.
-        work_dir: for the training states and the best checkpoint so far. Training resumes from the last whole state
-            in it.
+        vocab_dir: folder of the vocabulary that the packed file was made with.
+        work_dir: folder of the training states and the best checkpoint so far. Training resumes from its last
+            undamaged state.
         out_dir: an empty folder for the checkpoint.
         model_settings: the network's shape.
-        settings: how to train it.
+        settings: the training settings.
         report: called with every log record, on the first rank only.
-        should_stop: asked after every step; on True the state is saved and `TrainingInterrupted` raised.
-        offer_save: called before the first step with a function for another thread. While a step or a validation is
-            computed, that function saves the state before it and returns the message of `TrainingInterrupted`, or
-            None if training is over. It does not wait for the computation.
+        should_stop: called after every step; if it returns True, the state is saved and `TrainingInterrupted` raised.
+        offer_save: called before the first step with a save function for another thread. During a step or a
+            validation, that function saves the state from before it, without waiting for it to finish. It returns the
+            message of `TrainingInterrupted`, or None if training is over.
 
     Raises:
         PackedFileError: the packed file is damaged or was made with another vocabulary.
-        CheckpointError: `work_dir` holds the state of another training, or only damaged ones.
+        CheckpointError: `work_dir` holds the state of another training, or only damaged states.
         NonFiniteLossError: non-finite loss or gradient. The state before it is in `work_dir` as
             `states.FAILED_STATE_FILE`, for debugging; the saved states are unchanged.
         RankLostError: another rank ended.
@@ -118,7 +118,7 @@ def train(
                 _run_steps(run, checkpoint_manager, (log, events), report, should_stop)
             except NonFiniteLossError as error:
                 file = checkpoint_manager.save_failed(error)
-                ranks.wait()  # torchrun ends the other ranks as soon as one has ended
+                ranks.wait()  # torchrun kills the other ranks as soon as one exits
                 raise NonFiniteLossError(f"{error}; the state before it is in {file}", error.post_ids) from None
             events.copy_to(out_dir / EVENTS_FOLDER)
         return _publish(run, checkpoint_manager, out_dir, log)
@@ -131,13 +131,13 @@ def _run_steps(
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Trains from `run.step` to the end: the loop over batches, which validates at the end of each epoch."""
+    """Trains from `run.step` to the end, batch by batch, and validates at the end of each epoch."""
     validation_rows = rows_of_split(run.batches.packed, "validation")
     if run.unvalidated is not None:  # the state was saved during a validation
         _record(_validated(run, run.unvalidated, validation_rows), run, checkpoint_manager, logs, report)
         _stop_if_asked(run, checkpoint_manager, should_stop)
     speed = _Speed(time.monotonic(), run.step)
-    with prefetch(run.batches.read_from(*run.steps.place(run.step), run.settings.num_epochs)) as batches:
+    with prefetch(run.batches.read_from(*run.steps.position(run.step), run.settings.num_epochs)) as batches:
         for batch in batches:
             with run.computing():
                 losses = compute_step(run, batch)
@@ -157,16 +157,16 @@ def _run_steps(
 
 @dataclass
 class _Speed:
-    """What this process has trained so far."""
+    """Tokens trained by this process, and since when."""
 
     started: float
-    """On `time.monotonic`."""
+    """On the clock `time.monotonic`."""
     first_step: int
     num_tokens: int = 0
 
 
 def _progress(run: Run, losses: Losses, rate: float, speed: _Speed) -> Progress:
-    """The report of the step that was just done, at the learning rate `rate`."""
+    """The report of the step that just finished, at learning rate `rate`."""
     elapsed = time.monotonic() - speed.started
     return Progress(
         step=run.step,
@@ -181,9 +181,9 @@ def _progress(run: Run, losses: Losses, rate: float, speed: _Speed) -> Progress:
 
 
 def _validated(run: Run, progress: Progress, rows: NDArray[np.int64]) -> Progress:
-    """The report of a step that ends an epoch, with its validation on `rows`; keeps the weights if they are the best.
+    """`progress` of an epoch's last step with the validation on `rows` added; keeps the weights if they are the best.
 
-    A state that is saved meanwhile has `progress` as ``unvalidated``, so that a resumed training starts here.
+    A state saved meanwhile has `progress` as ``unvalidated``, so a resumed training starts with this validation.
     """
     run.unvalidated = progress
     with run.computing():
@@ -203,7 +203,7 @@ def _record(
     logs: tuple[TrainingLog, EventLog],
     report: Callable[[Progress], None],
 ) -> None:
-    """Logs and reports `progress`, then saves the best checkpoint and the state where they are due."""
+    """Logs and reports `progress`, then saves the best checkpoint and the state if they are due."""
     record = {name: value for name, value in vars(progress).items() if value is not None}
     for log in logs:
         log.append(record)
@@ -216,14 +216,14 @@ def _record(
 
 
 def _stop_if_asked(run: Run, checkpoint_manager: CheckpointManager, should_stop: Callable[[], bool]) -> None:
-    """Saves the state and raises `TrainingInterrupted` if `should_stop` says so on any rank and a step is left."""
+    """Saves the state and raises `TrainingInterrupted` if steps remain and `should_stop` is true on any rank."""
     if run.step == run.num_steps:
         return
     with run.computing():
         is_stopped = run.ranks.any(should_stop())
     if is_stopped:
         message = checkpoint_manager.save()
-        run.ranks.wait()  # torchrun ends the other ranks as soon as one has ended
+        run.ranks.wait()  # torchrun kills the other ranks as soon as one exits
         raise TrainingInterrupted(message)
 
 
@@ -233,10 +233,10 @@ def start_run(
     """A training before its first step.
 
     Raises:
-        ValueError: "cuda" without a GPU, or no training post.
+        ValueError: "cuda" without a GPU, or no training posts.
     """
     device = pick_device(settings.device)
-    if device.type == "cuda":  # numbered: threads that read ahead have a current device of their own
+    if device.type == "cuda":  # with an index: a prefetching thread has its own current device
         device = torch.device("cuda", torch.cuda.current_device())
     rows = rows_of_split(packed, "train")
     read_rows = DeviceCorpus(packed, device).read if fits_on(packed, device) else None
@@ -281,7 +281,7 @@ def _fingerprint(
     content = hashlib.sha256()
     for array in (packed.tokens, packed.field_lengths, packed.post_id, packed.rating, packed.score):
         content.update(array.data)
-    parts = [
+    inputs = [
         vocab.hash,
         content.hexdigest(),
         section_version(packed.split_settings),
@@ -290,4 +290,4 @@ def _fingerprint(
         str(run.dtype),
         run.device.type,
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(inputs).encode()).hexdigest()

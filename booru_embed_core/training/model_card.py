@@ -40,6 +40,6 @@ vectors = embedder.embed(["1girl cat_ears solo"])  # float32 [1, {model.embeddin
 ## Limits
 
 It knows only the {vocab.num_tags:,} tags above; unknown tags are reported and left out. It has learned which tags
-people put together on its training posts, with their habits, gaps and biases. The evaluation beside it measures its
+people combined on its training posts, with their habits, gaps and biases. The evaluation beside it measures its
 quality against linear baselines fitted on the same posts.
 """

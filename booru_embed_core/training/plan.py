@@ -1,17 +1,17 @@
-"""What a training will take, measured before it starts: parameters, floating-point operations, peak memory.
+"""The cost of a training, measured before it starts: parameters, FLOPs and peak memory.
 
-One step of the real objective, its gradient and the optimizer runs on torch's ``meta`` device, where a tensor has a
-shape but no content: seconds and no memory for any size of network. What comes from where:
+One real step (objective, backward pass, optimizer) runs on torch's ``meta`` device, where tensors have shapes but no
+content. It takes seconds and no memory for any size of network. Sources of the figures:
 
-* Measured: operations (torch's ``FlopCounterMode``: matrix products, a multiplication and an addition being two), and
-  the bytes of all tensors that are alive at once.
-* Sampled: the step's captions have the quantiles of the corpus' lengths. Of some random splits, the step takes the
-  one whose attention is nearest to their mean.
-* Attributed: a gradient takes twice the operations of a module's forward pass; the output layer has the rest.
+* Measured: FLOPs of matmuls (torch's ``FlopCounterMode``, a multiply-add counting as two), and the bytes of all tensors
+  that are alive at once.
+* Sampled: the step's captions have the quantiles of the corpus' lengths. Of several random splits, the step uses the
+  one whose attention cost is nearest to their mean.
+* Attributed: a module's backward pass takes twice the FLOPs of its forward pass; the rest is the output layer's.
 * Extrapolated: an epoch is a step times the number of steps.
 
-A set is padded to a multiple of `BUCKET_STEP` on a CPU, and not at all on a GPU. Memory is that of the CPU's way of
-computing: flash kernels keep no weights of attention.
+Sets are padded to a multiple of `BUCKET_STEP` on a CPU, and not at all on a GPU. Memory is always that of the CPU path;
+flash kernels store no attention weights.
 """
 
 from __future__ import annotations
@@ -43,49 +43,49 @@ _INDEXING: Final = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.at
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """Means of a step."""
+    """Mean sizes of a step's batch."""
 
     num_captions: int
     num_tokens: float
-    """Tags, summary tokens, ratings and scores given."""
+    """Tokens read: tags, summary tokens, and the ratings and scores given."""
     num_slots: float
-    """Tokens and the padding of the buckets."""
+    """Tokens plus the padding of the buckets."""
     num_pairs: float
-    """The sum of squares of the sets' padded lengths: what attention takes is proportional to it."""
+    """Sum of squares of the sets' padded lengths, which attention's cost is proportional to."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training takes."""
+    """The cost of a training."""
 
     parameters: dict[str, int]
     batch: PlannedBatch
     num_steps_of_epoch: float
     forward_flops: dict[str, float]
-    """Of a step's forward pass."""
+    """FLOPs of a step's forward pass, by part."""
     step_flops: dict[str, float]
-    """Of the whole step, what is computed again and the optimizer's products included."""
+    """FLOPs of a whole step, by part; includes recomputed scores and the optimizer's matmuls."""
     step_bytes: dict[str, float]
-    """What is held at the step's peak."""
+    """Bytes alive at the step's peak, by part."""
 
     @property
     def num_parameters(self) -> int:
-        """All that are learned."""
+        """Number of learned parameters."""
         return sum(self.parameters.values())
 
     @property
     def flops(self) -> float:
-        """Of a step."""
+        """FLOPs of a whole step."""
         return sum(self.step_flops.values())
 
     @property
     def model_flops(self) -> float:
-        """Of a step, what utilisation counts: the forward pass and twice as much for its gradient."""
+        """FLOPs of a step that model FLOP utilisation counts: three times those of the forward pass."""
         return 3 * sum(self.forward_flops.values())
 
     @property
     def peak_bytes(self) -> float:
-        """Of a step."""
+        """Bytes alive at the step's peak."""
         return sum(self.step_bytes.values())
 
 
@@ -99,17 +99,17 @@ def plan_training(
     """The plan of training on captions of `lengths`.
 
     Args:
-        config: the network's shape and sizes.
-        settings: how it is trained.
-        lengths: int64 ``[n]``, tags of each training post.
-        dtype: in which the trunk computes.
-        on_gpu: whether flash kernels run, which pad nothing.
+        config: the network's shape.
+        settings: the training settings.
+        lengths: int64 ``[n]``, tags per training post.
+        dtype: the trunk's compute dtype.
+        on_gpu: whether flash kernels run, which need no padding.
 
     Raises:
-        ValueError: no caption.
+        ValueError: `lengths` is empty.
     """
     if not len(lengths):
-        raise ValueError("no caption to plan for; lower the validation and test shares")
+        raise ValueError("no training captions to plan for; lower the validation and test shares")
     captions = _captions(lengths, _num_captions(settings, lengths), config.num_tags)
     batch, seed = _mean_split(captions, config, settings, 1 if on_gpu else BUCKET_STEP)
     model = (_Unpadded if on_gpu else SetEncoder)(config).to("meta")
@@ -118,12 +118,12 @@ def plan_training(
 
 
 def plan_facts(plan: Plan, num_epochs: int, tflops: float | None = None) -> dict[str, Any]:
-    """The plan as names and numbers; what has parts is a dictionary of them that ends with its total.
+    """The plan as a dictionary of numbers; a figure with parts is a dictionary that ends with its total.
 
     Args:
-        plan: of the training.
-        num_epochs: its passes over the posts.
-        tflops: operations per second of the device, in units of 1e12; None leaves times unknown.
+        plan: the plan of the training.
+        num_epochs: number of epochs.
+        tflops: throughput of the device in 1e12 operations per second; None leaves times unknown.
     """
     seconds = None if tflops is None else plan.flops * plan.num_steps_of_epoch / (tflops * 1e12)
     return {
@@ -140,17 +140,17 @@ def plan_facts(plan: Plan, num_epochs: int, tflops: float | None = None) -> dict
 
 
 def _parameters(model: SetEncoder) -> dict[str, int]:
-    """The number of parameters of each part."""
-    tables = {"tokens": "tag vectors", "categories": "tag vectors", "blocks": "blocks", "pool": "pool"}
+    """Number of parameters by part of the network."""
+    part_names = {"tokens": "tag vectors", "categories": "tag vectors", "blocks": "blocks", "pool": "pool"}
     sizes: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
-        part = tables.get(name.split(".")[0], "bottleneck, decoder and head")
+        part = part_names.get(name.split(".")[0], "bottleneck, decoder and head")
         sizes[part if parameter.ndim == 2 else "scales and biases"] += parameter.numel()
     return dict(sizes)
 
 
 def _num_captions(settings: TrainingSettings, lengths: NDArray[np.int64]) -> int:
-    """Captions of a step."""
+    """Number of captions per step."""
     num = settings.batch_posts
     if settings.batch_tokens is not None:
         num = round(settings.batch_tokens / max(1.0, float(lengths.mean())))
@@ -159,7 +159,7 @@ def _num_captions(settings: TrainingSettings, lengths: NDArray[np.int64]) -> int
 
 
 def _captions(lengths: NDArray[np.int64], num: int, num_tags: int) -> CaptionBatch:
-    """`num` captions with the quantiles of `lengths`, of tags whose ids do not matter."""
+    """`num` captions whose lengths are quantiles of `lengths`; their tags are arbitrary."""
     sampled = np.sort(lengths)[((np.arange(num) + 0.5) * len(lengths) / num).astype(np.int64)]
     zeros = torch.zeros(num, dtype=torch.int64)
     tags = torch.arange(int(sampled.sum())) % num_tags
@@ -169,7 +169,7 @@ def _captions(lengths: NDArray[np.int64], num: int, num_tags: int) -> CaptionBat
 def _mean_split(
     captions: CaptionBatch, config: EncoderConfig, settings: TrainingSettings, bucket_step: int
 ) -> tuple[PlannedBatch, int]:
-    """The mean over random splits of `captions`, and the seed of the split whose attention is nearest to it."""
+    """The mean over random splits of `captions`, and the seed of the split whose attention cost is nearest to it."""
     sizes = np.empty((_NUM_SPLITS, 3))
     for seed in range(_NUM_SPLITS):
         lengths = split_captions(captions, config.num_special, settings, torch.Generator().manual_seed(seed)).lengths
@@ -180,7 +180,7 @@ def _mean_split(
 
 
 class _Unpadded(SetEncoder):
-    """A network whose attention takes what a flash kernel takes: sets of one length are a bucket, without padding."""
+    """A network with the attention cost of flash kernels: each length has its own bucket, so nothing is padded."""
 
     def forward(
         self, token_ids: Tensor, lengths: Tensor, max_seqlen: int, dtype: torch.dtype = torch.float32
@@ -192,8 +192,8 @@ class _Unpadded(SetEncoder):
         return pooled.float()
 
 
-class _Contentless(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Lets tensors of the ``meta`` device meet CPU tensors of indices, and counts the bytes that are alive."""
+class _MetaMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs operations on mixed ``meta`` and CPU index tensors, and tracks the bytes that are alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -206,7 +206,7 @@ class _Contentless(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         values: tuple[Any, Any] = (args, kwargs or {})
         are_meta = [leaf.is_meta for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-        # Indices must keep their content where masks are among them: they decide the shape of the result.
+        # Indexing keeps its CPU arguments: the content of a boolean mask decides the shape of the result.
         if any(are_meta) and not all(are_meta) and func.overloadpacket not in _INDEXING:
             values = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), values)
         if "generator" in values[1] and torch.device(values[1].get("device") or "cpu").type == "meta":
@@ -218,7 +218,7 @@ class _Contentless(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
     def hold(self, storage: torch.UntypedStorage) -> None:
-        """Counts `storage` until it is let go of."""
+        """Counts `storage` as alive until it is freed."""
         key, num_bytes = storage._cdata, storage.nbytes()
         if key in self._storages:
             return
@@ -233,11 +233,11 @@ class _Contentless(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @dataclass
-class _Counted:
-    """What one step took."""
+class _StepCost:
+    """The measured cost of one step."""
 
     forward: dict[str, dict[Any, int]]
-    """Operations of each module's forward pass, by kind of product."""
+    """FLOPs of each module's forward pass, by operator."""
     with_gradients: float
     optimizer: float
     bytes: dict[str, int]
@@ -245,9 +245,9 @@ class _Counted:
 
 def _count_step(
     model: SetEncoder, optimizer: Optimizer, captions: CaptionBatch, settings: TrainingSettings, dtype: torch.dtype,
-    seed: int, memory: _Contentless,
-) -> _Counted:  # fmt: skip
-    """What a step on the split of `seed` takes; `model` is on ``meta``."""
+    seed: int, memory: _MetaMemory,
+) -> _StepCost:  # fmt: skip
+    """The cost of a step on the split drawn by `seed`; `model` is on ``meta``."""
     marks = [memory.held_bytes]
     memory.peak_bytes = memory.held_bytes
 
@@ -264,21 +264,21 @@ def _count_step(
         losses.total.backward()  # type: ignore[no-untyped-call]
     start, after_pool, after_losses = marks
     sizes = {"activations": after_pool - start, "output layer and losses": after_losses - after_pool}
-    sizes["gradients, or what they are computed with"] = memory.peak_bytes - sum(sizes.values())
-    return _Counted(forward, counter.get_total_flops(), _flops_of(lambda: optimizer.step(1.0)), sizes)
+    sizes["gradients and temporaries"] = memory.peak_bytes - sum(sizes.values())
+    return _StepCost(forward, counter.get_total_flops(), _flops_of(lambda: optimizer.step(1.0)), sizes)
 
 
 def _measured_step(
     model: SetEncoder, captions: CaptionBatch, settings: TrainingSettings, dtype: torch.dtype, seed: int
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Operations of the forward pass and of the whole step, and bytes at its peak, by part; `model` is on ``meta``."""
+    """FLOPs of the forward pass and of the whole step, and bytes at its peak, by part; `model` is on ``meta``."""
     optimizer, root = Optimizer(model, settings), type(model).__name__
     num, dim = len(captions.lengths), model.config.settings.embedding_dim
-    with _Contentless() as memory:
+    with _MetaMemory() as memory:
         for parameter in model.parameters():
             memory.hold(parameter.untyped_storage())
         weights = memory.held_bytes
-        # A step finds the optimizer's state and the gradients of the step before: here one of a single caption.
+        # A step starts with the optimizer's state and the gradients of the previous one, here a step on one caption.
         one = _captions(captions.lengths.numpy(), 1, model.config.num_tags)
         _count_step(model, optimizer, one, settings, dtype, seed, memory)
         state = memory.held_bytes - 2 * weights
@@ -294,21 +294,21 @@ def _measured_step(
     if settings.optimizer == "muon":
         whole["Muon"] = step.optimizer
     sizes = {"weights": float(weights), "optimizer": float(state), **step.bytes}
-    sizes["gradients, or what they are computed with"] -= weights + state
+    sizes["gradients and temporaries"] -= weights + state
     return forward, whole, sizes
 
 
 def _by_part(counts: dict[str, dict[Any, int]], root: str) -> dict[str, float]:
-    """Operations of the modules of the network called `root`; products of batches of matrices are attention."""
+    """FLOPs by part of the network called `root`; batched matmuls are attention."""
     attention = torch.ops.aten.bmm
     parts: Counter[str] = Counter()
-    for name, of_module in counts.items():
+    for name, module_counts in counts.items():
         path = name.removeprefix(root + ".").split(".")
         if name == root or not (len(path) == 1 or (path[0] == "blocks" and len(path) == 2)):
             continue
         part = path[0] if path[0] in ("blocks", "pool") else "bottleneck, decoder and head"
         if name != "Global":
-            parts[part] += sum(of_module.values()) - of_module.get(attention, 0)
+            parts[part] += sum(module_counts.values()) - module_counts.get(attention, 0)
     return {**parts, "attention": counts["Global"].get(attention, 0)}
 
 

@@ -1,4 +1,4 @@
-"""What follows from a step's number: its epoch, learning rate and seeds."""
+"""The epoch, learning rate and seeds of a step, computed from its number."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from booru_embed_core.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a training by epoch. Epochs differ in length where batches are bounded by tokens."""
+    """The steps of a training by epoch. Epochs differ in length if batches are bounded by tokens."""
 
     ends: tuple[int, ...]
-    """Steps done at the end of each epoch."""
+    """Number of steps done at the end of each epoch."""
 
     @property
     def num_steps(self) -> int:
-        """Steps of all epochs."""
+        """Number of steps in all epochs."""
         return self.ends[-1]
 
-    def place(self, step: int) -> tuple[int, int]:
-        """The epoch of `step` and its number in it, all counted from 0; after the last step (number of epochs, 0)."""
+    def position(self, step: int) -> tuple[int, int]:
+        """(epoch, index within the epoch) of `step`, all 0-based; (number of epochs, 0) after the last step."""
         epoch = bisect_right(self.ends, step)
         return epoch, step - (self.ends[epoch - 1] if epoch else 0)
 
     def epochs_done(self, step: int) -> float:
-        """Epochs done after `step` steps; a whole number where one has just ended."""
-        epoch, index = self.place(step)
+        """Epochs done after `step` steps; a whole number at the end of an epoch."""
+        epoch, index = self.position(step)
         return epoch + (index / (self.ends[epoch] - step + index) if index else 0.0)
 
 

@@ -1,6 +1,6 @@
-"""Training states on disk: the last few of a training, and the one in which it failed.
+"""Training states on disk: the last few of a training, and the one before a failure.
 
-A state is everything that the next step depends on. What belongs here: its files. Its content is in
+A state is everything that the next step depends on. What belongs here: the file format. The content is in
 ``checkpoint_manager``.
 """
 
@@ -42,14 +42,14 @@ def save_state(work_dir: Path, state: dict[str, Any], num_kept: int = 1) -> Path
     write_state(file, state)
     others = state_files(work_dir)
     older = others[: others.index(file)]
-    # States of later steps are damaged: this training resumed from an earlier one.
+    # States of later steps are damaged, since this training resumed from an earlier one.
     for surplus in {*others} - {file, *older[max(0, len(older) - num_kept + 1) :]}:
         surplus.unlink(missing_ok=True)
     return file
 
 
 def write_state(file: Path, state: dict[str, Any]) -> None:
-    """Writes the SHA-256 of `state`, then `state`, atomically: a kill at any time leaves the old file."""
+    """Writes the SHA-256 of `state`, then `state`, atomically: a kill at any time leaves the old file intact."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -63,7 +63,7 @@ def write_state(file: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """The state in `file`, loaded with ``weights_only``: a state file cannot execute anything.
+    """The state in `file`, loaded with ``weights_only``, so a state file cannot execute code.
 
     Raises:
         CheckpointError: the file is damaged (`DamagedStateError`), or not a training state.
@@ -77,16 +77,16 @@ def read_state(file: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         _ = state["fingerprint"], state["step"]
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, EOFError) as error:
-        # Without torch's message, which advises to load the file anyway.
+        # Without torch's message, which suggests loading the file anyway.
         raise CheckpointError(f"{file}: not a training state ({type(error).__name__}); {_REMEDY}") from None
     return state
 
 
 def load_state(work_dir: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The last whole training state in `work_dir`, or None; warns of damaged ones.
+    """The last undamaged training state in `work_dir`, or None; warns about damaged ones.
 
     Raises:
-        CheckpointError: all states are damaged, or the last whole one has other inputs or settings.
+        CheckpointError: all states are damaged, or the last undamaged one has other inputs or settings.
     """
     first_error: DamagedStateError | None = None
     files = state_files(work_dir)
@@ -97,7 +97,7 @@ def load_state(work_dir: Path, fingerprint: str) -> dict[str, Any] | None:
             first_error = first_error or error
             continue
         if state["fingerprint"] != fingerprint:
-            raise CheckpointError(f"{file}: belongs to a training of other inputs or settings; {_REMEDY}")
+            raise CheckpointError(f"{file}: belongs to a training with other inputs or settings; {_REMEDY}")
         if first_error:
             line = f"{files[-1]}: damaged training state; resuming from {file.name}"
             warnings.warn(line, DamagedStateWarning, stacklevel=2)

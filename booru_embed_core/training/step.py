@@ -1,4 +1,4 @@
-"""What each rank of a training computes in a step and in a validation.
+"""The computation of each rank in a training step and in validation.
 
 What belongs here: from a batch to gradients. The loop over steps is in ``loop``.
 """
@@ -37,8 +37,8 @@ class NonFiniteLossError(ValueError):
     """Non-finite loss or gradient; the message names the step and the posts of its batch.
 
     Args:
-        message: in one line.
-        post_ids: of all posts of the batch.
+        message: one line.
+        post_ids: ids of all posts in the batch.
     """
 
     def __init__(self, message: str, post_ids: list[int]) -> None:
@@ -66,17 +66,17 @@ class Run:
     best_epoch: float = 0.0
     best_weights: dict[str, torch.Tensor] | None = None
     started: float = field(default_factory=time.monotonic)
-    """On this process's clock, moved back by the seconds of earlier processes."""
+    """Start on the clock `time.monotonic`, moved back by the training time of earlier processes."""
     unvalidated: Progress | None = None
-    """The report of the last step while the validation at the end of its epoch runs."""
+    """The last step's report while the validation of its epoch runs, else None."""
     is_over: bool = False
-    """Whether training ended or failed: its state must not be saved any more."""
+    """Whether training ended or failed: its state must no longer be saved."""
     changes: threading.Lock = field(default_factory=threading.Lock)
     """Held by the training thread, except during `computing`."""
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """The training's state does not change within the block, so another thread may save it."""
+        """A block in which the training's state does not change, so that another thread may save it."""
         self.changes.release()
         try:
             yield
@@ -90,41 +90,41 @@ class Run:
 
     @property
     def num_parameters(self) -> int:
-        """Of the model."""
+        """Number of parameters of the model."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
     def validation_loss(self) -> float | None:
-        """The best one so far; None before the first validation, and without a validation split."""
+        """The lowest validation loss so far; None before the first validation, or without a validation split."""
         return None if self.best_weights is None else self.best_loss
 
     @property
     def num_steps(self) -> int:
-        """Steps of all epochs."""
+        """Number of steps in all epochs."""
         return self.steps.num_steps
 
     def captions(self, batch: Batch) -> CaptionBatch:
-        """`batch` as the objective takes it."""
+        """`batch` as input for the objective, on the run's device."""
         edges = torch.tensor(self.edges, dtype=torch.float64, device=batch.scores.device)
         bins = score_bins(batch.scores, edges[batch.ratings])
         return captions_of(batch, self.model.config.category_sizes, bins, self.device)
 
     def weight(self, batch: Batch) -> float:
-        """The weight of the mean loss of `batch`: its records over those of the mean batch; 1 with `batch_posts`."""
+        """The weight of the mean loss of `batch`: its number of records over the mean; 1 with `batch_posts`."""
         if self.settings.batch_tokens is None:
             return 1.0
         mean = len(self.batches.post_index) * self.settings.num_epochs / self.num_steps
         return len(batch.post_index) / mean
 
     def generator(self, *key: int) -> torch.Generator:
-        """A generator that is seeded by `key` and the settings' seed."""
+        """A generator seeded by `key` and the settings' seed."""
         return torch.Generator(self.device).manual_seed(derive_seed(self.settings.seed, *key))
 
 
 def captions_of(
     batch: Batch, category_sizes: tuple[int, ...], bins: torch.Tensor, device: torch.device
 ) -> CaptionBatch:
-    """The batch as the objective takes it, on `device`; `bins` are the score deciles, int64 ``[N]``."""
+    """`batch` as input for the objective, on `device`; `bins` are the score deciles, int64 ``[N]``."""
     return CaptionBatch(
         tags=batch.tag_indices(category_sizes).to(device, non_blocking=True),
         lengths=batch.field_lengths.sum(1).to(device, non_blocking=True),
@@ -138,7 +138,7 @@ def compute_step(run: Run, batch: Batch) -> Losses:
     """The losses of the next step, the same on every rank; leaves clipped gradients in the parameters.
 
     Raises:
-        NonFiniteLossError: non-finite loss or norm of the gradient.
+        NonFiniteLossError: non-finite loss or gradient norm.
     """
     losses = rank_losses(run, batch, run.ranks.shard)
     run.optimizer.zero_grad()
@@ -148,25 +148,25 @@ def compute_step(run: Run, batch: Batch) -> Losses:
         terms = dict(zip(losses.terms, sums, strict=True))
         losses = Losses(weighted_total(terms, run.settings), terms)
     norm = torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
-    # Waits for a GPU: if the step fails, the weights are still unchanged.
-    check_finite(run, run.step, {"loss": losses.total.item(), "gradient's norm": norm.item()})
+    # Synchronises with a GPU, so that the weights are still unchanged if the step fails.
+    check_finite(run, run.step, {"loss": losses.total.item(), "gradient norm": norm.item()})
     return losses
 
 
 def rank_losses(run: Run, batch: Batch, shard: RankShard) -> Losses:
-    """The part of the loss of `batch` that the rank of `shard` computes."""
+    """The contribution to the loss of `batch` that the rank of `shard` computes."""
     key = (run.step, 1, shard.rank) if shard.rank else (run.step, 1)
-    torch.manual_seed(derive_seed(run.settings.seed, *key))  # dropout's
+    torch.manual_seed(derive_seed(run.settings.seed, *key))  # for dropout
     generator = run.generator(run.step)
     return objective(run.model, run.captions(batch), run.settings, generator, run.dtype, run.encode, shard)
 
 
 @torch.no_grad()
 def validate(run: Run, rows: NDArray[np.int64]) -> dict[str, float]:
-    """Mean terms of the loss over the posts `rows` (int64 ``[n]``), each split the same way every time.
+    """Mean loss terms over the posts `rows` (int64 ``[n]``), which are split the same way every time.
 
-    The ranks share the batches. Every rank sums the terms in the order of batches, so that the means do not depend on
-    the number of ranks.
+    Batches are distributed over the ranks. Every rank sums the terms in batch order, so the means do not depend on the
+    number of ranks.
     """
     run.model.eval()
     bounds = list(
@@ -183,8 +183,8 @@ def validate(run: Run, rows: NDArray[np.int64]) -> dict[str, float]:
         values[number] = torch.stack([loss, *(terms[name] for name in TERMS)])
     run.model.train()
     sums = dict.fromkeys(names, 0.0)
-    for (start, end), of_batch in zip(bounds, run.ranks.sum(values).tolist(), strict=True):
-        for name, value in zip(names, of_batch, strict=True):
+    for (start, end), batch_values in zip(bounds, run.ranks.sum(values).tolist(), strict=True):
+        for name, value in zip(names, batch_values, strict=True):
             sums[name] += (end - start) / len(rows) * value
     return sums
 
@@ -198,10 +198,10 @@ def check_finite(run: Run, step: int, numbers: Mapping[str, float]) -> None:
     bad = ", ".join(f"{name} {number}" for name, number in numbers.items() if not math.isfinite(number))
     if not bad:
         return
-    ids = run.batches.packed.post_id[run.batches.rows(*run.steps.place(step))].tolist()
+    ids = run.batches.packed.post_id[run.batches.rows(*run.steps.position(step))].tolist()
     shown = ", ".join(map(str, ids[:8])) + (", …" if len(ids) > 8 else "")
     raise NonFiniteLossError(
-        f"step {step + 1}: {bad}, at a batch of {len(ids)} posts with the ids {shown}; lower [training] learning_rate "
-        f'(is {run.settings.learning_rate}) or set precision = "fp32" (is "{run.settings.precision}")',
+        f"step {step + 1}: {bad} on a batch of {len(ids)} posts with ids {shown}; lower [training] learning_rate "
+        f'(now {run.settings.learning_rate}) or set precision = "fp32" (now "{run.settings.precision}")',
         ids,
     )

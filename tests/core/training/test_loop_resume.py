@@ -117,7 +117,7 @@ def test_the_state_of_another_training_is_refused(
     (state,) = state_files(bench.work_dir("one"))
     before = state.read_bytes()
     with pytest.raises(
-        CheckpointError, match=r"state-000000002\.pt: belongs to a training of other inputs or settings"
+        CheckpointError, match=r"state-000000002\.pt: belongs to a training with other inputs or settings"
     ):
         bench.train("one", settings, model)
     assert state.read_bytes() == before
@@ -125,7 +125,7 @@ def test_the_state_of_another_training_is_refused(
 
 def test_the_state_of_a_training_in_another_precision_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings say "auto" on both machines."""
-    for native, refusal in ((False, None), (True, "belongs to a training of other inputs or settings")):
+    for native, refusal in ((False, None), (True, "belongs to a training with other inputs or settings")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
         with pytest.raises(CheckpointError if refusal else TrainingInterrupted, match=refusal):
             bench.train("one", training_settings(precision="auto"), should_stop=stop_after(2))
@@ -141,7 +141,7 @@ def test_the_state_of_other_posts_is_refused(bench: Bench, corpus: Corpus) -> No
         assert not np.array_equal(arrays[name], getattr(packed, name))
         other = bench.folder / f"{name}.safetensors"
         write_packed(packed, other, arrays)
-        with pytest.raises(CheckpointError, match="belongs to a training of other inputs"):
+        with pytest.raises(CheckpointError, match="belongs to a training with other inputs"):
             bench.train("one", training_settings(), packed_path=other)
 
 
@@ -159,7 +159,7 @@ def test_weights_that_turn_nan_stop_the_next_step_and_keep_the_last_state(
 
     with monkeypatch.context() as patched:
         patched.setattr(Optimizer, "step", poisoned)
-        with pytest.raises(NonFiniteLossError, match=r"step 16: loss nan, gradient's norm nan, at a batch of 16 posts"):
+        with pytest.raises(NonFiniteLossError, match=r"step 16: loss nan, gradient norm nan on a batch of 16 posts"):
             bench.train("nan", RESUMED)
     # What was saved at step 14 is sound: without the poison it ends as a training that never met it.
     bench.train("nan", RESUMED)

@@ -50,9 +50,9 @@ def test_seeds_tell_numbers_and_their_order_apart(keys: list[list[int]]) -> None
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
 def test_steps_are_the_batches_of_epochs_one_after_another(sizes: list[int]) -> None:
     steps = Steps(tuple(itertools.accumulate(sizes)))
-    places = [(epoch, index) for epoch, size in enumerate(sizes) for index in range(size)]
-    assert steps.num_steps == len(places)
-    assert [steps.place(step) for step in range(steps.num_steps)] == places
-    assert [steps.epochs_done(step) for step in range(steps.num_steps)] == [e + i / sizes[e] for e, i in places]
-    assert steps.place(steps.num_steps) == (len(sizes), 0)
+    positions = [(epoch, index) for epoch, size in enumerate(sizes) for index in range(size)]
+    assert steps.num_steps == len(positions)
+    assert [steps.position(step) for step in range(steps.num_steps)] == positions
+    assert [steps.epochs_done(step) for step in range(steps.num_steps)] == [e + i / sizes[e] for e, i in positions]
+    assert steps.position(steps.num_steps) == (len(sizes), 0)
     assert steps.epochs_done(steps.num_steps) == len(sizes)

@@ -46,7 +46,7 @@ def test_a_state_comes_back_as_it_was_and_none_is_none(tmp_path: Path) -> None:
 def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     save_state(tmp_path, STATE)
     message = refused(lambda: load_state(tmp_path, "other"))
-    assert message == (f"{tmp_path / FILE}: belongs to a training of other inputs or settings; {REMEDY}")
+    assert message == (f"{tmp_path / FILE}: belongs to a training with other inputs or settings; {REMEDY}")
 
 
 def test_a_damaged_state_is_refused_whatever_was_damaged(tmp_path: Path) -> None:
