@@ -117,3 +117,10 @@ def test_only_the_first_of_each_id_is_fresh(batches: list[list[int]]) -> None:
             wanted.append(post_id not in known)
             known.add(post_id)
         assert fresh == wanted
+
+
+def test_single_ids_are_merged_into_few_runs() -> None:
+    seen = SeenIds()
+    for post_id in range(1000):
+        assert seen.add(np.array([post_id])).all()
+    assert len(seen._runs) <= 10, "each run is longer than the next, so a thousand ids fit ten"

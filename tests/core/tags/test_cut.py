@@ -93,6 +93,7 @@ def test_a_category_beyond_16_bits_is_named_with_the_cuts_that_fit(tmp_path: Pat
     with pytest.warns(WideVocabWarning) as caught:
         build_vocab(tmp_path, settings)
     (line,) = [str(warning.message) for warning in caught]
+    assert caught[0].filename == __file__, "the warning points at the caller"
     num_uses = sum(count for tags in counts.values() for _, count in tags)
     assert line.startswith(
         f"artist: 100,000 tags, but 16 bits number only {limit:,}: `tokens` becomes u32, which costs 2 bytes more for "

@@ -63,3 +63,8 @@ def test_samples_of_the_same_tags_differ_by_no_more_than_chance(exponent: float)
         )
         assert drift.distance <= drift.by_chance + 0.01
         assert drift.distance > 0.3 * drift.by_chance, "the bound is of the order of what it bounds"
+
+
+def test_no_more_than_three_tags_are_named() -> None:
+    before, after = {"hat": 40, "bow": 30, "cat": 20, "dog": 10}, {"hat": 10, "bow": 20, "cat": 30, "dog": 40}
+    assert len(share_drift(table(before), table(after)).moved) == 3

@@ -192,6 +192,8 @@ def test_unknown_pieces_are_named_without_their_brackets() -> None:
         "dog_ears", "foo_(bar)", ":(", "x", "y", "z",
     )  # fmt: skip
     assert (bare("((("), bare("()"), bare("a\\(b\\)")) == ("(((", "()", "a(b)")
+    # An escaped bracket belongs to the name, not to a layer around it.
+    assert bare("(foo_bar\\)") == "foo_bar)"
 
 
 def test_another_name_that_several_tags_have_is_the_most_used_ones() -> None:

@@ -204,3 +204,11 @@ def test_nobody_can_type_an_unknown_token() -> None:
 
 def test_spellings_have_a_place_for_unknown_tokens() -> None:
     assert with_unknown().spellings == with_unknown().vocab.tags
+
+
+def test_a_tag_with_capitals_is_found_in_lower_case() -> None:
+    tokenizer = tokenizer_of([(GENERAL, "Kantai"), (GENERAL, "solo")])
+    for text in ("Kantai solo", "kantai solo", "KANTAI, SOLO"):
+        encoded = tokenizer.encode(text)
+        assert tokenizer.decode(encoded.token_ids) == [(GENERAL, "Kantai"), (GENERAL, "solo")]
+        assert encoded.unknown == ()

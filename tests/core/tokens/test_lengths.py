@@ -53,7 +53,7 @@ def test_lengths_of_the_sample(sample: Walked, sample_rows: list[dict[str, str]]
 
 
 def packed_by_hand(fields: list[list[list[int]]], vocab: Vocab) -> PackedFile:
-    """A packed file in memory, of the local ids of each post's fields."""
+    """An in-memory packed file from the local ids of each post's fields."""
     field_lengths = np.array([[len(field) for field in post] for post in fields], np.uint16)
     return PackedFile(
         path=Path("in-memory"),
@@ -69,7 +69,7 @@ def packed_by_hand(fields: list[list[list[int]]], vocab: Vocab) -> PackedFile:
 
 
 def vocab_of(num_general: int, num_artists: int) -> Vocab:
-    """General and artist tags, the last of each an unknown token."""
+    """General and artist tags; the last of each is an unknown token."""
     tags = [f"tag_{number}" for number in range(num_general + num_artists)]
     tags[num_general - 1], tags[-1] = UNKNOWN_TAGS[Category.GENERAL], UNKNOWN_TAGS[Category.ARTIST]
     categories = np.repeat(np.array([0, 1], np.uint8), [num_general, num_artists])

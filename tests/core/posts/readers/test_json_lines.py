@@ -91,6 +91,16 @@ def test_each_invalid_line_is_set_aside_with_line_reason_and_raw_text(read_expor
         assert raw.decode("utf-8", "backslashreplace").startswith(str(reject["raw"])[:MAX_LINE_BYTES])
 
 
+def test_a_blank_line_of_a_later_block_does_not_move_the_lines_before_it(
+    read_export: ReadExport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = json_lines([row(1)]), json_lines([row(2)])
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", len(first))
+    report, posts_dir = read_export(first + b"{\n\n" + last)
+    assert (report.num_read, report.num_rejected) == (3, 1)
+    assert [reject["line"] for reject in read_rejects(posts_dir)] == [2]
+
+
 def test_a_missing_key_is_told_with_what_was_found_and_wanted(read_export: ReadExport) -> None:
     wanted = (
         r"export-0\.csv: wrong columns: found 'id,rating', wanted id,rating,score,.*; missing: score,tag_string_gen"
