@@ -1,4 +1,4 @@
-"""Captions as a matrix, and counts of pairs in it: what a loop over the captions counts."""
+"""Caption matrices and pair counts agree with a loop over the captions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_counts_are_those_of_a_loop(rows: list[list[int]], max_tags: int, chunk:
     counts = [sum(tag in row for row in rows) for tag in range(NUM_TAGS)]
     assert pairs.counts.tolist() == counts
     assert pairs.num_posts == len(rows)
-    # The most used tags, ties by index.
+    # The most used tags; ties by index.
     assert pairs.fitted.tolist() == sorted(sorted(range(NUM_TAGS), key=lambda tag: (-counts[tag], tag))[:max_tags])
     wanted = [[sum(a in row and b in row for row in rows) for b in pairs.fitted] for a in pairs.fitted]
     assert pairs.together.tolist() == wanted
@@ -100,6 +100,13 @@ def test_factors_multiply_to_the_ppmi_of_pairs_and_are_the_same_each_time() -> N
     np.testing.assert_allclose((left * singular) @ right.T, wanted, atol=1e-8)
     again = ppmi_factors(pairs, NUM_TAGS)
     assert all(np.array_equal(one, other) for one, other in zip((left, singular, right), again, strict=True))
+
+
+def test_a_pair_that_occurs_once_counts() -> None:
+    left, singular, right = ppmi_factors(count_cooccurrence(matrix_of([[0, 1]]), NUM_TAGS), NUM_TAGS)
+    ppmi = (left * singular) @ right.T
+    assert ppmi[0, 1] == pytest.approx(math.log(2))
+    assert ppmi[0, 0] == pytest.approx(0)
 
 
 def test_a_matrix_has_no_more_factors_than_rows() -> None:
