@@ -1,4 +1,4 @@
-"""Random batches from the packed file: every record once an epoch, in a seeded order, from any batch on.
+"""Random batches from the packed file: every record once per epoch, in a seeded order, starting at any batch.
 
 A batch is a pure function of ``(seed, epoch, index)``: there is no iterator state to save, and a resumed run reads the
 same records. What belongs here: which records, and their arrays as torch tensors. The split into visible and hidden

@@ -295,7 +295,9 @@ def _checked_metadata(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
         if not isinstance(metadata.get(key), str):
             raise PackedFileError(f"{path}: not a packed file: the metadata lacks {key}; {_REMEDY}")
     if metadata["category_order"] != CATEGORY_ORDER:
-        raise PackedFileError(f"{path}: category_order {metadata['category_order']!r}; {_REMEDY}")
+        raise PackedFileError(
+            f"{path}: category_order {metadata['category_order']!r} instead of {CATEGORY_ORDER!r}; {_REMEDY}"
+        )
     if metadata["header_sha256"] != _header_sha256(header):
         raise PackedFileError(f"{path}: damaged header: wrong SHA-256; {_REMEDY}")
     for key in ("num_posts", "num_tokens"):

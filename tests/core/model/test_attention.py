@@ -1,4 +1,4 @@
-"""Attention over sets laid end to end: every backend gives what a loop over the sets gives, forward and backward."""
+"""Attention over packed sets: every backend agrees with a loop over the sets, forward and backward."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LENGTHS = st.one_of(
 
 
 def loop(queries: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
-    """One set at a time through torch's own attention: `queries` of the tokens, or one a set."""
+    """One set at a time through torch's own attention; `queries` has a row per token, or one per set."""
     pooling = len(queries) == len(lengths) != sum(lengths)
     parts = []
     by_set = zip(queries.split([1] * len(lengths) if pooling else lengths), keys.split(lengths), values.split(lengths))  # noqa: B905
@@ -39,7 +39,7 @@ def loop(queries: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> T
 def inputs(
     lengths: list[int], num_queries: int, heads: int, head_dim: int, dtype: torch.dtype, seed: int = 0
 ) -> tuple[list[Tensor], Tensor]:
-    """Queries, keys and values that want a gradient, and the gradient of the output."""
+    """Queries, keys and values that require gradients, and the gradient of the output."""
     generator = torch.Generator().manual_seed(seed)
     sizes = (num_queries, sum(lengths), sum(lengths))
     tensors = [torch.randn(size, heads, head_dim, generator=generator, dtype=torch.float64) for size in sizes]
@@ -73,7 +73,7 @@ def assert_same(found: list[Tensor], wanted: list[Tensor], tolerance: float) -> 
 @given(lengths=LENGTHS, heads=st.sampled_from([1, 2, 3]), pooling=st.booleans(), seed=st.integers(0, 2**31))
 @example(lengths=[1], heads=1, pooling=True, seed=0)
 @example(lengths=[4, 4, 8], heads=2, pooling=False, seed=0)  # no slot is padding
-@example(lengths=[1, 1, 1], heads=2, pooling=True, seed=0)  # queries of the tokens and one a set are the same
+@example(lengths=[1, 1, 1], heads=2, pooling=True, seed=0)  # a query per token and per set are the same
 @settings(max_examples=60, deadline=None)
 def test_buckets_equal_the_loop_forward_and_backward(lengths: list[int], heads: int, pooling: bool, seed: int) -> None:
     layout = buckets(lengths, heads)
@@ -93,7 +93,7 @@ def test_buckets_equal_the_loop_in_lower_precision(dtype: torch.dtype, tolerance
     assert all(tensor.dtype == dtype for tensor in found)
     exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
     wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), exact, grad.double())
-    # Keys that no query singles out have gradients near zero: measured against the largest number of each tensor.
+    # Some keys have gradients near zero, so errors are relative to the largest value of each tensor.
     scaled = [(one.double() / other.abs().max(), other / other.abs().max()) for one, other in zip(found, wanted)]  # noqa: B905
     assert_same([one for one, _ in scaled], [other for _, other in scaled], tolerance)
 
@@ -121,7 +121,7 @@ def test_a_table_of_distinct_tokens_gives_what_its_rows_laid_out_give(dtype: tor
 
 
 def test_sharp_attention_is_exact_too() -> None:
-    """Scores of some hundreds, as far as a learned temperature may go: what is masked stays far below."""
+    """Masked slots stay far below scores of some hundreds, which a learned temperature may reach."""
     lengths = [1, 2, 3, 5]
     tensors, grad = inputs(lengths, sum(lengths), 2, 8, torch.float64)
     tensors[0] = (tensors[0].detach() * 200).requires_grad_()
@@ -162,7 +162,7 @@ def test_the_plan_places_every_token_once_and_pads_little(lengths: list[int], he
     assert sum(bucket.num_sets for bucket in plan.buckets) == len(lengths)
     assert num_slots < sum(lengths) + 4 * len(lengths)
     assert len(plan.to_slots) == num_slots * heads
-    # A row goes to its slot, and the slot's row comes back to it.
+    # Gathering into slots and back is the identity.
     assert torch.equal(plan.to_slots[plan.from_slots], torch.arange(sum(lengths) * heads))
     assert torch.equal(plan.to_pool_slots[plan.from_pool_slots], torch.arange(len(lengths) * heads))
     rows = torch.cat([plan.from_slots, plan.padding_rows])
@@ -204,7 +204,7 @@ def test_the_backend_follows_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("backend", ["varlen", "flash-attn"])
 @pytest.mark.parametrize("pooling", [False, True])
 def test_kernels_are_called_with_the_layout(monkeypatch: pytest.MonkeyPatch, backend: Backend, pooling: bool) -> None:
-    """What a kernel is given, without one: a stand-in computes by the arguments alone."""
+    """The arguments passed to a kernel, checked by a stand-in that computes from them."""
     lengths = [1, 2, 5]
 
     def kernel(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int) -> Tensor:

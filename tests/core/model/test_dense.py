@@ -1,4 +1,4 @@
-"""What serving computes is what training computes, in every trunk."""
+"""The dense inference path agrees with the training path, for every trunk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network: a set is a set, a tag's neighbours in a batch are nothing to it, and gradients are derivatives."""
+"""The network: permutation invariance, independence of other sets in the batch, and correct gradients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETS = st.lists(st.lists(st.integers(0, NUM_TAGS - 1), unique=True, max_size=NUM
 
 
 def read(sets: list[list[int]]) -> tuple[Tensor, Tensor, int]:
-    """Token ids, lengths and the longest of sets of tags, each behind the summary token."""
+    """Token ids, lengths and maximum length of sets of tags, each preceded by the summary token."""
     rows = [[SUMMARY_ID, *(tag + NUM_SPECIAL for tag in tags)] for tags in sets]
     lengths = [len(ids) for ids in rows]
     return torch.tensor([i for ids in rows for i in ids]), torch.tensor(lengths), max(lengths)
@@ -109,7 +109,7 @@ def test_token_states_follow_their_tokens() -> None:
 
 
 def test_deepsets_is_a_mean_of_tags_that_do_not_see_each_other() -> None:
-    """The control: the state of a token depends on its tag alone, and the pool on the mean of states."""
+    """The control: a token's state depends only on its tag, and the pool on the mean of states."""
     model = encoder(trunk="deepsets")
     with torch.no_grad():
         alone, among = (model.states(*token_layout(tags), torch.float32) for tags in ([1], [1, 2, 3]))
@@ -182,7 +182,7 @@ def test_one_step_reaches_every_parameter(trunk: Trunk) -> None:
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    # Rows that are never read, by right: padding does not exist, unknown tags are left out, one category is empty.
+    # Rows that are rightly never read: there is no padding, unknown tags are dropped, one category is empty.
     assert model.tokens.weight.grad is not None
     assert model.categories.weight.grad is not None
     rows = model.tokens.weight.grad.abs().sum(1)

@@ -1,4 +1,4 @@
-"""Sets in bounded memory: neither the size of a part nor the order of sets shows in what comes out."""
+"""Encoding in bounded memory: results depend neither on the chunk size nor on the order of sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss against its formula, written again as slow loops over posts and tags."""
+"""The loss against its formula in slow loops over posts and tags."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def views_of(batch: CaptionBatch, seed: int, **values: object) -> CaptionViews:
 
 
 def visible_sets(batch: CaptionBatch, views: CaptionViews) -> list[list[int]]:
-    """The tags that each of the 2N sets shows."""
+    """The visible tags of each of the 2N sets."""
     sets: list[list[int]] = [[] for _ in range(2 * len(batch.lengths))]
     for tag, owner in zip(batch.tags.tolist(), views.tag_sets.tolist(), strict=True):
         sets[owner].append(tag)
@@ -60,13 +60,13 @@ def slow_losses(scores: Tensor, batch: CaptionBatch, views: CaptionViews) -> tup
         negatives = sum(weight[tag] for tag in range(NUM_TAGS) if tag not in visible and tag not in hidden)
         terms = [math.log(weight[tag] + negatives) - scores[one, tag].item() for tag in hidden]
         losses.append(sum(terms) / len(terms) if terms else 0.0)
-        # 1 - P_visible, summed without the difference, which would lose digits where it is near 0.
+        # 1 - P_visible as a sum, since the difference would lose digits near 0.
         duplicates.append(-math.log(sum(weight[tag] for tag in range(NUM_TAGS) if tag not in visible) / sum(weight)))
     return losses, duplicates
 
 
 def losses_of(scores: Tensor, batch: CaptionBatch, views: CaptionViews) -> tuple[Tensor, Tensor, Tensor]:
-    """`tag_losses` of given `scores`: those of states that are the scores themselves."""
+    """`tag_losses` of given `scores`: the states are the scores, and tag vectors the identity."""
     return tag_losses(scores, torch.eye(NUM_TAGS).to(scores), torch.zeros(NUM_TAGS).to(scores), batch, views)
 
 
@@ -98,7 +98,7 @@ def test_visible_tags_are_in_neither_part_of_the_loss(rows: list[list[int]], see
     for one, visible in enumerate(shown):
         hidden = shown[(one + len(rows)) % (2 * len(rows))]
         assert not grad[one, visible].any()
-        # Each hidden tag is pushed up, no other tag is; whatever is shown is pushed down by its own term.
+        # Only hidden tags are pushed up; visible tags are pushed down by their own term.
         assert (grad[one, hidden] < 0).all()
         others = [tag for tag in range(NUM_TAGS) if tag not in hidden]
         assert (grad[one, others] >= 0).all()
@@ -118,7 +118,7 @@ def test_hidden_tags_do_not_compete_with_each_other() -> None:
 
 
 def test_a_caption_of_every_tag_has_a_loss_and_a_gradient() -> None:
-    """It leaves no true negative: nothing to tell apart, and nothing that is no number."""
+    """There is no true negative, so the loss is finite and has nothing to separate."""
     batch = captions([list(range(NUM_TAGS)), [1, 2], []])
     views = views_of(batch, 3)
     scores = torch.randn(6, NUM_TAGS, generator=seeded(), requires_grad=True)
@@ -217,7 +217,7 @@ def test_read_tokens_begins_each_set_with_its_summary(
         if with_metadata:
             tokens += [FIRST_RATING_ID + ratings[one]] * (ratings[one] >= 0)
             tokens += [FIRST_SCORE_ID + bins[one]] * (bins[one] >= 0)
-        # Within a set the tags keep the order in which they came.
+        # Within a set the tags keep their order.
         wanted.append(tokens + [NUM_SPECIAL + tag for tag, owner in pairs if owner == one])
     assert lengths.tolist() == [len(tokens) for tokens in wanted]
     assert ids.tolist() == [token for tokens in wanted for token in tokens]
@@ -257,7 +257,7 @@ def test_random_prefixes_cut_rows_to_each_length() -> None:
 
 
 def losses(rows: list[list[int]], **values: object) -> tuple[Tensor, dict[str, Tensor]]:
-    """The objective of an untrained network; the same split whatever the weights of the terms."""
+    """The objective of an untrained network; the split does not depend on the weights of the terms."""
     found = objective(encoder(), captions(rows), training_settings(**values), seeded(3), torch.float32)
     return found.total, found.terms
 

@@ -1,4 +1,4 @@
-"""Sums over scores in parts are those over all scores at once, and never hold more of them than is stated."""
+"""Chunked log-sum-exp agrees with all scores at once, and never holds more scores than its limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 6
 
 
 def plain(states: Tensor, keys: Tensor, bias: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """The same by torch's own operations on all scores."""
+    """The same results from torch's own operations on all scores."""
     scores = states @ keys.T + bias
     is_own = torch.zeros_like(scores, dtype=torch.bool)
     is_own[rows, columns] = True
@@ -23,7 +23,7 @@ def plain(states: Tensor, keys: Tensor, bias: Tensor, rows: Tensor, columns: Ten
 
 
 def inputs(num_rows: int, num_keys: int, num_own: int, seed: int) -> tuple[Tensor, ...]:
-    """States, keys and bias in float64, and `num_own` entries of which none is twice."""
+    """States, keys and bias in float64, and `num_own` distinct entries."""
     generator = torch.Generator().manual_seed(seed)
     states, keys, bias = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -51,7 +51,7 @@ def test_parts_give_values_and_gradients_of_the_whole(
     for way in (plain, lambda *args: log_sum_of_others(*args, max_bytes)):
         leaves = [one.clone().requires_grad_() for one in learned]
         sums, own = way(*leaves, rows, columns)
-        # Rows that own every key have no other: their sum is -inf and gets no gradient from a loss.
+        # Rows that own every key have no other keys: their sum is -inf and gets no gradient from a loss.
         total = (sums[sums.isfinite()] * 0.7).square().sum() + (own * 0.3).exp().sum()
         grads = torch.autograd.grad(total, leaves)
         results.append((sums, own, *grads))
@@ -73,7 +73,7 @@ def test_a_row_that_owns_every_key_has_no_gradient_from_others() -> None:
 
 
 class _Largest(TorchDispatchMode):
-    """Numbers of the largest tensor that any operation gave back."""
+    """The size of the largest tensor that any operation returned."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,6 +95,6 @@ def test_no_operation_gives_more_scores_than_are_allowed(at_once: int) -> None:
     with _Largest() as largest:
         sums, own = log_sum_of_others(states, keys, bias, rows, columns, at_once * 4 * num_keys * 5)
         (sums.sum() + own.sum()).backward()  # type: ignore[no-untyped-call]
-    # One more row, for the entries of other parts; and the states and keys themselves.
+    # One more row, for the entries of other chunks, and the states and keys themselves.
     assert largest.numel <= max((at_once + 1) * num_keys, keys.numel(), states.numel())
     assert largest.numel >= min(at_once, num_rows) * num_keys

@@ -1,4 +1,4 @@
-"""The captions of ranks: each caption once over all ranks, and embeddings gathered in the batch's order."""
+"""Rank shards: each caption on exactly one rank, and embeddings gathered in batch order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_caption_belongs_to_one_rank_and_shards_differ_by_one_at_most(num:
 
 
 def gathered(embeddings: Tensor, num_ranks: int) -> list[Tensor]:
-    """What each rank has of all sets' embeddings ``[2 * num, E]`` when all have exchanged their blocks."""
+    """Each rank's embeddings of all sets ``[2 * num, E]`` after the gather."""
     num = len(embeddings) // 2
     blocks: list[Tensor] = []
 

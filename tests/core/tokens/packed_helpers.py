@@ -1,4 +1,4 @@
-"""Packed files that live in memory."""
+"""In-memory packed files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORDS = st.lists(
 def packed_of(
     fields: list[list[list[int]]], ratings: list[int] | None = None, scores: list[int] | None = None
 ) -> PackedFile:
-    """A packed file in memory, of local ids by record and category."""
+    """An in-memory packed file from local ids by record and category."""
     num = len(fields)
     lengths = [[len(field) for field in record] for record in fields]
     return PackedFile(

@@ -1,4 +1,4 @@
-"""Batches: every record once an epoch, with any seed, from any batch on."""
+"""Batches: every record once per epoch, with any seed, starting from any batch."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_shuffled_rows_are_the_same_rows_in_a_seeded_order(num: int) -> None:
 
 @pytest.mark.parametrize("num", [1 << 18, 300_000])
 def test_a_row_may_end_anywhere(num: int) -> None:
-    """Each tenth of the rows puts a tenth of itself into each tenth of the order, and neighbours part."""
+    """Each tenth of the rows is spread evenly over all tenths of the order, and neighbours are separated."""
     order = shuffled(np.arange(num, dtype=np.uint32), np.random.default_rng(3))
     places = np.argsort(order)
     counts, _, _ = np.histogram2d(np.arange(num), places, bins=10)
@@ -211,7 +211,7 @@ def test_tag_indices_tell_categories_apart(records: list[list[list[int]]], sizes
 @given(records=RECORDS, sizes=st.lists(st.integers(0, 70_000), min_size=5, max_size=5))
 @settings(deadline=None)
 def test_tag_indices_by_torch_are_those_by_numpy(records: list[list[list[int]]], sizes: list[int]) -> None:
-    """What a batch on a GPU does, on the CPU."""
+    """The GPU code path, run on the CPU."""
     batch = read_batch(packed_of(records), np.arange(len(records)))
     found = batch._tag_indices_by_torch(torch.from_numpy(np.cumsum([0, *sizes[:-1]])))
     assert found.dtype == torch.int64
@@ -230,7 +230,7 @@ def test_tag_indices_are_those_of_the_vocab(tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_batch_is_written_to_without_harm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Its tensors are copies: the file is read-only, and torch would warn of that."""
+    """The batch's tensors are copies: the file is read-only, and torch would warn about that."""
     packed = corpus(tmp_path_factory.getbasetemp() / "tiny").packed
     before = packed.tokens[:50].copy()
     batch = read_batch(packed, np.arange(5))

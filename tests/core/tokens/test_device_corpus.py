@@ -1,4 +1,4 @@
-"""Batches that a device draws are those that are read from the file, bit for bit."""
+"""Batches gathered on a device equal those read from the file, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CPU = torch.device("cpu")
 
 def assert_same(found: Batch, wanted: Batch, device: torch.device) -> None:
     for field in dataclasses.fields(Batch):
-        ours, theirs = getattr(found, field.name), getattr(wanted, field.name)
-        if isinstance(theirs, torch.Tensor):
-            assert (ours.dtype, ours.device.type) == (theirs.dtype, device.type), field.name
-            assert torch.equal(ours.cpu(), theirs), field.name
+        found_value, wanted_value = getattr(found, field.name), getattr(wanted, field.name)
+        if isinstance(wanted_value, torch.Tensor):
+            assert (found_value.dtype, found_value.device.type) == (wanted_value.dtype, device.type), field.name
+            assert torch.equal(found_value.cpu(), wanted_value), field.name
         else:
-            assert ours == theirs, field.name
+            assert found_value == wanted_value, field.name
 
 
 @given(records=RECORDS, data=st.data())
@@ -47,7 +47,7 @@ def test_local_ids_beyond_16_bits_are_read() -> None:
 
 
 def test_long_fields_keep_their_length() -> None:
-    """Beyond 32,767 the 16 bits of a length are a negative number."""
+    """Lengths above 32,767 are negative as int16."""
     packed = packed_of([[[5] * 40_000, [], [65_535], [], []]])
     batch = DeviceCorpus(packed, CPU).read(np.array([0]))
     assert batch.field_lengths.tolist() == [[40_000, 0, 1, 0, 0]]

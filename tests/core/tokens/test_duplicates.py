@@ -1,4 +1,4 @@
-"""Captions that stand in two splits, against sets of Python."""
+"""Captions in two splits, compared with Python sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def caption(record: list[list[int]]) -> frozenset[tuple[int, int]]:
 
 
 def unique(record: list[list[int]]) -> list[list[int]]:
-    """A post has a tag once."""
+    """Posts, each with distinct tags."""
     return [list(dict.fromkeys(field)) for field in record]
 
 

@@ -27,7 +27,7 @@ from tests.core.export_helpers import ONE_THREAD, Walked, csv_bytes, hostile_row
 
 
 def assert_decodes_to(walked: Walked, rows: Sequence[Mapping[str, str]]) -> None:
-    """Every record, decoded by hand from the arrays, is the row's tags of the vocabulary, in order and once."""
+    """Every record, decoded by hand, holds the row's distinct tags in the vocabulary, in order."""
     vocab, packed = walked.vocab, walked.packed
     assert packed.num_posts == len(rows)
     known = {category: vocab.tags_of(category) for category in CATEGORIES}

@@ -1,4 +1,4 @@
-"""The packed file: readable by safetensors, mmapped by us, refused when anything is off."""
+"""The packed file: readable by safetensors, mmapped by `PackedFile`, and refused if damaged."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_safetensors_reads_the_same_tensors(sample: Walked) -> None:
     theirs = safetensors.numpy.load_file(sample.packed_path)
     assert set(theirs) == set(TENSOR_TYPES)
     for name, array in theirs.items():
-        ours = getattr(sample.packed, name)
-        assert ours.dtype == array.dtype
-        np.testing.assert_array_equal(ours, array)
+        mapped = getattr(sample.packed, name)
+        assert mapped.dtype == array.dtype
+        np.testing.assert_array_equal(mapped, array)
     with safetensors.safe_open(sample.packed_path, "np") as file:
         metadata = file.metadata()
     assert metadata["vocab_hash"] == sample.vocab.hash
@@ -152,7 +152,7 @@ def test_every_flipped_bit_of_the_header_is_refused_or_harmless(tmp_path: Path) 
         num_opened += 1
         assert packed.split_settings == SPLIT
         np.testing.assert_array_equal(packed.tokens, small_arrays()["tokens"])
-    # Only white space between JSON's signs may change without harm.
+    # Only white space between JSON tokens may change without harm.
     assert num_opened < 8
 
 

@@ -1,4 +1,4 @@
-"""Working ahead in a thread: the same items in the same order, errors included, and no thread left behind."""
+"""Prefetching in a thread: the same items and errors in the same order, and no thread left behind."""
 
 from __future__ import annotations
 

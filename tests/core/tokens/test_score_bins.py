@@ -1,4 +1,4 @@
-"""Deciles of scores: by rating, in order, and at an edge the same for arrays and tensors."""
+"""Score deciles: by rating, monotonic, and equal for arrays and tensors even at an edge."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_score_at_an_edge_is_in_the_decile_above_it() -> None:
     for number, edge in enumerate(edges.astype(np.int64), start=1):
         found = score_bins(np.array([edge - 1, edge, edge + 1]), np.tile(edges, (3, 1)))
         assert found.tolist() == [number - 1, number, number]
-    # Where many posts have one score, it is several edges at once.
+    # A score that many posts share is several edges at once.
     assert score_bins(np.array([4, 5]), np.tile([5.0] * 6 + [7.0] * 3, (2, 1))).tolist() == [0, 6]
 
 
@@ -55,7 +55,7 @@ def test_a_higher_score_is_never_in_a_lower_bin(scores: list[int], asked: list[i
 @given(scores=SCORES, data=st.data())
 @settings(deadline=None)
 def test_arrays_and_tensors_have_the_same_bins(scores: list[int], data: st.DataObject) -> None:
-    """Edges are scores that occurred, so many of those asked for lie on one."""
+    """Edges are occurring scores, so many of the tested scores lie on one."""
     edges = edges_of([1] * len(scores), scores)[1]
     asked = np.array(data.draw(st.lists(st.sampled_from(scores) | st.integers(-30, 30), min_size=1)), np.int64)
     found = score_bins(asked, np.tile(edges, (len(asked), 1)))

@@ -16,7 +16,7 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 
 def reference_hash(value: int) -> int:
-    """The finaliser of splitmix64 in Python's whole numbers."""
+    """The splitmix64 finaliser in Python integers."""
     value = (value + 0x9E3779B97F4A7C15) % 2**64
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     value = (value ^ value >> 27) * 0x94D049BB133111EB % 2**64
@@ -34,7 +34,7 @@ def test_the_hash_is_splitmix64_of_id_and_key(post_id: int) -> None:
 def test_shares_are_those_of_the_settings_within_chance() -> None:
     splits = split_ids(IDS, TokensSettings(validation_share=0.05, test_share=0.10))
     shares = np.bincount(splits, minlength=3) / len(IDS)
-    # Four standard deviations of a share of 0.1 among 200,000 posts are 0.0027.
+    # Four standard deviations of a share of 0.1 in 200,000 posts are 0.0027.
     np.testing.assert_allclose(shares, [0.85, 0.05, 0.10], atol=0.0027)
 
 
