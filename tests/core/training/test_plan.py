@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
-from booru_embed_core.model.objective import objective, split_captions
+from booru_embed_core.model.objective import contrastive_loss, objective, split_captions
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.plan import Plan, plan_facts, plan_training
@@ -93,6 +93,14 @@ def test_operations_are_those_that_torch_counts(
         for number in range(num_rounds):
             steps.step(number)
     assert steps.plan.flops == pytest.approx(counter.get_total_flops() / num_rounds, rel=0.03)
+
+
+def test_infonce_costs_what_torch_counts_on_both_views(steps_of: Callable[..., Steps]) -> None:
+    steps = steps_of("medium")
+    embedding = torch.rand(2 * len(steps.batch.lengths), MEDIUM["embedding_dim"], requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        contrastive_loss(embedding, 1.0).backward()  # type: ignore[no-untyped-call]
+    assert steps.plan.step_flops["InfoNCE"] == counter.get_total_flops() > 0
 
 
 @pytest.mark.parametrize("name", SHAPES)
