@@ -42,6 +42,7 @@ PACKAGES: Final = (
 )
 TIMEOUT_SECONDS: Final = 900
 ROOT: Final = Path(__file__).parents[1]
+EMULATOR: Final = ROOT / ".venv-emulator"
 PROGRESS_FILE: Final = Path(__file__).parent / "tmp" / "mutation.jsonl"
 """Outcomes so far: an interrupted run goes on from here. Remove it after a change of the tests."""
 _UNTOUCHED: Final = ("log", "logger", "print", "report", "warn", "debug", "info")
@@ -200,6 +201,8 @@ def main(num: int = NUM_PER_PACKAGE, seed: int = SEED, packages: Sequence[str] =
                     ".git", ".venv*", "warehouse", "node_modules", "__pycache__", ".*_cache"
                 )
                 shutil.copytree(ROOT, local.tree, ignore=ignored)
+                if EMULATOR.exists():  # without it, the tests of BigQuery are skipped
+                    (local.tree / EMULATOR.name).symlink_to(EMULATOR)
             outcomes[mutant] = result = outcome(mutant, local.tree)
             with PROGRESS_FILE.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({**asdict(mutant), "outcome": result}) + "\n")
