@@ -1,4 +1,4 @@
-"""A bench for trainings of the tiny corpus."""
+"""Fixtures for trainings on the tiny corpus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bench(corpus: Corpus, tmp_path: Path) -> Bench:
 
 @pytest.fixture(scope="session")
 def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, object]]]:
-    """Weights and log of a training with `RESUMED` that nothing interrupts."""
+    """Weights and log of an uninterrupted training with `RESUMED`."""
     bench = Bench(corpus, tmp_path_factory.mktemp("whole"))
     bench.train("whole", RESUMED)
     assert [record["step"] for record in bench.log("whole")] == list(LOGGED_STEPS)
@@ -27,5 +27,5 @@ def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str
 
 @pytest.fixture
 def copy(trained: Trained, tmp_path: Path) -> Path:
-    """A checkpoint to damage."""
+    """A copy of a checkpoint, for damaging."""
     return Path(shutil.copytree(trained.checkpoint, tmp_path / "checkpoint"))

@@ -1,4 +1,4 @@
-"""One rank of a training: a process that torchrun started, ``rank_worker.py JOB.json``, or that was forked.
+"""One rank of a training, started by torchrun as ``rank_worker.py JOB.json``, or forked.
 
 It writes ``rank-R.txt`` into the job's `notes`: a hash of its weights, or its error. The job may name a rank and the
 step after which it is killed, or asks to stop.
@@ -22,12 +22,12 @@ from booru_embed_core.training.distributed import RankLostError
 
 
 def main(job_file: str, environment: Mapping[str, str]) -> None:
-    """Trains as the rank that torchrun's variables in `environment` describe; exits with 1 where it is ended."""
+    """Trains as the rank described by torchrun's variables in `environment`; exits with 1 when terminated."""
     os.environ.update(environment)
     job = json.loads(Path(job_file).read_text())
     rank, steps = int(os.environ.get("RANK", "0")), iter(range(1, 1_000_000))
     torch.set_num_threads(1)
-    # As the process that trains does: torchrun sends it to the others as soon as it sees that one ended.
+    # Like the training process: torchrun sends SIGTERM to the others as soon as one rank ends.
     signal.signal(signal.SIGTERM, lambda *_: None)
 
     def should_stop() -> bool:

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole, of one vocabulary, and without anything that is executed."""
+"""Checkpoints on disk: complete, for one vocabulary, and free of executable content."""
 
 from __future__ import annotations
 

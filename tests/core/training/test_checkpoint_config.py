@@ -1,4 +1,4 @@
-"""A checkpoint's config: read as it was written, and refused with its file and a remedy in one line."""
+"""A checkpoint's config: round trip, and one-line errors with file and remedy."""
 
 from __future__ import annotations
 

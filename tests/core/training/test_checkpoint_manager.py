@@ -1,4 +1,4 @@
-"""What a training leaves on disk while it runs, and when it fails, is what the next run goes on from."""
+"""The files that a training keeps while it runs and when it fails, and how the next run resumes from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_state_saved_by_another_thread_while_training_computes_ends_in_the_sam
     function: str,
     step: int,
 ) -> None:
-    """As `ShutdownWatchdog` of the Dagster package does where a step or a validation takes too long."""
+    """Like `ShutdownWatchdog` in the Dagster package when a step or a validation takes too long."""
     offered: list[Callable[[], str | None]] = []
     said: list[str | None] = []
     real = getattr(loop, function)
@@ -60,7 +60,7 @@ def test_a_state_saved_by_another_thread_while_training_computes_ends_in_the_sam
     assert state_files(bench.work_dir("late"))[-1].name == f"state-{step:09}.pt"
     seen: list[int] = []
     bench.train("late", RESUMED, report=lambda progress: seen.append(progress.step))
-    # A validation that was cut short is done again, and reported once.
+    # An interrupted validation is repeated and reported once.
     assert seen == [one for one in LOGGED_STEPS if one > step or (function == "validate" and one == step)]
     assert (bench.weights_sha256("late"), bench.log("late")) == whole
 
@@ -147,7 +147,7 @@ def test_a_step_that_fails_leaves_the_state_before_it_to_look_into(
     batches = EpochBatches(bench.corpus.packed, rows_of_split(bench.corpus.packed, "train"), 16, RESUMED.seed)
     assert state["post_ids"] == error.value.post_ids == batches.packed.post_id[batches.rows(0, 12)].tolist()
     assert all(bool(tensor.isfinite().all()) for tensor in state["model"].values())
-    # What a resume goes on from is as it was; in its place, the failed one leads to the step that failed.
+    # The saved state is unchanged; resuming from the failed state instead leads to the failing step.
     assert [one.name for one in state_files(work)] == ["state-000000007.pt"]
     file.rename(work / "state-000000012.pt")
     seen: list[int] = []

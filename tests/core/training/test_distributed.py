@@ -1,4 +1,4 @@
-"""Ranks compute what one process does, end together, and hand over to another number of ranks."""
+"""Ranks agree with a single process, end together, and resume with another number of ranks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = training_settings(checkpoint_every_steps=7)
 
 
 def by_torchrun(job: Path, num_ranks: int) -> bool:
-    """Whether ranks under torchrun came to their end."""
+    """Whether ranks under torchrun finished."""
     worker = [str(Path(__file__).with_name("rank_worker.py")), str(job)]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
     done = subprocess.run(
@@ -46,7 +46,7 @@ def by_torchrun(job: Path, num_ranks: int) -> bool:
 
 
 def forked(job: Path, num_ranks: int) -> bool:
-    """Whether ranks with torchrun's variables came to their end: without its launcher, and with torch imported."""
+    """Whether ranks with torchrun's variables finished; they are forked with torch imported, without the launcher."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         shared = {
             "WORLD_SIZE": str(num_ranks),
@@ -72,7 +72,7 @@ def run_ranks(
     start: Callable[[Path, int], bool] = forked,
     **event: object,
 ) -> tuple[bool, list[str]]:
-    """Whether a training of `num_ranks` ranks came to its end, and the notes of those that left one."""
+    """Whether a training of `num_ranks` ranks finished, and the notes that ranks left."""
     notes = bench.folder / f"notes-{name}-{num_ranks}"
     notes.mkdir()
     bench.out_dir(name).mkdir(exist_ok=True)
@@ -91,32 +91,32 @@ def run_ranks(
     return is_done, [file.read_text() for file in sorted(notes.glob("rank-*.txt"))]
 
 
-def accumulated_losses(run: step.Run, batch: Batch, num_parts: int) -> list[step.Losses]:
-    """The losses of the parts that `num_parts` ranks would compute, in one process, their gradients accumulated.
+def accumulated_losses(run: step.Run, batch: Batch, num_ranks: int) -> list[step.Losses]:
+    """The losses of `num_ranks` shards of a batch, computed in one process with accumulated gradients.
 
-    The parts are gone through twice: first for the embeddings, all of which each part's InfoNCE reads.
+    Shards are computed twice: first for their embeddings, since the InfoNCE of each shard reads all of them.
     """
     blocks: list[Tensor] = []
 
     def record(block: Tensor) -> list[Tensor]:
         blocks.append(block)
-        return [block] * num_parts
+        return [block] * num_ranks
 
-    for part in range(num_parts):
-        step.rank_losses(run, batch, RankShard(part, num_parts, record))
-    losses = [step.rank_losses(run, batch, RankShard(part, num_parts, lambda _: blocks)) for part in range(num_parts)]
-    for part in losses:
-        (part.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
+    for rank in range(num_ranks):
+        step.rank_losses(run, batch, RankShard(rank, num_ranks, record))
+    losses = [step.rank_losses(run, batch, RankShard(rank, num_ranks, lambda _: blocks)) for rank in range(num_ranks)]
+    for loss in losses:
+        (loss.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
     return losses
 
 
-def accumulate(monkeypatch: pytest.MonkeyPatch, num_parts: int) -> None:
-    """Makes a training in this process accumulate the gradients of `num_parts` parts of each batch."""
+def accumulate(monkeypatch: pytest.MonkeyPatch, num_ranks: int) -> None:
+    """Makes a training in this process accumulate the gradients of `num_ranks` shards of each batch."""
 
     def computed(run: step.Run, batch: Batch) -> step.Losses:
         run.optimizer.zero_grad()
-        losses = accumulated_losses(run, batch, num_parts)
-        terms = {name: torch.stack([part.terms[name] for part in losses]).sum() for name in losses[0].terms}
+        losses = accumulated_losses(run, batch, num_ranks)
+        terms = {name: torch.stack([loss.terms[name] for loss in losses]).sum() for name in losses[0].terms}
         torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
         return step.Losses(step.weighted_total(terms, run.settings), terms)
 
@@ -203,7 +203,7 @@ def test_a_stop_on_one_process_is_saved_for_two(bench: Bench) -> None:
 @pytest.mark.parametrize("num_captions", [1, 2, 3, 8, 13])
 @pytest.mark.parametrize("num_ranks", [2, 3, 5])
 def test_the_parts_of_any_number_of_ranks_add_up(num_captions: int, num_ranks: int) -> None:
-    """The terms and the gradients, ranks without a caption included."""
+    """Terms and gradients agree, also with ranks that have no caption."""
     batch = captions(random_captions(num_captions, 16, 5))
     settings = training_settings(contrastive_weight=0.5)
     whole = encoder()

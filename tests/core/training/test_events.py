@@ -1,4 +1,4 @@
-"""Curves are read back as TensorBoard reads them."""
+"""Curves are readable by TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_training_that_was_stopped_and_resumed_has_the_curves_of_its_log(
     validated = [record for record in log if "validation" in record]
     assert len(validated) == 2
     assert [step for step, _ in found["validation/loss"]] == [record["step"] for record in validated]
-    # TensorBoard names and marks files by the machine that writes them: none of that is published.
+    # TensorBoard puts the machine's name into event files and their names; none of it is published.
     assert sorted(file.name for file in published.iterdir()) == [f"events.out.tfevents.{i:06}" for i in range(2)]
     host = socket.gethostname()
     assert any(host in file.name for file in (bench.work_dir("one") / EVENTS_FOLDER).iterdir())

@@ -1,4 +1,4 @@
-"""Devices and types of number: what a setting names, or the best there is."""
+"""Devices and dtypes: the configured one, or the best available."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_blocks_are_compiled_where_flash_attention_runs(monkeypatch: pytest.Monk
 
 
 def _dense_kernel(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, *_: Any) -> Tensor:
-    """What a varlen kernel computes, in a way that a CPU can and that can be traced."""
+    """A traceable CPU implementation of a varlen kernel."""
 
     def sets(cu_seqlens: Tensor, num: int) -> Tensor:
         return torch.bucketize(torch.arange(num), cu_seqlens[1:].long(), right=True)
@@ -64,7 +64,7 @@ def _dense_kernel(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, *
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's tracer warns of what it does itself
 def test_compiled_steps_are_eager_steps_and_one_graph_serves_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as on a GPU, but for the kernels that are made of the graphs: those would be others on a CPU."""
+    """Traced as on a GPU, except for the kernels compiled from the graphs, which differ on a CPU."""
     monkeypatch.setattr(encoder_module, "pick_backend", lambda *_: "varlen")
     monkeypatch.setattr(attention, "_torch_varlen", lambda: _dense_kernel)
     num_graphs: list[int] = []

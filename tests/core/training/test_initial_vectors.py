@@ -1,4 +1,4 @@
-"""Tag vectors that start from how often tags stand together."""
+"""Initial tag vectors from co-occurrence counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed, or asked to end, at random moments, saves included: the training that goes on ends in the same bits."""
+"""Killed or stopped at random moments, even during saves, a resumed training ends in the same bits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NUM_KILLS: Final = int(os.environ.get("BOORU_EMBED_TEST_KILLS", "3"))
 
 
 def train_until_killed(bench: Bench, settings: TrainingSettings, begun: Event) -> None:
-    """A training in a process of its own that sets `begun` after each step and stops on SIGTERM."""
+    """A training in its own process that sets `begun` after each step and stops on SIGTERM."""
     torch.set_num_threads(1)
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
@@ -56,7 +56,7 @@ def test_a_training_killed_at_random_moments_ends_in_the_same_bits(bench: Bench)
         process.join()
         codes.append(process.exitcode)
         process.close()
-    # The last of them may come when training is done.
+    # The last signal may arrive after training is done.
     assert -signal.SIGKILL in codes
     assert set(codes) <= {0, -signal.SIGKILL}
     bench.train("killed", settings)

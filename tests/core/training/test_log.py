@@ -1,4 +1,4 @@
-"""A log that goes on where a training does, whatever a kill left of it."""
+"""The log resumes where the training does, whatever state a kill left it in."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_line_cut_at_any_byte_is_dropped(tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         log = TrainingLog(path, 30)
         log.append({"step": 40})
-        # A record whose line feed alone is missing is whole.
+        # A record that lacks only its line feed is complete.
         num_whole = sum(end - 1 <= size for end in ends)
         assert lines(path) == log.records == [*RECORDS[:num_whole], {"step": 40}]
 

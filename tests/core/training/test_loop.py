@@ -1,4 +1,4 @@
-"""Training: it learns, the same settings give the same bytes, and it never goes on with what is no number."""
+"""Training: it learns, equal settings give equal bytes, and it stops at a non-finite loss."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_validation_is_the_same_each_time(bench: Bench, monkeypatch: pytest.Monk
 
 
 def test_validation_leaves_no_trace_in_the_training(bench: Bench, corpus: Corpus) -> None:
-    """Without a validation split the last weights are published; on the same posts they are those of the same run."""
+    """Without a validation split the last weights are published; on the same posts they equal that run's."""
     packed = corpus.packed
     path = bench.folder / "v0" / "tokens.safetensors"
     path.parent.mkdir()

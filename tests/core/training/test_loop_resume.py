@@ -1,4 +1,4 @@
-"""Training that is stopped or killed anywhere ends in the same bits as one that nothing interrupts."""
+"""A training stopped or killed at any point ends in the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_training_that_is_stopped_again_and_again_ends_in_the_same_bits(
 
 
 def train_until_killed(bench: Bench, step: int) -> None:
-    """A training in a process of its own that kills itself when `step` is reported."""
+    """A training in its own process that kills itself when `step` is reported."""
     torch.set_num_threads(1)
 
     def report(progress: Progress) -> None:
@@ -73,7 +73,7 @@ def train_until_killed(bench: Bench, step: int) -> None:
 def test_a_killed_training_goes_on_from_its_last_state_and_ends_in_the_same_bits(
     bench: Bench, whole: tuple[str, list[dict[str, object]]]
 ) -> None:
-    # Step 20 is logged, and then lost: the last state is that of step 17.
+    # Step 20 is logged and then lost: the last state is from step 17.
     process = forks().Process(target=train_until_killed, args=(bench, 20))
     process.start()
     process.join()
@@ -137,7 +137,7 @@ def test_the_state_of_other_posts_is_refused(bench: Bench, corpus: Corpus) -> No
     packed = corpus.packed
     for name in ("tokens", "rating", "score"):
         arrays = {key: getattr(packed, key).copy() for key in (*ARRAYS, name)}
-        arrays[name][:2] = arrays[name][1::-1]  # two neighbours change places: lengths and counts stay
+        arrays[name][:2] = arrays[name][1::-1]  # swap two neighbours: lengths and counts stay the same
         assert not np.array_equal(arrays[name], getattr(packed, name))
         other = bench.folder / f"{name}.safetensors"
         write_packed(packed, other, arrays)
@@ -161,6 +161,6 @@ def test_weights_that_turn_nan_stop_the_next_step_and_keep_the_last_state(
         patched.setattr(Optimizer, "step", poisoned)
         with pytest.raises(NonFiniteLossError, match=r"step 16: loss nan, gradient norm nan on a batch of 16 posts"):
             bench.train("nan", RESUMED)
-    # What was saved at step 14 is sound: without the poison it ends as a training that never met it.
+    # The state of step 14 is sound: without the poison, training ends as if it had never met it.
     bench.train("nan", RESUMED)
     assert (bench.weights_sha256("nan"), bench.log("nan")) == whole

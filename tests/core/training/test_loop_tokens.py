@@ -1,4 +1,4 @@
-"""Training on batches of as many tags instead of as many posts."""
+"""Training on batches bounded by tokens instead of posts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BY_TOKENS = training_settings(batch_posts=None, batch_tokens=120, checkpoint_eve
 
 
 def sizes_of_batches(corpus: Corpus) -> list[list[int]]:
-    """Posts of each batch, epoch after epoch."""
+    """Number of posts in each batch, epoch after epoch."""
     packed = corpus.packed
     batches = EpochBatches(packed, rows_of_split(packed, "train"), None, BY_TOKENS.seed, BY_TOKENS.batch_tokens)
     return [[len(batches.rows(epoch, i)) for i in range(batches.num_batches(epoch))] for epoch in range(2)]

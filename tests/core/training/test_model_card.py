@@ -1,4 +1,4 @@
-"""The card says what the checkpoint is, and its example runs."""
+"""The card describes the checkpoint, and its example runs."""
 
 from __future__ import annotations
 

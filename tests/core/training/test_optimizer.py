@@ -1,4 +1,4 @@
-"""Which parameters Muon moves, how far, and that its state comes back."""
+"""The parameters that Muon updates, the size of its steps, and the round trip of its state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model(corpus: Corpus) -> SetEncoder:
 
 
 def moved(model: SetEncoder, optimizer: Optimizer, seed: int) -> dict[str, torch.Tensor]:
-    """By how much a step changes each parameter whose gradient is random."""
+    """The change of each parameter in a step with random gradients."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     generator = torch.Generator().manual_seed(seed)
     for p in model.parameters():
@@ -65,7 +65,7 @@ def test_its_state_comes_back(model: SetEncoder) -> None:
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_decay_shrinks_matrices_alone(model: SetEncoder, name: str) -> None:
-    """Without a gradient, decay is all that moves a parameter: tag vectors, categories, biases and scales stay."""
+    """Without gradients only decay changes parameters: tag vectors, categories, biases and scales stay."""
     with torch.no_grad():
         for p in model.parameters():
             p.normal_()

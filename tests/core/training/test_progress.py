@@ -1,4 +1,4 @@
-"""A report of training as a line for people."""
+"""A training report as one readable line."""
 
 from __future__ import annotations
 

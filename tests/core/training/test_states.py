@@ -1,4 +1,4 @@
-"""Training states on disk: the last few, whole, and without anything that is executed."""
+"""Training states on disk: the last few, complete, and free of executable content."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_damaged_state_is_warned_of_and_the_one_before_it_gone_on_from(tmp_pat
     assert [str(one.message) for one in warned] == [
         f"{files[2]}: damaged training state; resuming from {files[0].name}"
     ]
-    # The training goes on, with the damaged ones in its future: they are the first to go.
+    # Training resumes before the damaged states' steps, so they are removed first.
     save_state(tmp_path, {**STATE, "step": 9}, 3)
     assert [file.name for file in state_files(tmp_path)] == ["state-000000008.pt", "state-000000009.pt"]
     files[0].write_bytes(b"")
@@ -133,12 +133,12 @@ def test_a_hostile_state_is_refused_and_not_executed(tmp_path: Path, writer: str
     else:
         torch.save(state, buffer, _use_new_zipfile_serialization=writer == "torch")
     content = buffer.getvalue()
-    # Whoever forges a state forges its hash as well.
+    # A forged state comes with a matching hash.
     (tmp_path / FILE).write_bytes(hashlib.sha256(content).digest() + content)
     message = refused(lambda: load_state(tmp_path, "mine"))
     assert message == f"{tmp_path / FILE}: not a training state (UnpicklingError); {REMEDY}"
     assert not trap.exists()
-    # The trap is one: without the guard it snaps.
+    # The trap works: it snaps without the guard.
     buffer.seek(0)
     if writer == "pickle":
         pickle.load(buffer)["extra"].close()

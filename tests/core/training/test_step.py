@@ -1,4 +1,4 @@
-"""What a step and a validation compute of a batch."""
+"""The computation of a step and of a validation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.core.training.training_helpers import NARROW
 
 
 def run_of(corpus: Corpus, **settings: object) -> Run:
-    """A training that has not begun."""
+    """A training before its first step."""
     values: TrainingSettings = training_settings(**settings)
     return start_run(corpus.packed, corpus.vocab, NARROW, values, Ranks())
 
@@ -63,7 +63,7 @@ def test_a_validation_leaves_the_model_in_training(corpus: Corpus) -> None:
 
 
 def test_a_score_is_in_the_same_decile_in_training_and_in_serving(trained: Trained) -> None:
-    """At every edge, below and above it, for every rating that was trained."""
+    """At, below and above every edge, for every trained rating."""
     _, config, _ = load_checkpoint(trained.checkpoint)
     embedder = BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")
     run = run_of(trained.corpus)

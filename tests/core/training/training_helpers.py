@@ -1,4 +1,4 @@
-"""Trainings side by side, and what is compared of them."""
+"""Trainings side by side, and what tests compare."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIELDS_OF_TIME = ("tokens_per_second", "eta_seconds")
 
 @dataclasses.dataclass
 class Bench:
-    """Trainings of one corpus side by side, each in folders of its own name."""
+    """Trainings on one corpus side by side, each in folders with its name."""
 
     corpus: Corpus
     folder: Path
@@ -65,7 +65,7 @@ class Bench:
         return file_sha256(self.out_dir(name) / "model.safetensors")
 
     def log(self, name: str) -> list[dict[str, object]]:
-        """The published log without what depends on the clock."""
+        """The published log without clock-dependent values."""
         return [
             {key: value for key, value in record.items() if key not in FIELDS_OF_TIME}
             for record in read_log(self.out_dir(name))
@@ -83,20 +83,20 @@ def write_packed(
 
 
 def forks() -> ForkServerContext:
-    """Processes that start with torch, TensorBoard's writer and this module imported: seconds of CPU time each."""
+    """Processes start with torch, TensorBoard's writer and this module imported, which saves seconds each."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.core.training.training_helpers", "torch.utils.tensorboard"])
     return context
 
 
 def stop_after(num_steps: int) -> Callable[[], bool]:
-    """A `should_stop` that says so when it was asked `num_steps` times: once a step."""
+    """A `should_stop` that returns True from its `num_steps`-th call on; it is called once per step."""
     asked = iter(range(1, 1_000_000))
     return lambda: next(asked) >= num_steps
 
 
 def refused(action: Callable[[], object], error: type[ValueError] = CheckpointError) -> str:
-    """The message with which `action` fails: one line."""
+    """The one-line message of the error that `action` raises."""
     with pytest.raises(error) as caught:
         action()
     message = str(caught.value)
