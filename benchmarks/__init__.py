@@ -1,1 +1,1 @@
-"""One script a question; `python -m benchmarks` runs them all and writes results/*.json."""
+"""One script per question; `python -m benchmarks` runs them all and writes results/*.json."""

@@ -1,4 +1,4 @@
-"""Runs every benchmark, or those that are named: ``python -m benchmarks [training …]``."""
+"""Runs all benchmarks, or the named ones: ``python -m benchmarks [training …]``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import sys
 import benchmarks
 
 TOOLS = ("corpus", "mutation", "tables")
-"""Modules that run by their own name only: they make inputs or pages, or take hours."""
+"""Modules to run on their own: they generate inputs or pages, or take hours."""
 
 
 def main(names: list[str]) -> None:
-    """Runs the benchmarks called `names`, or all of them."""
+    """Runs the benchmarks in `names`, or all of them."""
     modules = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
     every = [name for name in modules if not name.startswith("_") and name not in TOOLS]
     unknown = sorted(set(names) - set(every))
     if unknown:
-        sys.exit(f"no benchmark {', '.join(unknown)}; there are {', '.join(every)}")
+        sys.exit(f"no benchmark {', '.join(unknown)}; choose from {', '.join(every)}")
     for name in names or every:
         print(f"== {name}", flush=True)
         importlib.import_module(f"benchmarks.{name}").main()

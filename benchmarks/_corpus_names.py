@@ -1,4 +1,4 @@
-"""Tag names for the generated corpus: what tags look like, and names that break readers of CSV."""
+"""Tag names for the generated corpus: realistic ones, and names that break CSV readers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOSTILE_GENERAL: Final = (
     ":d", ";)", "^_^", "=_=", "-_-", "@_@", ">:)", "\\m/", "\\||/", "(o)_(o)", "!?", "...", "_",
     # quotes and separators of CSV
     "'", '"', '""', '"quoted"', 'say_"hello"', '",', '","', ",", ",,", "a,b", ";", "|", "||", "--", "#comment",
-    # what is taken for nothing, a number or a truth value
+    # look like nulls, numbers or booleans
     "\\N", "\\n", "\\", "null", "NULL", "nan", "NA", "None", "true", "0", "007", "1e5", "-1", "+1",
     # formulas, formats, JSON and markup
     "=cmd|'/c'!A1", "=1+1", "@sum", "%s%n", '{json:"x"}', "[1,2]", "<eos>", "<|endoftext|>", "[PAD]", "<unk>",
@@ -23,7 +23,7 @@ HOSTILE_GENERAL: Final = (
     # composed and decomposed, other scripts, joined emoji, case
     "caf\u00e9", "cafe\u0301", "\u3042\u3044\u3046", "\u7dda\u306e\u592a\u3055", "\U0001f469\u200d\U0001f680",
     "ABC", "abc",
-    # white space that is no separator, and characters without a width
+    # white space that is not a separator, and zero-width characters
     "zero\u200bwidth", "ideographic\u3000space", "nbsp\u00a0inside", "nel\u0085inside", "rtl\u202eoverride",
     "\ufeffbom",
     # long ones
@@ -51,7 +51,7 @@ _SYLLABLES: Final = tuple(consonant + vowel for consonant in _CONSONANTS for vow
 
 @dataclass(frozen=True, kw_only=True)
 class NumNames:
-    """Tags of each category; the defaults are about those of the whole site with two posts or more."""
+    """Number of tags per category; the defaults approximate the whole site's tags with two posts or more."""
 
     general: int = 42_000
     artist: int = 400_000
@@ -61,9 +61,9 @@ class NumNames:
 
 
 def make_names(num: NumNames, seed: int) -> dict[Category, list[str]]:
-    """Different names of each category, the most frequent first; the same for the same arguments.
+    """Distinct names per category, the most frequent first; equal arguments give equal names.
 
-    Hostile general names stand at ranks from 20 on, each a tenth further down than the one before.
+    Hostile general names are at ranks from 20 on, each about a tenth further down than the previous one.
     """
     maker = _Maker(seed)
     general = maker.many(num.general - len(HOSTILE_GENERAL), maker.general, HOSTILE_GENERAL)
@@ -91,7 +91,7 @@ class _Maker:
         self._random = random.Random(seed)
 
     def many(self, num: int, make: Callable[[], str], taken: Iterable[str]) -> list[str]:
-        """`num` different names that are none of `taken`; a name that comes again gets a number."""
+        """`num` distinct names outside `taken`; a repeated name gets a number."""
         seen = dict.fromkeys(taken, 1)
         names: list[str] = []
         while len(names) < num:
@@ -106,7 +106,7 @@ class _Maker:
         return names
 
     def word(self, fewest: int, most: int) -> str:
-        """A word of so many syllables."""
+        """A word of `fewest` to `most` syllables."""
         return "".join(self._random.choices(_SYLLABLES, k=self._random.randint(fewest, most)))
 
     def general(self) -> str:

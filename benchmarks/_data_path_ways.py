@@ -1,9 +1,9 @@
-"""What one process of the data path's benchmark does: ``python -m benchmarks._data_path_ways WAY CORPUS WORK``.
+"""One process of the data path benchmark: ``python -m benchmarks._data_path_ways WAY CORPUS WORK``.
 
-Our stages, DuckDB's bare parse, and other ways to the same counts and the same numbers. Each is a process of its own,
-so that its peak memory is its alone. The last line that it prints is JSON: CPU seconds (the start of Python and the
-imports left out, children included), peak memory, and what it found (uses and different tags of each category, or
-tokens), so that the benchmark can see that all found the same.
+The ways are booru-embed's stages, DuckDB's bare parse, and peer tools that compute the same counts and ids. Each runs
+in its own process, for its own peak memory. The last line printed is JSON: CPU seconds (children included, start of
+Python and imports excluded), peak memory, and the counts found (uses and distinct tags per category, or tokens), so
+that the benchmark can check that all ways agree.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TYPES: Final = {"id": "bigint", "score": "integer"}
 
 
 def bare_parse(corpus: Path, work: Path) -> str:
-    """DuckDB parses every value of every column, and keeps none."""
+    """DuckDB parses every value of every column and keeps none."""
     columns = _columns(corpus)
     types = ", ".join(f"{quoted(name)}: {quoted(TYPES.get(name, 'varchar'))}" for name in columns)
     source = f"read_csv({quoted(str(corpus / '*.csv'))}, columns = {{{types}}}, auto_detect = false, header = true)"
@@ -73,7 +73,7 @@ def packed_tokens(corpus: Path, work: Path) -> str:  # noqa: ARG001
 
 
 def to_tsv(corpus: Path, work: Path) -> str:
-    """CSV to TSV without quotes, which awk can split, by Python's csv module."""
+    """CSV to unquoted TSV, which awk can split, by Python's csv module."""
     rows = 0
     with (work / "captions.tsv").open("w", encoding="utf-8", newline="") as out:
         for row in _records(corpus):
@@ -83,11 +83,11 @@ def to_tsv(corpus: Path, work: Path) -> str:
 
 
 def gawk(corpus: Path, work: Path) -> str:
-    """A count of each category by gawk, one run over the TSV a category."""
+    """Frequencies by gawk, with one pass over the TSV per category."""
     found = {}
     for category in CATEGORIES:
         column = _columns(corpus).index(tag_column(category)) + 1
-        # Split at each space alone: a plain " " would mean any white space to awk.
+        # Split at single spaces: awk takes a plain " " for any white space.
         program = (
             f'{{ n = split(${column}, t, / /); for (i = 1; i <= n; i++) if (t[i] != "") c[t[i]]++ }} '
             "END { for (tag in c) { u += c[tag]; k++ } print u + 0, k + 0 }"
@@ -102,17 +102,17 @@ def gawk(corpus: Path, work: Path) -> str:
 
 
 def python_tokenizer(corpus: Path, work: Path) -> str:
-    """TSV to 16-bit numbers by a dict of each category and a loop over posts."""
+    """TSV to 16-bit ids by one dict per category and a Python loop over posts."""
     made = Vocab.load(work / "vocab")
     ids = [{tag: local_id for local_id, tag in enumerate(made.tags_of(category))} for category in CATEGORIES]
-    places = [_columns(corpus).index(name) for name in TAG_COLUMNS]
+    columns = [_columns(corpus).index(name) for name in TAG_COLUMNS]
     num_tokens = 0
     with (work / "captions.tsv").open(encoding="utf-8", newline="") as lines, (work / "loop.bin").open("wb") as out:
         for line in lines:
             fields = line[:-1].split("\t")
             tokens = []
-            for known, place in zip(ids, places, strict=True):
-                tokens += [known[tag] for tag in fields[place].split(" ") if tag in known]
+            for known, column in zip(ids, columns, strict=True):
+                tokens += [known[tag] for tag in fields[column].split(" ") if tag in known]
             num_tokens += len(tokens)
             out.write(np.array(tokens, dtype=np.uint16).tobytes())
     return f"tokens {num_tokens}"
@@ -132,7 +132,7 @@ def polars_counts(corpus: Path, work: Path) -> str:  # noqa: ARG001
 
 
 def polars_tokens(corpus: Path, work: Path) -> str:
-    """16-bit numbers by polars: tags cast to an Enum of the vocabulary."""
+    """16-bit ids by polars: tags cast to an Enum of the vocabulary."""
     import polars as pl
 
     made = Vocab.load(work / "vocab")
@@ -163,7 +163,7 @@ def pandas_counts(corpus: Path, work: Path) -> str:  # noqa: ARG001
 
 
 def pandas_tokens(corpus: Path, work: Path) -> str:
-    """16-bit numbers by pandas: tags of a column mapped by a dict."""
+    """16-bit ids by pandas: a column's tags mapped by a dict."""
     made = Vocab.load(work / "vocab")
     frame = _frame(corpus)
     num_tokens = 0

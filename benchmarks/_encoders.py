@@ -1,6 +1,6 @@
-"""Other encoders from sets to pooled states on padded batches: the project's network, and classes of Hugging Face.
+"""Peer encoders of padded batches: booru-embed's own network, padded, and Hugging Face classes.
 
-They are trained with the project's objective, so that a step differs in nothing else.
+They train with booru-embed's objective, so that a step differs only in the encoder.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ def padded_forward(model: SetEncoder, token_ids: Tensor, lengths: Tensor, _: int
 
 
 class Peer(SetEncoder):
-    """The network with a class of Hugging Face instead of blocks and pool; its summary token is the pooled state.
+    """booru-embed with a Hugging Face class instead of blocks and pool; the summary token's state is the pooled state.
 
-    Weights are float32 and autocast computes in bf16, as usual for that class. Its word embeddings are the tag vectors,
-    so that both networks have the same table.
+    Weights are float32 and autocast computes in bf16, as usual for these classes. The word embeddings are the tag
+    vectors, so that both networks have the same table.
     """
 
     def __init__(self, config: EncoderConfig, trunk: nn.Module) -> None:
         super().__init__(config)
         self.blocks, self.pool = nn.ModuleList(), nn.Identity()
         trunk.set_input_embeddings(self.tokens)
-        # The name begins like that of the tag table: the optimizer then treats positions as vectors, not as a matrix.
+        # The prefix "tokens" makes the optimizer treat position embeddings as vectors, not as a matrix.
         self.tokens_of_trunk = nn.ModuleList(part for part in trunk.modules() if isinstance(part, nn.Embedding))
         self.trunk = trunk
 
     def forward(self, token_ids: Tensor, lengths: Tensor, _: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """As `SetEncoder.forward`."""
+        """See `SetEncoder.forward`."""
         ids, mask = pad(token_ids, lengths)
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             states = self.trunk(input_ids=ids, attention_mask=mask.long()).last_hidden_state
@@ -84,13 +84,13 @@ class Peer(SetEncoder):
 
 
 def peer(name: str, config: EncoderConfig, max_length: int, attention: str = "sdpa") -> Peer:
-    """The `Peer` of the class `name` of `PEERS`, with random weights and the size of the network.
+    """The `Peer` with class `name` of `PEERS`, with random weights and the same size as booru-embed.
 
-    It has the same width and heads, one block more for the pool, and as many weights in a feed-forward layer.
+    Width, heads and feed-forward weights are the same; one more block stands for the pool.
 
     Args:
         name: name of the class.
-        config: of the network.
+        config: the network's shape.
         max_length: tokens of the longest set.
         attention: Hugging Face's name of the attention implementation.
 
@@ -111,7 +111,7 @@ def peer(name: str, config: EncoderConfig, max_length: int, attention: str = "sd
     }
     if name == "ModernBertModel":  # gated, like SwiGLU
         dropout = dict.fromkeys(("attention_dropout", "mlp_dropout", "embedding_dropout"), shape.dropout)
-        # The class's own special ids are beyond this vocabulary.
+        # The class's default special ids are outside this vocabulary.
         none = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
         modern = ModernBertConfig(**size, **dropout, **none, intermediate_size=shape.ffn_width)
         return Peer(config, ModernBertModel(modern))
@@ -121,10 +121,10 @@ def peer(name: str, config: EncoderConfig, max_length: int, attention: str = "sd
 
 
 def installed_peers() -> dict[str, str]:
-    """The version of transformers by its name; empty, with a message, if it is not installed."""
+    """{"transformers": version}; empty if it is not installed, which is printed."""
     try:
         import transformers  # noqa: F401
     except ImportError:
-        print("  transformers is not installed; measured without it", flush=True)
+        print("  transformers is not installed; its classes are left out", flush=True)
         return {}
     return {"transformers": version("transformers")}

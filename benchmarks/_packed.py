@@ -1,4 +1,4 @@
-"""A packed file of random posts, made without the pipeline: for benchmarks of what reads it."""
+"""A packed file of random posts, written without the pipeline, for benchmarks that read one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile, packed_
 NUM_POSTS: Final = 5_770_089
 """Posts of the earlier project's export."""
 _OTHER_FIELDS: Final = ((1, 2), (0, 3), (0, 4), (1, 5))
-"""Fewest tags, and one more than the most, of the fields after the general one, uniform between."""
+"""Bounds [low, high) of the uniform tag counts of the fields after the general one."""
 
 
 def random_packed(folder: Path, num_posts: int = NUM_POSTS, seed: int = 0) -> PackedFile:
-    """A packed file of `num_posts` records in `folder`: log-normal numbers of general tags (median 27), ids uniform."""
+    """A packed file of `num_posts` records in `folder`: log-normal counts of general tags (median 27), uniform ids."""
     generator = np.random.default_rng(seed)
     lengths = np.empty((num_posts, NUM_CATEGORIES), np.uint16)
     lengths[:, 0] = np.exp(3.3 + 0.45 * generator.standard_normal(num_posts)).clip(1, 220)

@@ -1,11 +1,11 @@
-"""Other loaders over the records of a packed file, each giving random batches of records end to end.
+"""Peer loaders of a packed file's records; each returns random batches of records, packed end to end.
 
-They are given less to do than ours: the tokens and lengths of the records alone, no fields, ratings and scores. Those
-that keep a file of their own or a Python object a record get a part of the records, since a record costs them the same
-whatever the number of records.
+They do less than booru-embed: only tokens and lengths of records, without fields, ratings and scores. Loaders with a
+file format of their own or a Python object per record get a subset of the records, since their cost per record does not
+depend on the number of records.
 
-Two are marked as made by hand: they use another loader's machinery over an arrangement of memory that this loader
-itself never makes, of our file's making. They show how much is the arrangement's.
+Two are marked as made by hand: they run a peer's loader over the packed file's memory layout, which the peer never
+writes itself. They show how much of the speed is due to the layout.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from booru_embed_core.tokens.packed_file import PackedFile
 
-PART: Final = 100_000
-"""Records for the loaders that get a part."""
+SUBSET_RECORDS: Final = 100_000
+"""Records for the loaders that get a subset."""
 SHUFFLE_BUFFER: Final = 10_000
 
 T = TypeVar("T")
 Batches = Iterator[tuple[int, int]]
-"""Records and tokens of each batch, after it was made."""
+"""Records and tokens of each batch, counted after the batch is complete."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Way:
 
     name: str
     num_records: int
-    """Records that it draws from."""
+    """Number of records that it draws from."""
     start: Callable[[int], Batches]
-    """Batches of an epoch, by the number of records in one."""
+    """Starts an epoch of batches with the given number of records each."""
     starts_on_the_clock: bool = False
-    """Whether what happens before the first batch is counted, and the whole epoch measured."""
+    """Whether work before the first batch counts, and the whole epoch is measured."""
     by_hand: bool = False
-    """Whether the loader is given an arrangement of memory that is not its own."""
+    """Whether the loader runs over a memory layout that is not its own."""
 
 
 def record(packed: PackedFile, row: int) -> NDArray[Any]:
@@ -52,13 +52,13 @@ def record(packed: PackedFile, row: int) -> NDArray[Any]:
 
 
 def grouped(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items; the last may be shorter. `items` must not start anew when iterated over again."""
+    """Lists of `size` items; the last may be shorter. `items` must be an iterator, not a list."""
     while group := list(islice(items, size)):
         yield group
 
 
 def concatenated(records: list[NDArray[Any]]) -> tuple[int, int]:
-    """Records and tokens of the varlen batch that is made of `records`."""
+    """Numbers of records and tokens of the varlen batch of `records`, which it builds."""
     lengths = torch.tensor([len(tokens) for tokens in records])
     tokens = torch.from_numpy(np.concatenate(records).astype(np.int32))
     return len(lengths), len(tokens)
@@ -66,7 +66,7 @@ def concatenated(records: list[NDArray[Any]]) -> tuple[int, int]:
 
 def torch_lists(packed: PackedFile, _: Path) -> Way:
     """torch's DataLoader over Python lists."""
-    lists = [record(packed, row).tolist() for row in range(min(PART, packed.num_posts))]
+    lists = [record(packed, row).tolist() for row in range(min(SUBSET_RECORDS, packed.num_posts))]
 
     def collate(records: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = torch.tensor(list(chain.from_iterable(records)), dtype=torch.int32)
@@ -103,7 +103,7 @@ def torch_packed(packed: PackedFile, _: Path) -> Way:
 
 
 def hf_datasets(packed: PackedFile, folder: Path) -> Way:
-    """Hugging Face datasets as its users have it, saved and mapped, in the arrow format: numpy and torch are slower."""
+    """Hugging Face datasets as commonly used, saved and mapped; the arrow format is faster than numpy and torch."""
     import datasets
 
     _hf_dataset(packed).save_to_disk(folder / "hf")
@@ -112,7 +112,7 @@ def hf_datasets(packed: PackedFile, folder: Path) -> Way:
 
 
 def hf_datasets_one_chunk(packed: PackedFile, _: Path) -> Way:
-    """Hugging Face datasets around an Arrow table of a single chunk over our file's memory; saving it cuts it up."""
+    """Hugging Face datasets over one Arrow chunk in the packed file's memory; saving it would split the chunk."""
     dataset = _hf_dataset(packed).with_format("arrow")
     name = "Hugging Face datasets, one chunk by hand"
     return Way(name, packed.num_posts, lambda size: _drawn_by_hf(dataset, size), by_hand=True)
@@ -143,7 +143,7 @@ def webdataset(packed: PackedFile, folder: Path) -> Way:
     """webdataset: one tar file, shuffled through a buffer."""
     import webdataset as wds
 
-    num = min(PART, packed.num_posts)
+    num = min(SUBSET_RECORDS, packed.num_posts)
     path = folder / "records.tar"
     with wds.TarWriter(str(path)) as sink:
         for row in range(num):
@@ -162,7 +162,7 @@ def litdata(packed: PackedFile, folder: Path) -> Way:
     from litdata import StreamingDataset
     from litdata.streaming.writer import BinaryWriter
 
-    num = min(PART, packed.num_posts)
+    num = min(SUBSET_RECORDS, packed.num_posts)
     writer = BinaryWriter(str(folder / "litdata"), chunk_bytes="16MB")
     for row in range(num):
         writer[row] = record(packed, row).copy()
@@ -177,10 +177,10 @@ def litdata(packed: PackedFile, folder: Path) -> Way:
 
 
 def mosaicml_streaming(packed: PackedFile, folder: Path) -> Way:
-    """MosaicML streaming: its own shards, asked for random records, which is faster than iterating over it."""
+    """MosaicML streaming: its own shards, indexed at random, which is faster than iterating."""
     from streaming import MDSWriter, StreamingDataset
 
-    num = min(PART, packed.num_posts)
+    num = min(SUBSET_RECORDS, packed.num_posts)
     with MDSWriter(out=str(folder / "mds"), columns={"tokens": f"ndarray:{packed.tokens.dtype}"}) as sink:
         for row in range(num):
             sink.write({"tokens": record(packed, row).copy()})

@@ -1,7 +1,7 @@
-"""Generated vectors with the shape of post embeddings: a post is the sum of its tags, weighted down by frequency.
+"""Synthetic post embeddings: a post is the sum of its tag vectors, which are weighted down by frequency.
 
-The vectors come from a mixture, since a million posts take 15 minutes through a real model. It has 8,000 tags in 400
-topics, whose vectors have the spectrum j^-.5. The number of tags of a post is log-normal (median 27); 60% of them come
+They come from a mixture, since a real model takes 15 minutes for a million posts. It has 8,000 tags in 400 topics,
+whose vectors have the spectrum j^-.5. The number of tags of a post is log-normal (median 27); 60% of them come
 from its topic, the others by frequency (r + 6)^-1.1. All posts share one component. Figures of 56,000 generated posts,
 with those of the sample's 54,763 posts by the model of `make run` in brackets: mean cosine .19 (.21), effective rank 37
 (36); median cosine of a post with its first, tenth and hundredth neighbour .72, .67, .62 (.84, .77, .67), and of
@@ -34,7 +34,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Generated:
-    """Unit vectors, float16 ``[N, dim]``; queries of 1 to 4 tags of a post; whole posts that are not in `vectors`."""
+    """Unit vectors, float16 ``[N, dim]``; queries of 1 to 4 tags of a post; whole posts outside `vectors`."""
 
     vectors: NDArray[np.float16]
     typed: Float32

@@ -1,18 +1,27 @@
-"""Where and on what a benchmark ran, and its JSON file."""
+"""Writes a benchmark's figures as JSON, with the commit and the machine."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+BOORU_EMBED: Final = "ours"
+"""The key of booru-embed beside its peers in ``results/*.json``; people see `display_name`."""
+
+
+def display_name(key: str) -> str:
+    """The name that people see for the `key` of a way in a result file."""
+    name = re.sub(rf"\b{BOORU_EMBED}\b", "booru-embed", key)
+    return name.replace("bare_parse", "bare parse").replace("our file", "packed file")
 
 
 def write(name: str, figures: dict[str, Any]) -> Path:

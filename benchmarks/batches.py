@@ -1,10 +1,9 @@
-"""How many records and tokens does a CPU second of drawing random batches give, beside other loaders and memcpy?
+"""How many records and tokens per CPU second do random batches give, compared with peer loaders and memcpy?
 
-All records of the packed file that ``BOORU_EMBED_PACKED`` names, or of a random one (see `_packed`), alternated in one
-run. Ours gives everything a training
-step needs (tokens as int32, field lengths, ratings, scores), its permutation counted; the others see `_peers`, where
-what comes before the first batch is not counted. CPU seconds of all threads of the process. The loaders are in the
-extra ``bench``; one that is not installed is left out with a message.
+It reads all records of the packed file in ``BOORU_EMBED_PACKED``, or of a random one (see `_packed`); loaders alternate
+in one run. booru-embed returns everything a training step needs (tokens as int32, field lengths, ratings, scores), and
+its permutation counts. Peers return less, and their work before the first batch does not count (see `_peers`). CPU
+seconds are those of all threads. The extra ``bench`` installs the peers; missing ones are left out with a message.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 
 from benchmarks._packed import random_packed
 from benchmarks._peers import PEERS, Batches, Way
-from benchmarks._results import write
+from benchmarks._results import BOORU_EMBED, display_name, write
 from booru_embed_core.tokens.batches import EpochBatches
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
@@ -31,16 +30,15 @@ from booru_embed_core.tokens.prefetch import prefetch
 ROUNDS: Final = 5
 BATCH_POSTS: Final = (1_024, 4_096, 8_192)
 BUDGET_SECONDS: Final = 0.5
-"""CPU seconds after which a loader that needs longer for an epoch is stopped."""
-OURS: Final = "ours"
+"""CPU seconds after which a peer is stopped within an epoch."""
 PACKED_VARIABLE: Final = "BOORU_EMBED_PACKED"
 DISTRIBUTIONS: Final = ("torch", "datasets", "webdataset", "litdata", "mosaicml-streaming")
 
 
-def ours(packed: PackedFile) -> list[Way]:
-    """Our batches, drawn in this thread and in one that works ahead, and made ready for the model."""
+def booru_embed_ways(packed: PackedFile) -> list[Way]:
+    """booru-embed's batches: drawn in this thread, prefetched, bounded by tokens, and as tag indices."""
     rows = np.arange(packed.num_posts)
-    epochs = iter(range(1_000_000))  # each start is another epoch, so that its order has to be drawn
+    epochs = iter(range(1_000_000))  # each start is a new epoch, whose order has to be drawn
 
     def drawn(batch_posts: int) -> Batches:
         batches, epoch = EpochBatches(packed, rows, batch_posts, seed=0), next(epochs)
@@ -62,16 +60,16 @@ def ours(packed: PackedFile) -> list[Way]:
         return ((len(b.post_index), len(b.tokens)) for b in batches.read_from(epoch, 0, epoch + 1))
 
     ways = {
-        OURS: drawn,
-        "ours, a thread ahead": ahead,
-        "ours, by as many tokens": by_tokens,
-        "ours, as tag indices": tag_indices,
+        BOORU_EMBED: drawn,
+        f"{BOORU_EMBED}, a thread ahead": ahead,
+        f"{BOORU_EMBED}, by as many tokens": by_tokens,
+        f"{BOORU_EMBED}, as tag indices": tag_indices,
     }
     return [Way(name, packed.num_posts, start, starts_on_the_clock=True) for name, start in ways.items()]
 
 
 def floors(packed: PackedFile) -> list[Way]:
-    """memcpy of as many bytes of tokens, and the same batches gathered by numpy, token by token."""
+    """Lower bounds: memcpy of as many token bytes, and the same batches gathered token by token in numpy."""
 
     def memcpy(batch_posts: int) -> Batches:
         for first in range(0, packed.num_posts, batch_posts):
@@ -95,19 +93,19 @@ def floors(packed: PackedFile) -> list[Way]:
 
 
 def peers(packed: PackedFile, folder: Path) -> tuple[list[Way], list[str]]:
-    """The other loaders that are installed, and those that are not."""
+    """The peer loaders that are installed, and the names of those that are not."""
     ways, missing = [], []
     for prepare in PEERS:
         try:
             ways.append(prepare(packed, folder))
-        except (ImportError, RuntimeError) as error:  # the latter from a torchvision that does not fit torch
+        except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision does not match torch
             print(f"  without {prepare.__name__}: {error}; pip install -e '.[bench]'", flush=True)
             missing.append(prepare.__name__)
     return ways, missing
 
 
 def measure(way: Way, batch_posts: int) -> tuple[float, float]:
-    """Records and tokens per CPU second of one epoch, or of as much of it as the budget allows."""
+    """Records and tokens per CPU second of one epoch, or of the part that the budget allows."""
     batches = way.start(batch_posts)
     if not way.starts_on_the_clock:
         next(batches)
@@ -124,7 +122,7 @@ def measure(way: Way, batch_posts: int) -> tuple[float, float]:
 
 
 def table(ways: list[Way], batch_posts: int) -> dict[str, Any]:
-    """Figures of each way: medians over alternated rounds, and ours over it."""
+    """Figures of each way: medians over alternating rounds, and booru-embed's rate divided by its rate."""
     rates: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
     for _ in range(ROUNDS):
         for way in ways:
@@ -133,7 +131,8 @@ def table(ways: list[Way], batch_posts: int) -> dict[str, Any]:
     print(f"batches of {batch_posts:,}: millions per CPU second", flush=True)
     for way in ways:
         records, tokens = (statistics.median(column) for column in zip(*rates[way.name], strict=True))
-        ratios = [own / theirs for (own, _), (theirs, _) in zip(rates[OURS], rates[way.name], strict=True)]
+        pairs = zip(rates[BOORU_EMBED], rates[way.name], strict=True)
+        ratios = [own_rate / way_rate for (own_rate, _), (way_rate, _) in pairs]
         figures[way.name] = {
             "records_drawn_from": way.num_records,
             "by_hand": way.by_hand,
@@ -143,38 +142,38 @@ def table(ways: list[Way], batch_posts: int) -> dict[str, Any]:
             "ratios": [round(ratio, 4) for ratio in ratios],
         }
         print(
-            f"  {way.name:38} {records / 1e6:9.3f} records {tokens / 1e6:9.2f} tokens   "
-            f"ours is {statistics.median(ratios):8.3f} of it ({min(ratios):.3f} to {max(ratios):.3f})",
+            f"  {display_name(way.name):42} {records / 1e6:9.3f} records {tokens / 1e6:9.2f} tokens   "
+            f"booru-embed ÷ it: {statistics.median(ratios):8.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
             flush=True,
         )
     return figures
 
 
 def versions() -> dict[str, str]:
-    """What is installed of the other loaders."""
+    """Versions of the installed peers."""
     installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions()}
     return {name: installed[name] for name in DISTRIBUTIONS if name in installed}
 
 
 def fastest(figures: dict[str, Any], names: list[str]) -> dict[str, float | None]:
-    """For each size of a batch, our rate over that of the fastest of `names`; None where there is none of them."""
+    """By batch size, booru-embed's rate over that of the fastest of `names`; None without any of them."""
     return {
         size: min((of_size[name]["ours_over_it"] for name in names), default=None) for size, of_size in figures.items()
     }
 
 
 def main() -> None:
-    """Prints a table a batch size and writes the figures."""
+    """Prints one table per batch size and writes the figures."""
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     load_before, named = os.getloadavg()[0], os.environ.get(PACKED_VARIABLE)
     with tempfile.TemporaryDirectory() as folder:
         packed = PackedFile.open(Path(named)) if named else random_packed(Path(folder))
         print(f"{packed.num_posts:,} records of {packed.num_tokens / packed.num_posts:.1f} tokens", flush=True)
-        others, missing = peers(packed, Path(folder))
-        ways = [*ours(packed), *floors(packed), *others]
+        peer_ways, missing = peers(packed, Path(folder))
+        ways = [*booru_embed_ways(packed), *floors(packed), *peer_ways]
         figures = {str(batch_posts): table(ways, batch_posts) for batch_posts in BATCH_POSTS}
-        as_shipped, by_hand = ([way.name for way in others if way.by_hand is wanted] for wanted in (False, True))
+        as_shipped, by_hand = ([way.name for way in peer_ways if way.by_hand is by_hand] for by_hand in (False, True))
         content = {
             "load_average_before": round(load_before, 2),
             "packed_file": "made by the pipeline" if named else "random",

@@ -1,11 +1,11 @@
 """Writes a Danbooru-shaped export of any size: ``python -m benchmarks.corpus --rows 5770089 --out DIR``.
 
-It is for speed, memory and hostile names (commas, quotes, ``\\N``, ``null``, characters without a width, names of 255
-characters), never for quality: tags follow only roughly from a post's copyright, artist and rating. What has the shape
-of the real site: tags by category, their heavy-tailed frequencies, tags a post (log-normal), ratings, scores that grow
-with the rating, ids with gaps, tags in byte order within a field, fields quoted only where they have to be.
+It tests speed, memory and hostile names (commas, quotes, ``\\N``, ``null``, zero-width characters, names of 255
+characters), never quality: tags follow only roughly from a post's copyright, artist and rating. It resembles the real
+site in tags per category, their heavy-tailed frequencies, tags per post (log-normal), ratings, scores that grow with
+the rating, ids with gaps, byte order of tags within a field, and quotes only where a field needs them.
 
-A file's bytes depend on the seed, the number of rows and nothing else; memory does not grow with the rows.
+The bytes of a file depend only on the seed and the number of rows. Memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ EXPONENTS: Final = {
     Category.CHARACTER: (1.1, 20.0),
     Category.META: (1.6, 2.0),
 }
-"""Of each category a tag of rank r is used as often as (r + q)^-s: s and q."""
+"""Zipf-Mandelbrot s and q per category: a tag of rank r has a frequency proportional to (r + q)^-s."""
 MAX_GENERAL: Final = 220
 NUM_TOPICS: Final = 1_024
 TOPIC_TAGS: Final = 64
 TOPIC_SHARE: Final = 0.38
-"""Of general tags, how many come from the topic of the post's copyright, artist or rating."""
+"""Share of general tags that come from the topic of the post's copyright, artist or rating."""
 
 Ints = NDArray[np.int64]
 Uses = tuple[Ints, Ints]
-"""Row within the chunk and rank of the tag, of each use."""
+"""For each use, the row within the chunk and the rank of the tag."""
 
 
 @dataclass(frozen=True)
 class _Names:
-    """A category's names, by byte order, and how to draw ranks of frequency."""
+    """A category's names in byte order, and the distribution of frequency ranks."""
 
     by_bytes: pa.Array[Any]
-    place_of_rank: Ints
+    index_of_rank: Ints
     shares: NDArray[np.float64]
-    """Of all ranks up to each."""
+    """Cumulative shares of uses by rank."""
 
     def draw(self, num: int, generator: np.random.Generator) -> Ints:
         """`num` ranks, frequent ones more often."""
@@ -64,12 +64,12 @@ class _Names:
 
 
 class Corpus:
-    """Chunks of rows of an export, by their number.
+    """An export in chunks of rows, each generated independently.
 
     Args:
-        num_rows: of the export.
-        seed: of everything.
-        num_names: tags of each category.
+        num_rows: rows of the export.
+        seed: seeds all random draws.
+        num_names: number of tags per category.
     """
 
     def __init__(self, num_rows: int, seed: int = 1, num_names: NumNames | None = None) -> None:
@@ -84,7 +84,7 @@ class Corpus:
 
     @property
     def num_chunks(self) -> int:
-        """Chunks of `CHUNK_ROWS` rows; the last may be shorter."""
+        """Number of chunks of `CHUNK_ROWS` rows; the last may be shorter."""
         return -(-self.num_rows // CHUNK_ROWS)
 
     def chunk(self, number: int) -> memoryview:
@@ -104,7 +104,7 @@ class Corpus:
         return _content(pc.binary_join_element_wise(*columns, ","))
 
     def _uses(self, ratings: Ints, generator: np.random.Generator) -> dict[Category, Uses]:
-        """Which tags each row has; the same tag may come twice."""
+        """Uses of tags by row; a tag may occur twice in a row."""
         num = len(ratings)
         wanted = {
             Category.ARTIST: generator.choice(4, num, p=(0.03, 0.92, 0.04, 0.01)),
@@ -130,10 +130,10 @@ class Corpus:
         return uses
 
     def _fields(self, uses: Uses, category: Category, num_rows: int) -> pa.Array[Any]:
-        """The field of each row: its different tags in byte order, quoted where CSV needs it."""
+        """The field of each row: its distinct tags in byte order, quoted if CSV requires it."""
         names, (rows, ranks) = self._names[category], uses
         num_names = len(names.by_bytes)
-        keys = np.unique(rows * num_names + names.place_of_rank[ranks])
+        keys = np.unique(rows * num_names + names.index_of_rank[ranks])
         starts = np.searchsorted(keys, np.arange(num_rows + 1) * num_names)
         tags = names.by_bytes.take(pa.array(keys % num_names))
         fields = pc.binary_join(pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), tags), " ")
@@ -143,13 +143,13 @@ class Corpus:
 
 
 def write_corpus(corpus: Corpus, out_dir: Path, rows_per_file: int = 50 * CHUNK_ROWS) -> list[Path]:
-    """The files ``posts_00.csv``, …, written to `out_dir`.
+    """Writes ``posts_00.csv``, … to `out_dir` and returns their paths.
 
     Raises:
-        ValueError: `rows_per_file` is no multiple of `CHUNK_ROWS`.
+        ValueError: `rows_per_file` is not a multiple of `CHUNK_ROWS`.
     """
     if rows_per_file < 1 or rows_per_file % CHUNK_ROWS:
-        raise ValueError(f"{rows_per_file} rows a file: give a multiple of {CHUNK_ROWS}")
+        raise ValueError(f"{rows_per_file} rows per file: give a multiple of {CHUNK_ROWS}")
     out_dir.mkdir(parents=True, exist_ok=True)
     chunks = iter(range(corpus.num_chunks))
     paths = []
@@ -166,16 +166,16 @@ def write_corpus(corpus: Corpus, out_dir: Path, rows_per_file: int = 50 * CHUNK_
 def _names(names: list[str], category: Category) -> _Names:
     encoded = [name.encode() for name in names]
     order = sorted(range(len(names)), key=encoded.__getitem__)
-    place_of_rank = np.empty(len(names), np.int64)
-    place_of_rank[order] = np.arange(len(names))
+    index_of_rank = np.empty(len(names), np.int64)
+    index_of_rank[order] = np.arange(len(names))
     exponent, offset = EXPONENTS[category]
     weights = (np.arange(1, len(names) + 1) + offset) ** -exponent
     by_bytes = pa.array([names[rank] for rank in order], pa.string())
-    return _Names(by_bytes, place_of_rank, np.cumsum(weights) / weights.sum())
+    return _Names(by_bytes, index_of_rank, np.cumsum(weights) / weights.sum())
 
 
 def _first(uses: Uses, num_rows: int) -> Ints:
-    """The first tag's rank of each row, 0 for a row without tags."""
+    """The rank of each row's first tag, 0 for a row without tags."""
     rows, ranks = uses
     first = np.zeros(num_rows, np.int64)
     first[rows[::-1]] = ranks[::-1]
@@ -183,7 +183,7 @@ def _first(uses: Uses, num_rows: int) -> Ints:
 
 
 def _content(strings: pa.Array[Any]) -> memoryview:
-    """The bytes of all strings end to end."""
+    """The concatenated bytes of all strings."""
     _, _, content = strings.buffers()
     return memoryview(content or b"")
 
@@ -195,15 +195,15 @@ def _up_to(items: Iterator[int], num: int) -> Iterator[int]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Writes the files that the command line asks for."""
+    """Writes the files for the command line's arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.corpus", description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=5_770_089, help="posts (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the files")
-    parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args(arguments)
-    paths = write_corpus(Corpus(asked.rows, asked.seed), asked.out)
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random draws (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    paths = write_corpus(Corpus(options.rows, options.seed), options.out)
     num_bytes = sum(path.stat().st_size for path in paths)
-    print(f"{asked.rows:,} posts, {num_bytes:,} bytes in {len(paths)} files: {asked.out}")
+    print(f"{options.rows:,} posts, {num_bytes:,} bytes in {len(paths)} files: {options.out}")
 
 
 if __name__ == "__main__":

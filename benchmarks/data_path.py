@@ -1,9 +1,9 @@
 """What does each stage of the data path cost, as a multiple of DuckDB's bare parse of the same CSV?
 
-The corpus is that of `corpus` (5,770,089 posts, made here unless ``BOORU_EMBED_CORPUS`` names its folder). CPU seconds
-(user and system, all threads and children) and peak memory of a process of its own for each stage, the start of Python
-left out; medians of alternated rounds. The other ways see its last file alone, beside a bare parse of that file: they
-are in the extra ``bench``, gawk is the system's; one that is missing is left out with a message.
+The corpus comes from `corpus` (5,770,089 posts, generated here unless ``BOORU_EMBED_CORPUS`` names its folder). Each
+stage runs in its own process. Figures are CPU seconds (user and system, all threads and children, without the start of
+Python) and peak memory, as medians of alternating rounds. Peer tools read only the last file, beside a bare parse of
+it. The extra ``bench`` installs them, except gawk; missing ones are left out with a message.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks._results import write
+from benchmarks._results import BOORU_EMBED, write
 
 ROUNDS: Final = 3
 CORPUS_VARIABLE: Final = "BOORU_EMBED_CORPUS"
 FLOOR: Final = "bare_parse"
 STAGES: Final = ("posts", "tag_frequencies", "vocab", "packed_tokens")
 ALL: Final = "all of it"
-OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
+PEERS: Final[Mapping[str, tuple[str, ...]]] = {
     "gawk and a Python loop": ("to_tsv", "gawk", "python_tokenizer"),
     "polars": ("polars_counts", "polars_tokens"),
     "pandas": ("pandas_counts", "pandas_tokens"),
@@ -35,8 +35,8 @@ OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def run(way: str, corpus: Path, work: Path) -> dict[str, Any]:
-    """CPU seconds, peak memory in MB, and what the way found, of a process of its own."""
-    for folder in (corpus, work):  # what is read shall be in memory, whichever way comes first
+    """CPU seconds, peak memory in MB, and the counts that `way` found, run in its own process."""
+    for folder in (corpus, work):  # fill the page cache, so that the order of ways does not matter
         for file in (path for path in folder.rglob("*") if path.is_file()):
             _touch(file)
     command = [sys.executable, "-m", "benchmarks._data_path_ways", way, str(corpus), str(work)]
@@ -61,12 +61,12 @@ def rounds(ways: Sequence[str], corpus: Path, work: Path) -> dict[str, list[dict
             seen[way].append(run(way, corpus, work))
     for way, figures in seen.items():
         if len({figure["found"] for figure in figures}) > 1:
-            raise RuntimeError(f"{way}: found another thing in another round: {figures}")
+            raise RuntimeError(f"{way}: rounds found different counts: {figures}")
     return seen
 
 
 def summed(seen: Mapping[str, Sequence[Mapping[str, Any]]], ways: Sequence[str]) -> dict[str, Any]:
-    """The figures of `ways` together: medians, and ratios to the bare parse of the same round."""
+    """Summed figures of `ways`: medians, and ratios to the bare parse of the same round."""
     seconds = [
         sum(figures) for figures in zip(*([one["cpu_seconds"] for one in seen[way]] for way in ways), strict=True)
     ]
@@ -79,18 +79,22 @@ def summed(seen: Mapping[str, Sequence[Mapping[str, Any]]], ways: Sequence[str])
     }
 
 
-def other_ways() -> tuple[list[str], list[str]]:
-    """Those that can run here, and those that cannot."""
+def installed_peers() -> tuple[list[str], list[str]]:
+    """The peers that are installed, and those that are not."""
     modules = importlib.util.find_spec
-    there = {"gawk and a Python loop": shutil.which("gawk"), "polars": modules("polars"), "pandas": modules("pandas")}
-    return [name for name in OTHERS if there[name]], [name for name in OTHERS if not there[name]]
+    installed = {
+        "gawk and a Python loop": shutil.which("gawk"),
+        "polars": modules("polars"),
+        "pandas": modules("pandas"),
+    }
+    return [name for name in PEERS if installed[name]], [name for name in PEERS if not installed[name]]
 
 
-def same_finds(seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Nothing.
+def check_same_counts(seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Checks that ways which count the same thing, such as tokens, found the same numbers.
 
     Raises:
-        RuntimeError: two ways to the same thing, such as tokens, found different numbers.
+        RuntimeError: they found different numbers.
     """
     finds: dict[str, dict[str, str]] = {}
     for way, figures in seen.items():
@@ -98,32 +102,32 @@ def same_finds(seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         finds.setdefault(found.split()[0], {})[way] = found
     for by_way in finds.values():
         if len(set(by_way.values())) > 1:
-            raise RuntimeError(f"ways that should find the same: {by_way}")
+            raise RuntimeError(f"counts should be equal: {by_way}")
 
 
 def main() -> None:
-    """Prints a line for each process and writes the figures."""
+    """Prints one line per process and writes the figures."""
     load_before, named = os.getloadavg()[0], os.environ.get(CORPUS_VARIABLE)
     with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(named) if named else _made(Path(folder, "corpus"))
+        corpus = Path(named) if named else _generate(Path(folder, "corpus"))
         work, part = Path(folder, "work"), Path(folder, "part")
         work.mkdir()
         seen = rounds([FLOOR, *STAGES], corpus, work)
-        print("other ways, on the last file", flush=True)
+        print("peers, on the last file", flush=True)
         part.mkdir()
         (part / "part.csv").symlink_to(sorted(corpus.glob("*.csv"))[-1].absolute())
-        others, missing = other_ways()
-        ways = [FLOOR, *STAGES, *(way for name in others for way in OTHERS[name])]
+        peers, missing = installed_peers()
+        ways = [FLOOR, *STAGES, *(way for name in peers for way in PEERS[name])]
         seen_part = rounds(ways, part, work)
-        same_finds(seen_part)
+        check_same_counts(seen_part)
     content = {
         "load_average_before": round(load_before, 2),
         "rounds": ROUNDS,
         "num_posts": int(seen[FLOOR][0]["found"].split()[1]),
         "num_posts_of_part": int(seen_part[FLOOR][0]["found"].split()[1]),
         "stages": {way: summed(seen, [way]) for way in (FLOOR, *STAGES)} | {ALL: summed(seen, STAGES)},
-        "part": {FLOOR: summed(seen_part, [FLOOR]), "ours": summed(seen_part, STAGES)}
-        | {name: summed(seen_part, OTHERS[name]) for name in others},
+        "part": {FLOOR: summed(seen_part, [FLOOR]), BOORU_EMBED: summed(seen_part, STAGES)}
+        | {name: summed(seen_part, PEERS[name]) for name in peers},
         "not_installed": missing,
         "every_process": {"all": seen, "part": seen_part},
     }
@@ -132,7 +136,7 @@ def main() -> None:
     write("data_path", content)
 
 
-def _made(folder: Path) -> Path:
+def _generate(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "benchmarks.corpus", "--out", str(folder)], check=True)
     return folder
 

@@ -1,16 +1,16 @@
-"""Measures posts per second of `BooruEmbedder.embed` beside a sentence-transformers model of the same size.
+"""Compares posts per second of `BooruEmbedder.embed` and of a sentence-transformers model of the same size.
 
 Both read the same captions as text, tags separated by spaces, and return vectors of unit length. The peer is a BERT
 with the same width, heads and blocks (the pooling block counts as one) and as many weights in its inner layers as
 SwiGLU has. Each tag is one word of its vocabulary, so that sequences have the same length. Its weights are random,
 which costs the same.
 
-There are two corpora: the captions of the sample, and captions of log-normal lengths (mean 35, sigma .5). Both models
-with their default settings embed all captions of each corpus, in ten alternating rounds. Then each precision, and for
-the peer several batch sizes, embeds a tenth of the captions. Captions of the second corpus are distinct; those of the
-sample are repeated if there are too few. Neither side caches repetitions.
+There are two corpora: the sample's captions, and captions of log-normal lengths (mean 35, sigma .5). With default
+settings, both models embed all captions of each corpus in ten alternating rounds. Then each precision, and several
+batch sizes of the peer, embed a tenth of the captions. Captions of the second corpus are distinct; the sample's are
+repeated if there are too few. Neither side caches repetitions.
 
-``BOORU_EMBED_CAPTIONS`` is the number of captions (100,000), ``BOORU_EMBED_THREADS`` that of threads on a CPU (2).
+``BOORU_EMBED_CAPTIONS`` is the number of captions (100,000), ``BOORU_EMBED_THREADS`` the number of CPU threads (2).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks._results import write
+from benchmarks._results import BOORU_EMBED, display_name, write
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.model.encoder import SetEncoder
@@ -58,7 +58,7 @@ Way = Callable[[list[str]], NDArray[np.float32]]
 
 
 def sample_vocab() -> Vocab:
-    """The vocabulary of the sample by the default settings."""
+    """The sample's vocabulary with the default settings."""
     with tempfile.TemporaryDirectory() as folder:
         posts_dir, freq_dir = Path(folder) / "posts", Path(folder) / "freq"
         for made in (posts_dir, freq_dir):
@@ -86,13 +86,13 @@ def lognormal_captions(num: int, vocab: Vocab, seed: int = 0) -> list[str]:
     log_use = np.log(vocab.counts.clip(1))
     captions = []
     for length in lengths.tolist():
-        # The largest of log-use plus Gumbel noise: draws by use without replacement.
+        # The largest of log-use plus Gumbel noise draw tags by use, without replacement.
         noisy = log_use + numbers.gumbel(size=len(tags))
         captions.append(" ".join(tags[np.argpartition(-noisy, min(length, len(tags) - 1))[:length]]))
     return captions
 
 
-def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) -> BooruEmbedder:
+def untrained_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype) -> BooruEmbedder:
     """An untrained embedder, which costs the same as a trained one."""
     config = CheckpointConfig(
         vocab_hash=vocab.hash,
@@ -115,7 +115,7 @@ def our_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.d
 def peer(
     vocab: Vocab, shape: ModelSettings, device: str, dtype: torch.dtype, batch: int = BATCHES_OF_PEER[0]
 ) -> Way | None:
-    """A function that embeds by a sentence-transformers model; None if that is not installed."""
+    """A function that embeds with a sentence-transformers model; None if that is not installed."""
     try:
         from sentence_transformers import SentenceTransformer, models
         from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -168,13 +168,13 @@ def measure(ways: dict[str, Way], captions: list[str], rounds: int = ROUNDS) -> 
     for embed in ways.values():
         embed(captions[:256])
     for round_ in range(rounds):
-        part = captions[round_::rounds]
+        chunk = captions[round_::rounds]
         for name, embed in ways.items():
             started, started_wall = time.process_time(), time.perf_counter()
-            vectors = embed(part)
+            vectors = embed(chunk)
             cpu[name].append(time.process_time() - started)
             wall[name].append(time.perf_counter() - started_wall)
-            assert len(vectors) == len(part)
+            assert len(vectors) == len(chunk)
             assert np.allclose(np.linalg.norm(vectors[:100].astype(np.float32), axis=1), 1, atol=0.02), name
     first = next(iter(ways))
     ratios = {name: [b / a for a, b in zip(cpu[first], cpu[name], strict=True)] for name in ways}
@@ -191,11 +191,11 @@ def measure(ways: dict[str, Way], captions: list[str], rounds: int = ROUNDS) -> 
 
 
 def ways_of(vocab: Vocab, shape: ModelSettings, device: str) -> dict[str, Way]:
-    """Every way to embed; the default settings of either model come first."""
+    """All ways to embed; the default settings of each model come first."""
     ways: dict[str, Way] = {}
     native = pick_dtype("auto", torch.device(device))
     for dtype in (native, torch.float32 if native == torch.bfloat16 else torch.bfloat16):
-        ways[f"ours, {str(dtype)[6:]}"] = our_embedder(vocab, shape, device, dtype).embed
+        ways[f"{BOORU_EMBED}, {str(dtype)[6:]}"] = untrained_embedder(vocab, shape, device, dtype).embed
     for dtype in (torch.float32, torch.bfloat16):
         for batch in BATCHES_OF_PEER:
             by_peer = peer(vocab, shape, device, dtype, batch)
@@ -227,7 +227,10 @@ def main() -> None:
         }
         for table in ("as_they_ship", "each_way"):
             for way, figure in figures[name][table].items():
-                print(f"  {name:12}{way:50}" + "".join(f"{key} {value}  " for key, value in figure.items()), flush=True)
+                print(
+                    f"  {name:12}{display_name(way):50}" + "".join(f"{key} {value}  " for key, value in figure.items()),
+                    flush=True,
+                )
     has_peer = len(ways) > 2
     versions = {name: version(name) for name in ("sentence-transformers", "transformers") if has_peer}
     write(

@@ -1,10 +1,10 @@
-"""Measures the frames per second of the page's map with 30,000 tags, while it is zoomed and while it is dragged.
+"""Measures the frame rate of the page's map with 30,000 tags, while it is zoomed and while it is dragged.
 
-In headless Chromium, on a page of 1400×1000 CSS pixels. Every frame triggers the next one, by a turn of the wheel or a
-move of the pointer, so that every frame has changes to draw. The figures are the time between frames, 1/60 s at best,
-and the CPU time of all browser processes per frame, which is comparable on a busy machine too. If "renderer" names
-SwiftShader, there is no GPU and the CPU does its work too. The benchmark needs neither server nor model: it generates
-the answers from a fixed seed.
+It runs in headless Chromium, on a page of 1400×1000 CSS pixels. Every frame triggers the next one by turning the wheel
+or moving the pointer, so that every frame has changes to draw. The figures are the time between frames, 1/60 s at best,
+and the CPU time of all browser processes per frame, which stays comparable on a busy machine. If "renderer" names
+SwiftShader, there is no GPU and the CPU draws. The benchmark needs neither server nor model: it generates the answers
+from a fixed seed.
 
 ``BOORU_EMBED_MAP_TAGS`` is the number of tags (30,000).
 """
@@ -73,7 +73,7 @@ def tag_map(num_tags: int) -> dict[str, Any]:
 
 
 def serve(page: Page, num_tags: int) -> None:
-    """Answers the page's requests from here."""
+    """Answers the page's requests in this process."""
     info = {
         "embedding_dim": 128,
         "num_tags": num_tags,
@@ -100,7 +100,7 @@ def serve(page: Page, num_tags: int) -> None:
 
 
 def cpu_seconds(session: CDPSession) -> dict[str, float]:
-    """CPU seconds of the browser's processes so far, by their kind."""
+    """CPU seconds of the browser's processes so far, by kind."""
     seconds: dict[str, float] = {}
     for process in session.send("SystemInfo.getProcessInfo")["processInfo"]:
         seconds[process["type"]] = seconds.get(process["type"], 0.0) + process["cpuTime"]
@@ -108,7 +108,7 @@ def cpu_seconds(session: CDPSession) -> dict[str, float]:
 
 
 def figures(times: list[float], cpu_before: dict[str, float], cpu_after: dict[str, float]) -> dict[str, Any]:
-    """Of the frames' times (ms): frames a second, and how long the median and the 95th of 100 frames took."""
+    """Frames per second, the median and 95th percentile of frame times, and CPU time per frame; `times` in ms."""
     intervals = np.diff(times)
     cpu_ms = {
         kind: round(1000 * (cpu_after[kind] - cpu_before.get(kind, 0.0)) / len(intervals), 2) for kind in cpu_after

@@ -1,8 +1,8 @@
-"""How well do linear probes predict rating and score from our embedding and from PPMI-SVD?
+"""How well do linear probes predict rating and score from booru-embed's embedding and from PPMI-SVD?
 
 No available corpus has real ratings and scores, so posts are generated. Each post is about two of 48 topics of 40 tags.
 Topics have typical ratings, and topics and artists have a popularity. These and noise determine rating and score. A
-model is trained on the posts, and the evaluation's probes are fitted to its embeddings. It takes a few CPU minutes.
+model is trained on the posts, and the evaluation's probes are fitted to its embeddings. This takes a few CPU minutes.
 
 ``metadata_weight`` is 1 instead of the default 0.2, because an artist's effect on the score is learned only from the
 score (docs/log.md).
@@ -53,7 +53,7 @@ OTHERS: Final = ("tag_string_character", "tag_string_meta")
 
 
 def write_posts(path: Path, num_posts: int, seed: int) -> None:
-    """Writes an export of `num_posts` posts that depends only on `seed`."""
+    """Writes an export of `num_posts` posts, determined by `seed`."""
     numbers = np.random.default_rng(seed)
     leanings = 1.5 * numbers.standard_normal((NUM_TOPICS, len(RATINGS)))
     liked, standing = numbers.standard_normal(NUM_TOPICS), numbers.standard_normal(NUM_ARTISTS)
@@ -77,7 +77,7 @@ def write_posts(path: Path, num_posts: int, seed: int) -> None:
 
 
 def prepare(folder: Path, num_posts: int) -> tuple[PackedFile, Vocab]:
-    """Writes the packed file and the vocabulary of `num_posts` posts below `folder`."""
+    """Writes the packed file and the vocabulary of `num_posts` posts into `folder`."""
     export, resources = folder / "posts.csv", DuckdbSettings()
     write_posts(export, num_posts, SEED)
     for name in ("posts", "freq", "vocab", "packed"):
@@ -91,7 +91,7 @@ def prepare(folder: Path, num_posts: int) -> tuple[PackedFile, Vocab]:
 
 
 def measure(folder: Path, num_posts: int, model: ModelSettings, training: TrainingSettings) -> dict[str, Any]:
-    """Trains a model below `folder` and returns sizes, CPU seconds and the probes' figures."""
+    """Trains a model in `folder` and returns sizes, CPU seconds and the probes' figures."""
     packed, vocab = prepare(folder, num_posts)
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()

@@ -1,7 +1,7 @@
 """Does a completion ever repeat a tag of its input?
 
 The inputs are 10,000 random sets of 0 to 256 tags as people type them: in any order, with underscores or spaces,
-escaped, in capitals, with repeated and unknown tags. `BooruEmbedder.complete` completes each of them.
+escaped, in capitals, with repeated and unknown tags. `BooruEmbedder.complete` completes each set.
 
 ``BOORU_EMBED_CHECKPOINT`` names the checkpoint's folder; the default is ``data/warehouse/checkpoint/current``.
 """
@@ -23,7 +23,7 @@ from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsWarning
 NUM_INPUTS: Final = 10_000
 MAX_TAGS: Final = 256
 SEED: Final = 11
-_WAYS: Final = (
+_STYLES: Final = (
     lambda tag: tag,
     lambda tag: tag.replace("_", " "),
     lambda tag: tag.replace("(", r"\(").replace(")", r"\)"),
@@ -38,15 +38,15 @@ def random_inputs(spellings: Sequence[str], num: int, seed: int) -> Iterator[str
         size = int(numbers.integers(min(MAX_TAGS, len(spellings)) + 1))
         drawn = numbers.permutation(len(spellings))[:size]
         repeated = numbers.choice(drawn, size // 4) if size else drawn
-        ways = numbers.integers(len(_WAYS), size=size + len(repeated))
-        tags = [_WAYS[way](spellings[tag]) for way, tag in zip(ways, [*drawn, *repeated], strict=True)]
+        styles = numbers.integers(len(_STYLES), size=size + len(repeated))
+        tags = [_STYLES[style](spellings[tag]) for style, tag in zip(styles, [*drawn, *repeated], strict=True)]
         if size and numbers.random() < 0.5:
             tags.insert(0, f"nobody knows {numbers.integers(1000)}")
-        yield "".join(f"{tag}, " for tag in tags)  # with commas, spaces belong to tags
+        yield "".join(f"{tag}, " for tag in tags)  # between commas, spaces are part of a tag
 
 
 def count(embedder: BooruEmbedder, captions: Sequence[str]) -> dict[str, int]:
-    """Counts of the tags that `complete` offers for `captions`: all, those of the input, and those offered twice."""
+    """Counts of the tags that `complete` offers for `captions`: in total, from the input, and offered twice."""
     num_offered = num_repeated = num_twice = 0
     for caption in captions:
         offered = [(one.category, one.tag) for one in embedder.complete(caption)]
@@ -81,7 +81,7 @@ def main() -> None:
     """Prints the counts and writes them to ``results/repeats.json``."""
     checkpoint = Path(os.environ.get("BOORU_EMBED_CHECKPOINT", "data/warehouse/checkpoint/current"))
     if not checkpoint.exists():
-        print(f"{checkpoint}: no such checkpoint, nothing counted; train one or name it in BOORU_EMBED_CHECKPOINT")
+        print(f"{checkpoint}: no such checkpoint, nothing counted; train one or set BOORU_EMBED_CHECKPOINT")
         return
     figures = measure(BooruEmbedder.load(checkpoint))
     print(", ".join(f"{name} {figure:,}" for name, figure in figures.items()))

@@ -1,10 +1,10 @@
 """Compares indexes of posts: build time, size, and the speed and recall of a query.
 
-`VectorIndex` (inverted lists) beside graphs by faiss and usearch and the exact search, all in float16 on one thread.
-The vectors are generated (`_post_vectors.py`). Each index is tuned on separate queries until recall@10 reaches .97: the
-number of probed lists, or the breadth of a graph's search, doubles. Recall is then measured on other queries: captions
-of 1 to 4 tags, which lie between the posts, whole posts, and captions among rows that pass a random filter. An index
-without filters is asked for more rows until enough of them pass. Seconds are CPU seconds.
+It compares `VectorIndex` (inverted lists) with graphs by faiss and usearch and with exact search, all in float16 on one
+thread. The vectors are generated (`_post_vectors.py`). Each index is tuned on separate queries: the number of probed
+lists, or the breadth of a graph's search, doubles until recall@10 reaches .97. Recall is then measured on other
+queries: captions of 1 to 4 tags, which lie between the posts, whole posts, and captions among rows that pass a random
+filter. An index without filters is queried for more rows until enough of them pass. Seconds are CPU seconds.
 
 ``BOORU_EMBED_POSTS`` is the number of posts (1,000,000).
 """
@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks._post_vectors import Float32, Generated, generate
-from benchmarks._results import write
+from benchmarks._results import BOORU_EMBED, display_name, write
 from booru_embed_core.search.vector_index import WANTED_RECALL, Float16, VectorIndex, index_recall
 
 K: Final = 10
@@ -40,7 +40,7 @@ Mask = NDArray[np.bool_] | None
 
 
 class Way(ABC):
-    """An index: built from all vectors, then asked one query at a time."""
+    """An index, built from all vectors and queried one query at a time."""
 
     breadths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048)
     """The breadths to try, in ascending order."""
@@ -75,7 +75,7 @@ class Lists(Way):
 
 
 class Flat(Way):
-    """Every vector compared, by faiss."""
+    """Exact search by faiss."""
 
     breadths = (1,)
     factory = "SQfp16"
@@ -146,14 +146,14 @@ class Usearch(Way):
 
 WAYS: Final[dict[str, Callable[[], Way]]] = {
     "exact, faiss": Flat,
-    "inverted lists, faiss: ours": Lists,
+    f"inverted lists, faiss: {BOORU_EMBED}": Lists,
     "graph, faiss": Graph,
     "graph, usearch": Usearch,
 }
 
 
 def best_rows(vectors: Float16, queries: Float32, passing: Mask = None) -> Rows:
-    """The nearest rows of each query, int64 ``[Q, K]``, by comparing every vector that passes."""
+    """The nearest rows of each query, int64 ``[Q, K]``, by brute force over the rows that pass."""
     scores = np.empty((len(queries), 0), np.float32)
     rows = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(vectors), CHUNK):
@@ -168,8 +168,8 @@ def best_rows(vectors: Float16, queries: Float32, passing: Mask = None) -> Rows:
     return rows
 
 
-def asked(way: Way, queries: Float32, breadth: int, exact: Rows, passing: Mask = None) -> dict[str, float]:
-    """Recall@10, CPU milliseconds per query, and the lowest number of rows that a query found."""
+def query_figures(way: Way, queries: Float32, breadth: int, exact: Rows, passing: Mask = None) -> dict[str, float]:
+    """Recall@10, CPU milliseconds per query, and the lowest number of rows found by a query."""
     found, seconds = np.full_like(exact, -1), []
     for number, query in enumerate(queries):
         started = time.process_time()
@@ -195,15 +195,15 @@ def measure(make: Callable[[], Way], made: Generated, truth: dict[str, Rows], ma
         num_bytes = (Path(folder) / "index").stat().st_size
     tuning, typed = made.typed[:NUM_QUERIES], made.typed[NUM_QUERIES:]
     for breadth in way.breadths:
-        if asked(way, tuning, breadth, truth["tuning"])["recall"] >= WANTED_RECALL:
+        if query_figures(way, tuning, breadth, truth["tuning"])["recall"] >= WANTED_RECALL:
             break
     return {
         "build_seconds": build_seconds,
         "bytes_per_post": num_bytes / len(made.vectors),
         "breadth": breadth,
-        "typed": asked(way, typed, breadth, truth["typed"]),
-        "posts": asked(way, made.posts, breadth, truth["posts"]),
-        "filtered": {name: asked(way, typed, breadth, truth[name], mask) for name, mask in masks.items()},
+        "typed": query_figures(way, typed, breadth, truth["typed"]),
+        "posts": query_figures(way, made.posts, breadth, truth["posts"]),
+        "filtered": {name: query_figures(way, typed, breadth, truth[name], mask) for name, mask in masks.items()},
     }
 
 
@@ -224,7 +224,7 @@ def main() -> None:
     figures = {}
     for name, make in WAYS.items():
         figures[name] = measure(make, made, truth, masks)
-        print(f"  {name:30}{figures[name]}", flush=True)
+        print(f"  {display_name(name):38}{figures[name]}", flush=True)
     write(
         "search",
         {

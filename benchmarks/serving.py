@@ -1,8 +1,8 @@
 """Measures completions over HTTP: `booru-embed serve` with 30,000 tags, captions of 30 tags, 32 clients.
 
-The server process has the sample's network, untrained, which costs the same. The clients are keep-alive connections of
-another process on the same machine. First they send 200 requests per second in total, whether or not the earlier ones
-are answered; then each sends the next request when it has an answer. Both phases take `SECONDS` on the loopback device.
+The server has the sample's network, untrained, which costs the same. The clients are keep-alive connections of another
+process on the same machine. First they send 200 requests per second in total without waiting for answers; then each
+sends its next request when it has an answer. Both phases take `SECONDS` over the loopback device.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks._results import write
-from benchmarks.embedding import our_embedder
+from benchmarks.embedding import untrained_embedder
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.schema import NUM_CATEGORIES
 from booru_embed_core.settings import ModelSettings
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def save_untrained(folder: Path) -> None:
-    """Writes a checkpoint of the default network for `NUM_TAGS` tags with frequencies like those of words."""
+    """Writes a checkpoint of the default network for `NUM_TAGS` tags with tag frequencies that follow Zipf's law."""
     sizes = [NUM_TAGS - 4 * (NUM_TAGS // 8), *[NUM_TAGS // 8] * (NUM_CATEGORIES - 1)]
     categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), sizes)
     counts = np.concatenate([1_000_000 // np.arange(1, size + 1) for size in sizes])
@@ -77,7 +77,7 @@ def save_untrained(folder: Path) -> None:
     vocab = Vocab(names, categories, counts)
     (folder / "vocab").mkdir()
     save_vocab(vocab, folder / "vocab")
-    untrained = our_embedder(vocab, ModelSettings(), "cpu", torch.float32)
+    untrained = untrained_embedder(vocab, ModelSettings(), "cpu", torch.float32)
     assert isinstance(untrained.network, TorchNetwork)
     save_checkpoint(folder, untrained.network.model, untrained.config, folder / "vocab")
 
@@ -103,7 +103,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def ask(port: int, rate: int | None) -> dict[str, Any]:
-    """Figures of `NUM_CLIENTS` connections in `SECONDS`, at `rate` requests per second in total; None is full speed."""
+    """Figures of `NUM_CLIENTS` connections over `SECONDS`, at `rate` requests per second in total, or at full speed."""
     return asyncio.run(_ask(port, rate))
 
 
@@ -132,7 +132,7 @@ async def _ask(port: int, rate: int | None) -> dict[str, Any]:
 async def _client(
     port: int, rate: int | None, number: int, bodies: list[bytes], start: float, seconds: list[float]
 ) -> None:
-    """One connection; with a `rate`, latency counts from when the request was due, so that no wait is left out."""
+    """One connection; with a `rate`, latency counts from when the request was due, so that it includes all waiting."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     turn = 0
     while True:

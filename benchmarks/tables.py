@@ -15,7 +15,7 @@ from operator import truediv
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks._results import RESULTS
+from benchmarks._results import BOORU_EMBED, RESULTS, display_name
 
 PAGE: Final = Path(__file__).parent.parent / "docs/reference/benchmarks.md"
 MAX_RATIOS: Final[Mapping[str, int]] = {"posts": 7, "tag_frequencies": 4, "packed_tokens": 5, "all of it": 15}
@@ -41,7 +41,7 @@ def batches(result: Mapping[str, Any]) -> str:
         subset = "" if num_records == result["num_posts"] else f" ({num_records:,} records)"
         rows.append(
             [
-                _way(name) + subset,
+                display_name(name) + subset,
                 *(_short(figure["records_per_cpu_second"] / 1e6) for figure in of_size),
                 *(_short(figure["ours_over_it"]) for figure in of_size),
                 _short(max(figure["tokens_per_cpu_second"] for figure in of_size) / 1e6),
@@ -73,7 +73,7 @@ def data_path(result: Mapping[str, Any]) -> str:
     header = ["", "CPU s", "÷ bare parse", "limit", "range", "peak MB", "limit"]
     rows = [
         [
-            _way(name),
+            display_name(name),
             *_cost(figures),
             str(MAX_RATIOS.get(name, "")),
             f"{min(figures['ratios']):.2f} … {max(figures['ratios']):.2f}",
@@ -84,9 +84,9 @@ def data_path(result: Mapping[str, Any]) -> str:
     ]
     part_rows = [
         [
-            _way(name),
+            display_name(name),
             *_cost(figures),
-            f"{statistics.median(map(truediv, figures['ratios'], part['ours']['ratios'])):.2f}",
+            f"{statistics.median(map(truediv, figures['ratios'], part[BOORU_EMBED]['ratios'])):.2f}",
             f"{figures['peak_mb']:,}",
         ]
         for name, figures in part.items()
@@ -120,7 +120,7 @@ def embedding(result: Mapping[str, Any]) -> str:
         for title, figures in tables.items():
             rows = [
                 [
-                    _way(way),
+                    display_name(way),
                     _short(figure["posts_per_cpu_second"]),
                     f"{figure['ours_over_it']:.2f}",
                     " … ".join(f"{ratio:.2f}" for ratio in figure["ours_over_it_rounds"]),
@@ -150,7 +150,7 @@ def training(result: Mapping[str, Any]) -> str:
     for lengths, figures in result["figures"].items():
         rows = [
             [
-                f"{_way(name)}, {dtype}",
+                f"{display_name(name)}, {dtype}",
                 _short(of_way["cpu_seconds"]),
                 f"{of_way['tokens_per_cpu_second']:,}",
                 f"{of_way['tokens_per_second']:,}",
@@ -186,7 +186,12 @@ def search(result: Mapping[str, Any]) -> str:
         header += [f"recall@10, {asked}", "ms"]
     rows = []
     for name, of_way in figures.items():
-        row = [_way(name), _short(of_way["build_seconds"]), _short(of_way["bytes_per_post"]), f"{of_way['breadth']:,}"]
+        row = [
+            display_name(name),
+            _short(of_way["build_seconds"]),
+            _short(of_way["bytes_per_post"]),
+            f"{of_way['breadth']:,}",
+        ]
         for figure in (of_way["typed"], of_way["posts"], *(of_way["filtered"][share] for share in shares)):
             row += [f"{figure['recall']:.3f}", _short(figure["milliseconds"])]
         rows.append(row)
@@ -287,12 +292,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _cost(figures: Mapping[str, Any]) -> tuple[str, str]:
     return _short(figures["cpu_seconds"]), f"{figures['ratio']:.2f}"
-
-
-def _way(name: str) -> str:
-    """`name` of a result file, as the page shows it."""
-    name = re.sub(r"\bours\b", "booru-embed", name)
-    return name.replace("bare_parse", "bare parse").replace("our file", "packed file")
 
 
 def _short(number: float) -> str:

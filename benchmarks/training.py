@@ -1,11 +1,12 @@
-"""How long does a training step take on a CPU, beside one of padded batches?
+"""How long does a training step take on a CPU, compared with padded batches?
 
-The whole step (split, forward, loss, backward, optimizer) of the default network four ways, alternated in one run:
-ours; the same network on a batch that is padded to its longest set, with torch's own attention, RMSNorm and SwiGLU;
-and Hugging Face's BertModel and ModernBertModel of the same size, padded likewise (see `_encoders`). All of them read
-the same sets, and their pooled states go into the same objective and optimizer. Each in float32 and in bf16.
+It measures the whole step (split, forward, loss, backward, optimizer) of the default network in four ways, alternating
+in one run: booru-embed; the same network on a batch padded to its longest set, with torch's own attention, RMSNorm and
+SwiGLU; and Hugging Face's BertModel and ModernBertModel of the same size, also padded (see `_encoders`). All read the
+same sets and share objective and optimizer. Each runs in float32 and in bf16.
 
-A round is one step of each way, on the same captions split anew; the first warms up. Tokens are the captions' tags.
+A round is one step of each way, on the same captions with a new split; the first one warms up. Tokens are the
+captions' tags.
 ``BOORU_EMBED_THREADS`` is the number of threads (2).
 """
 
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._encoders import PEERS, installed_peers, pad, padded_forward, peer
-from benchmarks._results import write
+from benchmarks._results import BOORU_EMBED, display_name, write
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.objective import CaptionBatch, objective, split_captions
 from booru_embed_core.schema import SPECIAL_TOKENS
@@ -35,17 +36,17 @@ from booru_embed_core.training.optimizer import Optimizer
 ROUNDS: Final = 3
 SAMPLE: Final = Path(__file__).parent.parent / "data/sample/danbooru2017_sfw_posts.csv.gz"
 NUM_TAGS: Final = 494
-"""Of the sample."""
+"""Tags of the sample's vocabulary."""
 TARGETS: Final = {"sample": 3, "log-normal": 4}
-"""How much faster than the padded classes of Hugging Face ours is to be, by the distribution of lengths."""
+"""Target speed-up over padded Hugging Face classes, by distribution of lengths."""
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-OURS, PADDED = "ours", "ours, padded"
+PADDED: Final = f"{BOORU_EMBED}, padded"
 _MAX_TAGS: Final = 255
 
 
 @dataclass(frozen=True)
 class Way:
-    """A network, its optimizer, and its `forward` where that is replaced."""
+    """A network, its optimizer, and a replacement of its `forward`, if any."""
 
     model: SetEncoder
     optimizer: Optimizer
@@ -53,14 +54,14 @@ class Way:
 
 
 def sample_lengths(num: int) -> Tensor:
-    """int64 ``[num]``: general tags of the sample's first posts."""
+    """int64 ``[num]``: numbers of general tags of the sample's first posts."""
     with gzip.open(SAMPLE, "rt", encoding="utf-8") as stream:
         next(stream)
         return torch.tensor([len(next(stream).split(",")[4].split(" ")) for _ in range(num)])
 
 
 def log_normal_lengths(num: int) -> Tensor:
-    """int64 ``[num]``: log-normal with mean 35 and sigma 0.5, as whole-site captions are about."""
+    """int64 ``[num]``: log-normal with mean 35 and sigma 0.5, similar to captions of the whole site."""
     generator = torch.Generator().manual_seed(0)
     mu = torch.log(torch.tensor(35.0)) - 0.5**2 / 2
     return torch.exp(mu + 0.5 * torch.randn(num, generator=generator)).long().clamp(2, _MAX_TAGS)
@@ -75,18 +76,18 @@ def captions(lengths: Tensor, num_tags: int) -> CaptionBatch:
 
 
 def ways(config: EncoderConfig, settings: TrainingSettings, with_peers: bool) -> dict[str, Way]:
-    """Every way to do a step, ours first."""
+    """All ways to do a step, booru-embed's first."""
     model = SetEncoder(config)
-    ours = Way(model, Optimizer(model, settings))
-    found = {OURS: ours, PADDED: Way(model, ours.optimizer, partial(padded_forward, model))}
+    optimizer = Optimizer(model, settings)
+    found = {BOORU_EMBED: Way(model, optimizer), PADDED: Way(model, optimizer, partial(padded_forward, model))}
     for name in PEERS if with_peers else ():
-        theirs = peer(name, config, _MAX_TAGS + 3)
-        found[name] = Way(theirs, Optimizer(theirs, settings))
+        peer_model = peer(name, config, _MAX_TAGS + 3)
+        found[name] = Way(peer_model, Optimizer(peer_model, settings))
     return found
 
 
 def step(way: Way, batch: CaptionBatch, settings: TrainingSettings, dtype: torch.dtype, seed: int) -> Tensor:
-    """One step, as a training does it, and its loss."""
+    """The loss of one training step, which it takes."""
     generator = torch.Generator(batch.tags.device).manual_seed(seed)
     losses = objective(way.model, batch, settings, generator, dtype, way.encode)
     way.optimizer.zero_grad()
@@ -99,7 +100,7 @@ def step(way: Way, batch: CaptionBatch, settings: TrainingSettings, dtype: torch
 def measure(
     every: dict[str, Way], batch: CaptionBatch, settings: TrainingSettings, rounds: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Figures of each way in each dtype: medians over alternated rounds, the first of which is left out."""
+    """Figures of each way in each dtype: medians over alternating rounds, without the first."""
     seconds: dict[tuple[str, str], list[tuple[float, float]]] = {(way, name): [] for name in DTYPES for way in every}
     for round_ in range(rounds + 1):
         for name, dtype in DTYPES.items():
@@ -111,8 +112,9 @@ def measure(
     tokens = len(batch.tags)
 
     def figures(way: str, name: str) -> dict[str, Any]:
-        cpu, wall = (statistics.median(of) for of in zip(*seconds[way, name], strict=True))
-        ratios = [theirs / own for (own, _), (theirs, _) in zip(seconds[OURS, name], seconds[way, name])]  # noqa: B905
+        cpu, wall = (statistics.median(column) for column in zip(*seconds[way, name], strict=True))
+        pairs = zip(seconds[way, name], seconds[BOORU_EMBED, name], strict=True)
+        ratios = [way_cpu / own_cpu for (way_cpu, _), (own_cpu, _) in pairs]
         return {
             "cpu_seconds": round(cpu, 4),
             "tokens_per_cpu_second": round(tokens / cpu),
@@ -125,7 +127,7 @@ def measure(
 
 
 def padding(batch: CaptionBatch, settings: TrainingSettings, rounds: int) -> float:
-    """Slots of the padded batches over their tokens, over all rounds."""
+    """Slots per token in padded batches, over all rounds."""
     slots = tokens = 0
     for round_ in range(1, rounds + 1):
         views = split_captions(batch, len(SPECIAL_TOKENS), settings, torch.Generator().manual_seed(round_))
@@ -148,17 +150,16 @@ def main() -> None:
         lengths = lengths_of(settings.batch_posts)
         batch = captions(lengths, NUM_TAGS)
         about = {"tokens": len(batch.tags), "padding": round(padding(batch, settings, ROUNDS), 2)}
-        print(f"{lengths_name}: {about['tokens']:,} tokens a step, {about['padding']} slots a token where padded")
+        print(f"{lengths_name}: {about['tokens']:,} tokens per step, {about['padding']} slots per token if padded")
         found = measure(every, batch, settings, ROUNDS)
         figures[lengths_name] = {**about, "target": TARGETS[lengths_name], "ways": found}
         for dtype, of_ways in found.items():
             for way, figure in of_ways.items():
-                print(
-                    f"  {dtype:9} {way:16} {figure['cpu_seconds']:6.2f} CPU s {figure['tokens_per_second']:8,} tokens/s"
-                    f"   {figure['over_ours']:5.2f} of ours ({min(figure['ratios']):.2f} to {max(figure['ratios']):.2f}"
-                    + (f"; wanted {TARGETS[lengths_name]})" if way in PEERS else ")"),
-                    flush=True,
-                )
+                speed = f"{figure['cpu_seconds']:6.2f} CPU s {figure['tokens_per_second']:8,} tokens/s"
+                spread = f"{min(figure['ratios']):.2f} to {max(figure['ratios']):.2f}"
+                target = f"; target {TARGETS[lengths_name]}" if way in PEERS else ""
+                ratio = f"{figure['over_ours']:5.2f} of booru-embed's time ({spread}{target})"
+                print(f"  {dtype:9} {display_name(way):20} {speed}   {ratio}", flush=True)
     content = {
         "load_average_before": load,
         "model": shape.model_dump(),

@@ -1,4 +1,4 @@
-"""What the benchmark of batches measures: every way draws each record once, from a packed file that opens."""
+"""The batches benchmark: every way draws each record once, from a valid packed file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks._packed import random_packed
 from benchmarks._peers import Way, grouped, torch_lists
-from benchmarks.batches import floors, measure, ours
+from benchmarks.batches import booru_embed_ways, floors, measure
 from booru_embed_core.tokens.packed_file import PackedFile
 
 
@@ -19,7 +19,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedFile:
 
 
 def ways(packed: PackedFile) -> list[Way]:
-    return [*ours(packed), *floors(packed), torch_lists(packed, Path())]
+    return [*booru_embed_ways(packed), *floors(packed), torch_lists(packed, Path())]
 
 
 def test_every_way_draws_every_record_and_token_once(packed: PackedFile) -> None:

@@ -1,4 +1,4 @@
-"""The generated export: same bytes for the same seed, every name survives Python's csv, files cut at any chunk."""
+"""The generated export: equal seeds give equal bytes, csv reads every name, and files may end at any chunk."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_project_keeps_every_row(tmp_path: Path) -> None:
 
 
 def test_a_file_holds_whole_chunks(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="70000 rows a file: give a multiple of 50000"):
+    with pytest.raises(ValueError, match="70000 rows per file: give a multiple of 50000"):
         write_corpus(Corpus(10, 1, FEW), tmp_path, 70_000)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmark of the probes generates and measures, small."""
+"""The probes benchmark at a small size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked about repeats, and that one would be seen; ten thousand inputs are in the embedder's own test."""
+"""The repeats benchmark: its inputs, and that it counts a repeat. The embedder's own test has ten thousand inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from booru_embed_core.tags.vocab import Vocab
 
 
 class Echo:
-    """An embedder that offers what it was given, and that twice."""
+    """An embedder that offers its input tags, twice."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer

@@ -1,4 +1,4 @@
-"""What the benchmark of search generates and measures, small."""
+"""The search benchmark at a small size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of benchmarks shows the figures of the result files."""
+"""The benchmarks page shows the figures of the result files."""
 
 from __future__ import annotations
 

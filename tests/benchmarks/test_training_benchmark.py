@@ -1,4 +1,4 @@
-"""The ways of the benchmark of training differ in how they encode, and in nothing else."""
+"""The ways of the training benchmark differ only in how they encode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from benchmarks import training
 from benchmarks._encoders import PEERS, pad, padded_forward, peer
-from benchmarks.training import OURS, PADDED, captions, measure, padding, ways
+from benchmarks._results import BOORU_EMBED
+from benchmarks.training import PADDED, captions, measure, padding, ways
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.objective import Losses, objective, split_captions
 from booru_embed_core.schema import SPECIAL_TOKENS
@@ -55,16 +56,16 @@ def test_every_way_is_measured_in_every_dtype(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(training, "step", counted)
     every = ways(CONFIG, SETTINGS, with_peers=False)
-    before = every[OURS].model.tag_bias.clone()
+    before = every[BOORU_EMBED].model.tag_bias.clone()
     found = measure(every, BATCH, SETTINGS, rounds=2)
     assert list(found) == ["float32", "bfloat16"]
     for of_ways in found.values():
-        assert list(of_ways) == [OURS, PADDED]
-        assert of_ways[OURS]["ratios"] == [1, 1]
+        assert list(of_ways) == [BOORU_EMBED, PADDED]
+        assert of_ways[BOORU_EMBED]["ratios"] == [1, 1]
         assert all(figure["cpu_seconds"] >= 0 and figure["tokens_per_second"] > 0 for figure in of_ways.values())
     assert len(seen) == 3 * 2 * 2
     assert {seed for _, _, seed in seen} == {0, 1, 2}
-    assert not torch.equal(before, every[OURS].model.tag_bias), "the optimizer is part of a step"
+    assert not torch.equal(before, every[BOORU_EMBED].model.tag_bias), "the optimizer is part of a step"
 
 
 def test_padding_is_slots_over_tokens() -> None:
@@ -74,43 +75,43 @@ def test_padding_is_slots_over_tokens() -> None:
 
 
 @pytest.fixture(params=PEERS)
-def their_name(request: pytest.FixtureRequest) -> str:
+def peer_name(request: pytest.FixtureRequest) -> str:
     pytest.importorskip("transformers")
     name: str = request.param
     return name
 
 
-def test_a_peer_reads_the_tokens_that_ours_reads(their_name: str) -> None:
-    theirs = peer(their_name, CONFIG, 64)
+def test_a_peer_reads_the_same_tokens(peer_name: str) -> None:
+    peer_model = peer(peer_name, CONFIG, 64)
     seen: dict[str, Tensor] = {}
-    theirs.trunk.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
-    found = loss(theirs)
+    peer_model.trunk.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
+    found = loss(peer_model)
     views = split_captions(BATCH, CONFIG.num_special, SETTINGS, torch.Generator().manual_seed(3))
     assert torch.equal(seen["input_ids"][seen["attention_mask"].bool()], views.token_ids)
     assert torch.equal(seen["attention_mask"].sum(1), views.lengths)
     found.total.backward()
-    assert all(parameter.grad is not None for parameter in theirs.parameters())
+    assert all(parameter.grad is not None for parameter in peer_model.parameters())
 
 
-def test_a_peer_has_our_loss_where_it_has_our_states(their_name: str) -> None:
+def test_a_peer_with_booru_embeds_states_has_its_loss(peer_name: str) -> None:
     torch.manual_seed(0)
-    ours, theirs = SetEncoder(CONFIG), peer(their_name, CONFIG, 64)
-    theirs.load_state_dict(ours.state_dict(), strict=False)
-    own = loss(theirs)
-    with_our_states = loss(theirs, encode=ours)
-    assert with_our_states.total.item() == loss(ours).total.item() != own.total.item()
-    assert list(own.terms) == list(with_our_states.terms)
+    model, peer_model = SetEncoder(CONFIG), peer(peer_name, CONFIG, 64)
+    peer_model.load_state_dict(model.state_dict(), strict=False)
+    own = loss(peer_model)
+    with_own_states = loss(peer_model, encode=model)
+    assert with_own_states.total.item() == loss(model).total.item() != own.total.item()
+    assert list(own.terms) == list(with_own_states.terms)
 
 
-def test_a_peer_does_not_see_its_padding(their_name: str) -> None:
-    theirs = peer(their_name, CONFIG, 64).eval()
+def test_a_peer_does_not_see_its_padding(peer_name: str) -> None:
+    peer_model = peer(peer_name, CONFIG, 64).eval()
     ids = torch.randint(3, CONFIG.num_tokens, (14,))
-    together = theirs(ids, torch.tensor([3, 11]), 11)
-    torch.testing.assert_close(together[:1], theirs(ids[:3], torch.tensor([3]), 3), rtol=1e-4, atol=1e-5)
+    together = peer_model(ids, torch.tensor([3, 11]), 11)
+    torch.testing.assert_close(together[:1], peer_model(ids[:3], torch.tensor([3]), 3), rtol=1e-4, atol=1e-5)
 
 
-def test_a_peer_is_as_large_as_ours(their_name: str) -> None:
-    ours, theirs = SetEncoder(CONFIG), peer(their_name, CONFIG, 64)
-    tables = sum(table.weight.numel() for table in theirs.tokens_of_trunk)
-    num_ours, num_theirs = (sum(p.numel() for p in model.parameters()) for model in (ours, theirs))
-    assert num_theirs - (tables - theirs.tokens.weight.numel()) == pytest.approx(num_ours, rel=0.05)
+def test_a_peer_is_as_large_as_booru_embed(peer_name: str) -> None:
+    model, peer_model = SetEncoder(CONFIG), peer(peer_name, CONFIG, 64)
+    tables = sum(table.weight.numel() for table in peer_model.tokens_of_trunk)
+    num_own, num_peer = (sum(p.numel() for p in model.parameters()) for model in (model, peer_model))
+    assert num_peer - (tables - peer_model.tokens.weight.numel()) == pytest.approx(num_own, rel=0.05)

@@ -1,4 +1,4 @@
-"""Every line of the GPU benchmark that a CPU can run, where its figures say nothing."""
+"""Everything in the GPU benchmark that runs on a CPU; its figures there mean nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 
 from benchmarks import training_gpu
 from benchmarks._packed import random_packed
-from benchmarks.training_gpu import EAGER, OURS, READINGS, SAME, Bench
+from benchmarks._results import BOORU_EMBED
+from benchmarks.training_gpu import EAGER, READINGS, SAME, Bench
 from booru_embed_core.settings import ModelSettings
 from booru_embed_core.tokens.packed_file import PackedFile
 
@@ -45,7 +46,7 @@ def test_ids_lie_below_the_sizes_of_their_categories(packed: PackedFile) -> None
 
 
 def test_utilisation_and_the_epoch_follow_from_the_time_of_a_step(bench: Bench) -> None:
-    found = training_gpu.ours_alone(bench, 8, rounds=1, num_steps=2, peak_tflops=2.0)
+    found = training_gpu.measure_booru_embed(bench, 8, rounds=1, num_steps=2, peak_tflops=2.0)
     assert tuple(found["ways"]) == (*READINGS, EAGER)
     assert found["ways"][SAME]["share_of_its_batch"] == 0
     flops = 3 * sum(found["forward_flops"].values())
@@ -81,22 +82,22 @@ def test_a_run_shows_and_writes_everything(
         "utilisation unknown (at least 30%, aim 40%)",
         "(at most 120)",
         "(below 2%)",
-        "from the loop",
+        "against the loop",
         "calls",
     ):
         assert text in shown
-    assert written[0].keys() >= {"model", "parity", "ours", "kernels", "targets"}
+    assert written[0].keys() >= {"model", "parity", BOORU_EMBED, "kernels", "targets"}
     if importlib.util.find_spec("transformers") is None:
         assert "transformers is not installed" in shown
         assert len(written) == 1
         return
     assert "peers" not in written[0]
     ways = written[1]["peers"]["ways"]
-    assert next(iter(ways)) == OURS
+    assert next(iter(ways)) == BOORU_EMBED
     assert {"BertModel, sdpa", "ModernBertModel, sdpa"} <= set(ways)
-    assert ways[OURS]["over_ours"] == 1
+    assert ways[BOORU_EMBED]["over_ours"] == 1
     assert all(figure["posts_per_second"] > 0 for figure in ways.values())
-    assert "a step takes 1.00 of ours (at least 2)" in shown
+    assert "a step takes 1.00 of booru-embed's time (at least 2)" in shown
 
 
 @pytest.mark.parametrize(
