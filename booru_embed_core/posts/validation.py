@@ -29,7 +29,7 @@ INT64_RANGE: Final = range(-(2**63), 2**63)
 
 TRUE_WORDS: Final = ("true", "True", "TRUE", "t", "1")
 FALSE_WORDS: Final = ("false", "False", "FALSE", "f", "0")
-"""How exports spell the flags `FLAG_COLUMNS`."""
+"""How exports spell the flags `FLAG_COLUMNS`; an absent, null or empty one is false too."""
 
 _ALL_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 
@@ -88,7 +88,7 @@ def _fields(text: str, delimiter: str) -> list[str]:
 def values_problem(values: Mapping[str, str | None], ratings: Mapping[str, str] = EXPORT_RATING_NAMES) -> str | None:
     """Why these values, by column, are no valid post; None for valid ones. A value of None is missing."""
     for name, value in values.items():
-        if value is None and name in (*POST_COLUMNS, ALL_TAGS_COLUMN, *FLAG_COLUMNS):
+        if value is None and name in (*POST_COLUMNS, ALL_TAGS_COLUMN):
             return f"{name} is missing"
     known = {name: value for name, value in values.items() if value is not None}
     return (
@@ -101,7 +101,7 @@ def values_problem(values: Mapping[str, str | None], ratings: Mapping[str, str] 
 
 
 def _flag_problem(column: str, value: str) -> str | None:
-    return None if value in (*TRUE_WORDS, *FALSE_WORDS) else f"{column} {value[:40]!r} is neither true nor false"
+    return None if value in (*TRUE_WORDS, *FALSE_WORDS, "") else f"{column} {value[:40]!r} is neither true nor false"
 
 
 def _number_problem(column: str, value: str, allowed: range) -> str | None:
@@ -150,10 +150,12 @@ def columns_of(header: bytes, file: Path, names: Names = DANBOORU) -> tuple[str,
     return check_columns(found, file, names)
 
 
-def check_columns(found: Sequence[str], file: Path, names: Names = DANBOORU) -> tuple[str, ...]:
+def check_columns(
+    found: Sequence[str], file: Path, names: Names = DANBOORU, optional: Collection[str] = ()
+) -> tuple[str, ...]:
     """The canonical names of the columns `found`, which hold those of a post and any others.
 
-    `ALL_TAGS_COLUMN` may stand for `TAG_COLUMNS`. A column that `names` maps must be there.
+    `ALL_TAGS_COLUMN` may stand for `TAG_COLUMNS`. A column that `names` maps must be there, unless it is `optional`.
 
     Raises:
         ExportError: a column is missing or named twice.
@@ -161,7 +163,7 @@ def check_columns(found: Sequence[str], file: Path, names: Names = DANBOORU) -> 
     canonical = names.canonical(found)
     tags = (ALL_TAGS_COLUMN,) if has_all_tags((*canonical, *names.columns)) else TAG_COLUMNS
     wanted = dict.fromkeys((*(name for name in POST_COLUMNS if name not in TAG_COLUMNS), *tags, *names.columns))
-    missing = [names.source(name) for name in wanted if name not in canonical]
+    missing = [names.source(name) for name in wanted if name not in (*canonical, *optional)]
     twice = sorted({name for name in found if found.count(name) > 1})
     if missing or twice:
         problem = f"missing: {','.join(missing)}" if missing else f"twice: {','.join(twice)[:200]}"

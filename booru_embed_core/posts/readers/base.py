@@ -129,7 +129,8 @@ def _number(text: str, type_name: str) -> str:
 
 def _flag(text: str) -> str:
     true, false = (", ".join(map(quoted, words)) for words in (TRUE_WORDS, FALSE_WORDS))
-    return f"(case when {text} in ({true}) then true when {text} in ({false}) then false end)"
+    value = f"coalesce({text}, '')"
+    return f"(case when {value} in ({true}) then true when {value} in ({false}, '') then false end)"
 
 
 def run_on(

@@ -1,7 +1,7 @@
 """JSON lines as Danbooru dumps its posts: one object a line, plain, gzip or zstd, further keys ignored.
 
 Lines are found from the bytes. DuckDB parses each line by itself, so a broken one costs no other record. The keys of
-the first object are the columns.
+the first object are the columns, except for flags: many writers leave out those that are false.
 """
 
 from __future__ import annotations
@@ -104,9 +104,12 @@ def _columns(file: Path, names: Names) -> tuple[str, ...]:
     for _, raw in zip(range(_NUM_TRIED_LINES), raw_lines(file), strict=False):
         record = _parsed(raw)
         if isinstance(record, dict):
-            found = check_columns(tuple(record), file, names)
-            wanted = (*POST_COLUMNS, *((ALL_TAGS_COLUMN,) if has_all_tags(found) else ()), *FLAG_COLUMNS)
-            return tuple(name for name in wanted if name in found)
+            found = check_columns(tuple(record), file, names, optional=FLAG_COLUMNS)
+            wanted = (*POST_COLUMNS, *((ALL_TAGS_COLUMN,) if has_all_tags(found) else ()))
+            # A key of a flag's name is none where the settings give it to another column.
+            others = {source for name, source in names.columns.items() if name not in FLAG_COLUMNS}
+            flags = (name for name in FLAG_COLUMNS if names.source(name) not in others)
+            return (*(name for name in wanted if name in found), *flags)
     raise ExportError(
         f"{file}: no JSON object among the first {_NUM_TRIED_LINES} lines; wanted one a line, with the keys "
         + ",".join(map(names.source, POST_COLUMNS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA
 from booru_embed_core.posts.read_posts import DUPLICATE_REASON, read_posts
+from booru_embed_core.posts.readers import lines as lines_module
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError, TooManyRejectsError, line_problem
 from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS
@@ -215,7 +217,7 @@ def test_names_with_glob_characters_and_quotes_are_read_literally(tmp_path: Path
 
 def flagged_rows() -> list[dict[str, object]]:
     """Posts 1 to 8, of which 2, 4 and 6 have a flag and 7 a flag that is none."""
-    flags = {2: ("true", "false", "false"), 4: ("f", "1", "0"), 6: ("FALSE", "False", "t"), 7: ("true", "", "false")}
+    flags = {2: ("true", "false", "false"), 4: ("f", "1", "0"), 6: ("FALSE", "False", "t"), 7: ("true", "no", "")}
     none = ("false", "false", "false")
     return [row(n) | dict(zip(FLAG_COLUMNS, flags.get(n, none), strict=True)) for n in range(1, 9)]
 
@@ -244,7 +246,86 @@ def test_deleted_banned_and_flagged_posts_are_filtered(read_export: ReadExport, 
     assert [post["id"] for post in read_rows(posts_dir)] == [1, 3, 5, 8]
     assert report.reconciles
     assert (report.num_read, report.num_kept, report.num_rejected, report.num_filtered) == (8, 4, 1, 3)
-    assert [reject["reason"] for reject in read_rejects(posts_dir)] == ["is_banned '' is neither true nor false"]
+    assert [reject["reason"] for reject in read_rejects(posts_dir)] == ["is_banned 'no' is neither true nor false"]
+
+
+def sparse_rows() -> list[dict[str, object]]:
+    """Posts 1 to 60, every fifth deleted and post 7 banned; other flags are null."""
+    return [row(n) | {"is_deleted": n % 5 == 0 or None, "is_banned": n == 7 or None} for n in range(1, 61)]
+
+
+@EVERY_KIND
+def test_a_flag_without_a_value_is_false(read_export: ReadExport, write: Write) -> None:
+    report, posts_dir = read_export(write(sparse_rows()))
+    assert [post["id"] for post in read_rows(posts_dir)] == [n for n in range(1, 61) if n % 5 and n != 7]
+    assert (report.num_read, report.num_kept, report.num_filtered, report.num_rejected) == (60, 47, 13, 0)
+    assert report.reconciles
+
+
+@pytest.mark.parametrize("limit", [None, 60])
+def test_an_empty_flag_of_text_is_false_in_quotes_or_not(read_export: ReadExport, limit: int | None) -> None:
+    for delimiter, empty in itertools.product((",", "\t"), ("", '""')):
+        rows = [row(1), row(2) | {"is_deleted": "true"}, row(3)]
+        content = csv_bytes([{"is_deleted": "EMPTY"} | one for one in rows], list(rows[1]), delimiter=delimiter)
+        report, posts_dir = read_export(content.replace(b"EMPTY", empty.encode()), limit_posts=limit)
+        assert [post["id"] for post in read_rows(posts_dir)] == [1, 3]
+        assert (report.num_kept, report.num_filtered, report.num_rejected) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("absent", [{}, {"is_deleted": None}, {"is_deleted": ""}, {"is_deleted": False}])
+def test_flags_of_json_lines_are_looked_for_in_every_record(read_export: ReadExport, absent: dict[str, object]) -> None:
+    rows = [row(n) | (absent if n % 5 else {"is_deleted": True}) for n in range(1, 201)]
+    rows[11]["is_flagged"], rows[12]["is_banned"] = "maybe", {"is": True}
+    report, posts_dir = read_export(as_json_lines(rows))
+    assert [post["id"] for post in read_rows(posts_dir)] == [n for n in range(1, 201) if n % 5 and n not in (12, 13)]
+    assert (report.num_read, report.num_kept, report.num_filtered, report.num_rejected) == (200, 158, 40, 2)
+    assert [reject["reason"] for reject in read_rejects(posts_dir)] == [
+        "is_flagged 'maybe' is neither true nor false",
+        "is_banned '{\"is\": true}' is neither true nor false",
+    ]
+
+
+def test_the_key_of_a_flag_may_be_escaped(read_export: ReadExport) -> None:
+    content = as_json_lines([row(1) | {"is_deleted": True}, row(2) | {"a/b": True}, row(3)])
+    content = content.replace(b"is_deleted", b"is_\\u0064eleted").replace(b"a/b", b"a\\/b")
+    _, posts_dir = read_export(content, columns={"is_banned": "a/b"})
+    assert read_rows(posts_dir) == [row(3)]
+
+
+def test_flags_are_looked_for_in_every_block(read_export: ReadExport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", 300)
+    rows = [row(n) | ({} if n % 4 else {"is_deleted": True}) for n in range(1, 41)]
+    report, posts_dir = read_export(as_json_lines([*rows, row(41) | {"is_flagged": "no"}]))
+    assert [post["id"] for post in read_rows(posts_dir)] == [n for n in range(1, 41) if n % 4]
+    assert (report.num_filtered, report.num_rejected) == (10, 1)
+
+
+def test_a_flag_that_the_settings_name_may_be_sparse_too(read_export: ReadExport) -> None:
+    rows: list[dict[str, object]] = [row(1), row(2) | {"gone": True}, row(3) | {"is_deleted": True}]
+    _, posts_dir = read_export(as_json_lines(rows), columns={"is_deleted": "gone"})
+    assert read_rows(posts_dir) == [row(1), row(3)]
+    for write in (as_csv, as_parquet):  # which have one set of columns
+        with pytest.raises(ExportError, match="missing: gone; export these columns or set"):
+            read_export(write([row(1)]), columns={"is_deleted": "gone"})
+
+
+def test_a_key_that_the_settings_give_to_another_column_is_no_flag(read_export: ReadExport) -> None:
+    rows = [{**row(n), "is_flagged": n} for n in (1, 2)]
+    for post in rows:
+        del post["score"]
+    _, posts_dir = read_export(as_json_lines(rows), columns={"score": "is_flagged"})
+    assert read_rows(posts_dir) == [row(1, score=1), row(2, score=2)]
+
+
+def test_a_parquet_column_of_nulls_is_no_flag_and_dictionaries_are_read(read_export: ReadExport) -> None:
+    table = pa.Table.from_pylist([row(1), row(2), row(3)])
+    flags = pa.array([None, "t", "f"]).dictionary_encode()
+    table = table.append_column("is_deleted", flags).append_column("is_banned", pa.nulls(3))
+    sink = io.BytesIO()
+    pq.write_table(table.append_column("is_flagged", pa.array([None, 0, 1], pa.int8())), sink)
+    report, posts_dir = read_export(sink.getvalue())
+    assert read_rows(posts_dir) == [row(1)]
+    assert (report.num_filtered, report.num_rejected) == (2, 0)
 
 
 def test_flags_that_are_booleans_are_read_too(read_export: ReadExport) -> None:

@@ -70,14 +70,14 @@ def test_further_columns_are_allowed_and_tabs_may_separate() -> None:
     ("change", "reason"),
     [
         ({"score": None}, "score is missing"),
-        ({"is_banned": None}, "is_banned is missing"),
         ({"is_banned": "no"}, "is_banned 'no' is neither true nor false"),
         ({"tag_string_meta": "a\nb"}, "a line break inside tag_string_meta"),
     ],
 )
 def test_values_that_no_csv_line_can_have_are_told_too(change: dict[str, str | None], reason: str) -> None:
     good = dict.fromkeys(POST_COLUMNS, "0") | {"rating": "g", "is_banned": "f", "md5": None}
-    assert values_problem(good) is None
+    for value in ("f", "", None):
+        assert values_problem(good | {"is_banned": value}) is None
     assert values_problem(good | change) == reason
 
 
