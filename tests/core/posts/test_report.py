@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -35,3 +36,6 @@ def test_a_report_adds_up_its_files() -> None:
     assert report.summary == "19 posts read, 5 kept, 5 duplicate, 5 rejected, 4 filtered"
     assert (report.num_aliases, report.num_repeats, report.num_unknown_tags) == (5, 6, 7)
     assert report.files == (first, second)
+    # One file that does not add up is enough.
+    wrong = dataclasses.replace(first, num_kept=5)
+    assert not PostsReport.of([wrong, second], num_aliases=0, num_repeats=0, num_unknown_tags=0).reconciles

@@ -102,3 +102,11 @@ def test_a_number_that_is_not_finite_is_named_with_its_posts(corpus: Corpus, num
     with pytest.raises(NonFiniteLossError, match=rf"^step 1: loss {number} on a batch of 3 posts") as caught:
         check_finite(run, 0, {"gradient norm": 1.0, "loss": number})
     assert caught.value.post_ids == corpus.packed.post_id[run.batches.rows(0, 0)].tolist()
+
+
+@pytest.mark.parametrize(("num_posts", "end"), [(8, ""), (9, ", …")])
+def test_a_message_names_eight_posts(corpus: Corpus, num_posts: int, end: str) -> None:
+    run = run_of(corpus, batch_posts=num_posts)
+    shown = ", ".join(map(str, corpus.packed.post_id[run.batches.rows(0, 0)][:8])) + end
+    with pytest.raises(NonFiniteLossError, match=f"ids {shown};"):
+        check_finite(run, 0, {"loss": math.nan})
