@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from itertools import permutations
 
@@ -49,6 +50,14 @@ def test_a_packed_file_of_another_vocabulary_is_refused() -> None:
     _, other = packed_of([[0, 1]], NUM_TAGS + 1)
     with pytest.raises(PackedFileError, match="was made with the vocab"):
         captions_from_packed(packed, other, np.array([0]))
+
+
+def test_a_local_id_outside_the_vocabulary_is_refused() -> None:
+    packed, vocab = packed_of([[0, 1]], NUM_TAGS)
+    # Beyond the five general tags, yet the index of a tag: unchecked, it would pass for a character.
+    damaged = dataclasses.replace(packed, tokens=packed.tokens + np.uint16(5))
+    with pytest.raises(PackedFileError, match="a token lies beyond its category's vocabulary"):
+        captions_from_packed(damaged, vocab, np.array([0]))
 
 
 @given(rows=ROWS, max_tags=st.integers(1, NUM_TAGS), chunk=st.integers(1, 5))
