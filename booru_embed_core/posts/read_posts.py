@@ -59,9 +59,9 @@ def read_posts(
         ExportError: a file has a wrong header or cannot be read, or there is no record at all.
         TooManyRejectsError: more than ``max_rejected_share`` of the records are invalid; names the first reasons.
     """
-    state = _Reading(
-        settings, PostsWriter(out_dir, aliases or Aliases({})), RejectsWriter(out_dir / REJECTS_FILE), tag_categories
-    )
+    aliases = aliases or Aliases({})
+    rejects = RejectsWriter(out_dir / REJECTS_FILE)
+    state = _Reading(settings, PostsWriter(out_dir, aliases), rejects, aliases, tag_categories)
     labels = file_labels(files)
     with ExitStack() as unless_done:
         unless_done.callback(state.remove_files, out_dir)
@@ -77,7 +77,7 @@ def read_posts(
                 state.counts.append(_read_file(file, labels[file], state, connection, scratch))
         report = PostsReport.of(
             state.counts,
-            num_aliases=state.parquet_parts.num_aliases,
+            num_aliases=state.num_aliases + state.parquet_parts.num_aliases,
             num_repeats=state.parquet_parts.num_repeats,
             num_unknown_tags=state.num_unknown_tags,
         )
@@ -112,8 +112,11 @@ class _Reading:
     settings: PostsSettings
     parquet_parts: PostsWriter
     rejects: RejectsWriter
+    aliases: Aliases
     tag_categories: TagCategories | None
     num_unknown_tags: int = 0
+    num_aliases: int = 0
+    """Old names of kept posts that were replaced in a field of all tags."""
     seen: SeenIds = field(default_factory=SeenIds)
     counts: list[FileCounts] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -123,8 +126,8 @@ class _Reading:
         for path in (*self.parquet_parts.paths, out_dir / REJECTS_FILE):
             path.unlink(missing_ok=True)
 
-    def by_category(self, batch: pa.RecordBatch, file: Path) -> pa.RecordBatch:
-        """`batch` with the tags of each category in a column of their own.
+    def by_category(self, batch: pa.RecordBatch, is_kept: NDArray[np.bool_], file: Path) -> pa.RecordBatch:
+        """`batch` with the tags of each category in a column of their own; `is_kept` is of its first rows.
 
         Raises:
             ExportError: `file` has all tags in one column, and there is no table of tags to split them by.
@@ -136,8 +139,10 @@ class _Reading:
                 f"{file}: has {self.settings.columns.tag_string} and none of {', '.join(TAG_COLUMNS)}; set [posts] "
                 "tag_categories to a table of tag and category"
             )
-        split, num_unknown = self.tag_categories.split(batch.column(ALL_TAGS_COLUMN))
+        fields, tag_of = batch.column(ALL_TAGS_COLUMN), self.aliases.tag_of_any
+        split, num_unknown, num_old = self.tag_categories.split(fields, tag_of)
         self.num_unknown_tags += num_unknown
+        self.num_aliases += int(num_old[: len(is_kept)][is_kept].sum())
         return pa.RecordBatch.from_pydict({**{name: batch.column(name) for name in batch.schema.names}, **split})
 
     @property
@@ -163,8 +168,8 @@ def _read_file(
             duplicate.append(np.flatnonzero(status == RowStatus.DUPLICATE) + num_parsed)
             num_filtered += int((status == RowStatus.FILTERED).sum())
             num_parsed += len(status)
-            posts = state.by_category(batch, file).select(POST_COLUMNS).slice(0, len(status))
             is_kept = status == RowStatus.KEPT
+            posts = state.by_category(batch, is_kept, file).select(POST_COLUMNS).slice(0, len(status))
             state.parquet_parts.add(posts if is_kept.all() else posts.filter(pa.array(is_kept)))
             if is_full:
                 break

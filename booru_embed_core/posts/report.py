@@ -60,10 +60,11 @@ class PostsReport:
 
     @property
     def summary(self) -> str:
-        """The counts in one line."""
+        """The counts in one line; unknown tags only where there are some."""
+        unknown = f", {self.num_unknown_tags:,} uses of unknown tags" if self.num_unknown_tags else ""
         return (
             f"{self.num_read:,} posts read, {self.num_kept:,} kept, {self.num_duplicate:,} duplicate, "
-            f"{self.num_rejected:,} rejected, {self.num_filtered:,} filtered"
+            f"{self.num_rejected:,} rejected, {self.num_filtered:,} filtered{unknown}"
         )
 
     def to_json(self) -> str:

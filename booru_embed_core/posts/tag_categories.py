@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from booru_embed_core.posts.tag_table import read_tag_table
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, tag_column
@@ -38,13 +40,23 @@ class TagCategories:
             category_of.setdefault(tag, category)
         return cls(category_of)
 
-    def split(self, fields: Any) -> tuple[dict[str, Any], int]:
-        """The tags of `fields` (an Arrow string array) by tag column, nulls kept, and the number of unknown tags."""
+    def split(
+        self, fields: Any, tag_of: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[dict[str, Any], int, NDArray[np.int64]]:
+        """The tags of `fields` (an Arrow string array ``[n]``) by tag column, nulls kept, and two counts.
+
+        Old names, the keys of `tag_of`, are replaced first. The counts: unknown tags of all fields, and old names of
+        each field, int64 ``[n]``.
+        """
         lists: Any = pc.split_pattern(fields, TAG_SEPARATOR)
         tags: Any = pc.list_flatten(lists)
         posts: Any = pc.list_parent_indices(lists)
         is_tag = pc.not_equal(tags, pa.scalar(""))
         tags, posts = tags.filter(is_tag), posts.filter(is_tag).to_numpy(zero_copy_only=False)
+        old: Any = pc.index_in(tags, value_set=pa.array(list(tag_of), pa.string()))
+        num_old = np.bincount(posts[old.is_valid().to_numpy(zero_copy_only=False)], minlength=len(fields))
+        if num_old.any():  # before categories are looked up: the table need not hold old names
+            tags = pc.coalesce(pa.array(list(tag_of.values()), pa.string()).take(old), tags)
         indices: Any = pc.index_in(tags, value_set=self._tags)
         category_ids = np.full(len(tags), _GENERAL, dtype=np.int8)
         is_known = indices.is_valid().to_numpy(zero_copy_only=False)
@@ -57,4 +69,4 @@ class TagCategories:
             offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
             own = pc.binary_join(pa.ListArray.from_arrays(offsets, tags.filter(pa.array(is_own))), TAG_SEPARATOR)
             columns[tag_column(category)] = pc.if_else(is_missing, pa.scalar(None, pa.string()), own)
-        return columns, int(len(tags) - is_known.sum())
+        return columns, int(len(tags) - is_known.sum()), num_old

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.read_posts import read_posts
+from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import CATEGORIES, Category, tag_column
@@ -99,3 +101,60 @@ def test_what_is_no_table_of_aliases_is_told(tmp_path: Path, content: bytes | No
         (tmp_path / "tags.csv").write_bytes(content)
     with pytest.raises(ExportError, match=r"tags\.csv:? " + message):
         Aliases.load(tmp_path / "tags.csv")
+
+
+ONE_FIELD = """tag,category,aliases
+1girl,0,1girls shared
+anna,1,old_anna shared miku
+miku,4,old_miku
+"""
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_in_one_field_of_all_tags_old_names_go_to_their_tags_category(tmp_path: Path, limit: int | None) -> None:
+    (tmp_path / "tags.csv").write_text(ONE_FIELD, encoding="utf-8")
+    fields = ["1girls old_anna old_miku", "shared miku", "old_anna old_anna anna other", "old_miku"]
+    posts = [{"id": n, "rating": "s", "score": 0, "tag_string": field} for n, field in enumerate(fields)]
+    posts.insert(1, posts[0])  # a duplicate's old names are not counted
+    (tmp_path / "posts.json").write_text("\n".join(map(json.dumps, posts)), encoding="utf-8")
+    out_dir = tmp_path / "posts"
+    out_dir.mkdir()
+    report = read_posts(
+        [tmp_path / "posts.json"],
+        out_dir,
+        PostsSettings(limit_posts=limit),
+        ONE_THREAD,
+        aliases=Aliases.load(tmp_path / "tags.csv"),
+        tag_categories=TagCategories.load(tmp_path / "tags.csv"),
+    )
+    assert (
+        read_rows(out_dir)
+        == [
+            row(0, "1girl", artist="anna", character="miku"),
+            row(1, "1girl", character="miku"),  # the first tag has `shared`; `miku` is a tag
+            row(2, "other", artist="anna"),
+            row(3, "", character="miku"),
+        ][:limit]
+    )
+    assert (report.num_aliases, report.num_repeats) == (6 if limit else 7, 2)
+    assert report.num_unknown_tags == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (["1girls,sole_female", "longhair", ""], {"1girls": "a", "sole_female": "a", "longhair": "b"}),
+        (["1girls,sole_female", "long hair", ""], {"1girls,sole_female": "a", "long": "b", "hair": "b"}),
+        ([":,", "longhair", ","], {":,": "a", "longhair": "b", ",": "c"}),
+        (["1girls", "", "x,y,"], {"1girls": "a", "x,y,": "c"}),
+        (["1girls", "x,y", ":,"], {"1girls": "a", "x": "b", "y": "b", ":": "c"}),
+    ],
+)
+def test_aliases_are_separated_by_commas_where_no_line_has_a_space(
+    tmp_path: Path, column: list[str], expected: dict[str, str]
+) -> None:
+    lines = [f'{tag},0,9,"{aliases}"' for tag, aliases in zip("abc", column, strict=True)]
+    (tmp_path / "tags.csv").write_text("\n".join(["tag,category,post_count,aliases", *lines]), encoding="utf-8")
+    aliases = Aliases.load(tmp_path / "tags.csv")
+    assert aliases.tag_of == {Category.GENERAL: expected}
+    assert aliases.tag_of_any == expected

@@ -33,7 +33,9 @@ def test_a_report_adds_up_its_files() -> None:
     second = FileCounts(file="b", num_read=10, num_kept=1, num_duplicate=2, num_rejected=3, num_filtered=4)
     report = PostsReport.of([first, second], num_aliases=5, num_repeats=6, num_unknown_tags=7)
     assert report.reconciles
-    assert report.summary == "19 posts read, 5 kept, 5 duplicate, 5 rejected, 4 filtered"
+    assert report.summary == "19 posts read, 5 kept, 5 duplicate, 5 rejected, 4 filtered, 7 uses of unknown tags"
+    none = PostsReport.of([first, second], num_aliases=5, num_repeats=6, num_unknown_tags=0)
+    assert none.summary == "19 posts read, 5 kept, 5 duplicate, 5 rejected, 4 filtered"
     assert (report.num_aliases, report.num_repeats, report.num_unknown_tags) == (5, 6, 7)
     assert report.files == (first, second)
     # One file that does not add up is enough.
