@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.posts.report import PostsReport
-from booru_embed_dagster.automation.observation import ExportFile, Observation, hash_files, settings_key
+from booru_embed_core.settings import PostsSettings, Settings
+from booru_embed_dagster.automation.observation import (
+    ExportFile,
+    Observation,
+    hash_files,
+    is_being_written,
+    settings_key,
+)
 from tests.dagster.project_helpers import Project, rows
 
 
@@ -44,6 +51,14 @@ def test_the_version_follows_the_content(files: list[Path], tmp_path: Path) -> N
     assert version() == before
     files[1].rename(tmp_path / "c.csv")
     assert version() != before
+
+
+def test_an_export_is_being_written_while_its_youngest_file_is_young(files: list[Path], tmp_path: Path) -> None:
+    settings = Settings(posts=PostsSettings(export=("*.csv",)), root=tmp_path)
+    os.utime(files[0], (1, 1))
+    assert is_being_written(settings)
+    os.utime(files[1], (1, 1))
+    assert not is_being_written(settings)
 
 
 manifests = st.lists(
