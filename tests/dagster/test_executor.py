@@ -73,7 +73,7 @@ def configure(project: Project, cluster: Kubernetes) -> dict[str, str]:
 @pytest.mark.slow
 def test_steps_are_kubernetes_jobs_and_that_of_the_checkpoint_has_a_gpu(built: Built, tmp_path: Path) -> None:
     project = built[0].copy_to(tmp_path / "copy")
-    project.set(num_epochs=1)
+    project.set(num_epochs=2)
     before = project.warehouse.current("checkpoint").version
     with running_kubernetes(tmp_path) as cluster:
         environment = configure(project, cluster)
