@@ -18,7 +18,7 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
     group_name="posts",
     owners=OWNERS,
     kinds={"duckdb", "parquet"},
-    code_version="3",
+    code_version="4",  # flags of every object, aliases before categories
     deps=[POSTS_EXPORT, settings_key("posts")],
 )
 @one_line_errors
