@@ -68,3 +68,9 @@ def test_samples_of_the_same_tags_differ_by_no_more_than_chance(exponent: float)
 def test_no_more_than_three_tags_are_named() -> None:
     before, after = {"hat": 40, "bow": 30, "cat": 20, "dog": 10}, {"hat": 10, "bow": 20, "cat": 30, "dog": 40}
     assert len(share_drift(table(before), table(after)).moved) == 3
+
+
+def test_a_rare_tag_adds_its_share_to_chance_and_a_frequent_one_its_deviation() -> None:
+    drift = share_drift(table({"hat": 99, "bow": 1}), table({"hat": 1000}))
+    rare, frequent = 1 / 1100, 1099 / 1100
+    assert drift.by_chance == pytest.approx((2 * rare + (frequent / 100 + frequent / 1000) ** 0.5) / 2)
