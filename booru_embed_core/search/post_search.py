@@ -307,7 +307,7 @@ def read_vectors(folder: Path) -> Float16:
 
 def part_vectors(file: Path) -> Float16:
     """The vectors of one Parquet part, float16 ``[n, E]``."""
-    table = pq.read_table(file, columns=["vector"])
+    table = pq.read_table(file, columns=["vector"], partitioning=None)
     flat: NDArray[np.float16] = pc.list_flatten(table["vector"]).to_numpy()
     return flat.reshape(table.num_rows, -1)
 

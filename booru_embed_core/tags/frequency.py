@@ -73,7 +73,8 @@ def read_frequencies(freq_dir: Path) -> dict[Category, pa.Table]:
         ChecksumError: they differ from what was written.
     """
     verify_checksums(freq_dir, "tag_frequencies")
-    return {category: pq.read_table(frequency_file(freq_dir, category)) for category in CATEGORIES}
+    # Without `partitioning=None`, pyarrow 20 makes a column of a folder called `count=7` on the way.
+    return {category: pq.read_table(frequency_file(freq_dir, category), partitioning=None) for category in CATEGORIES}
 
 
 def frequency_file(freq_dir: Path, category: Category) -> Path:

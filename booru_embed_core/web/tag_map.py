@@ -47,7 +47,7 @@ def tag_map(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
     import pyarrow.parquet as pq
 
     try:
-        columns = pq.read_table(table, columns=["tag", "category", "vector", "x", "y"])
+        columns = pq.read_table(table, columns=["tag", "category", "vector", "x", "y"], partitioning=None)
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise TagMapError(
             f"{table}: no coordinates of tags ({first_line(error)}); materialize tag_embeddings again"
