@@ -1,11 +1,13 @@
-"""Arrow helpers of the data stages."""
+"""Arrow helpers: schemas, columns and our own Parquet files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 
 def schema_of(types: Mapping[str, Any]) -> pa.Schema:
@@ -16,3 +18,11 @@ def schema_of(types: Mapping[str, Any]) -> pa.Schema:
 def strings(column: pa.ChunkedArray[Any]) -> list[str]:
     """The values of a string column without nulls."""
     return cast("list[str]", column.to_pylist())
+
+
+def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table in `file`, or these `columns` of it, wherever the file lies.
+
+    By default pyarrow 20 makes a column of a folder called ``count=7`` on the way.
+    """
+    return pq.read_table(file, columns=None if columns is None else list(columns), partitioning=None)

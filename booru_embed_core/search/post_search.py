@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.embedder.embedder import BooruEmbedder, Neighbour, UnknownTagsError, top_k
 from booru_embed_core.errors import first_line
+from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.search.posts_table import PostsTable
 from booru_embed_core.search.query import Query, as_query
@@ -307,7 +308,7 @@ def read_vectors(folder: Path) -> Float16:
 
 def part_vectors(file: Path) -> Float16:
     """The vectors of one Parquet part, float16 ``[n, E]``."""
-    table = pq.read_table(file, columns=["vector"], partitioning=None)
+    table = read_parquet(file, ["vector"])
     flat: NDArray[np.float16] = pc.list_flatten(table["vector"]).to_numpy()
     return flat.reshape(table.num_rows, -1)
 

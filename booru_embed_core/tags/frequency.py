@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from booru_embed_core.posts.arrow import schema_of
+from booru_embed_core.posts.arrow import read_parquet, schema_of
 from booru_embed_core.posts.checksums import verify_checksums, write_checksums
 from booru_embed_core.posts.database import connect
 from booru_embed_core.posts.parquet_parts import read_groups
@@ -73,8 +73,7 @@ def read_frequencies(freq_dir: Path) -> dict[Category, pa.Table]:
         ChecksumError: they differ from what was written.
     """
     verify_checksums(freq_dir, "tag_frequencies")
-    # Without `partitioning=None`, pyarrow 20 makes a column of a folder called `count=7` on the way.
-    return {category: pq.read_table(frequency_file(freq_dir, category), partitioning=None) for category in CATEGORIES}
+    return {category: read_parquet(frequency_file(freq_dir, category)) for category in CATEGORIES}
 
 
 def frequency_file(freq_dir: Path, category: Category) -> Path:

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE
+from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_dagster.assets.evaluation import EVALUATION_FILE
 from booru_embed_dagster.checks.base import Findings, blocking, warning
@@ -81,7 +81,7 @@ def embeddings_are_unit_vectors(pipeline: Pipeline) -> Findings:
     (embeddings,) = pipeline.current("tag_embeddings")
     vocab = Vocab.load(pipeline.made_from(embeddings, "vocab").path)
     file = embeddings.path / TAG_EMBEDDINGS_FILE
-    table = pq.read_table(file)
+    table = read_parquet(file)
     problems = []
     if table["tag"].to_pylist() != [vocab.tags[tag_index] for tag_index in np.flatnonzero(~vocab.is_unknown)]:
         problems.append(f"{file}: its tags are not those of the vocab; materialize tag_embeddings again")
@@ -96,7 +96,7 @@ def tag_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
     """The embeddings of tags point in many directions, so that neighbours are meaningful."""
     (embeddings,) = pipeline.current("tag_embeddings")
     file = embeddings.path / TAG_EMBEDDINGS_FILE
-    return isotropy_findings(file, _vectors(pq.read_table(file)))
+    return isotropy_findings(file, _vectors(read_parquet(file)))
 
 
 def _vectors(table: pa.Table) -> NDArray[np.float32]:

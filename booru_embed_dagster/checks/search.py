@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.checks.base import Findings, blocking, column_problems
 from booru_embed_dagster.resources import Pipeline
@@ -30,7 +30,7 @@ def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
     problems = column_problems(files, vectors_schema(read_metadata(embeddings.path).dim), "post_embeddings")
     num_posts = 0
     for file in files if not problems else ():
-        ids = pq.read_table(file, columns=["post_id"])["post_id"].to_numpy()
+        ids = read_parquet(file, ["post_id"])["post_id"].to_numpy()
         if not np.array_equal(ids, packed.post_id[num_posts : num_posts + len(ids)]):
             problems.append(f"{file}: its posts are not those of {packed.path}; {_REMEDY}")
         lengths = np.linalg.norm(part_vectors(file).astype(np.float32), axis=-1)

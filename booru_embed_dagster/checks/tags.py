@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.tags.build import VOCAB_SCHEMA, vocab_table
 from booru_embed_core.tags.drift import share_drift
@@ -73,7 +73,7 @@ def vocab_is_sane(pipeline: Pipeline) -> Findings:
     (product,) = pipeline.current("vocab")
     vocab = Vocab.load(product.path)
     problems = []
-    if not pq.read_table(product.path / VOCAB_TABLE_FILE).equals(vocab_table(vocab)):
+    if not read_parquet(product.path / VOCAB_TABLE_FILE).equals(vocab_table(vocab)):
         problems.append(f"{product.path / VOCAB_TABLE_FILE}: not the tags of vocab.json; materialize vocab again")
     if vocab.num_tags == 0:
         problems.append(f"{product.path}: no tags; lower [vocab] min_count and materialize vocab")

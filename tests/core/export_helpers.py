@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
+from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.posts.checksums import write_checksums
 from booru_embed_core.posts.parquet_parts import part_files
 from booru_embed_core.posts.read_posts import read_posts
@@ -114,7 +115,7 @@ def csv_bytes(
 
 def read_rows(posts_dir: Path) -> list[dict[str, object]]:
     """All posts of a folder, in order, with their tags as the export has them."""
-    rows = [post for file in part_files(posts_dir) for post in pq.read_table(file, partitioning=None).to_pylist()]
+    rows = [post for file in part_files(posts_dir) for post in read_parquet(file).to_pylist()]
     return [as_exported(post) for post in rows]
 
 
@@ -142,7 +143,7 @@ def kept(rows: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
 
 
 def read_rejects(posts_dir: Path) -> list[dict[str, object]]:
-    return pq.read_table(posts_dir / "rejects.parquet", partitioning=None).to_pylist()
+    return read_parquet(posts_dir / "rejects.parquet").to_pylist()
 
 
 ANY_FORM = st.lists(

@@ -1,10 +1,13 @@
-"""Schemas without nulls."""
+"""Schemas without nulls, and files that are read alike in any folder."""
 
 from __future__ import annotations
 
-import pyarrow as pa
+from pathlib import Path
 
-from booru_embed_core.posts.arrow import schema_of, strings
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from booru_embed_core.posts.arrow import read_parquet, schema_of, strings
 
 
 def test_a_schema_has_the_columns_in_order_without_nulls() -> None:
@@ -17,3 +20,12 @@ def test_a_schema_has_the_columns_in_order_without_nulls() -> None:
 
 def test_strings_of_a_chunked_column() -> None:
     assert strings(pa.chunked_array([["a"], ["", "b"]])) == ["a", "", "b"]
+
+
+def test_a_folders_name_adds_no_column(tmp_path: Path) -> None:
+    table = pa.table({"count": [3, 4], "tag": ["a", "b"]})
+    file = tmp_path / "count=7" / "site=x" / "tags.parquet"
+    file.parent.mkdir(parents=True)
+    pq.write_table(table, file)
+    assert read_parquet(file).equals(table)
+    assert read_parquet(file, ["tag"]).column_names == ["tag"]
