@@ -44,11 +44,10 @@ def tag_map(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
         return TagMap(known, _principal_components(embedder.tag_embeddings()[known]))
     import pyarrow as pa
     import pyarrow.compute as pc
-
-    from booru_embed_core.posts.arrow import read_parquet
+    import pyarrow.parquet as pq
 
     try:
-        columns = read_parquet(table, ["tag", "category", "vector", "x", "y"])
+        columns = pq.read_table(table, columns=["tag", "category", "vector", "x", "y"], partitioning=None)
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise TagMapError(
             f"{table}: no coordinates of tags ({first_line(error)}); materialize tag_embeddings again"
