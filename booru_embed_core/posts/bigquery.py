@@ -35,7 +35,7 @@ from booru_embed_core.posts.bigquery_access import (
 )
 from booru_embed_core.posts.database import connect, source_literal, target_literal
 from booru_embed_core.posts.parquet_parts import PartsWriter
-from booru_embed_core.schema import POST_COLUMNS
+from booru_embed_core.schema import FLAG_COLUMNS, POST_COLUMNS
 from booru_embed_core.settings import DuckdbSettings
 
 # isort: split
@@ -49,7 +49,8 @@ from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
 
 DANBOORU_TABLE: Final = "danbooru1.danbooru_public.posts"
-ROW_RESTRICTION: Final = "is_deleted = false and is_banned = false and is_flagged = false"
+ROW_RESTRICTION: Final = " and ".join(f"({flag} is null or {flag} = false)" for flag in FLAG_COLUMNS)
+"""A flag that is NULL is false, as in a file. The service leaves out a row for which ``is_deleted = false`` is NULL."""
 NUM_STREAMS: Final = 4
 START_IDS_PER_POST: Final = 2
 """Ids of the first range for each post of a limit: many old posts are deleted."""
