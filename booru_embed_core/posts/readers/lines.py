@@ -49,7 +49,7 @@ def first_bytes(file: Path) -> bytes:
     Raises:
         ExportError: its gzip or zstd stream is broken.
     """
-    return next(_blocks(file), b"").removeprefix(BOM)[:_FIRST_BYTES]
+    return next(unpacked_blocks(file), b"").removeprefix(BOM)[:_FIRST_BYTES]
 
 
 def raw_lines(file: Path) -> Iterator[bytes]:
@@ -74,7 +74,7 @@ def select_lines(file: Path, numbers: Sequence[int]) -> Iterator[tuple[int, byte
 def whole_lines(file: Path) -> Iterator[bytes]:
     """Blocks of whole lines, each with its ``\\n``, the last one too; a line is cut above `MAX_LINE_BYTES`."""
     pending = b""
-    for block in _blocks(file):
+    for block in unpacked_blocks(file):
         end = block.rfind(b"\n") + 1
         if end:
             yield b"".join((_cut(pending), memoryview(block)[:end]))
@@ -90,7 +90,12 @@ def _cut(line: bytes) -> bytes:
     return line[: MAX_LINE_BYTES + 1]
 
 
-def _blocks(file: Path) -> Iterator[bytes]:
+def unpacked_blocks(file: Path) -> Iterator[bytes]:
+    """The bytes of `file`, unpacked.
+
+    Raises:
+        ExportError: its gzip or zstd stream is broken.
+    """
     compression = compression_of(file)
     try:
         with _open(file, compression) as stream:
