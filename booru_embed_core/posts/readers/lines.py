@@ -1,53 +1,35 @@
-"""The bytes of a file as lines: plain, gzip or zstd, told by the first bytes and not by the file's name.
+"""The bytes of a file as lines, plain or compressed.
 
 What a line means is up to the reader that asks: ``scan.py`` for CSV, ``json_lines.py`` for JSON.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import Final, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
+from booru_embed_core.posts.readers.compression import BROKEN_STREAM, open_compressed, stream_error
+from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES as PACKED_SUFFIXES
+from booru_embed_core.posts.readers.compression import Compression as Compression
+from booru_embed_core.posts.readers.compression import compression_of as compression_of
+from booru_embed_core.posts.validation import MAX_LINE_BYTES
 
 BOM: Final = b"\xef\xbb\xbf"
 _BLOCK_BYTES: Final = 4 << 20
 _FIRST_BYTES: Final = 4096
-_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-PACKED_SUFFIXES: Final = ("", ".gz", ".zst")
-"""What a file's name may have behind the suffix of its format."""
-
-
-class Compression(StrEnum):
-    """How a file is packed, in DuckDB's words."""
-
-    NONE = "none"
-    GZIP = "gzip"
-    ZSTD = "zstd"
-
-
-def compression_of(file: Path) -> Compression:
-    """How `file` is packed, by its first bytes."""
-    with file.open("rb") as stream:
-        start = stream.read(4)
-    return next((Compression(name) for magic, name in _MAGIC.items() if start.startswith(magic)), Compression.NONE)
 
 
 def first_bytes(file: Path) -> bytes:
     """The first bytes of `file`, unpacked, without a byte order mark.
 
     Raises:
-        ExportError: its gzip or zstd stream is broken.
+        ExportError: its compressed stream is broken.
     """
     return next(unpacked_blocks(file), b"").removeprefix(BOM)[:_FIRST_BYTES]
 
@@ -94,24 +76,18 @@ def unpacked_blocks(file: Path) -> Iterator[bytes]:
     """The bytes of `file`, unpacked.
 
     Raises:
-        ExportError: its gzip or zstd stream is broken.
+        ExportError: its compressed stream is broken.
     """
     compression = compression_of(file)
+    if compression is Compression.NONE:
+        with file.open("rb") as stream:
+            yield from iter(partial(stream.read, _BLOCK_BYTES), b"")
+        return
     try:
-        with _open(file, compression) as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                yield block
-    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowException, OSError) as error:
-        if compression is Compression.NONE:
-            raise
-        raise ExportError(f"{file}: the {compression} stream is broken ({error}); fetch the file again") from None
-
-
-def _open(file: Path, compression: Compression) -> IO[bytes]:
-    if compression is Compression.ZSTD:
-        return cast("IO[bytes]", pa.CompressedInputStream(pa.OSFile(str(file), "rb"), "zstd"))
-    opener = cast("Callable[[Path, str], IO[bytes]]", gzip.open if compression is Compression.GZIP else open)
-    return opener(file, "rb")
+        with open_compressed(file, compression) as stream:
+            yield from iter(partial(stream.read, _BLOCK_BYTES), b"")
+    except BROKEN_STREAM as error:
+        raise stream_error(str(file), compression, error) from None
 
 
 def is_utf8(data: bytes) -> bool:
