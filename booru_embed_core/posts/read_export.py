@@ -6,19 +6,18 @@ Google's client is imported only for a table.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from booru_embed_core.filesystem import scratch_folder
-from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.export_files import expand_export
-from booru_embed_core.posts.read_posts import count_wanted, read_posts
+from booru_embed_core.posts.read_posts import count_wanted, read_sources
 from booru_embed_core.posts.report import PostsReport
-from booru_embed_core.posts.tag_categories import TagCategories
+from booru_embed_core.posts.sources import Source
 from booru_embed_core.posts.validation import ExportError
-from booru_embed_core.settings import DuckdbSettings, PostsSettings
+from booru_embed_core.settings import DuckdbSettings, PostsSettings, SourceSettings
 
 if TYPE_CHECKING:
     from booru_embed_core.posts.bigquery import TableState
@@ -37,14 +36,14 @@ def read_export(
     ``limit_posts`` only as many ranges of ids are read as fill the limit.
 
     Raises:
-        ExportError: see `expand_export`, `read_posts` and, for a table, ``bigquery.read_table``.
+        ExportError: see `expand_export`, `read_sources` and, for a table, ``bigquery.read_table``.
     """
-    with _files(settings, root, duckdb_settings, temp_dir) as files:
-        numbers = settings.category_numbers
-        aliases = None if settings.aliases is None else Aliases.load(root / settings.aliases, numbers)
-        table = settings.tag_categories
-        categories = None if table is None else TagCategories.load(root / table, numbers)
-        return read_posts(files, out_dir, settings, duckdb_settings, temp_dir, aliases, categories)
+    with ExitStack() as stack:
+        sources = [
+            Source.load(stack.enter_context(_files(source, settings, root, duckdb_settings, temp_dir)), source, root)
+            for source in settings.sources
+        ]
+        return read_sources(sources, out_dir, settings, duckdb_settings, temp_dir)
 
 
 def bigquery_state(table: str, project: str | None) -> TableState:
@@ -61,17 +60,17 @@ def bigquery_state(table: str, project: str | None) -> TableState:
 
 @contextmanager
 def _files(
-    settings: PostsSettings, root: Path, duckdb_settings: DuckdbSettings, temp_dir: Path | None
+    source: SourceSettings, settings: PostsSettings, root: Path, duckdb_settings: DuckdbSettings, temp_dir: Path | None
 ) -> Iterator[list[Path]]:
-    table = settings.bigquery_table
+    table = source.bigquery_table
     if table is None:
-        yield expand_export(settings.export, root)
+        yield expand_export(source.export, root)
         return
     with _client_named():
         from booru_embed_core.posts import bigquery, bigquery_access
     with scratch_folder(temp_dir) as scratch:
         file = scratch / f"{table}.parquet"
-        with bigquery_access.open_access(settings.bigquery_project) as access:
+        with bigquery_access.open_access(source.bigquery_project) as access:
             limit = settings.limit_posts
             if limit is None:
                 bigquery.read_table_sorted(table, file, access, duckdb_settings, scratch)

@@ -8,32 +8,39 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.checksums import write_checksums
+from booru_embed_core.posts.containers import unpacked
+from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.database import connect
 from booru_embed_core.posts.export_files import file_labels
-from booru_embed_core.posts.names import Names
+from booru_embed_core.posts.identity import check_sites, global_ids, hashed_ids
 from booru_embed_core.posts.parquet_parts import PostsWriter, SeenIds
-from booru_embed_core.posts.readers.base import Reader
+from booru_embed_core.posts.paths import PATHS_FILE, PathsWriter
+from booru_embed_core.posts.readers.base import PATH_COLUMN, Reader
 from booru_embed_core.posts.readers.lines import concatenated
 from booru_embed_core.posts.readers.registry import open_reader
 from booru_embed_core.posts.rejects import REJECTS_FILE, RejectsWriter
 from booru_embed_core.posts.report import REPORT_FILE, FileCounts, PostsReport
 from booru_embed_core.posts.row_status import RowStatus, row_status, up_to_limit
+from booru_embed_core.posts.sources import Source, conventions_of
 from booru_embed_core.posts.tag_categories import TagCategories
+from booru_embed_core.posts.tag_fields import canonical_fields
+from booru_embed_core.posts.tag_lists import TAG_LIST, TagLists
 from booru_embed_core.posts.validation import ExportError, TooManyRejectsError
-from booru_embed_core.schema import ALL_TAGS_COLUMN, POST_COLUMNS, TAG_COLUMNS
+from booru_embed_core.schema import ALL_TAGS_COLUMN, CATEGORIES, POST_COLUMNS, TAG_COLUMNS, TAG_SEPARATOR
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 DUPLICATE_REASON: Final = "duplicate: an earlier post has this id"
@@ -49,37 +56,65 @@ def read_posts(
     aliases: Aliases | None = None,
     tag_categories: TagCategories | None = None,
 ) -> PostsReport:
-    """The report on `files`, whose posts are written to `out_dir` as Parquet parts.
+    """The report on `files` of one source, whose posts are written to `out_dir`; see `read_sources`."""
+    (source,) = settings.sources
+    conventions = Conventions.of(source)
+    one = Source(files, conventions, source.site, aliases or Aliases({}), tag_categories)
+    return read_sources([one], out_dir, settings, duckdb_settings, temp_dir)
 
-    With them come ``rejects.parquet``, ``report.json`` and ``manifest.json``. Parts hold `POSTS_SCHEMA` in export
-    order. The first of several posts with one id is kept, and a tag that is twice in a field is kept once. The bytes
-    depend on the export alone, not on threads or memory.
+
+def read_sources(
+    sources: Sequence[Source],
+    out_dir: Path,
+    settings: PostsSettings,
+    duckdb_settings: DuckdbSettings,
+    temp_dir: Path | None = None,
+    left_out: Sequence[Path] = (),
+) -> PostsReport:
+    """The report on the files of `sources`, whose posts are written to `out_dir` as Parquet parts.
+
+    With them come ``rejects.parquet``, ``report.json`` and ``manifest.json``, and ``paths.parquet`` where posts are
+    files. Parts hold `POSTS_SCHEMA` in export order. The first of several posts with one id on one site is kept, and a
+    tag that is twice in a field is kept once. The bytes depend on the export alone, not on threads or memory.
 
     Raises:
         ExportError: a file has a wrong header or cannot be read, or there is no record at all.
         TooManyRejectsError: more than ``max_rejected_share`` of the records are invalid; names the first reasons.
     """
-    aliases = aliases or Aliases({})
-    rejects = RejectsWriter(out_dir / REJECTS_FILE)
-    state = _Reading(settings, PostsWriter(out_dir, aliases), rejects, aliases, tag_categories)
-    labels = file_labels(files)
+    sites = check_sites(source.site for source in sources)
+    labels = file_labels([*(file for source in sources for file in source.files), *left_out])
+    # Posts wait in the writer, so their old names are replaced there only if all have the same table.
+    at_once = sources[0].aliases if len(sources) == 1 else Aliases({})
+    state = _Reading(settings, out_dir, PostsWriter(out_dir, at_once), RejectsWriter(out_dir / REJECTS_FILE))
+    state.left_out.extend(labels[file] for file in left_out)
     with ExitStack() as unless_done:
-        unless_done.callback(state.remove_files, out_dir)
+        unless_done.callback(state.remove_files)
         with (
             scratch_folder(temp_dir) as scratch,
             connect(duckdb_settings, scratch) as connection,
             state.parquet_parts,
             state.rejects,
+            state.paths,
         ):
-            for file in files:
+            for source, file in [(one, file) for one in sources for file in one.files]:
                 if state.room == 0:
                     break
-                state.counts.append(_read_file(file, labels[file], state, connection, scratch))
+                with closing(unpacked(file, labels[file], scratch, state.left_out)) as parts:
+                    for path, label in parts:
+                        conventions = conventions_of(path, source.conventions, duckdb_settings, scratch)
+                        reading = _FileReading(path, label, source, conventions, state)
+                        state.counts.append(reading.run(connection, scratch))
+                        if state.room == 0:
+                            break
         report = PostsReport.of(
             state.counts,
             num_aliases=state.num_aliases + state.parquet_parts.num_aliases,
             num_repeats=state.parquet_parts.num_repeats,
             num_unknown_tags=state.num_unknown_tags,
+            num_split_tags=state.num_split_tags,
+            num_null_words=state.num_null_words,
+            sites=sites,
+            left_out=tuple(state.left_out),
         )
         _accept(report, state.reasons, settings)
         unless_done.pop_all()
@@ -98,9 +133,12 @@ def count_wanted(
     """
     seen = SeenIds()
     num_wanted = 0
+    (source,) = settings.sources
     with scratch_folder(temp_dir) as scratch, connect(duckdb_settings, scratch) as connection:
         for file in files:
-            for batch in open_reader(file, Names.of(settings)).batches(connection, scratch):
+            conventions = conventions_of(file, Conventions.of(source), duckdb_settings, scratch)
+            for raw in open_reader(file, conventions).batches(connection, scratch):
+                batch, _ = canonical_fields(raw, conventions)
                 num_wanted += int((row_status(batch, settings, seen) == RowStatus.KEPT).sum())
     return num_wanted
 
@@ -110,40 +148,27 @@ class _Reading:
     """State that is carried from file to file."""
 
     settings: PostsSettings
+    out_dir: Path
     parquet_parts: PostsWriter
     rejects: RejectsWriter
-    aliases: Aliases
-    tag_categories: TagCategories | None
+    paths: PathsWriter = field(init=False)
     num_unknown_tags: int = 0
+    num_split_tags: int = 0
+    num_null_words: int = 0
     num_aliases: int = 0
-    """Old names of kept posts that were replaced in a field of all tags."""
+    """Old names of kept posts that were replaced before they reached the writer."""
     seen: SeenIds = field(default_factory=SeenIds)
     counts: list[FileCounts] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
-    def remove_files(self, out_dir: Path) -> None:
+    def __post_init__(self) -> None:
+        self.paths = PathsWriter(self.out_dir / PATHS_FILE)
+
+    def remove_files(self) -> None:
         """Removes what was written, so that a failure leaves nothing that looks like posts."""
-        for path in (*self.parquet_parts.paths, out_dir / REJECTS_FILE):
+        for path in (*self.parquet_parts.paths, self.out_dir / REJECTS_FILE, self.out_dir / PATHS_FILE):
             path.unlink(missing_ok=True)
-
-    def by_category(self, batch: pa.RecordBatch, is_kept: NDArray[np.bool_], file: Path) -> pa.RecordBatch:
-        """`batch` with the tags of each category in a column of their own; `is_kept` is of its first rows.
-
-        Raises:
-            ExportError: `file` has all tags in one column, and there is no table of tags to split them by.
-        """
-        if ALL_TAGS_COLUMN not in batch.schema.names:
-            return batch
-        if self.tag_categories is None:
-            raise ExportError(
-                f"{file}: has {self.settings.columns.tag_string} and none of {', '.join(TAG_COLUMNS)}; set [posts] "
-                "tag_categories to a table of tag and category"
-            )
-        fields, tag_of = batch.column(ALL_TAGS_COLUMN), self.aliases.tag_of_any
-        split, num_unknown, num_old = self.tag_categories.split(fields, tag_of)
-        self.num_unknown_tags += num_unknown
-        self.num_aliases += int(num_old[: len(is_kept)][is_kept].sum())
-        return pa.RecordBatch.from_pydict({**{name: batch.column(name) for name in batch.schema.names}, **split})
 
     @property
     def room(self) -> int | None:
@@ -152,48 +177,124 @@ class _Reading:
         return None if limit is None else limit - self.parquet_parts.num_rows
 
 
-def _read_file(
-    file: Path, label: str, state: _Reading, connection: duckdb.DuckDBPyConnection, scratch: Path
-) -> FileCounts:
-    reader = open_reader(file, Names.of(state.settings), ends_early=state.room is not None)
-    kept_before = state.parquet_parts.num_rows
-    invalid: list[NDArray[np.int64]] = []
-    duplicate: list[NDArray[np.int64]] = []
-    num_parsed = num_filtered = 0
-    is_full = False
-    with contextlib.closing(reader.batches(connection, scratch)) as batches:
-        for batch in batches:
-            status, is_full = up_to_limit(row_status(batch, state.settings, state.seen), state.room)
-            invalid.append(np.flatnonzero(status == RowStatus.INVALID) + num_parsed)
-            duplicate.append(np.flatnonzero(status == RowStatus.DUPLICATE) + num_parsed)
-            num_filtered += int((status == RowStatus.FILTERED).sum())
-            num_parsed += len(status)
-            is_kept = status == RowStatus.KEPT
-            posts = state.by_category(batch, is_kept, file).select(POST_COLUMNS).slice(0, len(status))
-            state.parquet_parts.add(posts if is_kept.all() else posts.filter(pa.array(is_kept)))
-            if is_full:
-                break
-    malformed = reader.malformed
-    num_read = reader.num_records
-    if is_full:  # records behind the last post count as not read
-        malformed = malformed[malformed < reader.line_of(np.array([num_parsed - 1]))]
-        num_read = num_parsed + len(malformed)
-    if num_parsed + len(malformed) != num_read:
-        raise ExportError(
-            f"{file}: {num_read} records were counted, of which {len(malformed)} malformed, but "
-            f"{num_parsed} were parsed; report this file as a bug of booru-embed"
+@dataclass
+class _FileReading:
+    """One file on its way into the table."""
+
+    file: Path
+    label: str
+    source: Source
+    conventions: Conventions
+    state: _Reading
+    num_parsed: int = 0
+    num_filtered: int = 0
+    num_of_other_files: int = 0
+    invalid: list[NDArray[np.int64]] = field(default_factory=list)
+    duplicate: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def run(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> FileCounts:
+        """Reads the file and gives its counts."""
+        state = self.state
+        reader = open_reader(self.file, self.conventions, ends_early=state.room is not None)
+        kept_before = state.parquet_parts.num_rows
+        seen_before = state.seen.snapshot()
+        is_full = False
+        with contextlib.closing(reader.batches(connection, scratch)) as batches:
+            for raw in batches:
+                is_full = self._add(raw, reader, seen_before)
+                if is_full:
+                    break
+        malformed, num_read = reader.malformed, reader.num_records
+        if is_full:  # records behind the last post count as not read
+            malformed = malformed[malformed < reader.line_of(np.array([self.num_parsed - 1]))]
+            num_read = self.num_parsed + len(malformed)
+        if self.num_parsed + len(malformed) != num_read:
+            raise ExportError(
+                f"{self.file}: {num_read} records were counted, of which {len(malformed)} malformed, but "
+                f"{self.num_parsed} were parsed; report this file as a bug of booru-embed"
+            )
+        rejected = np.union1d(malformed, reader.line_of(concatenated(self.invalid)))
+        duplicates = reader.line_of(concatenated(self.duplicate))
+        _set_aside(reader, self.label, rejected, duplicates, state)
+        return FileCounts(
+            file=self.label,
+            num_read=num_read,
+            num_kept=state.parquet_parts.num_rows - kept_before,
+            num_duplicate=len(duplicates),
+            num_rejected=len(rejected),
+            num_filtered=self.num_filtered,
+            num_duplicate_of_other_files=self.num_of_other_files,
+            tag_separator=self.conventions.tag_separator,
+            null_words=self.conventions.null_words or (),
         )
-    rejected = np.union1d(malformed, reader.line_of(concatenated(invalid)))
-    duplicates = reader.line_of(concatenated(duplicate))
-    _set_aside(reader, label, rejected, duplicates, state)
-    return FileCounts(
-        file=label,
-        num_read=num_read,
-        num_kept=state.parquet_parts.num_rows - kept_before,
-        num_duplicate=len(duplicates),
-        num_rejected=len(rejected),
-        num_filtered=num_filtered,
-    )
+
+    def _add(self, raw: pa.RecordBatch, reader: Reader, seen_before: SeenIds) -> bool:
+        """Adds the posts of a reader's batch; whether they fill the limit."""
+        state = self.state
+        batch, num_words = canonical_fields(raw, self.conventions)
+        state.num_null_words += num_words
+        batch = self._with_ids(batch, reader)
+        status, is_full = up_to_limit(row_status(batch, state.settings, state.seen), state.room)
+        is_duplicate = status == RowStatus.DUPLICATE
+        self.invalid.append(np.flatnonzero(status == RowStatus.INVALID) + self.num_parsed)
+        self.duplicate.append(np.flatnonzero(is_duplicate) + self.num_parsed)
+        if is_duplicate.any():
+            ids = batch.column("id").slice(0, len(status)).filter(pa.array(is_duplicate)).to_numpy()
+            self.num_of_other_files += int(seen_before.holds(ids).sum())
+        self.num_filtered += int((status == RowStatus.FILTERED).sum())
+        self.num_parsed += len(status)
+        is_kept = status == RowStatus.KEPT
+        split = self._by_category(batch, is_kept)
+        kept = split.slice(0, len(status))
+        kept = kept if is_kept.all() else kept.filter(pa.array(is_kept))
+        if PATH_COLUMN in kept.schema.names:
+            state.paths.add(kept.column("id"), kept.column(PATH_COLUMN))
+        state.parquet_parts.add(self._renamed(kept.select(POST_COLUMNS)))
+        return is_full
+
+    def _with_ids(self, batch: pa.RecordBatch, reader: Reader) -> pa.RecordBatch:
+        """`batch` with ids of rows where the export has none, and the site's number in all ids."""
+        ids = batch.column("id")
+        if self.conventions.missing_id is not None and PATH_COLUMN not in batch.schema.names:
+            lines = reader.line_of(np.arange(len(batch)) + self.num_parsed).tolist()
+            ids = pa.array(hashed_ids([f"{self.label}\0{line}" for line in lines]))
+        if self.source.site is not None:
+            numbers = ids.fill_null(0).to_numpy(zero_copy_only=False)
+            ids = pa.array(global_ids(numbers, self.source.site), mask=ids.is_null().to_numpy(zero_copy_only=False))
+        return batch.set_column(batch.schema.get_field_index("id"), "id", ids)
+
+    def _by_category(self, batch: pa.RecordBatch, is_kept: NDArray[np.bool_]) -> pa.RecordBatch:
+        """`batch` with the tags of each category in a column of their own; `is_kept` is of its first rows.
+
+        Raises:
+            ExportError: the file has all tags in one column, and there is no table of tags to split them by.
+        """
+        if ALL_TAGS_COLUMN not in batch.schema.names:
+            return batch
+        state = self.state
+        if self.source.tag_categories is None:
+            raise ExportError(
+                f"{self.file}: has {self.conventions.source(ALL_TAGS_COLUMN)} and none of {', '.join(TAG_COLUMNS)}; "
+                "set [posts] tag_categories to a table of tag and category, or [posts.columns] tag_string_general to "
+                "this column to count all tags as general"
+            )
+        fields, tag_of = batch.column(ALL_TAGS_COLUMN), self.source.aliases.tag_of_any
+        split, num_unknown, num_old = self.source.tag_categories.split(fields, tag_of)
+        state.num_unknown_tags += num_unknown
+        state.num_aliases += int(num_old[: len(is_kept)][is_kept].sum())
+        return pa.RecordBatch.from_pydict({**{name: batch.column(name) for name in batch.schema.names}, **split})
+
+    def _renamed(self, posts: pa.RecordBatch) -> pa.RecordBatch:
+        """`posts` with their old names replaced, unless the writer does it."""
+        if self.state.parquet_parts.aliases is self.source.aliases:
+            return posts
+        for category, name in zip(CATEGORIES, TAG_COLUMNS, strict=True):
+            lists, num_renamed = self.source.aliases.apply(TagLists.split(posts.column(name)), category)
+            if num_renamed:
+                self.state.num_aliases += num_renamed
+                fields: Any = pc.binary_join(lists.to_arrow().cast(TAG_LIST), TAG_SEPARATOR)
+                posts = posts.set_column(posts.schema.get_field_index(name), name, fields)
+        return posts
 
 
 def _set_aside(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 REPORT_FILE: Final = "report.json"
 
@@ -20,6 +20,12 @@ class FileCounts:
     num_duplicate: int
     num_rejected: int
     num_filtered: int = 0
+    num_duplicate_of_other_files: int = 0
+    """How many of `num_duplicate` have the id of a post in an earlier file."""
+    tag_separator: str = " "
+    """What separates the tags of a field; ``list`` for a printed list."""
+    null_words: tuple[str, ...] = ()
+    """The words that were read as nothing where they are a whole field of tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,10 @@ class PostsReport:
         num_repeats: tags of kept posts that were dropped, because the post has them already.
         num_unknown_tags: where ``tag_string`` was split by category, tags of all records that are not in the table of
             categories; they count as general.
+        num_split_tags: tags of all records in such fields.
+        num_null_words: fields of tags that hold a word for nothing, such as ``\\N``.
+        sites: the number of each site of ``[[posts.source]]``, which stands in the ids above their lowest 50 bits.
+        left_out: files in folders and archives that hold no posts.
         files: the counts of each file, in the order of reading.
     """
 
@@ -47,6 +57,10 @@ class PostsReport:
     num_aliases: int = 0
     num_repeats: int = 0
     num_unknown_tags: int = 0
+    num_split_tags: int = 0
+    num_null_words: int = 0
+    sites: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     files: tuple[FileCounts, ...]
 
     @property
@@ -72,26 +86,19 @@ class PostsReport:
         return json.dumps({**asdict(self), "reconciles": self.reconciles}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
-    def of(
-        cls, files: Sequence[FileCounts], *, num_aliases: int, num_repeats: int, num_unknown_tags: int
-    ) -> PostsReport:
-        """The report on `files`, whose counts are added up."""
-        return cls(
-            num_read=sum(counts.num_read for counts in files),
-            num_kept=sum(counts.num_kept for counts in files),
-            num_duplicate=sum(counts.num_duplicate for counts in files),
-            num_rejected=sum(counts.num_rejected for counts in files),
-            num_filtered=sum(counts.num_filtered for counts in files),
-            num_aliases=num_aliases,
-            num_repeats=num_repeats,
-            num_unknown_tags=num_unknown_tags,
-            files=tuple(files),
-        )
+    def of(cls, files: Sequence[FileCounts], **others: Any) -> PostsReport:
+        """The report on `files`, whose counts are added up, with the `others` of its attributes."""
+        names = ("num_read", "num_kept", "num_duplicate", "num_rejected", "num_filtered")
+        sums = {name: sum(getattr(counts, name) for counts in files) for name in names}
+        return cls(**sums, **others, files=tuple(files))
 
     @classmethod
     def from_json(cls, text: str) -> PostsReport:
         """The report that `to_json` wrote."""
         values = json.loads(text)
         values.pop("reconciles")
-        files = tuple(FileCounts(**counts) for counts in values.pop("files"))
-        return cls(**values, files=files)
+        files = tuple(
+            FileCounts(**{**counts, "null_words": tuple(counts.get("null_words", ()))})
+            for counts in values.pop("files")
+        )
+        return cls(**{**values, "left_out": tuple(values.get("left_out", ()))}, files=files)

@@ -7,14 +7,16 @@ file. Reasons come from Python's ``csv`` and the raw line; ``readers/scan.py`` f
 from __future__ import annotations
 
 import csv
+import itertools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.conventions import DANBOORU, NULL_WORDS, Conventions, flag_words
+from booru_embed_core.posts.tag_fields import TAG_FIELDS, RawValue, field_problem
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
-    EXPORT_RATING_NAMES,
     FLAG_COLUMNS,
     POST_COLUMNS,
     RATINGS,
@@ -25,13 +27,9 @@ MAX_LINE_BYTES: Final = 1 << 20
 """Longer lines are rejected: the longest real record has less than 20 kB, and a reader's buffers must be bounded."""
 
 INT32_RANGE: Final = range(-(2**31), 2**31)
-INT64_RANGE: Final = range(-(2**63), 2**63)
 
-TRUE_WORDS: Final = ("true", "True", "TRUE", "t", "1")
-FALSE_WORDS: Final = ("false", "False", "FALSE", "f", "0")
-"""How exports spell the flags `FLAG_COLUMNS`; an absent, null or empty one is false too."""
-
-_ALL_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
+_WHOLE: Final = re.compile(r"(-?[0-9]{1,19})(\.0+)?")
+_DEFAULTS: Final = {"id": "missing_id", "rating": "missing_rating", "score": "missing_score"}
 
 
 class ExportError(ValueError):
@@ -57,7 +55,7 @@ def decoded(line: bytes) -> tuple[str | None, str]:
 
 
 def line_problem(
-    line: bytes, columns: Sequence[str], delimiter: str = ",", ratings: Mapping[str, str] = EXPORT_RATING_NAMES
+    line: bytes, columns: Sequence[str], delimiter: str = ",", conventions: Conventions = DANBOORU
 ) -> str | None:
     """Why `line`, without its end, is no valid post; None for a valid one. `columns` are the file's, in its order."""
     problem, text = decoded(line)
@@ -73,7 +71,7 @@ def line_problem(
         return f"broken quotes: {error}"
     if len(fields) != len(columns):
         return f"{len(fields)} fields instead of {len(columns)}"
-    return values_problem(dict(zip(columns, fields, strict=True)), ratings) or _quote_problem(text, delimiter)
+    return values_problem(dict(zip(columns, fields, strict=True)), conventions) or _quote_problem(text, delimiter)
 
 
 def _fields(text: str, delimiter: str) -> list[str]:
@@ -85,34 +83,51 @@ def _fields(text: str, delimiter: str) -> list[str]:
         csv.field_size_limit(before)
 
 
-def values_problem(values: Mapping[str, str | None], ratings: Mapping[str, str] = EXPORT_RATING_NAMES) -> str | None:
-    """Why these values, by column, are no valid post; None for valid ones. A value of None is missing."""
-    for name, value in values.items():
-        if value is None and name in (*POST_COLUMNS, ALL_TAGS_COLUMN):
-            return f"{name} is missing"
-    known = {name: value for name, value in values.items() if value is not None}
-    return (
-        _number_problem("id", known["id"], INT64_RANGE)
-        or _rating_problem(known["rating"], ratings)
-        or _number_problem("score", known["score"], INT32_RANGE)
-        or next(filter(None, (_flag_problem(name, known[name]) for name in FLAG_COLUMNS if name in known)), None)
-        or next((f"a line break inside {name}" for name in _ALL_FIELDS if set("\r\n") & set(known.get(name, ""))), None)
+def values_problem(values: Mapping[str, RawValue], conventions: Conventions = DANBOORU) -> str | None:
+    """Why these raw values, by canonical column, are no valid post; None for valid ones.
+
+    A value of None is null. Tags are text or a list of text.
+    """
+    texts = {name: value for name, value in values.items() if not isinstance(value, list)}
+    ids = range(0 if conventions.has_site else -(2**63), conventions.max_id + 1)
+    problems = itertools.chain(
+        () if conventions.missing_id else (_number_problem("id", texts.get("id"), ids, conventions),),
+        (_rating_problem(texts.get("rating"), conventions),),
+        (_number_problem("score", texts.get("score"), INT32_RANGE, conventions),),
+        (_flag_problem(name, texts[name], conventions) for name in FLAG_COLUMNS if name in texts),
+        (field_problem(name, values[name], conventions) for name in TAG_FIELDS if name in values),
     )
+    return next(filter(None, problems), None)
 
 
-def _flag_problem(column: str, value: str) -> str | None:
-    return None if value in (*TRUE_WORDS, *FALSE_WORDS, "") else f"{column} {value[:40]!r} is neither true nor false"
+def is_nothing(value: str | None) -> bool:
+    """Whether `value` of a column of numbers or ratings is null or a word for it."""
+    return value is None or value == "" or value in NULL_WORDS
 
 
-def _number_problem(column: str, value: str, allowed: range) -> str | None:
-    digits = value.removeprefix("-")
-    if digits.isascii() and digits.isdigit() and len(digits) <= 19 and int(value) in allowed:
+def _flag_problem(column: str, value: str | None, conventions: Conventions) -> str | None:
+    true, false = flag_words(column, conventions)
+    if value is None or false is None or value in (*true, *false):
+        return None
+    return f"{column} {value[:40]!r} is neither true nor false; set [posts.true_values] {column}"
+
+
+def _number_problem(column: str, value: str | None, allowed: range, conventions: Conventions) -> str | None:
+    default = getattr(conventions, _DEFAULTS[column])
+    if value is None or is_nothing(value):
+        return f"{column} is missing" if default is None else None
+    number = _WHOLE.fullmatch(value)
+    if number and int(number[1]) in allowed:
         return None
     return f"{column} {value[:40]!r} is not a whole number from {allowed[0]} to {allowed[-1]}"
 
 
-def _rating_problem(value: str, ratings: Mapping[str, str]) -> str | None:
-    return None if value in ratings else f"rating {value[:40]!r} is not one of {', '.join(RATINGS)}"
+def _rating_problem(value: str | None, conventions: Conventions) -> str | None:
+    if value is not None and value in conventions.ratings:
+        return None
+    if value is None or is_nothing(value):
+        return "rating is missing" if conventions.missing_rating is None else None
+    return f"rating {value[:40]!r} is not one of {', '.join(RATINGS)}; say which one it is in [posts.rating_names]"
 
 
 def _quote_problem(text: str, delimiter: str) -> str | None:
@@ -133,7 +148,7 @@ def delimiter_of(header: bytes) -> str:
     return "\t" if b"\t" in header else ","
 
 
-def columns_of(header: bytes, file: Path, names: Names = DANBOORU) -> tuple[str, ...]:
+def columns_of(header: bytes, file: Path, conventions: Conventions = DANBOORU) -> tuple[str, ...]:
     """The canonical names of the columns of `header`, a file's first line, in its order.
 
     Raises:
@@ -145,33 +160,48 @@ def columns_of(header: bytes, file: Path, names: Names = DANBOORU) -> tuple[str,
     except (UnicodeDecodeError, csv.Error):
         raise ExportError(
             f"{file}: the first line is no header of CSV or TSV in UTF-8: {header[:80]!r}; wanted the columns "
-            + ",".join(map(names.source, POST_COLUMNS))
+            + ",".join(map(conventions.source, POST_COLUMNS))
         ) from None
-    return check_columns(found, file, names)
+    return check_columns(found, file, conventions)
 
 
 def check_columns(
-    found: Sequence[str], file: Path, names: Names = DANBOORU, optional: Collection[str] = ()
+    found: Sequence[str], file: Path, conventions: Conventions = DANBOORU, optional: Collection[str] = ()
 ) -> tuple[str, ...]:
     """The canonical names of the columns `found`, which hold those of a post and any others.
 
-    `ALL_TAGS_COLUMN` may stand for `TAG_COLUMNS`. A column that `names` maps must be there, unless it is `optional`.
+    `ALL_TAGS_COLUMN` may stand for `TAG_COLUMNS`. A column that `conventions` map must be there, unless it is
+    `optional` or mapped to ``""``. The settings may allow posts without an id, a rating or a score.
 
     Raises:
         ExportError: a column is missing or named twice.
     """
-    canonical = names.canonical(found)
-    tags = (ALL_TAGS_COLUMN,) if has_all_tags((*canonical, *names.columns)) else TAG_COLUMNS
-    wanted = dict.fromkeys((*(name for name in POST_COLUMNS if name not in TAG_COLUMNS), *tags, *names.columns))
-    missing = [names.source(name) for name in wanted if name not in (*canonical, *optional)]
+    canonical = conventions.canonical(found)
+    given = [name for name, source in conventions.columns.items() if source]
+    tags = (ALL_TAGS_COLUMN,) if has_all_tags((*canonical, *given)) else TAG_COLUMNS
+    wanted = dict.fromkeys((*_DEFAULTS, *tags, *given))
+    absent = {name for name, source in conventions.columns.items() if not source}
+    absent |= {name for name, default in _DEFAULTS.items() if getattr(conventions, default) is not None}
+    missing = [name for name in wanted if name not in (*canonical, *absent, *optional)]
     twice = sorted({name for name in found if found.count(name) > 1})
+    if not any(name in canonical for name in TAG_FIELDS) and not missing:
+        missing = list(tags)
     if missing or twice:
-        problem = f"missing: {','.join(missing)}" if missing else f"twice: {','.join(twice)[:200]}"
+        sources = [conventions.source(name) or name for name in missing]
+        problem = f"missing: {','.join(sources)}" if missing else f"twice: {','.join(twice)[:200]}"
         raise ExportError(
-            f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted {','.join(map(names.source, wanted))}; "
-            f"{problem}; export these columns or set [posts.columns]"
+            f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted "
+            f"{','.join(conventions.source(name) or name for name in wanted)}; {problem}; {_remedy(missing)}"
         )
     return canonical
+
+
+def _remedy(missing: Sequence[str]) -> str:
+    remedies = ["export these columns or set [posts.columns]"]
+    remedies += [f"set [posts] {_DEFAULTS[name]} if there is none" for name in missing if name in _DEFAULTS]
+    if missing and set(missing) < set(TAG_COLUMNS):
+        remedies.append(f'set [posts.columns] {missing[0]} = "" if there is none')
+    return "; ".join(remedies)
 
 
 def has_all_tags(columns: Collection[str]) -> bool:

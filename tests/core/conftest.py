@@ -71,7 +71,9 @@ def read_export(tmp_path: Path) -> Callable[..., tuple[PostsReport, Path]]:
         file, out_dir = tmp_path / f"export-{number}.csv", tmp_path / f"posts-{number}"
         file.write_bytes(content)
         out_dir.mkdir()
-        values = PostsSettings.model_validate({"max_rejected_share": max_rejected_share, **settings})
+        # Tests of hostile tags need commas within tags; `test_tag_fields.py` has those of the defaults.
+        defaults = {"max_rejected_share": max_rejected_share, "tag_separator": " ", "null_words": ()}
+        values = PostsSettings.model_validate({**defaults, **settings})
         return read_posts([file], out_dir, values, DuckdbSettings(threads=threads)), out_dir
 
     return read

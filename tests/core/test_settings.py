@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.settings import (
-    _REMOVED,
     OBSERVED_SECTIONS,
     SETTINGS_VARIABLE,
     ModelSettings,
@@ -25,6 +24,7 @@ from booru_embed_core.settings import (
     load_settings,
     section_version,
 )
+from booru_embed_core.settings.load import _REMOVED
 
 ROOT = Path(__file__).parents[2]
 Load = Callable[[str], Settings]

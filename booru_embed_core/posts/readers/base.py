@@ -14,16 +14,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.errors import first_line
+from booru_embed_core.posts.conventions import DANBOORU, NULL_WORDS, Conventions, flag_words
 from booru_embed_core.posts.database import quoted
-from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.readers.lines import first_bytes
-from booru_embed_core.posts.validation import FALSE_WORDS, TRUE_WORDS, ExportError, has_all_tags
+from booru_embed_core.posts.validation import ExportError, has_all_tags
 from booru_embed_core.schema import ALL_TAGS_COLUMN, FLAG_COLUMNS, TAG_COLUMNS
 
 HIDDEN_COLUMN: Final = "is_hidden"
 """Column of a reader's batches: whether one of the post's `FLAG_COLUMNS` is true."""
 
+PATH_COLUMN: Final = "path"
+"""Column of some readers' batches: the path of a post's file, relative to the folder that is read."""
+
 BATCH_RECORDS: Final = 131_072
+_EMPTY: Final = "cast(null as varchar)"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Reader(Protocol):
     suffixes: ClassVar[tuple[str, ...]]
     """Ends of the format's file names, such as ``.csv``; readers are chosen by `opens`, whatever the name."""
 
-    def __init__(self, path: Path, names: Names = DANBOORU) -> None: ...
+    def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None: ...
 
     @property
     def num_records(self) -> int:
@@ -75,7 +79,9 @@ class Reader(Protocol):
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
         """The other records in their order: `POST_COLUMNS` and `HIDDEN_COLUMN`, null where a value is invalid.
 
-        A file with all tags in one field has `ALL_TAGS_COLUMN` instead of `TAG_COLUMNS`. `scratch` is an empty folder.
+        Tags come raw: text or lists of text as the file has them, null where there are none. A file with all tags in
+        one field has `ALL_TAGS_COLUMN` instead of `TAG_COLUMNS`. A format whose posts are files has `PATH_COLUMN` too.
+        `scratch` is an empty folder.
         """
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -85,31 +91,60 @@ class Reader(Protocol):
         """Line, raw text and problem (None where there is none) of each of `lines`, which ascend."""
 
 
-def fit_values(
-    text_of: Callable[[str], str], columns: Collection[str], names: Names = DANBOORU, *, check_breaks: bool
-) -> str:
+def fit_values(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions = DANBOORU) -> str:
     """The select list of a reader's batches, from ``text_of(column)``: an SQL expression that gives a column as text.
 
-    Values are cast here from text: DuckDB's own casts would take ``1.5`` for 2 and ``1e3`` for 1000. With
-    `check_breaks` a tag with a line break is invalid; formats of one record a line cannot hold one.
+    Tags come as they are, text or a list of text; ``tag_fields.py`` looks into them. Values are cast here from text:
+    DuckDB's own casts would take ``1.5`` for 2 and ``1e3`` for 1000.
     """
-    ratings = " ".join(f"when {quoted(word)} then {quoted(rating)}" for word, rating in names.ratings.items())
     fields = (ALL_TAGS_COLUMN,) if has_all_tags(columns) else TAG_COLUMNS
-    tags = [text_of(name) for name in fields]
-    if check_breaks:
-        tags = [
-            f"case when not contains({tag}, chr(10)) and not contains({tag}, chr(13)) then {tag} end" for tag in tags
-        ]
-    flags = [_flag(text_of(name)) for name in FLAG_COLUMNS if name in columns]
+    flags = [_flag(name, text_of(name), conventions) for name in FLAG_COLUMNS if name in columns]
     return ", ".join(
         [
-            f"{_number(text_of('id'), 'bigint')} as id",
-            f"case {text_of('rating')} {ratings} end as rating",
-            f"{_number(text_of('score'), 'integer')} as score",
-            *(f"{tag} as {name}" for tag, name in zip(tags, fields, strict=True)),
+            f"{_id(text_of, columns, conventions)} as id",
+            f"{_rating(text_of, columns, conventions)} as rating",
+            f"{_score(text_of, columns, conventions)} as score",
+            *(f"{text_of(name) if name in columns else _EMPTY} as {name}" for name in fields),
             _hidden(flags),
         ]
     )
+
+
+def _id(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions) -> str:
+    if "id" not in columns:
+        return "cast(null as bigint)"
+    number = _number(text_of("id"), "bigint")
+    # Ids of a site get its number in the bits above, so they must leave them free.
+    return (
+        f"(case when {number} between 0 and {conventions.max_id} then {number} end)" if conventions.has_site else number
+    )
+
+
+def _rating(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions) -> str:
+    missing = "null" if conventions.missing_rating is None else quoted(conventions.missing_rating)
+    if "rating" not in columns:
+        return missing
+    text = text_of("rating")
+    cases = " ".join(f"when {quoted(word)} then {quoted(rating)}" for word, rating in conventions.ratings.items())
+    rating = f"case {text} {cases} end"
+    return rating if missing == "null" else f"coalesce({rating}, case when {_is_nothing(text)} then {missing} end)"
+
+
+def _score(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions) -> str:
+    missing = "null" if conventions.missing_score is None else str(conventions.missing_score)
+    if "score" not in columns:
+        return f"cast({missing} as integer)"
+    text = text_of("score")
+    number = _number(text, "integer")
+    return (
+        number
+        if missing == "null"
+        else f"coalesce({number}, case when {_is_nothing(text)} then cast({missing} as integer) end)"
+    )
+
+
+def _is_nothing(text: str) -> str:
+    return f"coalesce({text}, '') in ('', {', '.join(map(quoted, NULL_WORDS))})"
 
 
 def _hidden(flags: Sequence[str]) -> str:
@@ -123,14 +158,18 @@ def _hidden(flags: Sequence[str]) -> str:
 def _number(text: str, type_name: str) -> str:
     number = f"try_cast({text} as {type_name})"
     # Nearly all numbers are written as DuckDB would write them, and comparing is faster than the pattern.
-    is_plain, is_number = f"{number}::varchar = {text}", f"regexp_full_match({text}, '-?[0-9]{{1,19}}')"
-    return f"case when {is_plain} then {number} when {is_number} then {number} end"
+    is_plain, is_whole = f"{number}::varchar = {text}", f"regexp_full_match({text}, '-?[0-9]{{1,19}}(\\.0+)?')"
+    whole = f"try_cast(string_split({text}, '.')[1] as {type_name})"
+    return f"(case when {is_plain} then {number} when {is_whole} then {whole} end)"
 
 
-def _flag(text: str) -> str:
-    true, false = (", ".join(map(quoted, words)) for words in (TRUE_WORDS, FALSE_WORDS))
+def _flag(name: str, text: str, conventions: Conventions) -> str:
+    true, false = flag_words(name, conventions)
     value = f"coalesce({text}, '')"
-    return f"(case when {value} in ({true}) then true when {value} in ({false}, '') then false end)"
+    is_true = f"{value} in ({', '.join(map(quoted, true))})"
+    if false is None:
+        return f"({is_true})"
+    return f"(case when {is_true} then true when {value} in ({', '.join(map(quoted, false))}) then false end)"
 
 
 def run_on(

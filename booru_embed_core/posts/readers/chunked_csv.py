@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath
 from booru_embed_core.posts.readers.delimited import DelimitedReader
 from booru_embed_core.posts.readers.lines import concatenated, line_numbers, select_lines, whole_lines
@@ -37,13 +37,13 @@ class ChunkedCsvReader:
 
     suffixes: ClassVar[tuple[str, ...]] = DelimitedReader.suffixes
 
-    def __init__(self, path: Path, names: Names = DANBOORU) -> None:
+    def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
         self._path = path
-        self._names = names
+        self._conventions = conventions
         self._header, _, _ = next(whole_lines(path), b"").partition(b"\n")
         if not self._header.strip():
             raise ExportError(f"{path}: is empty; export the posts again or remove the file")
-        self._columns = columns_of(self._header, path, names)
+        self._columns = columns_of(self._header, path, conventions)
         self.num_records = 0
         self.malformed = concatenated([])
         self._skipped = concatenated([])
@@ -60,7 +60,7 @@ class ChunkedCsvReader:
         blocks = itertools.chain([rest] if rest else [], blocks)
         chunk, num_lines, num_bytes = scratch / "chunk.csv", 1, _FIRST_CHUNK_BYTES
         while num_added := self._write(chunk, blocks, num_bytes):
-            reader = DelimitedReader(chunk, self._names, label=self._path)
+            reader = DelimitedReader(chunk, self._conventions, label=self._path)
             # Line 1 of a chunk is the header again. Counted before the first batch, since reading may stop within it.
             self.num_records += reader.num_records
             self.malformed = np.concatenate([self.malformed, reader.malformed + num_lines - 1])
@@ -90,4 +90,4 @@ class ChunkedCsvReader:
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
         for number, raw in select_lines(self._path, lines):
-            yield number, raw, line_problem(raw, self._columns, delimiter_of(self._header), self._names.ratings)
+            yield number, raw, line_problem(raw, self._columns, delimiter_of(self._header), self._conventions)

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.database import quoted, source_literal
-from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, fit_values, parse_error
 from booru_embed_core.posts.readers.lines import Compression, select_lines
 from booru_embed_core.posts.readers.scan import scan_file, write_clean_copy
@@ -34,11 +34,11 @@ class DelimitedReader:
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
-    def __init__(self, path: Path, names: Names = DANBOORU, *, label: Path | None = None) -> None:
+    def __init__(self, path: Path, conventions: Conventions = DANBOORU, *, label: Path | None = None) -> None:
         self._path = path
-        self._names = names
+        self._conventions = conventions
         self._label = label or path
-        self._scan = scan_file(path, names)
+        self._scan = scan_file(path, conventions)
 
     @classmethod
     def opens(cls, candidate: ExportPath) -> bool:
@@ -68,7 +68,7 @@ class DelimitedReader:
         if newline is None or is_copy:
             file, newline, compression = scratch / "clean.csv", "\n", Compression.NONE
             write_clean_copy(self._path, scan, file)
-        query = _query(file, scan.columns, self._names, scan.delimiter, newline, compression)
+        query = _query(file, scan.columns, self._conventions, scan.delimiter, newline, compression)
         try:
             yield from connection.sql(query).to_arrow_reader(BATCH_RECORDS)
         except (duckdb.Error, pa.ArrowInvalid) as error:
@@ -84,11 +84,11 @@ class DelimitedReader:
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
         for number, raw in select_lines(self._path, lines):
-            yield number, raw, line_problem(raw, self._scan.columns, self._scan.delimiter, self._names.ratings)
+            yield number, raw, line_problem(raw, self._scan.columns, self._scan.delimiter, self._conventions)
 
 
 def _query(
-    file: Path, columns: Sequence[str], names: Names, delimiter: str, newline: str, compression: Compression
+    file: Path, columns: Sequence[str], conventions: Conventions, delimiter: str, newline: str, compression: Compression
 ) -> str:
     """The query of the batches. It names every option of the format, so that DuckDB guesses none.
 
@@ -112,5 +112,5 @@ def _query(
         "max_line_size": str(2 * MAX_LINE_BYTES),
     }
     arguments = ", ".join([source_literal(file), *(f"{name} = {value}" for name, value in options.items())])
-    values = fit_values(lambda name: f'"{columns.index(name)}"', columns, names, check_breaks=False)
+    values = fit_values(lambda name: f'"{columns.index(name)}"', columns, conventions)
     return f"select {values} from read_csv({arguments})"  # noqa: S608

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.database import quoted
-from booru_embed_core.posts.names import DANBOORU, Names
 from booru_embed_core.posts.readers.base import ExportPath, fit_values, run_on
 from booru_embed_core.posts.readers.lines import (
     BOM,
@@ -51,10 +51,10 @@ class JsonLinesReader:
 
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".jsonl", ".ndjson")
 
-    def __init__(self, path: Path, names: Names = DANBOORU) -> None:
+    def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
         self._path = path
-        self._names = names
-        self._columns = _columns(path, names)
+        self._conventions = conventions
+        self._columns = _columns(path, conventions)
         self._num_lines = 0
         self._blank: list[NDArray[np.int64]] = []
         self.num_records = 0
@@ -67,7 +67,7 @@ class JsonLinesReader:
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
-        query = _query(self._columns, self._names)
+        query = _query(self._columns, self._conventions)
         for block in whole_lines(self._path):
             lines = self._records(block.removeprefix(BOM) if not self._num_lines else block)
             yield from run_on(connection, query, pa.table({"line": lines}), self._path)
@@ -79,7 +79,7 @@ class JsonLinesReader:
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
         for number, raw in select_lines(self._path, lines):
-            yield number, raw, _problem(raw, self._columns, self._names)
+            yield number, raw, _problem(raw, self._columns, self._conventions)
 
     def _records(self, block: bytes) -> pa.Array[Any]:
         """The lines of `block` that are not blank; one that is no text becomes empty, which is no JSON either."""
@@ -100,25 +100,25 @@ class JsonLinesReader:
         return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets.tobytes()), pa.py_buffer(block))
 
 
-def _columns(file: Path, names: Names) -> tuple[str, ...]:
+def _columns(file: Path, conventions: Conventions) -> tuple[str, ...]:
     for _, raw in zip(range(_NUM_TRIED_LINES), raw_lines(file), strict=False):
         record = _parsed(raw)
         if isinstance(record, dict):
-            found = check_columns(tuple(record), file, names, optional=FLAG_COLUMNS)
+            found = check_columns(tuple(record), file, conventions, optional=FLAG_COLUMNS)
             wanted = (*POST_COLUMNS, *((ALL_TAGS_COLUMN,) if has_all_tags(found) else ()))
             # A key of a flag's name is none where the settings give it to another column.
-            others = {source for name, source in names.columns.items() if name not in FLAG_COLUMNS}
-            flags = (name for name in FLAG_COLUMNS if names.source(name) not in others)
+            others = {source for name, source in conventions.columns.items() if name not in FLAG_COLUMNS}
+            flags = (name for name in FLAG_COLUMNS if conventions.source(name) not in others)
             return (*(name for name in wanted if name in found), *flags)
     raise ExportError(
         f"{file}: no JSON object among the first {_NUM_TRIED_LINES} lines; wanted one a line, with the keys "
-        + ",".join(map(names.source, POST_COLUMNS))
+        + ",".join(map(conventions.source, POST_COLUMNS))
     )
 
 
-def _query(columns: Sequence[str], names: Names) -> str:
+def _query(columns: Sequence[str], conventions: Conventions) -> str:
     """The query of the batches; ``json_extract`` parses a line once for a list of paths."""
-    paths = ", ".join(quoted(f'$."{names.source(name)}"') for name in columns)
+    paths = ", ".join(quoted(f'$."{conventions.source(name)}"') for name in columns)
 
     def text_of(name: str) -> str:
         value = f"v[{columns.index(name) + 1}]"
@@ -131,7 +131,7 @@ def _query(columns: Sequence[str], names: Names) -> str:
 
     objects = "case when json_valid(line) then line end"
     extracted = f"select json_extract({objects}, [{paths}]) as v from records"  # noqa: S608
-    return f"select {fit_values(text_of, columns, names, check_breaks=True)} from ({extracted})"  # noqa: S608
+    return f"select {fit_values(text_of, columns, conventions)} from ({extracted})"  # noqa: S608
 
 
 def _parsed(raw: bytes) -> object:
@@ -141,7 +141,7 @@ def _parsed(raw: bytes) -> object:
         return None
 
 
-def _problem(raw: bytes, columns: Sequence[str], names: Names) -> str | None:
+def _problem(raw: bytes, columns: Sequence[str], conventions: Conventions) -> str | None:
     problem, text = decoded(raw)
     if problem:
         return problem
@@ -153,11 +153,11 @@ def _problem(raw: bytes, columns: Sequence[str], names: Names) -> str | None:
         return "not JSON that can be read: nested too deeply"
     if not isinstance(record, dict):
         return "not a JSON object"
-    values = {name: record.get(names.source(name)) for name in columns}
+    values = {name: record.get(conventions.source(name)) for name in columns}
     listed = next((name for name in _FIELDS if not isinstance(values.get(name, ""), str | None)), None)
     if listed:
         return f"{listed} is not a string: {json.dumps(values[listed])[:40]}"
-    return values_problem({name: _text(value) for name, value in values.items()}, names.ratings)
+    return values_problem({name: _text(value) for name, value in values.items()}, conventions)
 
 
 def _text(value: object) -> str | None:

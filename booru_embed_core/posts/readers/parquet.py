@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, fit_values, parse_error, run_on
 from booru_embed_core.posts.readers.lines import concatenated
 from booru_embed_core.posts.validation import ExportError, check_columns, values_problem
@@ -43,9 +43,9 @@ class ParquetReader:
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
 
-    def __init__(self, path: Path, names: Names = DANBOORU) -> None:
+    def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
         self._path = path
-        self._names = names
+        self._conventions = conventions
         try:
             with pq.ParquetFile(path) as parquet:
                 schema = parquet.schema_arrow
@@ -53,10 +53,12 @@ class ParquetReader:
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name may be no text
             raise parse_error(path, error) from error
         found = schema.names
-        schema = pa.schema([field.with_name(name) for field, name in zip(schema, names.canonical(found), strict=True)])
+        schema = pa.schema(
+            [field.with_name(name) for field, name in zip(schema, conventions.canonical(found), strict=True)]
+        )
         self._tag_columns = _tag_columns(schema)
         short = [name for name in self._tag_columns if name not in schema.names]
-        check_columns([*found, *short], path, names)
+        check_columns([*found, *short], path, conventions)
         self._check_types(schema)
         others = [name for name in (*POST_COLUMNS, *FLAG_COLUMNS) if name not in TAG_COLUMNS and name in schema.names]
         self._columns = [*others, *dict.fromkeys(self._tag_columns.values())]
@@ -72,14 +74,14 @@ class ParquetReader:
             type_ = schema.field(name).type
             if not (_is_text(type_) or (name != "rating" and _is_list(type_))):
                 raise ExportError(
-                    f"{self._path}: column {self._names.source(name)} has the type {type_}, wanted string"
+                    f"{self._path}: column {self._conventions.source(name)} has the type {type_}, wanted string"
                     f"{'' if name == 'rating' else ' (tags separated by one space) or list<string>'}; write it so"
                 )
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
         others = [name for name in self._columns if name not in self._tag_columns.values()]
-        values = fit_values(_text_of, [*others, *self._tag_columns], self._names, check_breaks=True)
+        values = fit_values(_text_of, [*others, *self._tag_columns], self._conventions)
         query = f"select {values} from records"  # noqa: S608
         for batch in self._raw_batches():
             # Tags as strings; null where a list is invalid.
@@ -107,15 +109,15 @@ class ParquetReader:
     def _problem(self, values: Mapping[str, Any]) -> str | None:
         tags = {name: values[name] for name in self._columns if name in self._tag_columns.values()}
         others: dict[str, str | None] = {name: values[name] for name in self._columns if name not in tags}
-        problem = values_problem(others, self._names.ratings)
+        problem = values_problem(others, self._conventions)
         return problem or next(filter(None, (_tags_problem(name, value) for name, value in tags.items())), None)
 
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         try:
             # pre_buffer would hold a whole row group in memory, and some sets are a single one.
             with pq.ParquetFile(self._path, pre_buffer=False, page_checksum_verification=True) as parquet:
-                for raw in parquet.iter_batches(BATCH_RECORDS, columns=[*map(self._names.source, self._columns)]):
-                    batch = raw.rename_columns(list(self._names.canonical(raw.schema.names)))
+                for raw in parquet.iter_batches(BATCH_RECORDS, columns=[*map(self._conventions.source, self._columns)]):
+                    batch = raw.rename_columns(list(self._conventions.canonical(raw.schema.names)))
                     # Arrow does not check strings as it reads: bytes that are no UTF-8 would end up in the posts.
                     batch.validate(full=True)
                     yield batch

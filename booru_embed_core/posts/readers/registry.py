@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath, Reader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.delimited import DelimitedReader
@@ -23,8 +23,8 @@ READERS: Final[tuple[type[Reader], ...]] = (
 """The first reader that opens a path reads it."""
 
 
-def open_reader(path: Path, names: Names = DANBOORU, *, ends_early: bool = False) -> Reader:
-    """The reader of `path`, chosen by its first bytes; its columns are called by `names`.
+def open_reader(path: Path, conventions: Conventions = DANBOORU, *, ends_early: bool = False) -> Reader:
+    """The reader of `path`, chosen by its first bytes; its columns are called by `conventions`.
 
     `ends_early` says that the file will hardly be read to its end.
 
@@ -34,7 +34,7 @@ def open_reader(path: Path, names: Names = DANBOORU, *, ends_early: bool = False
     candidate = ExportPath(path, ends_early)
     for reader in READERS:
         if reader.opens(candidate):
-            return reader(path, names)
+            return reader(path, conventions)
     raise ExportError(f"{path}: no reader opens it; name files of one of {', '.join(export_suffixes())}")
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.lines import (
     Compression,
     compression_of,
@@ -61,7 +61,7 @@ class _Findings:
     blank: list[NDArray[np.int64]] = field(default_factory=list)
 
 
-def scan_file(file: Path, names: Names = DANBOORU) -> Scan:
+def scan_file(file: Path, conventions: Conventions = DANBOORU) -> Scan:
     """The scan of `file`: CSV or TSV, plain or compressed.
 
     Raises:
@@ -72,7 +72,7 @@ def scan_file(file: Path, names: Names = DANBOORU) -> Scan:
     header, _, rest = first.partition(b"\n")
     if not header.strip():
         raise ExportError(f"{file}: is empty; export the posts again or remove the file")
-    columns = columns_of(header, file, names)
+    columns = columns_of(header, file, conventions)
     delimiter = delimiter_of(header)
     findings = _Findings()
     for block in _and_then(rest, blocks):

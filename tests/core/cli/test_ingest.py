@@ -105,7 +105,7 @@ def test_one_field_of_all_tags_is_taken_apart(
         (["--out", "{out}"], 2, "SOURCE"),
         (["{export}", "--out", "{out}", "--bigquery", "a.b.c"], 2, "Name either an export"),
         (["{export}", "--out", "{out}", "--project", "mine"], 2, "--project needs --bigquery"),
-        (["{export}", "--out", "{out}", "--ratings", "g,x"], 2, "--ratings g,x: 'x' is not one of g, s, q, e"),
+        (["{export}", "--out", "{out}", "--ratings", "g,x"], 2, "--ratings g,x: 'x' is not one of g, s, q, e; say which one it is in [posts.rating_names]"),
         (["{export}", "--out", "{out}", "--min-score", "3e9"], 2, "--min-score"),
         (["{export}", "--out", "{out}", "--aliases", "{out}"], 1, "no such file; correct [posts] aliases"),
         (["{export}", "--out", "{out}", "--tag-categories", "{out}"], 1, "correct [posts] tag_categories"),

@@ -246,7 +246,9 @@ def test_deleted_banned_and_flagged_posts_are_filtered(read_export: ReadExport, 
     assert [post["id"] for post in read_rows(posts_dir)] == [1, 3, 5, 8]
     assert report.reconciles
     assert (report.num_read, report.num_kept, report.num_rejected, report.num_filtered) == (8, 4, 1, 3)
-    assert [reject["reason"] for reject in read_rejects(posts_dir)] == ["is_banned 'no' is neither true nor false"]
+    assert [reject["reason"] for reject in read_rejects(posts_dir)] == [
+        "is_banned 'no' is neither true nor false; set [posts.true_values] is_banned"
+    ]
 
 
 def sparse_rows() -> list[dict[str, object]]:
@@ -280,8 +282,8 @@ def test_flags_of_json_lines_are_looked_for_in_every_record(read_export: ReadExp
     assert [post["id"] for post in read_rows(posts_dir)] == [n for n in range(1, 201) if n % 5 and n not in (12, 13)]
     assert (report.num_read, report.num_kept, report.num_filtered, report.num_rejected) == (200, 158, 40, 2)
     assert [reject["reason"] for reject in read_rejects(posts_dir)] == [
-        "is_flagged 'maybe' is neither true nor false",
-        "is_banned '{\"is\": true}' is neither true nor false",
+        "is_flagged 'maybe' is neither true nor false; set [posts.true_values] is_flagged",
+        "is_banned '{\"is\": true}' is neither true nor false; set [posts.true_values] is_banned",
     ]
 
 

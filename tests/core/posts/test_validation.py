@@ -25,8 +25,8 @@ from booru_embed_core.schema import POST_COLUMNS
         (b"1.0,s,0,a,b,c,d,e", "id '1.0' is not"),
         (b",s,0,a,b,c,d,e", "id '' is not"),
         ("\u0661,s,0,a,b,c,d,e".encode(), "id '\u0661' is not"),
-        (b"1,z,0,a,b,c,d,e", "rating 'z' is not one of g, s, q, e"),
-        (b"1,,0,a,b,c,d,e", "rating '' is not one of g, s, q, e"),
+        (b"1,z,0,a,b,c,d,e", "rating 'z' is not one of g, s, q, e; say which one it is in [posts.rating_names]"),
+        (b"1,,0,a,b,c,d,e", "rating '' is not one of g, s, q, e; say which one it is in [posts.rating_names]"),
         (b"1,s,1e3,a,b,c,d,e", "score '1e3' is not a whole number from -2147483648 to 2147483647"),
         (b"1,s,2147483648,a,b,c,d,e", "score '2147483648' is not"),
         (b"1,s, 5,a,b,c,d,e", "score ' 5' is not"),
@@ -70,7 +70,7 @@ def test_further_columns_are_allowed_and_tabs_may_separate() -> None:
     ("change", "reason"),
     [
         ({"score": None}, "score is missing"),
-        ({"is_banned": "no"}, "is_banned 'no' is neither true nor false"),
+        ({"is_banned": "no"}, "is_banned 'no' is neither true nor false; set [posts.true_values] is_banned"),
         ({"tag_string_meta": "a\nb"}, "a line break inside tag_string_meta"),
     ],
 )

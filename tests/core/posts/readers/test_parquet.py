@@ -103,7 +103,9 @@ def test_ratings_as_words(read_export: ReadExport) -> None:
     rows = [row(number, rating=word) for number, word in enumerate(words)]
     report, posts_dir = read_export(parquet_bytes(pa.Table.from_pylist(rows)))
     assert [post["rating"] for post in read_rows(posts_dir)] == ["g", "s", "q", "e", "e"]
-    assert [reject["reason"] for reject in read_rejects(posts_dir)] == ["rating 'safe' is not one of g, s, q, e"]
+    assert [reject["reason"] for reject in read_rejects(posts_dir)] == [
+        "rating 'safe' is not one of g, s, q, e; say which one it is in [posts.rating_names]"
+    ]
     assert report.num_rejected == 1
 
 
@@ -117,7 +119,7 @@ def test_invalid_rows_are_set_aside_with_row_reason_and_values(
     assert (report.num_read, report.num_kept, report.num_duplicate, report.num_rejected) == (7, 2, 1, 4)
     rejects = read_rejects(posts_dir)
     assert [(reject["line"], reject["reason"]) for reject in rejects] == [
-        (2, "rating 'x' is not one of g, s, q, e"),
+        (2, "rating 'x' is not one of g, s, q, e; say which one it is in [posts.rating_names]"),
         (4, "id is missing"),
         (5, DUPLICATE_REASON),
         (6, "tag_string_meta is missing"),

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.export_files import expand_export
-from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.readers import registry
 from booru_embed_core.posts.readers.base import HIDDEN_COLUMN, ExportPath, Reader
@@ -37,7 +37,7 @@ class MadeUpReader:
 
     suffixes: ClassVar[tuple[str, ...]] = (".made",)
 
-    def __init__(self, path: Path, names: Names = DANBOORU) -> None:
+    def __init__(self, path: Path, names: Conventions = DANBOORU) -> None:
         self._records = json.loads(path.read_bytes().removeprefix(MAGIC))
         self.num_records = len(self._records)
         self.malformed = np.flatnonzero([not isinstance(record, dict) for record in self._records]) + 1

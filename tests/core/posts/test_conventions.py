@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from booru_embed_core.posts.names import DANBOORU, Names
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.read_export import read_export
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError
@@ -81,7 +81,9 @@ def test_e621(tmp_path: Path, limit: int | None, is_parquet: bool) -> None:
     assert report.reconciles
     assert (report.num_read, report.num_kept, report.num_filtered) == (5, 2, 1)
     assert (report.num_duplicate, report.num_rejected, report.num_unknown_tags) == (1, 1, 1)
-    assert "rating 'safe' is not one of g, s, q, e" in {row["reason"] for row in read_rejects(out)}
+    assert "rating 'safe' is not one of g, s, q, e; say which one it is in [posts.rating_names]" in {
+        row["reason"] for row in read_rejects(out)
+    }
 
 
 def test_gelbooru(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_gelbooru(tmp_path: Path) -> None:
     assert (report.num_read, report.num_kept, report.num_rejected, report.reconciles) == (6, 3, 3, True)
     assert [row["reason"] for row in read_rejects(out)] == [
         'tag_string is not a string: ["big_hat"]',
-        "rating 'safe' is not one of g, s, q, e",
+        "rating 'safe' is not one of g, s, q, e; say which one it is in [posts.rating_names]",
         "tag_string is missing",
     ]
 
@@ -145,6 +147,6 @@ def test_a_column_is_named_once() -> None:
 
 
 def test_without_settings_all_names_are_danboorus() -> None:
-    assert Names.of(PostsSettings()) == DANBOORU
+    assert Conventions.of(PostsSettings()) == DANBOORU
     assert DANBOORU.canonical(["id", "md5"]) == ("id", "md5")
-    assert Names({"id": "no", "score": "id"}).canonical(["id", "no", "score"]) == ("score", "id", "other score")
+    assert Conventions({"id": "no", "score": "id"}).canonical(["id", "no", "score"]) == ("score", "id", "other score")

@@ -1,0 +1,81 @@
+"""The sources of the posts: files of one site, with what they call things and their tables of tags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+
+from booru_embed_core.filesystem import scratch_folder
+from booru_embed_core.posts.aliases import Aliases
+from booru_embed_core.posts.conventions import Conventions
+from booru_embed_core.posts.database import connect
+from booru_embed_core.posts.readers.registry import open_reader
+from booru_embed_core.posts.tag_categories import TagCategories
+from booru_embed_core.posts.tag_fields import SAMPLE_RECORDS, settled
+from booru_embed_core.settings import DuckdbSettings, SourceSettings
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one site.
+
+    Attributes:
+        files: the files, in the order of reading.
+        conventions: what they call things.
+        site: the site's name, where posts of several sites are read.
+        aliases: old names of tags.
+        tag_categories: the category of each tag, for files with all tags in one field.
+    """
+
+    files: Sequence[Path]
+    conventions: Conventions
+    site: str | None = None
+    aliases: Aliases = field(default_factory=lambda: Aliases({}))
+    tag_categories: TagCategories | None = None
+
+    @classmethod
+    def load(cls, files: Sequence[Path], settings: SourceSettings, root: Path) -> Self:
+        """The source of `files` by its `settings`, with its tables of tags, whose paths start from `root`.
+
+        Raises:
+            ExportError: a table of tags cannot be read.
+        """
+        numbers = settings.category_numbers
+        aliases = Aliases({}) if settings.aliases is None else Aliases.load(root / settings.aliases, numbers)
+        table = settings.tag_categories
+        categories = None if table is None else TagCategories.load(root / table, numbers)
+        return cls(files, Conventions.of(settings), settings.site, aliases, categories)
+
+
+def first_records(file: Path, conventions: Conventions, duckdb_settings: DuckdbSettings, scratch: Path) -> pa.Table:
+    """The first `SAMPLE_RECORDS` of `file`, as its reader gives them, or fewer.
+
+    Raises:
+        ExportError: see `open_reader`.
+    """
+    # A connection of its own, since a stream that is left early blocks the one that it comes from.
+    with scratch_folder(scratch) as folder, connect(duckdb_settings, folder) as connection:
+        reader = open_reader(file, conventions, ends_early=True)
+        records: list[pa.RecordBatch] = []
+        with closing(reader.batches(connection, folder)) as batches:
+            for batch in batches:
+                records.append(batch)
+                if sum(map(len, records)) >= SAMPLE_RECORDS:
+                    break
+        return pa.Table.from_batches(records).slice(0, SAMPLE_RECORDS) if records else pa.table({})
+
+
+def conventions_of(file: Path, conventions: Conventions, duckdb_settings: DuckdbSettings, scratch: Path) -> Conventions:
+    """`conventions` with what they leave open found out from the first records of `file`.
+
+    Raises:
+        ExportError: see `open_reader`.
+    """
+    if conventions.is_settled:
+        return conventions
+    return settled(first_records(file, conventions, duckdb_settings, scratch), conventions)

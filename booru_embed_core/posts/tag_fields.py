@@ -1,0 +1,229 @@
+"""Raw fields of tags, as an export writes them, to canonical ones: tags separated by U+0020.
+
+Tags may be separated by spaces or by commas, be a printed list such as ``['long hair', 'book']``, or be a list. Which
+it is, and which words stand for nothing, is found out from the first records of a file where the settings do not say.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeAlias, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from booru_embed_core.posts.conventions import NULL_WORDS, Conventions
+from booru_embed_core.schema import ALL_TAGS_COLUMN, TAG_COLUMNS, TAG_SEPARATOR
+
+RawValue: TypeAlias = str | list[str | None] | None
+"""A field as a file has it."""
+
+TAG_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
+SAMPLE_RECORDS: Final = 1000
+"""How many records of a file are looked at."""
+
+ALWAYS_NULL: Final = "\\N"
+"""No tag of any site, but what PostgreSQL and MySQL write for nothing."""
+_MIN_LIST_SHARE: Final = 0.9
+_MIN_COMMA_SHARE: Final = 0.5
+_MIN_NULL_SHARE: Final = 0.01
+_PRINTED_LIST: Final = re.compile(r"\s*[\[({].*[\])}]\s*", re.DOTALL)
+_ITEM: Final = re.compile(
+    r"""\s*
+    (?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' | (?P<bare>[^,"'][^,]*) )
+    \s*(?:,|(?=["'])|$)""",
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+
+
+def settled(sample: pa.Table, conventions: Conventions) -> Conventions:
+    """`conventions` with what they leave open decided by `sample`, the first `SAMPLE_RECORDS` of a reader."""
+    if conventions.is_settled:
+        return conventions
+    columns = [name for name in TAG_FIELDS if name in sample.schema.names and not _is_list(sample.column(name).type)]
+    fields = {name: [text or "" for text in sample.column(name).to_pylist()] for name in columns}
+    separator, words = conventions.tag_separator, conventions.null_words
+    words = _null_words(fields) if words is None else words
+    return replace(
+        conventions,
+        tag_separator=_separator(fields, words) if separator == "auto" else separator,
+        null_words=words,
+    )
+
+
+def _null_words(fields: dict[str, list[str]]) -> tuple[str, ...]:
+    """The words that stand for nothing: they are whole fields, and fields that could be empty never are.
+
+    ``null`` and ``nan`` are tags too. One is a word for nothing where it is the whole field of two columns, or of every
+    hundredth record.
+    """
+    words = [ALWAYS_NULL]
+    for word in (word for word in NULL_WORDS if word != ALWAYS_NULL):
+        holders = [texts for texts in fields.values() if word in texts]
+        is_frequent = len(holders) > 1 or any(texts.count(word) > _MIN_NULL_SHARE * len(texts) + 1 for texts in holders)
+        if is_frequent and not any("" in texts for texts in holders):
+            words.append(word)
+    return tuple(words)
+
+
+def _separator(fields: dict[str, list[str]], null_words: Sequence[str]) -> str:
+    texts = [text for column in fields.values() for text in column if text and text not in null_words]
+    if texts and sum(bool(_PRINTED_LIST.fullmatch(text)) for text in texts) >= _MIN_LIST_SHARE * len(texts):
+        return "list"
+    records = list(zip(*fields.values(), strict=True))
+    num_commas = sum(any("," in text for text in record) for record in records)
+    num_spaces = sum(
+        any(TAG_SEPARATOR in text.strip() for text in record) and not any("," in text for text in record)
+        for record in records
+    )
+    return "," if num_commas and num_commas >= _MIN_COMMA_SHARE * (num_commas + num_spaces) else TAG_SEPARATOR
+
+
+def canonical_fields(batch: pa.RecordBatch, conventions: Conventions) -> tuple[pa.RecordBatch, int]:
+    """`batch` with canonical fields, null where one is invalid, and how many fields were a word for nothing.
+
+    `conventions` are settled.
+    """
+    num_words = 0
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for name in (name for name in TAG_FIELDS if name in columns):
+        columns[name], num = _canonical(columns[name], conventions)
+        num_words += num
+    return pa.RecordBatch.from_pydict(columns), num_words
+
+
+def _canonical(column: pa.Array[Any], conventions: Conventions) -> tuple[pa.Array[Any], int]:
+    if _is_list(column.type):
+        return _joined(column, conventions), 0
+    text: Any = column if column.type == pa.string() else column.cast(pa.string())
+    num_words = 0
+    words = conventions.null_words or ()
+    if words:
+        is_word: Any = pc.is_in(text, value_set=pa.array(words, pa.string()))
+        if num_words := is_word.true_count:
+            text = pc.if_else(is_word, pa.scalar(None, pa.string()), text)
+    if text.null_count:
+        text = text.fill_null("")
+    if conventions.html_entities and _holds(text, "&"):
+        text = pa.array([html.unescape(one) for one in text.to_pylist()], pa.string())
+    if conventions.tag_separator == "list":
+        return _from_lists(text, conventions), num_words
+    is_invalid = _has_break(text)
+    if conventions.tag_separator == ",":
+        text = _from_commas(text)
+    elif not conventions.allow_commas and _holds(text, ","):
+        commas: Any = pc.match_substring(text, ",")
+        is_invalid = commas if is_invalid is None else pc.or_(is_invalid, commas)
+    if is_invalid is not None:
+        text = pc.if_else(is_invalid, pa.scalar(None, pa.string()), text)
+    return text, num_words
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_)
+
+
+def _holds(text: Any, character: str) -> bool:
+    """Whether any of the strings `text` holds the ASCII `character`: one look at their bytes, as they lie."""
+    data = text.buffers()[2]
+    if data is None or not len(text):
+        return False
+    start, end = text.offset, text.offset + len(text)
+    ends = np.frombuffer(text.buffers()[1], dtype=np.int32)
+    return bool((np.frombuffer(data, dtype=np.uint8)[ends[start] : ends[end]] == ord(character)).any())
+
+
+def _has_break(text: Any) -> Any:
+    """Which strings hold a line break; None where none does."""
+    if not (_holds(text, "\n") or _holds(text, "\r")):
+        return None
+    return pc.or_(pc.match_substring(text, "\n"), pc.match_substring(text, "\r"))
+
+
+def _from_commas(text: Any) -> Any:
+    # Captions escape the parentheses of a tag, which prompts would read as weights.
+    text = pc.replace_substring_regex(text, r"\\([()])", r"\1")
+    text = pc.replace_substring_regex(text, r"\s*,\s*", ",")
+    text = pc.replace_substring(pc.utf8_trim_whitespace(text), TAG_SEPARATOR, "_")
+    return pc.replace_substring(text, ",", TAG_SEPARATOR)
+
+
+def _from_lists(text: Any, conventions: Conventions) -> pa.Array[Any]:
+    parsed = (_items(one) for one in text.to_pylist())
+    return pa.array([None if tags is None else _field_of(tags, conventions) for tags in parsed], pa.string())
+
+
+def _joined(column: Any, conventions: Conventions) -> pa.Array[Any]:
+    """The field of each list; a tag that is null or empty is none, and spaces in a tag become underscores."""
+    column = column.cast(pa.list_(pa.string())).fill_null([])
+    tags: Any = pc.list_flatten(column)
+    if tags.null_count or _holds(tags, ",") or _has_break(tags) is not None or conventions.html_entities:
+        return pa.array([_field_of(one, conventions) for one in column.to_pylist()], pa.string())
+    tags = pc.replace_substring(pc.utf8_trim_whitespace(tags), TAG_SEPARATOR, "_")
+    offsets = pc.cumulative_sum(pa.concat_arrays([pa.array([0], pa.int32()), pc.list_value_length(column)]))
+    # An empty tag leaves two separators side by side, which enclose none.
+    return cast("pa.Array[Any]", pc.binary_join(pa.ListArray.from_arrays(offsets, tags), TAG_SEPARATOR))
+
+
+def _field_of(tags: Sequence[str | None], conventions: Conventions) -> str | None:
+    """The canonical field of `tags`; None where one holds a line break."""
+    texts = [tag.strip() for tag in tags if tag]
+    if conventions.html_entities:
+        texts = [html.unescape(text) for text in texts]
+    if any("\n" in text or "\r" in text for text in texts):
+        return None
+    return TAG_SEPARATOR.join(text.replace(TAG_SEPARATOR, "_") for text in texts if text)
+
+
+def _items(text: str) -> list[str] | None:
+    """The items of a printed list: Python's, numpy's, JSON's or PostgreSQL's, or one without quotes; None if none."""
+    if not text.strip():
+        return []
+    if not _PRINTED_LIST.fullmatch(text):
+        return None
+    body = text.strip()[1:-1].strip()
+    items, position = [], 0
+    while position < len(body):
+        match = _ITEM.match(body, position)
+        if match is None or match.end() == position:
+            return None
+        quoted = match["double"] if match["double"] is not None else match["single"]
+        items.append(match["bare"].strip() if quoted is None else _ESCAPE.sub(_unescaped, quoted))
+        position = match.end()
+    return items
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    code = match[1] or match[2] or match[3]
+    if code is None:
+        return {"n": "\n", "t": "\t", "r": "\r"}.get(match[4], match[4])
+    return chr(int(code, 16)) if int(code, 16) < 0x110000 else match[0]
+
+
+def field_problem(name: str, value: RawValue, conventions: Conventions) -> str | None:
+    """Why the raw `value` of the column `name` is no field of tags; None where it is one."""
+    if value is None or (isinstance(value, str) and value in (conventions.null_words or ())):
+        return None
+    tags = value if isinstance(value, list) else None
+    if isinstance(value, str) and conventions.tag_separator == "list":
+        tags = cast("list[str | None] | None", _items(value))
+        if tags is None:
+            return f"{name} {value[:40]!r} is no list; set [posts] tag_separator"
+    texts = [tag for tag in tags if tag] if tags is not None else [str(value)]
+    if any(set("\r\n") & set(text) for text in texts):
+        return f"a line break inside {name}"
+    if tags is None and conventions.tag_separator == TAG_SEPARATOR and not conventions.allow_commas and "," in texts[0]:
+        return (
+            f"a comma inside {name}: {_around_comma(texts[0])!r}; set [posts] tag_separator to ',' if commas separate "
+            "the tags, or to ' ' if this is a tag"
+        )
+    return None
+
+
+def _around_comma(text: str) -> str:
+    return next(word for word in text.split(TAG_SEPARATOR) if "," in word)[:40]

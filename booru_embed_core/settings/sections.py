@@ -1,0 +1,204 @@
+"""The sections of ``settings.toml``, one frozen model each, except ``[posts]``. Defaults live only here."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from booru_embed_core.schema import Category
+from booru_embed_core.settings.base import (
+    NonNegative,
+    OpenShare,
+    OperationalInt,
+    Percentile,
+    Positive,
+    PositiveInt,
+    Section,
+    Seed,
+    Share,
+)
+from booru_embed_core.settings.posts import PostsSettings
+
+
+class WarehouseSettings(Section):
+    """Where products are kept. Not observed, because moving the warehouse changes no content."""
+
+    path: Path = Path("data/warehouse")
+    keep_versions: PositiveInt = 3
+
+
+class DuckdbSettings(Section):
+    """Resources of the data stages. Not observed, because they do not change the output."""
+
+    threads: PositiveInt = 2
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(MB|MiB|GB|GiB)$")] = "1GB"
+
+
+class CategoryCut(Section):
+    """One category's own values; None takes the value of ``[vocab]``."""
+
+    keep_percentile: Percentile | None = None
+    min_count: PositiveInt | None = None
+
+
+class VocabSettings(Section):
+    """Which tags get a token: the most frequent ones that cover `keep_percentile` percent of a category's uses.
+
+    The others are dropped or become the unknown token of their category.
+    """
+
+    keep_percentile: Percentile = 99.5
+    min_count: PositiveInt = 5
+    unpopular: Literal["drop", "unk"] = "drop"
+    general: CategoryCut = CategoryCut()
+    artist: CategoryCut = CategoryCut()
+    copyright: CategoryCut = CategoryCut()
+    character: CategoryCut = CategoryCut()
+    meta: CategoryCut = CategoryCut()
+
+    def cut(self, category: Category) -> tuple[float, int]:
+        """The percentile and the minimal count of `category`."""
+        own: CategoryCut = getattr(self, category.value)
+        percentile = self.keep_percentile if own.keep_percentile is None else own.keep_percentile
+        return percentile, self.min_count if own.min_count is None else own.min_count
+
+
+class TokensSettings(Section):
+    """How posts are split; a post's split depends only on its id and `split_key`."""
+
+    validation_share: Share = 0.05
+    test_share: Share = 0.10
+    split_key: str = "booru-embed"
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share + test_share must be below 1, or nothing is left to train on")
+        return self
+
+
+class ModelSettings(Section):
+    """The network's shape; the vocabulary's size comes from the vocab."""
+
+    trunk: Literal["attention", "deepsets"] = "attention"
+    width: PositiveInt = 256
+    num_layers: PositiveInt = 1
+    num_heads: PositiveInt = 8
+    ffn_width: PositiveInt = 512
+    decoder_width: PositiveInt = 512
+    embedding_dim: PositiveInt = 128
+    matryoshka_dims: tuple[PositiveInt, ...] = (16, 32, 64)
+    dropout: Share = 0.0
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.width % self.num_heads or (self.width // self.num_heads) % 8:
+            raise ValueError(
+                f"width {self.width} must be num_heads ({self.num_heads}) times a multiple of 8, for flash attention"
+            )
+        dims = (*self.matryoshka_dims, self.embedding_dim)
+        if any(shorter >= longer for shorter, longer in itertools.pairwise(dims)):
+            raise ValueError(
+                f"matryoshka_dims {list(self.matryoshka_dims)} must ascend and lie below embedding_dim "
+                f"({self.embedding_dim})"
+            )
+        return self
+
+
+class TrainingSettings(Section):
+    """How the model is trained."""
+
+    seed: Seed = 7
+    num_epochs: PositiveInt = 8
+    batch_posts: PositiveInt | None = 256
+    batch_tokens: PositiveInt | None = None
+    initial_vectors: Literal["ppmi_svd", "random"] = "ppmi_svd"
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: Positive = 4e-3
+    warmup_share: Share = 0.05
+    weight_decay: NonNegative = 0.05
+    clip_norm: Positive = 1.0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    split_draws: PositiveInt = 2
+    duplicate_weight: NonNegative = 0.05
+    contrastive_weight: NonNegative = 0.1
+    contrastive_temperature: Positive = 0.07
+    metadata_weight: NonNegative = 0.2
+    metadata_keep_share: Share = 0.5
+    checkpoint_every_steps: OperationalInt = 200
+    keep_states: OperationalInt = 2
+    num_processes: OperationalInt = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tokens_instead_of_posts(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("batch_tokens") is not None:
+            return {"batch_posts": None, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _batches_have_one_bound(self) -> Self:
+        if (self.batch_posts is None) == (self.batch_tokens is None):
+            raise ValueError(f"batch_posts {self.batch_posts} and batch_tokens {self.batch_tokens}: set one of the two")
+        return self
+
+
+BaselineName: TypeAlias = Literal[
+    "popularity", "naive_bayes", "item_knn", "ppmi_svd", "lsa", "tag_table", "item2vec", "ease", "edlae"
+]
+
+
+class EvaluationSettings(Section):
+    """What is measured on the test split, and the baselines to compare with."""
+
+    seed: Seed = 7
+    max_posts: PositiveInt = 20_000
+    baselines: tuple[BaselineName, ...] = (
+        "popularity",
+        "naive_bayes",
+        "item_knn",
+        "ppmi_svd",
+        "lsa",
+        "tag_table",
+        "ease",
+        "edlae",
+    )
+    max_fitted_tags: PositiveInt = 8192
+    ease_lambdas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
+    edlae_dropouts: Annotated[tuple[OpenShare, ...], Field(min_length=1)] = (0.03, 0.1, 0.25, 0.4, 0.5, 0.6)
+    implied_threshold: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.98
+    implied_min_count: PositiveInt = 20
+
+
+class Settings(Section):
+    """All sections, and the folder that relative paths are resolved against."""
+
+    warehouse: WarehouseSettings = WarehouseSettings()
+    duckdb: DuckdbSettings = DuckdbSettings()
+    posts: PostsSettings = PostsSettings()
+    vocab: VocabSettings = VocabSettings()
+    tokens: TokensSettings = TokensSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    root: Annotated[Path, Field(exclude=True)] = Path()
+
+    @property
+    def warehouse_path(self) -> Path:
+        """The warehouse's folder; a relative path is resolved against the settings file."""
+        return self.root / self.warehouse.path
+
+    @property
+    def tag_tables(self) -> tuple[Path, ...]:
+        """The tag tables that `posts` needs; relative paths are resolved against the settings file."""
+        sources = self.posts.sources
+        tables = {table for source in sources for table in (source.aliases, source.tag_categories) if table is not None}
+        return tuple(self.root / table for table in sorted(tables))
+
+
+OBSERVED_SECTIONS: Final = ("posts", "vocab", "tokens", "model", "training", "evaluation")
+"""Sections that are data versions: a change rebuilds something."""
