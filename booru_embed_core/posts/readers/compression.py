@@ -103,9 +103,13 @@ def open_stream(file: Path, name: str | None = None) -> IO[bytes]:
     return checked(open_compressed(file, compression), partial(stream_error, name or str(file), compression))
 
 
-def checked(stream: IO[bytes], error_of: Callable[[BaseException], ExportError]) -> IO[bytes]:
-    """`stream` with what reading a broken one raises replaced by ``error_of(error)``; closing it closes `stream`."""
-    return io.BufferedReader(_Checked(stream, error_of), _CHUNK_BYTES)
+def checked(
+    stream: IO[bytes],
+    error_of: Callable[[BaseException], ExportError],
+    errors: tuple[type[BaseException], ...] = BROKEN_STREAM,
+) -> IO[bytes]:
+    """`stream` with `errors` of reading it replaced by ``error_of(error)``; closing it closes `stream`."""
+    return io.BufferedReader(_Checked(stream, error_of, errors), _CHUNK_BYTES)
 
 
 def stream_error(name: str, compression: Compression, error: BaseException) -> ExportError:
@@ -129,15 +133,9 @@ def stream_error(name: str, compression: Compression, error: BaseException) -> E
 
 
 def is_plain_stream(file: Path, compression: Compression) -> bool:
-    """Whether DuckDB reads `file` as it is: it knows no padding, and of zstd no window above 128 MiB.
-
-    A gzip file that ends with a zero byte counts as padded, since only unpacking could tell: that is each file of less
-    than 16 MiB unpacked, and one in 256 of the others.
-    """
+    """Whether DuckDB reads `file` as it is: it knows no padding, and of zstd no window above 128 MiB."""
     if compression is Compression.GZIP:
-        with file.open("rb") as stream:
-            stream.seek(-1, io.SEEK_END)
-            return stream.read(1) != b"\0"
+        return not _is_padded_gzip(file)
     if compression is Compression.ZSTD:
         return all(window <= _USUAL_WINDOW for window in _windows(file))
     return compression is Compression.NONE
@@ -228,9 +226,15 @@ class _Streams(io.RawIOBase):
 class _Checked(io.RawIOBase):
     """A stream whose errors are translated."""
 
-    def __init__(self, stream: IO[bytes], error_of: Callable[[BaseException], ExportError]) -> None:
+    def __init__(
+        self,
+        stream: IO[bytes],
+        error_of: Callable[[BaseException], ExportError],
+        errors: tuple[type[BaseException], ...],
+    ) -> None:
         self._stream = stream
         self._error_of = error_of
+        self._errors = errors
 
     def readable(self) -> bool:
         return True
@@ -239,7 +243,9 @@ class _Checked(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         try:
             data = self._stream.read(len(view))
-        except BROKEN_STREAM as error:
+        except ExportError:
+            raise
+        except self._errors as error:
             raise self._error_of(error) from None
         view[: len(data)] = data
         return len(data)
@@ -251,6 +257,29 @@ class _Checked(io.RawIOBase):
 
 def _is_skippable(start: bytes) -> bool:
     return len(start) >= _NUM_TOLD_BY and start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5
+
+
+def _is_padded_gzip(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(-1, io.SEEK_END)
+        if stream.read(1) != b"\0":
+            return False
+        # The length at the end may hold zeros too, that of each file below 16 MiB does: only unpacking tells.
+        stream.seek(0)
+        decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        for block in iter(partial(stream.read, _CHUNK_BYTES), b""):
+            rest = block
+            while rest:
+                if decompressor.eof:
+                    if rest[0] == 0:
+                        return True
+                    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
+                try:
+                    decompressor.decompress(rest, _CHUNK_BYTES)
+                except zlib.error:
+                    return False
+                rest = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+    return False
 
 
 def _windows(file: Path) -> Iterator[int]:

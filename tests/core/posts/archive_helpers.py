@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import sys
-from collections.abc import Callable
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import pyarrow as pa
@@ -36,3 +39,39 @@ def zstd_with_window(content: bytes, window_log: int) -> bytes:
     """`content` in a frame that asks for a window of ``2 ** window_log`` bytes, as ``zstd --long`` of a pipe does."""
     compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: window_log})
     return compressor.compress(content) + compressor.flush()
+
+
+def tar_of(members: Mapping[str, bytes] | list[tuple[str, bytes]], **options: int) -> bytes:
+    """A tar with these files; `options` are those of ``tarfile.open``."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", **options) as archive:  # type: ignore[call-overload]
+        for name, content in members.items() if isinstance(members, Mapping) else members:
+            archive.addfile(tar_info(name, len(content)), io.BytesIO(content))
+    return out.getvalue()
+
+
+def tar_info(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    """The header of a member."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, link
+    return info
+
+
+def zip_of(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip with these files; a name that ends with a slash is a folder."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def encrypted(content: bytes) -> bytes:
+    """The zip `content` with the mark of a password in the headers of all members."""
+    marked = bytearray(content)
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = marked.find(sign)
+        while start >= 0:
+            marked[start + offset] |= 1
+            start = marked.find(sign, start + 4)
+    return bytes(marked)
