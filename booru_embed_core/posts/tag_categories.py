@@ -1,10 +1,11 @@
 """The category of each tag, for exports that have all tags of a post in one field, ``tag_string``.
 
-The table is CSV with the columns tag (or name) and category (Danbooru's number). The table of aliases is one.
+What the table may be is in ``tag_table.py``.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,21 +25,48 @@ _GENERAL: Final = CATEGORIES.index(Category.GENERAL)
 class TagCategories:
     """The categories of tags; an unknown tag counts as general."""
 
-    def __init__(self, category_of: Mapping[str, Category]) -> None:
-        self._tags = pa.array(list(category_of), pa.string())
+    def __init__(self, category_of: Mapping[str, Category], left_out: Mapping[str, int] | None = None) -> None:
+        self._tags: pa.Array[Any] = pa.array(list(category_of), pa.string())
         self._category_ids = np.array([CATEGORIES.index(one) for one in category_of.values()], dtype=np.int8)
+        self.left_out: Mapping[str, int] = left_out or {}
+        """Numbers of rows of the table that are no tags, by what they are."""
 
     @classmethod
-    def load(cls, file: Path, numbers: Mapping[str, Category] | None = None) -> TagCategories:
-        """The categories in `file`; plain, gzip or zstd. Of two lines with the same tag, the first counts.
+    def load(
+        cls, file: Path, numbers: Mapping[str, Category] | None = None, *, html_entities: bool = False
+    ) -> TagCategories:
+        """The categories in `file`, a table of tags; see `read_tag_table`. Of two rows with one tag, the first counts.
+
+        A tag with an entity such as ``&#039;`` is known by both spellings.
+
+        Args:
+            file: the table.
+            numbers: categories by numbers and names, besides Danbooru's.
+            html_entities: whether entities are taken back.
 
         Raises:
-            ExportError: the file is no such table, or a category is neither one of Danbooru's numbers nor of `numbers`.
+            ExportError: the file is no such table, or a category is unknown.
         """
-        category_of: dict[str, Category] = {}
-        for tag, category, _ in read_tag_table(file, "tag_categories", numbers=numbers):
-            category_of.setdefault(tag, category)
-        return cls(category_of)
+        table = read_tag_table(file, "tag_categories", numbers, html_entities=html_entities)
+        tags, ids = table.tags, table.category_ids
+        is_escaped: Any = pc.match_substring_regex(tags, "&#?[0-9A-Za-z]+;")
+        if pc.any(is_escaped).as_py():
+            plain = [html.unescape(str(tag)) for tag in tags.filter(is_escaped).to_pylist()]
+            tags = pa.concat_arrays([tags, pa.array(plain, pa.string())])
+            ids = np.concatenate([ids, ids[is_escaped.to_numpy(zero_copy_only=False)]])
+        coded = tags.dictionary_encode()
+        found = cls({}, table.left_out)
+        found._tags = coded.dictionary
+        found._category_ids = ids[np.unique(coded.indices.to_numpy(), return_index=True)[1]]
+        return found
+
+    def ids_of(self, tags: pa.Array[Any]) -> NDArray[np.int8]:
+        """The category_id of each of `tags`, int8 ``[n]``; -1 for an unknown one."""
+        indices: Any = pc.index_in(tags, value_set=self._tags)
+        ids = np.full(len(tags), -1, dtype=np.int8)
+        is_known = indices.is_valid().to_numpy(zero_copy_only=False)
+        ids[is_known] = self._category_ids[indices.drop_null().to_numpy()]
+        return ids
 
     def split(
         self, fields: Any, tag_of: Mapping[str, str] = MappingProxyType({})
@@ -57,10 +85,9 @@ class TagCategories:
         num_old = np.bincount(posts[old.is_valid().to_numpy(zero_copy_only=False)], minlength=len(fields))
         if num_old.any():  # before categories are looked up: the table need not hold old names
             tags = pc.coalesce(pa.array(list(tag_of.values()), pa.string()).take(old), tags)
-        indices: Any = pc.index_in(tags, value_set=self._tags)
-        category_ids = np.full(len(tags), _GENERAL, dtype=np.int8)
-        is_known = indices.is_valid().to_numpy(zero_copy_only=False)
-        category_ids[is_known] = self._category_ids[indices.drop_null().to_numpy()]
+        category_ids = self.ids_of(tags)
+        is_known = category_ids >= 0
+        category_ids[~is_known] = _GENERAL
         is_missing = fields.is_null()
         columns = {}
         for category_id, category in enumerate(CATEGORIES):

@@ -1,66 +1,321 @@
-"""Tables of tags: CSV of tag, category, post_count and aliases, plain, gzip or zstd."""
+"""Tables of tags and of aliases, as sites, taggers and prompt tools pass them around.
+
+There are two kinds. A table of tags has a tag and its category in each row, and may have the tag's other names. A table
+of aliases has an old name (the antecedent) and the tag that replaced it (the consequent), and may have a status.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+import html
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
-from booru_embed_core.errors import first_line
-from booru_embed_core.posts.readers.lines import raw_lines
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from booru_embed_core.posts.tag_tables.columns import Block, Role, TagRows, describes_posts
+from booru_embed_core.posts.tag_tables.numbers import CategoryNumbers, NoTag, Site
+from booru_embed_core.posts.tag_tables.rows import read_rows
 from booru_embed_core.posts.validation import ExportError
-from booru_embed_core.schema import Category
+from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category
 
-_DANBOORU_CATEGORIES: Final = {
-    "0": Category.GENERAL,
-    "1": Category.ARTIST,
-    "3": Category.COPYRIGHT,
-    "4": Category.CHARACTER,
-    "5": Category.META,
-}
-_NAME_COLUMNS: Final = ("tag", "name")
+UNKNOWN: Final = -1
+"""The category_id of a tag whose category the table does not say."""
+_MIN_COMMA_SHARE: Final = 0.01
+_INACTIVE: Final = "aliases that are not active"
+_CATEGORY_IDS: Final = {category: index for index, category in enumerate(CATEGORIES)}
+
+
+@dataclass(frozen=True)
+class TagTable:
+    """The rows of a table, in its order.
+
+    Attributes:
+        tags: each row's tag; none in a table of aliases.
+        category_ids: indices of `CATEGORIES`, int8 ``[len(tags)]``, or `UNKNOWN`.
+        aliases: old names with their tags.
+        alias_category_ids: the category of each alias's tag.
+        left_out: numbers of rows that are no tag or no alias, by what they are.
+    """
+
+    tags: pa.Array[Any]
+    category_ids: NDArray[np.int8]
+    aliases: Sequence[tuple[str, str]] = ()
+    alias_category_ids: Sequence[int] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    has_tags: bool = True
+    """Whether it is a table of tags, and not one of aliases."""
 
 
 def read_tag_table(
-    file: Path,
-    setting: str,
-    columns: Sequence[str] = (),
-    numbers: Mapping[str, Category] | None = None,
-) -> Iterator[tuple[str, Category, list[str]]]:
-    """Tag, category and the values of `columns` of each line of `file`, in its order.
+    file: Path, setting: str, numbers: Mapping[str, Category] | None = None, *, html_entities: bool = False
+) -> TagTable:
+    """The table in `file`: CSV or TSV with or without a header, JSON or Parquet, plain or packed.
 
     Args:
         file: the table.
-        setting: the key of ``[posts]`` that names the file, for errors.
-        columns: further columns to read.
-        numbers: numbers of categories besides Danbooru's.
+        setting: the key of ``[posts]`` that names the file, ``aliases`` or ``tag_categories``: what is wanted of it.
+        numbers: categories by numbers and names, besides Danbooru's.
+        html_entities: whether to take back entities such as ``&#039;`` in names.
 
     Raises:
-        ExportError: the file is no such table, or a category is no such number.
+        ExportError: the file is no such table, or a row of it is none.
     """
-    category_of = {**_DANBOORU_CATEGORIES, **(numbers or {})}
     try:
-        rows = csv.reader((raw.decode("utf-8") for raw in raw_lines(file)), strict=True)
-        header = next(rows, [])
-        name = next((header.index(column) for column in _NAME_COLUMNS if column in header), None)
-        if name is None or not {"category", *columns} <= set(header):
-            wanted = ",".join(["tag", "category", *columns])
-            raise ExportError(
-                f"{file}: found the columns {','.join(header)[:200]!r}, wanted {wanted}; correct the header or remove "
-                f"[posts] {setting}"
-            )
-        category, others = header.index("category"), [header.index(column) for column in columns]
-        for row in filter(None, rows):
-            if len(row) != len(header) or row[category] not in category_of:
-                raise ExportError(
-                    f"{file} line {rows.line_num}: {','.join(row)[:80]!r} is no tag with a category of "
-                    f"{', '.join(category_of)}; correct the line or set [posts] category_numbers"
-                )
-            yield row[name], category_of[row[category]], [row[other] for other in others]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ExportError(
-            f"{file}: not a CSV file in UTF-8 ({first_line(error)}); correct it or remove [posts] {setting}"
-        ) from None
+        rows = read_rows(file, lambda value: isinstance(CategoryNumbers(numbers)[value], Category))
+        _check_columns(file, rows, setting)
+        reading = _Reading(file, rows.unit, numbers, html_entities, wants_aliases=setting == "aliases")
+        is_pairs = setting == "aliases" and {Role.OLD, Role.NEW} <= rows.roles
+        for block in rows.blocks:
+            (reading.add_pairs if is_pairs else reading.add_tags)(block)
+        return reading.pairs_table() if is_pairs else reading.tags_table()
     except FileNotFoundError:
-        raise ExportError(f"{file}: no such file; correct [posts] {setting}") from None
+        raise ExportError(f"{file}: no such file; correct {_named(setting)}") from None
+    except IsADirectoryError:
+        raise ExportError(f"{file}: a folder; name the table in it under {_named(setting)}") from None
+
+
+def describes_tags(columns: Collection[str]) -> bool:
+    """Whether a file with these `columns` holds tags or aliases, and not posts."""
+    found = {name.lower() for name in columns}
+    is_tags = bool(found & {"name", "tag"}) and bool(found & {"category", "type"})
+    return (is_tags or {"antecedent_name", "consequent_name"} <= found) and not describes_posts(found)
+
+
+def _named(setting: str) -> str:
+    return f"[posts] {setting} (--{setting.replace('_', '-')})"
+
+
+def _check_columns(file: Path, rows: TagRows, setting: str) -> None:
+    """Raises where the table is not of the kind that `setting` wants."""
+    roles = rows.roles
+    is_aliases, is_pairs = setting == "aliases", {Role.OLD, Role.NEW} <= roles
+    if is_pairs and "implication" in file.name.lower():
+        raise ExportError(
+            f"{file}: a table of implications, which replace no tag; give aliases under {_named(setting)}"
+        )
+    if {Role.NAME, Role.ALIASES if is_aliases else Role.CATEGORY} <= roles or (is_aliases and is_pairs):
+        return
+    found = ",".join(rows.names)[:200]
+    if describes_posts(rows.names):
+        raise ExportError(
+            f"{file}: holds posts and no tags: found the columns {found!r}; name it under [posts] export, and a table "
+            f"of tags under {_named(setting)}"
+        )
+    if is_pairs:
+        raise ExportError(
+            f"{file}: a table of aliases, which has no categories: found the columns {found!r}; name it under "
+            f"{_named('aliases')}, and a table of tag,category under {_named(setting)}"
+        )
+    if {Role.NAME, Role.CATEGORY} <= roles:
+        raise ExportError(
+            f"{file}: a table of tags without aliases: found the columns {found!r}, wanted tag,category,aliases or "
+            f"antecedent_name,consequent_name; name it under {_named('tag_categories')}, or remove {_named(setting)}"
+        )
+    wanted = "tag,category,aliases or antecedent_name,consequent_name" if is_aliases else "tag,category"
+    raise ExportError(
+        f"{file}: found the columns {found!r}, wanted {wanted}; correct the header (add one where the first line is a "
+        f"row) or remove {_named(setting)}"
+    )
+
+
+class _Reading:
+    """What was read of a table so far."""
+
+    def __init__(
+        self,
+        file: Path,
+        unit: str,
+        numbers: Mapping[str, Category] | None,
+        html_entities: bool,
+        *,
+        wants_aliases: bool,
+    ) -> None:
+        self._file = file
+        self._unit = unit
+        self._numbers = numbers
+        self._html_entities = html_entities
+        self._wants_aliases = wants_aliases
+        self._categories: CategoryNumbers | None = None
+        self._tags: list[pa.Array[Any]] = []
+        self._category_ids: list[NDArray[np.int8]] = []
+        self._num_tags = 0
+        self._names_have_spaces = False
+        self._aliases: list[tuple[int, int, str | Sequence[Any]]] = []
+        """Number of the row, index of the tag, and its aliases as the file has them."""
+        self._tag_of: dict[str, tuple[str, int]] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def add_tags(self, block: Block) -> None:
+        """Adds rows of a table of tags."""
+        names = self._clean_names(block.columns[Role.NAME], block.numbers)
+        ids = np.full(len(names), UNKNOWN, dtype=np.int8)
+        keep: NDArray[np.bool_] | None = None
+        if Role.CATEGORY in block.columns:
+            if self._categories is None:
+                self._categories = CategoryNumbers(self._numbers, _site(block))
+            meanings = self._categories.meanings(_listed(block.columns[Role.CATEGORY]))
+            if not _CATEGORY_IDS.keys() >= set(meanings):
+                keep = self._without_ratings(meanings, names, block)
+            ids = np.fromiter((_CATEGORY_IDS.get(m, UNKNOWN) for m in meanings), np.int8, len(meanings))  # type: ignore[arg-type]
+        indices = np.arange(len(names)) + self._num_tags
+        if keep is not None:
+            indices = np.cumsum(keep) - 1 + self._num_tags
+            names, ids = names.filter(pa.array(keep)), ids[keep]
+        fields = _listed(block.columns.get(Role.ALIASES, ())) if self._wants_aliases else ()
+        for row, aliases in enumerate(fields):
+            if aliases and (keep is None or keep[row]):
+                self._aliases.append((block.numbers[row], int(indices[row]), aliases))
+        self._tags.append(names)
+        self._category_ids.append(ids)
+        self._num_tags += len(names)
+
+    def _without_ratings(self, meanings: list[Any], names: pa.Array[Any], block: Block) -> NDArray[np.bool_]:
+        """Which rows are tags; the others are counted.
+
+        Raises:
+            ExportError: a row's category is unknown.
+        """
+        assert self._categories is not None
+        keep = np.ones(len(meanings), dtype=np.bool_)
+        for row, meaning in enumerate(meanings):
+            if isinstance(meaning, Category):
+                continue
+            name, value = str(names[row].as_py()), _listed(block.columns[Role.CATEGORY][row : row + 1])[0]
+            if meaning is None and self._categories.is_rating(name, value):
+                meaning = NoTag.RATING
+            if meaning is None:
+                problem = self._categories.problem(value)
+                raise ExportError(f"{self._where(block.numbers[row])}: the tag {name[:80]!r} has {problem}")
+            self._left_out[meaning.value] += 1
+            keep[row] = False
+        return keep
+
+    def add_pairs(self, block: Block) -> None:
+        """Adds rows of a table of aliases: those that are active, if it has a status."""
+        numbers: Sequence[int] = block.numbers
+        old, new = (_listed(block.columns[role]) for role in (Role.OLD, Role.NEW))
+        if Role.STATUS in block.columns:
+            active = [str(status).strip().lower() == "active" for status in _listed(block.columns[Role.STATUS])]
+            self._left_out[_INACTIVE] += len(active) - sum(active)
+            old, new, numbers = ([v for v, a in zip(one, active, strict=True) if a] for one in (old, new, numbers))
+        names = zip(self._clean_list(old, numbers), self._clean_list(new, numbers), strict=True)
+        for number, (alias, tag) in zip(numbers, names, strict=True):
+            before, first = self._tag_of.setdefault(alias, (tag, number))
+            if before != tag:
+                raise ExportError(
+                    f"{self._where(number)}: {alias!r} is an old name of {tag!r}, and of {before!r} in {self._unit} "
+                    f"{first}; remove one of them, or name aliases if these are implications"
+                )
+
+    def tags_table(self) -> TagTable:
+        """The table, once all rows of tags are added."""
+        tags = pa.concat_arrays(self._tags) if self._tags else pa.array([], pa.string())
+        ids = np.concatenate([*self._category_ids, np.empty(0, dtype=np.int8)])
+        separator = _separator([one for _, _, one in self._aliases if isinstance(one, str)], self._names_have_spaces)
+        found, numbers, indices = [], [], []
+        for number, index, names in self._aliases:
+            listed = names.split(separator) if isinstance(names, str) else names
+            for name in listed if isinstance(listed, list) else [listed]:
+                if name is not None and name != "" and not (isinstance(name, str) and name.isspace()):
+                    found.append(name)
+                    numbers.append(number)
+                    indices.append(index)
+        of_tags = [str(tag) for tag in tags.take(pa.array(indices, pa.int64())).to_pylist()]
+        aliases = list(zip(self._clean_list(found, numbers), of_tags, strict=True))
+        return TagTable(tags, ids, aliases, ids[indices].tolist() if indices else [], dict(self._left_out))
+
+    def pairs_table(self) -> TagTable:
+        """The table, once all rows of aliases are added.
+
+        Raises:
+            ExportError: no alias is active.
+        """
+        if self._left_out[_INACTIVE] and not self._tag_of:
+            raise ExportError(
+                f"{self._file}: {self._left_out[_INACTIVE]:,} aliases, and none with the status active; correct the "
+                f"status or leave the column out"
+            )
+        aliases = [(alias, tag) for alias, (tag, _) in self._tag_of.items()]
+        none: pa.Array[Any] = pa.array([], pa.string())
+        left_out = {name: number for name, number in self._left_out.items() if number}
+        return TagTable(none, np.empty(0, dtype=np.int8), aliases, [UNKNOWN] * len(aliases), left_out, has_tags=False)
+
+    def _clean_list(self, values: Sequence[Any], numbers: Sequence[int]) -> list[str]:
+        return cast("list[str]", self._clean_names(values, numbers).to_pylist())
+
+    def _clean_names(self, values: Sequence[Any] | pa.Array[Any], numbers: Sequence[int]) -> pa.StringArray:
+        """`values` as tags: without spaces around them, underscores for those within.
+
+        Raises:
+            ExportError: one is empty, is no text, or holds a line break.
+        """
+        try:
+            names: Any = values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(values, pa.string())
+        except (pa.ArrowException, UnicodeEncodeError, TypeError):
+            texts = [self._text(value, number) for value, number in zip(_listed(values), numbers, strict=True)]
+            names = pa.array(texts, pa.string())
+        names = pc.utf8_trim(names, TAG_SEPARATOR)  # other white space may be part of a tag
+        is_wrong = pc.or_(pc.equal(names, pa.scalar("")), pc.match_substring_regex(names, r"[\r\n]")).fill_null(True)
+        if pc.any(is_wrong).as_py():
+            row = pc.index(is_wrong, pa.scalar(True)).as_py()
+            raise self._no_name(_listed(values)[row], numbers[row])
+        spaces = pc.match_substring(names, TAG_SEPARATOR)
+        if pc.any(spaces).as_py():
+            self._names_have_spaces = True
+            names = pc.replace_substring(names, TAG_SEPARATOR, "_")
+        if self._html_entities and pc.any(pc.match_substring(names, "&")).as_py():
+            names = pa.array([html.unescape(name) for name in names.to_pylist()], pa.string())
+        assert isinstance(names, pa.StringArray)
+        return names
+
+    def _text(self, value: Any, number: int) -> str:
+        """`value` as a name: JSON of some sites has numbers for tags such as ``2021``."""
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        text = str(value) if is_number or isinstance(value, str) else ""
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise self._no_name(value, number)
+        return text
+
+    def _no_name(self, value: Any, number: int) -> ExportError:
+        if value is None or str(value).strip() == "":
+            return ExportError(
+                f"{self._where(number)}: the name is empty; correct it (pandas reads the tags null and nan as nothing "
+                "without keep_default_na=False)"
+            )
+        return ExportError(f"{self._where(number)}: the name {str(value)[:80]!r} is no tag; correct it")
+
+    def _where(self, number: int) -> str:
+        return f"{self._file} {self._unit} {number}"
+
+
+def _listed(column: Sequence[Any] | pa.Array[Any]) -> Sequence[Any]:
+    return column.to_pylist() if isinstance(column, pa.Array) else column
+
+
+def _site(block: Block) -> Site | None:
+    """The site of a table of tags, by the way that it writes ``ambiguous``: only two kinds of sites do."""
+    values = _listed(block.columns.get(Role.AMBIGUOUS, ()))
+    if not values:
+        return None
+    return Site.MOEBOORU if str(values[0]).strip().lower() in ("true", "false") else Site.GELBOORU
+
+
+def _separator(fields: Sequence[str], names_have_spaces: bool) -> str:
+    """What separates the aliases of a row: a comma if the table has some between two names, else a space.
+
+    No site allows commas in tags, so few of them are enough. A space is part of an alias where tags have spaces too.
+    """
+    num_commas = num_spaces = 0
+    for one in fields:
+        if "," in one and sum(bool(name.strip()) for name in one.split(",")) > 1:
+            num_commas += 1
+        elif TAG_SEPARATOR in one.strip():
+            num_spaces += 1
+    is_comma = names_have_spaces or (num_commas > 0 and num_commas >= _MIN_COMMA_SHARE * num_spaces)
+    return "," if is_comma else TAG_SEPARATOR

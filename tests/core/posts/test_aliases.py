@@ -10,7 +10,10 @@ from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.read_posts import read_posts
@@ -90,9 +93,12 @@ def test_the_bundled_table_is_of_the_samples_tags_and_names_them_as_they_are_cal
     ("content", "message"),
     [
         (b"a,b\n", r"found the columns 'a,b', wanted tag,category,aliases"),
-        (b"tag,category,aliases\nx,0,y\nz,2,\n", r"line 3: 'z,2,' is no tag with a category of 0, 1, 3, 4, 5; correct"),
-        (b"tag,category,aliases\nx,0\n", r"line 2: 'x,0' is no tag"),
-        (b"tag,category,aliases\n\xff,0,\n", r"not a CSV file in UTF-8 .*correct it or remove \[posts\] aliases"),
+        (
+            b"tag,category,aliases\nx,0,y\nz,2,\n",
+            r"line 3: the tag 'z' has the category '2', and none of 0, 1, 3, 4, 5",
+        ),
+        (b"tag,category,aliases\nx,0\n", r"line 2: 'x,0' has 2 values instead of 3"),
+        (b"tag,category,aliases\n\xff,0,\n", r"line 2: not UTF-8 .*save it as CSV in UTF-8"),
         (None, r"no such file; correct \[posts\] aliases"),
     ],
 )
@@ -144,13 +150,14 @@ def test_in_one_field_of_all_tags_old_names_go_to_their_tags_category(tmp_path: 
     ("column", "expected"),
     [
         (["1girls,sole_female", "longhair", ""], {"1girls": "a", "sole_female": "a", "longhair": "b"}),
-        (["1girls,sole_female", "long hair", ""], {"1girls,sole_female": "a", "long": "b", "hair": "b"}),
+        (["1girls,sole_female", "long hair", ""], {"1girls": "a", "sole_female": "a", "long_hair": "b"}),
+        (["1girls, sole female", "", "x ,y, "], {"1girls": "a", "sole_female": "a", "x": "c", "y": "c"}),
         ([":,", "longhair", ","], {":,": "a", "longhair": "b", ",": "c"}),
-        (["1girls", "", "x,y,"], {"1girls": "a", "x,y,": "c"}),
+        (["1girls", "", "x,y,"], {"1girls": "a", "x": "c", "y": "c"}),
         (["1girls", "x,y", ":,"], {"1girls": "a", "x": "b", "y": "b", ":": "c"}),
     ],
 )
-def test_aliases_are_separated_by_commas_where_no_line_has_a_space(
+def test_aliases_are_separated_by_commas_where_the_table_has_some(
     tmp_path: Path, column: list[str], expected: dict[str, str]
 ) -> None:
     lines = [f'{tag},0,9,"{aliases}"' for tag, aliases in zip("abc", column, strict=True)]
@@ -158,3 +165,93 @@ def test_aliases_are_separated_by_commas_where_no_line_has_a_space(
     aliases = Aliases.load(tmp_path / "tags.csv")
     assert aliases.tag_of == {Category.GENERAL: expected}
     assert aliases.tag_of_any == expected
+
+
+def test_one_comma_among_many_spaces_separates_nothing(tmp_path: Path) -> None:
+    rows = [f"tag_{number},0,old_{number} older_{number}" for number in range(200)]
+    (tmp_path / "tags.csv").write_text("\n".join(["tag,category,aliases", *rows, 'tag_x,0,"x,y z"']), encoding="utf-8")
+    tag_of = Aliases.load(tmp_path / "tags.csv").tag_of_any
+    assert (tag_of["older_7"], tag_of["x,y"], tag_of["z"]) == ("tag_7", "tag_x", "tag_x")
+
+
+@pytest.mark.parametrize("name", ["tags.csv", "no_header.csv", "lists.json", "lists.parquet", "spaces.csv"])
+def test_aliases_come_in_many_shapes(tmp_path: Path, name: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"name": "1girl", "category": 0, "post_count": 9, "aliases": ["1girls", "sole_female"]},
+        {"name": "solo", "category": 0, "post_count": 8, "aliases": []},
+        {"name": "miku", "category": 4, "post_count": 7, "aliases": ["old_miku"]},
+    ]
+    fields = {"1girl": '"1girls,sole_female"', "solo": "", "miku": "old_miku"}
+    text = [f"{row['name']},{row['category']},{row['post_count']},{fields[str(row['name'])]}" for row in rows]
+    (tmp_path / "no_header.csv").write_text("\n".join(text), encoding="utf-8")
+    (tmp_path / "tags.csv").write_text("\n".join(["tag,category,post_count,aliases", *text]), encoding="utf-8")
+    spaced = [line.replace("sole_female", "sole female").replace("old_miku", "old miku") for line in text]
+    (tmp_path / "spaces.csv").write_text("\n".join(spaced), encoding="utf-8")
+    (tmp_path / "lists.json").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "lists.parquet")
+    aliases = Aliases.load(tmp_path / name)
+    general = {"1girls": "1girl", "sole_female": "1girl"}
+    assert aliases.tag_of == {Category.GENERAL: general, Category.CHARACTER: {"old_miku": "miku"}}
+    assert aliases.tag_of_any == {**general, "old_miku": "miku"}
+
+
+PAIRS = [
+    ("old_b", "b", "active"),
+    ("a", "c", "active"),
+    ("gone", "b", "deleted"),
+    ("older_b", "old_b", "active"),
+    ("oldest_b", "older_b", "Active"),
+    ("wanted", "b", "pending"),
+    ("b", "b", "active"),
+    ("null", "nan", "active"),
+]
+
+
+@pytest.mark.parametrize("name", ["tag_aliases.csv", "tag_aliases.json", "array.json", "tag_aliases.parquet"])
+def test_a_table_of_aliases_counts_where_they_are_active(tmp_path: Path, name: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": number, "antecedent_name": old, "consequent_name": new, "created_at": "2020", "status": status}
+        for number, (old, new, status) in enumerate(PAIRS)
+    ]
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "tag_aliases.parquet")
+    lines = [",".join(map(str, row.values())) for row in rows]
+    (tmp_path / "tag_aliases.csv").write_text("\n".join([",".join(table.schema.names), *lines]), encoding="utf-8")
+    (tmp_path / "tag_aliases.json").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "array.json").write_text(json.dumps(rows), encoding="utf-8")
+    aliases = Aliases.load(tmp_path / name)
+    expected = {"old_b": "b", "a": "c", "older_b": "b", "oldest_b": "b", "null": "nan"}
+    assert aliases.tag_of_any == expected
+    assert aliases.tag_of == dict.fromkeys(CATEGORIES, expected)
+    assert aliases.left_out == {"aliases that are not active": 2}
+
+
+def test_an_alias_without_a_category_counts_where_its_tag_may_stand(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("old,new\nold_miku,miku\nold_x,x\n", encoding="utf-8")
+    categories = TagCategories({"miku": Category.CHARACTER})
+    aliases = Aliases.load(tmp_path / "a.csv", categories=categories)
+    assert aliases.tag_of[Category.CHARACTER] == {"old_miku": "miku", "old_x": "x"} == aliases.tag_of_any
+    assert aliases.tag_of[Category.GENERAL] == {"old_x": "x"}
+
+
+@given(st.permutations(range(40)), st.integers(0, 39))
+def test_chains_of_aliases_end_at_the_tag(tmp_path_factory: pytest.TempPathFactory, order: list[int], cut: int) -> None:
+    file = tmp_path_factory.mktemp("aliases") / "a.csv"
+    rows = [f"n{number},n{number + 1}" for number in order if number != cut]
+    file.write_text("\n".join(["antecedent,consequent", *rows]), encoding="utf-8")
+    tag_of = Aliases.load(file).tag_of_any
+    assert tag_of == {f"n{n}": f"n{cut}" if n < cut else "n40" for n in range(40) if n != cut}
+
+
+def test_aliases_that_lead_back_to_themselves_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("antecedent,consequent\nz,a\na,b\nb,c\nc,a\n", encoding="utf-8")
+    with pytest.raises(
+        ExportError, match=r"a\.csv: aliases lead back to themselves: a → b → c → a; remove one of them"
+    ):
+        Aliases.load(tmp_path / "a.csv")
+
+
+def test_entities_are_taken_back_where_the_setting_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("old,new\njoan,jeanne_d&#039;arc\nr&amp;b,r&b\n", encoding="utf-8")
+    assert Aliases.load(tmp_path / "a.csv").tag_of_any == {"joan": "jeanne_d&#039;arc", "r&amp;b": "r&b"}
+    assert Aliases.load(tmp_path / "a.csv", html_entities=True).tag_of_any == {"joan": "jeanne_d'arc"}

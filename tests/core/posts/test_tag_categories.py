@@ -52,3 +52,19 @@ def test_old_names_are_replaced_before_categories_are_looked_up() -> None:
     assert columns[tag_column(Category.CHARACTER)].to_pylist() == ["miku", None, "", ""]
     assert columns[tag_column(Category.GENERAL)].to_pylist() == ["solo", None, "", ""]
     assert (num_unknown, num_old.tolist()) == (1, [2, 0, 0, 1])
+
+
+def test_a_tag_with_an_entity_is_known_by_both_spellings(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text(
+        "name,category\njeanne_d&#039;arc,4\nr&b,3\n&lt;o&gt;,0\n<o>,5\n", encoding="utf-8"
+    )
+    categories = TagCategories.load(tmp_path / "tags.csv")
+    tags = ["jeanne_d&#039;arc", "jeanne_d'arc", "r&b", "&lt;o&gt;", "<o>", "other"]
+    assert categories.ids_of(pa.array(tags)).tolist() == [3, 3, 2, 0, 4, -1]
+    taken_back = TagCategories.load(tmp_path / "tags.csv", html_entities=True)
+    assert taken_back.ids_of(pa.array(tags)).tolist() == [-1, 3, 2, -1, 0, -1]
+
+
+def test_aliases_of_the_table_play_no_part(tmp_path: Path) -> None:
+    (tmp_path / "tags.json").write_text('{"name": "a", "category": 4, "aliases": [null, 5, "b\\n"]}', encoding="utf-8")
+    assert TagCategories.load(tmp_path / "tags.json").ids_of(pa.array(["a", "5"])).tolist() == [3, -1]
