@@ -44,6 +44,24 @@ class TooManyRejectsError(ExportError):
     """More than the allowed share of the export's records is invalid."""
 
 
+class ColumnsError(ExportError):
+    """A file has not the columns of posts.
+
+    Attributes:
+        found: the columns that it has, by its own names.
+        missing: those that it lacks, by their canonical names.
+        holds_posts: whether it has some columns that only posts have, so that it is no other table.
+    """
+
+    def __init__(
+        self, message: str, found: Sequence[str] = (), missing: Sequence[str] = (), *, holds_posts: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.found = tuple(found)
+        self.missing = tuple(missing)
+        self.holds_posts = holds_posts
+
+
 def decoded(line: bytes) -> tuple[str | None, str]:
     """The problem that keeps `line` from being text (None where there is none), and the text."""
     if len(line) > MAX_LINE_BYTES:
@@ -174,7 +192,7 @@ def check_columns(
     `optional` or mapped to ``""``. The settings may allow posts without an id, a rating or a score.
 
     Raises:
-        ExportError: a column is missing or named twice.
+        ColumnsError: a column is missing or named twice.
     """
     canonical = conventions.canonical(found)
     given = [name for name, source in conventions.columns.items() if source]
@@ -189,9 +207,12 @@ def check_columns(
     if missing or twice:
         sources = [conventions.source(name) or name for name in missing]
         problem = f"missing: {','.join(sources)}" if missing else f"twice: {','.join(twice)[:200]}"
-        raise ExportError(
+        raise ColumnsError(
             f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted "
-            f"{','.join(conventions.source(name) or name for name in wanted)}; {problem}; {_remedy(missing)}"
+            f"{','.join(conventions.source(name) or name for name in wanted)}; {problem}; {_remedy(missing)}",
+            found,
+            missing,
+            holds_posts=any(name in canonical for name in ("rating", *TAG_FIELDS)),
         )
     return canonical
 
