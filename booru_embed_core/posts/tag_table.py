@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from booru_embed_core.filesystem import scratch_folder
+from booru_embed_core.posts.containers import called, unpacked
 from booru_embed_core.posts.tag_tables.columns import Block, Role, TagRows, describes_posts
 from booru_embed_core.posts.tag_tables.numbers import CategoryNumbers, NoTag, Site
 from booru_embed_core.posts.tag_tables.rows import read_rows
@@ -55,7 +58,7 @@ class TagTable:
 def read_tag_table(
     file: Path, setting: str, numbers: Mapping[str, Category] | None = None, *, html_entities: bool = False
 ) -> TagTable:
-    """The table in `file`: CSV or TSV with or without a header, JSON or Parquet, plain or packed.
+    """The table in `file`: CSV or TSV with or without a header, JSON or Parquet, plain, packed or in an archive.
 
     Args:
         file: the table.
@@ -67,17 +70,30 @@ def read_tag_table(
         ExportError: the file is no such table, or a row of it is none.
     """
     try:
-        rows = read_rows(file, lambda value: isinstance(CategoryNumbers(numbers)[value], Category))
-        _check_columns(file, rows, setting)
-        reading = _Reading(file, rows.unit, numbers, html_entities, wants_aliases=setting == "aliases")
-        is_pairs = setting == "aliases" and {Role.OLD, Role.NEW} <= rows.roles
-        for block in rows.blocks:
-            (reading.add_pairs if is_pairs else reading.add_tags)(block)
-        return reading.pairs_table() if is_pairs else reading.tags_table()
+        with scratch_folder() as scratch, closing(unpacked(file, str(file), scratch, [])) as parts:
+            path, label = next(parts)
+            with called(label, path, file):
+                table = _read_table(path, label, setting, numbers, html_entities=html_entities)
+            another = next(parts, None)
+        if another is not None:
+            raise ExportError(f"{file}: holds {label} and {another[1]}; unpack it and name one under {_named(setting)}")
+        return table
     except FileNotFoundError:
         raise ExportError(f"{file}: no such file; correct {_named(setting)}") from None
     except IsADirectoryError:
         raise ExportError(f"{file}: a folder; name the table in it under {_named(setting)}") from None
+
+
+def _read_table(
+    file: Path, name: str, setting: str, numbers: Mapping[str, Category] | None, *, html_entities: bool
+) -> TagTable:
+    rows = read_rows(file, lambda value: isinstance(CategoryNumbers(numbers)[value], Category))
+    _check_columns(file, name, rows, setting)
+    reading = _Reading(file, rows.unit, numbers, html_entities, wants_aliases=setting == "aliases")
+    is_pairs = setting == "aliases" and {Role.OLD, Role.NEW} <= rows.roles
+    for block in rows.blocks:
+        (reading.add_pairs if is_pairs else reading.add_tags)(block)
+    return reading.pairs_table() if is_pairs else reading.tags_table()
 
 
 def describes_tags(columns: Collection[str]) -> bool:
@@ -91,11 +107,11 @@ def _named(setting: str) -> str:
     return f"[posts] {setting} (--{setting.replace('_', '-')})"
 
 
-def _check_columns(file: Path, rows: TagRows, setting: str) -> None:
+def _check_columns(file: Path, name: str, rows: TagRows, setting: str) -> None:
     """Raises where the table is not of the kind that `setting` wants."""
     roles = rows.roles
     is_aliases, is_pairs = setting == "aliases", {Role.OLD, Role.NEW} <= roles
-    if is_pairs and "implication" in file.name.lower():
+    if is_pairs and "implication" in Path(name).name.lower():
         raise ExportError(
             f"{file}: a table of implications, which replace no tag; give aliases under {_named(setting)}"
         )

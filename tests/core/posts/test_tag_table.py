@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
+import lzma
+import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -254,6 +259,42 @@ def test_a_missing_table_and_a_folder_are_named(tmp_path: Path) -> None:
         read_tag_table(tmp_path / "none.csv", "tag_categories")
     with pytest.raises(ExportError, match="a folder; name the table in it"):
         read_tag_table(tmp_path, "tag_categories")
+
+
+@pytest.mark.parametrize("name", ["tags.csv", "array.json", "tags.json"])
+@pytest.mark.parametrize("packing", ["xz", "bz2", "zst", "zip", "tar.xz"])
+def test_a_table_may_be_packed_in_any_way(tmp_path: Path, name: str, packing: str) -> None:
+    data = SHAPES[name].encode()
+    file = tmp_path / f"{name}.{packing}"
+    if packing == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(f"metadata/{name}", data)
+    elif packing == "tar.xz":
+        with tarfile.open(file, "w:xz") as tar:
+            info = tarfile.TarInfo(f"metadata/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    elif packing == "zst":
+        with pa.CompressedOutputStream(str(file), "zstd") as stream:
+            stream.write(data)
+    else:
+        file.write_bytes((lzma if packing == "xz" else bz2).compress(data))
+    assert tags_in(file) == TAGS
+
+
+def test_of_two_tables_in_an_archive_none_is_chosen(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("a.csv", "name,category\na,0\n")
+        archive.writestr("b.csv", "name,category\nb,0\n")
+    with pytest.raises(ExportError, match=r"t\.zip: holds .*t\.zip/a\.csv and .*t\.zip/b\.csv; unpack it and name one"):
+        read_tag_table(tmp_path / "t.zip", "tag_categories")
+
+
+def test_a_wrong_row_in_an_archive_is_named_by_its_place_there(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("folder/a.csv", "name,category\na,7\n")
+    with pytest.raises(ExportError, match=r"t\.zip/folder/a\.csv line 2: the tag 'a' has the category '7'"):
+        read_tag_table(tmp_path / "t.zip", "tag_categories")
 
 
 def test_a_later_row_may_need_the_slow_way(tmp_path: Path) -> None:
