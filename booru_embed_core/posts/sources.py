@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ class Source:
         site: the site's name, where posts of several sites are read.
         aliases: old names of tags.
         tag_categories: the category of each tag, for files with all tags in one field.
+        searched: those of `files` that were found in a folder; they are left out where they hold no posts.
     """
 
     files: Sequence[Path]
@@ -37,19 +38,24 @@ class Source:
     site: str | None = None
     aliases: Aliases = field(default_factory=lambda: Aliases({}))
     tag_categories: TagCategories | None = None
+    searched: Collection[Path] = ()
 
     @classmethod
-    def load(cls, files: Sequence[Path], settings: SourceSettings, root: Path) -> Self:
+    def load(
+        cls, files: Sequence[Path], settings: SourceSettings, root: Path, searched: Collection[Path] = ()
+    ) -> Self:
         """The source of `files` by its `settings`, with its tables of tags, whose paths start from `root`.
 
         Raises:
             ExportError: a table of tags cannot be read.
         """
-        numbers = settings.category_numbers
-        aliases = Aliases({}) if settings.aliases is None else Aliases.load(root / settings.aliases, numbers)
-        table = settings.tag_categories
-        categories = None if table is None else TagCategories.load(root / table, numbers)
-        return cls(files, Conventions.of(settings), settings.site, aliases, categories)
+        numbers, entities = settings.category_numbers, settings.html_entities
+        categories, aliases = None, Aliases({})
+        if settings.tag_categories is not None:
+            categories = TagCategories.load(root / settings.tag_categories, numbers, html_entities=entities)
+        if settings.aliases is not None:
+            aliases = Aliases.load(root / settings.aliases, numbers, categories, html_entities=entities)
+        return cls(files, Conventions.of(settings), settings.site, aliases, categories, searched)
 
 
 def first_records(file: Path, conventions: Conventions, duckdb_settings: DuckdbSettings, scratch: Path) -> pa.Table:
