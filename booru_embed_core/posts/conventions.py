@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from booru_embed_core.posts.tag_tables.numbers import DANBOORU_NUMBERS
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
     EXPORT_RATING_NAMES,
@@ -30,6 +31,15 @@ STATUS_WORDS: Final = ("active", "pending", "deleted", "flagged", "banned", "app
 
 # Numbers of rows are below it, and so are those of all sites.
 SITE_BITS: Final = 50
+
+_E621_GROUPS: Final[Mapping[str, Category]] = {
+    "species": Category.GENERAL,
+    "contributor": Category.ARTIST,
+    "director": Category.ARTIST,
+    "lore": Category.META,
+    "invalid": Category.META,
+}
+"""e621's groups of tags that Danbooru has not; as names they mean one thing only."""
 
 _OTHER_SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "score": ("score.total",),
@@ -94,6 +104,11 @@ class Conventions:
             missing_score=None if source.missing_score == "reject" else source.missing_score,
             max_id=2**63 - 1 if source.site is None else 2**SITE_BITS - 1,
         )
+
+    @property
+    def known_categories(self) -> dict[str, Category]:
+        """The category by each number or name that a tag in a post may give for it."""
+        return {**DANBOORU_NUMBERS, **{str(c): c for c in Category}, **_E621_GROUPS, **self.categories}
 
     @property
     def has_site(self) -> bool:

@@ -22,6 +22,9 @@ from booru_embed_core.schema import ALL_TAGS_COLUMN, TAG_COLUMNS, TAG_SEPARATOR
 RawValue: TypeAlias = str | list[str | None] | None
 """A field as a file has it."""
 
+INVALID_TAGS: Final = "\r\n"
+"""What a reader gives for a field of tags that is neither text nor a list; no field may hold a line break."""
+
 TAG_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 SAMPLE_RECORDS: Final = 1000
 """How many records of a file are looked at."""
@@ -182,7 +185,7 @@ def _field_of(tags: Sequence[str | None], conventions: Conventions) -> str | Non
 
 def _items(text: str) -> list[str] | None:
     """The items of a printed list: Python's, numpy's, JSON's or PostgreSQL's, or one without quotes; None if none."""
-    if not text.strip():
+    if text != INVALID_TAGS and not text.strip():
         return []
     if not _PRINTED_LIST.fullmatch(text):
         return None

@@ -1,7 +1,7 @@
 """What makes a record of an export invalid, and which columns an export needs.
 
-In text a line is one record: no tag contains a line break, so a stray quote costs its own line and not the rest of the
-file. Reasons come from Python's ``csv`` and the raw line; ``readers/scan.py`` finds malformed lines fast.
+No tag contains a line break, so a stray quote costs its own record and not the rest of the file. Reasons come from
+Python's ``csv`` and the raw record; ``readers/records.py`` finds malformed records fast.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from booru_embed_core.posts.conventions import DANBOORU, NULL_WORDS, Conventions, flag_words
+from booru_embed_core.posts.readers.dialect import RFC_4180, Dialect, delimiter_of
 from booru_embed_core.posts.tag_fields import TAG_FIELDS, RawValue, field_problem
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
@@ -29,6 +30,7 @@ MAX_LINE_BYTES: Final = 1 << 20
 INT32_RANGE: Final = range(-(2**31), 2**31)
 
 _WHOLE: Final = re.compile(r"(-?[0-9]{1,19})(\.0+)?")
+_IF_MISSING: Final = {"id": "", "rating": "; set [posts] missing_rating", "score": "; set [posts] missing_score"}
 _DEFAULTS: Final = {"id": "missing_id", "rating": "missing_rating", "score": "missing_score"}
 
 
@@ -69,36 +71,35 @@ def decoded(line: bytes) -> tuple[str | None, str]:
     try:
         return None, line.decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start}", ""
+        return (
+            f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start}; if the file is in Latin-1 "
+            "(Windows-1252), convert it with: iconv -f WINDOWS-1252 -t UTF-8"
+        ), ""
 
 
 def line_problem(
-    line: bytes, columns: Sequence[str], delimiter: str = ",", conventions: Conventions = DANBOORU
+    record: bytes, columns: Sequence[str], dialect: Dialect = RFC_4180, conventions: Conventions = DANBOORU
 ) -> str | None:
-    """Why `line`, without its end, is no valid post; None for a valid one. `columns` are the file's, in its order."""
-    problem, text = decoded(line)
+    """Why `record`, without its line end, is no valid post; None for a valid one. `columns` are in the file's order."""
+    problem, text = decoded(record)
     if problem:
         return problem
-    if "\r" in text:
-        return "a carriage return inside the line"
-    if "\n" in text:
-        return "a line break inside the line"
     try:
-        fields = _fields(text, delimiter)
+        fields = dialect.fields(text)
     except csv.Error as error:
-        return f"broken quotes: {error}"
+        return _form_problem(text, error)
     if len(fields) != len(columns):
         return f"{len(fields)} fields instead of {len(columns)}"
-    return values_problem(dict(zip(columns, fields, strict=True)), conventions) or _quote_problem(text, delimiter)
+    return values_problem(dict(zip(columns, fields, strict=True)), conventions) or dialect.quote_problem(text)
 
 
-def _fields(text: str, delimiter: str) -> list[str]:
-    # The csv module limits a field to an eighth of `MAX_LINE_BYTES`.
-    before = csv.field_size_limit(MAX_LINE_BYTES)
-    try:
-        return next(csv.reader([text], delimiter=delimiter, strict=True))
-    finally:
-        csv.field_size_limit(before)
+def _form_problem(text: str, error: csv.Error) -> str:
+    num_lines = text.count("\n") + 1
+    if num_lines > 1:
+        return f"broken quotes: {error} (the record goes on for {num_lines} lines)"
+    if "\r" in text:
+        return "a carriage return inside the line"
+    return f"broken quotes: {error}"
 
 
 def values_problem(values: Mapping[str, RawValue], conventions: Conventions = DANBOORU) -> str | None:
@@ -133,7 +134,7 @@ def _flag_problem(column: str, value: str | None, conventions: Conventions) -> s
 def _number_problem(column: str, value: str | None, allowed: range, conventions: Conventions) -> str | None:
     default = getattr(conventions, _DEFAULTS[column])
     if value is None or is_nothing(value):
-        return f"{column} is missing" if default is None else None
+        return f"{column} is missing{_IF_MISSING[column]}" if default is None else None
     number = _WHOLE.fullmatch(value)
     if number and int(number[1]) in allowed:
         return None
@@ -144,26 +145,8 @@ def _rating_problem(value: str | None, conventions: Conventions) -> str | None:
     if value is not None and value in conventions.ratings:
         return None
     if value is None or is_nothing(value):
-        return "rating is missing" if conventions.missing_rating is None else None
+        return f"rating is missing{_IF_MISSING['rating']}" if conventions.missing_rating is None else None
     return f"rating {value[:40]!r} is not one of {', '.join(RATINGS)}; say which one it is in [posts.rating_names]"
-
-
-def _quote_problem(text: str, delimiter: str) -> str | None:
-    """The problem of a quote inside a field that is not quoted itself: parsers disagree about it."""
-    if '"' not in text:
-        return None
-    outside = text.split('"')[::2]
-    # Text outside of quotes is empty (an escaped quote) or reaches from delimiter to delimiter.
-    starts = all(piece[:1] in ("", delimiter) for piece in outside[1:])
-    ends = all(piece[-1:] in ("", delimiter) for piece in outside[:-1])
-    if text.count('"') % 2 == 0 and starts and ends:
-        return None
-    return "a quote inside a field that is not quoted"
-
-
-def delimiter_of(header: bytes) -> str:
-    """The delimiter of `header`, a file's first line: a tab where it holds one, since no column's name does."""
-    return "\t" if b"\t" in header else ","
 
 
 def columns_of(header: bytes, file: Path, conventions: Conventions = DANBOORU) -> tuple[str, ...]:

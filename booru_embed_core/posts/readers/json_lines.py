@@ -1,12 +1,13 @@
-"""JSON lines as Danbooru dumps its posts: one object a line, plain, gzip or zstd, further keys ignored.
+"""JSON lines as Danbooru dumps its posts: one object a line, plain or compressed, further keys ignored.
 
-Lines are found from the bytes. DuckDB parses each line by itself, so a broken one costs no other record. The keys of
-the first object are the columns, except for flags: many writers leave out those that are false.
+Lines are found from the bytes. DuckDB parses each line by itself, so a broken one costs no other record. Where the
+values stand is up to ``json_layout.py``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -17,8 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.database import quoted
-from booru_embed_core.posts.readers.base import ExportPath, fit_values, run_on
+from booru_embed_core.posts.readers.base import ExportPath, run_on
+from booru_embed_core.posts.readers.json_layout import SAMPLE_OBJECTS, JsonLayout
 from booru_embed_core.posts.readers.lines import (
     BOM,
     concatenated,
@@ -28,33 +29,35 @@ from booru_embed_core.posts.readers.lines import (
     select_lines,
     whole_lines,
 )
-from booru_embed_core.posts.validation import (
-    MAX_LINE_BYTES,
-    ExportError,
-    check_columns,
-    decoded,
-    has_all_tags,
-    values_problem,
-)
-from booru_embed_core.schema import ALL_TAGS_COLUMN, FLAG_COLUMNS, POST_COLUMNS, TAG_COLUMNS
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, decoded
+from booru_embed_core.schema import POST_COLUMNS
 
 _NUM_TRIED_LINES: Final = 100
-_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
+# Half of a surrogate pair, as in text that was cut; DuckDB takes none, although Python and JavaScript write it.
+_HALF: Final = re.compile(
+    rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89aAbB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
 
 
 class JsonLinesReader:
     """A file of JSON lines; see `Reader`.
 
     Raises:
-        ExportError: no object among the first lines, or the first one lacks a column.
+        ExportError: no object among the first lines, or the first ones lack a column.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".jsonl", ".ndjson")
 
     def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
         self._path = path
-        self._conventions = conventions
-        self._columns = _columns(path, conventions)
+        objects = _first_objects(path)
+        if not objects:
+            raise ExportError(
+                f"{path}: no JSON object among the first {_NUM_TRIED_LINES} lines; wanted one a line, with the keys "
+                + ",".join(map(conventions.source, POST_COLUMNS))
+            )
+        self.layout = JsonLayout.of(objects, path, conventions)
         self._num_lines = 0
         self._blank: list[NDArray[np.int64]] = []
         self.num_records = 0
@@ -62,12 +65,12 @@ class JsonLinesReader:
 
     @classmethod
     def opens(cls, candidate: ExportPath) -> bool:
-        """See `Reader`."""
-        return candidate.start.lstrip().startswith(b"{")
+        """See `Reader`; a text of one object or of an array is another format."""
+        return candidate.start.lstrip().startswith(b"{") and _is_lines(candidate.path)
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
-        query = _query(self._columns, self._conventions)
+        query = self.layout.query
         for block in whole_lines(self._path):
             lines = self._records(block.removeprefix(BOM) if not self._num_lines else block)
             yield from run_on(connection, query, pa.table({"line": lines}), self._path)
@@ -79,7 +82,7 @@ class JsonLinesReader:
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
         for number, raw in select_lines(self._path, lines):
-            yield number, raw, _problem(raw, self._columns, self._conventions)
+            yield number, raw, _problem(raw, self.layout)
 
     def _records(self, block: bytes) -> pa.Array[Any]:
         """The lines of `block` that are not blank; one that is no text becomes empty, which is no JSON either."""
@@ -91,47 +94,47 @@ class JsonLinesReader:
         self._blank.append(np.flatnonzero(blank) + self._num_lines + 1)
         self._num_lines += len(ends)
         self.num_records += len(ends) - int(blank.sum())
-        if blank.any() or lengths.max(initial=0) > MAX_LINE_BYTES or not is_utf8(block):
+        has_half = _HALF.search(block) is not None
+        if blank.any() or has_half or lengths.max(initial=0) > MAX_LINE_BYTES or not is_utf8(block):
             spans = zip(starts[~blank].tolist(), ends[~blank].tolist(), strict=True)
             texts = [block[start:end] for start, end in spans]
+            if has_half:
+                texts = [_whole_pairs(text, self.layout) if _HALF.search(text) else text for text in texts]
             texts = [text if len(text) <= MAX_LINE_BYTES + 2 and is_utf8(text) else b"" for text in texts]
             return pa.array(texts, pa.binary()).cast(pa.string())
         offsets = np.concatenate([[0], ends]).astype(np.int32)
         return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets.tobytes()), pa.py_buffer(block))
 
 
-def _columns(file: Path, conventions: Conventions) -> tuple[str, ...]:
-    for _, raw in zip(range(_NUM_TRIED_LINES), raw_lines(file), strict=False):
+def _first_objects(path: Path) -> list[dict[str, Any]]:
+    """The first `SAMPLE_OBJECTS` objects of a file, or fewer; none if the first lines hold none."""
+    objects: list[dict[str, Any]] = []
+    for number, raw in enumerate(raw_lines(path)):
+        if len(objects) == SAMPLE_OBJECTS or (number >= _NUM_TRIED_LINES and not objects):
+            break
         record = _parsed(raw)
         if isinstance(record, dict):
-            found = check_columns(tuple(record), file, conventions, optional=FLAG_COLUMNS)
-            wanted = (*POST_COLUMNS, *((ALL_TAGS_COLUMN,) if has_all_tags(found) else ()))
-            # A key of a flag's name is none where the settings give it to another column.
-            others = {source for name, source in conventions.columns.items() if name not in FLAG_COLUMNS}
-            flags = (name for name in FLAG_COLUMNS if conventions.source(name) not in others)
-            return (*(name for name in wanted if name in found), *flags)
-    raise ExportError(
-        f"{file}: no JSON object among the first {_NUM_TRIED_LINES} lines; wanted one a line, with the keys "
-        + ",".join(map(conventions.source, POST_COLUMNS))
-    )
+            objects.append(record)
+    return objects
 
 
-def _query(columns: Sequence[str], conventions: Conventions) -> str:
-    """The query of the batches; ``json_extract`` parses a line once for a list of paths."""
-    paths = ", ".join(quoted(f'$."{conventions.source(name)}"') for name in columns)
+def _is_lines(path: Path) -> bool:
+    """Whether one of the first lines is an object by itself, and not a wrapper around posts."""
+    for _, raw in zip(range(_NUM_TRIED_LINES), raw_lines(path), strict=False):
+        record = _parsed(raw)
+        if isinstance(record, dict):
+            return wrapped_key(record) is None
+        if raw.strip() in (b"{", b"}"):
+            return False
+    return True
 
-    def text_of(name: str) -> str:
-        value = f"v[{columns.index(name) + 1}]"
-        # `->>` alone would give a list of tags as JSON text.
-        return (
-            f"(case when json_type({value}) = 'VARCHAR' then {value}->>'$' end)"
-            if name in _FIELDS
-            else f"({value}->>'$')"
-        )
 
-    objects = "case when json_valid(line) then line end"
-    extracted = f"select json_extract({objects}, [{paths}]) as v from records"  # noqa: S608
-    return f"select {fit_values(text_of, columns, conventions)} from ({extracted})"  # noqa: S608
+def wrapped_key(record: dict[str, Any]) -> str | None:
+    """The key of `record`, the answer of an API, under which it has a list of posts; None where it is a post."""
+    if "id" in record:
+        return None
+    lists = {key: value for key, value in record.items() if isinstance(value, list) and value}
+    return next((key for key, value in lists.items() if all(isinstance(one, dict) for one in value)), None)
 
 
 def _parsed(raw: bytes) -> object:
@@ -141,7 +144,7 @@ def _parsed(raw: bytes) -> object:
         return None
 
 
-def _problem(raw: bytes, columns: Sequence[str], conventions: Conventions) -> str | None:
+def _problem(raw: bytes, layout: JsonLayout) -> str | None:
     problem, text = decoded(raw)
     if problem:
         return problem
@@ -151,14 +154,15 @@ def _problem(raw: bytes, columns: Sequence[str], conventions: Conventions) -> st
         return f"not JSON: {error}"
     except RecursionError:
         return "not JSON that can be read: nested too deeply"
+    if _HALF.search(raw) and _whole_pairs(raw, layout) == b"":
+        return "half of a surrogate pair in a value that is read"
+    return layout.problem(record)
+
+
+def _whole_pairs(line: bytes, layout: JsonLayout) -> bytes:
+    """`line` with the keys that are read, if half a surrogate pair is in another one; else nothing."""
+    record = _parsed(line)
     if not isinstance(record, dict):
-        return "not a JSON object"
-    values = {name: record.get(conventions.source(name)) for name in columns}
-    listed = next((name for name in _FIELDS if not isinstance(values.get(name, ""), str | None)), None)
-    if listed:
-        return f"{listed} is not a string: {json.dumps(values[listed])[:40]}"
-    return values_problem({name: _text(value) for name, value in values.items()}, conventions)
-
-
-def _text(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+        return line
+    text = json.dumps({key: value for key, value in record.items() if key in layout.keys})
+    return b"" if _HALF.search(text.encode()) else text.encode() + b"\n"

@@ -9,6 +9,7 @@ from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath, Reader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.delimited import DelimitedReader
+from booru_embed_core.posts.readers.json_documents import JsonDocumentsReader
 from booru_embed_core.posts.readers.json_lines import JsonLinesReader
 from booru_embed_core.posts.readers.lines import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.parquet import ParquetReader
@@ -17,6 +18,7 @@ from booru_embed_core.posts.validation import ExportError
 READERS: Final[tuple[type[Reader], ...]] = (
     ParquetReader,
     JsonLinesReader,
+    JsonDocumentsReader,
     ChunkedCsvReader,
     DelimitedReader,  # opens any other file: its error names the columns that are missing
 )

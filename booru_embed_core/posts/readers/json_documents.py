@@ -1,0 +1,151 @@
+"""JSON that is not one object a line: an array of posts, posts below a key, or objects over many lines.
+
+The text is parsed as a stream, so memory holds one batch of posts. One that is broken somewhere cannot be read behind
+that place, and is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, ClassVar, Final
+
+import duckdb
+import ijson
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from booru_embed_core.errors import first_line
+from booru_embed_core.posts.conventions import DANBOORU, Conventions
+from booru_embed_core.posts.readers.base import ExportPath, run_on
+from booru_embed_core.posts.readers.compression import open_stream
+from booru_embed_core.posts.readers.json_layout import SAMPLE_OBJECTS, JsonLayout
+from booru_embed_core.posts.readers.lines import BOM, concatenated
+from booru_embed_core.posts.validation import ExportError
+
+_BATCH_OBJECTS: Final = 4096
+_READ_BYTES: Final = 1 << 20
+
+
+class JsonDocumentsReader:
+    """A file of JSON values that are not one a line; see `Reader`. A "line" is the ordinal of a post.
+
+    Raises:
+        ExportError: it is not JSON, holds no post, or its first posts lack a column.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".json",)
+
+    def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
+        self._path = path
+        self._prefix = _prefix(path)
+        objects = [one for one in itertools.islice(self._objects(), SAMPLE_OBJECTS) if isinstance(one, dict)]
+        if not objects:
+            raise ExportError(f"{path}: holds no JSON object; wanted posts, as objects with keys")
+        self.layout = JsonLayout.of(objects, path, conventions)
+        self.num_records = 0
+        self.malformed = concatenated([])
+
+    @classmethod
+    def opens(cls, candidate: ExportPath) -> bool:
+        """See `Reader`; JSON lines are looked for before."""
+        return candidate.start.lstrip()[:1] in (b"{", b"[")
+
+    def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
+        """See `Reader`."""
+        query = self.layout.query
+        objects = self._objects()
+        while batch := list(itertools.islice(objects, _BATCH_OBJECTS)):
+            self.num_records += len(batch)
+            yield from run_on(connection, query, pa.table({"line": [self._line(one) for one in batch]}), self._path)
+
+    def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Reader`."""
+        return record + 1
+
+    def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
+        """See `Reader`."""
+        wanted = set(lines)
+        for number, record in enumerate(self._objects() if wanted else (), start=1):
+            if number in wanted:
+                raw = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
+                yield number, raw, self.layout.problem(record)
+
+    def _line(self, record: object) -> str:
+        """The text of `record` with the keys that are read; empty, which is no JSON, where it is no object."""
+        if not isinstance(record, dict):
+            return ""
+        text = json.dumps({key: value for key, value in record.items() if key in self.layout.keys}, ensure_ascii=False)
+        # Half of a surrogate pair cannot be encoded; the record is then rejected.
+        return text.encode("utf-8", "ignore").decode() if text.isascii() or _is_whole(text) else ""
+
+    def _objects(self) -> Iterator[Any]:
+        return _items(self._path, self._prefix)
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _items(path: Path, prefix: str) -> Iterator[Any]:
+    number = 0
+    with open_stream(path) as stream:
+        try:
+            items = ijson.items(
+                _without_mark(stream), prefix, use_float=True, multiple_values=True, buf_size=_READ_BYTES
+            )
+            for number, item in enumerate(items, start=1):  # noqa: B007
+                yield item
+        except ijson.JSONError as error:
+            raise ExportError(
+                f"{path}: not JSON behind its post {number} ({first_line(error)}); fetch the file again or correct it"
+            ) from None
+
+
+def _prefix(path: Path) -> str:
+    """Where the posts stand, as ijson names it: ``item`` in an array, ``posts.item`` below a key, "" at the top.
+
+    The first values decide: below a key they are a list of objects, and the object around them has no id.
+    """
+    with open_stream(path) as stream:
+        events = ijson.parse(_without_mark(stream), multiple_values=True, buf_size=_READ_BYTES)
+        try:
+            _, first, _ = next(events)
+            if first == "start_array":
+                return "item"
+            for prefix, event, value in events:
+                if (prefix, event, value) == ("", "map_key", "id") or (prefix, event) == ("", "end_map"):
+                    return ""
+                if event == "start_map" and prefix.endswith(".item") and prefix.count(".") == 1:
+                    return str(prefix)
+        except (StopIteration, ijson.JSONError) as error:
+            raise ExportError(f"{path}: not JSON ({first_line(error)}); fetch the file again or correct it") from None
+    return ""
+
+
+def _without_mark(stream: IO[bytes]) -> _Behind:
+    """`stream` behind its byte order mark, if it has one."""
+    start = stream.read(len(BOM))
+    return _Behind(b"" if start == BOM else start, stream)
+
+
+class _Behind:
+    """`start` and then `stream`, for a parser that only reads."""
+
+    def __init__(self, start: bytes, stream: IO[bytes]) -> None:
+        self._start = start
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        if self._start and size:
+            start, self._start = self._start, b""
+            return start
+        return self._stream.read(size)
