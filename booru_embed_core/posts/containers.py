@@ -7,6 +7,7 @@ too. Members are written under names of our own, whatever the archive calls them
 
 from __future__ import annotations
 
+import codecs
 import errno
 import shlex
 import shutil
@@ -115,9 +116,13 @@ class _Unpacking:
                 yield file, label
             else:
                 yield from self._members(file, label, shown, depth)
-        elif compression is Compression.NONE or (is_plain_stream(file, compression) and _is_text(file, shown)):
+        elif compression is Compression.NONE:
+            _refuse_misnamed(file, shown, (*_PACKED_ALONE, *ARCHIVE_SUFFIXES), file.name)
+            yield file, label
+        elif is_plain_stream(file, compression) and _is_text(file, shown):
             yield file, label
         else:
+            _refuse_misnamed(file, shown, ARCHIVE_SUFFIXES, shown)
             with open_stream(file, shown) as stream:
                 target = self._written(stream, b"", None, file.with_suffix("").name, shown, depth)
             yield from self._then_removed(target, label, shown, depth)
@@ -265,9 +270,30 @@ def _is_export(start: bytes) -> bool:
 
 def _is_text(file: Path, shown: str) -> bool:
     """Whether `file` is text once it is unpacked, which readers unpack as they read, and no other format."""
-    with open_stream(file, shown) as stream:
-        start = stream.read(_FIRST_BYTES)
+    start = _start(file, shown)
     return b"\0" not in start and not start.startswith(_BINARY)
+
+
+def _refuse_misnamed(file: Path, shown: str, suffixes: tuple[str, ...], name: str) -> None:
+    """Raises where `name` has one of `suffixes` and `file` is neither so nor text, as a damaged one is."""
+    suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
+    if suffix and not (start := _start(file, shown)).startswith(_BINARY) and not _is_utf8(start):
+        raise ExportError(
+            f"{shown}: is no {suffix} file, although its name says so; fetch the file again or correct its name"
+        )
+
+
+def _is_utf8(start: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in start
+
+
+def _start(file: Path, shown: str) -> bytes:
+    with open_stream(file, shown) as stream:
+        return stream.read(_FIRST_BYTES)
 
 
 def _suffix(name: str) -> str:

@@ -37,6 +37,7 @@ ARCHIVE_SUFFIXES: Final = (
 
 _MAX_READ_BYTES: Final = 1 << 20
 _IS_ENCRYPTED: Final = 0x1
+_MAX_MESSAGE: Final = 120
 _BROKEN_ARCHIVE: Final = (
     *BROKEN_STREAM,
     tarfile.TarError,
@@ -109,10 +110,10 @@ def unpack_command(file: str) -> str:
 def _archive_error(shown: str, error: BaseException) -> ExportError:
     if isinstance(error, NotImplementedError):
         return ExportError(
-            f"{shown}: a member of the archive cannot be read ({one_line(error)}); unpack it with "
+            f"{shown}: a member of the archive cannot be read ({one_line(error, _MAX_MESSAGE)}); unpack it with "
             f"7z x {shlex.quote(shown)} and set [posts] export to the file in it"
         )
-    return ExportError(f"{shown}: the archive is broken ({one_line(error)}); fetch the file again")
+    return ExportError(f"{shown}: the archive is broken ({one_line(error, _MAX_MESSAGE)}); fetch the file again")
 
 
 def _is_zip(file: Path) -> bool:
@@ -122,7 +123,13 @@ def _is_zip(file: Path) -> bool:
 
 def _zip_members(file: Path, shown: str) -> Generator[Member]:
     with zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
+        infos = archive.infolist()
+        if infos and all(info.header_offset for info in infos):
+            raise ExportError(
+                f"{shown}: bytes that the zip does not list stand before its members, such as another zip; unpack it "
+                f"with 7z x {shlex.quote(shown)} and set [posts] export to the files in it"
+            )
+        for info in infos:
             if not info.is_dir():
                 is_encrypted = bool(info.flag_bits & _IS_ENCRYPTED)
                 yield Member(info.filename, info.file_size, is_encrypted, partial(_open_zipped, archive, info, shown))

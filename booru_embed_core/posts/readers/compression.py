@@ -43,6 +43,7 @@ _CHUNK_BYTES: Final = 1 << 20
 _MAX_SKIPPABLE: Final = 1000
 _USUAL_WINDOW: Final = 1 << 27
 _NUM_TOLD_BY: Final = 8
+_MAX_MESSAGE: Final = 120
 
 
 class Compression(StrEnum):
@@ -114,7 +115,7 @@ def checked(
 
 def stream_error(name: str, compression: Compression, error: BaseException) -> ExportError:
     """The error of the broken stream of the file called `name`, with a remedy."""
-    text, file = one_line(error), shlex.quote(name)
+    text, file = one_line(error, _MAX_MESSAGE), shlex.quote(name)
     if isinstance(error, _TrailingBytesError) or "Not a gzipped file" in text:
         return ExportError(
             f"{name}: bytes that are no {compression} follow the {compression} stream; fetch the file again, or unpack "

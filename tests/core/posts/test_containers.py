@@ -254,6 +254,14 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "cut.tar.gz": (PACKERS["gzip"](tar_of(FILES)[:3000]), "the archive is broken"),
     "cut.zip": (zip_of(FILES)[:-30], "the archive is broken"),
     "locked.zip": (encrypted(zip_of(FILES)), "/dump/posts.csv: is encrypted; unpack it with 7z x"),
+    **{
+        f"damaged.csv{suffix}": (b"\0" + PACKERS[kind](CONTENT)[1:], f"is no {suffix} file, although its name says so")
+        for kind, suffix in SUFFIXES.items()
+        if kind != "brotli"
+    },
+    "damaged.tar": (b"\1" + tar_of(FILES, format=0)[1:250] + bytes(9), "is no .tar file, although its name says so"),
+    "damaged.tar.gz": (PACKERS["gzip"](parquet()[::-1]), "is no .tar.gz file, although its name says so"),
+    "damaged.zip": (b"\xff" + zip_of(FILES)[1:], "is no .zip file, although its name says so"),
     "inner.zip": (zip_of({"a.csv.xz": PACKERS["xz"](CONTENT)[:-9]}), "/a.csv.xz: the xz stream is broken"),
     "inner.tar": (tar_of({"a": b"x", "b.csv.gz": b"\x1f\x8b"}), "/b.csv.gz: the gzip stream is broken"),
 }
@@ -265,6 +273,13 @@ def test_what_is_not_read_is_refused_by_name(unpack: Unpacker, name: str) -> Non
     message = unpack.refused(content, name)
     assert problem in message
     assert "\\x" not in message
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES.values(), ".zip", ".tar", ".tar.gz"])
+def test_text_is_read_whatever_its_name(unpack: Unpacker, suffix: str) -> None:
+    name = f"posts.csv{suffix}"
+    if suffix != ".br":  # which only the name tells
+        assert unpack("長い髪,é\n".encode() * 999, name) == {name: "長い髪,é\n".encode() * 999}
 
 
 def test_a_member_that_is_not_read_names_both_commands(unpack: Unpacker) -> None:

@@ -191,6 +191,12 @@ def test_a_method_that_is_not_read_is_named(tmp_path: Path) -> None:
         contents(written(tmp_path, content, "posts.zip"))
 
 
+def test_a_zip_behind_a_zip_is_named(tmp_path: Path) -> None:
+    content = zip_of({"a.csv": b"x"}) + zip_of({"b.csv": b"y"})
+    with pytest.raises(ExportError, match=r"before its members, such as another zip; unpack it with 7z x .*posts\.zip"):
+        contents(written(tmp_path, content, "posts.zip"))
+
+
 @pytest.mark.parametrize("length", [4, 30, 100, -1, -22])
 def test_a_cut_zip_is_refused(tmp_path: Path, length: int) -> None:
     with pytest.raises(ExportError, match=r"posts\.bin: the archive is broken"):
