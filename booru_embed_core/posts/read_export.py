@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from booru_embed_core.filesystem import scratch_folder
-from booru_embed_core.posts.export_files import expand_export
+from booru_embed_core.posts.export_files import ExportFiles, find_export
 from booru_embed_core.posts.read_posts import count_wanted, read_sources
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.sources import Source
@@ -36,14 +36,19 @@ def read_export(
     ``limit_posts`` only as many ranges of ids are read as fill the limit.
 
     Raises:
-        ExportError: see `expand_export`, `read_sources` and, for a table, ``bigquery.read_table``.
+        ExportError: see `find_export`, `read_sources` and, for a table, ``bigquery.read_table``.
     """
     with ExitStack() as stack:
-        sources = [
-            Source.load(stack.enter_context(_files(source, settings, root, duckdb_settings, temp_dir)), source, root)
+        exports = [
+            stack.enter_context(_files(source, settings, root, duckdb_settings, temp_dir))
             for source in settings.sources
         ]
-        return read_sources(sources, out_dir, settings, duckdb_settings, temp_dir)
+        sources = [
+            Source.load(export.files, source, root, export.searched)
+            for source, export in zip(settings.sources, exports, strict=True)
+        ]
+        left_out = sorted({path for export in exports for path in export.left_out})
+        return read_sources(sources, out_dir, settings, duckdb_settings, temp_dir, left_out)
 
 
 def bigquery_state(table: str, project: str | None) -> TableState:
@@ -61,10 +66,10 @@ def bigquery_state(table: str, project: str | None) -> TableState:
 @contextmanager
 def _files(
     source: SourceSettings, settings: PostsSettings, root: Path, duckdb_settings: DuckdbSettings, temp_dir: Path | None
-) -> Iterator[list[Path]]:
+) -> Iterator[ExportFiles]:
     table = source.bigquery_table
     if table is None:
-        yield expand_export(source.export, root)
+        yield find_export(source.export, root)
         return
     with _client_named():
         from booru_embed_core.posts import bigquery, bigquery_access
@@ -77,7 +82,7 @@ def _files(
             else:
                 count = partial(count_wanted, settings=settings, duckdb_settings=duckdb_settings, temp_dir=scratch)
                 bigquery.read_start_sorted(table, file, access, duckdb_settings, scratch, limit, count)
-        yield [file]
+        yield ExportFiles((file,))
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from booru_embed_core.posts.sources import Source, conventions_of
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.tag_fields import canonical_fields
 from booru_embed_core.posts.tag_lists import TAG_LIST, TagLists
-from booru_embed_core.posts.validation import ExportError, TooManyRejectsError
+from booru_embed_core.posts.validation import ColumnsError, ExportError, TooManyRejectsError
 from booru_embed_core.schema import ALL_TAGS_COLUMN, CATEGORIES, POST_COLUMNS, TAG_COLUMNS, TAG_SEPARATOR
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
@@ -99,13 +99,9 @@ def read_sources(
             for source, file in [(one, file) for one in sources for file in one.files]:
                 if state.room == 0:
                     break
-                with closing(unpacked(file, labels[file], scratch, state.left_out)) as parts:
-                    for path, label in parts:
-                        conventions = conventions_of(path, source.conventions, duckdb_settings, scratch)
-                        reading = _FileReading(path, label, source, conventions, state)
-                        state.counts.append(reading.run(connection, scratch))
-                        if state.room == 0:
-                            break
+                _read_file(file, labels[file], source, state, connection, duckdb_settings, scratch)
+        if state.others and not state.counts:
+            raise state.others[0]
         report = PostsReport.of(
             state.counts,
             num_aliases=state.num_aliases + state.parquet_parts.num_aliases,
@@ -161,6 +157,8 @@ class _Reading:
     counts: list[FileCounts] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    others: list[ColumnsError] = field(default_factory=list)
+    """What was wrong with files that were left out since they hold no posts."""
 
     def __post_init__(self) -> None:
         self.paths = PathsWriter(self.out_dir / PATHS_FILE)
@@ -175,6 +173,31 @@ class _Reading:
         """Posts that may still be kept; None for any number."""
         limit = self.settings.limit_posts
         return None if limit is None else limit - self.parquet_parts.num_rows
+
+
+def _read_file(
+    file: Path,
+    label: str,
+    source: Source,
+    state: _Reading,
+    connection: duckdb.DuckDBPyConnection,
+    duckdb_settings: DuckdbSettings,
+    scratch: Path,
+) -> None:
+    """Reads `file`, or the files in it; one that was found in a folder or an archive may hold no posts."""
+    with closing(unpacked(file, label, scratch, state.left_out)) as parts:
+        for path, part_label in parts:
+            try:
+                conventions = conventions_of(path, source.conventions, duckdb_settings, scratch)
+                reading = _FileReading(path, part_label, source, conventions, state)
+                state.counts.append(reading.run(connection, scratch))
+            except ColumnsError as error:
+                if error.holds_posts or (path == file and file not in source.searched):
+                    raise
+                state.others.append(error)
+                state.left_out.append(part_label)
+            if state.room == 0:
+                return
 
 
 @dataclass

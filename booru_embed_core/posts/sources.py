@@ -41,9 +41,7 @@ class Source:
     searched: Collection[Path] = ()
 
     @classmethod
-    def load(
-        cls, files: Sequence[Path], settings: SourceSettings, root: Path, searched: Collection[Path] = ()
-    ) -> Self:
+    def load(cls, files: Sequence[Path], settings: SourceSettings, root: Path, searched: Collection[Path] = ()) -> Self:
         """The source of `files` by its `settings`, with its tables of tags, whose paths start from `root`.
 
         Raises:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 
 from booru_embed_core.filesystem import file_sha256
-from booru_embed_core.posts.export_files import expand_export
+from booru_embed_core.posts.export_files import expand_export, files_in
 from booru_embed_core.posts.read_export import bigquery_state
 from booru_embed_core.settings import OBSERVED_SECTIONS, Settings, section_version
 
@@ -133,8 +133,9 @@ def observed_files(settings: Settings) -> list[Path]:
     Raises:
         ExportError: one of them is missing.
     """
-    export = settings.posts.export if settings.posts.bigquery_table is None else ()
-    return expand_export((*export, *map(str, settings.tag_tables)), settings.root)
+    patterns = [name for one in settings.posts.sources if one.bigquery_table is None for name in one.export]
+    paths = expand_export((*patterns, *map(str, settings.tag_tables)), settings.root)
+    return [file for path in paths for file in files_in(path)]
 
 
 def is_being_written(settings: Settings) -> bool:
