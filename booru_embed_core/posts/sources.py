@@ -17,7 +17,8 @@ from booru_embed_core.posts.database import connect
 from booru_embed_core.posts.readers.registry import open_reader
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.tag_fields import SAMPLE_RECORDS, settled
-from booru_embed_core.settings import DuckdbSettings, SourceSettings
+from booru_embed_core.schema import Category
+from booru_embed_core.settings import DuckdbSettings, PostsSettings, SourceSettings
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,20 @@ class Source:
         if settings.aliases is not None:
             aliases = Aliases.load(root / settings.aliases, numbers, categories, html_entities=entities)
         return cls(files, Conventions.of(settings), settings.site, aliases, categories, searched)
+
+
+def load_aliases(settings: PostsSettings, root: Path) -> dict[Category, dict[str, str]]:
+    """By category, the tag of each old name in the tables of all sources; where two disagree, the first one's.
+
+    Raises:
+        ExportError: a table of tags cannot be read.
+    """
+    merged: dict[Category, dict[str, str]] = {}
+    for source in settings.sources:
+        if source.aliases is not None:
+            for category, names in Source.load([], source, root).aliases.tag_of.items():
+                merged[category] = {**names, **merged.get(category, {})}
+    return merged
 
 
 def first_records(file: Path, conventions: Conventions, duckdb_settings: DuckdbSettings, scratch: Path) -> pa.Table:

@@ -109,6 +109,11 @@ class PostsSettings(SourceSettings):
             for values in ([{**own, **source.given} for source in self.source] or [own])
         )
 
+    @property
+    def reads_tables(self) -> bool:
+        """Whether a source is a BigQuery table, whose changes no file shows."""
+        return any(source.bigquery_table is not None for source in self.sources)
+
     @model_validator(mode="after")
     def _sources_are_apart(self) -> Self:
         if not self.source:

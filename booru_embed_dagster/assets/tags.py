@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from booru_embed_core.posts.aliases import Aliases
+from booru_embed_core.posts.sources import load_aliases
 from booru_embed_core.tags.build import build_vocab, save_vocab
 from booru_embed_core.tags.cut import cost_curve, write_vocab_cost
 from booru_embed_core.tags.frequency import count_tags, read_frequencies
@@ -72,9 +72,7 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     ) as draft:
         wide: list[str] = []
         # No input of this asset: other aliases make other posts, and the same tags are the same vocabulary.
-        posts = pipeline.settings.posts
-        table = posts.aliases
-        aliases = None if table is None else Aliases.load(pipeline.settings.root / table, posts.category_numbers).tag_of
+        aliases = load_aliases(pipeline.settings.posts, pipeline.settings.root)
         made = build_vocab(frequencies.path, pipeline.settings.vocab, wide.append, aliases)
         save_vocab(made, draft.path)
         plot = picture(draw_cut(frequencies.path, made), draft.path / "vocab.png")

@@ -46,17 +46,17 @@ class ExportFile:
 
 @dataclass(frozen=True)
 class Observation:
-    """The files that decide the posts and, if the export is a table, the state of that table."""
+    """The files that decide the posts, and the state of the tables among the exports."""
 
     files: tuple[ExportFile, ...]
-    table: TableState | None = None
+    tables: tuple[TableState, ...] = ()
 
     @property
     def version(self) -> str:
         """16 hex digits that change when a file is added, removed, renamed or changed, or the table is."""
         lines = "".join(f"{file.name}\0{file.num_bytes}\0{file.sha256}\n" for file in self.files)
-        if self.table is not None:
-            lines += f"{self.table.table}\0{self.table.last_modified}\0{self.table.num_rows}\0table\n"
+        for table in self.tables:
+            lines += f"{table.table}\0{table.last_modified}\0{table.num_rows}\0table\n"
         return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
     @property
@@ -69,7 +69,9 @@ class Observation:
             "num_files": len(self.files),
             "size_bytes": sum(f.num_bytes for f in self.files),
         }
-        return shown if self.table is None else shown | asdict(self.table)
+        if len(self.tables) == 1:
+            return shown | asdict(self.tables[0])
+        return shown | {table.table: f"{table.num_rows} rows, {table.last_modified}" for table in self.tables}
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,9 @@ def observe_export(settings: Settings) -> Observation:
         ExportError: a file is missing, or the table cannot be read.
     """
     files = hash_files(observed_files(settings), settings.root)
-    table = settings.posts.bigquery_table
-    state = None if table is None else bigquery_state(table, settings.posts.bigquery_project)
-    return Observation(tuple(files), state)
+    tables = [(one.bigquery_table, one.bigquery_project) for one in settings.posts.sources]
+    states = [bigquery_state(table, project) for table, project in tables if table is not None]
+    return Observation(tuple(files), tuple(states))
 
 
 def hash_files(files: Sequence[Path], root: Path) -> list[ExportFile]:

@@ -95,7 +95,7 @@ def observe_export_files(context: dg.SensorEvaluationContext) -> dg.SensorResult
     For a BigQuery table use the schedule `refresh_from_bigquery` instead.
     """
     settings = load_settings()
-    if settings.posts.bigquery_table is not None:
+    if settings.posts.reads_tables:
         return dg.SkipReason(TABLE_REASON)
     if is_being_written(settings):
         return dg.SkipReason(WRITING_REASON)

@@ -93,7 +93,7 @@ refresh_from_bigquery = dg.ScheduleDefinition(
 def rebuild_on_new_export(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Starts `rebuild` when the export's files differ from those that the posts were made from."""
     settings = load_settings()
-    if settings.posts.bigquery_table is not None:
+    if settings.posts.reads_tables:
         return dg.SkipReason(TABLE_REASON)
     if is_being_written(settings):
         return dg.SkipReason(WRITING_REASON)

@@ -99,8 +99,8 @@ def test_the_version_follows_the_time_of_change_and_the_rows() -> None:
         for second in ("00", "01")
         for num_rows in (1, 2)
     ]
-    assert len({Observation((), state).version for state in [None, *states]}) == len(states) + 1
-    assert Observation((), states[0]).version == Observation((), replace(states[0])).version
+    assert len({Observation((), tables).version for tables in [(), *((state,) for state in states)]}) == len(states) + 1
+    assert Observation((), (states[0],)).version == Observation((), (replace(states[0]),)).version
 
 
 def test_files_beside_a_table_are_refused(project: Project) -> None:

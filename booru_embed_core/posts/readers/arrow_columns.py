@@ -208,7 +208,7 @@ def _holds_tags(column: _Column) -> bool:
 def _element(column: _Column) -> Any:
     """The type of the elements of a list; None for another type."""
     type_: Any = column.type
-    return type_.value_type if _is_list(type_) else None
+    return type_.value_type if _is_list(column.type) else None
 
 
 def _is_text(type_: pa.DataType) -> bool:
