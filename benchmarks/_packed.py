@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from booru_embed_core.schema import NUM_CATEGORIES, RATINGS
 from booru_embed_core.settings import TokensSettings
-from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile, packed_metadata, write_packed_file
+from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+from booru_embed_core.tokens.packed_writer import packed_metadata, write_packed_file
 
 NUM_POSTS: Final = 5_770_089
 """Posts of the earlier project's export."""

@@ -6,6 +6,7 @@ Serving starts with this module, so it needs no more than numpy. Vocabularies ar
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -198,9 +199,9 @@ def checksum(description: Mapping[str, Any]) -> str:
 def _checked(file: Path, description: Mapping[str, Any]) -> Vocab:
     try:
         by_category = [description["tags"][category.value] for category in CATEGORIES]
-        tags = tuple(tag for listed in by_category for tag in listed)
+        tags = tuple(itertools.chain.from_iterable(by_category))
         numbers = [count for category in CATEGORIES for count in description["counts"][category.value]]
-        if not all(isinstance(tag, str) for tag in tags) or len(tags) != len(numbers):
+        if not set(map(type, tags)) <= {str} or len(tags) != len(numbers):
             raise ValueError(f"{len(tags)} tags, each a string, need as many counts, not {len(numbers)}")
         counts = np.array(numbers, dtype=np.int64)
         settings = _vocab_settings(description["settings"])

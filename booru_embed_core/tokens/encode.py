@@ -1,13 +1,17 @@
-"""Encodes posts into the packed file. Posts hold dictionary codes, so a tag is looked up once per row group."""
+"""Encodes posts into the packed file.
+
+Posts hold dictionary codes, so a tag is looked up once per row group. Its uses become local ids by one take, and the
+local ids of a post's five fields are joined as if they were texts: Arrow copies each field as a whole.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self, cast
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +20,23 @@ from numpy.typing import NDArray
 
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.checksums import verify_checksums
-from booru_embed_core.posts.parquet_parts import read_groups
+from booru_embed_core.posts.parquet_parts import count_posts, read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, NUM_CATEGORIES, RATINGS, Category
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.packed_file import PACKED_FILE, packed_metadata, write_packed_file
+from booru_embed_core.tokens.packed_file import PACKED_FILE
+from booru_embed_core.tokens.packed_writer import PackedWriter, TokenDtype
 
 MAX_FIELD_TAGS: Final = np.iinfo(np.uint16).max
+_LOOKED_UP_TOGETHER: Final = 4
+"""Row groups; each look-up hashes the whole vocabulary. A row group takes 25 MB of memory."""
+_POSTS_AT_A_TIME: Final = 1 << 14
+"""Their tokens stay in the processor's cache from one step to the next."""
+_NO_SEPARATOR: Final = pa.scalar(b"", pa.large_binary())
+_LocalIds: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
+_Texts: TypeAlias = pa.LargeBinaryArray
+"""Tokens of each post of a batch, as bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,27 +81,29 @@ def encode_posts(
     """Writes ``tokens.safetensors`` to `out_dir` and returns a report; posts and tags keep their order.
 
     Tags outside `vocab` are counted and dropped, or replaced by one unknown token if the category has one. Memory does
-    not grow with the number of posts: tensors are gathered in files in `temp_dir`.
+    not grow with the number of posts: tensors go to the file at once, or through files in `temp_dir`.
 
     Raises:
         ChecksumError: the posts were changed after they were written.
         ValueError: a post has more than 65,535 tags of one category.
     """
     verify_checksums(posts_dir, "posts")
-    fields = [_Field(category, vocab) for category in CATEGORIES]
     token_dtype = np.uint16 if max(vocab.sizes.values()) <= MAX_U16_TAGS else np.uint32
+    fields = [_Field(category, vocab, token_dtype) for category in CATEGORIES]
     num_empty = 0
-    with scratch_folder(temp_dir) as scratch:
-        with _Tensors(scratch, token_dtype) as tensors:
-            for batch in read_groups(posts_dir):
-                num_empty += _encode_batch(batch, fields, tensors)
-        arrays = tensors.arrays()
-        num_posts, num_tokens = len(arrays["post_id"]), len(arrays["tokens"])
-        file = out_dir / PACKED_FILE
-        write_packed_file(file, arrays, packed_metadata(vocab.hash, num_posts, num_tokens, settings))
+    num_posts, num_expected = count_posts(posts_dir), int(vocab.counts.sum())
+    file = out_dir / PACKED_FILE
+    with (
+        scratch_folder(temp_dir) as scratch,
+        PackedWriter(file, scratch, vocab.hash, num_posts, num_expected, token_dtype, settings) as writer,
+    ):
+        groups = read_groups(posts_dir)
+        while batches := list(itertools.islice(groups, _LOOKED_UP_TOGETHER)):
+            num_empty += _encode_groups(batches, fields, writer)
+            batches.clear()  # else they would stay in memory beside the next ones
     return EncodeReport(
         num_posts=num_posts,
-        num_tokens=num_tokens,
+        num_tokens=writer.num_tokens,
         num_posts_without_tags=num_empty,
         kept_uses={field.category: field.num_kept for field in fields},
         dropped_uses={field.category: field.num_dropped for field in fields},
@@ -97,22 +112,10 @@ def encode_posts(
     )
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """One field of each post of a batch: post i has ``local_ids[ends[i - 1]:ends[i]]``, in the field's order."""
-
-    local_ids: NDArray[np.int32]
-    ends: NDArray[np.int64]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return np.diff(self.ends, prepend=0)
-
-
 class _Field:
     """Encodes one category's field and counts uses."""
 
-    def __init__(self, category: Category, vocab: Vocab) -> None:
+    def __init__(self, category: Category, vocab: Vocab, token_dtype: TokenDtype) -> None:
         self.category = category
         self.num_kept = 0
         self.num_dropped = 0
@@ -120,108 +123,94 @@ class _Field:
         self._unknown_id = vocab.unknown_local_id(category)
         # The unknown token is the category's last tag, and no post's tag has its spelling.
         self._tags = pa.array(vocab.tags_of(category)[: self._unknown_id], pa.string())
+        self._dtype = token_dtype
+        # 65,536 tags take every number of 16 bits.
+        self._looked_up_dtype = token_dtype if len(self._tags) <= np.iinfo(token_dtype).max else np.uint32
+        self._lost = np.iinfo(self._looked_up_dtype).max
+        """Stands for a tag outside the vocabulary; no local id is as large."""
 
-    def encode(self, batch: pa.RecordBatch) -> _Encoded:
-        """The tags of each post of `batch`; unknown ones are dropped, or replaced by one final unknown token."""
+    def look_up(self, groups: Sequence[pa.RecordBatch]) -> list[_LocalIds]:
+        """For each of `groups`, the local id of each tag of its dictionary; `_lost` for tags outside the vocabulary."""
+        dictionaries = [TagLists.from_arrow(group.column(self.category)).tags for group in groups]
+        found = pc.index_in(pa.concat_arrays(dictionaries), self._tags).fill_null(-1).to_numpy(zero_copy_only=False)
+        found = found.astype(self._looked_up_dtype)  # -1 becomes the largest number
+        return np.split(found, np.cumsum([len(tags) for tags in dictionaries[:-1]]))
+
+    def encode(self, batch: pa.RecordBatch, local_id_of: _LocalIds) -> tuple[list[_Texts], NDArray[np.int64]]:
+        """The tokens of each post of `batch` as one text, or two that follow each other, and their number `[posts]`.
+
+        Tags outside the vocabulary are dropped, or replaced by one final unknown token.
+
+        Args:
+            batch: posts.
+            local_id_of: what `look_up` found for the tags of its dictionary.
+        """
         lists = TagLists.from_arrow(batch.column(self.category))
-        local_ids = pc.index_in(lists.tags, self._tags).fill_null(-1).to_numpy(zero_copy_only=False)[lists.codes]
-        is_known = local_ids >= 0
-        known_before = np.concatenate([[0], np.cumsum(is_known)])
-        encoded = _Encoded(local_ids[is_known], known_before[lists.offsets[1:]])
-        self.num_kept += len(encoded.local_ids)
-        num_outside = len(local_ids) - len(encoded.local_ids)
+        local_ids = pa.array(local_id_of).take(pa.array(lists.codes, pa.int32())).to_numpy()
+        ends = lists.offsets.astype(np.int64)
+        is_lost = local_ids == self._lost
+        lost = np.flatnonzero(is_lost)
+        if len(lost):
+            local_ids = local_ids[~is_lost]
+            # Few uses are lost: finding them among the ends costs less than a running count of the known ones.
+            ends -= np.searchsorted(lost, ends)
+        self.num_kept += len(local_ids)
+        texts, lengths = [_texts(local_ids.astype(self._dtype, copy=False), ends)], np.diff(ends)
         if self._unknown_id is None:
-            self.num_dropped += num_outside
-            return encoded
-        self.num_unknown += num_outside
-        return _append_where(encoded, np.diff(lists.offsets) > encoded.lengths, self._unknown_id)
+            self.num_dropped += len(lost)
+            return texts, lengths
+        self.num_unknown += len(lost)
+        has_lost = lengths < np.diff(lists.offsets)
+        unknown = np.full(int(has_lost.sum()), self._unknown_id, dtype=self._dtype)
+        texts.append(_texts(unknown, np.concatenate([[0], np.cumsum(has_lost)])))
+        return texts, lengths + has_lost
 
 
-def _append_where(fields: _Encoded, mask: NDArray[np.bool_], local_id: int) -> _Encoded:
-    """`fields` with `local_id` appended where `mask`, bool `[posts]`, is true."""
-    lengths = fields.lengths + mask
-    ends = np.cumsum(lengths)
-    local_ids = np.full(int(lengths.sum()), local_id, dtype=np.int32)
-    is_old = np.ones(len(local_ids), dtype=np.bool_)
-    is_old[ends[mask] - 1] = False
-    local_ids[is_old] = fields.local_ids
-    return _Encoded(local_ids, ends)
+def _texts(tokens: NDArray[Any], ends: NDArray[np.int64]) -> _Texts:
+    """The texts of which number i holds ``tokens[ends[i]:ends[i + 1]]``; a view."""
+    buffers = [None, pa.py_buffer((ends * tokens.itemsize).data), pa.py_buffer(tokens.data)]
+    texts = pa.Array.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
+    assert isinstance(texts, pa.LargeBinaryArray)
+    return texts
 
 
-def _encode_batch(batch: pa.RecordBatch, fields: list[_Field], tensors: _Tensors) -> int:
-    """Appends `batch` to `tensors` and returns the number of its posts without a tag in the vocabulary."""
-    encoded = [field.encode(batch) for field in fields]
-    lengths = np.stack([field.lengths for field in encoded], axis=1)
+def _encode_groups(groups: Sequence[pa.RecordBatch], fields: Sequence[_Field], writer: PackedWriter) -> int:
+    """Appends `groups` to `writer` and returns the number of their posts without a tag in the vocabulary."""
+    local_ids = zip(*(field.look_up(groups) for field in fields), strict=True)
+    return sum(
+        _encode_batch(group.slice(start, _POSTS_AT_A_TIME), fields, of_fields, writer)
+        for group, of_fields in zip(groups, local_ids, strict=True)
+        for start in range(0, len(group), _POSTS_AT_A_TIME)
+    )
+
+
+def _encode_batch(
+    batch: pa.RecordBatch, fields: Sequence[_Field], local_ids: Iterable[_LocalIds], writer: PackedWriter
+) -> int:
+    """Appends `batch` to `writer` and returns the number of its posts without a tag in the vocabulary.
+
+    `local_ids` are what each of `fields` has looked up for this batch.
+    """
+    texts: list[_Texts] = []
+    lengths = np.empty((len(batch), NUM_CATEGORIES), dtype=np.int64)
+    for category_id, (field, local_id_of) in enumerate(zip(fields, local_ids, strict=True)):
+        of_field, lengths[:, category_id] = field.encode(batch, local_id_of)
+        texts += of_field
     if lengths.max(initial=0) > MAX_FIELD_TAGS:
         post, longest = (int(index) for index in np.unravel_index(lengths.argmax(), lengths.shape))
         raise ValueError(
             f"post {batch.column('id')[post]}: {lengths.max()} tags in {CATEGORIES[longest]}, more than "
             f"{MAX_FIELD_TAGS}; remove the post from the export"
         )
-    # The start of each field of each post in the batch's tokens.
-    starts = np.cumsum(lengths.ravel()).reshape(lengths.shape) - lengths
-    tokens = np.empty(int(lengths.sum()), dtype=tensors.token_dtype)
-    for category_id, field in enumerate(encoded):
-        shift = starts[:, category_id] - (field.ends - field.lengths)
-        tokens[np.repeat(shift, field.lengths) + np.arange(len(field.local_ids))] = field.local_ids
     per_post = lengths.sum(axis=1)
+    joined: Any = pc.binary_join_element_wise(*texts, _NO_SEPARATOR)  # type: ignore[call-overload]  # lacks bytes
+    _, _, tokens = joined.buffers()
     ratings = pc.index_in(batch.column("rating"), pa.array(RATINGS)).to_numpy(zero_copy_only=False)
-    tensors.append(
-        tokens=tokens,
+    writer.append(
+        tokens=np.frombuffer(tokens or b"", writer.token_dtype, int(per_post.sum())),
         field_lengths=lengths.astype(np.uint16),
-        lengths=per_post.astype(np.uint64),
         post_id=batch.column("id").to_numpy(),
         rating=ratings.astype(np.uint8),
         score=batch.column("score").to_numpy(),
     )
     return int((per_post == 0).sum())
-
-
-class _Tensors:
-    """A context manager that appends tensors to files; `arrays` maps them afterwards."""
-
-    def __init__(self, folder: Path, token_dtype: type[np.uint16] | type[np.uint32]) -> None:
-        self.token_dtype = token_dtype
-        self._types: Mapping[str, type[np.generic]] = {
-            "tokens": token_dtype,
-            "offsets": np.uint64,
-            "field_lengths": np.uint16,
-            "post_id": np.int64,
-            "rating": np.uint8,
-            "score": np.int32,
-        }
-        self._folder = folder
-        self._files: dict[str, IO[bytes]] = {}
-        self._end = np.uint64(0)
-
-    def __enter__(self) -> Self:
-        for name in self._types:
-            self._files[name] = (self._folder / name).open("wb")
-        self._files["offsets"].write(self._end.tobytes())
-        return self
-
-    def append(self, *, lengths: NDArray[np.uint64], **arrays: NDArray[Any]) -> None:
-        """Appends a batch; the `lengths` of its records become offsets."""
-        offsets = self._end + np.cumsum(lengths)
-        self._end = offsets[-1] if len(offsets) else self._end
-        for name, array in (arrays | {"offsets": offsets}).items():
-            assert array.dtype == self._types[name], (name, array.dtype)
-            self._files[name].write(np.ascontiguousarray(array).data)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The tensors, mapped from their files."""
-        arrays = {name: _mapped(self._folder / name, dtype) for name, dtype in self._types.items()}
-        arrays["field_lengths"] = arrays["field_lengths"].reshape(-1, NUM_CATEGORIES)
-        return arrays
-
-
-def _mapped(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-    if path.stat().st_size == 0:  # an empty file cannot be mapped
-        return np.empty(0, dtype)
-    return cast("NDArray[Any]", np.memmap(path, dtype=dtype, mode="r"))

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -37,11 +37,9 @@ FORMAT_VERSION: Final = 2
 PACKED_FILE: Final = "tokens.safetensors"
 CATEGORY_ORDER: Final = ",".join(CATEGORIES)
 _MAX_HEADER_BYTES: Final = 1 << 20
-_WRITE_BYTES: Final = 4 << 20
 _REMEDY: Final = "materialize packed_tokens again"
 
-_DTYPES: Final = {"U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I32": "<i4", "I64": "<i8"}
-_TYPE_NAMES: Final = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+DTYPES: Final = {"U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I32": "<i4", "I64": "<i8"}
 TENSOR_TYPES: Final = {
     "tokens": ("U16", "U32"),
     "offsets": ("U64",),
@@ -197,68 +195,10 @@ class PackedFile:
         return starts + self.tokens[start:end].astype(np.int64)
 
 
-def packed_metadata(vocab_hash: str, num_posts: int, num_tokens: int, settings: TokensSettings) -> dict[str, str]:
-    """The metadata of a packed file, as strings, which safetensors requires."""
-    return {
-        "format_version": str(FORMAT_VERSION),
-        "vocab_hash": vocab_hash,
-        "category_order": CATEGORY_ORDER,
-        "num_posts": str(num_posts),
-        "num_tokens": str(num_tokens),
-        "validation_share": repr(settings.validation_share),
-        "test_share": repr(settings.test_share),
-        "split_key": settings.split_key,
-    }
-
-
-def write_packed_file(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Writes `arrays`, one per tensor of `TENSOR_TYPES`, as a safetensors file; mmapped ones are copied in chunks."""
-    # The widest dtype first, so that every tensor is aligned.
-    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name in names:
-        array = arrays[name]
-        start, end = end, end + array.nbytes
-        header[name] = {
-            "dtype": _TYPE_NAMES[array.dtype.newbyteorder("<")],
-            "shape": list(array.shape),
-            "data_offsets": [start, end],
-        }
-    # The data is hashed while it is written; its hash then replaces these zeros.
-    header["__metadata__"]["data_sha256"] = "0" * hashlib.sha256().digest_size * 2
-    digest = hashlib.sha256()
-    with path.open("wb") as out:
-        out.write(_header_bytes(header))
-        for name in names:
-            _write_array(out, arrays[name], digest)
-        header["__metadata__"]["data_sha256"] = digest.hexdigest()
-        out.seek(0)
-        out.write(_header_bytes(header))
-
-
-def _header_bytes(header: Mapping[str, Any]) -> bytes:
-    """The start of a safetensors file: the header's length, then the header with its own hash."""
-    metadata = {**header["__metadata__"], "header_sha256": _header_sha256(header)}
-    text = json.dumps({**header, "__metadata__": metadata}, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _header_sha256(header: Mapping[str, Any]) -> str:
+def header_sha256(header: Mapping[str, Any]) -> str:
     """SHA-256 of a header without this hash: no other check would notice a flipped bit in a split's share."""
     metadata = {key: value for key, value in header["__metadata__"].items() if key != "header_sha256"}
     return hashlib.sha256(json.dumps({**header, "__metadata__": metadata}, sort_keys=True).encode()).hexdigest()
-
-
-def _write_array(out: IO[bytes], array: NDArray[Any], digest: hashlib._Hash) -> None:
-    flat = array.reshape(-1)
-    step = _WRITE_BYTES // array.itemsize
-    for start in range(0, len(flat), step):
-        chunk = flat[start : start + step]
-        data = np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<")).data
-        digest.update(data)
-        out.write(data)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -298,7 +238,7 @@ def _checked_metadata(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
         raise PackedFileError(
             f"{path}: category_order {metadata['category_order']!r} instead of {CATEGORY_ORDER!r}; {_REMEDY}"
         )
-    if metadata["header_sha256"] != _header_sha256(header):
+    if metadata["header_sha256"] != header_sha256(header):
         raise PackedFileError(f"{path}: damaged header: wrong SHA-256; {_REMEDY}")
     for key in ("num_posts", "num_tokens"):
         if not (metadata[key].isascii() and metadata[key].isdigit() and len(metadata[key]) < 19):
@@ -345,7 +285,7 @@ def _map_tensors(path: Path, header: Mapping[str, Any], data_start: int, metadat
                 f"{path}: damaged header: {name} is {entry.get('dtype')} {entry.get('shape')}, expected "
                 f"{' or '.join(TENSOR_TYPES[name])} {list(shape)}; {_REMEDY}"
             )
-        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        dtype = np.dtype(DTYPES[entry["dtype"]])
         start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=object))
         if entry["data_offsets"] != [start, end]:
             raise PackedFileError(

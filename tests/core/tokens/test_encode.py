@@ -17,6 +17,7 @@ from booru_embed_core.posts import parquet_parts as parts_module
 from booru_embed_core.posts.parquet_parts import part_files
 from booru_embed_core.schema import CATEGORIES, RATINGS, UNKNOWN_TAGS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, TokensSettings, VocabSettings
+from booru_embed_core.tags.build import build_vocab
 from booru_embed_core.tags.frequency import count_tags
 from booru_embed_core.tags.tokenizer import Tokenizer
 from booru_embed_core.tags.vocab import VocabError
@@ -170,6 +171,24 @@ def test_row_groups_and_threads_give_the_same_bytes(
     walked = walk(sample.export, tmp_path, sample.vocab.settings, DuckdbSettings(threads=2))
     assert pq.read_metadata(part_files(walked.posts_dir)[0]).num_row_groups == 6
     assert walked.packed_path.read_bytes() == sample.packed_path.read_bytes()
+
+
+@pytest.mark.parametrize("unpopular", ["drop", "unk"])
+def test_slices_and_common_look_ups_change_no_byte(
+    sample: Walked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpopular: str
+) -> None:
+    frequencies = tmp_path / "frequencies"
+    frequencies.mkdir()
+    count_tags(sample.posts_dir, frequencies, ONE_THREAD)
+    vocab = build_vocab(frequencies, VocabSettings(keep_percentile=90, unpopular=unpopular))
+    content = set()
+    for at_a_time, together in ((1 << 20, 1), (1_000, 3)):
+        monkeypatch.setattr(encode_module, "_POSTS_AT_A_TIME", at_a_time)
+        monkeypatch.setattr(encode_module, "_LOOKED_UP_TOGETHER", together)
+        report = encode_posts(sample.posts_dir, vocab, tmp_path, TokensSettings())
+        content.add(((tmp_path / PACKED_FILE).read_bytes(), report.to_json()))
+    assert len(content) == 1
+    assert sum(report.dropped_uses.values()) > 0 if unpopular == "drop" else sum(report.unknown_uses.values()) > 0
 
 
 def test_a_big_category_takes_32_bits(sample: Walked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -17,14 +16,12 @@ import safetensors.numpy
 from booru_embed_core.schema import NUM_CATEGORIES
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens import packed_file
 from booru_embed_core.tokens.packed_file import (
     TENSOR_TYPES,
     PackedFile,
     PackedFileError,
-    packed_metadata,
-    write_packed_file,
 )
+from booru_embed_core.tokens.packed_writer import packed_metadata, write_packed_file
 from booru_embed_core.tokens.splits import split_ids
 from tests.core.export_helpers import Walked
 
@@ -166,17 +163,6 @@ def test_every_flipped_bit_of_the_data_is_refused(tmp_path: Path) -> None:
             flipped.write_bytes(damaged)
             with pytest.raises(PackedFileError, match=r"flipped\.safetensors: damaged: the SHA-256 of its data "):
                 PackedFile.open(flipped)
-
-
-def test_the_hash_is_of_all_that_follows_the_header_however_it_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = write_small(tmp_path / "t.safetensors").read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8:start])["__metadata__"]
-    assert metadata["data_sha256"] == hashlib.sha256(content[start:]).hexdigest()
-    monkeypatch.setattr(packed_file, "_WRITE_BYTES", 16)
-    assert write_small(tmp_path / "pieces.safetensors").read_bytes() == content
 
 
 def test_a_file_of_the_format_before_is_told_as_such(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
-from booru_embed_core.tokens.packed_file import PackedFile, packed_metadata, write_packed_file
+from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.tokens.packed_writer import packed_metadata, write_packed_file
 from booru_embed_core.training.checkpoint_config import CheckpointError, read_log
 from booru_embed_core.training.loop import TrainReport, train
 from booru_embed_core.training.progress import Progress

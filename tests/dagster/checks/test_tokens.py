@@ -17,9 +17,8 @@ from booru_embed_core.tokens.packed_file import (
     PACKED_FILE,
     TENSOR_TYPES,
     PackedFile,
-    packed_metadata,
-    write_packed_file,
 )
+from booru_embed_core.tokens.packed_writer import packed_metadata, write_packed_file
 from booru_embed_dagster.assets import tokens
 from booru_embed_dagster.checks import tokens as checks
 from tests.dagster.checks.check_helpers import Built, failed_checks, run_check, spoil, started
