@@ -25,7 +25,7 @@ class Role(StrEnum):
 
 
 _NAMES: Final[Mapping[Role, tuple[str, ...]]] = {
-    Role.NAME: ("tag", "name", "tag_name"),
+    Role.NAME: ("tag", "name", "tag_name", "tagname", "value", "title"),
     Role.CATEGORY: ("category", "category_id", "tag_category", "category_name", "type", "tag_type"),
     Role.ALIASES: ("aliases", "alias"),
     Role.OLD: ("antecedent_name", "antecedent", "old_name", "old"),

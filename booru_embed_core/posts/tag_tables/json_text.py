@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -27,10 +27,17 @@ from booru_embed_core.posts.validation import ExportError
 _NUM_TRIED_OBJECTS: Final = 100
 
 
-def json_rows(file: Path) -> TagRows:
-    """The rows of the JSON text `file`: objects by line, in lists or in a wrapper."""
+def json_rows(file: Path, is_category: Callable[[Any], bool]) -> TagRows:
+    """The rows of the JSON text `file`: objects by line, in lists or in a wrapper.
+
+    An object of names and texts has categories if one of the texts `is_category`, and otherwise the tags of old names.
+    """
     is_lines = _is_json_lines(file)
-    objects = (one for _, one in _line_objects(raw_lines(file), file, 1)) if is_lines else _objects(file, _whole(file))
+    objects = (
+        (one for _, one in _line_objects(raw_lines(file), file, 1))
+        if is_lines
+        else _objects(file, _whole(file), is_category)
+    )
     tried = list(islice(objects, _NUM_TRIED_OBJECTS))
     names = tuple(dict.fromkeys(name for one in tried for name in one))
     columns = columns_by_role(names)
@@ -116,30 +123,35 @@ def _whole(file: Path) -> Iterator[Any]:
         raise ExportError(f"{file}: not JSON ({first_line(error)}); fetch the file again") from None
 
 
-def _objects(file: Path, values: Iterable[Any]) -> Iterator[dict[str, Any]]:
+def _objects(file: Path, values: Iterable[Any], is_category: Callable[[Any], bool]) -> Iterator[dict[str, Any]]:
     """The rows in lists, in a wrapper such as ``{"tag": […]}``, or by name: ``{"solo": {…}}`` or ``{"solo": 0}``."""
     for value in values:
         if isinstance(value, list):
-            yield from _objects(file, value)
+            yield from _objects(file, value, is_category)
         elif not isinstance(value, dict):
             raise ExportError(f"{file}: {str(value)[:80]!r} is not an object; wanted a list of objects, one a tag")
         elif _is_row(value):
             yield value
         else:
-            yield from _wrapped(file, value)
+            yield from _wrapped(file, value, is_category)
 
 
-def _wrapped(file: Path, value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _wrapped(file: Path, value: dict[str, Any], is_category: Callable[[Any], bool]) -> Iterator[dict[str, Any]]:
     members = list(value.values())
     lists = [one for one in members if isinstance(one, list)]
     others = [one for one in members if not isinstance(one, list)]
     is_filled = len(lists) == 1 and bool(lists[0]) and isinstance(lists[0][0], dict) and not describes_posts(value)
     if is_filled or (len(lists) == 1 and not lists[0] and all(isinstance(one, dict) for one in others)):
-        yield from _objects(file, lists[0])
+        yield from _objects(file, lists[0], is_category)
     elif members and all(isinstance(one, dict) for one in members):
         yield from ({"name": name, **one} for name, one in value.items())
-    elif members and (all(isinstance(one, int) for one in members) or all(isinstance(one, str) for one in members)):
+    elif members and (
+        all(isinstance(one, int) for one in members)
+        or (all(isinstance(one, str) for one in members) and any(map(is_category, members)))
+    ):
         yield from ({"name": name, "category": one} for name, one in value.items())
+    elif len(members) > 1 and all(isinstance(one, str) for one in members):
+        yield from ({"antecedent_name": name, "consequent_name": one} for name, one in value.items())
     else:
         yield value
 

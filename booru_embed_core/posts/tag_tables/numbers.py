@@ -92,7 +92,7 @@ class CategoryNumbers(dict[Any, Meaning]):
         word = _word(value)
         key = word[:40] if re.fullmatch(r"[\w-]+", word, re.ASCII) else f'"{word[:40]}"'
         if not word:
-            return "no category; correct it"
+            return 'no category; correct it or set [posts] category_numbers, such as { "" = "general" }'
         if self._site is Site.MOEBOORU and word in ("5", "6"):
             what = ", which is circle on yande.re and style on Konachan" if word == "5" else ""
             return f'the type {word!r}{what}; set [posts] category_numbers, such as {{ {key} = "artist" }}'

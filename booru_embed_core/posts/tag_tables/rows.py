@@ -28,7 +28,7 @@ def read_rows(file: Path, is_category: Callable[[Any], bool]) -> TagRows:
         return parquet_rows(file)
     start = start.lstrip()
     if start.startswith((b"{", b"[")):
-        return json_rows(file)
+        return json_rows(file, is_category)
     if start.startswith(b"<") or b"\0" in start:
         remedy = "XML or HTML; fetch JSON from the site" if start.startswith(b"<") else "none of them; write it as one"
         raise ExportError(f"{file}: a table of tags is CSV, TSV, JSON or Parquet in UTF-8, and this is {remedy}")

@@ -185,7 +185,10 @@ def _numbered_rows(
                 yield number, row
             number = reader.line_num + start
     except csv.Error as error:
-        raise ExportError(f"{file} line {number}: broken quotes ({first_line(error)}); correct the line") from None
+        what = f"broken quotes ({first_line(error)})"
+        if str(error).startswith("new-line character"):
+            what = "a carriage return within the line"
+        raise ExportError(f"{file} line {number}: {what}; correct the line") from None
 
 
 def _text_lines(blocks: Iterable[bytes], file: Path, number: int) -> Iterator[str]:

@@ -255,3 +255,12 @@ def test_entities_are_taken_back_where_the_setting_says_so(tmp_path: Path) -> No
     (tmp_path / "a.csv").write_text("old,new\njoan,jeanne_d&#039;arc\nr&amp;b,r&b\n", encoding="utf-8")
     assert Aliases.load(tmp_path / "a.csv").tag_of_any == {"joan": "jeanne_d&#039;arc", "r&amp;b": "r&b"}
     assert Aliases.load(tmp_path / "a.csv", html_entities=True).tag_of_any == {"joan": "jeanne_d'arc"}
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "mapping.json"])
+def test_pairs_of_alias_and_tag_count_in_every_field(tmp_path: Path, name: str) -> None:
+    (tmp_path / "pairs.csv").write_text("alias,tag\nold_a,a\nolder_a,a\nold_b,b\n", encoding="utf-8")
+    (tmp_path / "mapping.json").write_text('{"old_a": "a", "older_a": "a", "old_b": "b"}', encoding="utf-8")
+    aliases = Aliases.load(tmp_path / name)
+    assert aliases.tag_of_any == {"old_a": "a", "older_a": "a", "old_b": "b"}
+    assert aliases.tag_of == dict.fromkeys(CATEGORIES, aliases.tag_of_any)

@@ -9,8 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from booru_embed_core.posts.tag_tables import json_text
 from booru_embed_core.posts.tag_tables.columns import Role, TagRows
-from booru_embed_core.posts.tag_tables.json_text import json_rows
+
+
+def json_rows(file: Path) -> TagRows:
+    return json_text.json_rows(file, lambda value: value in ("general", "meta"))
 
 
 def values(rows: TagRows, role: Role = Role.NAME) -> list[Any]:
@@ -51,9 +55,20 @@ def test_numbers_of_lines_count_blank_ones(tmp_path: Path) -> None:
         ('[{"name": "a", "category": 0, "consequent_aliases": [{"antecedent_name": "x"}]}]', ["a"]),
         ('{"success": true, "data": [{"tag": "a", "type": "general"}]}', ["a"]),
         ('{"tag": 0, "name": 4}', ["tag", "name"]),
+        ('{"a": "general", "wolf": "species"}', ["a", "wolf"]),
+        ('[{"type": "tag", "label": "a b", "value": "a_b", "category": 0}]', ["a_b"]),
     ],
 )
 def test_rows_are_found_in_what_is_around_them(tmp_path: Path, content: str, expected: list[str]) -> None:
     (tmp_path / "t").write_text(content, encoding="utf-8")
     rows = json_rows(tmp_path / "t")
     assert (values(rows) if Role.NAME in rows.roles else []) == expected
+
+
+def test_an_object_of_texts_gives_old_names(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text('{"old_a": "a", "old_b": "b"}', encoding="utf-8")
+    rows = json_rows(tmp_path / "t")
+    assert list(zip(values(rows, Role.OLD), values(json_rows(tmp_path / "t"), Role.NEW), strict=True)) == [
+        ("old_a", "a"),
+        ("old_b", "b"),
+    ]

@@ -42,6 +42,11 @@ def test_the_settings_come_first() -> None:
 
 
 def test_a_site_has_numbers_of_its_own() -> None:
+    assert CategoryNumbers({"": Category.GENERAL}).meanings([None, "", 4]) == [
+        Category.GENERAL,
+        Category.GENERAL,
+        Category.CHARACTER,
+    ]
     assert CategoryNumbers(site=Site.GELBOORU).meanings([5, 6]) == [Category.META, NoTag.DEPRECATED]
     assert CategoryNumbers(site=Site.MOEBOORU).meanings([4, 5, 6]) == [Category.CHARACTER, None, None]
 
@@ -52,7 +57,7 @@ def test_a_site_has_numbers_of_its_own() -> None:
         (7, 'set [posts] category_numbers, such as { 7 = "general" } or, for e621, preset = "e621-export"'),
         (-1, 'such as { -1 = "general" }'),
         ("my own", 'such as { "my own" = "general" }'),
-        (None, "no category; correct it"),
+        (None, 'no category; correct it or set [posts] category_numbers, such as { "" = "general" }'),
     ],
 )
 def test_an_unknown_category_comes_with_the_line_to_set(value: Any, problem: str) -> None:

@@ -62,3 +62,8 @@ def test_columns_may_repeat(tmp_path: Path) -> None:
 def test_unknown_columns_are_given_back(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "t", "old_a;a;b\n")
     assert (rows.names, rows.roles, list(rows.blocks)) == (("old_a", "a", "b"), frozenset(), [])
+
+
+def test_a_carriage_return_within_a_line_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="line 2: a carriage return within the line"):
+        values(rows_of(tmp_path / "t", "name,category\na,0\rb,0\n"))
