@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,13 +94,6 @@ def _read_table(
     for block in rows.blocks:
         (reading.add_pairs if is_pairs else reading.add_tags)(block)
     return reading.pairs_table() if is_pairs else reading.tags_table()
-
-
-def describes_tags(columns: Collection[str]) -> bool:
-    """Whether a file with these `columns` holds tags or aliases, and not posts."""
-    found = {name.lower() for name in columns}
-    is_tags = bool(found & {"name", "tag"}) and bool(found & {"category", "type"})
-    return (is_tags or {"antecedent_name", "consequent_name"} <= found) and not describes_posts(found)
 
 
 def _named(setting: str) -> str:

@@ -16,6 +16,7 @@ from typing import Final
 from booru_embed_core.posts.conventions import DANBOORU, NULL_WORDS, Conventions, flag_words
 from booru_embed_core.posts.readers.dialect import RFC_4180, Dialect, delimiter_of
 from booru_embed_core.posts.tag_fields import TAG_FIELDS, RawValue, field_problem
+from booru_embed_core.posts.tag_tables.columns import describes_tags
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
     FLAG_COLUMNS,
@@ -192,7 +193,7 @@ def check_columns(
         problem = f"missing: {','.join(sources)}" if missing else f"twice: {','.join(twice)[:200]}"
         raise ColumnsError(
             f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted "
-            f"{','.join(conventions.source(name) or name for name in wanted)}; {problem}; {_remedy(missing)}",
+            f"{','.join(conventions.source(name) or name for name in wanted)}; {problem}; {_remedy(missing, found)}",
             found,
             missing,
             holds_posts=any(name in canonical for name in ("rating", *TAG_FIELDS)),
@@ -200,7 +201,11 @@ def check_columns(
     return canonical
 
 
-def _remedy(missing: Sequence[str]) -> str:
+def _remedy(missing: Sequence[str], found: Sequence[str]) -> str:
+    if describes_tags(found):
+        return (
+            "this is a table of tags: name it under [posts] tag_categories or aliases, and posts under [posts] export"
+        )
     remedies = ["export these columns or set [posts.columns]"]
     remedies += [f"set [posts] {_DEFAULTS[name]} if there is none" for name in missing if name in _DEFAULTS]
     if missing and set(missing) < set(TAG_COLUMNS):

@@ -66,6 +66,11 @@ def describes_posts(columns: Collection[str]) -> bool:
     return "rating" in columns or any(name.startswith("tag_string") for name in columns)
 
 
+def describes_tags(columns: Sequence[str]) -> bool:
+    """Whether a file with these `columns` holds tags or aliases, and not posts."""
+    return is_header(columns) and not describes_posts(columns)
+
+
 def columns_by_role(names: Sequence[str]) -> dict[Role, str]:
     """The column of each role that one of `names` has."""
     by_lower = {name.strip().lower(): name for name in reversed(names)}

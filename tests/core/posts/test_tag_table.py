@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.tag_table import describes_tags, read_tag_table
+from booru_embed_core.posts.tag_table import read_tag_table
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import CATEGORIES, Category
 
@@ -316,18 +316,3 @@ def test_a_later_row_may_need_the_slow_way(tmp_path: Path) -> None:
     file.write_text("\n".join(["name,category", *rows]), encoding="utf-8")
     with pytest.raises(ExportError, match=f"line {num - 2 + 3}: the tag 'last' has the category '8'"):
         read_tag_table(file, "tag_categories")
-
-
-@pytest.mark.parametrize(
-    ("columns", "expected"),
-    [
-        (["id", "name", "category", "post_count"], True),
-        (["name", "type", "ambiguous"], True),
-        (["antecedent_name", "consequent_name"], True),
-        (["id", "rating", "score", "tags"], False),
-        (["name", "category", "tag_string"], False),
-        (["id"], False),
-    ],
-)
-def test_tags_are_told_from_posts(columns: list[str], expected: bool) -> None:
-    assert describes_tags(columns) is expected

@@ -97,3 +97,11 @@ def test_a_wrong_header_is_told_in_one_line_with_what_was_wanted(header: bytes) 
     with pytest.raises(ExportError, match=r"^folder/x\.csv: .*wanted .*id,rating,score,tag_string_general") as caught:
         columns_of(header, Path("folder/x.csv"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", [b"id,name,category,post_count", b"antecedent_name,consequent_name,status"])
+def test_a_table_of_tags_is_called_one(header: bytes) -> None:
+    with pytest.raises(
+        ExportError, match=r"this is a table of tags: name it under \[posts\] tag_categories or aliases"
+    ):
+        columns_of(header, Path("tags.csv"))
