@@ -30,8 +30,9 @@ def ingest(
     out_dir: Path,
     output: Output,
     duckdb_settings: DuckdbSettings,
+    root: Path = Path(),
 ) -> PostsReport:
-    """The report on the export of `settings`, whose posts are written to `out_dir`.
+    """The report on the export of `settings`, whose posts are written to `out_dir`; its paths start from `root`.
 
     ``rejects.parquet`` and ``report.json`` are written beside them. Parquet is the ``posts`` table in parts; text is
     one file, ``danbooru-captions.csv`` or ``.tsv``, with a header and with quotes only where a value needs them. The
@@ -47,7 +48,7 @@ def ingest(
     with _scratch_beside(out_dir.absolute()) as scratch:
         draft = scratch / "posts"
         draft.mkdir()
-        report = read_export(settings, Path(), draft, duckdb_settings, scratch)
+        report = read_export(settings, root, draft, duckdb_settings, scratch)
         if output is not Output.PARQUET:
             write_text(
                 draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings

@@ -52,9 +52,8 @@ def load_settings(path: Path | str | None = None) -> Settings:
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(
-            f"{file}: no such settings file; run in the project's root or point {SETTINGS_VARIABLE} at one"
-        ) from None
+        remedy = "name one" if path else f"run in the project's root or point {SETTINGS_VARIABLE} at one"
+        raise SettingsError(f"{file}: no such settings file; {remedy}") from None
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read ({error.strerror}); give a settings file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -233,7 +233,7 @@ def test_a_removed_setting_names_the_constant_that_took_its_place(load: Load, ke
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"none\.toml: no such settings file; run in the project's root or point"):
+    with pytest.raises(SettingsError, match=r"none\.toml: no such settings file; name one"):
         load_settings(tmp_path / "none.toml")
     with pytest.raises(SettingsError, match=r"cannot be read \(Is a directory\); give a settings file"):
         load_settings(tmp_path)

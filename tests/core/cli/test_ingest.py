@@ -102,16 +102,20 @@ def test_one_field_of_all_tags_is_taken_apart(
     ("arguments", "code", "message"),
     [
         (["{export}"], 2, "--out"),
-        (["--out", "{out}"], 2, "SOURCE"),
+        (["--out", "{out}"], 2, "Name an export by SOURCE..., a table by --bigquery, or either by --settings"),
         (["{export}", "--out", "{out}", "--bigquery", "a.b.c"], 2, "Name either an export"),
         (["{export}", "--out", "{out}", "--project", "mine"], 2, "--project needs --bigquery"),
-        (["{export}", "--out", "{out}", "--ratings", "g,x"], 2, "--ratings g,x: 'x' is not one of g, s, q, e; say which one it is in [posts.rating_names]"),
+        (["{export}", "--out", "{out}", "--ratings", "g,x"], 2, "--ratings g,x: 'x' is not one of g, s, q, e"),
         (["{export}", "--out", "{out}", "--min-score", "3e9"], 2, "--min-score"),
-        (["{export}", "--out", "{out}", "--aliases", "{out}"], 1, "no such file; correct [posts] aliases"),
-        (["{export}", "--out", "{out}", "--tag-categories", "{out}"], 1, "correct [posts] tag_categories"),
+        (["{export}", "--out", "{out}", "--aliases", "{out}"], 1, "no such file; correct --aliases"),
+        (["{export}", "--out", "{out}", "--tag-categories", "{out}"], 1, "correct --tag-categories"),
         (["{export}", "--out", "{out}", "--to", "xml"], 2, "xml"),
         (["{export}", "--out", "{out}", "--limit", "0"], 2, "--limit"),
-        (["{export}/*.gz", "--out", "{out}"], 1, "no such export file"),
+        (["{export}/*.gz", "--out", "{out}"], 1, "no such export file; correct SOURCE or put the file there"),
+        (["{export}", "--out", "{out}", "--explain"], 2, "Name either --out DIR"),
+        (["{export}", "--out", "{out}", "--preset", "ours"], 2, "--preset 'ours': Input should be 'caption-folder', "),
+        (["{export}", "--out", "{out}", "--tag-separator", ";"], 2, "--tag-separator ';': Input should be 'auto', "),
+        (["{export}", "--out", "{out}", "--settings", "{out}.toml"], 1, "out.toml: no such settings file; name one"),
         (["{export}", "--out", "{export}"], 1, "is not an empty folder"),
     ],
 )
@@ -131,3 +135,93 @@ def test_what_cannot_be_done_is_told_in_one_line(
     assert len(captured.err.splitlines()) == 1
     assert message in captured.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path) -> Path:
+    """Settings in a folder of their own, beside an export without scores and with ratings of another site."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    rows = [{**row(1, "old a", artist="x, y"), "rating": "safe"}, {**row(2, "b, c"), "rating": "safe"}]
+    for one in rows:
+        del one["score"]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "posts.parquet")
+    (folder / "tags.csv").write_text("tag,category,aliases\nnew,0,old\n", encoding="utf-8")
+    file = folder / "mine.toml"
+    lines = ['export = ["*.parquet"]', 'aliases = "tags.csv"', "missing_score = 7", 'rating_names = {safe = "g"}']
+    file.write_text("\n".join(["[posts]", *lines]), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("is_variable", [False, True])
+def test_a_settings_file_says_what_options_cannot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings_file: Path, is_variable: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--out", "out"]
+    if is_variable:
+        monkeypatch.setenv("BOORU_EMBED_SETTINGS", str(settings_file))
+    else:
+        arguments += ["--settings", "project/mine.toml"]
+    assert run(monkeypatch, *arguments) == 0
+    wanted = [row(1, "old_a", artist="x y", rating="g", score=7), row(2, "b c", rating="g", score=7)]
+    assert read_rows(tmp_path / "out") == wanted
+
+
+def test_options_override_the_settings_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings_file: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "posts.csv").write_text("id,rating,score,tag_string\n5,safe,1,old b\n6,e,1,c\n", encoding="utf-8")
+    (tmp_path / "tags.csv").write_text("tag,category\nold,1\nnew,1\nb,0\n", encoding="utf-8")
+    options = ["--out", "out", "--settings", settings_file, "--ratings", "g", "--tag-categories", "tags.csv"]
+    assert run(monkeypatch, "posts.csv", *options) == 0
+    # The table of aliases is the file's, beside it.
+    assert read_rows(tmp_path / "out") == [row(5, "b", artist="new", rating="g", score=1)]
+
+
+def test_settings_in_the_working_directory_are_not_read_unasked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(settings_file.rename(settings_file.with_name("settings.toml")).parent)
+    assert run(monkeypatch, "posts.parquet", "--out", "out") == 1
+    error = capsys.readouterr().err
+    assert "missing: score" in error
+    assert error.endswith("set [posts] missing_score if there is none ([posts] stands in a file for --settings)\n")
+    Path("settings.toml").write_text("[posts]\nmissing_score = 0\n", encoding="utf-8")
+    assert run(monkeypatch, "posts.parquet", "--out", "out", "--settings", "settings.toml") == 1
+    error = capsys.readouterr().err
+    assert "in [posts.rating_names]" in error
+    assert error.endswith(" (in settings.toml)\n")
+    assert run(monkeypatch, "--out", "out", "--settings", "settings.toml") == 2
+    assert "Name an export by SOURCE" in capsys.readouterr().err
+
+
+def test_an_export_beside_several_sources_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, export: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "".join(f"[[posts.source]]\nsite = 's{n}'\nexport = ['exports/{n}.tsv']\n" for n in (1, 2))
+    (tmp_path / "settings.toml").write_text(text, encoding="utf-8")
+    arguments = ["--out", tmp_path / "out", "--settings", tmp_path / "settings.toml"]
+    for more in ([export], ["--aliases", "tags.csv"], ["--preset", "e621-api"]):
+        assert run(monkeypatch, *arguments, *more) == 2
+        assert "settings.toml has [[posts.source]], which set exports, tables" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--min-score", "0") == 0
+    assert "8 posts read, 8 kept, 0 duplicate" in capsys.readouterr().out
+
+
+def test_a_preset_and_a_separator_are_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("tag,category\na_b,0\n", encoding="utf-8")
+    (tmp_path / "posts.csv").write_text('id,rating,score,tags\n1,safe,2,"a b,c&amp;d"\n', encoding="utf-8")
+    options = ["--preset", "gelbooru-api", "--tag-separator", ",", "--tag-categories", tmp_path / "tags.csv"]
+    assert run(monkeypatch, tmp_path / "posts.csv", "--out", tmp_path / "out", *options) == 0
+    assert read_rows(tmp_path / "out") == [row(1, "a_b c&d", rating="g", score=2)]
+
+
+def test_what_is_left_out_of_a_folder_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], export: Path, tmp_path: Path
+) -> None:
+    for number in range(9):
+        (export / f"{number}.md").touch()
+    assert run(monkeypatch, export, "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().err == ("left out, since they hold no posts: 0.md, 1.md, 2.md, 3.md, 4.md and 4 more\n")
