@@ -25,6 +25,9 @@ RawValue: TypeAlias = str | list[str | None] | None
 INVALID_TAGS: Final = "\r\n"
 """What a reader gives for a field of tags that is neither text nor a list; no field may hold a line break."""
 
+LINE_SEPARATOR: Final = "\n"
+"""The separator of fields with a tag a line."""
+
 TAG_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 SAMPLE_RECORDS: Final = 1000
 """How many records of a file are looked at."""
@@ -35,6 +38,7 @@ _MIN_LIST_SHARE: Final = 0.9
 _MIN_COMMA_SHARE: Final = 0.5
 _MIN_NULL_SHARE: Final = 0.01
 _PRINTED_LIST: Final = re.compile(r"\s*[\[({].*[\])}]\s*", re.DOTALL)
+_LINE_BREAK: Final = r"\r\n|\r|\n"
 _ITEM: Final = re.compile(
     r"""\s*
     (?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' | (?P<bare>[^,"'][^,]*) )
@@ -116,6 +120,10 @@ def _canonical(column: pa.Array[Any], conventions: Conventions) -> tuple[pa.Arra
         text = pa.array([html.unescape(one) for one in text.to_pylist()], pa.string())
     if conventions.tag_separator == "list":
         return _from_lists(text, conventions), num_words
+    if conventions.tag_separator == LINE_SEPARATOR:
+        is_field: Any = pc.not_equal(text, pa.scalar(INVALID_TAGS))
+        lines = _joined(pc.split_pattern_regex(text, pattern=_LINE_BREAK), conventions)
+        return pc.if_else(is_field, lines, pa.scalar(None, pa.string())), num_words
     is_invalid = _has_break(text)
     if conventions.tag_separator == ",":
         text = _from_commas(text)
@@ -152,7 +160,7 @@ def _from_commas(text: Any) -> Any:
     # Captions escape the parentheses of a tag, which prompts would read as weights.
     text = pc.replace_substring_regex(text, r"\\([()])", r"\1")
     text = pc.replace_substring_regex(text, r"\s*,\s*", ",")
-    text = pc.replace_substring(pc.utf8_trim_whitespace(text), TAG_SEPARATOR, "_")
+    text = pc.replace_substring(pc.ascii_trim_whitespace(text), TAG_SEPARATOR, "_")
     return pc.replace_substring(text, ",", TAG_SEPARATOR)
 
 
@@ -167,7 +175,7 @@ def _joined(column: Any, conventions: Conventions) -> pa.Array[Any]:
     tags: Any = pc.list_flatten(column)
     if tags.null_count or _holds(tags, ",") or _has_break(tags) is not None or conventions.html_entities:
         return pa.array([_field_of(one, conventions) for one in column.to_pylist()], pa.string())
-    tags = pc.replace_substring(pc.utf8_trim_whitespace(tags), TAG_SEPARATOR, "_")
+    tags = pc.replace_substring(pc.utf8_trim(tags, TAG_SEPARATOR), TAG_SEPARATOR, "_")
     offsets = pc.cumulative_sum(pa.concat_arrays([pa.array([0], pa.int32()), pc.list_value_length(column)]))
     # An empty tag leaves two separators side by side, which enclose none.
     return cast("pa.Array[Any]", pc.binary_join(pa.ListArray.from_arrays(offsets, tags), TAG_SEPARATOR))
@@ -175,7 +183,7 @@ def _joined(column: Any, conventions: Conventions) -> pa.Array[Any]:
 
 def _field_of(tags: Sequence[str | None], conventions: Conventions) -> str | None:
     """The canonical field of `tags`; None where one holds a line break."""
-    texts = [tag.strip() for tag in tags if tag]
+    texts = [tag.strip(TAG_SEPARATOR) for tag in tags if tag]
     if conventions.html_entities:
         texts = [html.unescape(text) for text in texts]
     if any("\n" in text or "\r" in text for text in texts):
@@ -218,7 +226,8 @@ def field_problem(name: str, value: RawValue, conventions: Conventions) -> str |
         if tags is None:
             return f"{name} {value[:40]!r} is no list; set [posts] tag_separator"
     texts = [tag for tag in tags if tag] if tags is not None else [str(value)]
-    if any(set("\r\n") & set(text) for text in texts):
+    is_a_tag_a_line = tags is None and conventions.tag_separator == LINE_SEPARATOR
+    if any(set("\r\n") & set(text) for text in texts) and (not is_a_tag_a_line or value == INVALID_TAGS):
         return f"a line break inside {name}"
     if tags is None and conventions.tag_separator == TAG_SEPARATOR and not conventions.allow_commas and "," in texts[0]:
         return (

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.posts.checksums import write_checksums
+from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.parquet_parts import part_files
 from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.report import PostsReport
@@ -37,6 +38,9 @@ HOSTILE_TAGS = (
     "\U0001f469\u200d\U0001f680",
     "x" * 255, "\u9577" * 85, "<unk>", "artist:1girl", "general:", ":", "_", "A", "a",
 )  # fmt: skip
+
+LITERAL = Conventions(allow_commas=True)
+"""Spaces separate tags, which may hold commas."""
 
 PATTERN_LIKE = ("a[b]", "[!x]", "[a-c]", "a[", "a]b", "a*", "**", "a?b", "it's", "{a,b}", "[*]?{x}'", "id=7", "0=x")
 """Names of files and folders that DuckDB or Python may take for patterns, quotes or columns."""

@@ -6,6 +6,7 @@ values stand is up to ``json_layout.py``.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Generator, Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import duckdb
+import ijson
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -66,7 +68,7 @@ class JsonLinesReader:
     @classmethod
     def opens(cls, candidate: ExportPath) -> bool:
         """See `Reader`; a text of one object or of an array is another format."""
-        return candidate.start.lstrip().startswith(b"{") and _is_lines(candidate.path)
+        return candidate.start.lstrip().startswith(b"{") and _is_lines(candidate)
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
@@ -118,15 +120,18 @@ def _first_objects(path: Path) -> list[dict[str, Any]]:
     return objects
 
 
-def _is_lines(path: Path) -> bool:
-    """Whether one of the first lines is an object by itself, and not a wrapper around posts."""
-    for _, raw in zip(range(_NUM_TRIED_LINES), raw_lines(path), strict=False):
-        record = _parsed(raw)
-        if isinstance(record, dict):
-            return wrapped_key(record) is None
-        if raw.strip() in (b"{", b"}"):
-            return False
-    return True
+def _is_lines(candidate: ExportPath) -> bool:
+    """Whether the first line is an object by itself and no wrapper around posts, or the file is no JSON as a whole."""
+    first = next((raw for raw in raw_lines(candidate.path) if raw.strip()), b"")
+    record = _parsed(first)
+    if isinstance(record, dict):
+        return wrapped_key(record) is None
+    try:
+        for _ in ijson.basic_parse(io.BytesIO(candidate.start), multiple_values=True):
+            pass
+    except ijson.JSONError as error:  # only the message tells text that is cut from text that is no JSON
+        return not any(word in str(error).lower() for word in ("premature", "incomplete"))
+    return False
 
 
 def wrapped_key(record: dict[str, Any]) -> str | None:

@@ -27,6 +27,7 @@ from booru_embed_core.settings import DuckdbSettings, PostsSettings
 from tests.core.export_helpers import (
     ANY_FORM,
     HOSTILE_TAGS,
+    LITERAL,
     ONE_THREAD,
     Walked,
     csv_bytes,
@@ -82,7 +83,7 @@ def test_a_malformed_line_costs_itself_alone(read_export: ReadExport, forms: lis
     report, posts_dir = read_export(newline.join([",".join(POST_COLUMNS).encode(), *lines, b""]))
     # Of two carriage returns the last one belongs to the line's end, the other one stands inside the line.
     bare = [line.removesuffix(b"\r") if newline == b"\n" else line for line in lines]
-    texts = [line.decode() for line in bare if line_problem(line, POST_COLUMNS) is None]
+    texts = [line.decode() for line in bare if line_problem(line, POST_COLUMNS, conventions=LITERAL) is None]
     fit = [dict(zip(POST_COLUMNS, next(csv.reader([text])), strict=True)) for text in texts]
     assert [{name: str(value) for name, value in post.items()} for post in read_rows(posts_dir)] == kept(fit)
     assert report.reconciles
@@ -189,7 +190,7 @@ def test_a_wrong_second_file_leaves_nothing(tmp_path: Path) -> None:
     good.write_bytes(csv_bytes([row(1)]))
     wrong.write_bytes(b"id,tags\n1,a\n")
     with pytest.raises(
-        ExportError, match=r"b\.csv: wrong columns: found 'id,tags', wanted id,rating,.*; missing: rating,score,"
+        ExportError, match=r"b\.csv: wrong columns: found 'id,tags', wanted id,rating,.*; missing: rating,score;"
     ):
         read_posts([good, wrong], out_dir, PostsSettings(), ONE_THREAD)
     assert list(out_dir.iterdir()) == []

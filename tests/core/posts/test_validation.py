@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, columns_of, line_problem, values_problem
 from booru_embed_core.schema import POST_COLUMNS
+from tests.core.export_helpers import LITERAL
 
 
 @pytest.mark.parametrize(
@@ -22,11 +23,13 @@ from booru_embed_core.schema import POST_COLUMNS
         (b"1,s,0,a,b,c,d,e,", "9 fields instead of 8"),
         (b"x,s,0,a,b,c,d,e", "id 'x' is not a whole number from -9223372036854775808 to 9223372036854775807"),
         (b"9223372036854775808,s,0,a,b,c,d,e", "id '9223372036854775808' is not"),
-        (b"1.0,s,0,a,b,c,d,e", "id '1.0' is not"),
-        (b",s,0,a,b,c,d,e", "id '' is not"),
+        (b"1.5,s,0,a,b,c,d,e", "id '1.5' is not"),
+        (b",s,0,a,b,c,d,e", "id is missing"),
+        (b"1,s,,a,b,c,d,e", "score is missing; set [posts] missing_score"),
+        (b"1,s,NaN,a,b,c,d,e", "score is missing"),
         ("\u0661,s,0,a,b,c,d,e".encode(), "id '\u0661' is not"),
         (b"1,z,0,a,b,c,d,e", "rating 'z' is not one of g, s, q, e; say which one it is in [posts.rating_names]"),
-        (b"1,,0,a,b,c,d,e", "rating '' is not one of g, s, q, e; say which one it is in [posts.rating_names]"),
+        (b"1,,0,a,b,c,d,e", "rating is missing; set [posts] missing_rating"),
         (b"1,s,1e3,a,b,c,d,e", "score '1e3' is not a whole number from -2147483648 to 2147483647"),
         (b"1,s,2147483648,a,b,c,d,e", "score '2147483648' is not"),
         (b"1,s, 5,a,b,c,d,e", "score ' 5' is not"),
@@ -53,7 +56,7 @@ def test_a_problem_is_told_with_its_field_and_value(line: bytes, reason: str) ->
 def test_what_the_csv_module_writes_has_no_problem(fields: list[str]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow([-5, "e", 2**31 - 1, *fields])
-    assert line_problem(text.getvalue().encode(), POST_COLUMNS) is None
+    assert line_problem(text.getvalue().encode(), POST_COLUMNS, conventions=LITERAL) is None
 
 
 def test_columns_may_stand_in_any_order_and_behind_a_byte_order_mark() -> None:
@@ -69,7 +72,8 @@ def test_further_columns_are_allowed_and_tabs_may_separate() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"score": None}, "score is missing"),
+        ({"score": None}, "score is missing; set [posts] missing_score"),
+        ({"tag_string_meta": "a,b c"}, "a comma inside tag_string_meta: 'a,b'; set [posts] tag_separator to ',' if"),
         ({"is_banned": "no"}, "is_banned 'no' is neither true nor false; set [posts.true_values] is_banned"),
         ({"tag_string_meta": "a\nb"}, "a line break inside tag_string_meta"),
     ],
@@ -78,7 +82,7 @@ def test_values_that_no_csv_line_can_have_are_told_too(change: dict[str, str | N
     good = dict.fromkeys(POST_COLUMNS, "0") | {"rating": "g", "is_banned": "f", "md5": None}
     for value in ("f", "", None):
         assert values_problem(good | {"is_banned": value}) is None
-    assert values_problem(good | change) == reason
+    assert str(values_problem(good | change)).startswith(reason)
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,11 @@ def test_each_invalid_line_is_set_aside_with_line_reason_and_raw_text(read_expor
         6: (json_lines([row(True)])[:-1], "id 'true' is not"),
         7: (json_lines([row(1, rating="safe")])[:-1], "rating 'safe'"),
         8: (json_lines([missing])[:-1], "score is missing"),
-        9: (json_lines([{**row(1), "tag_string_meta": None}])[:-1], "tag_string_meta is missing"),
-        10: (json_lines([{**row(1), "tag_string_meta": ["a"]}])[:-1], 'tag_string_meta is not a string: ["a"]'),
+        9: (json_lines([{**row(1), "tag_string_meta": 5}])[:-1], "tag_string_meta is not a list of strings: 5"),
+        10: (
+            json_lines([{**row(1), "tag_string_meta": [["a"]]}])[:-1],
+            'tag_string_meta is not a list of strings: [["',
+        ),
         11: (json_lines([row(1, "a\nb")])[:-1], "a line break inside tag_string_general"),
         12: (b'{"id": 1, "\xff": 2}', "not UTF-8: byte 0xff"),
         13: (b"[" * 100_000, "not JSON"),

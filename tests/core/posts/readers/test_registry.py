@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
+from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.readers import registry
 from booru_embed_core.posts.readers.base import HIDDEN_COLUMN, ExportPath, Reader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
+from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.delimited import DelimitedReader
 from booru_embed_core.posts.readers.json_lines import JsonLinesReader
 from booru_embed_core.posts.readers.parquet import ParquetReader
@@ -117,4 +118,4 @@ def test_every_reader_has_the_same_four_methods() -> None:
 
 def test_folders_are_searched_for_the_suffixes_of_all_readers() -> None:
     kinds = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-    assert set(export_suffixes()) == {kind + packed for kind in kinds for packed in ("", ".gz", ".zst")}
+    assert set(export_suffixes()) == {kind + packed for kind in kinds for packed in PACKED_SUFFIXES}
