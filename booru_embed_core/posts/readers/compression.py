@@ -13,7 +13,6 @@ import bz2
 import gzip
 import io
 import lzma
-import mmap
 import shlex
 import sys
 import zlib
@@ -44,6 +43,9 @@ _MAX_SKIPPABLE: Final = 1000
 _USUAL_WINDOW: Final = 1 << 27
 _NUM_TOLD_BY: Final = 8
 _MAX_MESSAGE: Final = 120
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_MAX_HEADER_BYTES: Final = 18
+_RLE_BLOCK: Final = 1
 
 
 class Compression(StrEnum):
@@ -66,7 +68,7 @@ class Compression(StrEnum):
 
 _MAGIC: Final = {
     b"\x1f\x8b": Compression.GZIP,
-    b"\x28\xb5\x2f\xfd": Compression.ZSTD,
+    _ZSTD: Compression.ZSTD,
     b"\xfd7zXZ\x00": Compression.XZ,
     b"\x5d\x00\x00": Compression.LZMA,
     b"\x04\x22\x4d\x18": Compression.LZ4,
@@ -86,7 +88,7 @@ def compression_of(file: Path) -> Compression:
             if not _is_skippable(start):
                 break
             stream.seek(int.from_bytes(start[4:8], "little"), io.SEEK_CUR)
-            start = stream.read(_NUM_TOLD_BY) or b"\x28\xb5\x2f\xfd"
+            start = stream.read(_NUM_TOLD_BY) or _ZSTD
     if _is_skippable(start):
         return Compression.ZSTD
     told = next((compression for magic, compression in _MAGIC.items() if start.startswith(magic)), Compression.NONE)
@@ -286,31 +288,40 @@ def _is_padded_gzip(file: Path) -> bool:
 def _windows(file: Path) -> Iterator[int]:
     """The window of each zstd frame of `file` in bytes; one above any for what only unpacking tells.
 
-    The frames are found from the lengths of their blocks, without unpacking them.
+    The frames are found from the lengths of their blocks (RFC 8878, section 3.1.1), without unpacking them.
     """
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        view = memoryview(content)
-        position = 0
-        try:
-            while position < len(view):
-                yield _window(bytes(view[position : position + 18]))
-                position += zstd.get_frame_size(view[position:])
-        except zstd.ZstdError:
-            yield _USUAL_WINDOW + 1
-        finally:
-            view.release()
+    with file.open("rb") as stream:
+        while begin := stream.read(_MAX_HEADER_BYTES):
+            start = stream.tell() - len(begin)
+            header = begin.ljust(_MAX_HEADER_BYTES, b"\0")  # of a short frame at the end of the file
+            if _is_skippable(header):
+                stream.seek(start + 8 + int.from_bytes(header[4:8], "little"))
+                continue
+            if not header.startswith(_ZSTD):
+                yield _USUAL_WINDOW + 1
+                return
+            window, num_bytes = _window(header)
+            yield window
+            stream.seek(start + num_bytes)
+            is_last = False
+            while not is_last:
+                block = int.from_bytes(stream.read(3), "little")
+                # A broken file ends here too, and the reader will say so.
+                is_last, kind, size = bool(block & 1) or not block, block >> 1 & 3, block >> 3
+                stream.seek(1 if kind == _RLE_BLOCK else size, io.SEEK_CUR)
+            stream.seek(4 if header[4] & 4 else 0, io.SEEK_CUR)  # the checksum
 
 
-def _window(header: bytes) -> int:
-    """The window in bytes that the zstd frame with this `header` asks for: RFC 8878, section 3.1.1.1."""
-    if _is_skippable(header[:_NUM_TOLD_BY]):
-        return 0
-    descriptor = header[4] if len(header) > 4 else 0
-    if not descriptor & 0x20:
-        exponent, mantissa = divmod(header[5] if len(header) > 5 else 0, 8)
-        base = 1 << (10 + exponent)
-        return base + base // 8 * mantissa
-    # A frame in a single segment has its whole content for a window.
-    start = 5 + (0, 1, 2, 4)[descriptor & 3]
-    size = (1, 2, 4, 8)[descriptor >> 6]
-    return int.from_bytes(header[start : start + size], "little") + (256 if size == 2 else 0)
+def _window(header: bytes) -> tuple[int, int]:
+    """The window in bytes that the zstd frame with this `header` asks for, and the length of the header."""
+    descriptor = header[4]
+    is_single = bool(descriptor & 0x20)
+    start = 5 + (not is_single) + (0, 1, 2, 4)[descriptor & 3]
+    num_bytes = (int(is_single), 2, 4, 8)[descriptor >> 6]
+    if is_single:  # the whole content is the window
+        return int.from_bytes(header[start : start + num_bytes], "little") + (
+            256 if num_bytes == 2 else 0
+        ), start + num_bytes
+    exponent, mantissa = divmod(header[5], 8)
+    base = 1 << (10 + exponent)
+    return base + base // 8 * mantissa, start + num_bytes

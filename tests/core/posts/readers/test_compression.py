@@ -217,3 +217,24 @@ def test_streams_at_the_borders_of_what_is_read_at_once(
     for pack in (lzma.compress, bz2.compress, zstd.compress):
         packed = (pack(b"a" * 300) + b"\0\0\0\0" + pack(b"b" * 300) + b"\0" * 9 + pack(b"c")) * 2
         assert read(file_of(tmp_path, "", packed)) == (b"a" * 300 + b"b" * 300 + b"c") * 2
+
+
+@given(data=st.data())
+def test_every_window_of_any_frames_is_seen(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    parameter = zstd.CompressionParameter
+    frames = []
+    for _ in range(data.draw(st.integers(1, 4))):
+        size = data.draw(st.sampled_from([0, 1, 255, 256, 257, 65791, 65792, 300_000]))
+        content = data.draw(st.sampled_from([bytes(size), Random(size).randbytes(size)]))
+        options = {
+            parameter.checksum_flag: data.draw(st.integers(0, 1)),
+            parameter.content_size_flag: data.draw(st.integers(0, 1)),
+            parameter.window_log: data.draw(st.integers(10, 27)),
+        }
+        frames.append(zstd.compress(content, options=options) + data.draw(st.sampled_from([b"", SKIPPABLE])))
+    folder = tmp_path_factory.mktemp("frames")
+    assert is_plain_stream(file_of(folder, "zstd", b"".join(frames)), Compression.ZSTD)
+    at = data.draw(st.integers(0, len(frames)))
+    for odd in (zstd_with_window(b"x", 28), bytes(3)):
+        file = file_of(folder, "zstd", b"".join([*frames[:at], odd, *frames[at:]]))
+        assert not is_plain_stream(file, Compression.ZSTD)
