@@ -1,14 +1,18 @@
-"""Checks of the posts: the table has its columns, and every line of the export is accounted for."""
+"""Checks of the posts: the table has its columns, every line of the export is accounted for, and tags are known."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import pyarrow.parquet as pq
 
 from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA, count_posts, part_files
 from booru_embed_core.posts.rejects import REJECTS_FILE
 from booru_embed_core.posts.report import REPORT_FILE, PostsReport
-from booru_embed_dagster.checks.base import Findings, blocking, column_problems
+from booru_embed_dagster.checks.base import Findings, blocking, column_problems, warning
 from booru_embed_dagster.resources import Pipeline
+
+MAX_UNKNOWN_SHARE: Final = 0.01
 
 
 @blocking("posts")
@@ -40,3 +44,31 @@ def posts_reconcile(pipeline: Pipeline) -> Findings:
         )
     figures = {"num_read": report.num_read, "num_kept": num_posts, "num_filtered": report.num_filtered}
     return Findings(problems, {**figures, "num_set_aside": num_set_aside})
+
+
+@warning("posts")
+def few_tags_are_unknown(pipeline: Pipeline) -> Findings:
+    """Where posts have all tags in one field, at most 1% of the uses are of tags that `tag_categories` lacks."""
+    (posts,) = pipeline.current("posts")
+    report = PostsReport.from_json((posts.path / REPORT_FILE).read_text(encoding="utf-8"))
+    num_unknown, num_tags = report.num_unknown_tags, report.num_split_tags
+    if not num_tags:
+        return Findings([], note="every file has a column of tags for each category")
+    share = num_unknown / num_tags
+    problems = []
+    if share > MAX_UNKNOWN_SHARE:
+        problems.append(
+            f"{posts.path / REPORT_FILE}: {num_unknown:,} of {num_tags:,} uses ({share:.1%}) are of tags that the "
+            "table of tags lacks, and count as general; set [posts] tag_categories to a newer table of the same site, and "
+            "check [posts] tag_separator, html_entities and aliases"
+        )
+    return Findings(problems, {"num_unknown_tags": num_unknown, "num_split_tags": num_tags, "share_unknown": share})
+
+
+@warning("posts")
+def few_posts_are_in_two_files(pipeline: Pipeline) -> Findings:
+    """Of no file do more than 1% of the posts have the id of a post in an earlier file, as posts of two sites do."""
+    (posts,) = pipeline.current("posts")
+    report = PostsReport.from_json((posts.path / REPORT_FILE).read_text(encoding="utf-8"))
+    num_posts = sum(counts.num_duplicate_of_other_files for counts in report.files)
+    return Findings(report.overlaps, {"num_duplicate_of_other_files": num_posts})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -57,7 +59,12 @@ def test_posts_that_do_not_reconcile_stop_the_pipeline(project: Project, monkeyp
     monkeypatch.setattr(posts, "read_export", spoil(posts.read_export, miscount))
     result = project.materialize("posts+")
     assert failed_checks(result) == {"posts_reconcile"}
-    assert started(result) == {"posts", "posts_posts_reconcile", "posts_posts_have_their_columns"}
+    assert started(result) == {
+        "posts",
+        "posts_posts_reconcile",
+        "posts_posts_have_their_columns",
+        "posts_few_tags_are_unknown",
+    }
 
 
 def test_posts_without_a_column_or_of_another_type_fail(copy: Project) -> None:
@@ -72,3 +79,26 @@ def test_posts_without_a_column_or_of_another_type_fail(copy: Project) -> None:
     pq.write_table(good.drop_columns(["meta"]), file)
     result = run_check(checks.posts_have_their_columns, copy)
     assert "columns id,rating,score,general,artist,copyright,character instead of" in str(result.description)
+
+
+def write_uses(num_unknown: int, num_tags: int) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        values = json.loads((folder / REPORT_FILE).read_text())
+        values |= {"num_unknown_tags": num_unknown, "num_split_tags": num_tags}
+        (folder / REPORT_FILE).write_text(json.dumps(values))
+
+    return write
+
+
+@pytest.mark.parametrize(("num_unknown", "is_fine"), [(0, True), (20, True), (21, False), (2_000, False)])
+def test_many_unknown_tags_warn(copy: Project, num_unknown: int, is_fine: bool) -> None:
+    result = run_check(checks.few_tags_are_unknown, copy)
+    assert (result.passed, result.description) == (True, "every file has a column of tags for each category")
+    write_uses(num_unknown, 2_000)(copy.warehouse.current("posts").path)
+    result = run_check(checks.few_tags_are_unknown, copy)
+    assert (result.passed, result.severity) == (is_fine, dg.AssetCheckSeverity.WARN)
+    assert result.metadata["share_unknown"].value == num_unknown / 2_000
+    if not is_fine:
+        share = "1.1%" if num_unknown == 21 else "100.0%"
+        assert f"{num_unknown:,} of 2,000 uses ({share}) are of tags that the table of tags" in str(result.description)
+        assert "set [posts] tag_categories" in str(result.description)
