@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from booru_embed_core.filesystem import scratch_folder
+from booru_embed_core.posts.export_files import DESCRIPTIONS
 from booru_embed_core.posts.readers.archives import ARCHIVE_SUFFIXES, Member, is_archive, members, unpack_command
 from booru_embed_core.posts.readers.base import ExportPath
 from booru_embed_core.posts.readers.compression import (
@@ -87,9 +88,9 @@ def called(label: str, path: Path, file: Path) -> Iterator[None]:
     try:
         yield
     except ExportError as error:
-        if path == file:
-            raise
-        raise type(error)(str(error).replace(str(path), label)) from None
+        if path != file:
+            error.args = (str(error).replace(str(path), label), *error.args[1:])
+        raise
 
 
 @dataclass
@@ -235,7 +236,7 @@ def _exports(member: Member, found: _Found) -> Generator[tuple[IO[bytes], bytes]
         found.leave_out(member, "links or devices")
     elif member.size == 0:
         found.leave_out(member, "empty")
-    elif not _may_hold_posts(path.name):
+    elif path.name in DESCRIPTIONS or not _may_hold_posts(path.name):
         found.leave_out(member)
     else:
         with member.open() as stream:

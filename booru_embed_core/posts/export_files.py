@@ -22,8 +22,9 @@ from booru_embed_core.posts.report import REPORT_FILE
 from booru_embed_core.posts.validation import ExportError
 
 _NUM_NAMED: Final = 20
-# Written by `datasets` beside its data, in its repositories and by save_to_disk.
-_DESCRIPTIONS: Final = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+DESCRIPTIONS: Final = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+"""What `datasets` writes beside its data, in its repositories and by save_to_disk."""
+
 _MEDIA_SUFFIXES: Final = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".tiff", ".webp"),
     *(".mkv", ".mov", ".mp3", ".mp4", ".swf", ".webm"),
@@ -151,7 +152,7 @@ def _contents(path: Path) -> _Contents:
         for name in (*(f"{name}/" for name in hidden), *sorted(names)):
             if is_written_here and (name in (REJECTS_FILE, PATHS_FILE) or name.endswith(".json")):
                 continue
-            if name.lower().endswith(suffixes) and not name.startswith(".") and name not in _DESCRIPTIONS:
+            if name.lower().endswith(suffixes) and not name.startswith(".") and name not in DESCRIPTIONS:
                 contents.files += [folder / name] if (folder / name).is_file() else []
             else:
                 others.add(name)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from booru_embed_core.posts.containers import FREE_BYTES, called, unpacked
 from booru_embed_core.posts.readers.archives import ARCHIVE_SUFFIXES
-from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.posts.validation import ColumnsError, ExportError
 from tests.core.posts.archive_helpers import (
     CONTENT,
     PACKERS,
@@ -142,6 +142,7 @@ FILES = {
     "__MACOSX/dump/._posts.csv": b"\0\5\x16\7",
     "dump/._posts.jsonl": b"\0\5\x16\7",
     "dump/empty.csv": b"",
+    "dump/state.json": b'{"_data_files": []}',
     "dump/table.txt": b"id\trating\ttags\n1\tg\tx\n",
 }
 WANTED = ("dump/posts.csv", "dump/2021/posts000000000000", "dump/posts.parquet", "dump/table.txt")
@@ -360,6 +361,9 @@ def test_errors_of_a_member_call_it_by_its_label(tmp_path: Path) -> None:
     label = "a.tar/posts.csv"
     with pytest.raises(ExportError, match=f"^{label}: wrong columns in {label}$"), called(label, path, file):
         raise ExportError(f"{path}: wrong columns in {path}")
+    with pytest.raises(ColumnsError, match=f"^{label}: wrong columns$") as raised, called(label, path, file):
+        raise ColumnsError(f"{path}: wrong columns", ["id"], ["rating"], holds_posts=True)
+    assert (raised.value.found, raised.value.missing, raised.value.holds_posts) == (("id",), ("rating",), True)
     with pytest.raises(ExportError, match=f"^{file}: wrong columns$"), called("a.tar", file, file):
         raise ExportError(f"{file}: wrong columns")
 
