@@ -59,8 +59,8 @@ def few_tags_are_unknown(pipeline: Pipeline) -> Findings:
     if share > MAX_UNKNOWN_SHARE:
         problems.append(
             f"{posts.path / REPORT_FILE}: {num_unknown:,} of {num_tags:,} uses ({share:.1%}) are of tags that the "
-            "table of tags lacks, and count as general; set [posts] tag_categories to a newer table of the same site, and "
-            "check [posts] tag_separator, html_entities and aliases"
+            "table of tags lacks, and count as general; set [posts] tag_categories to a newer table of the same site, "
+            "and check [posts] tag_separator, html_entities and aliases"
         )
     return Findings(problems, {"num_unknown_tags": num_unknown, "num_split_tags": num_tags, "share_unknown": share})
 
