@@ -70,7 +70,10 @@ class Conventions:
     true_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For each flag that the settings name, the values that mean true; all others mean false."""
     tag_separator: str = " "
-    """What separates the tags of a field: ``" "``, ``","``, ``"list"`` for a printed list, ``"auto"`` if unknown."""
+    """What separates the tags of a field: a space, a comma, a line break, or of these unknown: ``"auto"``.
+
+    ``"list"`` stands for a printed list.
+    """
     allow_commas: bool = False
     """Whether a tag may hold a comma, although spaces separate tags."""
     html_entities: bool = False

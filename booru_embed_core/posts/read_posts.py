@@ -7,7 +7,7 @@ here. A file with such records is read once more, for their raw text.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.checksums import write_checksums
-from booru_embed_core.posts.containers import unpacked
+from booru_embed_core.posts.containers import called, unpacked
 from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.database import connect
 from booru_embed_core.posts.export_files import file_labels
 from booru_embed_core.posts.identity import check_sites, global_ids, hashed_ids
 from booru_embed_core.posts.parquet_parts import PostsWriter, SeenIds
 from booru_embed_core.posts.paths import PATHS_FILE, PathsWriter
-from booru_embed_core.posts.readers.base import PATH_COLUMN, Reader
+from booru_embed_core.posts.readers.base import PATH_COLUMN, FilesReader, Reader
 from booru_embed_core.posts.readers.lines import concatenated
 from booru_embed_core.posts.readers.registry import open_reader
 from booru_embed_core.posts.rejects import REJECTS_FILE, RejectsWriter
@@ -40,7 +40,15 @@ from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.tag_fields import canonical_fields
 from booru_embed_core.posts.tag_lists import TAG_LIST, TagLists
 from booru_embed_core.posts.validation import ColumnsError, ExportError, TooManyRejectsError
-from booru_embed_core.schema import ALL_TAGS_COLUMN, CATEGORIES, POST_COLUMNS, TAG_COLUMNS, TAG_SEPARATOR
+from booru_embed_core.schema import (
+    ALL_TAGS_COLUMN,
+    CATEGORIES,
+    POST_COLUMNS,
+    TAG_COLUMNS,
+    TAG_SEPARATOR,
+    Category,
+    tag_column,
+)
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
 
 DUPLICATE_REASON: Final = "duplicate: an earlier post has this id"
@@ -188,9 +196,10 @@ def _read_file(
     with closing(unpacked(file, label, scratch, state.left_out)) as parts:
         for path, part_label in parts:
             try:
-                conventions = conventions_of(path, source.conventions, duckdb_settings, scratch)
-                reading = _FileReading(path, part_label, source, conventions, state)
-                state.counts.append(reading.run(connection, scratch))
+                with called(part_label, path, file):
+                    conventions = conventions_of(path, source.conventions, duckdb_settings, scratch)
+                    reading = _FileReading(path, part_label, source, conventions, state)
+                    state.counts.append(reading.run(connection, scratch))
             except ColumnsError as error:
                 if error.holds_posts or (path == file and file not in source.searched):
                     raise
@@ -239,6 +248,9 @@ class _FileReading:
         rejected = np.union1d(malformed, reader.line_of(concatenated(self.invalid)))
         duplicates = reader.line_of(concatenated(self.duplicate))
         _set_aside(reader, self.label, rejected, duplicates, state)
+        of_files = reader if isinstance(reader, FilesReader) else None
+        if of_files is not None:
+            state.left_out.extend(of_files.left_out(self.label))
         return FileCounts(
             file=self.label,
             num_read=num_read,
@@ -247,8 +259,9 @@ class _FileReading:
             num_rejected=len(rejected),
             num_filtered=self.num_filtered,
             num_duplicate_of_other_files=self.num_of_other_files,
-            tag_separator=self.conventions.tag_separator,
+            tag_separator=self.conventions.tag_separator if of_files is None else of_files.tag_separator,
             null_words=self.conventions.null_words or (),
+            other_namespaces={} if of_files is None else dict(of_files.other_namespaces),
         )
 
     def _add(self, raw: pa.RecordBatch, reader: Reader, seen_before: SeenIds) -> bool:
@@ -256,7 +269,7 @@ class _FileReading:
         state = self.state
         batch, num_words = canonical_fields(raw, self.conventions)
         state.num_null_words += num_words
-        batch = self._with_ids(batch, reader)
+        batch = self._with_ids(self._with_whole_paths(batch), reader)
         status, is_full = up_to_limit(row_status(batch, state.settings, state.seen), state.room)
         is_duplicate = status == RowStatus.DUPLICATE
         self.invalid.append(np.flatnonzero(status == RowStatus.INVALID) + self.num_parsed)
@@ -274,6 +287,21 @@ class _FileReading:
             state.paths.add(kept.column("id"), kept.column(PATH_COLUMN))
         state.parquet_parts.add(self._renamed(kept.select(POST_COLUMNS)))
         return is_full
+
+    def _with_whole_paths(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """`batch` with the name of the folder or archive before each path, and ids that follow, if there are several.
+
+        Files in two of them may have the same path, and they are two posts.
+        """
+        if PATH_COLUMN not in batch.schema.names or list(self.source.files) == [self.file]:
+            return batch
+        ids: Any = batch.column("id")
+        paths: Any = batch.column(PATH_COLUMN)
+        is_of_path: Any = pc.equal(ids, pa.array(hashed_ids(paths.to_pylist())))
+        whole: Any = pc.binary_join_element_wise(pa.scalar(self.label), paths, "/")
+        ids = pc.if_else(is_of_path, pa.array(hashed_ids(whole.to_pylist())), ids)
+        batch = batch.set_column(batch.schema.get_field_index("id"), "id", ids)
+        return batch.set_column(batch.schema.get_field_index(PATH_COLUMN), PATH_COLUMN, whole)
 
     def _with_ids(self, batch: pa.RecordBatch, reader: Reader) -> pa.RecordBatch:
         """`batch` with ids of rows where the export has none, and the site's number in all ids."""
@@ -295,6 +323,9 @@ class _FileReading:
         if ALL_TAGS_COLUMN not in batch.schema.names:
             return batch
         state = self.state
+        own = [name for name in TAG_COLUMNS if name in batch.schema.names]
+        if self.source.tag_categories is None and own:
+            return _joined_with(batch, {tag_column(Category.GENERAL): batch.column(ALL_TAGS_COLUMN)})
         if self.source.tag_categories is None:
             raise ExportError(
                 f"{self.file}: has {self.conventions.source(ALL_TAGS_COLUMN)} and none of {', '.join(TAG_COLUMNS)}; "
@@ -305,7 +336,7 @@ class _FileReading:
         split, num_unknown, num_old = self.source.tag_categories.split(fields, tag_of)
         state.num_unknown_tags += num_unknown
         state.num_aliases += int(num_old[: len(is_kept)][is_kept].sum())
-        return pa.RecordBatch.from_pydict({**{name: batch.column(name) for name in batch.schema.names}, **split})
+        return _joined_with(batch, split)
 
     def _renamed(self, posts: pa.RecordBatch) -> pa.RecordBatch:
         """`posts` with their old names replaced, unless the writer does it."""
@@ -318,6 +349,15 @@ class _FileReading:
                 fields: Any = pc.binary_join(lists.to_arrow().cast(TAG_LIST), TAG_SEPARATOR)
                 posts = posts.set_column(posts.schema.get_field_index(name), name, fields)
         return posts
+
+
+def _joined_with(batch: pa.RecordBatch, tags: Mapping[str, pa.Array[Any]]) -> pa.RecordBatch:
+    """`batch` with the fields of `tags` behind its own of the same columns."""
+    columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
+    for name, fields in tags.items():
+        has_own = name in columns
+        columns[name] = pc.binary_join_element_wise(columns[name], fields, TAG_SEPARATOR) if has_own else fields
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _set_aside(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 REPORT_FILE: Final = "report.json"
+MAX_SHARE_OF_OTHER_FILES: Final = 0.01
+"""More posts of a file with ids of another file's posts are a sign of two sites: files of one site rarely overlap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class FileCounts:
     """What separates the tags of a field; ``list`` for a printed list."""
     null_words: tuple[str, ...] = ()
     """The words that were read as nothing where they are a whole field of tags."""
+    other_namespaces: Mapping[str, int] = field(default_factory=dict)
+    """How many tags have each namespace, as in ``title:something``, that has no category; it stays part of the tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,17 @@ class PostsReport:
             f"{self.num_read:,} posts read, {self.num_kept:,} kept, {self.num_duplicate:,} duplicate, "
             f"{self.num_rejected:,} rejected, {self.num_filtered:,} filtered{unknown}"
         )
+
+    @property
+    def overlaps(self) -> list[str]:
+        """A warning for each file of whose posts more than 1% have the id of a post in an earlier file."""
+        return [
+            f"{counts.file}: {counts.num_duplicate_of_other_files:,} of {counts.num_read:,} posts have the id of a post "
+            "in an earlier file and were left out; if the files are of different sites, name each site in a "
+            "[[posts.source]]"
+            for counts in self.files
+            if counts.num_duplicate_of_other_files > MAX_SHARE_OF_OTHER_FILES * counts.num_read
+        ]
 
     def to_json(self) -> str:
         """The report as JSON text, with the same bytes for the same counts."""

@@ -44,8 +44,8 @@ PRESETS: Final[Mapping[PresetName, Mapping[str, Any]]] = {
     "e621-export": _E621,
     "gallery-dl": {"html_entities": True, "missing_score": 0},
     "gelbooru-api": {"columns": {"tag_string": "tags"}, "rating_names": {"safe": "g"}, "html_entities": True},
-    "hydrus": _CAPTIONS,
-    "kohya": _CAPTIONS,
+    "hydrus": {**_CAPTIONS, "tag_separator": "\n", "rating_names": {"safe": "g"}},
+    "kohya": {**_CAPTIONS, "tag_separator": ","},
     "moebooru-api": {
         "columns": {"tag_string": "tags", "is_deleted": "status"},
         "rating_names": {"s": "g", "safe": "g"},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol, runtime_checkable
 
 import duckdb
 import numpy as np
@@ -89,6 +89,25 @@ class Reader(Protocol):
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """Line, raw text and problem (None where there is none) of each of `lines`, which ascend."""
+
+
+@runtime_checkable
+class FilesReader(Reader, Protocol):
+    """A reader whose posts are files: a "line" is a file's number, and batches have `PATH_COLUMN`.
+
+    What it knows beside the posts is final once `batches` has been drained.
+    """
+
+    @property
+    def tag_separator(self) -> str:
+        """What separates the tags."""
+
+    @property
+    def other_namespaces(self) -> Mapping[str, int]:
+        """How many tags have each namespace that has no category; it stays part of the tag."""
+
+    def left_out(self, label: str) -> list[str]:
+        """What is not read, in the words of reports that call the path `label`."""
 
 
 def fit_values(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions = DANBOORU) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath, Reader
+from booru_embed_core.posts.readers.captions import CaptionArchiveReader, CaptionFolderReader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.delimited import DelimitedReader
 from booru_embed_core.posts.readers.json_documents import JsonDocumentsReader
@@ -17,6 +18,8 @@ from booru_embed_core.posts.validation import ExportError
 
 READERS: Final[tuple[type[Reader], ...]] = (
     ParquetReader,
+    CaptionFolderReader,
+    CaptionArchiveReader,
     JsonLinesReader,
     JsonDocumentsReader,
     ChunkedCsvReader,

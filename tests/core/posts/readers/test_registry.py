@@ -20,6 +20,7 @@ from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.readers import registry
 from booru_embed_core.posts.readers.base import HIDDEN_COLUMN, ExportPath, Reader
+from booru_embed_core.posts.readers.captions import CaptionArchiveReader, CaptionFolderReader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.delimited import DelimitedReader
@@ -112,8 +113,9 @@ def test_a_folder_has_no_reader(tmp_path: Path) -> None:
 
 def test_every_reader_has_the_same_four_methods() -> None:
     for reader in (*READERS, MadeUpReader):
-        methods = {name for name in vars(reader) if not name.startswith("_") and callable(getattr(reader, name))}
-        assert methods == {"opens", "batches", "line_of", "problems"}, reader
+        methods = {name for name in dir(reader) if not name.startswith("_") and callable(getattr(reader, name))}
+        assert methods - {"left_out"} == {"opens", "batches", "line_of", "problems"}, reader
+        assert ("left_out" in methods) == (reader in (CaptionFolderReader, CaptionArchiveReader))
 
 
 def test_folders_are_searched_for_the_suffixes_of_all_readers() -> None:
