@@ -86,6 +86,8 @@ class Conventions:
     """The rating of posts that have none; None to reject them."""
     missing_score: int | None = None
     """The score of posts that have none; None to reject them."""
+    table: str | None = None
+    """The table of the posts in a database; None to look for it."""
     max_id: int = 2**63 - 1
     """The greatest id that fits."""
 
@@ -105,6 +107,7 @@ class Conventions:
             missing_id=None if source.missing_id == "reject" else source.missing_id,
             missing_rating=None if source.missing_rating == "reject" else source.missing_rating,
             missing_score=None if source.missing_score == "reject" else source.missing_score,
+            table=source.table,
             max_id=2**63 - 1 if source.site is None else 2**SITE_BITS - 1,
         )
 

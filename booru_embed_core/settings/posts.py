@@ -56,7 +56,8 @@ class SourceSettings(Section):
     """An export, and what it calls things.
 
     An export is files, globs or folders, relative to the settings file, or a BigQuery table,
-    ``project.dataset.table``. `bigquery_project` reads the table and is billed.
+    ``project.dataset.table``. `bigquery_project` reads the table and is billed. `table` is the one with the posts in
+    an SQLite database.
     """
 
     site: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] | None = None
@@ -64,6 +65,7 @@ class SourceSettings(Section):
     export: Annotated[tuple[str, ...], Field(min_length=1)] = ("data/sample/*.csv.gz",)
     bigquery_table: Annotated[str, Field(min_length=1)] | None = None
     bigquery_project: Annotated[str, Field(min_length=1)] | None = None
+    table: Annotated[str, Field(min_length=1)] | None = None
     aliases: Path | None = None
     tag_categories: Path | None = None
     columns: PostColumns = PostColumns()
