@@ -171,7 +171,11 @@ class _Unpacking:
 
     def _refuse_unread(self, file: Path, shown: str) -> None:
         with file.open("rb") as stream:
-            start = stream.read(16)
+            start = stream.read(64)
+        if start.startswith(b"version https://git-lfs"):
+            raise ExportError(f"{shown}: is a pointer of Git LFS and not the file itself; fetch that with git lfs pull")
+        if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise ExportError(f"{shown}: is a web page, such as one that answers a download; fetch the file again")
         for magic, (kind, command) in _UNREAD.items():
             if start.startswith(magic):
                 raise ExportError(f"{shown}: is {kind}, which is not read; {self.remedy(shown, command)}")

@@ -242,6 +242,8 @@ def test_an_archive_without_posts_is_refused(
 REFUSED: dict[str, tuple[bytes, str]] = {
     "posts.7z": (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(99), "is a 7z archive, which is not read; unpack it with 7z x"),
     "posts.rar": (b"Rar!\x1a\x07\x01\0" + bytes(99), "is a RAR archive, which is not read; unpack it with unrar x"),
+    "posts.parquet": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "fetch that with git lfs pull"),
+    "page.tar.xz": (b"\n<!DOCTYPE html><html>Quota exceeded</html>", "is a web page, such as one that answers"),
     "posts.csv.Z": (b"\x1f\x9d\x90" + bytes(99), "unpack it with uncompress"),
     "posts.csv.lz": (b"LZIP\x01" + bytes(99), "unpack it with lzip -d"),
     "posts.csv.lz4": (b"\x02\x21\x4c\x18" + bytes(99), "unpack it with lz4 -d"),
