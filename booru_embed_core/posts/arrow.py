@@ -20,6 +20,12 @@ def strings(column: pa.ChunkedArray[Any]) -> list[str]:
     return cast("list[str]", column.to_pylist())
 
 
+def joined(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    """The chunks of `column` as one array."""
+    array: Any = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return cast("pa.Array[Any]", array)
+
+
 def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The table in `file`, or these `columns` of it, wherever the file lies.
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from booru_embed_core.schema import TAG_SEPARATOR
+from booru_embed_core.posts.interning import interned, slices_of
 
 _NONE: Final = np.empty(0, dtype=np.int64)
 TAG_LIST: Final = pa.list_(pa.field("element", pa.string(), nullable=False))
@@ -38,17 +38,21 @@ class TagLists:
     """
 
     @classmethod
-    def split(cls, fields: pa.Array[Any]) -> TagLists:
-        """The lists of `fields`, strings of tags separated by U+0020; two separators in a row enclose an empty tag."""
-        lists = pc.split_pattern(fields, TAG_SEPARATOR)
-        words = lists.values
-        interned = words.dictionary_encode()
-        offsets = lists.offsets.to_numpy()
-        # Exports have tags in byte order, so one comparison a use shows that no tag repeats.
-        falls = 1 + np.flatnonzero(~pc.less(words[:-1], words[1:]).to_numpy(zero_copy_only=False))
-        is_start = np.zeros(len(words) + 1, dtype=np.bool_)
-        is_start[offsets] = True
-        return cls(offsets, interned.indices.to_numpy(), interned.dictionary, falls[~is_start[falls]])
+    def split(cls, fields: pa.Array[Any] | pa.ChunkedArray[Any]) -> TagLists:
+        """The lists of `fields`, strings of tags separated by U+0020, none of them null.
+
+        An empty tag stands where a separator begins a field or follows another separator.
+        """
+        slices, ends, falls = [], [np.zeros(1, dtype=np.int64)], []
+        num_uses = 0
+        for chunk in fields.chunks if isinstance(fields, pa.ChunkedArray) else [fields]:
+            of_chunk, offsets = slices_of(chunk)
+            slices.append(of_chunk)
+            falls.append(_falls(of_chunk, offsets) + num_uses)
+            ends.append(offsets[1:] + num_uses)
+            num_uses += len(of_chunk)
+        codes, tags = interned(pa.chunked_array(slices, pa.string()))
+        return cls(np.concatenate(ends).astype(np.int32), codes, tags, np.concatenate([_NONE, *falls]))
 
     @classmethod
     def from_arrow(cls, column: pa.Array[Any]) -> TagLists:
@@ -123,3 +127,14 @@ class TagLists:
         element = pa.field("element", values.type, nullable=False)
         offsets = pa.py_buffer(np.ascontiguousarray(self.offsets).data)
         return pa.Array.from_buffers(pa.list_(element), len(self.offsets) - 1, [None, offsets], children=[values])
+
+
+def _falls(slices: pa.Array[Any], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Uses whose slice is not above the one before it in the same field; no other field repeats a tag.
+
+    Exports have tags in byte order, so one comparison a use shows that no tag repeats.
+    """
+    falls = 1 + np.flatnonzero(pc.less_equal(slices[1:], slices[:-1]).to_numpy(zero_copy_only=False))
+    is_start = np.zeros(len(slices) + 1, dtype=np.bool_)
+    is_start[offsets] = True
+    return falls[~is_start[falls]]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from booru_embed_core.posts.arrow import read_parquet, schema_of, strings
+from booru_embed_core.posts.arrow import joined, read_parquet, schema_of, strings
 
 
 def test_a_schema_has_the_columns_in_order_without_nulls() -> None:
@@ -20,6 +21,12 @@ def test_a_schema_has_the_columns_in_order_without_nulls() -> None:
 
 def test_strings_of_a_chunked_column() -> None:
     assert strings(pa.chunked_array([["a"], ["", "b"]])) == ["a", "", "b"]
+
+
+@pytest.mark.parametrize("chunks", [[], [["a"]], [["a"], [], ["", "b"]]])
+def test_chunks_are_joined_in_order(chunks: list[list[str]]) -> None:
+    column = pa.chunked_array(chunks, pa.string())
+    assert joined(column).equals(pa.array([text for chunk in chunks for text in chunk], pa.string()))
 
 
 def test_a_folders_name_adds_no_column(tmp_path: Path) -> None:

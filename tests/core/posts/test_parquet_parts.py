@@ -31,10 +31,11 @@ from tests.core.export_helpers import row
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.sets(st.integers(1, 24)))
+@given(cuts=st.sets(st.integers(1, 24)), max_batches=st.integers(1, 4))
 def test_the_layout_does_not_depend_on_the_batches(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, cuts: set[int]
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, cuts: set[int], max_batches: int
 ) -> None:
+    monkeypatch.setattr(parts_module, "_MAX_BATCHES", max_batches)
     monkeypatch.setattr(parts_module, "ROW_GROUP_POSTS", 4)
     monkeypatch.setattr(parts_module, "PART_POSTS", 8)
     table = pa.Table.from_pylist([row(post_id, f"tag_{post_id % 3} z") for post_id in range(25)], schema=RECORD_SCHEMA)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -24,8 +26,35 @@ def listed(lists: TagLists) -> list[list[str]]:
 @given(fields=FIELDS)
 def test_a_space_alone_separates(fields: list[str]) -> None:
     lists = TagLists.split(pa.array(fields, pa.string()))
-    assert listed(lists) == [field.split(" ") for field in fields]
+    assert listed(lists) == [(field.removesuffix(" ")).split(" ") if field else [] for field in fields]
     assert len(set(lists.tags.to_pylist())) == len(lists.tags)
+
+
+@given(fields=FIELDS, cuts=st.sets(st.integers(0, 6)))
+def test_chunks_of_fields_are_one_list_of_fields(fields: list[str], cuts: set[int]) -> None:
+    whole = pa.array(["not one", *fields], pa.string()).slice(1)
+    bounds = [0, *sorted(cut for cut in cuts if cut < len(fields)), len(fields)]
+    chunks = pa.chunked_array([whole.slice(a, b - a) for a, b in itertools.pairwise(bounds)], pa.string())
+    ours, of_chunks = TagLists.split(whole), TagLists.split(chunks)
+    assert listed(of_chunks) == listed(ours)
+    for name in ("offsets", "codes", "possible_repeats"):
+        assert getattr(of_chunks, name).tolist() == getattr(ours, name).tolist(), name
+    assert of_chunks.tags.equals(ours.tags), "the dictionary is in the order of first uses"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [["a a"], ["b a b"], ["a b a"], ["a a "], ["x a", "a a"], ["a\tb a\tb"], ["a\tb a a\tb"], ["a a\t a"], ["a ab a"]],
+)
+def test_a_repeat_is_among_the_possible_ones(fields: list[str]) -> None:
+    lists = TagLists.split(pa.array(fields))
+    assert len(lists.possible_repeats)
+    assert lists.without_repeats()[1] == 1
+
+
+def test_fields_in_byte_order_have_no_possible_repeats() -> None:
+    fields = ["", "a", "", "a b", "1girl a! ab abc b", "z", "a", "caf\u00e9 \u9577"]
+    assert not len(TagLists.split(pa.array(fields)).possible_repeats)
 
 
 @given(fields=FIELDS)
