@@ -38,7 +38,7 @@ from booru_embed_core.posts.row_status import RowStatus, row_status, up_to_limit
 from booru_embed_core.posts.sources import Source, conventions_of
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.tag_fields import canonical_fields
-from booru_embed_core.posts.tag_lists import TAG_LIST, TagLists
+from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.posts.validation import ColumnsError, ExportError, TooManyRejectsError
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
@@ -346,7 +346,7 @@ class _FileReading:
             lists, num_renamed = self.source.aliases.apply(TagLists.split(posts.column(name)), category)
             if num_renamed:
                 self.state.num_aliases += num_renamed
-                fields: Any = pc.binary_join(lists.to_arrow().cast(TAG_LIST), TAG_SEPARATOR)
+                fields: Any = pc.binary_join(lists.to_arrow().cast(pa.list_(pa.string())), TAG_SEPARATOR)
                 posts = posts.set_column(posts.schema.get_field_index(name), name, fields)
         return posts
 

@@ -34,6 +34,7 @@ from booru_embed_core.schema import (
 _MAX_DEPTH: Final = 4
 _EXACT_BITS: Final = {16: 11, 32: 24, 64: 53}
 """By the bits of a float, those of its significand: whole numbers below 2 to that power are exact."""
+_FLOAT_BITS: Final = {exact: width for width, exact in _EXACT_BITS.items()}
 _TAG_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 _NAME_FIELDS: Final = ("name", "tag")
 _CATEGORY_FIELDS: Final = ("category", "type")
@@ -70,11 +71,11 @@ class ArrowColumns:
         tags = (ALL_TAGS_COLUMN,) if has_all_tags(canonical) else TAG_COLUMNS
         wanted = (*(name for name in POST_COLUMNS if name not in TAG_COLUMNS), *tags, *FLAG_COLUMNS)
         self._columns: Mapping[str, _Column] = {name: spelled[name] for name in wanted if name in spelled}
-        for name in tags:
-            if name in self._columns and not _holds_tags(self._columns[name]):
+        for name, column in self._columns.items():
+            if not (_holds_tags(column) if name in tags else _is_plain(column.type)):
+                types = "tags: string or list<string>" if name in tags else "string or a number"
                 raise ExportError(
-                    f"{file}: column {'.'.join(self._columns[name].path)} has the type {self._columns[name].type}, "
-                    "wanted tags: string or list<string>; write it so"
+                    f"{file}: column {'.'.join(column.path)} has the type {column.type}, wanted {types}; write it so"
                 )
 
     @property
@@ -179,12 +180,7 @@ def _objects(leaves: list[_Column], conventions: Conventions) -> _Column | None:
     named = conventions.columns.get(ALL_TAGS_COLUMN)
     for leaf in leaves:
         is_tags = ".".join(leaf.path) in ((named,) if named else ("tags", ALL_TAGS_COLUMN))
-        if (
-            is_tags
-            and _is_list(leaf.type)
-            and pa.types.is_struct(leaf.type.value_type)
-            and _field_of(leaf, _NAME_FIELDS)
-        ):
+        if is_tags and _field_of(leaf, _NAME_FIELDS):
             return leaf
     return None
 
@@ -209,6 +205,14 @@ def _element(column: _Column) -> Any:
     """The type of the elements of a list; None for another type."""
     type_: Any = column.type
     return type_.value_type if _is_list(column.type) else None
+
+
+def _is_plain(type_: pa.DataType) -> bool:
+    """Whether values of this type are numbers, flags or words, and not bytes, times or several values."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return _is_text(type_) or any(is_kind(type_) for is_kind in kinds)
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -267,8 +271,10 @@ def _whole(values: Any, bits: int) -> Any:
     whole = pa.array(np.where(is_whole, numbers, 0).astype(np.int64), mask=~is_whole)
     if (is_whole == is_number).all():
         return whole
+    # A whole number above the range may have been another one, so its text must not pass for one.
+    inexact = f" in a float of {_FLOAT_BITS[bits]} bits"
     texts = [
-        repr(number) if is_other else None
+        f"{number!r}{inexact if number.is_integer() else ''}" if is_other else None
         for number, is_other in zip(numbers.tolist(), is_number & ~is_whole, strict=True)
     ]
     return pc.coalesce(whole.cast(pa.string()), pa.array(texts, pa.string()))

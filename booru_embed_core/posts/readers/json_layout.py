@@ -62,6 +62,8 @@ class JsonLayout:
     conventions: Conventions
     name_key: str = "name"
     category_key: str = "category"
+    groups_at: tuple[str, ...] | None = None
+    """Where an object has groups of tags by category; a record with a group of no known category is invalid."""
 
     @classmethod
     def of(cls, objects: Iterable[Mapping[str, Any]], file: Path, conventions: Conventions) -> JsonLayout:
@@ -84,13 +86,16 @@ class JsonLayout:
         wanted = (ALL_TAGS_COLUMN,) if has_all_tags(columns) else TAG_COLUMNS
         fields = _values(spelled)
         groups = _groups(values, nested[0][:-1], file, conventions) if nested else {}
+        listed_at = {path for path, found in values.items() if any(isinstance(value, list) for value in found)}
+        paths_of = {}
         for name in wanted:
-            paths = (spelled[name],) if name in spelled else ()
-            paths = tuple(dict.fromkeys((*paths, *groups.get(name, ()))))
-            if paths:
-                is_list = any(isinstance(value, list) for path in paths for value in values.get(path, ()))
-                fields[name] = _Field(paths, _Kind.LIST if is_list or len(paths) > 1 else _Kind.TEXT)
-        return cls({**fields, **_flags(spelled, conventions)}, conventions)
+            own = spelled.get(name) or _expected_path(name, spelled if is_sparse else {}, conventions)
+            if paths := tuple(dict.fromkeys((*((own,) if own else ()), *groups.get(name, ())))):
+                paths_of[name] = paths
+        has_lists = any(path in listed_at or len(paths) > 1 for paths in paths_of.values() for path in paths)
+        fields |= {name: _Field(paths, _Kind.LIST if has_lists else _Kind.TEXT) for name, paths in paths_of.items()}
+        parent = nested[0][:-1] if nested and not set(conventions.columns) & set(TAG_COLUMNS) else None
+        return cls({**fields, **_flags(spelled, conventions)}, conventions, groups_at=parent)
 
     @classmethod
     def _of_objects(
@@ -136,19 +141,31 @@ class JsonLayout:
 
         ``json_extract`` parses a line once for a list of paths.
         """
-        paths = list(dict.fromkeys(path for field in self.fields.values() for path in field.paths))
+        parents = () if self.groups_at is None else (self.groups_at,)
+        paths = list(dict.fromkeys((*(path for field in self.fields.values() for path in field.paths), *parents)))
         pointers = ", ".join(quoted("$" + "".join(f'."{key}"' for key in path)) for path in paths)
 
         def text_of(name: str) -> str:
             field = self.fields[name]
             values = [f"v[{paths.index(path) + 1}]" for path in field.paths]
-            if name in (*TAG_COLUMNS, ALL_TAGS_COLUMN):
-                return self._tags_of(field, values)
-            return f"({values[0]}->>'$')"
+            if name not in (*TAG_COLUMNS, ALL_TAGS_COLUMN):
+                return f"({values[0]}->>'$')"
+            tags = self._tags_of(field, values)
+            if self.groups_at is None or name != tag_column(Category.GENERAL):
+                return tags
+            invalid = f"[{_INVALID}]" if field.kind is _Kind.LIST else _INVALID
+            return f"(case when {self._has_other_groups(f'v[{len(paths)}]')} then {invalid} else {tags} end)"
 
         objects = "case when json_valid(line) then line end"
         extracted = f"select json_extract({objects}, [{pointers}]) as v from records"  # noqa: S608
         return f"select {fit_values(text_of, self.columns, self.conventions)} from ({extracted})"  # noqa: S608
+
+    def _has_other_groups(self, parent: str) -> str:
+        """Whether the object `parent` has a group of tags that is not empty and of no known category."""
+        known = ", ".join(map(quoted, self.conventions.known_categories))
+        value = f"""coalesce(json_extract_string({parent}, '$."' || replace(k, '"', '') || '"'), '')"""
+        others = f"lambda k: k not in ({known}) and {value} not in ('', '[]', '{{}}')"
+        return f"len(list_filter(json_keys({parent}), {others})) > 0"
 
     def _tags_of(self, field: _Field, values: Sequence[str]) -> str:
         if field.kind is _Kind.TEXT:
@@ -188,7 +205,11 @@ class JsonLayout:
                 values[name] = value
             else:
                 values[name] = _text(found[0])
-        missing = {name: None for name in (*POST_COLUMNS[:3],) if name not in values}
+        missing: dict[str, RawValue] = {name: None for name in POST_COLUMNS[:3] if name not in values}
+        groups = _at(record, self.groups_at) if self.groups_at else None
+        for group, tags in groups.items() if isinstance(groups, dict) else ():
+            if tags and group not in self.conventions.known_categories:
+                return f"{group} is a group of tags without a category; set [posts.category_numbers]"
         return values_problem({**values, **missing}, self.conventions)
 
     def _raw_tags(self, name: str, field: _Field, found: Sequence[Any]) -> tuple[RawValue, str | None]:
@@ -288,6 +309,19 @@ def _groups(
             )
         groups.setdefault(tag_column(known[name]), []).append(path)
     return groups
+
+
+def _expected_path(
+    name: str, spelled: Mapping[str, tuple[str, ...]], conventions: Conventions
+) -> tuple[str, ...] | None:
+    """Where the tags of column `name` stand if the first objects have none, beside those of other categories."""
+    if name in conventions.columns or name not in TAG_COLUMNS:
+        return None
+    category = name.removeprefix("tag_string_")
+    for other, path in spelled.items():
+        if other in TAG_COLUMNS and path[-1].endswith(other.removeprefix("tag_string_")):
+            return (*path[:-1], path[-1].removesuffix(other.removeprefix("tag_string_")) + category)
+    return None
 
 
 def _values(spelled: Mapping[str, tuple[str, ...]]) -> dict[str, _Field]:
