@@ -6,7 +6,6 @@ what follows the last one is never read.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
@@ -18,9 +17,11 @@ from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath
-from booru_embed_core.posts.readers.delimited import DelimitedReader
-from booru_embed_core.posts.readers.lines import concatenated, line_numbers, select_lines, whole_lines
-from booru_embed_core.posts.validation import ExportError, columns_of, delimiter_of, line_problem
+from booru_embed_core.posts.readers.delimited import DelimitedReader, parsed
+from booru_embed_core.posts.readers.lines import concatenated
+from booru_embed_core.posts.readers.records import Records
+from booru_embed_core.posts.readers.scan import Scanner, clean, lines_between, select_records
+from booru_embed_core.posts.validation import line_problem
 
 _FIRST_CHUNK_BYTES: Final = 8 << 20
 _LAST_CHUNK_BYTES: Final = 256 << 20
@@ -32,7 +33,7 @@ class ChunkedCsvReader:
     Posts and problems are those of `DelimitedReader`, as far as the file is read.
 
     Raises:
-        ExportError: no header, a wrong one, or a broken gzip or zstd stream.
+        ExportError: no header, a wrong one, or a broken compressed stream.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = DelimitedReader.suffixes
@@ -40,13 +41,10 @@ class ChunkedCsvReader:
     def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
         self._path = path
         self._conventions = conventions
-        self._header, _, _ = next(whole_lines(path), b"").partition(b"\n")
-        if not self._header.strip():
-            raise ExportError(f"{path}: is empty; export the posts again or remove the file")
-        self._columns = columns_of(self._header, path, conventions)
+        self._scanner = Scanner(path, conventions)
         self.num_records = 0
         self.malformed = concatenated([])
-        self._skipped = concatenated([])
+        self._long, self._skipped = (np.empty((0, 2), dtype=np.int64) for _ in range(2))
 
     @classmethod
     def opens(cls, candidate: ExportPath) -> bool:
@@ -55,39 +53,39 @@ class ChunkedCsvReader:
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
         """See `Reader`."""
-        blocks = whole_lines(self._path)
-        rest = next(blocks)[len(self._header) + 1 :]
-        blocks = itertools.chain([rest] if rest else [], blocks)
-        chunk, num_lines, num_bytes = scratch / "chunk.csv", 1, _FIRST_CHUNK_BYTES
-        while num_added := self._write(chunk, blocks, num_bytes):
-            reader = DelimitedReader(chunk, self._conventions, label=self._path)
-            # Line 1 of a chunk is the header again. Counted before the first batch, since reading may stop within it.
-            self.num_records += reader.num_records
-            self.malformed = np.concatenate([self.malformed, reader.malformed + num_lines - 1])
-            self._skipped = np.concatenate([self._skipped, reader.skipped + num_lines - 1])
-            yield from reader.batches(connection, scratch)
-            num_lines += num_added
-            num_bytes = min(2 * num_bytes, _LAST_CHUNK_BYTES)
-        chunk.unlink()
+        chunk, num_bytes = scratch / "chunk.csv", _FIRST_CHUNK_BYTES
+        blocks = self._scanner.blocks()
+        try:
+            while self._write(chunk, blocks, num_bytes):
+                scan = self._scanner.take()
+                # Counted before the first batch, since reading may stop within it.
+                self.num_records += scan.num_records
+                self.malformed = np.concatenate([self.malformed, scan.malformed])
+                self._long = np.concatenate([self._long, scan.long])
+                self._skipped = np.concatenate([self._skipped, scan.skipped])
+                yield from parsed(connection, chunk, scan.of_clean_copy(), self._conventions, self._path)
+                num_bytes = min(2 * num_bytes, _LAST_CHUNK_BYTES)
+        finally:
+            chunk.unlink(missing_ok=True)
 
-    def _write(self, chunk: Path, blocks: Iterator[bytes], num_bytes: int) -> int:
-        """The number of lines written to `chunk` below the header: about `num_bytes`, or all that is left."""
-        num_lines = num_written = 0
+    def _write(self, chunk: Path, blocks: Iterator[tuple[bytes, Records]], num_bytes: int) -> bool:
+        """Whether there was anything left to write to `chunk` below the header: about `num_bytes`."""
+        num_read = 0
         with chunk.open("wb") as out:
-            out.write(self._header + b"\n")
-            for block in blocks:
-                out.write(block)
-                num_lines += block.count(b"\n")
-                num_written += len(block)
-                if num_written >= num_bytes:
+            out.write(self._scanner.header.removesuffix(b"\r") + b"\n")
+            for block, records in blocks:
+                out.writelines(clean(block, records))
+                num_read += records.num_bytes
+                if num_read >= num_bytes:
                     break
-        return num_lines
+        return num_read > 0
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Reader`."""
-        return line_numbers(record, self._skipped, first_line=2)
+        return lines_between(record, self._skipped)
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
-        for number, raw in select_lines(self._path, lines):
-            yield number, raw, line_problem(raw, self._columns, delimiter_of(self._header), self._conventions)
+        columns, dialect = self._scanner.columns, self._scanner.layout.dialect
+        for number, raw in select_records(self._path, lines, self._long):
+            yield number, raw, line_problem(raw, columns, dialect, self._conventions)

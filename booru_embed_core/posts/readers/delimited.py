@@ -1,7 +1,7 @@
-"""CSV and TSV exports, plain, gzip or zstd.
+"""CSV and TSV exports, plain or compressed.
 
-A file is read twice: ``scan.py`` counts its records and finds malformed lines from the bytes alone, then DuckDB parses
-it as a stream. A file with malformed lines is parsed from a copy without them.
+A file is read twice: ``scan.py`` counts its records and finds malformed ones from the bytes alone, then DuckDB parses
+it as a stream. A file with malformed records, mixed line ends or backslash escapes is parsed from a clean copy.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.database import quoted, source_literal
 from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, fit_values, parse_error
-from booru_embed_core.posts.readers.lines import Compression, select_lines
-from booru_embed_core.posts.readers.scan import scan_file, write_clean_copy
+from booru_embed_core.posts.readers.dialect import Dialect
+from booru_embed_core.posts.readers.scan import Scan, scan_file, select_records, write_clean_copy
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, line_problem
 
 
@@ -55,27 +55,17 @@ class DelimitedReader:
         """See `Reader`."""
         return self._scan.malformed
 
-    @property
-    def skipped(self) -> NDArray[np.int64]:
-        """Lines (int64, ascending) that are in no batch: malformed and blank ones."""
-        return np.sort(np.concatenate([self._scan.malformed, self._scan.blank]))
-
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:
         """See `Reader`."""
-        scan = self._scan
-        file, newline, compression = self._path, scan.newline, scan.compression
-        is_copy = bool(len(scan.malformed)) or newline is None
-        if newline is None or is_copy:
-            file, newline, compression = scratch / "clean.csv", "\n", Compression.NONE
-            write_clean_copy(self._path, scan, file)
-        query = _query(file, scan.columns, self._conventions, scan.delimiter, newline, compression)
+        if self._scan.is_clean:
+            yield from parsed(connection, self._path, self._scan, self._conventions, self._label)
+            return
+        copy = scratch / "clean.csv"
+        write_clean_copy(self._path, copy, self._conventions)
         try:
-            yield from connection.sql(query).to_arrow_reader(BATCH_RECORDS)
-        except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise parse_error(self._label, error) from error
+            yield from parsed(connection, copy, self._scan.of_clean_copy(), self._conventions, self._label)
         finally:
-            if is_copy:
-                file.unlink()
+            copy.unlink()
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Reader`."""
@@ -83,34 +73,58 @@ class DelimitedReader:
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
-        for number, raw in select_lines(self._path, lines):
-            yield number, raw, line_problem(raw, self._scan.columns, self._scan.delimiter, self._conventions)
+        scan = self._scan
+        for number, raw in select_records(self._path, lines, scan.long):
+            yield number, raw, line_problem(raw, scan.columns, scan.dialect, self._conventions)
 
 
-def _query(
-    file: Path, columns: Sequence[str], conventions: Conventions, delimiter: str, newline: str, compression: Compression
-) -> str:
+def parsed(
+    connection: duckdb.DuckDBPyConnection, file: Path, scan: Scan, conventions: Conventions, label: Path
+) -> Generator[pa.RecordBatch]:
+    """The batches of a `file` without malformed records, whose `scan` is clean.
+
+    Raises:
+        ExportError: it cannot be parsed; names `label`.
+    """
+    try:
+        yield from connection.sql(_query(file, scan, conventions)).to_arrow_reader(BATCH_RECORDS)
+    except (duckdb.Error, pa.ArrowInvalid) as error:
+        raise parse_error(label, error) from error
+
+
+def _query(file: Path, scan: Scan, conventions: Conventions) -> str:
     """The query of the batches. It names every option of the format, so that DuckDB guesses none.
 
     Without force_not_null a quoted ``""`` would be NULL. Columns go by index, since their names may be anything.
     """
+    columns = scan.columns
     types = ", ".join(f"'{index}': 'VARCHAR'" for index in range(len(columns)))
     indices = ", ".join(f"'{index}'" for index in range(len(columns)))
+    quote = quoted(scan.dialect.quote)
     options = {
         "columns": f"{{{types}}}",
         "auto_detect": "false",
         "header": "true",
-        "delim": quoted(delimiter),
-        "quote": "'\"'",
-        "escape": "'\"'",
+        "delim": quoted(scan.dialect.delimiter),
+        "quote": quote,
+        "escape": quote,
         "comment": "''",
-        "new_line": "'\\r\\n'" if newline == "\r\n" else "'\\n'",
-        "compression": quoted(compression.value),
+        "new_line": "'\\r\\n'" if scan.newline == "\r\n" else "'\\n'",
+        "compression": quoted(scan.compression.value),
         "encoding": "'utf-8'",
         "force_not_null": f"[{indices}]",
         "hive_partitioning": "false",
         "max_line_size": str(2 * MAX_LINE_BYTES),
+        # Threads that begin in the middle of a file would have to guess whether it is within quotes.
+        "parallel": "false" if len(scan.long) else "true",
     }
     arguments = ", ".join([source_literal(file), *(f"{name} = {value}" for name, value in options.items())])
-    values = fit_values(lambda name: f'"{columns.index(name)}"', columns, conventions)
+    values = fit_values(lambda name: _text(columns.index(name), scan.dialect), columns, conventions)
     return f"select {values} from read_csv({arguments})"  # noqa: S608
+
+
+def _text(index: int, dialect: Dialect) -> str:
+    text = f'"{index}"'
+    for mark, character in dialect.marks.items():
+        text = f"replace({text}, {quoted(mark)}, chr({ord(character)}))"
+    return text

@@ -5,6 +5,8 @@ What a line means is up to the reader that asks: ``scan.py`` for CSV, ``json_lin
 
 from __future__ import annotations
 
+import codecs
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,13 +16,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from booru_embed_core.errors import first_line
 from booru_embed_core.posts.readers.compression import BROKEN_STREAM, open_compressed, stream_error
 from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES as PACKED_SUFFIXES
 from booru_embed_core.posts.readers.compression import Compression as Compression
 from booru_embed_core.posts.readers.compression import compression_of as compression_of
-from booru_embed_core.posts.validation import MAX_LINE_BYTES
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 
 BOM: Final = b"\xef\xbb\xbf"
+_UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BLOCK_BYTES: Final = 4 << 20
 _FIRST_BYTES: Final = 4096
 
@@ -53,10 +57,16 @@ def select_lines(file: Path, numbers: Sequence[int]) -> Iterator[tuple[int, byte
                 return
 
 
-def whole_lines(file: Path) -> Iterator[bytes]:
-    """Blocks of whole lines, each with its ``\\n``, the last one too; a line is cut above `MAX_LINE_BYTES`."""
+def whole_lines(file: Path, block_bytes: int | None = None) -> Iterator[bytes]:
+    """Blocks of whole lines, each with its ``\\n``, the last one too; a line is cut above `MAX_LINE_BYTES`.
+
+    UTF-16 is recognised by its byte order mark and becomes UTF-8. Blocks have about `block_bytes`.
+
+    Raises:
+        ExportError: the compressed stream is broken, or the text is no UTF-16 after all.
+    """
     pending = b""
-    for block in unpacked_blocks(file):
+    for block in _in_utf8(unpacked_blocks(file, block_bytes), file):
         end = block.rfind(b"\n") + 1
         if end:
             yield b"".join((_cut(pending), memoryview(block)[:end]))
@@ -72,20 +82,43 @@ def _cut(line: bytes) -> bytes:
     return line[: MAX_LINE_BYTES + 1]
 
 
-def unpacked_blocks(file: Path) -> Iterator[bytes]:
-    """The bytes of `file`, unpacked.
+def _in_utf8(blocks: Iterator[bytes], file: Path) -> Iterator[bytes]:
+    first = next(blocks, b"")
+    if not first.startswith(_UTF16_MARKS):
+        yield first
+        yield from blocks
+        return
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    try:
+        for block in itertools.chain([first], blocks):
+            yield decoder.decode(block).encode()
+        decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        raise ExportError(
+            f"{file}: begins as UTF-16, but is broken ({first_line(error)}); save it as UTF-8 and try again"
+        ) from None
+
+
+def is_transcoded(file: Path) -> bool:
+    """Whether `whole_lines` changes the encoding of `file`, which is in UTF-16."""
+    return next(unpacked_blocks(file), b"").startswith(_UTF16_MARKS)
+
+
+def unpacked_blocks(file: Path, block_bytes: int | None = None) -> Iterator[bytes]:
+    """The bytes of `file`, unpacked, in blocks of about `block_bytes`.
 
     Raises:
         ExportError: its compressed stream is broken.
     """
     compression = compression_of(file)
+    num_bytes = min(block_bytes or _BLOCK_BYTES, _BLOCK_BYTES)
     if compression is Compression.NONE:
         with file.open("rb") as stream:
-            yield from iter(partial(stream.read, _BLOCK_BYTES), b"")
+            yield from iter(partial(stream.read, num_bytes), b"")
         return
     try:
         with open_compressed(file, compression) as stream:
-            yield from iter(partial(stream.read, _BLOCK_BYTES), b"")
+            yield from iter(partial(stream.read, num_bytes), b"")
     except BROKEN_STREAM as error:
         raise stream_error(str(file), compression, error) from None
 

@@ -52,8 +52,11 @@ def test_all_chunks_together_are_the_file(
     ]
 
 
-def test_what_stands_behind_the_limit_is_not_looked_at(read_export: ReadExport, small_chunks: None) -> None:
-    packed = gzip.compress(b"\n".join([HEADER, *GOOD]), compresslevel=0)[:-400]
+def test_what_stands_behind_the_limit_is_not_looked_at(
+    read_export: ReadExport, small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", 1 << 16)
+    packed = gzip.compress(b"\n".join([HEADER, *GOOD, b"\n" * 5_000_000]), compresslevel=0)[:-400]
     with pytest.raises(ExportError, match="the gzip stream is broken"):
         read_export(packed)
     report, posts_dir = read_export(packed, limit_posts=3)

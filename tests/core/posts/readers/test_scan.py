@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.readers import lines as lines_module
+from booru_embed_core.posts.readers import records as records_module
+from booru_embed_core.posts.readers.dialect import RFC_4180
 from booru_embed_core.posts.readers.lines import raw_lines
-from booru_embed_core.posts.readers.scan import scan_file, write_clean_copy
+from booru_embed_core.posts.readers.scan import scan_file, select_records, write_clean_copy
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, line_problem
 from booru_embed_core.schema import POST_COLUMNS
 from tests.core.export_helpers import ANY_FORM, csv_bytes, hostile_rows
+from tests.core.posts.readers.slow_records import slow_records
 
 HEADER = ",".join(POST_COLUMNS).encode()
 GOOD = b'1,s,0,"a ""b"" c",,"",x,y'
-# Values are all fit for a post, so that the form alone decides.
-ANY_LINE = ANY_FORM.map(b"1,s,0,".__add__) | st.sampled_from([b"", b"\r"])
+STARTS = st.sampled_from([b"1,s,0,", b"2,s,0,", b"3,s,0,", b'"4",s,0,', b'5,s,0,a,b,c,"d",', b'5,s,0,a,b,c,d,"'])
+OTHERS = [b"", b"\r", b"7", b'"', b'x","y"', b'f"', b'f"\r', b'",', b"prose, and so on", b'8,s,0,a,b,c,d,e"', b"a\rb"]
+ANY_LINE = st.builds(bytes.__add__, STARTS, ANY_FORM) | st.sampled_from(OTHERS)
+
+
+ANY_VALUES = Conventions(columns={POST_COLUMNS[-1]: ""}, allow_commas=True)
+FORM_PROBLEM = re.compile("quote|fields instead|UTF-8|inside the line")
 
 
 def test_counts_records_and_finds_malformed_and_blank_lines(tmp_path: Path) -> None:
@@ -30,22 +40,34 @@ def test_counts_records_and_finds_malformed_and_blank_lines(tmp_path: Path) -> N
     scan = scan_file(file)
     assert scan.num_records == 6
     assert scan.malformed.tolist() == [4, 6, 7]
-    assert scan.blank.tolist() == [3]
+    assert scan.skipped.tolist() == [[3, 1], [4, 1], [6, 1], [7, 1]]
     assert scan.line_of(np.arange(3)).tolist() == [2, 5, 8]
     assert scan.newline == "\n"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lines=st.lists(ANY_LINE, min_size=1, max_size=6))
-def test_finds_malformed_exactly_what_the_slow_reader_calls_a_problem(tmp_path: Path, lines: list[bytes]) -> None:
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(ANY_LINE, min_size=1, max_size=9), max_lines=st.integers(2, 5), block_bytes=st.integers(1, 300))
+def test_finds_in_blocks_of_any_size_the_records_found_byte_by_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[bytes], max_lines: int, block_bytes: int
+) -> None:
+    monkeypatch.setattr(records_module, "MAX_RECORD_LINES", max_lines)
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", block_bytes)
     file = tmp_path / "export.csv"
-    file.write_bytes(b"\n".join([HEADER, *lines]) + b"\n")
-    scan = scan_file(file)
-    records = {number: line for number, line in enumerate(lines, start=2) if line not in (b"", b"\r")}
-    problems = {number: line_problem(line.removesuffix(b"\r"), POST_COLUMNS) for number, line in records.items()}
-    assert scan.num_records == len(records)
-    assert scan.blank.tolist() == [number for number, line in enumerate(lines, start=2) if line in (b"", b"\r")]
-    assert scan.malformed.tolist() == [number for number, problem in problems.items() if problem]
+    header = ",".join((*POST_COLUMNS[:-1], "note")).encode()
+    file.write_bytes(b"\n".join([header, *lines]) + b"\n")
+    scan = scan_file(file, ANY_VALUES)
+    found = slow_records(lines, max_lines)
+    assert scan.num_records == len(found)
+    assert scan.malformed.tolist() == [first + 2 for first, _, is_good in found if not is_good]
+    assert scan.long.tolist() == [[first + 2, count] for first, count, _ in found if count > 1]
+    good = [first + 2 for first, _, is_good in found if is_good]
+    assert scan.line_of(np.arange(len(good))).tolist() == good
+    raw = {first + 2: b"\n".join(lines[first : first + count]).removesuffix(b"\r") for first, count, _ in found}
+    assert dict(select_records(file, sorted(raw), scan.long)) == raw
+    for first, count, is_good in found:
+        problem = line_problem(raw[first + 2], (*POST_COLUMNS[:-1], "note"), RFC_4180, ANY_VALUES) or ""
+        assert not is_good or not FORM_PROBLEM.search(problem)
+        assert is_good or count > 1 or problem
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -77,7 +99,7 @@ def test_a_clean_copy_has_the_other_lines_only(tmp_path: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + HEADER + b"\r\n" + GOOD + b"\nbad\r\n" + GOOD)
     scan = scan_file(file)
     assert (scan.newline, scan.malformed.tolist()) == (None, [3])
-    write_clean_copy(file, scan, copy)
+    write_clean_copy(file, copy)
     assert copy.read_bytes() == HEADER + b"\n" + GOOD + b"\n" + GOOD + b"\n"
 
 
