@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import io
 import shlex
 import shutil
 from collections import Counter
@@ -40,6 +41,7 @@ _CHECKED_BYTES: Final = 64 << 20
 _FIRST_BYTES: Final = 4096
 _MAX_DEPTH: Final = 4
 _NUM_NAMED: Final = 20
+_ZIP_END_BYTES: Final = 22
 _BINARY: Final = (b"PAR1", b"SQLite format 3\0", b"PK\x03\x04", b"ARROW1")
 _UNREAD: Final = {
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x"),
@@ -172,10 +174,18 @@ class _Unpacking:
     def _refuse_unread(self, file: Path, shown: str) -> None:
         with file.open("rb") as stream:
             start = stream.read(64)
+            stream.seek(-min(_ZIP_END_BYTES, file.stat().st_size), io.SEEK_END)
+            end = stream.read()
         if start.startswith(b"version https://git-lfs"):
             raise ExportError(f"{shown}: is a pointer of Git LFS and not the file itself; fetch that with git lfs pull")
         if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
             raise ExportError(f"{shown}: is a web page, such as one that answers a download; fetch the file again")
+        if start.startswith(b"PK\x07\x08") or (end.startswith(b"PK\x05\x06") and any(end[4:6])):
+            whole = shlex.quote(str(Path(shown).with_suffix(".zip")))
+            raise ExportError(
+                f"{shown}: is one part of a split zip; unpack all parts with 7z x {whole} and set [posts] export to the "
+                "files in them"
+            )
         for magic, (kind, command) in _UNREAD.items():
             if start.startswith(magic):
                 raise ExportError(f"{shown}: is {kind}, which is not read; {self.remedy(shown, command)}")

@@ -244,6 +244,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "posts.rar": (b"Rar!\x1a\x07\x01\0" + bytes(99), "is a RAR archive, which is not read; unpack it with unrar x"),
     "posts.parquet": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "fetch that with git lfs pull"),
     "page.tar.xz": (b"\n<!DOCTYPE html><html>Quota exceeded</html>", "is a web page, such as one that answers"),
+    "split.z01": (b"PK\x07\x08" + zip_of(FILES), "is one part of a split zip; unpack all parts with 7z x "),
+    "split.zip": (bytes(99) + b"PK\5\6\1\0\1\0" + bytes(14), "/split.zip and set [posts] export"),
     "posts.csv.Z": (b"\x1f\x9d\x90" + bytes(99), "unpack it with uncompress"),
     "posts.csv.lz": (b"LZIP\x01" + bytes(99), "unpack it with lzip -d"),
     "posts.csv.lz4": (b"\x02\x21\x4c\x18" + bytes(99), "unpack it with lz4 -d"),
