@@ -183,8 +183,8 @@ class _Unpacking:
         if start.startswith(b"PK\x07\x08") or (end.startswith(b"PK\x05\x06") and any(end[4:6])):
             whole = shlex.quote(str(Path(shown).with_suffix(".zip")))
             raise ExportError(
-                f"{shown}: is one part of a split zip; unpack all parts with 7z x {whole} and set [posts] export to the "
-                "files in them"
+                f"{shown}: is one part of a split zip; unpack all parts with 7z x {whole} and set [posts] export to "
+                "the files in them"
             )
         for magic, (kind, command) in _UNREAD.items():
             if start.startswith(magic):
