@@ -7,6 +7,7 @@ here. A file with such records is read once more, for their raw text.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -119,6 +120,7 @@ def read_sources(
             num_null_words=state.num_null_words,
             sites=sites,
             left_out=tuple(state.left_out),
+            left_out_rows=dict(sum((source.left_out_rows for source in sources), Counter[str]())),
         )
         _accept(report, state.reasons, settings)
         unless_done.pop_all()
@@ -333,10 +335,11 @@ class _FileReading:
                 "this column to count all tags as general"
             )
         fields, tag_of = batch.column(ALL_TAGS_COLUMN), self.source.aliases.tag_of_any
-        split, num_unknown, num_old = self.source.tag_categories.split(fields, tag_of)
-        state.num_unknown_tags += num_unknown
-        state.num_aliases += int(num_old[: len(is_kept)][is_kept].sum())
-        return _joined_with(batch, split)
+        split = self.source.tag_categories.split(fields, tag_of)
+        state.num_unknown_tags += split.num_unknown
+        state.num_split_tags += split.num_tags
+        state.num_aliases += int(split.num_old[: len(is_kept)][is_kept].sum())
+        return _joined_with(batch, split.columns)
 
     def _renamed(self, posts: pa.RecordBatch) -> pa.RecordBatch:
         """`posts` with their old names replaced, unless the writer does it."""

@@ -50,6 +50,7 @@ class PostsReport:
         num_null_words: fields of tags that hold a word for nothing, such as ``\\N``.
         sites: the number of each site of ``[[posts.source]]``, which stands in the ids above their lowest 50 bits.
         left_out: files in folders and archives that hold no posts.
+        left_out_rows: rows of the tables of tags that are no tags or no active aliases, by what they are.
         files: the counts of each file, in the order of reading.
     """
 
@@ -65,6 +66,7 @@ class PostsReport:
     num_null_words: int = 0
     sites: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    left_out_rows: dict[str, int] = field(default_factory=dict)
     files: tuple[FileCounts, ...]
 
     @property

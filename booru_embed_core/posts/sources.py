@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -40,6 +41,12 @@ class Source:
     aliases: Aliases = field(default_factory=lambda: Aliases({}))
     tag_categories: TagCategories | None = None
     searched: Collection[Path] = ()
+
+    @property
+    def left_out_rows(self) -> Counter[str]:
+        """Numbers of rows of its tables that are no tags or do not count, by what they are; one table may be both."""
+        categories = {} if self.tag_categories is None else self.tag_categories.left_out
+        return Counter(self.aliases.left_out) | Counter(categories)
 
     @classmethod
     def load(cls, files: Sequence[Path], settings: SourceSettings, root: Path, searched: Collection[Path] = ()) -> Self:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,6 +21,23 @@ from booru_embed_core.posts.tag_table import read_tag_table
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, tag_column
 
 _GENERAL: Final = CATEGORIES.index(Category.GENERAL)
+
+
+@dataclass(frozen=True)
+class SplitTags:
+    """The tags of ``n`` fields by category.
+
+    Attributes:
+        columns: by tag column, a string array ``[n]``; a field that is null is null in all of them.
+        num_tags: uses of tags in all fields.
+        num_unknown: those whose tag has no known category.
+        num_old: old names in each field, int64 ``[n]``.
+    """
+
+    columns: Mapping[str, pa.Array[Any]]
+    num_tags: int
+    num_unknown: int
+    num_old: NDArray[np.int64]
 
 
 class TagCategories:
@@ -68,14 +86,8 @@ class TagCategories:
         ids[is_known] = self._category_ids[indices.drop_null().to_numpy()]
         return ids
 
-    def split(
-        self, fields: Any, tag_of: Mapping[str, str] = MappingProxyType({})
-    ) -> tuple[dict[str, Any], int, NDArray[np.int64]]:
-        """The tags of `fields` (an Arrow string array ``[n]``) by tag column, nulls kept, and two counts.
-
-        Old names, the keys of `tag_of`, are replaced first. The counts: unknown tags of all fields, and old names of
-        each field, int64 ``[n]``.
-        """
+    def split(self, fields: Any, tag_of: Mapping[str, str] = MappingProxyType({})) -> SplitTags:
+        """The tags of `fields`, an Arrow string array ``[n]``; old names, the keys of `tag_of`, are replaced first."""
         lists: Any = pc.split_pattern(fields, TAG_SEPARATOR)
         tags: Any = pc.list_flatten(lists)
         posts: Any = pc.list_parent_indices(lists)
@@ -96,4 +108,4 @@ class TagCategories:
             offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
             own = pc.binary_join(pa.ListArray.from_arrays(offsets, tags.filter(pa.array(is_own))), TAG_SEPARATOR)
             columns[tag_column(category)] = pc.if_else(is_missing, pa.scalar(None, pa.string()), own)
-        return columns, int(len(tags) - is_known.sum()), num_old
+        return SplitTags(columns, len(tags), int(len(tags) - is_known.sum()), num_old)

@@ -17,7 +17,7 @@ FIELD = st.lists(st.sampled_from([*CATEGORY_OF, "unknown", "\u3000", "", "meta_0
 
 @given(fields=st.lists(FIELD | st.none(), max_size=8), start=st.integers(0, 3))
 def test_every_tag_is_in_its_categorys_field(fields: list[str | None], start: int) -> None:
-    columns, num_unknown, num_old = TagCategories(CATEGORY_OF).split(pa.array(fields, pa.string()).slice(start))
+    split = TagCategories(CATEGORY_OF).split(pa.array(fields, pa.string()).slice(start))
     left = fields[start:]
     for category in CATEGORIES:
         wanted = []
@@ -25,33 +25,34 @@ def test_every_tag_is_in_its_categorys_field(fields: list[str | None], start: in
             tags = [tag for tag in (field or "").split(" ") if tag]
             own = [tag for tag in tags if CATEGORY_OF.get(tag, Category.GENERAL) is category]
             wanted.append(None if field is None else " ".join(own))
-        assert columns[tag_column(category)].to_pylist() == wanted
+        assert split.columns[tag_column(category)].to_pylist() == wanted
     every = [tag for field in left if field is not None for tag in field.split(" ") if tag]
-    assert num_unknown == sum(tag not in CATEGORY_OF for tag in every)
-    assert num_old.tolist() == [0] * len(left)
+    assert split.num_tags == len(every)
+    assert split.num_unknown == sum(tag not in CATEGORY_OF for tag in every)
+    assert split.num_old.tolist() == [0] * len(left)
 
 
 def test_the_first_line_of_a_tag_counts(tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_text("tag,category\nmiku,4\nmiku,0\nhighres,5\n", encoding="utf-8")
-    columns, num_unknown, _ = TagCategories.load(tmp_path / "tags.csv").split(pa.array(["miku highres solo"]))
-    assert {name: field.to_pylist() for name, field in columns.items()} == {
+    split = TagCategories.load(tmp_path / "tags.csv").split(pa.array(["miku highres solo"]))
+    assert {name: field.to_pylist() for name, field in split.columns.items()} == {
         "tag_string_general": ["solo"],
         "tag_string_artist": [""],
         "tag_string_copyright": [""],
         "tag_string_character": ["miku"],
         "tag_string_meta": ["highres"],
     }
-    assert num_unknown == 1
+    assert (split.num_tags, split.num_unknown) == (3, 1)
 
 
 def test_old_names_are_replaced_before_categories_are_looked_up() -> None:
     categories = TagCategories({"miku": Category.CHARACTER, "anna": Category.ARTIST})
     fields = pa.array(["x", "old_miku solo old_anna", None, "", "anna old_anna"])[1:]
-    columns, num_unknown, num_old = categories.split(fields, {"old_miku": "miku", "old_anna": "anna"})
-    assert columns[tag_column(Category.ARTIST)].to_pylist() == ["anna", None, "", "anna anna"]
-    assert columns[tag_column(Category.CHARACTER)].to_pylist() == ["miku", None, "", ""]
-    assert columns[tag_column(Category.GENERAL)].to_pylist() == ["solo", None, "", ""]
-    assert (num_unknown, num_old.tolist()) == (1, [2, 0, 0, 1])
+    split = categories.split(fields, {"old_miku": "miku", "old_anna": "anna"})
+    assert split.columns[tag_column(Category.ARTIST)].to_pylist() == ["anna", None, "", "anna anna"]
+    assert split.columns[tag_column(Category.CHARACTER)].to_pylist() == ["miku", None, "", ""]
+    assert split.columns[tag_column(Category.GENERAL)].to_pylist() == ["solo", None, "", ""]
+    assert (split.num_tags, split.num_unknown, split.num_old.tolist()) == (5, 1, [2, 0, 0, 1])
 
 
 def test_a_tag_with_an_entity_is_known_by_both_spellings(tmp_path: Path) -> None:
