@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from booru_embed_core.schema import TAG_COLUMNS, Category
+from booru_embed_core.schema import ALL_TAGS_COLUMN, TAG_COLUMNS, Category
 
 PresetName: TypeAlias = Literal[
     "caption-folder",
@@ -43,7 +43,11 @@ PRESETS: Final[Mapping[PresetName, Mapping[str, Any]]] = {
     "e621-api": _E621,
     "e621-export": _E621,
     "gallery-dl": {"html_entities": True, "missing_score": 0},
-    "gelbooru-api": {"columns": {"tag_string": "tags"}, "rating_names": {"safe": "g"}, "html_entities": True},
+    "gelbooru-api": {
+        "columns": {"tag_string": "tags", "is_deleted": "status"},
+        "rating_names": {"safe": "g"},
+        "html_entities": True,
+    },
     "hydrus": {**_CAPTIONS, "tag_separator": "\n", "rating_names": {"safe": "g"}},
     "kohya": {**_CAPTIONS, "tag_separator": ","},
     "moebooru-api": {
@@ -56,10 +60,10 @@ PRESETS: Final[Mapping[PresetName, Mapping[str, Any]]] = {
 def with_preset(preset: PresetName | None, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` of a source, and those of its `preset` that it does not give itself."""
     merged = dict(PRESETS[preset]) if preset else {}
-    # With a column for every category, or for all of them, the preset's column of tags would be a second one.
-    if has_own_tags := {*TAG_COLUMNS, "tag_string"} & values.get("columns", {}).keys():
-        others = {name: column for name, column in merged.get("columns", {}).items() if name not in TAG_COLUMNS}
-        merged["columns"] = {name: c for name, c in others.items() if name != "tag_string" or name in has_own_tags}
+    if {*TAG_COLUMNS, ALL_TAGS_COLUMN} & values.get("columns", {}).keys():
+        # The source names its columns of tags, so the preset's would be further ones.
+        columns = merged.get("columns", {}).items()
+        merged["columns"] = {name: column for name, column in columns if name not in (*TAG_COLUMNS, ALL_TAGS_COLUMN)}
     for key, value in values.items():
         merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
     return merged

@@ -26,7 +26,7 @@ from booru_embed_core.settings import (
 )
 from booru_embed_core.settings.load import _REMOVED
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Load = Callable[[str], Settings]
 
 
