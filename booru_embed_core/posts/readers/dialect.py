@@ -51,7 +51,7 @@ class Dialect:
             return text
         delimiter = re.escape(self.delimiter.encode())
         # A pattern that begins with a backslash skips quickly to the next one.
-        null = rb"(?:(?<=[\n" + delimiter + rb"]\\)|(?<=^\\))N(?=[\r\n" + delimiter + rb"])"
+        null = rb"(?:(?<=[\n" + delimiter + rb"]\\)|(?<=^\\))N(?=[\r\n" + delimiter + rb"]|\Z)"
         return re.sub(rb"\\(?:" + null + rb"|(.))", self._unescaped, text, flags=re.DOTALL)
 
     def _unescaped(self, match: re.Match[bytes]) -> bytes:
