@@ -152,7 +152,8 @@ def _contents(path: Path) -> _Contents:
         for name in (*(f"{name}/" for name in hidden), *sorted(names)):
             if is_written_here and (name in (REJECTS_FILE, PATHS_FILE) or name.endswith(".json")):
                 continue
-            if name.lower().endswith(suffixes) and not name.startswith(".") and name not in DESCRIPTIONS:
+            is_cache = "state.json" in names and name.startswith("cache-")  # of `datasets`, which maps posts
+            if name.lower().endswith(suffixes) and not (name.startswith(".") or name in DESCRIPTIONS or is_cache):
                 contents.files += [folder / name] if (folder / name).is_file() else []
             else:
                 others.add(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
+from booru_embed_core.posts.readers.arrow_ipc import ArrowIpcReader
 from booru_embed_core.posts.readers.base import ExportPath, Reader
 from booru_embed_core.posts.readers.captions import CaptionArchiveReader, CaptionFolderReader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
@@ -14,10 +15,13 @@ from booru_embed_core.posts.readers.json_documents import JsonDocumentsReader
 from booru_embed_core.posts.readers.json_lines import JsonLinesReader
 from booru_embed_core.posts.readers.lines import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.parquet import ParquetReader
+from booru_embed_core.posts.readers.sqlite import SqliteReader
 from booru_embed_core.posts.validation import ExportError
 
 READERS: Final[tuple[type[Reader], ...]] = (
     ParquetReader,
+    ArrowIpcReader,
+    SqliteReader,
     CaptionFolderReader,
     CaptionArchiveReader,
     JsonLinesReader,
