@@ -9,6 +9,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 import dagster as dg
@@ -16,6 +17,8 @@ from pydantic import Field, PrivateAttr
 
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import Settings, SettingsError, load_settings, section_version
+from booru_embed_core.tags.vocab import Vocab
+from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.automation.observation import (
     Observation,
     export_source,
@@ -51,6 +54,8 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
     )
     _settings: Settings | None = PrivateAttr(default=None)
     _export: Observation | None = PrivateAttr(default=None)
+    _vocab: tuple[Path, Vocab] | None = PrivateAttr(default=None)
+    _packed: tuple[Path, PackedFile] | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Records the versions of the sources that this run reads, unless the instance knows them.
@@ -114,6 +119,29 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         version = read_manifest(product.path).inputs.get(asset, "")
         path = self.warehouse.root / asset / version
         return Product(asset, version, path) if version and path.is_dir() else self.warehouse.current(asset)
+
+    def vocab(self, product: Product) -> Vocab:
+        """The vocabulary in `product`, loaded once for an asset and all of its checks.
+
+        Raises:
+            VocabError: it is missing or damaged.
+        """
+        if self._vocab is None or self._vocab[0] != product.path:
+            self._vocab = product.path, Vocab.load(product.path)
+        return self._vocab[1]
+
+    def packed(self, product: Product, vocab: Vocab) -> PackedFile:
+        """The packed file in `product`, made with `vocab`; opened, read and verified once for an asset and its checks.
+
+        A version never changes after its publication, and each reading costs as much as the hash of a gigabyte.
+
+        Raises:
+            PackedFileError: it is missing or damaged, or was made with another vocabulary.
+        """
+        if self._packed is None or self._packed[0] != product.path:
+            self._packed = product.path, PackedFile.open(product.path / PACKED_FILE)
+        self._packed[1].check_vocab(vocab)
+        return self._packed[1]
 
     @contextmanager
     def new_version(

@@ -147,8 +147,14 @@ class PackedFile:
         return fields
 
     def split_ids(self) -> NDArray[np.uint8]:
-        """Each record's index into `SPLITS`, uint8 `[num_posts]`."""
-        return split_ids(self.post_id, self.split_settings)
+        """Each record's index into `SPLITS`, uint8 `[num_posts]`; computed at the first call, read-only."""
+        return self._split_ids
+
+    @cached_property
+    def _split_ids(self) -> NDArray[np.uint8]:
+        ids = split_ids(self.post_id, self.split_settings)
+        ids.flags.writeable = False
+        return ids
 
     def token_categories(self) -> NDArray[np.uint8]:
         """Each token's category_id, uint8 `[num_tokens]`."""

@@ -2,10 +2,8 @@
 
 import dagster as dg
 
-from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.lengths import short_posts, write_caption_lengths
-from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.automation.observation import settings_key
 from booru_embed_dagster.presentation import plots
@@ -28,13 +26,13 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """
     settings = pipeline.settings
     posts, vocab_product = pipeline.current("posts", "vocab")
-    vocab = Vocab.load(vocab_product.path)
+    vocab = pipeline.vocab(vocab_product)
     with pipeline.new_version("packed_tokens", inputs=[posts, vocab_product], sections=["tokens"]) as draft:
         report = encode_posts(posts.path, vocab, draft.path, settings.tokens, draft.scratch)
     return materialized(
         pipeline,
         draft,
-        **packed_metadata(PackedFile.open(draft.product.path / PACKED_FILE, vocab.hash), vocab),
+        **packed_metadata(pipeline.packed(draft.product, vocab), vocab),
         num_posts_without_tags=report.num_posts_without_tags,
         num_kept_uses=sum(report.kept_uses.values()),
         num_dropped_uses=sum(report.dropped_uses.values()),
@@ -48,8 +46,8 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 def caption_lengths(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """How many tags of each post are in the vocabulary, and the share of posts that each context length fits."""
     tokens, vocab_product = pipeline.current("packed_tokens", "vocab")
-    vocab = Vocab.load(vocab_product.path)
-    packed = PackedFile.open(tokens.path / PACKED_FILE, vocab.hash)
+    vocab = pipeline.vocab(vocab_product)
+    packed = pipeline.packed(tokens, vocab)
     with pipeline.new_version("caption_lengths", inputs=[tokens, vocab_product], defined_by=["*.parquet"]) as draft:
         lengths = write_caption_lengths(packed, draft.path)
         plot = picture(plots.caption_lengths(lengths), draft.path / "caption_lengths.png")

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from booru_embed_core.posts.parquet_parts import count_posts, part_files, read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, RATINGS, SPLITS, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import section_version
+from booru_embed_core.tags.frequency import read_frequencies
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.duplicates import shared_captions
-from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_dagster.checks.base import Findings, blocking, warning
 from booru_embed_dagster.presentation.metadata import preview
 from booru_embed_dagster.resources import Pipeline
@@ -57,13 +59,20 @@ def packed_tokens_decode_to_posts(pipeline: Pipeline) -> Findings:
 
 @blocking("packed_tokens")
 def packed_tokens_reconcile(pipeline: Pipeline) -> Findings:
-    """Every use of a tag in the posts is a token, was dropped, or is replaced by its post's unknown token."""
+    """Every use of a tag in the posts is a token, was dropped, or is replaced by its post's unknown token.
+
+    `tag_frequencies` counts the uses. The posts are read again where it counts other posts, or where posts with
+    unpopular tags have to be counted.
+    """
     packed, vocab, posts_dir = _packed_tokens(pipeline)
+    frequencies = _frequencies_of(pipeline, posts_dir)
     num_tokens = packed.field_lengths.sum(axis=0, dtype=np.int64).tolist()
     problems, rows = [], []
     for category, found in zip(CATEGORIES, num_tokens, strict=True):
-        uses, kept, posts_with_lost = _count_uses(posts_dir, category, vocab)
-        unknown = posts_with_lost if vocab.unknown_local_id(category) is not None else 0
+        if frequencies and vocab.unknown_local_id(category) is None:
+            uses, kept, unknown = *_counted_uses(frequencies[category], category, vocab), 0
+        else:
+            uses, kept, unknown = _count_uses(posts_dir, category, vocab)
         lost = "replaced" if unknown else "dropped"
         rows.append({"category": category.value, "uses": uses, "kept": kept, "dropped": 0, "replaced": 0})
         rows[-1][lost] = uses - kept
@@ -85,9 +94,8 @@ def splits_do_not_leak(pipeline: Pipeline) -> Findings:
     """
     packed, _, _ = _packed_tokens(pipeline)
     problems = []
-    ids, num_each = np.unique(packed.post_id, return_counts=True)
-    if len(ids) < packed.num_posts:
-        twice = ", ".join(map(str, ids[num_each > 1][:_NUM_NAMED].tolist()))
+    twice = ", ".join(map(str, _repeated(packed.post_id)[:_NUM_NAMED].tolist()))
+    if twice:
         problems.append(f"{packed.path}: posts that occur twice: {twice}; materialize posts again")
     settings = packed.split_settings
     recorded = read_manifest(packed.path.parent).inputs.get("settings/tokens")
@@ -136,34 +144,62 @@ def sample_rows(posts_dir: Path, seed: int = 7) -> Iterator[tuple[int, dict[str,
         for number in range(metadata.num_row_groups):
             groups.append((file, number, start))
             start += int(metadata.row_group(number).num_rows)
+    coded = [f"{category}.list.element" for category in CATEGORIES]  # as strings, tags take five times as long to read
     chosen = generator.permutation(len(groups))[:SAMPLED_ROW_GROUPS].tolist()
     for group in chosen:
         file, number, start = groups[group]
-        table = pq.ParquetFile(file).read_row_group(number)
+        with pq.ParquetFile(file, read_dictionary=coded, pre_buffer=False) as parquet:
+            table = parquet.read_row_group(number)
         rows = generator.permutation(table.num_rows)[: SAMPLED_POSTS // len(chosen)]
         yield from zip((start + rows).tolist(), table.take(rows).to_pylist(), strict=True)
+
+
+def _repeated(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of `ids` that occur more than once, ascending."""
+    if np.all(ids[1:] > ids[:-1]):  # as in most exports, and then there is nothing to sort
+        return ids[:0]
+    ordered = np.sort(ids)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def _packed_tokens(pipeline: Pipeline) -> tuple[PackedFile, Vocab, Path]:
     """The packed file, its vocabulary, and the folder of the posts that it was made from."""
     (tokens,) = pipeline.current("packed_tokens")
-    vocab = Vocab.load(pipeline.made_from(tokens, "vocab").path)
-    packed = PackedFile.open(tokens.path / PACKED_FILE, vocab.hash)
-    return packed, vocab, pipeline.made_from(tokens, "posts").path
+    vocab = pipeline.vocab(pipeline.made_from(tokens, "vocab"))
+    return pipeline.packed(tokens, vocab), vocab, pipeline.made_from(tokens, "posts").path
+
+
+def _frequencies_of(pipeline: Pipeline, posts_dir: Path) -> dict[Category, pa.Table] | None:
+    """The tables that count the tags of the posts in `posts_dir`, or None if the vocabulary was cut from others."""
+    (tokens,) = pipeline.current("packed_tokens")
+    counted = pipeline.made_from(pipeline.made_from(tokens, "vocab"), "tag_frequencies")
+    is_of_posts = read_manifest(counted.path).inputs.get("posts") == posts_dir.name
+    return read_frequencies(counted.path) if is_of_posts else None
+
+
+def _counted_uses(frequencies: pa.Table, category: Category, vocab: Vocab) -> tuple[int, int]:
+    """Uses of tags of `category`, and those with a token in `vocab`, as its table of `frequencies` counts them."""
+    counts = frequencies["count"].to_numpy()
+    is_known = pc.is_in(frequencies["tag"].combine_chunks(), value_set=_known_tags(category, vocab))
+    return int(counts.sum()), int(counts[is_known.to_numpy(zero_copy_only=False)].sum())
 
 
 def _count_uses(posts_dir: Path, category: Category, vocab: Vocab) -> tuple[int, int, int]:
-    """Uses of tags of `category` in the posts, those with a token in `vocab`, and posts that have other tags."""
-    known = pa.array([tag for tag in vocab.tags_of(category) if tag != UNKNOWN_TAGS[category]], pa.string())
+    """Uses of tags of `category` in the posts, those with a token in `vocab`, and unknown tokens for the others."""
+    known = _known_tags(category, vocab)
     num_uses = num_kept = num_posts = 0
     for batch in read_groups(posts_dir, [category]):
         lists = TagLists.from_arrow(batch.column(0))
         is_lost = ~pc.is_in(lists.tags, value_set=known).to_numpy(zero_copy_only=False)[lists.codes]
-        owners = np.repeat(np.arange(len(batch)), np.diff(lists.offsets))
+        lost = np.flatnonzero(is_lost)
         num_uses += lists.num_uses
-        num_kept += lists.num_uses - int(is_lost.sum())
-        num_posts += len(np.unique(owners[is_lost]))
-    return num_uses, num_kept, num_posts
+        num_kept += lists.num_uses - len(lost)
+        num_posts += len(np.unique(np.searchsorted(lists.offsets, lost, side="right")))
+    return num_uses, num_kept, num_posts if vocab.unknown_local_id(category) is not None else 0
+
+
+def _known_tags(category: Category, vocab: Vocab) -> pa.Array[Any]:
+    return pa.array([tag for tag in vocab.tags_of(category) if tag != UNKNOWN_TAGS[category]], pa.string())
 
 
 _Record = tuple[object, object, object, dict[Category, list[str]]]

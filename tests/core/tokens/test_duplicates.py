@@ -42,9 +42,33 @@ def test_the_same_local_id_of_another_category_is_another_tag() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = packed_of([[[n, n + 1], [], [n % 3], [], []] for n in range(50)])
-    whole = caption_hashes(packed)
+    whole, shared = caption_hashes(packed), shared_captions(packed)
     monkeypatch.setattr(duplicates, "_CHUNK_POSTS", 7)
     np.testing.assert_array_equal(caption_hashes(packed), whole)
+    rows = np.array([49, 0, 7, 7, 30])
+    np.testing.assert_array_equal(caption_hashes(packed, rows), whole[rows])
+    assert len(caption_hashes(packed, rows[:0])) == 0
+    assert shared_captions(packed).post_ids.tolist() == shared.post_ids.tolist()
+
+
+@given(
+    st.lists(st.lists(st.lists(st.integers(0, 2), max_size=2, unique=True), min_size=5, max_size=5), max_size=60),
+    st.sampled_from([2, 1 << 24]),
+)
+def test_tags_of_all_categories_are_compared_however_small_the_table(
+    records: list[list[list[int]]], table_size: int
+) -> None:
+    packed = replace(packed_of(records), split_settings=TokensSettings(validation_share=0.1, test_share=0.4))
+    captions, splits = [caption(record) for record in records], [SPLITS[split] for split in packed.split_ids()]
+    trained = {one for one, split in zip(captions, splits, strict=True) if split == "train"}
+    wanted = [
+        int(packed.post_id[place])
+        for place, (one, split) in enumerate(zip(captions, splits, strict=True))
+        if split == "test" and len(one) > 1 and one in trained
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_TABLE_SIZE", table_size)
+        assert shared_captions(packed).post_ids.tolist() == wanted
 
 
 @given(st.lists(st.lists(st.sampled_from(range(4)), max_size=3, unique=True), min_size=5, max_size=40))

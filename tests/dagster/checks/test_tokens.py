@@ -112,6 +112,17 @@ def test_the_sample_is_the_same_each_time_and_of_the_posts(built: Built) -> None
     assert len({ids[index] for index, _ in first}) == len(first)
 
 
+def lose_a_tag(folder: Path) -> None:
+    """The last general tag of the first post that has one is no longer a token."""
+    packed = PackedFile.open(folder / PACKED_FILE)
+    post = int(np.flatnonzero(packed.field_lengths[:, 0])[0])
+    lengths, offsets = np.array(packed.field_lengths), np.array(packed.offsets)
+    lengths[post, 0] -= 1
+    offsets[post + 1 :] -= np.uint64(1)
+    tokens = np.delete(packed.tokens, int(packed.offsets[post]) + int(lengths[post, 0]))
+    write_again(folder, tokens=tokens, offsets=offsets, field_lengths=lengths)
+
+
 @pytest.mark.parametrize("unpopular", ["drop", "unk"])
 def test_uses_that_are_neither_kept_nor_dropped_nor_replaced_fail(copy: Project, unpopular: str) -> None:
     text = copy.settings_file.read_text().replace("min_count = 2", f'min_count = 2\nunpopular = "{unpopular}"')
@@ -127,6 +138,35 @@ def test_uses_that_are_neither_kept_nor_dropped_nor_replaced_fail(copy: Project,
     assert figures["replaced"] == event.metadata["num_unknown_uses"].value
     assert figures["uses"] == figures["kept"] + figures["dropped"] + figures["replaced"]
     assert figures["dropped" if unpopular == "drop" else "replaced"] > 0
+    lose_a_tag(copy.warehouse.current("packed_tokens").path)
+    result = run_check(checks.packed_tokens_reconcile, copy)
+    assert not result.passed
+    assert "uses of general tags, not" in str(result.description)
+    assert "materialize packed_tokens again" in str(result.description)
+
+
+def never(*_: object) -> tuple[int, int, int]:
+    raise AssertionError("the posts were read")
+
+
+def test_uses_are_counted_in_the_posts_only_where_the_frequencies_are_of_others(
+    copy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_frequencies = run_check(checks.packed_tokens_reconcile, copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "_count_uses", never)
+        assert run_check(checks.packed_tokens_reconcile, copy).passed
+        patch.setattr(checks, "_frequencies_of", lambda *_: None)
+        with pytest.raises(AssertionError, match="the posts were read"):
+            run_check(checks.packed_tokens_reconcile, copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "_frequencies_of", lambda *_: None)
+        assert run_check(checks.packed_tokens_reconcile, copy).metadata == by_frequencies.metadata
+
+    lines = copy.export_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    copy.export_file.write_text("".join(lines[:-1]), encoding="utf-8")
+    assert copy.materialize("posts,packed_tokens").success  # the vocabulary is that of the posts before
+    assert run_check(checks.packed_tokens_reconcile, copy).passed
     lose_a_post(copy.warehouse.current("posts").path)
     result = run_check(checks.packed_tokens_reconcile, copy)
     assert not result.passed
@@ -135,6 +175,10 @@ def test_uses_that_are_neither_kept_nor_dropped_nor_replaced_fail(copy: Project,
 
 def a_post_twice(folder: Path) -> None:
     change_tensor(folder, "post_id", lambda ids: np.where(np.arange(len(ids)) == 1, ids[0], ids))
+
+
+def unordered_repeats(folder: Path) -> None:
+    change_tensor(folder, "post_id", lambda ids: np.concatenate([[7, 5, 7, 5, 7], 10**9 - ids[5:]]))
 
 
 def other_splits(folder: Path) -> None:
@@ -152,6 +196,7 @@ def one_split_alone(folder: Path) -> None:
     ("damage", "message"),
     [
         (a_post_twice, "posts that occur twice: "),
+        (unordered_repeats, "posts that occur twice: 5, 7; "),
         (other_splits, "has the splits of other settings "),
         (one_split_alone, "400 test posts, 80 expected"),
     ],
