@@ -97,7 +97,7 @@ def _read_table(
 
 
 def _named(setting: str) -> str:
-    return f"[posts] {setting} (--{setting.replace('_', '-')})"
+    return f"[posts] {setting}"  # the command line puts its option in
 
 
 def _check_columns(file: Path, name: str, rows: TagRows, setting: str) -> None:

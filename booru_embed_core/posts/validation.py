@@ -204,7 +204,8 @@ def check_columns(
 def _remedy(missing: Sequence[str], found: Sequence[str]) -> str:
     if describes_tags(found):
         return (
-            "this is a table of tags: name it under [posts] tag_categories or aliases, and posts under [posts] export"
+            "this is a table of tags: name it under [posts] tag_categories or [posts] aliases, and posts under "
+            "[posts] export"
         )
     remedies = ["export these columns or set [posts.columns]"]
     remedies += [f"set [posts] {_DEFAULTS[name]} if there is none" for name in missing if name in _DEFAULTS]

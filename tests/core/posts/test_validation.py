@@ -106,6 +106,6 @@ def test_a_wrong_header_is_told_in_one_line_with_what_was_wanted(header: bytes) 
 @pytest.mark.parametrize("header", [b"id,name,category,post_count", b"antecedent_name,consequent_name,status"])
 def test_a_table_of_tags_is_called_one(header: bytes) -> None:
     with pytest.raises(
-        ExportError, match=r"this is a table of tags: name it under \[posts\] tag_categories or aliases"
+        ExportError, match=r"this is a table of tags: name it under \[posts\] tag_categories or \[posts\] aliases"
     ):
         columns_of(header, Path("tags.csv"))
