@@ -183,11 +183,13 @@ def _remedies(file: Path | None) -> Iterator[None]:
 def _ingest(chosen: _Chosen, out: Path, to: Output, as_json: bool) -> None:
     from booru_embed_core.posts.ingest import ingest as ingest_export
 
-    report = ingest_export(chosen.posts, out, to, chosen.duckdb, chosen.root)
+    report = ingest_export(chosen.posts, out, to, chosen.duckdb, chosen.root, say)
     if report.left_out:
         more = len(report.left_out) - _NUM_SHOWN_LEFT_OUT
         shown = ", ".join(report.left_out[:_NUM_SHOWN_LEFT_OUT])
         say(f"left out, since they hold no posts: {shown}{f' and {more:,} more' if more > 0 else ''}")
+    for overlap in report.overlaps:
+        say(f"warning: {overlap}")
     if as_json:
         print_json(json.loads(report.to_json()))
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from booru_embed_core.filesystem import locked_folder
 from booru_embed_core.posts.checksums import CHECKSUMS_FILE
 from booru_embed_core.posts.database import connect, quoted, target_literal
 from booru_embed_core.posts.parquet_parts import part_files, posts_relation
+from booru_embed_core.posts.progress import silent
 from booru_embed_core.posts.read_export import read_export
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category, Output, tag_column
@@ -31,12 +32,13 @@ def ingest(
     output: Output,
     duckdb_settings: DuckdbSettings,
     root: Path = Path(),
+    say: Callable[[str], object] = silent,
 ) -> PostsReport:
     """The report on the export of `settings`, whose posts are written to `out_dir`; its paths start from `root`.
 
     ``rejects.parquet`` and ``report.json`` are written beside them. Parquet is the ``posts`` table in parts; text is
     one file, ``danbooru-captions.csv`` or ``.tsv``, with a header and with quotes only where a value needs them. The
-    folder appears when it is complete.
+    folder appears when it is complete. `say` is told what is being read.
 
     Raises:
         FileExistsError: `out_dir` exists and is not an empty folder, or another process writes it.
@@ -48,7 +50,7 @@ def ingest(
     with _scratch_beside(out_dir.absolute()) as scratch:
         draft = scratch / "posts"
         draft.mkdir()
-        report = read_export(settings, root, draft, duckdb_settings, scratch)
+        report = read_export(settings, root, draft, duckdb_settings, scratch, say)
         if output is not Output.PARQUET:
             write_text(
                 draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings

@@ -5,7 +5,7 @@ Google's client is imported only for a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.export_files import ExportFiles, find_export
+from booru_embed_core.posts.progress import silent
 from booru_embed_core.posts.read_posts import count_wanted, read_sources
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.sources import Source
@@ -29,11 +30,12 @@ def read_export(
     out_dir: Path,
     duckdb_settings: DuckdbSettings,
     temp_dir: Path | None = None,
+    say: Callable[[str], object] = silent,
 ) -> PostsReport:
     """The report on the export of `settings`, whose posts are written to `out_dir`; relative paths start from `root`.
 
     A table is first written to a file below `temp_dir`, by ascending id, and then read like any file. With
-    ``limit_posts`` only as many ranges of ids are read as fill the limit.
+    ``limit_posts`` only as many ranges of ids are read as fill the limit. `say` is told what is being read.
 
     Raises:
         ExportError: see `find_export`, `read_sources` and, for a table, ``bigquery.read_table``.
@@ -48,7 +50,7 @@ def read_export(
             for source, export in zip(settings.sources, exports, strict=True)
         ]
         left_out = sorted({path for export in exports for path in export.left_out})
-        return read_sources(sources, out_dir, settings, duckdb_settings, temp_dir, left_out)
+        return read_sources(sources, out_dir, settings, duckdb_settings, temp_dir, left_out, say)
 
 
 def bigquery_state(table: str, project: str | None) -> TableState:
@@ -80,7 +82,9 @@ def _files(
             if limit is None:
                 bigquery.read_table_sorted(table, file, access, duckdb_settings, scratch)
             else:
-                count = partial(count_wanted, settings=settings, duckdb_settings=duckdb_settings, temp_dir=scratch)
+                count = partial(
+                    count_wanted, settings=settings, source=source, duckdb_settings=duckdb_settings, temp_dir=scratch
+                )
                 bigquery.read_start_sorted(table, file, access, duckdb_settings, scratch, limit, count)
         yield ExportFiles((file,))
 

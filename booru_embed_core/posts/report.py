@@ -91,8 +91,8 @@ class PostsReport:
     def overlaps(self) -> list[str]:
         """A warning for each file of whose posts more than 1% have the id of a post in an earlier file."""
         return [
-            f"{counts.file}: {counts.num_duplicate_of_other_files:,} of {counts.num_read:,} posts have the id of a post "
-            "in an earlier file and were left out; if the files are of different sites, name each site in a "
+            f"{counts.file}: {counts.num_duplicate_of_other_files:,} of {counts.num_read:,} posts have the id of a "
+            "post in an earlier file and were left out; if the files are of different sites, name each site in a "
             "[[posts.source]]"
             for counts in self.files
             if counts.num_duplicate_of_other_files > MAX_SHARE_OF_OTHER_FILES * counts.num_read

@@ -18,7 +18,7 @@ from booru_embed_dagster.resources import Pipeline, one_line_errors
     group_name="posts",
     owners=OWNERS,
     kinds={"duckdb", "parquet"},
-    code_version="4",  # flags of every object, aliases before categories
+    code_version="5",  # separators, nothing, numbers and nested values of any export
     deps=[POSTS_EXPORT, settings_key("posts")],
 )
 @one_line_errors
@@ -33,7 +33,8 @@ def posts(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     settings = pipeline.settings
     sources = {POSTS_EXPORT: pipeline.export.version}
     with pipeline.new_version("posts", sections=["posts"], sources=sources) as draft:
-        report = read_export(settings.posts, settings.root, draft.path, settings.duckdb, draft.scratch)
+        say = dg.get_dagster_logger().info
+        report = read_export(settings.posts, settings.root, draft.path, settings.duckdb, draft.scratch, say)
     return materialized(
         pipeline,
         draft,

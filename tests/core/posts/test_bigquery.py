@@ -299,7 +299,7 @@ def test_a_limit_reads_no_further_than_the_range_that_fills_it(
     file, wanted = tmp_path / "posts.parquet", wanted_rows()
 
     def count(files: Sequence[Path]) -> int:
-        return count_wanted(files, settings, ONE_THREAD, tmp_path)
+        return count_wanted(files, settings, settings, ONE_THREAD, tmp_path)
 
     with access_at(danbooru.grpc_port) as access:
         reports = read_start_sorted(DANBOORU_TABLE, file, access, ONE_THREAD, tmp_path, limit, count)

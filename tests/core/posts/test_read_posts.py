@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA
-from booru_embed_core.posts.read_posts import DUPLICATE_REASON, read_posts
+from booru_embed_core.posts.read_file import DUPLICATE_REASON
+from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.readers import lines as lines_module
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError, TooManyRejectsError, line_problem

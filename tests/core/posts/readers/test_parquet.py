@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.posts.read_posts import DUPLICATE_REASON
+from booru_embed_core.posts.read_file import DUPLICATE_REASON
 from booru_embed_core.posts.readers import parquet as parquet_module
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError
