@@ -250,7 +250,7 @@ def _exports(member: Member, found: _Found) -> Generator[tuple[IO[bytes], bytes]
         found.leave_out(member, "links or devices")
     elif member.size == 0:
         found.leave_out(member, "empty")
-    elif path.name in DESCRIPTIONS or not _may_hold_posts(path.name):
+    elif path.name in (*DESCRIPTIONS, "Thumbs.db") or not _may_hold_posts(path.name):
         found.leave_out(member)
     else:
         with member.open() as stream:

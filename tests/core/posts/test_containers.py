@@ -142,6 +142,7 @@ FILES = {
     "__MACOSX/dump/._posts.csv": b"\0\5\x16\7",
     "dump/._posts.jsonl": b"\0\5\x16\7",
     "dump/empty.csv": b"",
+    "dump/Thumbs.db": b"\xd0\xcf\x11\xe0",
     "dump/state.json": b'{"_data_files": []}',
     "dump/table.txt": b"id\trating\ttags\n1\tg\tx\n",
 }
