@@ -18,7 +18,7 @@ from booru_embed_core.schema import (
     TAG_COLUMNS,
     Category,
 )
-from booru_embed_core.settings import SourceSettings
+from booru_embed_core.settings import PRESETS, SourceSettings
 
 NULL_WORDS: Final = ("\\N", "None", "NaN", "nan", "null", "NULL", "<NA>", "N/A")
 """How databases and data frames write nothing; in a column of numbers, of ratings or of flags always."""
@@ -90,6 +90,8 @@ class Conventions:
     """The table of the posts in a database; None to look for it."""
     max_id: int = 2**63 - 1
     """The greatest id that fits."""
+    optional: frozenset[str] = frozenset()
+    """Flags of `columns` that the source need not have, since a preset names them and not the settings."""
 
     @classmethod
     def of(cls, source: SourceSettings) -> Self:
@@ -109,6 +111,7 @@ class Conventions:
             missing_score=None if source.missing_score == "reject" else source.missing_score,
             table=source.table,
             max_id=2**63 - 1 if source.site is None else 2**SITE_BITS - 1,
+            optional=_preset_flags(source),
         )
 
     @property
@@ -158,6 +161,11 @@ class Conventions:
 
 
 DANBOORU: Final = Conventions()
+
+
+def _preset_flags(source: SourceSettings) -> frozenset[str]:
+    columns = PRESETS[source.preset].get("columns", {}) if source.preset else {}
+    return frozenset(name for name in FLAG_COLUMNS if name in columns and columns[name] == getattr(source.columns, name))
 
 
 def flag_words(name: str, conventions: Conventions = DANBOORU) -> tuple[tuple[str, ...], tuple[str, ...] | None]:

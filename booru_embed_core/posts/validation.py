@@ -179,7 +179,7 @@ def check_columns(
         ColumnsError: a column is missing or named twice.
     """
     canonical = conventions.canonical(found)
-    given = [name for name, source in conventions.columns.items() if source]
+    given = [name for name, source in conventions.columns.items() if source and name not in conventions.optional]
     tags = (ALL_TAGS_COLUMN,) if has_all_tags((*canonical, *given)) else TAG_COLUMNS
     wanted = dict.fromkeys((*_DEFAULTS, *tags, *given))
     absent = {name for name, source in conventions.columns.items() if not source}

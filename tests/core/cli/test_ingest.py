@@ -224,4 +224,7 @@ def test_what_is_left_out_of_a_folder_is_told(
     for number in range(9):
         (export / f"{number}.md").touch()
     assert run(monkeypatch, export, "--out", tmp_path / "out") == 0
-    assert capsys.readouterr().err == ("left out, since they hold no posts: 0.md, 1.md, 2.md, 3.md, 4.md and 4 more\n")
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "reading 1.tsv"
+    assert told[1] == "left out, since they hold no posts: 0.md, 1.md, 2.md, 3.md, 4.md and 4 more"
+    assert told[2].startswith("warning: 2.tsv: 1 of 4 posts have the id of a post in an earlier file")

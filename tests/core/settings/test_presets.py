@@ -88,6 +88,32 @@ def test_moebooru_api(tmp_path: Path) -> None:
     assert rows[1]["rating"] == "q"
 
 
+def test_the_sites_own_tables_of_tags_come_with_their_posts(tmp_path: Path) -> None:
+    kinds = {"cat_ears": 0, "some_one": 4, "some_circle": 5, "duplicate": 6}
+    tags = [{"id": 1, "name": name, "count": 9, "type": kind, "ambiguous": False} for name, kind in kinds.items()]
+    post = {"id": 1, "tags": " ".join(kinds), "score": 1, "rating": "s", "status": "active"}
+    (tmp_path / "yandere").mkdir()
+    table = json.dumps(tags)
+    _, rows = read(
+        tmp_path / "yandere", "moebooru-api", "p.json", json.dumps([post]), tag_categories="tags.csv", table=table
+    )
+    assert rows == [
+        {"id": 1, "rating": "g", "score": 1, "tag_string_general": "cat_ears", "tag_string_character": "some_one"}
+        | {"tag_string_artist": "some_circle", "tag_string_meta": "duplicate"}
+    ]
+    kinds = {"it&#039;s": 3, "r&amp;d": 0}
+    tags = [{"id": 1, "name": name, "count": 9, "type": kind, "ambiguous": 0} for name, kind in kinds.items()]
+    table = json.dumps({"@attributes": {"limit": 100}, "tag": tags})
+    (tmp_path / "gelbooru").mkdir()
+    posts = {"post": [{"id": 2, "tags": " ".join(kinds), "score": 1, "rating": "general"}]}
+    _, rows = read(
+        tmp_path / "gelbooru", "gelbooru-api", "p.json", json.dumps(posts), tag_categories="tags.csv", table=table
+    )
+    assert rows == [
+        {"id": 2, "rating": "g", "score": 1, "tag_string_general": "r&d", "tag_string_copyright": "it's"},
+    ]
+
+
 def test_danbooru_api(tmp_path: Path) -> None:
     post = {
         "id": 5,
@@ -190,6 +216,13 @@ def test_e621_export(tmp_path: Path) -> None:
         "tag_string_meta": "hi_res male_(lore)",
     }
     assert report.num_unknown_tags == 0
+
+
+def test_a_flag_that_only_the_preset_names_may_be_missing(tmp_path: Path) -> None:
+    content = "id,rating,score,tags\n1,safe,5,cat_ears\n"
+    report, rows = read(tmp_path, "gelbooru-api", "posts.csv", content, tag_categories="tags.csv")
+    assert report.num_kept == 1
+    assert rows[0]["tag_string_general"] == "cat_ears"
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
