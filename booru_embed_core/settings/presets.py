@@ -53,6 +53,8 @@ PRESETS: Final[Mapping[PresetName, Mapping[str, Any]]] = {
     "moebooru-api": {
         "columns": {"tag_string": "tags", "is_deleted": "status"},
         "rating_names": {"s": "g", "safe": "g"},
+        # Circle and faults, as on yande.re. Konachan has 5 for style and 6 for circle.
+        "category_numbers": {"5": Category.ARTIST, "6": Category.META},
     },
 }
 
