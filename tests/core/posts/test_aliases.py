@@ -264,3 +264,18 @@ def test_pairs_of_alias_and_tag_count_in_every_field(tmp_path: Path, name: str) 
     aliases = Aliases.load(tmp_path / name)
     assert aliases.tag_of_any == {"old_a": "a", "older_a": "a", "old_b": "b"}
     assert aliases.tag_of == dict.fromkeys(CATEGORIES, aliases.tag_of_any)
+
+
+def test_a_table_of_aliases_is_applied_to_the_fields_of_categories(tmp_path: Path) -> None:
+    (tmp_path / "posts.csv").write_bytes(
+        csv_bytes([row(1, "old_a null gone", character="old_miku", artist="old_miku")])
+    )
+    lines = ["old_a,older,active", "older,a,active", "gone,b,deleted", "old_miku,miku,active"]
+    (tmp_path / "aliases.csv").write_text("\n".join(["antecedent,consequent,status", *lines]), encoding="utf-8")
+    aliases = Aliases.load(tmp_path / "aliases.csv", categories=TagCategories({"miku": Category.CHARACTER}))
+    out_dir = tmp_path / "posts"
+    out_dir.mkdir()
+    report = read_posts([tmp_path / "posts.csv"], out_dir, PostsSettings(), ONE_THREAD, aliases=aliases)
+    assert read_rows(out_dir) == [row(1, "a null gone", character="miku", artist="old_miku")]
+    assert report.num_aliases == 2
+    assert report.left_out_rows == {"aliases that are not active": 1}
