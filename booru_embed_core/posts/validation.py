@@ -156,6 +156,12 @@ def columns_of(header: bytes, file: Path, conventions: Conventions = DANBOORU) -
     Raises:
         ExportError: a column is missing or named twice.
     """
+    if header.count(b"\0") > len(header) // 3:
+        raise ExportError(
+            f"{file}: looks like UTF-16 without a byte order mark; convert it: iconv -f UTF-16LE -t UTF-8 {file.name}"
+        )
+    if header.removeprefix(b"\xef\xbb\xbf").startswith(b"sep="):
+        raise ExportError(f"{file}: begins with Excel's line {header[:6].decode(errors='replace')!r}; remove that line")
     try:
         text = header.decode("utf-8-sig").rstrip("\r")
         found = tuple(next(csv.reader([text], delimiter=delimiter_of(header), strict=True), ()))

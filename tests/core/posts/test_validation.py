@@ -109,3 +109,15 @@ def test_a_table_of_tags_is_called_one(header: bytes) -> None:
         ExportError, match=r"this is a table of tags: name it under \[posts\] tag_categories or \[posts\] aliases"
     ):
         columns_of(header, Path("tags.csv"))
+
+
+@pytest.mark.parametrize(
+    ("header", "remedy"),
+    [
+        ("id,rating".encode("utf-16-le"), "looks like UTF-16 .*iconv -f UTF-16LE -t UTF-8 x.csv"),
+        (b"sep=;", "begins with Excel's line 'sep=;'; remove that line"),
+    ],
+)
+def test_a_header_that_is_none_is_told_with_a_remedy(header: bytes, remedy: str) -> None:
+    with pytest.raises(ExportError, match=remedy):
+        columns_of(header, Path("folder/x.csv"))

@@ -62,3 +62,41 @@ def test_a_broken_zstd_is_an_error_that_names_the_file(
     content = csv_bytes([row(number, f"tag_{number * 7919}") for number in range(500)])
     with pytest.raises(ExportError, match=r"export-0\.csv: the zstd stream is broken .*fetch the file again"):
         read_export(damage(zstd(content)))
+
+
+@pytest.mark.parametrize("delimiter", [";", "|"])
+@pytest.mark.parametrize("limit_posts", [None, 100])
+def test_other_delimiters_are_told_by_the_header(
+    read_export: ReadExport, delimiter: str, limit_posts: int | None
+) -> None:
+    rows = [row(number, tag) for number, tag in enumerate(("a;b", "a|b", "a,b", 'a"b', "solo"))]
+    _, posts_dir = read_export(csv_bytes(rows, delimiter=delimiter), limit_posts=limit_posts)
+    assert read_rows(posts_dir) == rows
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("limit_posts", [None, 100])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_utf16_is_read_by_its_byte_order_mark(
+    read_export: ReadExport, encoding: str, limit_posts: int | None, pack: Callable[[bytes], bytes]
+) -> None:
+    rows = [row(number, tag) for number, tag in enumerate(("caf\u00e9", "\U0001f469", "solo"))]
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    content = (mark + csv_bytes([*rows, row("?")], delimiter="\t", newline="\r\n").decode()).encode(encoding)
+    _, posts_dir = read_export(pack(content), limit_posts=limit_posts)
+    assert read_rows(posts_dir) == rows
+    assert [(reject["line"], str(reject["raw"])[:2]) for reject in read_rejects(posts_dir)] == [(5, "?\t")]
+
+
+def test_utf16_that_is_cut_is_an_error_that_names_the_file(read_export: ReadExport) -> None:
+    with pytest.raises(ExportError, match=r"export-0\.csv: begins as UTF-16, but is broken .*save it as UTF-8"):
+        read_export(csv_bytes([row(1)]).decode().encode("utf-16")[:-1])
+
+
+def test_latin_1_is_named_with_the_command_that_converts_it(read_export: ReadExport) -> None:
+    content = csv_bytes([row(1, "caf\u00e9"), row(2)]).decode().encode("latin-1")
+    _, posts_dir = read_export(content)
+    (reject,) = read_rejects(posts_dir)
+    assert "0xe9 at position" in str(reject["reason"])
+    assert str(reject["reason"]).endswith("iconv -f WINDOWS-1252 -t UTF-8")
+    assert [post["id"] for post in read_rows(posts_dir)] == [2]
