@@ -59,12 +59,8 @@ def test_posts_that_do_not_reconcile_stop_the_pipeline(project: Project, monkeyp
     monkeypatch.setattr(posts, "read_export", spoil(posts.read_export, miscount))
     result = project.materialize("posts+")
     assert failed_checks(result) == {"posts_reconcile"}
-    assert started(result) == {
-        "posts",
-        "posts_posts_reconcile",
-        "posts_posts_have_their_columns",
-        "posts_few_tags_are_unknown",
-    }
+    of_posts = ["posts_reconcile", "posts_have_their_columns", "few_tags_are_unknown", "few_posts_are_in_two_files"]
+    assert started(result) == {"posts", *(f"posts_{name}" for name in of_posts)}
 
 
 def test_posts_without_a_column_or_of_another_type_fail(copy: Project) -> None:
@@ -102,3 +98,17 @@ def test_many_unknown_tags_warn(copy: Project, num_unknown: int, is_fine: bool) 
         share = "1.1%" if num_unknown == 21 else "100.0%"
         assert f"{num_unknown:,} of 2,000 uses ({share}) are of tags that the table of tags" in str(result.description)
         assert "set [posts] tag_categories" in str(result.description)
+
+
+@pytest.mark.parametrize(("num_duplicates", "is_fine"), [(0, True), (4, True), (5, False)])
+def test_posts_of_one_file_in_another_warn(copy: Project, num_duplicates: int, is_fine: bool) -> None:
+    file = copy.warehouse.current("posts").path / REPORT_FILE
+    values = json.loads(file.read_text())
+    values["files"][0] |= {"num_read": 400, "num_duplicate_of_other_files": num_duplicates}
+    file.write_text(json.dumps(values))
+    result = run_check(checks.few_posts_are_in_two_files, copy)
+    assert (result.passed, result.severity) == (is_fine, dg.AssetCheckSeverity.WARN)
+    assert result.metadata["num_duplicate_of_other_files"].value == num_duplicates
+    if not is_fine:
+        assert "5 of 400 posts have the id of a post in an earlier file" in str(result.description)
+        assert "[[posts.source]]" in str(result.description)
