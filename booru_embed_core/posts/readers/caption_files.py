@@ -12,6 +12,7 @@ at a time: about 100 bytes a file.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
@@ -47,6 +48,7 @@ _DOCUMENTS: Final = frozenset(
 _TABLES: Final = tuple(
     suffix + packed for suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet") for packed in PACKED_SUFFIXES
 )
+_JSON_START: Final = re.compile(rb'(\[\s*)?\{\s*["}]')
 _NUM_NAMED: Final = 20
 _NUM_SURVEYED: Final = 20_000
 _NUM_TOLD_BY: Final = 20
@@ -59,7 +61,8 @@ class TextFile:
 
     Attributes:
         path: its path in the folder or archive, with ``/`` between names, as it can stand in a table.
-        read: gives its content; one byte above `MAX_LINE_BYTES` shows that it is longer. Raises `OSError`.
+        read: gives its content; one byte above `MAX_LINE_BYTES` shows that it is longer. Raises `OSError`, or
+            `ValueError` where there is none.
     """
 
     path: str
@@ -73,6 +76,8 @@ class LeftOut:
     names: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     num_bare_images: int = 0
+    num_captions: int = 0
+    """Sentences about images that have tags."""
 
     def add(self, path: str, kind: str | None = None) -> None:
         """Counts the file `path` by its `kind`, by default its suffix."""
@@ -88,6 +93,8 @@ class LeftOut:
             labels.append(f"{label}: {more:,} more files ({kinds} in all)")
         if self.num_bare_images:
             labels.append(f"{label}: {self.num_bare_images:,} images without a caption")
+        if self.num_captions:
+            labels.append(f"{label}: {self.num_captions:,} captions of images that have tags")
         return labels
 
 
@@ -230,29 +237,39 @@ def _content(file: Path) -> bytes:
         return stream.read(MAX_LINE_BYTES + 1)
 
 
+def listings(folder: Path, choose: Callable[[Collection[str]], Listing]) -> Iterator[Listing]:
+    """The files of `folder` and of the folders below, up to `_NUM_SURVEYED` of them; for a look at what they are."""
+    num_seen = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        visible = [name for name in names if not is_hidden(name)]
+        yield choose(visible)
+        num_seen += len(visible)
+        if num_seen >= _NUM_SURVEYED:
+            return
+
+
 def is_caption_folder(folder: Path) -> bool:
     """Whether `folder` holds captions and no table of posts.
 
     Files whose names do not say that they belong to an image are captions only where nothing else could be the posts.
     """
-    num_seen, num_captions, num_of_images, has_json = 0, 0, 0, False
-    for _, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        visible = [name for name in names if not name.startswith(".")]
-        listing = Listing.of(visible)
-        lower = [name.lower() for name in listing.others]
-        if any(name.endswith(_TABLES) for name in lower):
+    num_captions, num_of_images, has_json = 0, 0, False
+    for listing in listings(folder, Listing.of):
+        if holds_table(listing.others):
             return False
         num_captions += len(listing.captions)
         num_of_images += listing.num_of_images
-        has_json |= any(name.endswith((".json", *ARCHIVE_SUFFIXES)) for name in lower)
-        num_seen += len(visible)
-        if num_seen >= _NUM_SURVEYED:
-            break
-    if not num_captions or (has_json and not num_of_images):
-        return False
+        has_json |= any(name.lower().endswith((".json", *ARCHIVE_SUFFIXES)) for name in listing.others)
+    if num_of_images or not num_captions or has_json:
+        return num_of_images > 0
     files = folder_files(folder, LeftOut())
     return not any(_holds_table(file) for file, _ in zip(files, range(_NUM_TOLD_BY), strict=False))
+
+
+def holds_table(names: Collection[str]) -> bool:
+    """Whether one of the file names is that of a table."""
+    return any(name.lower().endswith(_TABLES) for name in names)
 
 
 def _holds_table(file: TextFile) -> bool:
@@ -268,11 +285,11 @@ def is_table(start: bytes) -> bool:
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     header = text.partition(b"\n")[0].strip().replace(b'"', b"").lower()
     columns = header.replace(b"\t", b",").split(b",")
-    return text[:1] == b"{" or text[:2] == b"[{" or (len(columns) > 1 and b"id" in columns)
+    return _JSON_START.match(text) is not None or (len(columns) > 1 and b"id" in columns)
 
 
-def archive_files(file: Path, left_out: LeftOut, suffix: str) -> Iterator[TextFile]:
-    """The captions in the archive `file` whose names end with `suffix`, in its order; see `folder_files`.
+def archive_files(file: Path, left_out: LeftOut, is_wanted: Callable[[str], bool]) -> Iterator[TextFile]:
+    """The files in the archive `file` whose names are wanted, in its order; see `folder_files`.
 
     Each is read before the next one is asked for.
     """
@@ -280,7 +297,7 @@ def archive_files(file: Path, left_out: LeftOut, suffix: str) -> Iterator[TextFi
         for member in found:
             if is_hidden(member.name) or member.size is None:
                 left_out.add(member.name, "hidden" if is_hidden(member.name) else "links")
-            elif _is_caption(member.name) and _caption_suffix(member.name) == suffix:
+            elif is_wanted(member.name):
                 yield TextFile(printable(member.name.removeprefix("./")), partial(member_content, member))
             elif not is_image(member.name):
                 left_out.add(member.name)
@@ -307,6 +324,11 @@ def _caption_suffix(name: str) -> str:
     return next(suffix for suffix in _CAPTION_SUFFIXES if lower.endswith(suffix))
 
 
+def is_caption(path: str, suffix: str) -> bool:
+    """Whether the file `path` in an archive is a caption whose name ends with `suffix`."""
+    return _is_caption(path) and _caption_suffix(path) == suffix
+
+
 def archive_suffix(file: Path) -> str | None:
     """The end of the names of the captions in the archive `file`; None where it holds no captions.
 
@@ -315,6 +337,7 @@ def archive_suffix(file: Path) -> str | None:
     if not is_archive(file):
         return None
     found: Counter[str] = Counter()
+    has_images = False
     with closing(members(file)) as entries:
         for member in entries:
             name = member.name.lower()
@@ -322,8 +345,9 @@ def archive_suffix(file: Path) -> str | None:
                 continue
             if name.endswith((*_TABLES, *ARCHIVE_SUFFIXES)):
                 return None
+            has_images |= is_image(member.name)
             if _is_caption(member.name):
-                if is_table(member_content(member)[:_SAMPLE_BYTES]):
+                if not has_images and is_table(member_content(member)[:_SAMPLE_BYTES]):
                     return None
                 found[_caption_suffix(member.name)] += 1
                 if found.total() >= _NUM_TOLD_BY:

@@ -14,8 +14,9 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import duckdb
 import numpy as np
@@ -31,6 +32,7 @@ from booru_embed_core.posts.readers.caption_files import (
     archive_files,
     archive_suffix,
     folder_files,
+    is_caption,
     is_caption_folder,
 )
 from booru_embed_core.posts.readers.lines import BOM, line_numbers
@@ -44,8 +46,12 @@ _BATCH_BYTES: Final = 16 << 20
 _SAMPLE_BYTES: Final = 4 << 20
 _MAX_COUNTED: Final = 10_000
 _LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
-_HAS_RATING: Final = re.compile(rf"(?:^|[,\s]){RATING}:", re.IGNORECASE)
+_HAS_RATING: Final = re.compile(rf"(?:^|[,\s\"]){RATING}:", re.IGNORECASE)
 _ESCAPED: Final = re.compile(r"\\([()])")
+
+
+Content: TypeAlias = bytes | OSError | ValueError
+"""What a file holds, or why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,15 @@ class _Caption:
         return 64 + len(self.path) + (len(self.tags) if isinstance(self.tags, str) else sum(map(len, self.tags)))
 
 
-class _CaptionReader:
-    """Captions; see `FilesReader`.
+class FilesOfTags:
+    """Files that hold tags and nothing else; see `FilesReader`. What they are is up to the classes below.
 
     Raises:
         ExportError: the settings do not say which rating and score posts without them have.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
+    reads_archives: ClassVar[bool] = True
 
     def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
         self._path = path
@@ -81,12 +88,23 @@ class _CaptionReader:
         self.other_namespaces: Counter[str] = Counter()
         sample = self._sample()
         self._check(sample)
-        self._is_a_tag_a_line = conventions.tag_separator == LINE_SEPARATOR or (
-            conventions.tag_separator not in (",", "list") and _is_a_tag_a_line(sample)
-        )
+        self._is_a_tag_a_line = self._has_a_tag_a_line(sample)
 
     def _files(self, left_out: LeftOut) -> Iterator[TextFile]:
+        """The files, in the order of reading."""
         raise NotImplementedError
+
+    def _tags(self, text: str) -> list[str]:
+        """The tags of a file, or lines that hold tags.
+
+        Raises:
+            ValueError: the text is not of the format; says why.
+        """
+        return [line.strip() for line in _LINE_BREAK.split(text) if line.strip()]
+
+    def _has_a_tag_a_line(self, sample: Sequence[str]) -> bool:
+        separator = self._conventions.tag_separator
+        return separator == LINE_SEPARATOR or (separator not in (",", "list") and _is_a_tag_a_line(sample))
 
     @property
     def tag_separator(self) -> str:
@@ -108,7 +126,7 @@ class _CaptionReader:
         # A practice run needs few captions, and each is a file.
         max_records, num_bytes = _FIRST_BATCH, 0
         for file in self._files(self._left_out):
-            caption = self._parsed(_read(file), self.other_namespaces)
+            caption = self._parsed(read_file(file), self.other_namespaces)
             self.num_records += 1
             if caption.problem:
                 self._malformed.append(self.num_records)
@@ -131,7 +149,7 @@ class _CaptionReader:
         wanted = set(lines)
         for number, file in enumerate(self._files(LeftOut()), start=1):
             if number in wanted:
-                path, content = _read(file)
+                path, content = read_file(file)
                 caption = self._parsed((path, content))
                 raw = content if isinstance(content, bytes) else b""
                 yield number, f"{path}: ".encode() + raw, caption.problem or self._problem(caption)
@@ -146,14 +164,17 @@ class _CaptionReader:
         )
         return None if problem is None else f"{caption.path}: {problem}"
 
-    def _parsed(self, read: tuple[str, bytes | OSError], unknown: Counter[str] | None = None) -> _Caption:
+    def _parsed(self, read: tuple[str, Content], unknown: Counter[str] | None = None) -> _Caption:
         path, content = read
-        if isinstance(content, OSError):
-            return _Caption(path, problem=f"{path}: cannot be read ({content.strerror}); check the file")
+        if not isinstance(content, bytes):
+            return _Caption(path, problem=f"{path}: {unreadable(content)}")
         problem, text = decoded(content.removeprefix(BOM))
         if problem or "\0" in text:
             return _Caption(path, problem=f"{path}: {problem or 'not text: a NUL byte'}; save it as text in UTF-8")
-        lines = [line.strip() for line in _LINE_BREAK.split(text) if line.strip()]
+        try:
+            lines = self._tags(text)
+        except ValueError as error:
+            return _Caption(path, problem=f"{path}: {error}")
         separator = self._conventions.tag_separator
         if self._is_a_tag_a_line:
             split = split_namespaces(lines, self._conventions.categories, unknown)
@@ -195,7 +216,7 @@ class _CaptionReader:
         texts: list[str] = []
         num_bytes = 0
         for file in self._files(LeftOut()):
-            _, content = _read(file)
+            _, content = read_file(file)
             texts.append(content.decode("utf-8", errors="replace") if isinstance(content, bytes) else "")
             num_bytes += len(texts[-1])
             if len(texts) >= SAMPLE_RECORDS or num_bytes >= _SAMPLE_BYTES:
@@ -218,42 +239,38 @@ class _CaptionReader:
         )
 
 
-class CaptionFolderReader(_CaptionReader):
-    """A folder of captions, with images beside them or without; see `Reader`."""
+class CaptionReader(FilesOfTags):
+    """A folder of captions, with images beside them or without, or a tar or zip of them; see `FilesReader`.
 
-    @classmethod
-    def opens(cls, candidate: ExportPath) -> bool:
-        """See `Reader`."""
-        return candidate.path.is_dir() and is_caption_folder(candidate.path)
-
-    def _files(self, left_out: LeftOut) -> Iterator[TextFile]:
-        return folder_files(self._path, left_out)
-
-
-class CaptionArchiveReader(_CaptionReader):
-    """A tar or zip of captions, such as a WebDataset shard, from its start to its end; see `FilesReader`.
-
-    Images are skipped. Captions of one kind are read: ``.txt``, where there are ``.caption`` too.
+    An archive, such as a WebDataset shard, is read from its start to its end, and images are skipped. Captions of one
+    kind are read in it: ``.txt``, where there are ``.caption`` too.
     """
 
-    reads_archives: ClassVar[bool] = True
-
     @classmethod
     def opens(cls, candidate: ExportPath) -> bool:
         """See `Reader`."""
-        return candidate.path.is_file() and archive_suffix(candidate.path) is not None
+        path = candidate.path
+        return is_caption_folder(path) if path.is_dir() else archive_suffix(path) is not None
 
     def _files(self, left_out: LeftOut) -> Iterator[TextFile]:
+        if self._path.is_dir():
+            return folder_files(self._path, left_out)
         suffix = archive_suffix(self._path)
         assert suffix is not None, self._path
-        return archive_files(self._path, left_out, suffix)
+        return archive_files(self._path, left_out, partial(is_caption, suffix=suffix))
 
 
-def _read(file: TextFile) -> tuple[str, bytes | OSError]:
+def read_file(file: TextFile) -> tuple[str, Content]:
+    """Path and content of `file`, or why it cannot be read."""
     try:
         return file.path, file.read()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return file.path, error
+
+
+def unreadable(error: OSError | ValueError) -> str:
+    """The reason for `error`, which came instead of a file's content."""
+    return f"cannot be read ({error.strerror}); check the file" if isinstance(error, OSError) else str(error)
 
 
 def _unescaped(split: Namespaced) -> dict[Category, list[str]]:

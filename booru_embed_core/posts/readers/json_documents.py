@@ -99,7 +99,7 @@ def _items(path: Path, prefix: str) -> Iterator[Any]:
     with open_stream(path) as stream:
         try:
             items = ijson.items(
-                _without_mark(stream), prefix, use_float=True, multiple_values=True, buf_size=_READ_BYTES
+                without_mark(stream), prefix, use_float=True, multiple_values=True, buf_size=_READ_BYTES
             )
             for number, item in enumerate(items, start=1):  # noqa: B007
                 yield item
@@ -115,7 +115,7 @@ def _prefix(path: Path) -> str:
     The first values decide: below a key they are a list of objects, and the object around them has no id.
     """
     with open_stream(path) as stream:
-        events = ijson.parse(_without_mark(stream), multiple_values=True, buf_size=_READ_BYTES)
+        events = ijson.parse(without_mark(stream), multiple_values=True, buf_size=_READ_BYTES)
         try:
             _, first, _ = next(events)
             if first == "start_array":
@@ -130,7 +130,7 @@ def _prefix(path: Path) -> str:
     return ""
 
 
-def _without_mark(stream: IO[bytes]) -> _Behind:
+def without_mark(stream: IO[bytes]) -> _Behind:
     """`stream` behind its byte order mark, if it has one."""
     start = stream.read(len(BOM))
     return _Behind(b"" if start == BOM else start, stream)

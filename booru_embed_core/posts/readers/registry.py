@@ -8,13 +8,15 @@ from typing import Final
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.arrow_ipc import ArrowIpcReader
 from booru_embed_core.posts.readers.base import ExportPath, Reader
-from booru_embed_core.posts.readers.captions import CaptionArchiveReader, CaptionFolderReader
+from booru_embed_core.posts.readers.captions import CaptionReader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.delimited import DelimitedReader
 from booru_embed_core.posts.readers.json_documents import JsonDocumentsReader
 from booru_embed_core.posts.readers.json_lines import JsonLinesReader
+from booru_embed_core.posts.readers.kohya import KohyaReader
 from booru_embed_core.posts.readers.lines import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.parquet import ParquetReader
+from booru_embed_core.posts.readers.sidecars import SidecarReader, TagSidecarReader
 from booru_embed_core.posts.readers.sqlite import SqliteReader
 from booru_embed_core.posts.validation import ExportError
 
@@ -22,8 +24,10 @@ READERS: Final[tuple[type[Reader], ...]] = (
     ParquetReader,
     ArrowIpcReader,
     SqliteReader,
-    CaptionFolderReader,
-    CaptionArchiveReader,
+    SidecarReader,
+    TagSidecarReader,
+    CaptionReader,
+    KohyaReader,
     JsonLinesReader,
     JsonDocumentsReader,
     ChunkedCsvReader,

@@ -59,6 +59,7 @@ def test_of_many_files_that_are_left_out_the_first_are_named() -> None:
         (b'\xef\xbb\xbf [{"id": 1}]', True),
         (b'"id"\trating\n', True),
         (b"id\n", False),
+        (b"{red|blue} hair, solo", False),
     ],
 )
 def test_tables_of_posts_are_told_from_captions(start: bytes, expected: bool) -> None:

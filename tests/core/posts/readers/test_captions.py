@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,57 +15,25 @@ from booru_embed_core.posts.identity import hashed_ids
 from booru_embed_core.posts.read_export import read_export as read_the_export
 from booru_embed_core.posts.readers import captions as captions_module
 from booru_embed_core.posts.readers.base import ExportPath
-from booru_embed_core.posts.readers.captions import CaptionFolderReader
-from booru_embed_core.posts.report import PostsReport
+from booru_embed_core.posts.readers.captions import CaptionReader
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.settings import DuckdbSettings, PostsSettings
-from tests.core import export_helpers
 from tests.core.cli_helpers import Run
-
-Read = Callable[..., tuple[PostsReport, Path]]
-
-
-def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:
-    for name, content in files.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return folder
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Read:
-    def call(*export: Path, preset: str | None = "caption-folder", **values: object) -> tuple[PostsReport, Path]:
-        out_dir = tmp_path / f"posts-{len(list(tmp_path.iterdir()))}"
-        out_dir.mkdir()
-        given = {"export": tuple(map(str, export)), "preset": preset, "max_rejected_share": 0.999, **values}
-        posts = PostsSettings.model_validate({key: value for key, value in given.items() if value is not None})
-        return read_the_export(posts, tmp_path, out_dir, DuckdbSettings(threads=1)), out_dir
-
-    return call
+from tests.core.posts.readers.files_helpers import (
+    ReadFiles,
+    posts_of,
+    read_rejects,
+    tags_of,
+    tar_of,
+    write,
+    zip_of,
+)
 
 
-def posts_of(out_dir: Path) -> dict[str, dict[str, object]]:
-    """The posts by the paths of their files, with the categories that have tags."""
-    posts = {post["id"]: post for file in sorted(out_dir.glob("part-*")) for post in pq.read_table(file).to_pylist()}
-    paths = pq.read_table(out_dir / "paths.parquet").to_pylist()
-    assert [row["id"] for row in paths] == list(posts)
-    return {
-        row["path"]: {key: value for key, value in posts[row["id"]].items() if key != "id" and value != []}
-        for row in paths
-    }
-
-
-def read_rejects(out_dir: Path) -> list[tuple[int, str, str]]:
-    return [(row["line"], row["reason"], row["raw"]) for row in export_helpers.read_rejects(out_dir)]  # type: ignore[misc]
-
-
-def tags_of(out_dir: Path) -> dict[str, object]:
-    return {path: post.get("general", []) for path, post in posts_of(out_dir).items()}
-
-
-def test_captions_of_a_folder_are_posts_whose_ids_follow_from_their_paths(tmp_path: Path, read: Read) -> None:
+def test_captions_of_a_folder_are_posts_whose_ids_follow_from_their_paths(
+    tmp_path: Path, read_files: ReadFiles
+) -> None:
     folder = write(
         tmp_path / "train",
         {
@@ -79,7 +44,7 @@ def test_captions_of_a_folder_are_posts_whose_ids_follow_from_their_paths(tmp_pa
             "Z.txt": "",
         },
     )
-    report, out_dir = read(folder)
+    report, out_dir = read_files(folder)
     assert posts_of(out_dir) == {
         "10_miku/a.caption": {"rating": "g", "score": 0, "general": ["solo", "book"]},
         "10_miku/b.txt": {"rating": "g", "score": 0, "general": ["1girl", "long_hair", "hatsune_miku_(vocaloid)"]},
@@ -90,8 +55,8 @@ def test_captions_of_a_folder_are_posts_whose_ids_follow_from_their_paths(tmp_pa
     assert paths["id"].to_pylist() == hashed_ids(paths["path"].to_pylist()).tolist()
     assert report.num_kept == 4
     moved = folder.rename(tmp_path / "moved")
-    assert posts_of(read(moved)[1]) == posts_of(out_dir)
-    assert pq.read_table(read(moved)[1] / "paths.parquet").equals(paths)
+    assert posts_of(read_files(moved)[1]) == posts_of(out_dir)
+    assert pq.read_table(read_files(moved)[1] / "paths.parquet").equals(paths)
 
 
 @pytest.mark.parametrize(
@@ -113,18 +78,18 @@ def test_captions_of_a_folder_are_posts_whose_ids_follow_from_their_paths(tmp_pa
     ],
 )
 def test_the_separator_is_found_out_from_the_first_captions(
-    tmp_path: Path, read: Read, captions: dict[str, str], separator: str, expected: dict[str, list[str]]
+    tmp_path: Path, read_files: ReadFiles, captions: dict[str, str], separator: str, expected: dict[str, list[str]]
 ) -> None:
-    report, out_dir = read(write(tmp_path / "captions", captions))
+    report, out_dir = read_files(write(tmp_path / "captions", captions))
     assert tags_of(out_dir) == expected
     assert report.files[0].tag_separator == separator
 
 
-def test_kohya_and_hydrus_say_what_separates_the_tags_of_a_single_one(tmp_path: Path, read: Read) -> None:
+def test_kohya_and_hydrus_say_what_separates_the_tags_of_a_single_one(tmp_path: Path, read_files: ReadFiles) -> None:
     folder = write(tmp_path / "captions", {"a.txt": "blue sky"})
     for preset in ("kohya", "hydrus"):
-        assert tags_of(read(folder, preset=preset)[1]) == {"a.txt": ["blue_sky"]}
-    assert tags_of(read(folder)[1]) == {"a.txt": ["blue", "sky"]}
+        assert tags_of(read_files(folder, preset=preset)[1]) == {"a.txt": ["blue_sky"]}
+    assert tags_of(read_files(folder)[1]) == {"a.txt": ["blue", "sky"]}
 
 
 HYDRUS = """creator:somebody
@@ -141,12 +106,12 @@ blue sky
 """
 
 
-def test_namespaces_of_hydrus_are_categories(tmp_path: Path, read: Read) -> None:
+def test_namespaces_of_hydrus_are_categories(tmp_path: Path, read_files: ReadFiles) -> None:
     folder = write(
         tmp_path / "hydrus",
         {"a.jpg.txt": HYDRUS, "a.jpg": b"", "b.png.txt": "Rating:safe\nsolo", "c.png.txt": "clothing:red dress\nsolo"},
     )
-    report, out_dir = read(folder, preset="hydrus", category_numbers={"clothing": "general"})
+    report, out_dir = read_files(folder, preset="hydrus", category_numbers={"clothing": "general"})
     assert posts_of(out_dir) == {
         "a.jpg.txt": {
             "rating": "e",
@@ -163,9 +128,9 @@ def test_namespaces_of_hydrus_are_categories(tmp_path: Path, read: Read) -> None
     assert report.files[0].other_namespaces == {"title": 1, "re": 1}
 
 
-def test_namespaces_between_commas_and_spaces(tmp_path: Path, read: Read) -> None:
+def test_namespaces_between_commas_and_spaces(tmp_path: Path, read_files: ReadFiles) -> None:
     folder = write(tmp_path / "commas", {"a.txt": "artist:some one \\(x\\), :d, rating:q, long hair", "b.txt": "a, b"})
-    _, out_dir = read(folder)
+    _, out_dir = read_files(folder)
     assert posts_of(out_dir)["a.txt"] == {
         "rating": "q",
         "score": 0,
@@ -173,26 +138,30 @@ def test_namespaces_between_commas_and_spaces(tmp_path: Path, read: Read) -> Non
         "artist": ["some_one_(x)"],
     }
     folder = write(tmp_path / "spaces", {"a.txt": "artist:some_one :d rating:q long_hair"})
-    assert posts_of(read(folder)[1])["a.txt"]["artist"] == ["some_one"]
+    assert posts_of(read_files(folder)[1])["a.txt"]["artist"] == ["some_one"]
 
 
-def test_of_several_ratings_the_most_explicit_counts_and_an_unknown_one_is_rejected(tmp_path: Path, read: Read) -> None:
+def test_of_several_ratings_the_most_explicit_counts_and_an_unknown_one_is_rejected(
+    tmp_path: Path, read_files: ReadFiles
+) -> None:
     ratings = {"a": "rating:safe\nrating:general\nrating:explicit\nx", "b": "rating:safe\nx", "c": "rating:r-18\nx"}
     folder = write(tmp_path / "captions", {f"{name}.txt": text for name, text in ratings.items()})
-    report, out_dir = read(folder)
+    report, out_dir = read_files(folder)
     assert {path: post["rating"] for path, post in posts_of(out_dir).items()} == {"a.txt": "e"}
     assert [(line, reason[:28], raw[:13]) for line, reason, raw in read_rejects(out_dir)] == [
         (2, "b.txt: rating 'safe' is not ", "b.txt: rating"),
         (3, "c.txt: rating 'r-18' is not ", "c.txt: rating"),
     ]
-    report, _ = read(folder, rating_names={"safe": "g", "r-18": "e"})
+    report, _ = read_files(folder, rating_names={"safe": "g", "r-18": "e"})
     assert report.num_kept == 3
 
 
-def test_a_table_of_tags_gives_the_categories_of_tags_without_a_namespace(tmp_path: Path, read: Read) -> None:
+def test_a_table_of_tags_gives_the_categories_of_tags_without_a_namespace(
+    tmp_path: Path, read_files: ReadFiles
+) -> None:
     table = write(tmp_path, {"tags.csv": "tag,category\nhatsune_miku,4\nvocaloid,3\nlong_hair,0\n"}) / "tags.csv"
     folder = write(tmp_path / "captions", {"a.txt": "hatsune miku, long hair, artist:somebody, unheard of, vocaloid"})
-    report, out_dir = read(folder, tag_categories=table)
+    report, out_dir = read_files(folder, tag_categories=table)
     assert posts_of(out_dir)["a.txt"] == {
         "rating": "g",
         "score": 0,
@@ -204,7 +173,9 @@ def test_a_table_of_tags_gives_the_categories_of_tags_without_a_namespace(tmp_pa
     assert report.num_unknown_tags == 1
 
 
-def test_each_invalid_caption_is_set_aside_by_name(tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_invalid_caption_is_set_aside_by_name(
+    tmp_path: Path, read_files: ReadFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(captions_module, "_FIRST_BATCH", 2)
     bad = {
         "b.txt": "caf\u00e9, x".encode("latin-1"),
@@ -213,7 +184,7 @@ def test_each_invalid_caption_is_set_aside_by_name(tmp_path: Path, read: Read, m
         "h.txt": b"x" * (2**20 + 1),
     }
     good = {f"{name}.txt": f"tag {name}, x" for name in "acegik"}
-    report, out_dir = read(write(tmp_path / "captions", {**good, **bad}))
+    report, out_dir = read_files(write(tmp_path / "captions", {**good, **bad}))
     assert list(posts_of(out_dir)) == sorted(good)
     rejects = read_rejects(out_dir)
     assert [line for line, _, _ in rejects] == [2, 4, 6, 8]
@@ -225,20 +196,20 @@ def test_each_invalid_caption_is_set_aside_by_name(tmp_path: Path, read: Read, m
     ]
     assert rejects[0][2] == "b.txt: caf\\xe9, x"
     assert (report.num_read, report.num_kept, report.num_rejected) == (10, 6, 4)
-    report, out_dir = read(tmp_path / "captions", limit_posts=3)
+    report, out_dir = read_files(tmp_path / "captions", limit_posts=3)
     assert (report.num_read, report.num_kept, report.num_rejected) == (5, 3, 2)
 
 
-def test_a_comma_in_captions_with_spaces_is_named(tmp_path: Path, read: Read) -> None:
+def test_a_comma_in_captions_with_spaces_is_named(tmp_path: Path, read_files: ReadFiles) -> None:
     texts = {f"{name}.txt": f"long_hair solo {name}" for name in "abcd"}
-    report, out_dir = read(write(tmp_path / "captions", {**texts, "e.txt": "long_hair, solo"}))
+    report, out_dir = read_files(write(tmp_path / "captions", {**texts, "e.txt": "long_hair, solo"}))
     ((line, reason, raw),) = read_rejects(out_dir)
     assert (line, raw) == (5, "e.txt: long_hair, solo")
     assert "a comma inside tag_string: 'long_hair,'; set [posts] tag_separator" in reason
     assert report.num_kept == 4
 
 
-def test_of_several_texts_of_an_image_one_is_read_and_the_rest_is_named(tmp_path: Path, read: Read) -> None:
+def test_of_several_texts_of_an_image_one_is_read_and_the_rest_is_named(tmp_path: Path, read_files: ReadFiles) -> None:
     folder = write(
         tmp_path / "train",
         {
@@ -258,7 +229,7 @@ def test_of_several_texts_of_an_image_one_is_read_and_the_rest_is_named(tmp_path
             "__MACOSX/._a.txt": "x",
         },
     )
-    report, out_dir = read(folder)
+    report, out_dir = read_files(folder)
     assert list(tags_of(out_dir)) == ["a.txt", "b.png.txt", "c.tags", "readme.txt"]
     assert sorted(report.left_out) == [
         "train/.hidden.txt",
@@ -274,7 +245,7 @@ def test_of_several_texts_of_an_image_one_is_read_and_the_rest_is_named(tmp_path
     ]
 
 
-def test_links_are_followed_within_the_folder_alone(tmp_path: Path, read: Read) -> None:
+def test_links_are_followed_within_the_folder_alone(tmp_path: Path, read_files: ReadFiles) -> None:
     folder = write(tmp_path / "train", {"a.txt": "a, b", "sub/b.txt": "b, c"})
     outside = write(tmp_path / "outside", {"secret.txt": "s"})
     (folder / "c.txt").symlink_to("sub/b.txt")
@@ -283,75 +254,80 @@ def test_links_are_followed_within_the_folder_alone(tmp_path: Path, read: Read) 
     (folder / "loop").symlink_to(folder)
     (folder / "dir").symlink_to(outside)
     os.mkfifo(folder / "pipe.txt")
-    report, out_dir = read(folder)
+    report, out_dir = read_files(folder)
     assert list(tags_of(out_dir)) == ["a.txt", "c.txt", "sub/b.txt"]
     assert report.left_out == tuple(f"train/{name}" for name in ("broken.txt", "dir", "loop", "out.txt", "pipe.txt"))
 
 
-def test_a_snapshot_in_the_cache_of_the_hub_is_links_to_its_blobs(tmp_path: Path, read: Read) -> None:
+def test_a_snapshot_in_the_cache_of_the_hub_is_links_to_its_blobs(tmp_path: Path, read_files: ReadFiles) -> None:
     hub = write(tmp_path / "datasets--x--y", {"blobs/1": "a, b", "blobs/2": "c, d"})
     snapshot = hub / "snapshots" / "0123"
     (snapshot / "sub").mkdir(parents=True)
     (snapshot / "a.txt").symlink_to("../../blobs/1")
     (snapshot / "sub" / "b.txt").symlink_to("../../../blobs/2")
-    assert tags_of(read(snapshot)[1]) == {"a.txt": ["a", "b"], "sub/b.txt": ["c", "d"]}
+    assert tags_of(read_files(snapshot)[1]) == {"a.txt": ["a", "b"], "sub/b.txt": ["c", "d"]}
 
 
-def test_two_folders_may_have_files_of_one_name(tmp_path: Path, read: Read) -> None:
+def test_two_folders_may_have_files_of_one_name(tmp_path: Path, read_files: ReadFiles) -> None:
     first = write(tmp_path / "sets" / "one", {"a.txt": "a, b"})
     second = write(tmp_path / "sets" / "two", {"a.txt": "c, d"})
-    report, out_dir = read(first, second)
+    report, out_dir = read_files(first, second)
     assert tags_of(out_dir) == {"one/a.txt": ["a", "b"], "two/a.txt": ["c", "d"]}
     assert (report.num_kept, report.num_duplicate) == (2, 0)
 
 
-def test_names_that_are_no_text_or_hold_odd_characters(tmp_path: Path, read: Read) -> None:
+def test_names_that_are_no_text_or_hold_odd_characters(tmp_path: Path, read_files: ReadFiles) -> None:
     folder = tmp_path / "set [1] * ? {x} 'y'"
     folder.mkdir()
     for name in (b"\xff.txt", "\u3042\u3000\u3044.txt".encode(), b"new\nline.txt", b"[a].txt"):
         with open(os.fsencode(folder) + b"/" + name, "wb") as file:
             file.write(b"x, y")
-    assert list(tags_of(read(folder)[1])) == ["[a].txt", "new\\x0aline.txt", "\u3042\u3000\u3044.txt", "\\xff.txt"]
+    assert list(tags_of(read_files(folder)[1])) == [
+        "[a].txt",
+        "new\\x0aline.txt",
+        "\u3042\u3000\u3044.txt",
+        "\\xff.txt",
+    ]
 
 
-def test_paths_are_in_the_order_of_their_bytes(tmp_path: Path, read: Read) -> None:
+def test_paths_are_in_the_order_of_their_bytes(tmp_path: Path, read_files: ReadFiles) -> None:
     names = ["a.txt", "a/b.txt", "a-b.txt", "a/a/c.txt", "B.txt", "a0.txt", "\u00e9.txt", "z.txt"]
-    _, out_dir = read(write(tmp_path / "captions", dict.fromkeys(names, "x, y")))
+    _, out_dir = read_files(write(tmp_path / "captions", dict.fromkeys(names, "x, y")))
     assert list(tags_of(out_dir)) == sorted(names, key=str.encode)
 
 
 def test_batches_are_bounded_and_give_the_same_bytes(
-    tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, read_files: ReadFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(tmp_path / "captions", {f"{number:03}.txt": f"tag {number}, x" for number in range(50)})
-    _, whole = read(folder)
+    _, whole = read_files(folder)
     monkeypatch.setattr(captions_module, "_FIRST_BATCH", 3)
     monkeypatch.setattr(captions_module, "_BATCH_BYTES", 500)
     sizes: list[int] = []
-    batch = captions_module.CaptionFolderReader._batch
+    batch = captions_module.CaptionReader._batch
 
-    def counted(reader: captions_module.CaptionFolderReader, captions: list[object]) -> object:
+    def counted(reader: captions_module.CaptionReader, captions: list[object]) -> object:
         sizes.append(len(captions))
         return batch(reader, captions)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(captions_module.CaptionFolderReader, "_batch", counted)
-    _, cut = read(folder)
+    monkeypatch.setattr(captions_module.CaptionReader, "_batch", counted)
+    _, cut = read_files(folder)
     assert max(sizes) < 10
     assert tags_of(cut) == tags_of(whole)
 
 
-def test_without_settings_the_error_tells_what_is_there_and_what_to_set(tmp_path: Path, read: Read) -> None:
+def test_without_settings_the_error_tells_what_is_there_and_what_to_set(tmp_path: Path, read_files: ReadFiles) -> None:
     folder = write(tmp_path / "captions", {"a.txt": "a, b", "b.txt": "c", "README.md": ""})
     with pytest.raises(ExportError) as raised:
-        read(folder, preset=None)
+        read_files(folder, preset=None)
     assert str(raised.value) == (
         f"{folder}: holds 2 captions, such as a.txt, without a rating and a score; set [posts] preset to "
         "'caption-folder', which takes g and 0 for all, or [posts] missing_rating and [posts] missing_score"
     )
     with pytest.raises(ExportError, match=r"without a rating; .* or \[posts\] missing_rating$"):
-        read(folder, preset=None, missing_score=0)
+        read_files(folder, preset=None, missing_score=0)
     write(folder, {"a.txt": "a, rating:s"})
-    report, _ = read(folder, preset=None, missing_score=0)
+    report, _ = read_files(folder, preset=None, missing_score=0)
     assert (report.num_kept, report.num_rejected) == (1, 1)
 
 
@@ -369,26 +345,7 @@ def test_without_settings_the_error_tells_what_is_there_and_what_to_set(tmp_path
 )
 def test_other_folders_are_no_captions(tmp_path: Path, files: dict[str, str | bytes]) -> None:
     folder = write(tmp_path / "folder", files)
-    assert not CaptionFolderReader.opens(ExportPath(folder))
-
-
-def tar_of(files: Mapping[str, str | bytes], mode: str = "w") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
-        for name, content in files.items():
-            data = content.encode() if isinstance(content, str) else content
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def zip_of(files: Mapping[str, str | bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
+    assert not CaptionReader.opens(ExportPath(folder))
 
 
 SHARD: dict[str, str | bytes] = {
@@ -409,11 +366,11 @@ SHARD: dict[str, str | bytes] = {
     "pack", [tar_of, lambda files: tar_of(files, "w:gz"), lambda files: tar_of(files, "w:xz"), zip_of]
 )
 def test_archives_of_captions_are_read_in_their_order(
-    tmp_path: Path, read: Read, pack: Callable[[Mapping[str, str | bytes]], bytes]
+    tmp_path: Path, read_files: ReadFiles, pack: Callable[[Mapping[str, str | bytes]], bytes]
 ) -> None:
     shard = tmp_path / "00000.tar"
     shard.write_bytes(pack(SHARD))
-    report, out_dir = read(shard)
+    report, out_dir = read_files(shard)
     assert tags_of(out_dir) == {
         "000001.txt": ["1girl", "long_hair"],
         "000002.TXT": ["solo", "book"],
@@ -423,27 +380,27 @@ def test_archives_of_captions_are_read_in_their_order(
     assert report.left_out == tuple(f"00000.tar/./{name}" for name in ("000003.caption", "README.txt", "000004.cls"))
 
 
-def test_shards_may_have_members_of_one_name(tmp_path: Path, read: Read) -> None:
+def test_shards_may_have_members_of_one_name(tmp_path: Path, read_files: ReadFiles) -> None:
     for number in range(2):
         (tmp_path / f"{number}.tar").write_bytes(tar_of({"a.jpg": b"", "a.txt": f"tag {number}, x"}))
-    report, out_dir = read(tmp_path / "0.tar", tmp_path / "1.tar")
+    report, out_dir = read_files(tmp_path / "0.tar", tmp_path / "1.tar")
     assert tags_of(out_dir) == {"0.tar/a.txt": ["tag_0", "x"], "1.tar/a.txt": ["tag_1", "x"]}
     assert report.num_duplicate == 0
 
 
-def test_a_broken_shard_is_named(tmp_path: Path, read: Read) -> None:
+def test_a_broken_shard_is_named(tmp_path: Path, read_files: ReadFiles) -> None:
     shard = tmp_path / "0.tar"
     shard.write_bytes(tar_of({f"{number}.txt": "a, b" for number in range(30)})[:20_000])
     with pytest.raises(ExportError, match=r"0\.tar: the archive is broken"):
-        read(shard)
+        read_files(shard)
 
 
-def test_an_archive_of_posts_is_no_captions(tmp_path: Path, read: Read) -> None:
+def test_an_archive_of_posts_is_no_captions(tmp_path: Path, read_files: ReadFiles) -> None:
     posts = "id,rating,score,tag_string_general\n1,g,2,a b\n"
     archive = tmp_path / "dump.tar.gz"
     archive.write_bytes(tar_of({"NOTES.txt": "x", "words.txt": "x", "posts.csv": posts}, "w:gz"))
     columns = {f"tag_string_{category}": "" for category in CATEGORIES if category is not Category.GENERAL}
-    report, _ = read(archive, preset=None, columns=columns)
+    report, _ = read_files(archive, preset=None, columns=columns)
     assert (report.num_kept, report.files[0].file) == (1, "dump.tar.gz/posts.csv")
 
 

@@ -20,13 +20,14 @@ from booru_embed_core.posts.export_files import expand_export
 from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.readers import registry
 from booru_embed_core.posts.readers.base import HIDDEN_COLUMN, ExportPath, Reader
-from booru_embed_core.posts.readers.captions import CaptionArchiveReader, CaptionFolderReader
+from booru_embed_core.posts.readers.captions import FilesOfTags
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.delimited import DelimitedReader
 from booru_embed_core.posts.readers.json_lines import JsonLinesReader
 from booru_embed_core.posts.readers.parquet import ParquetReader
 from booru_embed_core.posts.readers.registry import READERS, export_suffixes, open_reader
+from booru_embed_core.posts.readers.sidecars import SidecarReader
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import PostsSettings
 from tests.core.export_helpers import ONE_THREAD, csv_bytes, read_rejects, read_rows, row
@@ -115,7 +116,7 @@ def test_every_reader_has_the_same_four_methods() -> None:
     for reader in (*READERS, MadeUpReader):
         methods = {name for name in dir(reader) if not name.startswith("_") and callable(getattr(reader, name))}
         assert methods - {"left_out"} == {"opens", "batches", "line_of", "problems"}, reader
-        assert ("left_out" in methods) == (reader in (CaptionFolderReader, CaptionArchiveReader))
+        assert ("left_out" in methods) == issubclass(reader, FilesOfTags | SidecarReader)
 
 
 def test_folders_are_searched_for_the_suffixes_of_all_readers() -> None:
