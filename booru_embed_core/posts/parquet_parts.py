@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.arrow import joined, schema_of
 from booru_embed_core.posts.database import source_literal
+from booru_embed_core.posts.interning import Interner
 from booru_embed_core.posts.tag_lists import TAG_LIST, TagLists
 from booru_embed_core.schema import CATEGORIES, TAG_COLUMNS, Category
 
@@ -147,11 +148,13 @@ class PostsWriter(PartsWriter):
         self.num_repeats = 0
         """Uses of a tag that an earlier use in the same field has; final once the context is left."""
         self.aliases = aliases
+        self._interners = {category: Interner() for category in CATEGORIES}
 
     def _finished(self, rows: pa.Table) -> pa.RecordBatch:
         columns: dict[str, pa.Array[Any]] = {name: joined(rows.column(name)) for name in _VALUES}
         for category, name in zip(CATEGORIES, TAG_COLUMNS, strict=True):
-            lists, num_aliases = self.aliases.apply(TagLists.split(rows.column(name)), category)
+            lists = TagLists.split(rows.column(name), self._interners[category])
+            lists, num_aliases = self.aliases.apply(lists, category)
             lists, num_repeats = lists.without_repeats()
             self.num_aliases += num_aliases
             self.num_repeats += num_repeats
