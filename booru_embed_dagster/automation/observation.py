@@ -37,7 +37,10 @@ _SETTLED_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class ExportFile:
-    """A file of the export: its name relative to the settings file, its size, and its content's SHA-256."""
+    """A file of the export, or a folder that is one export: name relative to the settings file, size, and SHA-256.
+
+    The hash of a folder is one of the names and contents of its files.
+    """
 
     name: str
     num_bytes: int
@@ -129,15 +132,14 @@ def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | No
     return None
 
 
-def observed_files(settings: Settings) -> list[Path]:
-    """The files that decide the posts: those of the export, unless it is a table, and the tables of tags.
+def observed_paths(settings: Settings) -> list[Path]:
+    """What decides the posts: files and folders of the export, unless it is a table, and the tables of tags.
 
     Raises:
         ExportError: one of them is missing.
     """
     patterns = [name for one in settings.posts.sources if one.bigquery_table is None for name in one.export]
-    paths = expand_export((*patterns, *map(str, settings.tag_tables)), settings.root)
-    return [file for path in paths for file in files_in(path)]
+    return expand_export((*patterns, *map(str, settings.tag_tables)), settings.root)
 
 
 def is_being_written(settings: Settings) -> bool:
@@ -146,7 +148,8 @@ def is_being_written(settings: Settings) -> bool:
     Raises:
         ExportError: a file is missing.
     """
-    youngest = max((file.stat().st_mtime for file in observed_files(settings)), default=0.0)
+    files = (file for path in observed_paths(settings) for file in files_in(path))
+    youngest = max((file.stat().st_mtime for file in files), default=0.0)
     return 0 <= time.time() - youngest < _SETTLED_SECONDS
 
 
@@ -156,21 +159,41 @@ def observe_export(settings: Settings) -> Observation:
     Raises:
         ExportError: a file is missing, or the table cannot be read.
     """
-    files = hash_files(observed_files(settings), settings.root)
+    files = hash_paths(observed_paths(settings), settings.root)
     tables = [(one.bigquery_table, one.bigquery_project) for one in settings.posts.sources]
     states = [bigquery_state(table, project) for table, project in tables if table is not None]
     return Observation(tuple(files), tuple(states))
 
 
-def hash_files(files: Sequence[Path], root: Path) -> list[ExportFile]:
-    """Names, sizes and hashes of `files`, in order; a file is read again only when its size or mtime differs."""
-    stats = [(file, file.stat()) for file in files]
-    return [
-        ExportFile(os.path.relpath(file, root), stat.st_size, _sha256(file, stat.st_size, stat.st_mtime_ns))
-        for file, stat in stats
-    ]
+def hash_paths(paths: Sequence[Path], root: Path) -> list[ExportFile]:
+    """Names, sizes and hashes of `paths`, in order; a file is read again only when its size or mtime differs."""
+    return [_of_folder(path, root) if path.is_dir() else _of_file(path, root) for path in paths]
+
+
+def _of_file(file: Path, root: Path) -> ExportFile:
+    stat = file.stat()
+    return ExportFile(os.path.relpath(file, root), stat.st_size, _sha256(file, stat.st_size, stat.st_mtime_ns))
+
+
+def _of_folder(folder: Path, root: Path) -> ExportFile:
+    """One entry for all files: a data set of captions has a hundred thousand."""
+    listing = hashlib.sha256()
+    num_bytes = 0
+    for file in files_in(folder):
+        stat = file.stat()
+        num_bytes += stat.st_size
+        listing.update(os.fsencode(file.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return ExportFile(os.path.relpath(folder, root), num_bytes, _folder_sha256(folder, listing.hexdigest()))
 
 
 @functools.lru_cache(maxsize=1024)
 def _sha256(file: Path, _num_bytes: int, _changed_ns: int) -> str:
     return file_sha256(file)
+
+
+@functools.lru_cache(maxsize=64)
+def _folder_sha256(folder: Path, _listing: str) -> str:
+    content = hashlib.sha256()
+    for file in files_in(folder):
+        content.update(os.fsencode(file.relative_to(folder)) + b"\0" + bytes.fromhex(file_sha256(file)))
+    return content.hexdigest()

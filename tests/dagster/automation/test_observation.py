@@ -15,8 +15,9 @@ from booru_embed_core.settings import PostsSettings, Settings
 from booru_embed_dagster.automation.observation import (
     ExportFile,
     Observation,
-    hash_files,
+    hash_paths,
     is_being_written,
+    observe_export,
     settings_key,
 )
 from tests.dagster.project_helpers import Project, rows
@@ -30,15 +31,15 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def test_the_manifest_names_files_relative_to_the_settings(files: list[Path], tmp_path: Path) -> None:
-    first, second = hash_files(files, tmp_path)
+    first, second = hash_paths(files, tmp_path)
     assert (first.name, first.num_bytes) == ("a.csv", 16)
     assert second.name == "b.csv"
-    assert hash_files(files[:1], tmp_path / "elsewhere")[0].name == "../a.csv"
+    assert hash_paths(files[:1], tmp_path / "elsewhere")[0].name == "../a.csv"
 
 
 def test_the_version_follows_the_content(files: list[Path], tmp_path: Path) -> None:
     def version() -> str:
-        return Observation(tuple(hash_files(sorted(tmp_path.glob("*.csv")), tmp_path))).version
+        return Observation(tuple(hash_paths(sorted(tmp_path.glob("*.csv")), tmp_path))).version
 
     before = version()
     os.utime(files[0], (1, 1))
@@ -59,6 +60,45 @@ def test_an_export_is_being_written_while_its_youngest_file_is_young(files: list
     assert is_being_written(settings)
     os.utime(files[1], (1, 1))
     assert not is_being_written(settings)
+
+
+def test_a_folder_of_captions_is_one_entry_whose_hash_follows_its_files(tmp_path: Path) -> None:
+    def entry() -> ExportFile:
+        (file,) = observe_export(settings).files
+        return file
+
+    folder = tmp_path / "captions"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.txt", "sub/b.txt", "a.jpg"):
+        (folder / name).write_text("x, y")
+    settings = Settings(posts=PostsSettings(export=("captions",), preset="caption-folder"), root=tmp_path)
+    before = entry()
+    assert (before.name, before.num_bytes) == ("captions", 8)
+    assert is_being_written(settings)
+    for name in ("a.txt", "sub/b.txt"):
+        os.utime(folder / name, (1, 1))
+    assert entry() == before
+    assert not is_being_written(settings)
+    (folder / "a.jpg").write_text("another image")
+    assert entry() == before
+    (folder / "a.txt").write_text("x, z")
+    changed = entry()
+    assert changed.sha256 != before.sha256
+    (folder / "sub" / "b.txt").rename(folder / "sub" / "c.txt")
+    assert entry().sha256 not in (before.sha256, changed.sha256)
+
+
+def test_captions_become_posts_of_the_pipeline(project: Project) -> None:
+    folder = project.folder / "captions"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number:02}.txt").write_text(f"1girl, tag {number}")
+    text = project.settings_file.read_text(encoding="utf-8")
+    export = 'export = ["captions"]\npreset = "caption-folder"'
+    project.settings_file.write_text(text.replace('export = ["export/*.csv"]', export), encoding="utf-8")
+    assert project.materialize("posts_export,posts").success
+    (report,) = (project.folder / "warehouse" / "posts").glob("current/report.json")
+    assert PostsReport.from_json(report.read_text()).num_kept == 20
 
 
 manifests = st.lists(
