@@ -56,6 +56,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
     _export: Observation | None = PrivateAttr(default=None)
     _vocab: tuple[Path, Vocab] | None = PrivateAttr(default=None)
     _packed: tuple[Path, PackedFile] | None = PrivateAttr(default=None)
+    _published: set[Path] = PrivateAttr(default_factory=set)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Records the versions of the sources that this run reads, unless the instance knows them.
@@ -133,13 +134,16 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
     def packed(self, product: Product, vocab: Vocab) -> PackedFile:
         """The packed file in `product`, made with `vocab`; opened, read and verified once for an asset and its checks.
 
-        A version never changes after its publication, and each reading costs as much as the hash of a gigabyte.
+        A version never changes after its publication. What this run has published was hashed for that.
 
         Raises:
             PackedFileError: it is missing or damaged, or was made with another vocabulary.
         """
         if self._packed is None or self._packed[0] != product.path:
-            self._packed = product.path, PackedFile.open(product.path / PACKED_FILE)
+            self._packed = (
+                product.path,
+                PackedFile.open(product.path / PACKED_FILE, is_verified=product.path in self._published),
+            )
         self._packed[1].check_vocab(vocab)
         return self._packed[1]
 
@@ -161,6 +165,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         versions |= {f"settings/{name}": section_version(getattr(self.settings, name)) for name in sections}
         with self.warehouse.new_version(asset, versions | dict(sources or {}), defined_by) as draft:
             yield draft
+        self._published.add(draft.product.path)
 
 
 def one_line_errors(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -87,13 +88,18 @@ def wide_category(
 
 
 def cost_curve(freq_dir: Path) -> pa.Table:
+    """The table of `curve_of` the frequencies in `freq_dir`."""
+    return curve_of(read_frequencies(freq_dir))
+
+
+def curve_of(frequencies: Mapping[Category, pa.Table]) -> pa.Table:
     """What each of `COST_PERCENTILES` would keep of each category, as `COST_SCHEMA`; no minimum count is applied.
 
     ``min_count`` is the count of the last kept tag (0 for an empty category), ``coverage`` the share of uses that is
     kept, ``embedding_bytes`` the size of the kept rows in a model of the default width, in float32.
     """
     rows = []
-    for category, table in read_frequencies(freq_dir).items():
+    for category, table in frequencies.items():
         counts = table.column("count").to_numpy()
         cumulative = np.cumsum(counts)  # once, since it is nearly all of the work with a million tags
         for percentile in COST_PERCENTILES:

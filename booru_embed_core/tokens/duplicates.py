@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.schema import NUM_CATEGORIES, SPLITS
-from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.tokens.packed_file import PackedFile, record_lengths
 from booru_embed_core.tokens.splits import keyed_hash
 
-_CHUNK_POSTS = 16_384
-_TABLE_SIZE = 1 << 24
-_LENGTH_FACTORS = (1 << 12) ** np.arange(NUM_CATEGORIES, dtype=np.int64)
+_CHUNK_POSTS: Final = 16_384
+_TABLE_SIZE: Final = 1 << 24
+_LENGTH_FACTORS: Final = np.int64(1 << 12) ** np.arange(NUM_CATEGORIES, dtype=np.int64)
+_SUM_FACTORS: Final = np.uint64(1_000_003) ** np.arange(NUM_CATEGORIES, dtype=np.uint64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,8 @@ class SharedCaptions:
 def shared_captions(packed: PackedFile) -> SharedCaptions:
     """The captions that `packed` has in both its test and its training split.
 
-    Most captions differ from all others in their lengths or in a tag that is not general. These few tags are compared
-    first, and whole captions only where they agree.
+    Nearly all captions differ from all others in the number of tags of a category or in the sum of their ids. These are
+    compared first, and whole captions only where they agree.
     """
     splits = packed.split_ids()
     is_asked = (splits == SPLITS.index("test")) & (np.diff(packed.offsets.astype(np.int64)) > 1)
@@ -61,45 +63,38 @@ def caption_hashes(packed: PackedFile, rows: NDArray[np.int64] | None = None) ->
     hashes = np.empty(len(rows), dtype=np.uint64)
     for start in range(0, len(rows), _CHUNK_POSTS):
         chunk = rows[start : start + _CHUNK_POSTS]
-        starts = packed.offsets[chunk].astype(np.int64)
-        hashes[start : start + len(chunk)] = _sums_of_tags(packed, starts, packed.field_lengths[chunk], 0)
+        lengths = packed.field_lengths[chunk]
+        of_record = record_lengths(lengths).astype(np.int64)
+        ends = np.cumsum(of_record)
+        first = packed.offsets[chunk].astype(np.int64) - (ends - of_record)
+        indices = np.repeat(first, of_record) + np.arange(ends[-1])
+        categories = np.repeat(np.tile(np.arange(NUM_CATEGORIES), len(chunk)), lengths.ravel())
+        tags = packed.tokens[indices].astype(np.int64) * NUM_CATEGORIES + categories
+        hashes[start : start + len(chunk)] = _sums(keyed_hash(tags, "captions"), of_record)
     return hashes
 
 
 def _sketches(packed: PackedFile) -> NDArray[np.uint64]:
-    """64 bits of each record, ``[num_posts]``, which captions of the same tags share: of its lengths and rare tags."""
+    """64 bits of each record, ``[num_posts]``, which captions of the same tags share.
+
+    They mix the number of tags and the sum of the local ids of each category, which one running sum gives.
+    """
     sketches = np.empty(packed.num_posts, dtype=np.uint64)
     for start in range(0, packed.num_posts, _CHUNK_POSTS):
         chunk = slice(start, start + _CHUNK_POSTS)
-        lengths = packed.field_lengths[chunk]
-        starts = packed.offsets[:-1][chunk].astype(np.int64) + lengths[:, 0]
-        keys = lengths.astype(np.int64) @ _LENGTH_FACTORS
-        sketches[chunk] = keyed_hash(keys, "lengths") + _sums_of_tags(packed, starts, lengths[:, 1:], 1)
+        lengths = packed.field_lengths[chunk].astype(np.int64)
+        offsets = packed.offsets[start : start + _CHUNK_POSTS + 1]
+        sums = _sums(packed.tokens[offsets[0] : offsets[-1]], lengths.ravel()).reshape(lengths.shape)
+        sketches[chunk] = keyed_hash(lengths @ _LENGTH_FACTORS, "lengths") + keyed_hash(sums @ _SUM_FACTORS, "sums")
     return sketches
 
 
-def _sums_of_tags(
-    packed: PackedFile, starts: NDArray[np.int64], lengths: NDArray[np.uint16], first_category: int
-) -> NDArray[np.uint64]:
-    """The sum of 64 mixed bits of each tag, uint64 ``[n]``, of the fields of n records from `first_category` on.
-
-    Args:
-        packed: the file.
-        starts: where each record's tags of that category start, int64 ``[n]``.
-        lengths: uint16 ``[n, fields]``.
-        first_category: the category_id of the first field.
-    """
-    totals = lengths.sum(axis=1, dtype=np.int64)
-    ends = np.cumsum(totals)
-    num_tags = int(ends[-1]) if len(ends) else 0
-    indices = np.repeat(starts - (ends - totals), totals) + np.arange(num_tags)
-    category_ids = np.arange(first_category, first_category + lengths.shape[1])
-    categories = np.repeat(np.tile(category_ids, len(lengths)), lengths.ravel())
-    tags = packed.tokens[indices].astype(np.int64) * NUM_CATEGORIES + categories
-    sums = np.zeros(num_tags + 1, dtype=np.uint64)
-    np.cumsum(keyed_hash(tags, "captions"), out=sums[1:])
-    of_records: NDArray[np.uint64] = sums[ends] - sums[ends - totals]
-    return of_records
+def _sums(values: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The sums of successive runs of `values` of these `lengths` (int64 ``[n]``, in all as many), uint64 ``[n]``."""
+    running = np.zeros(len(values) + 1, dtype=np.uint64)
+    np.cumsum(values, dtype=np.uint64, out=running[1:])
+    at_ends = running[np.cumsum(lengths)]
+    return np.diff(at_ends, prepend=np.uint64(0))
 
 
 def _may_be_in(values: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:

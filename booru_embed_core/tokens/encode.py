@@ -25,7 +25,7 @@ from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, NUM_CATEGORIES, RATINGS, Category
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.packed_file import PACKED_FILE
+from booru_embed_core.tokens.packed_file import PACKED_FILE, record_lengths
 from booru_embed_core.tokens.packed_writer import PackedWriter, TokenDtype
 
 MAX_FIELD_TAGS: Final = np.iinfo(np.uint16).max
@@ -202,13 +202,14 @@ def _encode_batch(
             f"post {batch.column('id')[post]}: {lengths.max()} tags in {CATEGORIES[longest]}, more than "
             f"{MAX_FIELD_TAGS}; remove the post from the export"
         )
-    per_post = lengths.sum(axis=1)
+    field_lengths = lengths.astype(np.uint16)
+    per_post = record_lengths(field_lengths)
     joined: Any = pc.binary_join_element_wise(*texts, _NO_SEPARATOR)  # type: ignore[call-overload]  # lacks bytes
     _, _, tokens = joined.buffers()
     ratings = pc.index_in(batch.column("rating"), pa.array(RATINGS)).to_numpy(zero_copy_only=False)
     writer.append(
         tokens=np.frombuffer(tokens or b"", writer.token_dtype, int(per_post.sum())),
-        field_lengths=lengths.astype(np.uint16),
+        field_lengths=field_lengths,
         post_id=batch.column("id").to_numpy(),
         rating=ratings.astype(np.uint8),
         score=batch.column("score").to_numpy(),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.schema import NUM_CATEGORIES
 from booru_embed_core.settings import TokensSettings
-from booru_embed_core.tokens.packed_file import CATEGORY_ORDER, DTYPES, FORMAT_VERSION, header_sha256
+from booru_embed_core.tokens.packed_file import CATEGORY_ORDER, DTYPES, FORMAT_VERSION, header_sha256, record_lengths
 
 TokenDtype = type[np.uint16] | type[np.uint32]
 _MOVE_BYTES: Final = 4 << 20
@@ -115,7 +115,7 @@ class PackedWriter:
         score: NDArray[np.int32],
     ) -> None:
         """Appends a batch of records; their offsets follow from `field_lengths`."""
-        offsets = self.num_tokens + np.cumsum(field_lengths.sum(axis=1, dtype=np.uint64), dtype=np.uint64)
+        offsets = self.num_tokens + np.cumsum(record_lengths(field_lengths), dtype=np.uint64)
         self.num_tokens += len(tokens)
         assert len(tokens) == 0 or offsets[-1] == self.num_tokens, "field_lengths do not add up to the tokens"
         assert tokens.dtype == self.token_dtype

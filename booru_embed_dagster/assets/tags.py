@@ -6,7 +6,7 @@ import dagster as dg
 
 from booru_embed_core.posts.sources import load_aliases
 from booru_embed_core.tags.build import build_vocab, save_vocab
-from booru_embed_core.tags.cut import cost_curve, write_vocab_cost
+from booru_embed_core.tags.cut import curve_of, write_vocab_cost
 from booru_embed_core.tags.frequency import count_tags, read_frequencies
 from booru_embed_core.tags.vocab import VOCAB_TABLE_FILE, Vocab
 from booru_embed_dagster.assets import OWNERS
@@ -89,9 +89,9 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
 
 def draw_cut(freq_dir: Path, vocab: Vocab) -> bytes:
     """PNG of the cost of each percentile, with the cut of `vocab` marked."""
-    cuts = {}
-    for category, frequencies in read_frequencies(freq_dir).items():
+    frequencies, cuts = read_frequencies(freq_dir), {}
+    for category, table in frequencies.items():
         size = vocab.sizes[category] - (vocab.unknown_local_id(category) is not None)
-        coverage = frequencies["cumulative_share"][size - 1].as_py() if size else 0.0
+        coverage = table["cumulative_share"][size - 1].as_py() if size else 0.0
         cuts[category] = plots.Cut(vocab.settings.cut(category)[0], size, coverage)
-    return plots.vocab_cost(cost_curve(freq_dir), cuts)
+    return plots.vocab_cost(curve_of(frequencies), cuts)

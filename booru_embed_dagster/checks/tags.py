@@ -71,13 +71,13 @@ def vocab_has_its_columns(pipeline: Pipeline) -> Findings:
 def vocab_is_sane(pipeline: Pipeline) -> Findings:
     """The vocabulary has tags, each once, with dense ids, most used first, and agrees with its hash and table."""
     (product,) = pipeline.current("vocab")
-    vocab = Vocab.load(product.path)
+    vocab = pipeline.vocab(product)
     problems = []
     if not read_parquet(product.path / VOCAB_TABLE_FILE).equals(vocab_table(vocab)):
         problems.append(f"{product.path / VOCAB_TABLE_FILE}: not the tags of vocab.json; materialize vocab again")
     if vocab.num_tags == 0:
         problems.append(f"{product.path}: no tags; lower [vocab] min_count and materialize vocab")
-    if len(set(zip(vocab.categories.tolist(), vocab.tags, strict=True))) != vocab.num_tags:
+    if any(len(set(vocab.tags_of(category))) != vocab.sizes[category] for category in CATEGORIES):
         problems.append(f"{product.path}: a tag occurs twice; materialize vocab again")
     if np.any((np.diff(vocab.counts) > 0) & (np.diff(vocab.categories) == 0) & ~vocab.is_unknown[1:]):
         problems.append(f"{product.path}: not in the order of use; materialize vocab again")
@@ -91,7 +91,7 @@ def vocab_size_has_not_jumped(pipeline: Pipeline) -> Findings:
     earlier = pipeline.warehouse.earlier("vocab")
     if not earlier:
         return Findings([], note="no earlier version to compare with")
-    before, after = Vocab.load(earlier[0].path).sizes, Vocab.load(product.path).sizes
+    before, after = Vocab.load(earlier[0].path).sizes, pipeline.vocab(product).sizes
     problems = []
     for category in CATEGORIES:
         growth = (after[category] + _FEW_TAGS) / (before[category] + _FEW_TAGS)

@@ -66,7 +66,8 @@ def packed_tokens_reconcile(pipeline: Pipeline) -> Findings:
     """
     packed, vocab, posts_dir = _packed_tokens(pipeline)
     frequencies = _frequencies_of(pipeline, posts_dir)
-    num_tokens = packed.field_lengths.sum(axis=0, dtype=np.int64).tolist()
+    # A column at a time: numpy's sum over rows of five takes ten times as long.
+    num_tokens = [int(packed.field_lengths[:, category_id].sum()) for category_id in range(len(CATEGORIES))]
     problems, rows = [], []
     for category, found in zip(CATEGORIES, num_tokens, strict=True):
         if frequencies and vocab.unknown_local_id(category) is None:

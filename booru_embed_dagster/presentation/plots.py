@@ -7,6 +7,7 @@ category has Danbooru's colour for it.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, Category
 
@@ -347,8 +348,17 @@ def _running_mean(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np
 
 
 def _png(figure: Figure) -> bytes:
+    _drop_minor_ticks(figure)
     buffer = io.BytesIO()
     with warnings.catch_warnings():  # the font lacks letters of some tags: a box is good enough
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, pil_kwargs={"optimize": True})
+        figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
     return buffer.getvalue()
+
+
+def _drop_minor_ticks(figure: Figure) -> None:
+    """Drops the ticks between powers of ten where none has a label: they are invisible, and a third of the drawing."""
+    for axis in itertools.chain.from_iterable((axes.xaxis, axes.yaxis) for axes in figure.axes):
+        low, high = sorted(axis.get_view_interval())
+        if axis.get_scale() == "log" and high > 10 * low:
+            axis.set_minor_locator(NullLocator())

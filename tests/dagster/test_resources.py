@@ -9,6 +9,7 @@ import pytest
 
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import SETTINGS_VARIABLE, SettingsError, section_version
+from booru_embed_core.tokens.packed_file import PackedFile, PackedFileError
 from booru_embed_dagster import resources
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 from booru_embed_dagster.training.launcher import RanksLostError, TrainingFailedError
@@ -86,6 +87,43 @@ def test_what_a_product_was_made_from_is_found_even_when_another_is_current(pipe
 
 class NamedError(ValueError):
     """An error of the core's kind."""
+
+
+def test_an_asset_and_its_checks_open_the_packed_file_once(
+    built: tuple[Project, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    opened: list[bool] = []
+    plain = PackedFile.open
+
+    def counting(path: Path, vocab_hash: str | None = None, *, is_verified: bool = False) -> PackedFile:
+        opened.append(is_verified)
+        return plain(path, vocab_hash, is_verified=is_verified)
+
+    monkeypatch.setattr(PackedFile, "open", staticmethod(counting))
+    assert project.materialize("packed_tokens").success
+    assert opened == [True]  # publishing has hashed it
+    assert project.materialize("caption_lengths").success
+    assert opened == [True, False]
+
+
+def test_another_version_is_opened_anew_and_must_be_of_the_vocabulary(
+    built: tuple[Project, object], tmp_path: Path
+) -> None:
+    project = built[0].copy_to(tmp_path / "copy")
+    pipeline = Pipeline(settings_file=str(project.settings_file))
+    vocab_before, tokens_before = pipeline.current("vocab", "packed_tokens")
+    vocab, packed = pipeline.vocab(vocab_before), pipeline.packed(tokens_before, pipeline.vocab(vocab_before))
+    assert pipeline.vocab(vocab_before) is vocab
+    assert pipeline.packed(tokens_before, vocab) is packed
+    project.set(keep_percentile=80)
+    assert project.materialize("vocab,packed_tokens").success
+    vocab_after, tokens_after = pipeline.current("vocab", "packed_tokens")
+    other = pipeline.vocab(vocab_after)
+    assert other.num_tags < vocab.num_tags
+    assert pipeline.packed(tokens_after, other).vocab_hash == other.hash
+    with pytest.raises(PackedFileError, match="was made with the vocab"):
+        pipeline.packed(tokens_after, vocab)
 
 
 @pytest.mark.parametrize(("error", "has_cause"), [(NamedError("a: b; do c"), False), (ValueError("a: b"), True)])

@@ -178,6 +178,25 @@ def test_a_file_of_the_format_before_is_told_as_such(tmp_path: Path) -> None:
         PackedFile.open(path)
 
 
+def test_a_file_that_was_just_hashed_is_not_read_again(tmp_path: Path) -> None:
+    path = write_small(tmp_path / "t.safetensors")
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1  # the last rating
+    path.write_bytes(damaged)
+    with pytest.raises(PackedFileError, match="SHA-256 of its data"):
+        PackedFile.open(path)
+    assert PackedFile.open(path, is_verified=True).rating.tolist() == [0, 3, 0]
+    path.write_bytes(damaged[:-1])
+    with pytest.raises(PackedFileError, match="truncated"):
+        PackedFile.open(path, is_verified=True)
+
+
+def test_splits_are_computed_once(tmp_path: Path) -> None:
+    packed = PackedFile.open(write_small(tmp_path / "t.safetensors"))
+    assert packed.split_ids() is packed.split_ids()
+    assert not packed.split_ids().flags.writeable
+
+
 def test_another_vocab_is_refused(tmp_path: Path, sample: Walked) -> None:
     path = write_small(tmp_path / "t.safetensors")
     wanted = r"t\.safetensors: was made with the vocab abababab.*, not with \w+; materialize packed_tokens again"

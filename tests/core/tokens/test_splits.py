@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from booru_embed_core.schema import SPLITS
 from booru_embed_core.settings import TokensSettings
+from booru_embed_core.tokens import splits
 from booru_embed_core.tokens.splits import keyed_hash, split_ids
 
 IDS = np.arange(1, 200_001)
@@ -62,3 +63,11 @@ def test_a_share_of_nothing_holds_nothing(share: float, count: int) -> None:
     splits = split_ids(IDS, TokensSettings(validation_share=share, test_share=share))
     assert (splits != TRAIN).sum() == count
     assert splits.dtype == np.uint8
+
+
+def test_chunks_change_no_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.arange(1_000) * 7
+    settings = TokensSettings(validation_share=0.2, test_share=0.3)
+    whole = split_ids(ids, settings)
+    monkeypatch.setattr(splits, "_CHUNK_POSTS", 13)
+    np.testing.assert_array_equal(split_ids(ids, settings), whole)

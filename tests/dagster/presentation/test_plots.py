@@ -134,3 +134,11 @@ def test_a_sweep_is_a_picture_of_recall_and_cost(percentiles: list[float]) -> No
     tried = [dict.fromkeys(SWEEP_COLUMNS, 0.5) | {"percentile": p, "vocab_size": 10} for p in percentiles]
     width, height = size_of(plots.percentile_sweep(pa.Table.from_pylist(tried), chosen=percentiles[0]))
     assert width > height
+
+
+@pytest.mark.parametrize("highest", [9, 10**5])
+def test_ticks_that_are_dropped_are_invisible(monkeypatch: pytest.MonkeyPatch, highest: int) -> None:
+    tables = {category: frequency([highest, 3, 2, 2]) for category in CATEGORIES}
+    dropped = plots.tag_frequencies(tables)
+    monkeypatch.setattr(plots, "_drop_minor_ticks", lambda _: None)
+    assert plots.tag_frequencies(tables) == dropped
