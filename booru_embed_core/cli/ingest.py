@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 import typer
 
+from booru_embed_core.cli.explanation import print_explanation
 from booru_embed_core.cli.shared import JsonOption, print_json, say
 from booru_embed_core.schema import RATINGS, Output
 
@@ -180,14 +181,17 @@ def _remedies(file: Path | None) -> Iterator[None]:
         raise ExportError(text) from error
 
 
+def _shown(names: Sequence[str]) -> str:
+    more = len(names) - _NUM_SHOWN_LEFT_OUT
+    return f"{', '.join(names[:_NUM_SHOWN_LEFT_OUT])}{f' and {more:,} more' if more > 0 else ''}"
+
+
 def _ingest(chosen: _Chosen, out: Path, to: Output, as_json: bool) -> None:
     from booru_embed_core.posts.ingest import ingest as ingest_export
 
     report = ingest_export(chosen.posts, out, to, chosen.duckdb, chosen.root, say)
     if report.left_out:
-        more = len(report.left_out) - _NUM_SHOWN_LEFT_OUT
-        shown = ", ".join(report.left_out[:_NUM_SHOWN_LEFT_OUT])
-        say(f"left out, since they hold no posts: {shown}{f' and {more:,} more' if more > 0 else ''}")
+        say(f"left out, since they hold no posts: {_shown(report.left_out)}")
     for overlap in report.overlaps:
         say(f"warning: {overlap}")
     if as_json:
@@ -197,4 +201,18 @@ def _ingest(chosen: _Chosen, out: Path, to: Output, as_json: bool) -> None:
 
 
 def _explain(chosen: _Chosen, as_json: bool) -> None:
-    raise NotImplementedError((chosen, as_json))
+    from booru_embed_core.posts.explain import explain
+
+    explanation = explain(chosen.posts, chosen.root, chosen.duckdb)
+    if as_json:
+        print_json(asdict(explanation))
+        return
+    for file in explanation.files:
+        print_explanation(file)
+    if explanation.num_more_files:
+        print(f"{explanation.num_more_files:,} more files are not looked at\n")
+    if explanation.left_out:
+        print(f"left out, since they hold no posts: {_shown(explanation.left_out)}\n")
+    if not explanation.is_complete:
+        print("# not enough yet: see what is refused above")
+    print(explanation.settings, end="")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath
 from booru_embed_core.posts.readers.delimited import DelimitedReader, parsed
+from booru_embed_core.posts.readers.dialect import Dialect
 from booru_embed_core.posts.readers.lines import concatenated
 from booru_embed_core.posts.readers.records import Records
 from booru_embed_core.posts.readers.scan import Scanner, clean, lines_between, select_records
@@ -45,6 +46,11 @@ class ChunkedCsvReader:
         self.num_records = 0
         self.malformed = concatenated([])
         self._long, self._skipped = (np.empty((0, 2), dtype=np.int64) for _ in range(2))
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the file separates and quotes its fields."""
+        return self._scanner.layout.dialect
 
     @classmethod
     def opens(cls, candidate: ExportPath) -> bool:
@@ -86,6 +92,6 @@ class ChunkedCsvReader:
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`."""
-        columns, dialect = self._scanner.columns, self._scanner.layout.dialect
+        columns, dialect = self._scanner.columns, self.dialect
         for number, raw in select_records(self._path, lines, self._long):
             yield number, raw, line_problem(raw, columns, dialect, self._conventions)

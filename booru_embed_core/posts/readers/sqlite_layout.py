@@ -85,6 +85,12 @@ class SqliteLayout:
             return TAG_COLUMNS if self.tags is not None and self.tags.category else (ALL_TAGS_COLUMN,)
         return tuple(name for name in (*TAG_COLUMNS, ALL_TAGS_COLUMN) if name in self.columns)
 
+    def shown(self) -> dict[str, str]:
+        """The database's name of each canonical column."""
+        if self.relation is None:
+            return dict(self.columns)
+        return {**self.columns, **dict.fromkeys(self.tag_columns, f"{self.relation.table.name}.{self.relation.tag}")}
+
     @property
     def has_codes(self) -> bool:
         """Whether columns hold ids of tags."""

@@ -228,3 +228,29 @@ def test_what_is_left_out_of_a_folder_is_told(
     assert told[0] == "reading 1.tsv"
     assert told[1] == "left out, since they hold no posts: 0.md, 1.md, 2.md, 3.md, 4.md and 4 more"
     assert told[2].startswith("warning: 2.tsv: 1 of 4 posts have the id of a post in an earlier file")
+
+
+def test_explain_prints_what_would_be_read_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{**row(number), "rating": "safe"} for number in range(30)]
+    Path("posts.csv").write_bytes(csv_bytes(rows))
+    assert run(monkeypatch, "posts.csv", "--explain") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        "posts.csv: CSV, comma, quotes, doubled\n  refused  30 of the first 30 records are invalid"
+    )
+    assert "\n  ratings  safe (30) -> g\n" in printed
+    assert printed.endswith(
+        '[posts]\nexport = ["posts.csv"]  # paths start from the folder of this file\n\n[posts.rating_names]\n'
+        'safe = "g"  # or "s": before 2022 Danbooru\'s safe covered today\'s g and s\n'
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["posts.csv"]
+    Path("told.toml").write_text(printed[printed.index("[posts]\n") :], encoding="utf-8")
+    assert run(monkeypatch, "--settings", "told.toml", "--out", "out") == 0
+    assert "30 kept" in capsys.readouterr().out
+    assert run(monkeypatch, "posts.csv", "--explain", "--json") == 0
+    explained = json.loads(capsys.readouterr().out)
+    assert explained["is_complete"]
+    assert explained["files"][0]["ratings"] == {"safe": [30, "g"]}
