@@ -33,12 +33,21 @@ _MIN_USES: Final = 16
 _SAMPLE_USES: Final = 1 << 18
 
 
+def bytes_of(fields: Any) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Where each of `fields` begins and the last one ends, int32 ``[n + 1]`` from 0, and their bytes."""
+    _, offsets, content = fields.buffers()
+    if not len(fields) or offsets is None or content is None:
+        return np.zeros(len(fields) + 1, dtype=np.int32), np.empty(0, dtype=np.uint8)
+    bounds = np.frombuffer(offsets, dtype=np.int32)[fields.offset : fields.offset + len(fields) + 1]
+    return bounds - bounds[0], np.frombuffer(content, dtype=np.uint8)[bounds[0] : bounds[-1]]
+
+
 def slices_of(fields: pa.Array[Any]) -> tuple[pa.Array[Any], NDArray[np.int64]]:
     """The slices of `fields` (strings, none of them null), and how many there are before each field and the end.
 
     The numbers are int64 ``[n + 1]``. A field that ends with a separator has no empty slice behind it.
     """
-    bounds, content = _buffers(fields)
+    bounds, content = bytes_of(fields)
     ends = _ends(bounds, content)
     slices = pa.Array.from_buffers(
         pa.string(), len(ends) - 1, [None, pa.py_buffer(ends.data), pa.py_buffer(content.data)]
@@ -66,7 +75,8 @@ class Interner:
         self._frequent = _most_frequent(codes, different)
         tags: Any = pc.ascii_rtrim(different, characters=TAG_SEPARATOR).dictionary_encode()
         # Arrow's `take` is three times faster than numpy's with indices of 32 bits.
-        return pc.take(tags.indices, pa.array(codes), boundscheck=False).to_numpy(), tags.dictionary
+        indices: Any = pa.array(codes)
+        return pc.take(tags.indices, indices, boundscheck=False).to_numpy(), tags.dictionary
 
 
 def _encoded(slices: pa.ChunkedArray[Any]) -> tuple[NDArray[np.int32], Any]:
@@ -112,12 +122,3 @@ def _ends(bounds: NDArray[np.int32], content: NDArray[np.uint8]) -> NDArray[np.i
         is_last[num_bytes:num_marks] = True
         ends.append((np.flatnonzero(is_last[:num_marks])[:num_ends] + (start + 1)).astype(np.int32))
     return np.concatenate(ends)
-
-
-def _buffers(fields: Any) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Where each of `fields` begins and the last one ends, int32 ``[n + 1]`` from 0, and their bytes."""
-    _, offsets, content = fields.buffers()
-    if not len(fields) or offsets is None or content is None:
-        return np.zeros(len(fields) + 1, dtype=np.int32), np.empty(0, dtype=np.uint8)
-    bounds = np.frombuffer(offsets, dtype=np.int32)[fields.offset : fields.offset + len(fields) + 1]
-    return bounds - bounds[0], np.frombuffer(content, dtype=np.uint8)[bounds[0] : bounds[-1]]

@@ -15,8 +15,10 @@ from typing import Any, Final, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import NULL_WORDS, Conventions
+from booru_embed_core.posts.interning import bytes_of
 from booru_embed_core.schema import ALL_TAGS_COLUMN, TAG_COLUMNS, TAG_SEPARATOR
 
 RawValue: TypeAlias = str | list[str | None] | None
@@ -110,10 +112,10 @@ def _canonical(column: pa.Array[Any], conventions: Conventions) -> tuple[pa.Arra
     text: Any = column if column.type == pa.string() else column.cast(pa.string())
     num_words = 0
     words = conventions.null_words or ()
-    if words:
-        is_word: Any = pc.is_in(text, value_set=pa.array(words, pa.string()))
-        if num_words := is_word.true_count:
-            text = pc.if_else(is_word, pa.scalar(None, pa.string()), text)
+    if words and (num_words := len(rows := _rows_of(words, text))):
+        is_word = np.zeros(len(text), dtype=np.bool_)
+        is_word[rows] = True
+        text = pc.if_else(pa.array(is_word), pa.scalar(None, pa.string()), text)
     if text.null_count:
         text = text.fill_null("")
     if conventions.html_entities and _holds(text, "&"):
@@ -141,12 +143,16 @@ def _is_list(type_: pa.DataType) -> bool:
 
 def _holds(text: Any, character: str) -> bool:
     """Whether any of the strings `text` holds the ASCII `character`: one look at their bytes, as they lie."""
-    data = text.buffers()[2]
-    if data is None or not len(text):
-        return False
-    start, end = text.offset, text.offset + len(text)
-    ends = np.frombuffer(text.buffers()[1], dtype=np.int32)
-    return bool((np.frombuffer(data, dtype=np.uint8)[ends[start] : ends[end]] == ord(character)).any())
+    _, content = bytes_of(text)
+    return bool((content == ord(character)).any())
+
+
+def _rows_of(words: Sequence[str], text: Any) -> NDArray[np.int64]:
+    """Indices of the strings of `text` that are one of `words`; only those of their lengths are compared."""
+    bounds, _ = bytes_of(text)
+    rows = np.flatnonzero(np.isin(np.diff(bounds), [len(word.encode()) for word in words]))
+    is_word: Any = pc.is_in(text.take(pa.array(rows)), value_set=pa.array(words, pa.string()))
+    return cast("NDArray[np.int64]", rows[is_word.to_numpy(zero_copy_only=False)])
 
 
 def _has_break(text: Any) -> Any:

@@ -124,7 +124,7 @@ class TagLists:
 
     def to_arrow(self) -> pa.Array[Any]:
         """A list array of dictionary-coded strings, without nulls; the type is that of `TAG_LIST`, coded."""
-        values = pa.DictionaryArray.from_arrays(self.codes, self.tags)
+        values = pa.DictionaryArray.from_arrays(self.codes, self.tags, safe=False)
         element = pa.field("element", values.type, nullable=False)
         offsets = pa.py_buffer(np.ascontiguousarray(self.offsets).data)
         return pa.Array.from_buffers(pa.list_(element), len(self.offsets) - 1, [None, offsets], children=[values])
