@@ -79,7 +79,9 @@ def walk(
     posts_dir, freq_dir, vocab_dir, packed_dir = (work / name for name in ("posts", "freq", "vocab", "packed"))
     for folder in (posts_dir, freq_dir, vocab_dir, packed_dir):
         folder.mkdir(parents=True)
-    report = read_posts([export], posts_dir, PostsSettings(max_rejected_share=0.999), duckdb_settings)
+    report = read_posts(
+        [export], posts_dir, PostsSettings(max_rejected_share=0.999, tag_separator=" ", null_words=()), duckdb_settings
+    )
     summaries = count_tags(posts_dir, freq_dir, duckdb_settings)
     vocab = build_vocab(freq_dir, vocab_settings)
     save_vocab(vocab, vocab_dir)

@@ -295,7 +295,7 @@ def test_rows_are_sorted_the_same_way_whatever_the_streams_and_threads(
 def test_a_limit_reads_no_further_than_the_range_that_fills_it(
     danbooru: Emulator, tmp_path: Path, limit: int, min_score: int | None, ranges: list[str], last: int
 ) -> None:
-    settings = PostsSettings(min_score=min_score, max_rejected_share=0.5)
+    settings = PostsSettings(min_score=min_score, max_rejected_share=0.5, tag_separator=" ")
     file, wanted = tmp_path / "posts.parquet", wanted_rows()
 
     def count(files: Sequence[Path]) -> int:

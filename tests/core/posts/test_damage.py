@@ -71,7 +71,12 @@ def test_a_damaged_export_is_refused_by_name_or_read_by_the_rules(tmp_path: Path
         folder.mkdir()
         (tmp_path / name).write_bytes(damaged(content, Random(f"{name} {number}")))
         try:
-            report = read_posts([tmp_path / name], folder, PostsSettings(max_rejected_share=0.999), ONE_THREAD)
+            report = read_posts(
+                [tmp_path / name],
+                folder,
+                PostsSettings(max_rejected_share=0.999, tag_separator=" ", null_words=()),
+                ONE_THREAD,
+            )
         except ExportError as error:
             problem = str(error)
             assert name in problem

@@ -33,7 +33,8 @@ from tests.core.export_helpers import (
 
 
 def export_of(file: Path, **values: float) -> PostsSettings:
-    return PostsSettings.model_validate({"export": (str(file),), **values})
+    # Some of the tags here hold commas.
+    return PostsSettings.model_validate({"export": (str(file),), "tag_separator": " ", "null_words": (), **values})
 
 
 HEADER = (
