@@ -39,6 +39,7 @@ HOSTILE_TAGS = (
     "x" * 255, "\u9577" * 85, "<unk>", "artist:1girl", "general:", ":", "_", "A", "a",
 )  # fmt: skip
 
+LITERAL_SETTINGS = PostsSettings(max_rejected_share=0.999, tag_separator=" ", null_words=())
 LITERAL = Conventions(allow_commas=True)
 """Spaces separate tags, which may hold commas."""
 
@@ -79,9 +80,7 @@ def walk(
     posts_dir, freq_dir, vocab_dir, packed_dir = (work / name for name in ("posts", "freq", "vocab", "packed"))
     for folder in (posts_dir, freq_dir, vocab_dir, packed_dir):
         folder.mkdir(parents=True)
-    report = read_posts(
-        [export], posts_dir, PostsSettings(max_rejected_share=0.999, tag_separator=" ", null_words=()), duckdb_settings
-    )
+    report = read_posts([export], posts_dir, LITERAL_SETTINGS, duckdb_settings)
     summaries = count_tags(posts_dir, freq_dir, duckdb_settings)
     vocab = build_vocab(freq_dir, vocab_settings)
     save_vocab(vocab, vocab_dir)

@@ -15,13 +15,21 @@ from random import Random
 import pyarrow as pa
 import pytest
 
+from booru_embed_core.posts.conventions import TRUE_WORDS
 from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.report import PostsReport
-from booru_embed_core.posts.validation import MAX_LINE_BYTES, TRUE_WORDS, ExportError, line_problem
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, line_problem
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, Category, tag_column
-from booru_embed_core.settings import PostsSettings
 from booru_embed_core.tags.tokenizer import split_field
-from tests.core.export_helpers import HOSTILE_TAGS, ONE_THREAD, csv_bytes, read_rejects, read_rows, row
+from tests.core.export_helpers import (
+    HOSTILE_TAGS,
+    LITERAL_SETTINGS,
+    ONE_THREAD,
+    csv_bytes,
+    read_rejects,
+    read_rows,
+    row,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -177,7 +185,7 @@ def run_case(number: int, folder: Path) -> bool:
     posts_dir.mkdir()
     has_header = lines_of(content)[0] == lines_of(first)[0]
     try:
-        report = read_posts([file], posts_dir, PostsSettings(max_rejected_share=0.999), ONE_THREAD)
+        report = read_posts([file], posts_dir, LITERAL_SETTINGS, ONE_THREAD)
     except ExportError as error:
         problem = str(error)
         assert file.name in problem
