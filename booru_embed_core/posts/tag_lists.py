@@ -135,7 +135,11 @@ def _falls(slices: pa.Array[Any], offsets: NDArray[np.int64]) -> NDArray[np.int6
 
     Exports have tags in byte order, so one comparison a use shows that no tag repeats.
     """
-    falls = 1 + np.flatnonzero(pc.less_equal(slices[1:], slices[:-1]).to_numpy(zero_copy_only=False))
-    is_start = np.zeros(len(slices) + 1, dtype=np.bool_)
-    is_start[offsets] = True
-    return falls[~is_start[falls]]
+    if len(slices) < 2:
+        return _NONE
+    is_fall: Any = pc.less_equal(slices[1:], slices[:-1])
+    bits = np.frombuffer(is_fall.buffers()[1], dtype=np.uint8)
+    falls = np.unpackbits(bits, count=is_fall.offset + len(is_fall), bitorder="little")[is_fall.offset :]
+    starts = offsets[(offsets > 0) & (offsets < len(slices))]
+    falls[starts - 1] = 0
+    return 1 + np.flatnonzero(falls.view(np.bool_))
