@@ -61,7 +61,8 @@ def ingest(
     ] = None,
     to: Annotated[Output, typer.Option("--to", help="Parquet parts, or one text file.")] = Output.PARQUET,
     ratings: Annotated[
-        str | None, typer.Option("--ratings", help="Keep posts of these ratings, such as g,s; by default all.")
+        str | None,
+        typer.Option("--ratings", help="Keep posts of these ratings, such as g,s; by default all.", metavar="LIST"),
     ] = None,
     min_score: Annotated[
         int | None, typer.Option("--min-score", min=-(2**31), max=2**31 - 1, help="Keep posts of this score or more.")
