@@ -23,7 +23,7 @@ from booru_embed_core.posts.export_files import ExportFiles, file_labels, find_e
 from booru_embed_core.posts.file_sample import FileExplanation, FileSample
 from booru_embed_core.posts.proposals import Comments, Values
 from booru_embed_core.posts.tag_fields import ALWAYS_NULL
-from booru_embed_core.posts.validation import ColumnsError, ExportError
+from booru_embed_core.posts.validation import ColumnsError, ExportError, has_all_tags
 from booru_embed_core.schema import ALL_TAGS_COLUMN
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, SourceSettings
 from booru_embed_core.settings.presets import with_preset
@@ -186,7 +186,8 @@ class _Source:
     def _problem(self, path: Path, sample: FileSample) -> tuple[str | None, Values, Comments]:
         """Why ``ingest`` would refuse the file of `sample`, and what would help."""
         given = proposals.merged(self.values, self.added)
-        if ALL_TAGS_COLUMN in sample.raw.schema.names and given.get("tag_categories") is None:
+        # Captions have columns of categories too, so that without a table their tags count as general.
+        if has_all_tags(sample.raw.schema.names) and given.get("tag_categories") is None:
             column = sample.columns.get(ALL_TAGS_COLUMN, ALL_TAGS_COLUMN)
             self.added.get("columns", {}).pop(ALL_TAGS_COLUMN, None)  # a guess that another one is to replace
             problem = (

@@ -164,6 +164,20 @@ def test_an_export_that_is_refused_gets_settings_that_read_it(
     assert len(by_the_settings(tmp_path, explanation)) == len(kept)
 
 
+def test_captions_need_a_preset_and_no_table_of_tags(tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    for number in range(3):
+        (tmp_path / f"export/{number}.txt").write_text(f"1girl, long hair, t{number}", encoding="utf-8")
+        (tmp_path / f"export/{number}.png").touch()
+    explanation = told(tmp_path)
+    (file,) = explanation.files
+    assert "missing_rating" in (file.refused or "")
+    assert explanation.is_complete
+    assert [post["tag_string_general"] for post in by_the_settings(tmp_path, explanation)] == [
+        f"1girl long_hair t{number}" for number in range(3)
+    ]
+
+
 def test_what_cannot_be_guessed_is_not_made_up(tmp_path: Path) -> None:
     (tmp_path / "export").mkdir()
     write_csv(tmp_path / "export", [{"id": 1, "rating": "g", "score": 2, "things": "a b"}])
