@@ -1,5 +1,7 @@
 """Plots as PNG bytes, drawn with matplotlib's objects: no pyplot, so no global state and no display.
 
+matplotlib is imported at the first plot: every process of Dagster loads this module, and few of them draw.
+
 Each function draws data of a product and computes no figure that a reader of the product would need. In every plot a
 category has Danbooru's colour for it.
 """
@@ -11,19 +13,18 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from booru_embed_core.schema import CATEGORIES, MAX_U16_TAGS, Category
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CATEGORY_COLOURS: Final = {
     Category.GENERAL: "#0075f8",
@@ -89,9 +90,9 @@ def vocab_cost(curve: pa.Table, cuts: Mapping[Category, Cut] | None = None) -> b
     size.set_xticks([50, 80, 90, 95, 99, 99.5, 99.9, 100])
     size.xaxis.set_major_formatter("{x:g}")
     coverage.set_xscale("log")
-    size.yaxis.set_major_formatter(_THOUSANDS)
-    coverage.xaxis.set_major_formatter(_THOUSANDS)
-    coverage.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    size.yaxis.set_major_formatter(_thousands)
+    coverage.xaxis.set_major_formatter(_thousands)
+    coverage.yaxis.set_major_formatter(_percent)
     handles, names = size.get_legend_handles_labels()
     title = (
         "a dot is the current cut and the tags it keeps; it lies below its line if min_count keeps fewer"
@@ -115,8 +116,8 @@ def tag_frequencies(frequencies: Mapping[Category, pa.Table]) -> bytes:
             axes.plot(ranks[shown], counts[shown], color=CATEGORY_COLOURS[category], lw=1.8, label=label, marker=marker)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(_THOUSANDS)
-    axes.yaxis.set_major_formatter(_THOUSANDS)
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.yaxis.set_major_formatter(_thousands)
     _label(axes, "", "rank within the category", "posts that have the tag")
     _legend(axes)
     return _png(figure)
@@ -130,7 +131,7 @@ def caption_lengths(lengths: pa.Table) -> bytes:
     figure, (axes,) = _figure("How long captions are", columns=1)
     length, share = lengths["length"].to_numpy(), lengths["share_covered"].to_numpy()
     axes.bar(length, lengths["num_posts"].to_numpy(), width=0.9, color=OURS, alpha=0.35, lw=0)
-    axes.yaxis.set_major_formatter(_THOUSANDS)
+    axes.yaxis.set_major_formatter(_thousands)
     _label(axes, "", "tags of a post that are in the vocabulary", "posts")
     right = axes.twinx()
     right.plot(length, share, color=_INK, lw=1.6)
@@ -142,7 +143,7 @@ def caption_lengths(lengths: pa.Table) -> bytes:
     _legend(right, place="center right")
     right.set_ylim(0, 1.04)
     right.set_ylabel("share of posts that fit", color=_MUTED)
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    right.yaxis.set_major_formatter(_percent)
     right.tick_params(colors=_MUTED, length=0)
     right.spines[:].set_visible(False)
     return _png(figure)
@@ -224,7 +225,7 @@ def percentile_sweep(table: pa.Table, chosen: float) -> bytes:
         axes.set_xticks(x, [f"{p:g}\n{n:,} tags" for p, n in zip(percentiles, table["vocab_size"].to_pylist())])  # noqa: B905
         axes.axvline(percentiles.index(chosen), color=_MUTED, lw=1, ls="--")
         _legend(axes)
-    cost.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    cost.yaxis.set_major_formatter(_percent)
     cost.set_ylim(0, 1.05)
     _label(found, "recall@10 on validation posts", "percentile kept", "recall@10")
     _label(cost, "cost, as a share of the largest", "percentile kept", "")
@@ -268,9 +269,6 @@ def tag_map(
     return _png(figure)
 
 
-_THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
-
-
 _NEAREST_TO_ALL: Final = 0.05
 """The axis is logarithmic in the lost share, so the percentile 100 is drawn at this distance from it."""
 
@@ -285,7 +283,18 @@ def _shrink(stretched: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return shrunk
 
 
+def _thousands(value: float, _: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _percent(value: float, _: float) -> str:
+    return f"{value:.0%}"
+
+
 def _figure(title: str, columns: int, height: float = 4.6) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     # Two panels are 1,078 pixels wide: the picture dialog of Dagster's UI cuts off anything beyond 1,080.
     figure = Figure(figsize=(9.5 if columns == 1 else 4.9 * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -320,6 +329,8 @@ def _name(
     offset: tuple[float, float] = (0, 4),
     align: Literal["left", "center"] = "center",
 ) -> None:
+    from matplotlib.patheffects import withStroke
+
     text = axes.annotate(name, place, offset, textcoords="offset points", ha=align, fontsize=size, color=colour)
     text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
     # A tag is not a formula: matplotlib would parse text between two dollar signs as one.
@@ -358,6 +369,8 @@ def _png(figure: Figure) -> bytes:
 
 def _drop_minor_ticks(figure: Figure) -> None:
     """Drops the ticks between powers of ten where none has a label: they are invisible, and a third of the drawing."""
+    from matplotlib.ticker import NullLocator
+
     for axis in itertools.chain.from_iterable((axes.xaxis, axes.yaxis) for axes in figure.axes):
         low, high = sorted(axis.get_view_interval())
         if axis.get_scale() == "log" and high > 10 * low:
