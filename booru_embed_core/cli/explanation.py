@@ -14,12 +14,13 @@ _SEPARATORS: Final = {" ": "spaces", ",": "commas", "\n": "line breaks", "list":
 _NUM_SHOWN: Final = 12
 
 
-def print_explanation(file: FileExplanation) -> None:
-    """Prints the `file` and what is read of it, aligned, and an empty line."""
+def print_explanation(file: FileExplanation, before: FileExplanation | None = None) -> None:
+    """Prints the `file` and what is read of it, aligned, and an empty line: what differs from the file `before`."""
     print(f"{file.file}: {file.kind}" if file.kind else file.file)
     rows = [("  refused", file.refused)] if file.refused else []
     if file.kind:
-        rows += _rows(file)
+        told = _rows(before) if before is not None and before.kind else []
+        rows += [one for one in _rows(file) if one not in told or one[0] == "  records"]
     print_table([(name, text) for name, text in rows])
     print()
 

@@ -208,8 +208,8 @@ def _explain(chosen: _Chosen, as_json: bool) -> None:
     if as_json:
         print_json(asdict(explanation))
         return
-    for file in explanation.files:
-        print_explanation(file)
+    for before, file in zip((None, *explanation.files), explanation.files, strict=False):
+        print_explanation(file, before)
     if explanation.num_more_files:
         print(f"{explanation.num_more_files:,} more files are not looked at\n")
     if explanation.left_out:

@@ -179,6 +179,8 @@ class _Source:
             refused = refused or problem
             if problem is None or not self._add(more, comments):
                 break
+        if problem is not None and problem != refused:
+            refused = f"{refused}; with these settings then: {problem}"
         self.is_complete &= problem is None
         explanation = FileExplanation(file=label, refused=refused)
         self.files.append(explanation if sample is None else sample.explanation(label, refused))

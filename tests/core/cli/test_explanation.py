@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from booru_embed_core.cli.explanation import print_explanation
@@ -59,3 +61,9 @@ def test_how_tags_stand_is_told_in_words(capsys: pytest.CaptureFixture[str], sep
 def test_a_file_that_is_not_read_is_told_by_its_error_alone(capsys: pytest.CaptureFixture[str]) -> None:
     print_explanation(FileExplanation(file="a.csv", refused="a.csv: broken"))
     assert capsys.readouterr().out == "a.csv\n  refused  a.csv: broken\n\n"
+
+
+def test_what_a_file_has_in_common_with_the_one_before_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    first = FileExplanation(file="a", kind="CSV", columns={"id": "id"}, tag_separator=" ", num_sampled=3)
+    print_explanation(replace(first, file="b", ratings={"s": (3, "s")}), first)
+    assert capsys.readouterr().out == "b: CSV\n  ratings  s (3) -> s\n  records  3 looked at, 0 rejected\n\n"
