@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 from booru_embed_core.tokens.batches import read_batch
 
@@ -120,5 +119,7 @@ def ppmi_factors(pairs: Cooccurrence, dim: int) -> tuple[Float64, Float64, Float
 
 def truncated_svd(matrix: Float64, dim: int) -> tuple[Float64, Float64, Float64]:
     """U [m, dim], S [dim], V [m, dim] of `matrix` [m, m]; deterministic, and at most m factors."""
+    from sklearn.utils.extmath import randomized_svd  # it takes a second to import, and most of the package needs none
+
     left, singular, right = randomized_svd(matrix, n_components=min(dim, len(matrix)), n_iter=7, random_state=_SVD_SEED)
     return left, singular, right.T
