@@ -14,6 +14,10 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from tests.emulator_helpers import Emulator
 
+# Workers fill the cores by themselves. More threads of OpenMP and OpenBLAS wait for each other in a loop, which took a
+# third of the CPU time of tests that compute. NumPy and torch read this when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No test asserts a wall time: Hypothesis does by default, and a busy machine then fails what is right.
 settings.register_profile("untimed", parent=settings.get_profile(settings.get_current_profile_name()), deadline=None)
 settings.load_profile("untimed")
