@@ -9,9 +9,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
 from booru_embed_core.filesystem import locked_folder
 from tests.dagster.light_helpers import lighten
@@ -20,6 +24,24 @@ from tests.dagster.project_helpers import Project, make_project, read_result
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 WORKER_VARIABLE = "PYTEST_XDIST_WORKER"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engines() -> Iterator[None]:
+    """One SQLAlchemy engine for each SQLite file: Dagster makes one per query, which compiles its statement anew."""
+    engines: dict[str, Any] = {}
+    made = sqlite_event_log.create_engine
+
+    def create_engine(address: str, **options: Any) -> Any:
+        """What `create_engine` returned for `address` before; its pool keeps no connection open."""
+        if address not in engines:
+            engines[address] = made(address, **options)
+        return engines[address]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+            patch.setattr(module, "create_engine", create_engine)
+        yield
 
 
 @pytest.fixture
