@@ -26,8 +26,13 @@ from booru_embed_core.tags.tokenizer import Tokenizer
 from booru_embed_core.tags.vocab import Vocab
 from tests.core.model_helpers import Trained, encoder
 
-sentence_transformers = pytest.importorskip("sentence_transformers")
 tokenizers = pytest.importorskip("tokenizers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sentence_transformers() -> Any:
+    """The package; not imported with this module, since that takes seconds in each process that collects tests."""
+    return pytest.importorskip("sentence_transformers")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def embedder(source: CheckpointSource) -> BooruEmbedder:
 
 
 @pytest.fixture(scope="module")
-def encode(folder: Path) -> Callable[[list[str]], Any]:
+def encode(sentence_transformers: Any, folder: Path) -> Callable[[list[str]], Any]:
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     return lambda captions: model.encode(captions, show_progress_bar=False)
 

@@ -84,9 +84,13 @@ def write_packed(
 
 
 def forks() -> ForkServerContext:
-    """Processes start with torch, TensorBoard's writer and this module imported, which saves seconds each."""
+    """Processes start with torch, TensorBoard's writer and this module imported, which saves seconds each.
+
+    Also with torch's compiler, which its optimizers import to switch it off.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.core.training.training_helpers", "torch.utils.tensorboard"])
+    preloaded = ["tests.core.training.training_helpers", "torch.utils.tensorboard", "torch._dynamo"]
+    context.set_forkserver_preload(preloaded)
     return context
 
 
