@@ -51,6 +51,7 @@ num_epochs = {num_epochs}
 num_processes = {num_processes}
 batch_posts = 16
 learning_rate = 0.02
+initial_vectors = "{initial_vectors}"
 precision = "fp32"
 device = "cpu"
 [evaluation]
@@ -83,10 +84,20 @@ class Project:
         return Warehouse(self.folder / "warehouse")
 
     def set(
-        self, *, keep_percentile: float = 95, num_epochs: int = 1, trunk: str = "attention", num_processes: int = 1
+        self,
+        *,
+        keep_percentile: float = 95,
+        num_epochs: int = 1,
+        trunk: str = "attention",
+        num_processes: int = 1,
+        initial_vectors: str = "ppmi_svd",  # "random": a process that trains imports no sklearn, which takes a second
     ) -> None:
         text = SETTINGS.format(
-            keep_percentile=keep_percentile, num_epochs=num_epochs, trunk=trunk, num_processes=num_processes
+            keep_percentile=keep_percentile,
+            num_epochs=num_epochs,
+            trunk=trunk,
+            num_processes=num_processes,
+            initial_vectors=initial_vectors,
         )
         self.settings_file.write_text(text, encoding="utf-8")
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.dagster.project_helpers import Project, failure
 from tests.dagster.server_helpers import Server, dagster_dev
+from tests.dagster.training.fault_helpers import WAIT, python_path, ranks_of
 from tests.dagster.training.test_worker import wait_for_log
 
 _Answer = TypeVar("_Answer")
@@ -28,7 +29,7 @@ mutation($run: String!) { terminateRun(runId: $run) { __typename ... on PythonEr
 STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 TIMEOUT_SECONDS = 240
 POLL_SECONDS = 0.3
-NUM_EPOCHS = 40
+NUM_EPOCHS = 5
 
 
 def ask(server: Server, query: str, **variables: object) -> dict[str, Any]:
@@ -89,9 +90,11 @@ def step_of(state: Path) -> int:
 def served(
     built: tuple[Project, dg.ExecuteInProcessResult], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Project, Server]]:
-    """A project and the server that works on it; each test gives the project its settings."""
-    project = built[0].copy_to(tmp_path_factory.mktemp("served") / "copy")
-    with dagster_dev(project) as server:
+    """A project, whose settings each test sets, and the server that works on it; its trainings take long."""
+    folder = tmp_path_factory.mktemp("served")
+    project = built[0].copy_to(folder / "copy")
+    path = python_path(folder / "site", [*ranks_of(1), *ranks_of(2)], "run.step > 10", WAIT)  # the log begins with 10
+    with dagster_dev(project, {"PYTHONPATH": path}) as server:
         yield project, server
 
 
@@ -103,7 +106,7 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
     served: tuple[Project, Server], num_processes: int
 ) -> None:
     project, server = served
-    project.set(num_epochs=NUM_EPOCHS, trunk="deepsets", num_processes=num_processes)
+    project.set(num_epochs=NUM_EPOCHS, trunk="deepsets", num_processes=num_processes, initial_vectors="random")
     run = launch(server, "checkpoint")
     work = wait_for_log(project)
     # One that trains; or the one that Dagster started, torchrun and its ranks.
@@ -125,7 +128,7 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
     saved = (work / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     assert saved
 
-    project.set(num_epochs=NUM_EPOCHS, trunk="deepsets")
+    project.set(num_epochs=NUM_EPOCHS, trunk="deepsets", initial_vectors="random")
     result = project.materialize("checkpoint")
     assert result.success
     # Speeds are in the log: lines that are the same were not written again.
@@ -137,7 +140,7 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
 @pytest.mark.timeout(900)
 def test_one_run_at_a_time_computes_on_the_gpu_and_none_shares_a_folder(served: tuple[Project, Server]) -> None:
     project, server = served
-    project.set(num_epochs=100_000, trunk="deepsets")
+    project.set(num_epochs=100_000, trunk="deepsets", initial_vectors="random")
     training = launch(server, "checkpoint")
     wait_for_log(project)
     waiting, other = launch(server, "tag_embeddings"), launch(server, "caption_lengths")

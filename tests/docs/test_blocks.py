@@ -16,7 +16,7 @@ import pytest
 from booru_embed_core.settings import load_settings
 from booru_embed_core.training.loop import train
 from booru_embed_core.training.step import NonFiniteLossError
-from tests.dagster.project_helpers import SAMPLE, SETTINGS, Project, failure, make_project, rows
+from tests.dagster.project_helpers import SAMPLE, Project, failure, make_project, rows
 from tests.docs.doc_helpers import PAGES, ROOT, Block, blocks_of, check, run
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -34,7 +34,8 @@ def trained_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     with gzip.open(SAMPLE, "rt", encoding="utf-8") as source, made.export_file.open("a", encoding="utf-8") as export:
         # The docs name this tag, which is rare among the first posts.
         export.writelines(itertools.islice((line for line in source if "hatsune_miku" in line), 30))
-    text = SETTINGS.format(keep_percentile=100, num_epochs=1, trunk="attention", num_processes=1)
+    made.set(keep_percentile=100)
+    text = made.settings_file.read_text(encoding="utf-8")
     text = text.replace("embedding_dim = 16", "embedding_dim = 128").replace("[8]", "[16, 32, 64]")
     made.settings_file.write_text(text, encoding="utf-8")
     result = made.materialize(ASSETS)

@@ -17,7 +17,8 @@ from booru_embed_dagster import resources
 from booru_embed_dagster.training import launcher
 from booru_embed_dagster.training.launcher import TAIL_LINES, echoed, run_to_end, why_it_ended
 from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE
-from tests.dagster.project_helpers import REPOSITORY, Project, failure
+from tests.dagster.project_helpers import Project, failure
+from tests.dagster.training.fault_helpers import python_path, ranks_of
 
 Built = tuple[Project, dg.ExecuteInProcessResult]
 
@@ -125,26 +126,6 @@ def test_what_a_killed_process_leaves_behind_is_ended(tmp_path: Path, monkeypatc
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
-# Python runs this file when it starts: what goes wrong in a rank at a step, some steps after a state was saved.
-FAULT = """
-import os, sys
-
-if os.environ.get("RANK") in {ranks!r} and "booru_embed_dagster.training.worker" in sys.orig_argv:
-    import socket
-    from pathlib import Path
-
-    from booru_embed_core.training import loop
-    from booru_embed_core.training.step import NonFiniteLossError
-
-    real, once = loop.compute_step, Path({once!r})
-
-    def compute_step(run, batch):
-        if run.step == 25 and not once.exists():
-            {action}
-        return real(run, batch)
-
-    loop.compute_step = compute_step
-"""
 KILL = "os.kill(os.getpid(), 9)"
 RAISE = "raise TypeError('no such thing')"
 NOT_FINITE = "raise NonFiniteLossError('step 25: loss is nan', [])"
@@ -163,16 +144,11 @@ def train_with_fault(
 ) -> dg.ExecuteInProcessResult:
     """A run of `checkpoint` in a copy of `built` in `folder`, with a fault in the last rank or in all of them."""
     project = built[0].copy_to(folder)
-    project.set(num_epochs=4, trunk="deepsets", num_processes=num_processes)
-    ranks: list[str | None] = [None] if num_processes == 1 else [str(rank) for rank in range(num_processes)]
-    if not is_in_all:
-        ranks = ranks[-1:]
-    site = folder / "site"
-    site.mkdir()
-    code = FAULT.format(ranks=ranks, once=str(folder / "once"), action=action)
-    (site / "sitecustomize.py").write_text(code, encoding="utf-8")
+    project.set(num_epochs=4, trunk="deepsets", num_processes=num_processes, initial_vectors="random")
+    ranks = ranks_of(num_processes)
+    path = python_path(folder / "site", ranks if is_in_all else ranks[-1:], "run.step == 25", action)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(REPOSITORY)]))
+        patch.setenv("PYTHONPATH", path)
         return project.materialize("checkpoint")
 
 

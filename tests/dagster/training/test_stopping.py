@@ -72,10 +72,11 @@ def test_a_training_that_does_not_end_is_saved_and_ended(
     assert ends == ended
 
 
-# torch's decompositions return to Python after minutes: no handler of a signal runs meanwhile.
+# A mutex that is locked twice, like torch's decompositions of large matrices, does not return to Python: no handler of
+# a signal runs meanwhile.
 ENDLESS = """
+import ctypes
 import sys
-import torch
 from booru_embed_core.training import loop
 from booru_embed_dagster.training.worker import main
 
@@ -86,8 +87,9 @@ def endless(run, *rest):
     if run.step < step:
         return real(run, *rest)
     print("began", flush=True)
-    while True:
-        torch.linalg.svd(torch.rand(5000, 5000))
+    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+    lock(mutex)
+    lock(mutex)
 
 setattr(loop, function, endless)
 sys.exit(main([job]))
@@ -108,7 +110,7 @@ def test_a_stop_saves_and_ends_a_training_whose_step_or_validation_does_not_end(
         work_dir=tmp_path / "work",
         out_dir=tmp_path / "out",
         model=settings.model,
-        training=settings.training.model_copy(update={"num_epochs": 2}),
+        training=settings.training.model_copy(update={"num_epochs": 2, "initial_vectors": "random"}),
     )
     (tmp_path / "job.json").write_text(job.model_dump_json(exclude_none=True), encoding="utf-8")
     arguments = [sys.executable, "-c", ENDLESS, str(tmp_path / "job.json"), function, str(step)]

@@ -24,6 +24,7 @@ from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE, Job, P
 from booru_embed_dagster.warehouse.warehouse import lock_folder
 from tests.dagster.light_helpers import lighten
 from tests.dagster.project_helpers import Project
+from tests.dagster.training.fault_helpers import WAIT, python_path, ranks_of
 
 pytestmark = pytest.mark.usefixtures("_process_hooks")
 
@@ -218,8 +219,9 @@ def test_a_terminated_run_stops_training_and_the_next_one_goes_on(
     num_processes: int,
 ) -> None:
     project = built[0].copy_to(tmp_path / "copy")
-    project.set(num_epochs=30, trunk="deepsets", num_processes=num_processes)
-    environment = {**os.environ, **project.environment()}
+    project.set(num_epochs=5, trunk="deepsets", num_processes=num_processes, initial_vectors="random")
+    path = python_path(tmp_path / "site", ranks_of(num_processes), "run.step > 10", WAIT)  # the log begins with 10
+    environment = {**os.environ, **project.environment(), "PYTHONPATH": path}
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "booru_embed_dagster.definitions"]
     run = subprocess.Popen([*command, "--select", "checkpoint"], env=environment, stderr=subprocess.DEVNULL)
     work = wait_for_log(project)
@@ -230,7 +232,7 @@ def test_a_terminated_run_stops_training_and_the_next_one_goes_on(
     saved = [json.loads(line) for line in (work / "training_log.jsonl").read_text().splitlines()]
     assert project.warehouse.current("checkpoint").version == built[0].warehouse.current("checkpoint").version
     # The number of processes is no part of what is trained.
-    project.set(num_epochs=30, trunk="deepsets", num_processes=3 - num_processes)
+    project.set(num_epochs=5, trunk="deepsets", num_processes=3 - num_processes, initial_vectors="random")
     if num_processes == 2:
         lighten(monkeypatch)
     result = project.materialize("checkpoint")
