@@ -1,9 +1,11 @@
-"""One process of the data path benchmark: ``python -m benchmarks._data_path_ways WAY CORPUS WORK``.
+"""One process of the data path benchmark: ``python benchmarks/_data_path_ways.py WAY CORPUS WORK``.
 
-The ways are booru-embed's stages, DuckDB's bare parse, and peer tools that compute the same counts and ids. Each runs
-in its own process, for its own peak memory. The last line printed is JSON: CPU seconds (children included, start of
-Python and imports excluded), peak memory, and the counts found (uses and distinct tags per category, or tokens), so
-that the benchmark can check that all ways agree.
+The ways are booru-embed's stages, the same stages through Dagster, DuckDB's bare parse, and peer tools that compute the
+same counts and ids. Each runs in its own process, for its own peak memory. The last line printed is JSON: CPU seconds
+(children included, start of Python and imports excluded), peak memory, and the counts found (uses and distinct tags per
+category, or tokens), so that the benchmark can check that all ways agree.
+
+It imports only the packages of booru-embed: with another folder on ``PYTHONPATH``, it measures the build in there.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from __future__ import annotations
 import collections
 import csv
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,6 +34,9 @@ from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.encode import encode_posts
 
 DUCKDB: Final = DuckdbSettings()
+# The corpus has tags with commas, and tags such as `null`. Builds without these settings read them as such.
+_CONVENTIONS: Final[Mapping[str, Any]] = {"tag_separator": " ", "null_words": []}
+CONVENTIONS: Final = {key: value for key, value in _CONVENTIONS.items() if key in PostsSettings.model_fields}
 TYPES: Final = {"id": "bigint", "score": "integer"}
 
 
@@ -47,7 +53,7 @@ def bare_parse(corpus: Path, work: Path) -> str:
 def posts(corpus: Path, work: Path) -> str:
     """CSV to posts."""
     out = _fresh(work / "posts")
-    report = read_posts(_files(corpus), out, PostsSettings(), DUCKDB, work)
+    report = read_posts(_files(corpus), out, PostsSettings.model_validate(CONVENTIONS), DUCKDB, work)
     return f"rows {report.num_kept}"
 
 
@@ -70,6 +76,33 @@ def packed_tokens(corpus: Path, work: Path) -> str:  # noqa: ARG001
     """Posts and vocabulary to the packed file."""
     report = encode_posts(work / "posts", Vocab.load(work / "vocab"), _fresh(work / "tokens"), TokensSettings(), work)
     return f"tokens {report.num_tokens}"
+
+
+def _through_dagster(asset: str, corpus: Path, work: Path) -> Callable[[Path, Path], str]:
+    """A run of `asset` and its checks into a warehouse below `work`, ready to start: imports do not count."""
+    import dagster as dg
+
+    project = work / "dagster"
+    home = project / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
+    conventions = "".join(f"{key} = {json.dumps(value)}\n" for key, value in CONVENTIONS.items())
+    settings = f"[warehouse]\npath = 'warehouse'\n[posts]\nexport = ['{corpus.absolute()}/*.csv']\n{conventions}"
+    (project / "settings.toml").write_text(settings, encoding="utf-8")
+    os.environ["BOORU_EMBED_SETTINGS"] = str(project / "settings.toml")
+    shutil.rmtree(project / "warehouse" / asset, ignore_errors=True)
+    from booru_embed_dagster.definitions import defs
+
+    job, instance = defs.resolve_implicit_global_asset_job_def(), dg.DagsterInstance.from_config(str(home))
+    instance.get_runs_count()  # creates the database
+
+    def run(corpus: Path, work: Path) -> str:  # noqa: ARG001
+        result = job.execute_in_process(asset_selection=[dg.AssetKey(asset)], instance=instance)
+        (event,) = result.asset_materializations_for_node(asset)
+        name, figure = _DAGSTER_FOUND[asset]
+        return f"{name} {event.metadata[figure].value}"
+
+    return run
 
 
 def to_tsv(corpus: Path, work: Path) -> str:
@@ -219,6 +252,17 @@ WAYS: Final[Mapping[str, Callable[[Path, Path], str]]] = collections.OrderedDict
 )  # fmt: skip
 
 
+_DAGSTER_FOUND: Final = {
+    "posts": ("rows", "dagster/row_count"),
+    "tag_frequencies": ("all uses", "num_uses"),
+    "vocab": ("tags", "num_tags"),
+    "packed_tokens": ("tokens", "num_tokens"),
+}
+"""What each asset found and the metadata that holds it."""
+_DAGSTER: Final = "dagster_"
+"""What the name of an asset's way begins with."""
+
+
 def _cpu_seconds() -> float:
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
@@ -230,7 +274,9 @@ def _peak_mb() -> int:
 
 
 if __name__ == "__main__":
-    name, corpus_name, work_name = sys.argv[1:]
+    name, given_corpus, given_work = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    asset = name.removeprefix(_DAGSTER)
+    way = _through_dagster(asset, given_corpus, given_work) if asset != name else WAYS[name]
     before = _cpu_seconds()
-    found = WAYS[name](Path(corpus_name), Path(work_name))
+    found = way(given_corpus, given_work)
     print(json.dumps({"cpu_seconds": round(_cpu_seconds() - before, 3), "peak_mb": _peak_mb(), "found": found}))

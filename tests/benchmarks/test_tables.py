@@ -85,6 +85,7 @@ COSTS: dict[str, Any] = {
         "bare_parse": cost(4.4, [1, 1, 1], 300),
         "posts": cost(17.64, [4.2, 3.95, 4.01], 1_234),
         "vocab": cost(0.5, [0.1, 0.1, 0.12], 400),
+        "packed_tokens": cost(8.8, [2, 1.9, 2.1], 650),
         "all of it": cost(123.4, [9.4, 9, 9.1], 1_234),
     },
     "part": {
@@ -102,9 +103,10 @@ def test_a_table_of_the_data_path_has_the_cost_and_limit_of_a_stage() -> None:
         "|  | CPU s | ÷ bare parse | limit | range | peak MB | limit |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| bare parse | 4.4 | 1.00 |  | 1.00 … 1.00 | 300 |  |",
-        "| posts | 17.6 | 4.01 | 7 | 3.95 … 4.20 | 1,234 | 1,500 |",
+        "| posts | 17.6 | 4.01 | 5.5 | 3.95 … 4.20 | 1,234 | 1,500 |",
         "| vocab | 0.5 | 0.10 |  | 0.10 … 0.12 | 400 | 1,500 |",
-        "| all of it | 123 | 9.10 | 15 | 9.00 … 9.40 | 1,234 | 1,500 |",
+        "| packed_tokens | 8.8 | 2.00 | 2.2 | 1.90 … 2.10 | 650 | 700 |",
+        "| all of it | 123 | 9.10 | 9.5 | 9.00 … 9.40 | 1,234 | 1,500 |",
         "|  | CPU s | ÷ bare parse | ÷ booru-embed | peak MB |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| bare parse | 0.7 | 1.00 | 0.12 | 200 |",
@@ -116,6 +118,29 @@ def test_a_table_of_the_data_path_has_the_cost_and_limit_of_a_stage() -> None:
     assert text.endswith(
         "Commit `abc1234`, 2031-02-03, a processor. Load average at the start: 0.5. Not installed: pandas."
     )
+
+
+def test_a_table_of_the_data_path_has_the_stages_through_dagster_and_of_the_build_before() -> None:
+    dagster = {
+        name: figures | {"over_library": 1.25, "ratios": [1.2, 1.3]}
+        for name, figures in COSTS["stages"].items()
+        if name != "bare_parse"
+    }
+    older = {name: figures | {"ratio": 9.87, "peak_mb": 4_321} for name, figures in COSTS["stages"].items()}
+    before = {"commit": "fed4321", "stages": older, "dagster": older}
+    rows = [line for line in data_path(COSTS | {"dagster": dagster}).splitlines() if line.startswith("| ")]
+    assert rows[7:12] == [
+        "|  | CPU s | ÷ library alone | limit | range | peak MB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| posts | 17.6 | 1.25 |  | 1.20 … 1.30 | 1,234 |",
+        "| vocab | 0.5 | 1.25 |  | 1.20 … 1.30 | 400 |",
+        "| packed_tokens | 8.8 | 1.25 |  | 1.20 … 1.30 | 650 |",
+    ]
+    assert rows[12] == "| all of it | 123 | 1.25 | 1.5 | 1.20 … 1.30 | 1,234 |"
+    text = data_path(COSTS | {"dagster": dagster, "before": before})
+    assert "Alternated with the build before, `fed4321`:" in text
+    assert "| packed_tokens | 9.87 | 2.00 | 9.87 | 2.00 | 4,321 | 650 |" in text
+    assert data_path(COSTS | {"dagster": dagster, "before": None}) == data_path(COSTS | {"dagster": dagster})
 
 
 EMBEDDED_FIGURES = {
