@@ -54,7 +54,7 @@ def dialect_of(sample: Sequence[bytes], layout: Layout, *, is_whole: bool) -> La
         return layout
     rule = _look(sample, layout, is_whole=is_whole)
     is_tab = layout.dialect.delimiter == "\t"
-    is_escaped = has_backslashes and _shows_escapes(b"\n" + b"".join(sample), is_tab=is_tab)
+    is_escaped = has_backslashes and _shows_escapes(sample, is_tab=is_tab)
     if not rule.bad_lines and not is_escaped:
         return layout
     looks = {}
@@ -103,13 +103,17 @@ def _is_contradicted(look: _Look, rule: _Look) -> bool:
     return _shows_quoting(rule)
 
 
-def _shows_escapes(text: bytes, *, is_tab: bool) -> bool:
+def _shows_escapes(sample: Sequence[bytes], *, is_tab: bool) -> bool:
     """Whether every backslash is a database's, and one shows that there is nothing in a field, or stands for itself."""
     escapes = _BARE_ESCAPES if is_tab else _QUOTED_ESCAPES
-    if b"\\" in escapes.sub(b"", text):
-        return False
-    has_null = _NULL_FIELD.search(text) is not None
-    return has_null or rb"\\" in text if is_tab else has_null and (rb"\\" in text or rb"\"" in text)
+    has_null = has_pair = has_quote = False
+    for block in sample:
+        text = b"\n" + block
+        if b"\\" in escapes.sub(b"", text):
+            return False
+        has_null = has_null or _NULL_FIELD.search(text) is not None
+        has_pair, has_quote = has_pair or rb"\\" in text, has_quote or rb"\"" in text
+    return has_null or has_pair if is_tab else has_null and (has_pair or has_quote)
 
 
 def _shows_doubled_quotes(rule: _Look) -> bool:
