@@ -24,7 +24,7 @@ from booru_embed_core.posts.readers.records import Records
 from booru_embed_core.posts.readers.scan import Scanner, clean, lines_between, select_records
 from booru_embed_core.posts.validation import line_problem
 
-_FIRST_CHUNK_BYTES: Final = 8 << 20
+_FIRST_CHUNK_BYTES: Final = 1 << 20
 _LAST_CHUNK_BYTES: Final = 256 << 20
 
 
