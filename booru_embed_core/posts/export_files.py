@@ -170,5 +170,8 @@ def _instead(found: Sequence[_Contents]) -> str:
     """What stands in the folders where no export file was found, and the remedy."""
     kinds = sum((others.kinds for contents in found for others in contents.others.values()), Counter[str]())
     if kinds:
-        return f" among its {kinds.total():,} files ({_shown(kinds)}); name the files to read in [posts] export"
+        return (
+            f" among its {kinds.total():,} files ({_shown(kinds)}); what is read is called like posts.csv, posts.json, "
+            "posts.parquet, or image.txt and image.jpg.json for captions; name the files to read in [posts] export"
+        )
     return "; correct [posts] export or put the file there"

@@ -117,6 +117,7 @@ class Listing:
     @classmethod
     def of(cls, names: Collection[str]) -> Listing:
         """The listing of the file names of one folder."""
+        names = set(names)
         images = {name for name in names if is_image(name)}
         by_stem: dict[str, list[str]] = {}
         for image in images:
@@ -151,6 +152,11 @@ class Listing:
 def is_image(name: str) -> bool:
     """Whether a file is called as images and videos are."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_named_caption(name: str) -> bool:
+    """Whether a file is called as captions are."""
+    return _caption_of(name) is not None
 
 
 def is_document(stem: str) -> bool:

@@ -43,6 +43,7 @@ from booru_embed_core.schema import ALL_TAGS_COLUMN, CATEGORIES, TAG_SEPARATOR, 
 
 _FIRST_BATCH: Final = 1000
 _BATCH_BYTES: Final = 16 << 20
+_OBJECT_BYTES: Final = 64
 _SAMPLE_BYTES: Final = 4 << 20
 _MAX_COUNTED: Final = 10_000
 _LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
@@ -66,7 +67,9 @@ class _Caption:
 
     @property
     def num_bytes(self) -> int:
-        return 64 + len(self.path) + (len(self.tags) if isinstance(self.tags, str) else sum(map(len, self.tags)))
+        return (
+            _OBJECT_BYTES + len(self.path) + (len(self.tags) if isinstance(self.tags, str) else _num_bytes(self.tags))
+        )
 
 
 class FilesOfTags:
@@ -266,6 +269,10 @@ def read_file(file: TextFile) -> tuple[str, Content]:
         return file.path, file.read()
     except (OSError, ValueError) as error:
         return file.path, error
+
+
+def _num_bytes(tags: Sequence[str]) -> int:
+    return sum(map(len, tags)) + _OBJECT_BYTES * len(tags)
 
 
 def unreadable(error: OSError | ValueError) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.arrow_ipc import ArrowIpcReader
 from booru_embed_core.posts.readers.base import ExportPath, Reader
+from booru_embed_core.posts.readers.caption_files import is_named_caption
 from booru_embed_core.posts.readers.captions import CaptionReader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.delimited import DelimitedReader
@@ -18,7 +19,7 @@ from booru_embed_core.posts.readers.lines import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.parquet import ParquetReader
 from booru_embed_core.posts.readers.sidecars import SidecarReader, TagSidecarReader
 from booru_embed_core.posts.readers.sqlite import SqliteReader
-from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.posts.validation import ColumnsError, ExportError
 
 READERS: Final[tuple[type[Reader], ...]] = (
     ParquetReader,
@@ -47,7 +48,13 @@ def open_reader(path: Path, conventions: Conventions = DANBOORU, *, ends_early: 
     candidate = ExportPath(path, ends_early)
     for reader in READERS:
         if reader.opens(candidate):
-            return reader(path, conventions)
+            try:
+                return reader(path, conventions)
+            except ColumnsError as error:
+                if error.holds_posts or not is_named_caption(path.name):
+                    raise
+                message = f"{path}: is no table of posts; if it is a caption, set [posts] export to its folder"
+                raise ColumnsError(message, error.found, error.missing) from None
     raise ExportError(f"{path}: no reader opens it; name files of one of {', '.join(export_suffixes())}")
 
 

@@ -283,6 +283,7 @@ def _is_sidecar(name: str) -> bool:
 
 def _listing(names: Collection[str], only_named: bool) -> Listing:
     """The sidecars among the file names of one folder; with `only_named` those that are called after an image."""
+    names = set(names)
     images = {name for name in names if is_image(name)}
     by_stem: dict[str, list[str]] = {}
     for image in images:
@@ -293,7 +294,7 @@ def _listing(names: Collection[str], only_named: bool) -> Listing:
     }
     chosen = [name for name, of in of_image.items() if of or (not only_named and _is_sidecar(name))]
     with_sidecar = images & {image for name in chosen for image in of_image[name]}
-    others = [name for name in names if name not in images and name not in set(chosen)]
+    others = names - images - set(chosen)
     return Listing(
         tuple(sorted(chosen, key=os.fsencode)),
         tuple(sorted(others, key=os.fsencode)),

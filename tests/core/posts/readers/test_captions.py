@@ -404,6 +404,16 @@ def test_an_archive_of_posts_is_no_captions(tmp_path: Path, read_files: ReadFile
     assert (report.num_kept, report.files[0].file) == (1, "dump.tar.gz/posts.csv")
 
 
+def test_a_single_caption_is_told_to_be_read_with_its_folder(tmp_path: Path, read_files: ReadFiles) -> None:
+    folder = write(tmp_path / "captions", {"a.txt": "long hair, book", "b.caption": "x"})
+    for name in ("a.txt", "b.caption"):
+        with pytest.raises(ExportError, match=r"is no table of posts; if it is a caption, set \[posts\] export"):
+            read_files(folder / name)
+    table = write(tmp_path, {"posts.txt": "id,rating,tag_string\n1,g,a\n"}) / "posts.txt"
+    with pytest.raises(ExportError, match="wrong columns"):
+        read_files(table, preset=None)
+
+
 def test_ingest_reads_a_folder_with_a_preset(tmp_path: Path, run: Run) -> None:
     folder = write(tmp_path / "captions", {"a.txt": "a, b", "b.txt": "c"})
     failed = run("ingest", folder, "--out", tmp_path / "out")

@@ -120,5 +120,17 @@ def test_every_reader_has_the_same_four_methods() -> None:
 
 
 def test_folders_are_searched_for_the_suffixes_of_all_readers() -> None:
-    kinds = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+    kinds = (
+        ".arrow",
+        ".csv",
+        ".db",
+        ".feather",
+        ".json",
+        ".jsonl",
+        ".ndjson",
+        ".parquet",
+        ".sqlite",
+        ".sqlite3",
+        ".tsv",
+    )
     assert set(export_suffixes()) == {kind + packed for kind in kinds for packed in PACKED_SUFFIXES}
