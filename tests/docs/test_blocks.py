@@ -49,7 +49,8 @@ def workplace(trained_project: Project, tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copytree(trained_project.folder / "warehouse", tmp_path / "data/warehouse", symlinks=True)
     shutil.copytree(tmp_path / "data/warehouse/posts/current", tmp_path / "posts")
     settings = trained_project.settings_file.read_text(encoding="utf-8")
-    (tmp_path / "settings.toml").write_text(settings.replace('"warehouse"', '"data/warehouse"'), encoding="utf-8")
+    settings = settings.replace('"warehouse"', '"data/warehouse"').replace("export/*.csv", "exports/*.csv")
+    (tmp_path / "settings.toml").write_text(settings, encoding="utf-8")
     (tmp_path / "exports").mkdir()
     posts = rows(trained_project)
     for number, post in enumerate(posts):
@@ -65,6 +66,8 @@ def workplace(trained_project: Project, tmp_path: Path, monkeypatch: pytest.Monk
     with gzip.open(tmp_path / "e621/posts.csv.gz", "wt", encoding="utf-8") as stream:
         stream.write("id,rating,tag_string,description,is_deleted,is_flagged,score\n")
         stream.write('1,s,big_hat lynx,"two\nlines, ""quoted""",f,f,3\n2,q,lynx,,t,f,0\n')
+    with gzip.open(tmp_path / "e621/tags.csv.gz", "wt", encoding="utf-8") as stream:
+        stream.write("id,name,category,post_count\n1,lynx,5,9\n2,big_hat,0,9\n")
     with gzip.open(tmp_path / "tags.csv.gz", "wt", encoding="utf-8") as stream:
         stream.write("tag,category,post_count,aliases\n1girl,0,9,1girls\n")
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -18,7 +19,7 @@ from booru_embed_core.cli.main import app
 from booru_embed_core.posts.ingest import ingest
 from booru_embed_core.posts.parquet_parts import POSTS_SCHEMA
 from booru_embed_core.schema import Output
-from booru_embed_core.settings import DuckdbSettings, PostsSettings, Settings
+from booru_embed_core.settings import PRESETS, DuckdbSettings, PostsSettings, Settings
 from tests.docs.prose_helpers import anchors, prose_lines, sentences
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,16 @@ def test_documented_defaults_are_the_defaults() -> None:
                 assert same or name == "seed", (name, field.default, shown)
                 checked += 1
     assert checked > 25
+
+
+def test_presets_set_what_is_documented() -> None:
+    text = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    documented: dict[str, dict[str, Any]] = {}
+    for names, sets in re.findall(r"^\| [^|`]+ \| (`[^|]+`) \| ([^|]+) \|$", text, re.MULTILINE):
+        values = tomllib.loads("\n".join(re.findall(r"`(\w+ = [^`]+)`", sets)))
+        common = documented["caption-folder"] if "as `caption-folder`" in sets else {}
+        documented |= {name: {**common, **values} for name in re.findall(r"`([\w-]+)`", names)}
+    assert documented == dict(PRESETS)
 
 
 def test_every_command_is_in_the_docs() -> None:
