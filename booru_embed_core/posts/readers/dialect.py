@@ -91,6 +91,8 @@ class Dialect:
             csv.Error: its quotes are broken, or a line break stands outside of quotes.
         """
         text = self._plain(text)
+        if text.endswith(("\r", "\n")):
+            raise csv.Error("a line break outside of quotes")  # the csv module takes it for the end of the line
         if self.quote:
             values = _rfc_fields(text, self.delimiter)
         elif "\n" in text or "\r" in text:

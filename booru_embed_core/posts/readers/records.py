@@ -91,6 +91,8 @@ class Records:
     """Empty lines, which are no records after all."""
     has_return: NDArray[np.bool_]
     """Whether a record ends with ``\\r\\n``."""
+    has_inner_returns: bool
+    """Whether a well-formed record has a carriage return that ends no line."""
     num_lines: int
     """The lines of all records."""
     num_bytes: int
@@ -116,16 +118,16 @@ def find_records(block: bytes, layout: Layout, *, is_last: bool = True) -> Recor
     num_bytes = int(ends[-1]) + 1 if len(ends) else 0
     lengths = ends - starts
     is_bad = is_bad | (lengths > MAX_LINE_BYTES)
-    has_return = np.zeros(len(ends), dtype=bool)
+    has_return, has_inner = np.zeros(len(ends), dtype=bool), False
     if b"\r" in block:
         has_return = (lines.data[np.maximum(ends - 1, 0)] == _RETURN) & (lengths > 0)
         lengths = lengths - has_return
-        _mark_returns(block, lines.data, starts, ends, is_bad, layout)
+        has_inner = _mark_returns(block, lines.data, starts, ends, is_bad, layout)
     if not block.isascii() and not is_utf8(block):
         for index, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
             is_bad[index] = is_bad[index] or not is_utf8(block[start:end])
     is_blank = lengths == 0
-    return Records(first_line, starts, ends, is_bad & ~is_blank, is_blank, has_return, num_lines, num_bytes)
+    return Records(first_line, starts, ends, is_bad & ~is_blank, is_blank, has_return, has_inner, num_lines, num_bytes)
 
 
 def _mark_returns(
@@ -135,13 +137,19 @@ def _mark_returns(
     ends: NDArray[np.int64],
     is_bad: NDArray[np.bool_],
     layout: Layout,
-) -> None:
-    """Marks records with a carriage return that neither ends a line nor is in a quoted field that is not read."""
+) -> bool:
+    """Marks records with a carriage return that neither ends a line nor is in a quoted field that is not read.
+
+    Returns whether there are others.
+    """
     returns = np.flatnonzero(data == _RETURN)
     inner = returns[data[returns + 1] != _NEWLINE]
+    has_others = False
     for index in np.unique(np.searchsorted(ends, inner)).tolist():
         if index < len(ends) and not is_bad[index]:
             is_bad[index] = not layout.may_hold_returns(block[starts[index] : ends[index]])
+            has_others |= not is_bad[index]
+    return has_others
 
 
 class _Lines:
@@ -274,16 +282,20 @@ class _Lines:
         column = separators[broken + 1] - np.repeat(separators[first], lengths)
         is_read = np.array(self.layout.is_read)[np.minimum(column, self.layout.num_columns - 1)]
         fits[np.repeat(np.arange(len(first)), lengths)[is_read]] = False
-        return self._without_swallowed(fits, first, last)
+        return self._without_swallowed(reading, fits, first, last)
 
     def _without_swallowed(
-        self, fits: NDArray[np.bool_], first: NDArray[np.int64], last: NDArray[np.int64]
+        self, reading: _Reading, fits: NDArray[np.bool_], first: NDArray[np.int64], last: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """`fits` without two stray quotes around whole posts: each line looks like a post, and ids ascend or fall."""
         if self.layout.id_column is None:
             return fits
         looks_whole = _sums(self.num_separators_raw >= self.layout.num_columns - 1)
         is_suspect = fits & (looks_whole[last + 1] - looks_whole[first] == last + 1 - first)
+        # The first and the last line have the right number of fields if their stray quotes are left out.
+        behind, before = self.delimiters[self.end_marks[first]], self.delimiters[self.end_marks[last - 1] + 1]
+        is_suspect &= reading.num_separators[first] + behind == self.layout.num_columns - 1
+        is_suspect &= reading.num_separators[last] + before == self.layout.num_columns - 1
         for index in np.flatnonzero(is_suspect).tolist():
             ids = [self.layout.id_of(self.line(line)) for line in range(int(first[index]), int(last[index]) + 1)]
             steps = [left is not None and right is not None and left < right for left, right in itertools.pairwise(ids)]

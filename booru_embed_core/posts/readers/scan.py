@@ -50,7 +50,7 @@ class Scan:
     skipped: NDArray[np.int64]
     """First line and number of each run of lines on which no well-formed record begins, int64 `[runs, 2]`."""
     newline: str | None
-    r"""The end of every record, ``"\n"`` or ``"\r\n"``; None where they are mixed."""
+    r"""The end of every record, ``"\n"`` or ``"\r\n"``; None where a parser must not see them as they are."""
     compression: Compression
     is_rewritten: bool
     """Whether the bytes that were scanned are not those of the file: it has escapes or is not in UTF-8."""
@@ -86,6 +86,7 @@ class _Findings:
     num_lines: int = 1
     num_ends: int = 0
     num_returns: int = 0
+    has_inner_returns: bool = False
     malformed: list[NDArray[np.int64]] = field(default_factory=list)
     long: list[NDArray[np.int64]] = field(default_factory=list)
     skipped: list[NDArray[np.int64]] = field(default_factory=list)
@@ -99,6 +100,7 @@ class _Findings:
         self.num_lines += records.num_lines
         self.num_ends += len(first_line)
         self.num_returns += int(records.has_return.sum())
+        self.has_inner_returns |= records.has_inner_returns
         if records.num_lines == len(first_line):
             self.skipped.append(_pairs(first_line[is_skipped], num_lines_of[is_skipped]))
             return
@@ -177,6 +179,7 @@ class Scanner:
         found, self._findings = self._findings, _Findings(num_lines=self._findings.num_lines)
         header_returns = int(self.header.endswith(b"\r"))
         is_plain, is_windows = (found.num_returns + header_returns == count for count in (0, found.num_ends + 1))
+        has_breaks = found.has_inner_returns or bool(found.long)
         return Scan(
             columns=self.columns,
             dialect=self.layout.dialect,
@@ -184,7 +187,8 @@ class Scanner:
             malformed=concatenated(found.malformed),
             long=_all_pairs(found.long),
             skipped=_all_pairs(found.skipped),
-            newline="\n" if is_plain else "\r\n" if is_windows else None,
+            # DuckDB stumbles over other line breaks within quotes where records end with two bytes.
+            newline="\n" if is_plain else "\r\n" if is_windows and not has_breaks else None,
             compression=self._compression,
             is_rewritten=self._is_rewritten,
         )

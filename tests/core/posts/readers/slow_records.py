@@ -78,6 +78,9 @@ def _is_record(lines: Sequence[bytes], form: Form) -> bool:
     ids = [post_id(line, form) for line in lines if line.count(form.delimiter) >= form.num_separators]
     known = [one for one in ids if one is not None]
     is_many = len(known) == len(lines) and len(set(known)) == len(known)
+    behind, before = lines[0].split(b'"')[-1], lines[-1].split(b'"')[0]
+    is_many &= _line(lines[0], form, is_quoted=False)[0] + behind.count(form.delimiter) == form.num_separators
+    is_many &= _line(lines[-1], form, is_quoted=True)[0] + before.count(form.delimiter) == form.num_separators
     return not (is_many and known in (sorted(known), sorted(known)[::-1]))
 
 

@@ -35,7 +35,7 @@ def test_a_record_has_these_fields(dialect: Dialect, record: str, fields: list[s
     assert dialect.quote_problem(record) is None
 
 
-@pytest.mark.parametrize("record", ['1,"a', '1,"a"b', "1,a\nb", "1,a\rb"])
+@pytest.mark.parametrize("record", ['1,"a', '1,"a"b', "1,a\nb", "1,a\rb", '1,"a"\r', "1,a\n"])
 def test_broken_quotes_and_free_line_breaks_are_errors(record: str) -> None:
     with pytest.raises(csv.Error):
         RFC_4180.fields(record)
