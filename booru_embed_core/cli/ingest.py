@@ -50,7 +50,7 @@ def ingest(
     ] = None,
     tag_separator: Annotated[
         str | None,
-        typer.Option("--tag-separator", help="What separates tags: ' ', ',', list or auto.", metavar="TEXT"),
+        typer.Option("--tag-separator", help="What separates tags: ' ', ',', ';', '|', list or auto.", metavar="TEXT"),
     ] = None,
     bigquery: Annotated[
         str | None,

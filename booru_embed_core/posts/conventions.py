@@ -20,11 +20,11 @@ from booru_embed_core.schema import (
 )
 from booru_embed_core.settings import PRESETS, SourceSettings
 
-NULL_WORDS: Final = ("\\N", "None", "NaN", "nan", "null", "NULL", "<NA>", "N/A")
-"""How databases and data frames write nothing; in a column of numbers, of ratings or of flags always."""
+NULL_WORDS: Final = ("\\N", "None", "NaN", "nan", "null", "NULL", "<NA>", "N/A", "NA", "n/a", "#N/A", "nil", "[]", "{}")
+"""How databases, data frames and R write nothing; in a column of numbers, of ratings or of flags always."""
 
-TRUE_WORDS: Final = ("true", "True", "TRUE", "t", "1", "1.0")
-FALSE_WORDS: Final = ("false", "False", "FALSE", "f", "0", "0.0", "")
+TRUE_WORDS: Final = ("true", "True", "TRUE", "t", "1", "1.0", "T", "yes", "Yes", "YES", "y", "Y")
+FALSE_WORDS: Final = ("false", "False", "FALSE", "f", "0", "0.0", "", "F", "no", "No", "NO", "n", "N")
 """How exports spell the flags `FLAG_COLUMNS`; an absent or null one is false too."""
 STATUS_WORDS: Final = ("active", "pending", "deleted", "flagged", "banned", "appealed")
 """How sites spell the status of a post; a flag that is read from it is true where the status is its own word."""
@@ -42,7 +42,9 @@ _E621_GROUPS: Final[Mapping[str, Category]] = {
 """e621's groups of tags that Danbooru has not; as names they mean one thing only."""
 
 _OTHER_SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
-    "score": ("score.total",),
+    # MongoDB's export writes the types of numbers, and may have the ids of posts as those of documents.
+    "id": ("id.$numberLong", "id.$numberInt", "_id", "_id.$numberLong", "_id.$numberInt"),
+    "score": ("score.total", "score.$numberInt", "score.$numberLong", "score.$numberDouble"),
     "is_deleted": ("flags.deleted",),
     "is_flagged": ("flags.flagged",),
     ALL_TAGS_COLUMN: ("tags",),
@@ -51,10 +53,17 @@ _OTHER_SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
 """Where else a column is looked for, if the settings do not name it and it is not there by its own name."""
 
 
-def _with_capitals(ratings: Mapping[str, str]) -> dict[str, str]:
-    """`ratings`, also as sites show them on their pages: ``General``."""
-    capitals = {spelled: rating for word, rating in ratings.items() for spelled in (word.capitalize(), word.upper())}
-    return {**capitals, **ratings}
+def _with_spellings(ratings: Mapping[str, str]) -> dict[str, str]:
+    """`ratings` in other spellings too: ``General``, as sites show them; ``rating:general``, a tag; ``0.0``, a float.
+
+    Those of `ratings` come first, since they are the most frequent ones.
+    """
+    others: dict[str, str] = {}
+    for word, rating in ratings.items():
+        spelled = (f"{word}.0",) if word.isdecimal() else (word.capitalize(), word.upper())
+        for one in (*spelled, f"rating:{word}"):
+            others.setdefault(one, rating)
+    return {**ratings, **{word: rating for word, rating in others.items() if word not in ratings}}
 
 
 @dataclass(frozen=True)
@@ -63,14 +72,14 @@ class Conventions:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     """The source's column by the canonical one, for columns that the settings name; ``""`` for one that it lacks."""
-    ratings: Mapping[str, str] = field(default_factory=lambda: _with_capitals(EXPORT_RATING_NAMES))
+    ratings: Mapping[str, str] = field(default_factory=lambda: _with_spellings(EXPORT_RATING_NAMES))
     """One of `RATINGS` by each value that the source may have for it; other values are invalid."""
     categories: Mapping[str, Category] = field(default_factory=dict)
     """The category by each number or name that the source has for it, beside Danbooru's."""
     true_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For each flag that the settings name, the values that mean true; all others mean false."""
     tag_separator: str = " "
-    """What separates the tags of a field: a space, a comma, a line break, or of these unknown: ``"auto"``.
+    """What separates the tags of a field: a space, a mark such as a comma, a line break, or unknown: ``"auto"``.
 
     ``"list"`` stands for a printed list.
     """
@@ -99,7 +108,7 @@ class Conventions:
         true_values = source.true_values.model_dump(exclude_unset=True, exclude_none=True)
         return cls(
             columns=source.columns.model_dump(exclude_unset=True),
-            ratings={**_with_capitals(EXPORT_RATING_NAMES), **source.rating_names},
+            ratings=_with_spellings({**EXPORT_RATING_NAMES, **source.rating_names}),
             categories=source.category_numbers,
             true_values={name: tuple(values) for name, values in true_values.items()},
             tag_separator=source.tag_separator,
@@ -165,7 +174,9 @@ DANBOORU: Final = Conventions()
 
 def _preset_flags(source: SourceSettings) -> frozenset[str]:
     columns = PRESETS[source.preset].get("columns", {}) if source.preset else {}
-    return frozenset(name for name in FLAG_COLUMNS if name in columns and columns[name] == getattr(source.columns, name))
+    return frozenset(
+        name for name in FLAG_COLUMNS if name in columns and columns[name] == getattr(source.columns, name)
+    )
 
 
 def flag_words(name: str, conventions: Conventions = DANBOORU) -> tuple[tuple[str, ...], tuple[str, ...] | None]:

@@ -1,7 +1,8 @@
 """Raw fields of tags, as an export writes them, to canonical ones: tags separated by U+0020.
 
-Tags may be separated by spaces or by commas, be a printed list such as ``['long hair', 'book']``, or be a list. Which
-it is, and which words stand for nothing, is found out from the first records of a file where the settings do not say.
+Tags may be separated by spaces, commas, semicolons or vertical bars, be a printed list such as ``['long hair',
+'book']``, or be a list. Which it is, and which words stand for nothing, is found out from the first records of a file
+where the settings do not say.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ ALWAYS_NULL: Final = "\\N"
 _MIN_LIST_SHARE: Final = 0.9
 _MIN_COMMA_SHARE: Final = 0.5
 _MIN_NULL_SHARE: Final = 0.01
-_PRINTED_LIST: Final = re.compile(r"\s*[\[({].*[\])}]\s*", re.DOTALL)
+_OTHER_MARKS: Final = (";", "|")
+_MIN_MARKS: Final = 3
+# Brackets around a field are also two tags such as `(o)_(o)` and `(k)`; in a tuple of Python all tags have quotes.
+_PRINTED_LIST: Final = re.compile(r"""\s*(?:\[.*\]|\{.*\}|\((?:\s*["'].*)?\)|set\(\))\s*""", re.DOTALL)
+_SET: Final = "set()"
+_LIST_NULLS: Final = ("None", "NULL", "null", "nan", "NaN", "<NA>")
+"""What stands without quotes in a list for nothing."""
+_LISTED_WORDS: Final = ("[]", "{}")
 _LINE_BREAK: Final = r"\r\n|\r|\n"
 _ITEM: Final = re.compile(
     r"""\s*
@@ -57,12 +65,11 @@ def settled(sample: pa.Table, conventions: Conventions) -> Conventions:
     columns = [name for name in TAG_FIELDS if name in sample.schema.names and not _is_list(sample.column(name).type)]
     fields = {name: [text or "" for text in sample.column(name).to_pylist()] for name in columns}
     separator, words = conventions.tag_separator, conventions.null_words
-    words = _null_words(fields) if words is None else words
-    return replace(
-        conventions,
-        tag_separator=_separator(fields, words) if separator == "auto" else separator,
-        null_words=words,
-    )
+    found = _null_words(fields) if words is None else words
+    separator = _separator(fields, found) if separator == "auto" else separator
+    if words is None and separator == "list":
+        found = tuple(word for word in found if word not in _LISTED_WORDS)
+    return replace(conventions, tag_separator=separator, null_words=found)
 
 
 def _null_words(fields: dict[str, list[str]]) -> tuple[str, ...]:
@@ -85,12 +92,33 @@ def _separator(fields: dict[str, list[str]], null_words: Sequence[str]) -> str:
     if texts and sum(bool(_PRINTED_LIST.fullmatch(text)) for text in texts) >= _MIN_LIST_SHARE * len(texts):
         return "list"
     records = list(zip(*fields.values(), strict=True))
+    for mark in _OTHER_MARKS:
+        if _separates(mark, records):
+            return mark
     num_commas = sum(any("," in text for text in record) for record in records)
     num_spaces = sum(
         any(TAG_SEPARATOR in text.strip() for text in record) and not any("," in text for text in record)
         for record in records
     )
     return "," if num_commas and num_commas >= _MIN_COMMA_SHARE * (num_commas + num_spaces) else TAG_SEPARATOR
+
+
+def _separates(mark: str, records: Sequence[Sequence[str]]) -> bool:
+    """Whether in nearly all records of several tags they have `mark` behind each, as in ``1girl;long hair;solo``.
+
+    Tags hold such marks too, such as ``steins;gate``, ``;)`` and ``:|``, so it must be as frequent as tags are.
+    """
+    one = re.escape(mark)
+    is_listed = re.compile(rf"(?:[^{one}]*[^{one}\s]{one})+[^{one}]*")
+    several = [record for record in records if any(mark in text or TAG_SEPARATOR in text.strip() for text in record)]
+    num_listed = sum(any(is_listed.fullmatch(text.strip()) for text in record) for record in several)
+    texts = [text.strip() for record in several for text in record]
+    num_marks, num_spaces = (sum(text.count(char) for text in texts) for char in (mark, TAG_SEPARATOR))
+    return (
+        num_listed >= _MIN_LIST_SHARE * len(several)
+        and any(text.count(mark) >= _MIN_MARKS for text in texts)
+        and num_marks * 3 >= num_spaces
+    )
 
 
 def canonical_fields(batch: pa.RecordBatch, conventions: Conventions) -> tuple[pa.RecordBatch, int]:
@@ -127,11 +155,12 @@ def _canonical(column: pa.Array[Any], conventions: Conventions) -> tuple[pa.Arra
         lines = _joined(pc.split_pattern_regex(text, pattern=_LINE_BREAK), conventions)
         return pc.if_else(is_field, lines, pa.scalar(None, pa.string())), num_words
     is_invalid = _has_break(text)
-    if conventions.tag_separator == ",":
-        text = _from_commas(text)
-    elif not conventions.allow_commas and _holds(text, ","):
+    separator = conventions.tag_separator
+    if separator != "," and not conventions.allow_commas and _holds(text, ","):
         commas: Any = pc.match_substring(text, ",")
         is_invalid = commas if is_invalid is None else pc.or_(is_invalid, commas)
+    if separator in (",", *_OTHER_MARKS):
+        text = _from_marks(text, separator)
     if is_invalid is not None:
         text = pc.if_else(is_invalid, pa.scalar(None, pa.string()), text)
     return text, num_words
@@ -162,12 +191,12 @@ def _has_break(text: Any) -> Any:
     return pc.or_(pc.match_substring(text, "\n"), pc.match_substring(text, "\r"))
 
 
-def _from_commas(text: Any) -> Any:
+def _from_marks(text: Any, mark: str) -> Any:
     # Captions escape the parentheses of a tag, which prompts would read as weights.
     text = pc.replace_substring_regex(text, r"\\([()])", r"\1")
-    text = pc.replace_substring_regex(text, r"\s*,\s*", ",")
+    text = pc.replace_substring_regex(text, rf"\s*{re.escape(mark)}\s*", mark)
     text = pc.replace_substring(pc.ascii_trim_whitespace(text), TAG_SEPARATOR, "_")
-    return pc.replace_substring(text, ",", TAG_SEPARATOR)
+    return pc.replace_substring(text, mark, TAG_SEPARATOR)
 
 
 def _from_lists(text: Any, conventions: Conventions) -> pa.Array[Any]:
@@ -203,15 +232,24 @@ def _items(text: str) -> list[str] | None:
         return []
     if not _PRINTED_LIST.fullmatch(text):
         return None
-    body = text.strip()[1:-1].strip()
-    items, position = [], 0
+    body = "" if text.strip() == _SET else text.strip()[1:-1].strip()
+    items: list[str] = []
+    nulls, has_bare, position = [], False, 0
     while position < len(body):
         match = _ITEM.match(body, position)
         if match is None or match.end() == position:
             return None
         quoted = match["double"] if match["double"] is not None else match["single"]
-        items.append(match["bare"].strip() if quoted is None else _ESCAPE.sub(_unescaped, quoted))
+        item = match["bare"].strip() if quoted is None else _ESCAPE.sub(_unescaped, quoted)
+        if quoted is None and item in _LIST_NULLS:
+            nulls.append(len(items))
+        has_bare |= quoted is None and item not in _LIST_NULLS
+        items.append(item)
         position = match.end()
+    # Where tags have no quotes, `null` may be one; databases write NULL for nothing there.
+    for index in reversed(nulls):
+        if not has_bare or items[index] == "NULL":
+            del items[index]
     return items
 
 
@@ -235,7 +273,8 @@ def field_problem(name: str, value: RawValue, conventions: Conventions) -> str |
     is_a_tag_a_line = tags is None and conventions.tag_separator == LINE_SEPARATOR
     if any(set("\r\n") & set(text) for text in texts) and (not is_a_tag_a_line or value == INVALID_TAGS):
         return f"a line break inside {name}"
-    if tags is None and conventions.tag_separator == TAG_SEPARATOR and not conventions.allow_commas and "," in texts[0]:
+    refuses_commas = conventions.tag_separator in (TAG_SEPARATOR, *_OTHER_MARKS) and not conventions.allow_commas
+    if tags is None and refuses_commas and "," in texts[0]:
         return (
             f"a comma inside {name}: {_around_comma(texts[0])!r}; set [posts] tag_separator to ',' if commas separate "
             "the tags, or to ' ' if this is a tag"

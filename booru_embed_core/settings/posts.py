@@ -72,7 +72,7 @@ class SourceSettings(Section):
     rating_names: dict[str, Rating] = Field(default_factory=dict)
     category_numbers: dict[str, Category] = Field(default_factory=dict)
     true_values: TrueValues = TrueValues()
-    tag_separator: Literal["auto", " ", ",", "\n", "list"] = "auto"
+    tag_separator: Literal["auto", " ", ",", ";", "|", "\n", "list"] = "auto"
     html_entities: bool = False
     null_words: tuple[str, ...] | None = None
     missing_id: Literal["reject", "row"] = "reject"

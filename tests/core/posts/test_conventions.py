@@ -15,7 +15,8 @@ from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.read_export import read_export
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError
-from booru_embed_core.settings import DuckdbSettings, PostsSettings
+from booru_embed_core.schema import POST_COLUMNS
+from booru_embed_core.settings import DuckdbSettings, PostsSettings, SourceSettings
 from tests.core.export_helpers import read_rejects, read_rows
 
 TABLE = "tag,category,post_count\nbig_hat,0,9\nanna_paints,1,3\ntown_story,3,4\nmira,4,2\nscan,5,1\n"
@@ -149,3 +150,45 @@ def test_without_settings_all_names_are_danboorus() -> None:
     assert replace(Conventions.of(PostsSettings()), tag_separator=" ", null_words=()) == DANBOORU
     assert DANBOORU.canonical(["id", "md5"]) == ("id", "md5")
     assert Conventions({"id": "no", "score": "id"}).canonical(["id", "no", "score"]) == ("score", "id", "other score")
+
+
+@pytest.mark.parametrize(
+    ("word", "rating"),
+    [
+        ("rating:general", "g"),
+        ("rating:e", "e"),
+        ("Sensitive", "s"),
+        ("Safe", "g"),
+        ("SAFE", "g"),
+        ("rating:safe", "g"),
+        ("2.0", "q"),
+        ("safest", None),
+    ],
+)
+def test_ratings_in_other_spellings(word: str, rating: str | None) -> None:
+    source = SourceSettings.model_validate({"rating_names": {"safe": "g", "2": "q"}})
+    assert Conventions.of(source).ratings.get(word) == rating
+
+
+def test_a_spelling_that_the_settings_give_wins() -> None:
+    source = SourceSettings.model_validate({"rating_names": {"s": "g", "General": "s"}})
+    ratings = Conventions.of(source).ratings
+    assert (ratings["S"], ratings["rating:s"], ratings["General"], ratings["general"]) == ("g", "g", "s", "g")
+
+
+@pytest.mark.parametrize("words", [("yes", "no"), ("Y", "N"), ("T", "F")])
+def test_flags_that_people_write(tmp_path: Path, words: tuple[str, str]) -> None:
+    true, false = words
+    rows = f"1,g,1,a,,,,,{true}\n2,g,1,a,,,,,{false}\n"
+    report, out = read(tmp_path, {"export": ["p.csv"]}, p__csv=",".join((*POST_COLUMNS, "is_deleted")) + "\n" + rows)
+    assert (report.num_filtered, [post["id"] for post in tags_of(out)]) == (1, [2])
+
+
+def test_numbers_as_mongodb_exports_them(tmp_path: Path) -> None:
+    number = {"$numberLong": "7000000001"}
+    post = {"_id": {"$oid": "5f"}, "id": number, "rating": "g", "score": {"$numberInt": "-2"}, "general": ["a b"]}
+    of_document = {"_id": number, "rating": "g", "score": {"$numberInt": "-2"}, "general": ["a b"]}
+    for folder, one in (("a", post), ("b", of_document)):
+        (tmp_path / folder).mkdir()
+        _, out = read(tmp_path / folder, {"export": ["p.json"]}, p__json=json_lines(one))
+        assert tags_of(out) == [{"id": 7000000001, "rating": "g", "score": -2, "tag_string_general": "a_b"}]

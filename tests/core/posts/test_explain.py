@@ -142,9 +142,9 @@ ALL_TAGS = [{"id": 1, "rating": "s", "score": 0, "tags": "a b"}, {"id": 2, "rati
         ([one | {"rating": n % 4} for n, one in enumerate(ROWS)], "rating '0' is not one of", '3 = "e"  # a guess'),
         ([one | {"score": ""} for one in ROWS], "score is missing", "missing_score = 0"),
         (
-            [one | {"is_deleted": "yes" if one["id"] > 20 else "no"} for one in ROWS],
-            "is_deleted 'no' is neither true nor false",
-            'is_deleted = ["yes"]  # a guess',
+            [one | {"is_deleted": "on" if one["id"] > 20 else "off"} for one in ROWS],
+            "is_deleted 'off' is neither true nor false",
+            'is_deleted = ["on"]  # a guess',
         ),
     ],
 )  # fmt: skip
@@ -160,7 +160,7 @@ def test_an_export_that_is_refused_gets_settings_that_read_it(
     assert refused in (file.refused or "")
     assert in_settings in explanation.settings
     assert explanation.is_complete
-    kept = [one for one in rows if one.get("is_deleted") != "yes"]
+    kept = [one for one in rows if one.get("is_deleted") != "on"]
     assert len(by_the_settings(tmp_path, explanation)) == len(kept)
 
 

@@ -219,7 +219,7 @@ def test_names_with_glob_characters_and_quotes_are_read_literally(tmp_path: Path
 
 def flagged_rows() -> list[dict[str, object]]:
     """Posts 1 to 8, of which 2, 4 and 6 have a flag and 7 a flag that is none."""
-    flags = {2: ("true", "false", "false"), 4: ("f", "1", "0"), 6: ("FALSE", "False", "t"), 7: ("true", "no", "")}
+    flags = {2: ("true", "false", "false"), 4: ("f", "1", "0"), 6: ("FALSE", "False", "t"), 7: ("true", "nay", "")}
     none = ("false", "false", "false")
     return [row(n) | dict(zip(FLAG_COLUMNS, flags.get(n, none), strict=True)) for n in range(1, 9)]
 
@@ -249,7 +249,7 @@ def test_deleted_banned_and_flagged_posts_are_filtered(read_export: ReadExport, 
     assert report.reconciles
     assert (report.num_read, report.num_kept, report.num_rejected, report.num_filtered) == (8, 4, 1, 3)
     assert [reject["reason"] for reject in read_rejects(posts_dir)] == [
-        "is_banned 'no' is neither true nor false; set [posts.true_values] is_banned"
+        "is_banned 'nay' is neither true nor false; set [posts.true_values] is_banned"
     ]
 
 
@@ -299,7 +299,7 @@ def test_the_key_of_a_flag_may_be_escaped(read_export: ReadExport) -> None:
 def test_flags_are_looked_for_in_every_block(read_export: ReadExport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines_module, "_BLOCK_BYTES", 300)
     rows = [row(n) | ({} if n % 4 else {"is_deleted": True}) for n in range(1, 41)]
-    report, posts_dir = read_export(as_json_lines([*rows, row(41) | {"is_flagged": "no"}]))
+    report, posts_dir = read_export(as_json_lines([*rows, row(41) | {"is_flagged": "nay"}]))
     assert [post["id"] for post in read_rows(posts_dir)] == [n for n in range(1, 41) if n % 4]
     assert (report.num_filtered, report.num_rejected) == (10, 1)
 

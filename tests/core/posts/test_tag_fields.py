@@ -49,6 +49,17 @@ def found(general: list[str | None], artist: list[str | None] | None = None) -> 
         (["a b", "c d", "e,f g"], " "),
         # Emoticons in brackets are no lists, unless nearly all fields are.
         (["(o)_(o)", "a b", "c d"], " "),
+        (["(o)_(o) solo (k)", "(9)", "(o)_(o) (k)"], " "),
+        (["{'long hair', 'book'}", "set()", "set()"], "list"),
+        (["('a', 'b')", "()"], "list"),
+        (["1girl;long hair;solo;sky", "book", "solo;sky"], ";"),
+        (["1girl; long hair; solo; sky", *["solo; sky"] * 9, "red eyes"], ";"),
+        (["1girl|long_hair|solo|sky", "book"], "|"),
+        # Marks within tags are none between tags, however many there are.
+        (["1girl ;) ;d ;p solo", "1girl ;) solo"], " "),
+        ([":| |_| >:| ||_|| solo", "1girl :| solo", ":|"], " "),
+        (["1girl solo sky book chaos;head steins;gate occultic;nine rain dress smile hat cat", "a b steins;gate"], " "),
+        (["steins;gate", "chaos;child"], " "),
     ],
 )
 def test_the_separator_is_found(fields: list[str | None], separator: str) -> None:
@@ -99,6 +110,14 @@ def test_commas(field: str | None, tags: str | None) -> None:
         ("['a", None),
         ("['a\\nb']", None),
         (INVALID_TAGS, None),
+        ("set()", ""),
+        ("{'a', 'b'}", "a b"),
+        ("[None]", ""),
+        ("['a', nan]", "a"),
+        ("['None', 'null']", "None null"),
+        ("{a,NULL}", "a"),
+        ("[null, a]", "null a"),  # without quotes, only NULL is certainly nothing
+        ("(a b)", None),
     ],
 )
 def test_printed_lists(field: str | None, tags: str | None) -> None:
@@ -165,6 +184,22 @@ def test_a_tag_that_looks_like_nothing_is_a_tag_where_fields_may_be_empty() -> N
     # A single use in one column is a tag, too.
     assert found(["null", *["a"] * 300], ["b"] * 301).null_words == ("\\N",)
     assert found(["None"] * 20 + ["a"] * 80, ["b"] * 100).null_words == ("\\N", "None")
+
+
+@pytest.mark.parametrize("word", ["NA", "nil", "[]"])
+def test_other_words_for_nothing(word: str) -> None:
+    assert word in (found(["a b", word, "c"], [word, "x", "y"]).null_words or ())
+
+
+def test_an_empty_list_among_lists_is_no_word_for_nothing() -> None:
+    assert found(["['a']", "[]", "['b']"], ["[]", "['x']", "[]"]).null_words == ("\\N",)
+
+
+@pytest.mark.parametrize(("mark", "field"), [(";", "long hair; solo;book;"), ("|", "long hair|solo | book")])
+def test_other_marks(mark: str, field: str) -> None:
+    conventions = replace(DANBOORU, tag_separator=mark)
+    assert [one and one.strip() for one in canonical([field, "a,b"], conventions)] == ["long_hair solo book", None]
+    assert "a comma inside" in (field_problem(GENERAL, "a,b", conventions) or "")
 
 
 def test_words_that_the_settings_give_are_the_only_ones() -> None:

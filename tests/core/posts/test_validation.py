@@ -74,7 +74,7 @@ def test_further_columns_are_allowed_and_tabs_may_separate() -> None:
     [
         ({"score": None}, "score is missing; set [posts] missing_score"),
         ({"tag_string_meta": "a,b c"}, "a comma inside tag_string_meta: 'a,b'; set [posts] tag_separator to ',' if"),
-        ({"is_banned": "no"}, "is_banned 'no' is neither true nor false; set [posts.true_values] is_banned"),
+        ({"is_banned": "nay"}, "is_banned 'nay' is neither true nor false; set [posts.true_values] is_banned"),
         ({"tag_string_meta": "a\nb"}, "a line break inside tag_string_meta"),
     ],
 )
