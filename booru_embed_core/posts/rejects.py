@@ -15,6 +15,7 @@ REJECTS_FILE: Final = "rejects.parquet"
 REJECTS_SCHEMA: Final = schema_of({"file": pa.string(), "line": pa.int64(), "reason": pa.string(), "raw": pa.string()})
 """``line`` counts from 1: a text's physical lines, the header included, or a table's rows. ``raw`` has no line end."""
 _BATCH_REJECTS: Final = 10_000
+_BATCH_BYTES: Final = 16 << 20
 
 
 class RejectsWriter:
@@ -23,11 +24,13 @@ class RejectsWriter:
     def __init__(self, path: Path) -> None:
         self._writer = pq.ParquetWriter(path, REJECTS_SCHEMA, compression="zstd")
         self._rows: list[tuple[str, int, str, str]] = []
+        self._num_bytes = 0
 
     def add(self, file: str, line: int, reason: str, raw: bytes) -> None:
         """Sets one line aside; bytes that are not UTF-8 are kept as ``\\xNN``."""
         self._rows.append((file, line, reason, raw.decode("utf-8", errors="backslashreplace")))
-        if len(self._rows) >= _BATCH_REJECTS:
+        self._num_bytes += len(raw)
+        if len(self._rows) >= _BATCH_REJECTS or self._num_bytes >= _BATCH_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -35,6 +38,7 @@ class RejectsWriter:
         arrays = [pa.array(column, field.type) for column, field in zip(columns, REJECTS_SCHEMA, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=REJECTS_SCHEMA))
         self._rows.clear()
+        self._num_bytes = 0
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,7 @@
 
 It does not use DuckDB, so its count is an independent one to reconcile against. It checks what a file's dialect asks of
 a record: balanced quotes at the ends of fields, and the right number of fields. It works on blocks of bytes with numpy,
-about 0.6 CPU seconds a gigabyte; ``records.py`` finds the records of a block.
+about 1.5 CPU seconds a gigabyte; ``records.py`` finds the records of a block.
 """
 
 from __future__ import annotations
