@@ -177,7 +177,10 @@ def _caption_of(name: str) -> tuple[int, str] | None:
 
 def printable(path: str) -> str:
     """`path` as it can stand in a table and in one line: bytes that are not UTF-8 and control characters escaped."""
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold
+        text = path.encode("utf-8", "backslashreplace").decode()
     return "".join(char if char >= " " and char != "\x7f" else f"\\x{ord(char):02x}" for char in text)
 
 

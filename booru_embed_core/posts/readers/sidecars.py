@@ -215,6 +215,9 @@ class TagSidecarReader(FilesOfTags):
         found = [tags for path, tags in _tag_values(record) if named in (None, "", ".".join(path))]
         if not found:
             raise ValueError(f"no list of tags; found the keys {','.join(record)[:80]!r}")
+        half = next((tag for tags in found for tag in tags if any("\ud800" <= char <= "\udfff" for char in tag)), None)
+        if half is not None:
+            raise ValueError(f"half of a surrogate pair in {half[:40]!r}")
         return list(dict.fromkeys(tag.strip() for tags in found for tag in tags if tag.strip()))
 
     def _has_a_tag_a_line(self, sample: Sequence[str]) -> bool:  # noqa: ARG002

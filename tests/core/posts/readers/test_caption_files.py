@@ -68,3 +68,4 @@ def test_tables_of_posts_are_told_from_captions(start: bytes, expected: bool) ->
 
 def test_paths_stand_in_one_line() -> None:
     assert printable("a\nb\udcff\u3000c\x7f") == "a\\x0ab\\xff\u3000c\\x7f"
+    assert printable("a\ud83d") == "a\\ud83d"

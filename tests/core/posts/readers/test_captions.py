@@ -316,6 +316,18 @@ def test_batches_are_bounded_and_give_the_same_bytes(
     assert tags_of(cut) == tags_of(whole)
 
 
+def test_the_bytes_are_the_same_for_any_number_of_threads(tmp_path: Path) -> None:
+    folder = write(tmp_path / "captions", {f"{n}.txt": f"tag {n}, artist:a{n % 7}, x" for n in range(300)})
+    values = PostsSettings(export=(str(folder),), preset="caption-folder")
+    sums = []
+    for threads in (1, 2):
+        (out_dir := tmp_path / str(threads)).mkdir()
+        read_the_export(values, tmp_path, out_dir, DuckdbSettings(threads=threads))
+        sums.append((out_dir / "manifest.json").read_bytes())
+        assert b"paths.parquet" in sums[-1]
+    assert sums[0] == sums[1]
+
+
 def test_without_settings_the_error_tells_what_is_there_and_what_to_set(tmp_path: Path, read_files: ReadFiles) -> None:
     folder = write(tmp_path / "captions", {"a.txt": "a, b", "b.txt": "c", "README.md": ""})
     with pytest.raises(ExportError) as raised:

@@ -226,6 +226,7 @@ def test_sidecars_of_hydrus_are_lists_of_tags(tmp_path: Path, read_files: ReadFi
             "c.jpg.json": json.dumps({"my tags": ["red eyes"], "downloader tags": ["red eyes", "solo"]}),
             "d.jpg.json": json.dumps({"metadata": {"urls": ["https://x"]}}),
             "e.jpg.json": "{",
+            "f.jpg.json": '{"tags": ["x\\ud83d"]}',
         },
     )
     report, out_dir = read_files(folder, preset="hydrus")
@@ -237,6 +238,7 @@ def test_sidecars_of_hydrus_are_lists_of_tags(tmp_path: Path, read_files: ReadFi
     assert [reason[:37] for _, reason, _ in read_rejects(out_dir)] == [
         "d.jpg.json: no list of tags; found th",
         "e.jpg.json: not JSON: Expecting prope",
+        "f.jpg.json: half of a surrogate pair ",
     ]
     assert report.files[0].other_namespaces == {"title": 1}
     _, out_dir = read_files(folder, preset="hydrus", columns={"tag_string": "my tags"})
