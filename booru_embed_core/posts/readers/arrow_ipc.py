@@ -45,8 +45,7 @@ class ArrowIpcReader:
             raise ExportError(f"{path}: is Feather of version 1; write it in version 2 or as Parquet")
         self._is_file = start == _FILE_MAGIC
         with self._opened() as opened:
-            schema = opened.schema
-        self.columns = ArrowColumns(schema, path, conventions)
+            self.columns = ArrowColumns(opened.schema, path, conventions)
         self.num_records = 0
         self.malformed = concatenated([])
 

@@ -35,11 +35,10 @@ class ParquetReader:
         self._path = path
         try:
             with pq.ParquetFile(path) as parquet:
-                schema = parquet.schema_arrow
+                self.columns = ArrowColumns(parquet.schema_arrow, path, conventions)
                 self.num_records = int(parquet.metadata.num_rows)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name may be no text
             raise parse_error(path, error) from error
-        self.columns = ArrowColumns(schema, path, conventions)
         self.malformed = concatenated([])
 
     @classmethod

@@ -53,6 +53,7 @@ class SqliteReader:
                 f"{path}: is encrypted or no SQLite database; export its posts as CSV or JSON with the program it is of"
             )
         with self._connected() as connection:
+            connection.text_factory = _name
             self.layout = find_layout(connection, path, conventions)
         if self.layout.has_codes:
             numbers = {str(number): rating for number, rating in enumerate(RATINGS)}
@@ -125,7 +126,7 @@ class SqliteReader:
         """The posts in batches, each with its values by canonical column: tags as text or a list."""
         layout = self.layout
         tags = self._tags(database) if layout.tags is not None else {}
-        groups = _Groups(self._relations(database), self._path) if layout.relation is not None else None
+        groups = None if layout.relation is None else _Groups(database.execute(layout.relation_query), self._path)
         rows = database.execute(layout.query)
         while batch := rows.fetchmany(_BATCH_ROWS):
             posts = [dict(zip(layout.columns, row, strict=True)) for row in batch]
@@ -137,9 +138,6 @@ class SqliteReader:
             yield posts
         if groups is not None:
             groups.check()
-
-    def _relations(self, database: sqlite3.Connection) -> Iterator[tuple[Any, Any]]:
-        yield from database.execute(self.layout.relation_query)
 
     def _tags(self, database: sqlite3.Connection) -> dict[Any, str]:
         """By id, or by name where the relation has names: the digit of its category, and the name."""
@@ -153,9 +151,10 @@ class SqliteReader:
         for id_, name, *category in database.execute(query):
             index = category_index(_shown(category[0]), known) if category and not self.layout.has_codes else 0
             if index is None:
+                word = _shown(category[0]) or ""
                 raise ExportError(
                     f"{self._path}: {tags.table.name}.{tags.category} of {name!r} is {category[0]!r}, no known "
-                    f'category; set [posts.category_numbers] "{category[0]}" = "general", or another category'
+                    f'category; set [posts.category_numbers] "{word}" = "general", or another category'
                 )
             found[id_] = f"{index}{name}"
         return found
@@ -180,7 +179,7 @@ class SqliteReader:
                 connection.execute("pragma query_only = on")
                 connection.execute("begin")
                 yield connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a message of SQLite may hold any bytes
             name = getattr(error, "sqlite_errorname", "")
             if name.startswith(_IS_LOCKED):
                 raise ExportError(f"{self._path}: is locked; close the program that writes it") from None
@@ -268,6 +267,11 @@ def _decoded(value: object, tags: Mapping[Any, str]) -> Any:
             return _UnknownTag(int(code, 36))
         names.append(found[1:])
     return names
+
+
+def _name(raw: bytes) -> str:
+    """The name of a table or column, or text of a definition."""
+    return raw.decode(errors="backslashreplace")
 
 
 def _text(raw: bytes) -> str | bytes:

@@ -99,3 +99,11 @@ def test_a_data_set_saved_to_disk_is_a_folder_of_its_posts(tmp_path: Path) -> No
     names = ("cache-5f2a.arrow", "dataset_info.json", "state.json")
     splits = [f"{split}/{name}" for split in ("train", "validation") for name in names]
     assert report.left_out == ("dataset_dict.json", *splits)
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_name_that_is_no_utf8_is_an_error(tmp_path: Path, is_stream: bool) -> None:
+    file = write(tmp_path / "a.arrow", [one | {"other": 1} for one in ROWS], is_stream=is_stream)
+    file.write_bytes(file.read_bytes().replace(b"other", b"oth\xff\xfe"))
+    with pytest.raises(ExportError, match=r"a\.arrow: cannot be parsed"):
+        open_reader(file)

@@ -181,6 +181,13 @@ def test_categories_may_be_words_and_unknown_ones_are_named(tmp_path: Path) -> N
     read(file, tmp_path / "out", category_numbers={"what": "character"})
     wanted = row(1, "solo", artist="x", copyright="original", character="miku", meta="highres", rating="g")
     assert read_rows(tmp_path / "out") == [wanted]
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("update tags set category = null where name = 'miku'")
+        connection.commit()
+    with pytest.raises(ExportError, match=r"'miku' is None, no known category; set \[posts\.category_numbers\] \"\" ="):
+        read(file, tmp_path / "out2")
+    read(file, tmp_path / "out3", category_numbers={"": "character"})
+    assert read_rows(tmp_path / "out3") == [wanted]
 
 
 def test_names_in_a_relation_without_categories_need_the_table_of_tags(tmp_path: Path) -> None:
@@ -310,3 +317,12 @@ def test_raw_rows_are_json(file: Path) -> None:
     assert isinstance(reader, SqliteReader)
     ((number, raw, problem),) = reader.problems([17])
     assert (number, json.loads(raw)["tag_string_general"], problem) == (17, "a b t16", None)
+
+
+def test_names_that_are_no_utf8_are_no_traceback(tmp_path: Path) -> None:
+    file = posts_table(tmp_path / "a.db", [row(1)])
+    data = file.read_bytes()
+    for number, name in enumerate((b"tag_string_meta", b"TABLE posts", b"posts (")):
+        file.write_bytes(data.replace(name, name[:4] + b"\xff" + name[5:]))
+        with pytest.raises(ExportError, match=r"a\.db: "):
+            read(file, tmp_path / f"out{number}")
