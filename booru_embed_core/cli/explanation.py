@@ -10,7 +10,13 @@ from booru_embed_core.schema import FLAG_COLUMNS
 if TYPE_CHECKING:
     from booru_embed_core.posts.file_sample import FileExplanation
 
-_SEPARATORS: Final = {" ": "spaces", ",": "commas", "\n": "line breaks", "list": "printed lists", None: "lists"}
+_SEPARATORS: Final = {
+    None: "in lists",
+    "list": "in printed lists",
+    " ": "separated by spaces",
+    ",": "separated by commas",
+    "\n": "separated by line breaks",
+}
 _NUM_SHOWN: Final = 12
 
 
@@ -27,11 +33,11 @@ def print_explanation(file: FileExplanation, before: FileExplanation | None = No
 
 def _rows(file: FileExplanation) -> list[tuple[str, str]]:
     columns = [f"{name} = {own}" if name != own else name for name, own in file.columns.items()]
-    separator = _SEPARATORS.get(file.tag_separator, repr(file.tag_separator))
+    separator = _SEPARATORS.get(file.tag_separator, f"separated by {file.tag_separator!r}")
     rows = [
         ("  columns", _listed(columns) or "none: posts are files"),
         ("  not read", _listed(file.unused)),
-        ("  tags", f"separated by {separator}" if file.tag_separator in (" ", ",", "\n") else f"in {separator}"),
+        ("  tags", separator),
         ("  nothing", ", ".join(file.null_words) if len(file.null_words) > 1 else ""),
         ("  ratings", _listed([f"{word} ({count:,}) {_becomes(one)}" for word, (count, one) in file.ratings.items()])),
         ("  flags", _listed([f"{name} = {file.columns[name]}" for name in FLAG_COLUMNS if name in file.columns])),

@@ -51,6 +51,7 @@ def test_a_file_is_told_in_aligned_lines(capsys: pytest.CaptureFixture[str]) -> 
         ("list", "in printed lists"),
         (" ", "separated by spaces"),
         ("\n", "separated by line breaks"),
+        ("|", "separated by '|'"),
     ],
 )
 def test_how_tags_stand_is_told_in_words(capsys: pytest.CaptureFixture[str], separator: str | None, told: str) -> None:

@@ -114,7 +114,7 @@ def test_one_field_of_all_tags_is_taken_apart(
         (["{export}/*.gz", "--out", "{out}"], 1, "no such export file; correct SOURCE or put the file there"),
         (["{export}", "--out", "{out}", "--explain"], 2, "Name either --out DIR"),
         (["{export}", "--out", "{out}", "--preset", "ours"], 2, "--preset 'ours': Input should be 'caption-folder', "),
-        (["{export}", "--out", "{out}", "--tag-separator", ";"], 2, "--tag-separator ';': Input should be 'auto', "),
+        (["{export}", "--out", "{out}", "--tag-separator", "/"], 2, "--tag-separator '/': Input should be 'auto', "),
         (["{export}", "--out", "{out}", "--settings", "{out}.toml"], 1, "out.toml: no such settings file; name one"),
         (["{export}", "--out", "{export}"], 1, "is not an empty folder"),
     ],
