@@ -246,13 +246,13 @@ def _content(file: Path) -> bytes:
         return stream.read(MAX_LINE_BYTES + 1)
 
 
-def listings(folder: Path, choose: Callable[[Collection[str]], Listing]) -> Iterator[Listing]:
+def listings(folder: Path, choose: Callable[[Collection[str]], Listing]) -> Iterator[tuple[Path, Listing]]:
     """The files of `folder` and of the folders below, up to `_NUM_SURVEYED` of them; for a look at what they are."""
     num_seen = 0
-    for _, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         visible = [name for name in names if not is_hidden(name)]
-        yield choose(visible)
+        yield Path(parent), choose(visible)
         num_seen += len(visible)
         if num_seen >= _NUM_SURVEYED:
             return
@@ -263,22 +263,38 @@ def is_caption_folder(folder: Path) -> bool:
 
     Files whose names do not say that they belong to an image are captions only where nothing else could be the posts.
     """
-    num_captions, num_of_images, has_json = 0, 0, False
-    for listing in listings(folder, Listing.of):
-        if holds_table(listing.others):
+    num_captions, num_of_images, has_others = 0, 0, False
+    for parent, listing in listings(folder, Listing.of):
+        if holds_table(listing.others, parent):
             return False
         num_captions += len(listing.captions)
         num_of_images += listing.num_of_images
-        has_json |= any(name.lower().endswith((".json", *ARCHIVE_SUFFIXES)) for name in listing.others)
-    if num_of_images or not num_captions or has_json:
+        others = (".json", *_TABLES, *ARCHIVE_SUFFIXES)
+        has_others |= any(name.lower().endswith(others) for name in listing.others)
+    if num_of_images or not num_captions or has_others:
         return num_of_images > 0
     files = folder_files(folder, LeftOut())
     return not any(_holds_table(file) for file, _ in zip(files, range(_NUM_TOLD_BY), strict=False))
 
 
-def holds_table(names: Collection[str]) -> bool:
-    """Whether one of the file names is that of a table."""
-    return any(name.lower().endswith(_TABLES) for name in names)
+def holds_table(names: Collection[str], folder: Path | None = None) -> bool:
+    """Whether one of the file names, of files in `folder` if it is given, is that of a table of posts."""
+    tables = [name for name in names if name.lower().endswith(_TABLES)]
+    return any(folder is None or not _is_other_table(folder / name) for name in tables)
+
+
+def _is_other_table(file: Path) -> bool:
+    """Whether `file` is a plain CSV or TSV that has no column of posts, such as a tagger's list of tags."""
+    if file.suffix.lower() not in (".csv", ".tsv"):
+        return False
+    try:
+        header = _content(file).removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0].lower()
+    except OSError:
+        return False
+    columns = re.split(rb'[,;\t|"\s]+', header)
+    return any(columns) and not any(
+        name in (b"id", b"post_id", b"rating") or name.startswith(b"tag_string") for name in columns
+    )
 
 
 def _holds_table(file: TextFile) -> bool:

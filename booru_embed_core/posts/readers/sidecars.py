@@ -308,7 +308,7 @@ def _listing(names: Collection[str], only_named: bool) -> Listing:
 
 def _has_named(folder: Path) -> bool:
     """Whether a JSON file in `folder` is called after an image."""
-    return any(listing.num_of_images for listing in listings(folder, partial(_listing, only_named=True)))
+    return any(listing.num_of_images for _, listing in listings(folder, partial(_listing, only_named=True)))
 
 
 def _kind(path: Path) -> _Kind | None:
@@ -319,14 +319,14 @@ def _kind(path: Path) -> _Kind | None:
 
 
 def _kind_of_folder(folder: Path) -> _Kind | None:
-    is_named = False
-    has_any = False
-    for listing in listings(folder, partial(_listing, only_named=False)):
-        if holds_table(listing.others):
+    is_named, has_any, has_tables = False, False, False
+    for parent, listing in listings(folder, partial(_listing, only_named=False)):
+        if holds_table(listing.others, parent):
             return None
+        has_tables |= holds_table(listing.others)
         has_any |= bool(listing.captions)
         is_named |= listing.num_of_images > 0
-    if not has_any:
+    if not has_any or (has_tables and not is_named):
         return None
     files = itertools.islice(_files(folder, LeftOut()), _NUM_TOLD_BY)
     return _kind_of([read_file(file)[1] for file in files], is_named)

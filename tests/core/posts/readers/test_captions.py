@@ -351,6 +351,9 @@ def test_without_settings_the_error_tells_what_is_there_and_what_to_set(tmp_path
         {"posts.txt": "id,rating,score,tag_string\n1,g,2,a b\n"},
         {"posts.txt": '{"id": 1}\n'},
         {"a.jpg": b"", "a.txt": "x, y", "posts.parquet": b"PAR1"},
+        {"a.jpg": b"", "a.txt": "x, y", "posts.csv": "id,rating,score,tag_string\n"},
+        {"a.jpg": b"", "a.txt": "x, y", "posts.tsv": "post_id\trate\ttags\n"},
+        {"a.jpg": b"", "a.txt": "x, y", "posts.csv.gz": b""},
         {"metadata.csv": "file,text\n", "words.txt": "x"},
         {"dump.json": "{}", "words.txt": "x"},
     ],
@@ -358,6 +361,14 @@ def test_without_settings_the_error_tells_what_is_there_and_what_to_set(tmp_path
 def test_other_folders_are_no_captions(tmp_path: Path, files: dict[str, str | bytes]) -> None:
     folder = write(tmp_path / "folder", files)
     assert not CaptionReader.opens(ExportPath(folder))
+
+
+def test_a_list_of_tags_beside_captions_of_images_is_left_out(tmp_path: Path, read_files: ReadFiles) -> None:
+    tags = "tag_id,name,category,count\n1,x,0,2\n"
+    folder = write(tmp_path / "train", {"a.jpg": b"", "a.txt": "x, y", "selected_tags.csv": tags})
+    report, out_dir = read_files(folder)
+    assert tags_of(out_dir) == {"a.txt": ["x", "y"]}
+    assert report.left_out == ("train/selected_tags.csv",)
 
 
 SHARD: dict[str, str | bytes] = {
