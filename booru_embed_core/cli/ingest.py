@@ -32,6 +32,17 @@ _OPTIONS: Final = {
 _EXPORT_KEYS: Final = ("export", "bigquery_table", "bigquery_project")
 _NUM_SHOWN_LEFT_OUT: Final = 5
 
+_SettingsOption = Annotated[
+    Path | None, typer.Option("--settings", help="Settings file; options override its [posts].", metavar="FILE")
+]
+_PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="What a site or tool calls things, such as e621-api.", metavar="NAME")
+]
+_SeparatorOption = Annotated[
+    str | None,
+    typer.Option("--tag-separator", help="What separates tags: ' ', ',', ';', '|', list or auto.", metavar="TEXT"),
+]
+
 
 def ingest(
     sources: Annotated[
@@ -41,17 +52,9 @@ def ingest(
     explain: Annotated[
         bool, typer.Option("--explain", help="Write nothing; tell what would be read as what, and the settings for it.")
     ] = False,
-    settings_file: Annotated[
-        Path | None,
-        typer.Option("--settings", help="Settings file; options override its [posts].", metavar="FILE"),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="What a site or tool calls things, such as e621-api.", metavar="NAME")
-    ] = None,
-    tag_separator: Annotated[
-        str | None,
-        typer.Option("--tag-separator", help="What separates tags: ' ', ',', ';', '|', list or auto.", metavar="TEXT"),
-    ] = None,
+    settings_file: _SettingsOption = None,
+    preset: _PresetOption = None,
+    tag_separator: _SeparatorOption = None,
     bigquery: Annotated[
         str | None,
         typer.Option("--bigquery", help="Read this BigQuery table instead, project.dataset.table.", metavar="TABLE"),
