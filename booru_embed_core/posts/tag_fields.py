@@ -89,7 +89,7 @@ def _null_words(fields: dict[str, list[str]]) -> tuple[str, ...]:
 
 def _separator(fields: dict[str, list[str]], null_words: Sequence[str]) -> str:
     texts = [text for column in fields.values() for text in column if text and text not in null_words]
-    if texts and sum(bool(_PRINTED_LIST.fullmatch(text)) for text in texts) >= _MIN_LIST_SHARE * len(texts):
+    if are_lists(texts):
         return "list"
     records = list(zip(*fields.values(), strict=True))
     for mark in _OTHER_MARKS:
@@ -101,6 +101,12 @@ def _separator(fields: dict[str, list[str]], null_words: Sequence[str]) -> str:
         for record in records
     )
     return "," if num_commas and num_commas >= _MIN_COMMA_SHARE * (num_commas + num_spaces) else TAG_SEPARATOR
+
+
+def are_lists(texts: Sequence[str]) -> bool:
+    """Whether `texts` are printed lists; nearly all must be, since tags have brackets too."""
+    num_lists = sum(bool(_PRINTED_LIST.fullmatch(text)) for text in texts)
+    return num_lists > 0 and num_lists >= _MIN_LIST_SHARE * len(texts)
 
 
 def _separates(mark: str, records: Sequence[Sequence[str]]) -> bool:
@@ -200,7 +206,7 @@ def _from_marks(text: Any, mark: str) -> Any:
 
 
 def _from_lists(text: Any, conventions: Conventions) -> pa.Array[Any]:
-    parsed = (_items(one) for one in text.to_pylist())
+    parsed = (list_items(one) for one in text.to_pylist())
     return pa.array([None if tags is None else _field_of(tags, conventions) for tags in parsed], pa.string())
 
 
@@ -226,7 +232,7 @@ def _field_of(tags: Sequence[str | None], conventions: Conventions) -> str | Non
     return TAG_SEPARATOR.join(text.replace(TAG_SEPARATOR, "_") for text in texts if text)
 
 
-def _items(text: str) -> list[str] | None:
+def list_items(text: str) -> list[str] | None:
     """The items of a printed list: Python's, numpy's, JSON's or PostgreSQL's, or one without quotes; None if none."""
     if text != INVALID_TAGS and not text.strip():
         return []
@@ -266,7 +272,7 @@ def field_problem(name: str, value: RawValue, conventions: Conventions) -> str |
         return None
     tags = value if isinstance(value, list) else None
     if isinstance(value, str) and conventions.tag_separator == "list":
-        tags = cast("list[str | None] | None", _items(value))
+        tags = cast("list[str | None] | None", list_items(value))
         if tags is None:
             return f"{name} {value[:40]!r} is no list; set [posts] tag_separator"
     texts = [tag for tag in tags if tag] if tags is not None else [str(value)]

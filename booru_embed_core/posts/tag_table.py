@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.containers import called, unpacked
+from booru_embed_core.posts.tag_fields import are_lists, list_items
 from booru_embed_core.posts.tag_tables.columns import Block, Role, TagRows, describes_posts
 from booru_embed_core.posts.tag_tables.numbers import CategoryNumbers, NoTag, Site
 from booru_embed_core.posts.tag_tables.rows import read_rows
@@ -226,10 +227,12 @@ class _Reading:
         """The table, once all rows of tags are added."""
         tags = pa.concat_arrays(self._tags) if self._tags else pa.array([], pa.string())
         ids = np.concatenate([*self._category_ids, np.empty(0, dtype=np.int8)])
-        separator = _separator([one for _, _, one in self._aliases if isinstance(one, str)], self._names_have_spaces)
+        texts = [one for _, _, one in self._aliases if isinstance(one, str)]
+        has_lists, separator = are_lists(texts), _separator(texts, self._names_have_spaces)
         found, numbers, indices = [], [], []
         for number, index, names in self._aliases:
-            listed = names.split(separator) if isinstance(names, str) else names
+            items = list_items(names) if has_lists and isinstance(names, str) else None
+            listed = items if items is not None else names.split(separator) if isinstance(names, str) else names
             for name in listed if isinstance(listed, list) else [listed]:
                 if name is not None and name != "" and not (isinstance(name, str) and name.isspace()):
                     found.append(name)

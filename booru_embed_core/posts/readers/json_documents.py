@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import duckdb
 import ijson
@@ -21,13 +22,15 @@ from numpy.typing import NDArray
 from booru_embed_core.errors import first_line
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath, run_on
-from booru_embed_core.posts.readers.compression import open_stream
 from booru_embed_core.posts.readers.json_layout import SAMPLE_OBJECTS, JsonLayout
-from booru_embed_core.posts.readers.lines import BOM, concatenated
-from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.posts.readers.json_lines import is_post
+from booru_embed_core.posts.readers.lines import BOM, concatenated, text_blocks
+from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 
 _BATCH_OBJECTS: Final = 4096
 _READ_BYTES: Final = 1 << 20
+_VALUES: Final = "*"
+_STRING_OR_NAN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|NaN', re.DOTALL)
 
 
 class JsonDocumentsReader:
@@ -96,56 +99,93 @@ def _is_whole(text: str) -> bool:
 
 def _items(path: Path, prefix: str) -> Iterator[Any]:
     number = 0
-    with open_stream(path) as stream:
-        try:
-            items = ijson.items(
-                without_mark(stream), prefix, use_float=True, multiple_values=True, buf_size=_READ_BYTES
-            )
-            for number, item in enumerate(items, start=1):  # noqa: B007
+    try:
+        for number, item in enumerate(_parsed(TextStream(text_blocks(path)), prefix), start=1):  # noqa: B007
+            yield item
+        return
+    except ijson.JSONError as error:
+        first_error = error
+    # Python writes NaN where there is nothing, which is no JSON. It is looked for only where parsing stops.
+    num_read = number
+    try:
+        items = _parsed(TextStream(_with_nulls(text_blocks(path))), prefix)
+        for number, item in enumerate(items, start=1):
+            if number > num_read:
                 yield item
-        except ijson.JSONError as error:
-            raise ExportError(
-                f"{path}: not JSON behind its post {number} ({first_line(error)}); fetch the file again or correct it"
-            ) from None
+    except ijson.JSONError:
+        raise ExportError(
+            f"{path}: not JSON behind its post {number} ({first_line(first_error)}); fetch the file again or correct it"
+        ) from None
+
+
+def _parsed(stream: TextStream, prefix: str) -> Iterator[Any]:
+    if prefix == _VALUES:
+        for key, value in ijson.kvitems(stream, "", use_float=True, multiple_values=True, buf_size=_READ_BYTES):
+            has_id = "id" in value if isinstance(value, dict) else True
+            yield value if has_id else {"id": key, **value}
+        return
+    yield from ijson.items(stream, prefix, use_float=True, multiple_values=True, buf_size=_READ_BYTES)
+
+
+def _with_nulls(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """JSON in `blocks` with null for each NaN outside of strings."""
+    pending = b""
+    for block in blocks:
+        text = pending + block
+        done, pieces = 0, []
+        for match in _STRING_OR_NAN.finditer(text):
+            pieces += [text[done : match.start()], b"null" if match[0] == b"NaN" else match[0]]
+            done = match.end()
+        # A string or a NaN may go on in the next block; text without an end in sight is no JSON.
+        quote = text.find(b'"', done)
+        keep = quote if quote >= 0 else max(done, len(text) - 2)
+        keep = len(text) if len(text) - keep > MAX_LINE_BYTES else keep
+        pieces.append(text[done:keep])
+        pending = text[keep:]
+        yield b"".join(pieces)
+    yield pending
 
 
 def _prefix(path: Path) -> str:
     """Where the posts stand, as ijson names it: ``item`` in an array, ``posts.item`` below a key, "" at the top.
 
-    The first values decide: below a key they are a list of objects, and the object around them has no id.
+    `_VALUES` stands for an object with a post at each key, such as its id. The first values decide: below a key they
+    are a list of objects, and the object around them has no id.
     """
-    with open_stream(path) as stream:
-        events = ijson.parse(without_mark(stream), multiple_values=True, buf_size=_READ_BYTES)
-        try:
-            _, first, _ = next(events)
-            if first == "start_array":
-                return "item"
-            for prefix, event, value in events:
-                if (prefix, event, value) == ("", "map_key", "id") or (prefix, event) == ("", "end_map"):
-                    return ""
-                if event == "start_map" and prefix.endswith(".item") and prefix.count(".") == 1:
-                    return str(prefix)
-        except (StopIteration, ijson.JSONError) as error:
-            raise ExportError(f"{path}: not JSON ({first_line(error)}); fetch the file again or correct it") from None
+    blocks = _with_nulls(text_blocks(path))
+    events = ijson.parse(TextStream(blocks), multiple_values=True, buf_size=_READ_BYTES)
+    try:
+        _, first, _ = next(events)
+        if first == "start_array":
+            return "item"
+        key = ""
+        inner: set[str] = set()
+        for prefix, event, value in events:
+            if event == "map_key" and prefix == "":
+                key, inner = value, set()
+            elif event == "map_key" and prefix == key:
+                inner.add(value)
+                if is_post(key, inner):
+                    return _VALUES
+            if (prefix, event, value) == ("", "map_key", "id") or (prefix, event) == ("", "end_map"):
+                return ""
+            if event == "start_map" and prefix.endswith(".item") and prefix.count(".") == 1:
+                return str(prefix)
+    except (StopIteration, ijson.JSONError) as error:
+        raise ExportError(f"{path}: not JSON ({first_line(error)}); fetch the file again or correct it") from None
     return ""
 
 
-def without_mark(stream: IO[bytes]) -> _Behind:
-    """`stream` behind its byte order mark, if it has one."""
-    start = stream.read(len(BOM))
-    return _Behind(b"" if start == BOM else start, stream)
+class TextStream:
+    """The text of `blocks` behind its byte order mark, for a parser that only reads."""
 
-
-class _Behind:
-    """`start` and then `stream`, for a parser that only reads."""
-
-    def __init__(self, start: bytes, stream: IO[bytes]) -> None:
-        self._start = start
-        self._stream = stream
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._start = next(blocks, b"").removeprefix(BOM)
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        if self._start and size:
-            start, self._start = self._start, b""
-            return start
-        return self._stream.read(size)
+        """The next bytes, however many; none at the end."""
+        if not size:
+            return b""
+        start, self._start = self._start, b""
+        return start or next((block for block in self._blocks if block), b"")

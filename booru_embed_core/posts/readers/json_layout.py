@@ -8,6 +8,7 @@ record.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -172,7 +173,7 @@ class JsonLayout:
             value = values[0]
             return (
                 f"(case when json_type({value}) = 'VARCHAR' then {value}->>'$' "
-                f"when coalesce(json_type({value}), 'NULL') <> 'NULL' then {_INVALID} end)"
+                f"when {_is_something(value)} then {_INVALID} end)"
             )
         if field.kind is _Kind.LIST:
             lists = [_list_of(value) for value in values]
@@ -215,9 +216,9 @@ class JsonLayout:
     def _raw_tags(self, name: str, field: _Field, found: Sequence[Any]) -> tuple[RawValue, str | None]:
         if field.kind is _Kind.TEXT:
             (value,) = found
-            if value is None or isinstance(value, str):
+            if isinstance(value, str):
                 return value, None
-            return None, f"{name} is not a string: {json.dumps(value)[:40]}"
+            return None, None if _is_nothing(value) else f"{name} is not a string: {json.dumps(value)[:40]}"
         if field.kind is _Kind.LIST:
             tags: list[str | None] = []
             for value in found:
@@ -225,7 +226,7 @@ class JsonLayout:
                     tags += value.split(TAG_SEPARATOR)
                 elif isinstance(value, list) and not any(isinstance(tag, dict | list) for tag in value):
                     tags += map(_text, value)
-                elif value is not None:
+                elif not _is_nothing(value):
                     return None, f"{name} is not a list of strings: {json.dumps(value)[:40]}"
             return tags, None
         (value,) = found
@@ -241,13 +242,24 @@ _INVALID: Final = "chr(13) || chr(10)"
 assert INVALID_TAGS == "\r\n"
 
 
+def _is_something(value: str) -> str:
+    """Whether a JSON value is more than null, and more than what pandas or Lua write for no tags: NaN or ``{}``."""
+    text = f"{value}->>'$'"
+    return f"(coalesce(json_type({value}), 'NULL') = 'VARCHAR' or coalesce({text}, 'NaN') not in ('NaN', '{{}}'))"
+
+
+def _is_nothing(value: object) -> bool:
+    """`_is_something` of a parsed value, negated."""
+    return value is None or value == {} or (isinstance(value, float) and math.isnan(value))
+
+
 def _list_of(value: str) -> str:
     """The tags of a list, or of text with spaces, as an SQL list."""
-    nested = f"len(list_filter(json_extract({value}, '$[*]'), lambda t: json_type(t) in ('OBJECT', 'ARRAY'))) > 0"
+    nested = f"(len(list_filter(json_extract({value}, '$[*]'), lambda t: json_type(t) in ('OBJECT', 'ARRAY'))) > 0)"
     return (
-        f"(case coalesce(json_type({value}), 'NULL') when 'NULL' then [] "
-        f"when 'VARCHAR' then string_split({value}->>'$', ' ') "
-        f"when 'ARRAY' then case when {nested} then [{_INVALID}] else from_json({value}, '[\"VARCHAR\"]') end "
+        f"(case when not {_is_something(value)} then [] "
+        f"when json_type({value}) = 'VARCHAR' then string_split({value}->>'$', ' ') "
+        f"when json_type({value}) = 'ARRAY' and not {nested} then from_json({value}, '[\"VARCHAR\"]') "
         f"else [{_INVALID}] end)"
     )
 

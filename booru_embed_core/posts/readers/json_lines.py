@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -121,7 +121,8 @@ def _is_lines(candidate: ExportPath) -> bool:
     first = next((raw for raw in raw_lines(candidate.path) if raw.strip()), b"")
     record = _parsed(first)
     if isinstance(record, dict):
-        return wrapped_key(record) is None
+        has_posts = record and all(isinstance(one, dict) and is_post(key, one) for key, one in record.items())
+        return not has_posts and wrapped_key(record) is None
     try:
         for _ in ijson.basic_parse(io.BytesIO(candidate.start), multiple_values=True):
             pass
@@ -136,6 +137,11 @@ def wrapped_key(record: dict[str, Any]) -> str | None:
         return None
     lists = {key: value for key, value in record.items() if isinstance(value, list) and value}
     return next((key for key, value in lists.items() if all(isinstance(one, dict) for one in value)), None)
+
+
+def is_post(key: str, keys: Collection[str]) -> bool:
+    """Whether the object at `key` of another one, with these `keys`, is a post: it has an id, or the key is one."""
+    return "rating" in keys and ("id" in keys or key.isdecimal())
 
 
 def _parsed(raw: bytes) -> object:

@@ -18,8 +18,8 @@ from booru_embed_core.errors import first_line
 from booru_embed_core.posts.readers.base import ExportPath
 from booru_embed_core.posts.readers.caption_files import LeftOut, TextFile, printable
 from booru_embed_core.posts.readers.captions import FilesOfTags
-from booru_embed_core.posts.readers.compression import open_stream
-from booru_embed_core.posts.readers.json_documents import without_mark
+from booru_embed_core.posts.readers.json_documents import TextStream
+from booru_embed_core.posts.readers.lines import text_blocks
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 
 _TEXT_KEYS: Final = ("tags", "caption")
@@ -40,16 +40,15 @@ class KohyaReader(FilesOfTags):
 
     def _files(self, left_out: LeftOut) -> Iterator[TextFile]:
         number = 0
-        with open_stream(self._path) as stream:
-            try:
-                entries = ijson.kvitems(without_mark(stream), "", buf_size=_READ_BYTES)
-                for number, (path, entry) in enumerate(entries, start=1):  # noqa: B007
-                    left_out.num_captions += isinstance(entry, dict) and all(entry.get(key) for key in _TEXT_KEYS)
-                    yield TextFile(printable(path), partial(_content, entry))
-            except ijson.JSONError as error:
-                raise ExportError(
-                    f"{self._path}: not JSON behind its image {number} ({first_line(error)}); write the file again"
-                ) from None
+        try:
+            entries = ijson.kvitems(TextStream(text_blocks(self._path, _READ_BYTES)), "", buf_size=_READ_BYTES)
+            for number, (path, entry) in enumerate(entries, start=1):  # noqa: B007
+                left_out.num_captions += isinstance(entry, dict) and all(entry.get(key) for key in _TEXT_KEYS)
+                yield TextFile(printable(path), partial(_content, entry))
+        except ijson.JSONError as error:
+            raise ExportError(
+                f"{self._path}: not JSON behind its image {number} ({first_line(error)}); write the file again"
+            ) from None
 
     def _has_a_tag_a_line(self, sample: Sequence[str]) -> bool:  # noqa: ARG002
         return False

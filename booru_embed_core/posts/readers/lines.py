@@ -25,17 +25,22 @@ from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 
 BOM: Final = b"\xef\xbb\xbf"
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_RECORD_SEPARATOR: Final = b"\x1e"
 _BLOCK_BYTES: Final = 4 << 20
 _FIRST_BYTES: Final = 4096
 
 
 def first_bytes(file: Path) -> bytes:
-    """The first bytes of `file`, unpacked, without a byte order mark.
+    """The first bytes of `file`, unpacked, in UTF-8 without a byte order mark.
 
     Raises:
         ExportError: its compressed stream is broken.
     """
-    return next(unpacked_blocks(file), b"").removeprefix(BOM)[:_FIRST_BYTES]
+    start = next(unpacked_blocks(file), b"")
+    if start.startswith(_UTF16_MARKS):
+        # Other formats than text may begin with these bytes too.
+        return codecs.getincrementaldecoder("utf-16")("replace").decode(start[:_FIRST_BYTES]).encode()
+    return next(_in_utf8(iter((start,)), file), b"").removeprefix(BOM)[:_FIRST_BYTES]
 
 
 def raw_lines(file: Path) -> Iterator[bytes]:
@@ -66,7 +71,7 @@ def whole_lines(file: Path, block_bytes: int | None = None) -> Iterator[bytes]:
         ExportError: the compressed stream is broken, or the text is no UTF-16 after all.
     """
     pending = b""
-    for block in _in_utf8(unpacked_blocks(file, block_bytes), file):
+    for block in text_blocks(file, block_bytes):
         end = block.rfind(b"\n") + 1
         if end:
             yield b"".join((_cut(pending), memoryview(block)[:end]))
@@ -82,8 +87,23 @@ def _cut(line: bytes) -> bytes:
     return line[: MAX_LINE_BYTES + 1]
 
 
+def text_blocks(file: Path, block_bytes: int | None = None) -> Iterator[bytes]:
+    """The bytes of `file` as `unpacked_blocks` gives them, in UTF-8.
+
+    A JSON text sequence (RFC 7464) has a space for each of its separators, which no JSON value holds.
+
+    Raises:
+        ExportError: the compressed stream is broken, or the text is no UTF-16 after all.
+    """
+    return _in_utf8(unpacked_blocks(file, block_bytes), file)
+
+
 def _in_utf8(blocks: Iterator[bytes], file: Path) -> Iterator[bytes]:
     first = next(blocks, b"")
+    if first.removeprefix(BOM).startswith(_RECORD_SEPARATOR):
+        for block in itertools.chain([first], blocks):
+            yield block.replace(_RECORD_SEPARATOR, b" ")
+        return
     if not first.startswith(_UTF16_MARKS):
         yield first
         yield from blocks

@@ -29,6 +29,7 @@ from tests.core.export_helpers import (
     ANY_FORM,
     HOSTILE_TAGS,
     LITERAL,
+    LITERAL_SETTINGS,
     ONE_THREAD,
     Walked,
     csv_bytes,
@@ -52,7 +53,7 @@ def test_the_sample_is_read_whole(sample: Walked, sample_rows: list[dict[str, st
 
 
 def test_two_threads_and_a_second_run_give_the_same_bytes(sample: Walked, tmp_path: Path) -> None:
-    read_posts([sample.export], tmp_path, PostsSettings(), DuckdbSettings(threads=2, memory_limit="600MB"))
+    read_posts([sample.export], tmp_path, LITERAL_SETTINGS, DuckdbSettings(threads=2, memory_limit="600MB"))
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["manifest.json", "part-00000.parquet", "rejects.parquet", "report.json"]
     for name in names:

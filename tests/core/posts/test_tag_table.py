@@ -314,3 +314,18 @@ def test_a_later_row_may_need_the_slow_way(tmp_path: Path) -> None:
     file.write_text("\n".join(["name,category", *rows]), encoding="utf-8")
     with pytest.raises(ExportError, match=f"line {num - 2 + 3}: the tag 'last' has the category '8'"):
         read_tag_table(file, "tag_categories")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("\"['lh', 'longhair']\"", "['one']"),
+        ('"{lh,longhair}"', "{one}"),
+        ("\"['lh', None, 'longhair']\"", '"[""one""]"'),
+    ],
+)
+def test_aliases_may_be_printed_lists(tmp_path: Path, first: str, second: str) -> None:
+    file = tmp_path / "tags.csv"
+    file.write_text(f"name,category,aliases\nlong_hair,0,{first}\nsolo,0,{second}\nbook,0,[]\n", encoding="utf-8")
+    aliases = [("lh", "long_hair"), ("longhair", "long_hair"), ("one", "solo")]
+    assert list(read_tag_table(file, "aliases").aliases) == aliases

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from booru_embed_core.posts.read_posts import read_posts
-from booru_embed_core.posts.readers import json_documents
+from booru_embed_core.posts.readers import json_documents, lines
 from booru_embed_core.posts.readers.json_documents import JsonDocumentsReader
 from booru_embed_core.posts.readers.json_lines import JsonLinesReader
 from booru_embed_core.posts.readers.registry import open_reader
@@ -22,6 +22,11 @@ from tests.core.export_helpers import ONE_THREAD, kept, read_rejects, read_rows,
 
 ROWS = [row(number, f"tag_{number} b") for number in range(7)]
 
+
+def without_id(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in one.items() if key != "id"}
+
+
 SHAPES: dict[str, Callable[[list[Any]], str]] = {
     "array": json.dumps,
     "indented array": lambda rows: json.dumps(rows, indent=2),
@@ -30,6 +35,10 @@ SHAPES: dict[str, Callable[[list[Any]], str]] = {
     "indented wrapper": lambda rows: json.dumps({"@attributes": {"limit": 100, "count": 7}, "post": rows}, indent=1),
     "indented objects": lambda rows: "\n".join(json.dumps(one, indent=4) for one in rows),
     "objects in one line": lambda rows: "".join(map(json.dumps, rows)),
+    "text sequence": lambda rows: "".join(f"\x1e{json.dumps(one, indent=1)}\n" for one in rows),
+    "by id": lambda rows: json.dumps({str(one["id"]): one for one in rows}),
+    "by id alone": lambda rows: json.dumps({str(one["id"]): without_id(one) for one in rows}, indent=1),
+    "one in an object each": lambda rows: "\n".join(json.dumps({"post": one}) for one in rows),
     "behind a byte order mark": lambda rows: "\ufeff" + json.dumps(rows),
 }
 
@@ -94,3 +103,32 @@ def test_half_a_surrogate_pair_rejects_its_record_where_it_is_read(tmp_path: Pat
     assert report.num_read == 3
     assert report.reconciles
     assert {post["id"] for post in read_rows(out)} >= {1, 3}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8"])
+def test_utf16_is_told_by_its_mark(tmp_path: Path, indent: int | None, encoding: str) -> None:
+    text = json.dumps([row(1, "\u521d\u97f3", rating="e")], indent=indent, ensure_ascii=False)
+    report, out = read(tmp_path, (text if encoding == "utf-16" else f"\ufeff{text}").encode(encoding))
+    assert (report.num_kept, read_rows(out)) == (1, kept([row(1, "\u521d\u97f3", rating="e")]))
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 64, 1 << 20])
+def test_nan_is_nothing_and_stays_in_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
+    monkeypatch.setattr(lines, "_BLOCK_BYTES", block_bytes)
+    rows = [row(1, "a"), row(2, "NaN"), row(3, 'say_":NaN;"\\')]
+    text = json.dumps([{**one, "tag_string_artist": float("nan"), "source": float("nan")} for one in rows])
+    _, out = read(tmp_path, text.encode())
+    assert read_rows(out) == kept([{**one, "tag_string_artist": ""} for one in rows])
+
+
+def test_text_that_is_no_json_behind_a_nan_is_told(tmp_path: Path) -> None:
+    text = json.dumps([{**row(1), "source": float("nan")}])[:-1] + ", {]"
+    with pytest.raises(ExportError, match="not JSON behind its post"):
+        read(tmp_path, text.encode())
+
+
+def test_a_value_beside_posts_is_rejected(tmp_path: Path) -> None:
+    report, out = read(tmp_path, json.dumps({"1": row(1), "2": "x", "3": without_id(row(3))}, indent=1).encode())
+    assert (report.num_kept, report.num_rejected) == (2, 1)
+    assert read_rejects(out)[0]["reason"] == "not a JSON object"

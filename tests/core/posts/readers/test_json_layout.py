@@ -128,6 +128,16 @@ def test_lists_of_tags_where_some_are_strings_and_some_are_missing(tmp_path: Pat
     assert report.reconciles
 
 
+@pytest.mark.parametrize("nothing", [{}, float("nan"), None, []])
+@pytest.mark.parametrize("tags", ["a b", ["a", "b"]])
+def test_nan_and_an_empty_object_are_no_tags(tmp_path: Path, nothing: object, tags: object) -> None:
+    records = [{**VALUES, "general": tags, "artist": nothing}, {**VALUES, "id": 8, "general": nothing, "artist": "NaN"}]
+    report, posts, _ = read(tmp_path, records, null_words=[])
+    assert report.num_kept == 2
+    assert [post.get("tag_string_general") for post in posts] == ["a b", None]
+    assert [post.get("tag_string_artist") for post in posts] == [None, "NaN"]
+
+
 def test_half_a_surrogate_pair_counts_only_where_it_is_read(tmp_path: Path) -> None:
     lines = [
         r'{"id": 1, "rating": "g", "score": 0, "tags": "a", "source": "cut \ud83d"}',
