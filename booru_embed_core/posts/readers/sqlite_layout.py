@@ -24,6 +24,7 @@ _TAG_CATEGORY_COLUMNS: Final = ("category", "type", "category_id", "type_id", "k
 _TAG_KEYS: Final = ("tag_id", "tags_id", "tagid", "id_tag", "tag", "tag_name", "name")
 _NAME_KEYS: Final = ("tag_name", "name")
 _MAX_RELATION_COLUMNS: Final = 6
+_NO_RELATIONS: Final = ("history", "version", "change", "vote", "log")
 _HYDRUS_TABLES: Final = ({"subtags", "namespaces"}, {"json_dumps", "services"}, {"current_mappings"})
 
 
@@ -185,27 +186,29 @@ def _layout(
     known = {} if has_own else _CODED_COLUMNS
     found = tuple(known.get(column, column) for column in posts.columns)
     spelled = dict(zip(conventions.canonical(found), posts.columns, strict=True))
-    relation = _relation(posts, tables) if not any(name in spelled for name in TAG_COLUMNS) else None
+    relation = None if any(name in spelled for name in TAG_COLUMNS) else _relation(connection, posts, tables)
     if relation is not None and "id" in spelled:
-        return _of_relation(relation, posts, tables, shown, conventions)
+        table = _tag_table(tables, posts)
+        # A relation without categories, or one that is not used, tells no more than a column of all tags.
+        has_more = table is not None and table.category is not None and not _is_empty(connection, relation.table)
+        if ALL_TAGS_COLUMN not in spelled or has_more:
+            return _of_relation(relation, table, posts, shown, conventions)
     canonical = check_columns(found, shown, conventions)
     tags = (ALL_TAGS_COLUMN,) if has_all_tags(canonical) else TAG_COLUMNS
     layout = SqliteLayout(posts, _wanted(spelled, tags))
     if not any(_holds_codes(connection, posts, column) for name, column in layout.columns.items() if name in tags):
         return layout
-    table = _tag_table(tables, posts)
-    if table is None:
+    if (table := _tag_table(tables, posts)) is None:
         raise ExportError(f"{shown}: has ids of tags as $1f#, but no table of tags with id and name is in the database")
     return SqliteLayout(posts, layout.columns, tags=table)
 
 
 def _of_relation(
-    relation: Relation, posts: Table, tables: Sequence[Table], shown: Path, conventions: Conventions
+    relation: Relation, tags: TagTable | None, posts: Table, shown: Path, conventions: Conventions
 ) -> SqliteLayout:
     # Tags of the relation stand in for a column of them.
     own = [column for column in posts.columns if conventions.canonical([column])[0] != ALL_TAGS_COLUMN]
     check_columns([*own, conventions.source(ALL_TAGS_COLUMN)], shown, conventions)
-    tags = _tag_table(tables, posts)
     if tags is None and not relation.is_name:
         raise ColumnsError(f"{shown}: {relation.table.name} has ids of tags, but no table has their names", own)
     if len(posts.key) > 1:
@@ -222,16 +225,24 @@ def _wanted(spelled: dict[str, str], tags: Collection[str]) -> dict[str, str]:
     return {name: spelled[name] for name in wanted if name in spelled}
 
 
-def _relation(posts: Table, tables: Sequence[Table]) -> Relation | None:
+def _relation(connection: sqlite3.Connection, posts: Table, tables: Sequence[Table]) -> Relation | None:
     """The relation of `posts` and tags, if there is one: of several the one with the fewest other columns."""
     own = posts.name.lower()
     keys = (f"{own}_id", f"{own.removesuffix('s')}_id", f"{own}id", "post_id", "image_id", "postid", "post", own)
     found = []
     for table in tables:
         post, tag = table.find(keys), table.find(_TAG_KEYS)
-        if post and tag and post != tag and table != posts and len(table.columns) <= _MAX_RELATION_COLUMNS:
-            found.append(Relation(table, post, tag, tag.lower() in _NAME_KEYS))
+        is_of_tags = tag is not None and any("tag" in name.lower() for name in (tag, table.name))
+        is_log = any(word in table.name.lower() for word in _NO_RELATIONS)
+        if post and tag and post != tag and is_of_tags and not is_log and len(table.columns) <= _MAX_RELATION_COLUMNS:
+            first = connection.execute(f"select {identifier(tag)} from {identifier(table.name)} limit 1")  # noqa: S608
+            is_name = tag.lower() in _NAME_KEYS or isinstance((first.fetchone() or (None,))[0], str)
+            found.append(Relation(table, post, tag, is_name))
     return min(found, key=lambda one: (len(one.table.columns), one.table.name), default=None)
+
+
+def _is_empty(connection: sqlite3.Connection, table: Table) -> bool:
+    return connection.execute(f"select 1 from {identifier(table.name)} limit 1").fetchone() is None  # noqa: S608
 
 
 def _tag_table(tables: Sequence[Table], posts: Table) -> TagTable | None:

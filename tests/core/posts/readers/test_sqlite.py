@@ -190,6 +190,23 @@ def test_categories_may_be_words_and_unknown_ones_are_named(tmp_path: Path) -> N
     assert read_rows(tmp_path / "out3") == [wanted]
 
 
+def test_other_tables_of_posts_are_no_relation_of_tags(tmp_path: Path) -> None:
+    script = """create table posts (id integer primary key, rating, score, tags); create table notes (post_id, name);
+        create table post_tags (post_id, tag_id); create table tags (id, name, category);
+        create table tag_history (post_id, tag_id); create table favorites (post_id, user_id);
+        insert into notes values (1, 'a note'); insert into tag_history values (1, 5);
+        insert into tags values (5, 'not_this', 0);"""
+    file = database(tmp_path / "a.db", script, posts=[(1, "g", 0, "solo"), (2, "g", 0, "miku")])
+    (tmp_path / "tags.csv").write_text("tag,category\nsolo,0\nmiku,4\n", encoding="utf-8")
+    read(file, tmp_path / "out", tag_categories=tmp_path / "tags.csv")
+    assert read_rows(tmp_path / "out") == [row(1, "solo", rating="g"), row(2, "", character="miku", rating="g")]
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("insert into post_tags values (1, 5)")
+        connection.commit()
+    read(file, tmp_path / "out2")
+    assert read_rows(tmp_path / "out2") == [row(1, "not_this", rating="g"), row(2, "", rating="g")]
+
+
 def test_names_in_a_relation_without_categories_need_the_table_of_tags(tmp_path: Path) -> None:
     script = (
         "create table images (id integer primary key, rating, score); create table image_tags (image_id, tag_name);"
