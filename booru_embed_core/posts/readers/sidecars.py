@@ -244,11 +244,16 @@ def _parsed(content: Content) -> tuple[dict[str, Any] | None, str | None]:
 def _groups_of(record: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The tags of `record` by their groups, such as ``tags_general``, or ``tag_string_general`` without it."""
     lists = {key: value for key, value in record.items() if key.startswith(_GROUP) and isinstance(value, list)}
-    texts = {key: value for key, value in record.items() if key.startswith(_TEXT_GROUP) and isinstance(value, str)}
-    return {
-        **{key.removeprefix(_TEXT_GROUP): value.split(TAG_SEPARATOR) for key, value in texts.items() if value},
-        **{key.removeprefix(_GROUP): value for key, value in lists.items()},
+    # gallery-dl joined the tags of a group by spaces before it wrote lists.
+    texts = {
+        prefix: {
+            key.removeprefix(prefix): one.split(TAG_SEPARATOR)
+            for key, one in record.items()
+            if key.startswith(prefix) and isinstance(one, str) and one
+        }
+        for prefix in (_TEXT_GROUP, _GROUP)
     }
+    return {**texts[_TEXT_GROUP], **texts[_GROUP], **{key.removeprefix(_GROUP): one for key, one in lists.items()}}
 
 
 def _grouped(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,8 +86,13 @@ GELBOORU: dict[str, Any] = {
 }
 
 
-def test_the_preset_of_gallery_dl_takes_entities_back_and_needs_no_score(tmp_path: Path, read_files: ReadFiles) -> None:
-    folder = write(tmp_path / "gelbooru", {"a.jpg.json": json.dumps(GELBOORU, indent=4)})
+@pytest.mark.parametrize("is_text", [False, True], ids=["lists", "texts"])
+def test_the_preset_of_gallery_dl_takes_entities_back_and_needs_no_score(
+    tmp_path: Path, read_files: ReadFiles, is_text: bool
+) -> None:
+    groups = {key: " ".join(value) for key, value in GELBOORU.items() if key.startswith("tags_")}
+    post = {**GELBOORU, **groups, "tags_copyright": ""} if is_text else GELBOORU
+    folder = write(tmp_path / "gelbooru", {"a.jpg.json": json.dumps(post, indent=4)})
     _, out_dir = read_files(folder, preset="gallery-dl")
     assert posts_of(out_dir)["a.jpg.json"] == {
         "rating": "g",
