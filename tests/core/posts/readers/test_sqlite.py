@@ -207,10 +207,10 @@ def test_other_tables_of_posts_are_no_relation_of_tags(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "out2") == [row(1, "not_this", rating="g"), row(2, "", rating="g")]
 
 
-def test_names_in_a_relation_without_categories_need_the_table_of_tags(tmp_path: Path) -> None:
-    script = (
-        "create table images (id integer primary key, rating, score); create table image_tags (image_id, tag_name);"
-    )
+@pytest.mark.parametrize("column", ["name", "tag", "tag_name"])
+def test_names_in_a_relation_without_categories_need_the_table_of_tags(tmp_path: Path, column: str) -> None:
+    tables = ("images (id integer primary key, rating, score)", f"image_tags (image_id, {column})")
+    script = "".join(f"create table {table};" for table in tables)
     file = database(
         tmp_path / "a.db", script, images=[(1, "g", 0), (2, "g", 0)], image_tags=[(1, "solo"), (2, "miku"), (1, "a b")]
     )
