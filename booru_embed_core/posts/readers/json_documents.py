@@ -30,7 +30,8 @@ from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 _BATCH_OBJECTS: Final = 4096
 _READ_BYTES: Final = 1 << 20
 _VALUES: Final = "*"
-_STRING_OR_NAN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|NaN', re.DOTALL)
+_NAN: Final = b"NaN"
+_STRING_OR_NAN: Final = re.compile(rb'"(?:[^"\\]|\\.)*(?P<end>"?)|NaN', re.DOTALL)
 
 
 class JsonDocumentsReader:
@@ -132,14 +133,16 @@ def _with_nulls(blocks: Iterator[bytes]) -> Iterator[bytes]:
     pending = b""
     for block in blocks:
         text = pending + block
-        done, pieces = 0, []
+        pieces: list[bytes] = []
+        done, keep = 0, max(0, len(text) - len(_NAN) + 1)
         for match in _STRING_OR_NAN.finditer(text):
-            pieces += [text[done : match.start()], b"null" if match[0] == b"NaN" else match[0]]
+            if match[0] != _NAN and not match["end"]:
+                keep = match.start()  # the string goes on in the next block
+                break
+            pieces += [text[done : match.start()], b"null" if match[0] == _NAN else match[0]]
             done = match.end()
-        # A string or a NaN may go on in the next block; text without an end in sight is no JSON.
-        quote = text.find(b'"', done)
-        keep = quote if quote >= 0 else max(done, len(text) - 2)
-        keep = len(text) if len(text) - keep > MAX_LINE_BYTES else keep
+        # A string without an end in sight is no JSON, and need not be held.
+        keep = max(done, keep if len(text) - keep <= MAX_LINE_BYTES else len(text))
         pieces.append(text[done:keep])
         pending = text[keep:]
         yield b"".join(pieces)
