@@ -120,6 +120,8 @@ class FileSample:
         reader = open_reader(path, conventions, ends_early=True)
         columns = _columns(reader, found, conventions)
         used = {part for own in columns.values() for part in own.split(" + ")}
+        if isinstance(reader, SqliteReader) and reader.layout.relation is not None:
+            used.add(conventions.source(ALL_TAGS_COLUMN))  # what the relation stands for
         batches = list(_batches(reader, duckdb_settings, scratch))
         raw = pa.Table.from_batches(batches).slice(0, SAMPLE_RECORDS) if batches else pa.table({"rating": []})
         conventions = settled(raw, conventions)

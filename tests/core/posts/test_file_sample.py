@@ -55,6 +55,7 @@ def test_a_relation_of_tags_is_told_by_its_table(tmp_path: Path) -> None:
         )
     found = sample(file, tmp_path)
     assert found.columns["tag_string_artist"] == "post_tags.tag_id"
+    assert found.unused == ()
     assert found.explanation("a.db", None).kind == "SQLite, table posts"
 
 
