@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import re
 import shlex
 import shutil
 from collections import Counter
@@ -30,6 +31,7 @@ from booru_embed_core.posts.readers.compression import (
     is_plain_stream,
     open_stream,
 )
+from booru_embed_core.posts.readers.lines import BOM
 from booru_embed_core.posts.readers.registry import READERS, export_suffixes
 from booru_embed_core.posts.validation import ExportError
 
@@ -54,6 +56,28 @@ _UNREAD: Final = {
     b"\xff\x06\0\0sNaPpY": ("compressed by snappy", "snzip -d"),
 }
 """First bytes of what is refused: what it is, and the command that unpacks it."""
+_OTHER_FORMATS: Final = {
+    b"ORC": ("an ORC file", "write its rows as Parquet"),
+    b"Obj\x01": ("an Avro file", "write its rows as Parquet"),
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file", "write its rows as Parquet"),
+    b"\x93NUMPY": ("a NumPy array", "write its rows as Parquet"),
+    **{
+        b"\x80" + version + end: ("a pickle of Python", "load it with pandas.read_pickle and write it by to_parquet")
+        for version, end in ((b"\2", b""), (b"\3", b""), (b"\4", b"\x95"), (b"\5", b"\x95"))
+    },
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save its sheet as CSV UTF-8"),
+    b"PGDMP": ("a dump of pg_dump", "restore it, and export the table of posts by \\copy (select ...) to csv header"),
+    b"<?xml": ("XML", "fetch the posts as JSON, such as by json=1 of Gelbooru's API"),
+}
+"""First bytes of formats that are not read: what each is, and what to do."""
+_SQL: Final = re.compile(
+    rb"(?:--[^\n]*\n|/\*[^\n]*\n|\s)*"
+    rb"(?:PRAGMA foreign_keys|BEGIN TRANSACTION|SET [a-z_@. ]+=|(?:DROP|CREATE|LOCK) TABLES? |INSERT INTO )",
+    re.IGNORECASE,
+)
+_DUCKDB: Final = (8, b"DUCK")
+"""Where a database of DuckDB has its first fixed bytes."""
+_WORKBOOK: Final = "xl/workbook.xml"
 
 
 def unpacked(file: Path, label: str, scratch: Path, left_out: list[str]) -> Generator[tuple[Path, str]]:
@@ -78,10 +102,16 @@ def unpacked(file: Path, label: str, scratch: Path, left_out: list[str]) -> Gene
                 yield found
         if not num_files:
             others = [name.removeprefix(f"{label}/") for name in left_out[num_before:]]
+            if _WORKBOOK in others:
+                raise _other_format(str(file), "an Excel workbook", "save its sheet as CSV UTF-8")
             raise ExportError(
                 f"{file}: the archive holds no file of posts, found {', '.join(others[:5]) or 'nothing'}"
                 f"{', …' if len(others) > 5 else ''}; {unpacking.remedy(str(file), unpack_command(str(file)))}"
             )
+
+
+def _other_format(shown: str, kind: str, remedy: str) -> ExportError:
+    return ExportError(f"{shown}: is {kind}, which is not read; {remedy}, and set [posts] export to that file")
 
 
 @contextmanager
@@ -173,7 +203,7 @@ class _Unpacking:
 
     def _refuse_unread(self, file: Path, shown: str) -> None:
         with file.open("rb") as stream:
-            start = stream.read(64)
+            start = stream.read(_FIRST_BYTES)
             stream.seek(-min(_ZIP_END_BYTES, file.stat().st_size), io.SEEK_END)
             end = stream.read()
         if start.startswith(b"version https://git-lfs"):
@@ -185,6 +215,17 @@ class _Unpacking:
             raise ExportError(
                 f"{shown}: is one part of a split zip; unpack all parts with 7z x {whole} and set [posts] export to "
                 "the files in them"
+            )
+        text = start.removeprefix(BOM)
+        for magic, (kind, remedy) in _OTHER_FORMATS.items():
+            if text.startswith(magic) and not (magic == b"ORC" and _is_utf8(start)):
+                raise _other_format(shown, kind, remedy)
+        if start.startswith(_DUCKDB[1], _DUCKDB[0]):
+            query = "select ... from a table of posts"
+            raise _other_format(shown, "a database of DuckDB", f"run there: copy ({query}) to 'posts.parquet'")
+        if _SQL.match(text):
+            raise _other_format(
+                shown, "a script of SQL", "run it in its database, and export the table of posts as CSV"
             )
         for magic, (kind, command) in _UNREAD.items():
             if start.startswith(magic):

@@ -99,6 +99,9 @@ def _nearest(name: str, found: Sequence[str]) -> str | None:
     for other in (name, *_OTHER_NAMES[name]):
         if other in plain:
             return plain[other]
+    ends = [one for one in found if one.rpartition(".")[2] == name]
+    if len(ends) == 1:
+        return ends[0]
     close = difflib.get_close_matches(name, plain, n=1, cutoff=_MIN_LIKENESS)
     return plain[close[0]] if close else None
 

@@ -80,7 +80,8 @@ class JsonLayout:
         if listed is not None:
             return cls._of_objects(values, listed, found, file, conventions)
         spelled = dict(zip(conventions.canonical(found), values, strict=True))
-        nested = [path for name, path in spelled.items() if name in TAG_COLUMNS and len(path) > 1]
+        # Only a key such as `general` stands among groups of tags; `tag_string_general` is a column of a nested post.
+        nested = [p for name, p in spelled.items() if name in TAG_COLUMNS and len(p) > 1 and p[-1] in tuple(Category)]
         is_sparse = any(name in TAG_COLUMNS and path != (name,) for name, path in spelled.items())
         optional = (*FLAG_COLUMNS, *(TAG_COLUMNS if is_sparse else ()))
         columns = check_columns(found, file, conventions, optional)

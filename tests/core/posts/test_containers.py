@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import pickle
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -252,6 +253,20 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "posts.csv.lz4": (b"\x02\x21\x4c\x18" + bytes(99), "unpack it with lz4 -d"),
     "posts.csv.sz": (b"\xff\x06\0\0sNaPpY" + bytes(99), "unpack it with snzip -d"),
     "posts.csv.lzo": (b"\x89LZO\0\r\n\x1a\n" + bytes(99), "unpack it with lzop -d"),
+    "posts.orc": (b"ORC\x0a\xff" + bytes(99), "is an ORC file, which is not read; write its rows as Parquet, and set"),
+    "posts.avro": (b"Obj\x01\x04" + bytes(99), "is an Avro file"),
+    "posts.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file"),
+    "posts.npy": (b"\x93NUMPY\x01\0" + bytes(99), "is a NumPy array"),
+    "posts.pkl": (pickle.dumps([{"id": 1}] * 9, protocol=4), "is a pickle of Python"),
+    "old.pkl": (pickle.dumps([{"id": 1}] * 9, protocol=2), "is a pickle of Python"),
+    "posts.duckdb": (bytes(8) + b"DUCK\x40" + bytes(99), "is a database of DuckDB, which is not read; run there: copy"),
+    "posts.dump": (b"PGDMP\x01\x0e\0" + bytes(99), "is a dump of pg_dump"),
+    "posts.xml": (b'\xef\xbb\xbf<?xml version="1.0"?><posts/>', "is XML, which is not read; fetch the posts as JSON"),
+    "posts.xls": (b"\xd0\xcf\x11\xe0" + bytes(99), "is an Excel workbook"),
+    "posts.xlsx": (zip_of({"[Content_Types].xml": b"<a/>", "xl/workbook.xml": b"<b/>"}), "is an Excel workbook"),
+    "my.sql": (b"-- MySQL dump 10.13\n--\n/*!40101 SET x */;\nDROP TABLE IF EXISTS `posts`;\n", "is a script of SQL"),
+    "pg.sql": (b"--\n-- PostgreSQL database dump\n--\n\nSET statement_timeout = 0;\n", "is a script of SQL"),
+    "lite.sql": (b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n", "is a script of SQL"),
     "posts.csv.xz": (PACKERS["xz"](CONTENT)[:-20], "the xz stream is broken"),
     "garbage.csv.gz": (PACKERS["gzip"](CONTENT) + b"garbage", "bytes that are no gzip follow the gzip stream"),
     "second.csv.bz2": (PACKERS["bzip2"](CONTENT) + b"BZh9" + bytes(30), "the bzip2 stream is broken"),
@@ -286,6 +301,11 @@ def test_text_is_read_whatever_its_name(unpack: Unpacker, suffix: str) -> None:
     name = f"posts.csv{suffix}"
     if suffix != ".br":  # which only the name tells
         assert unpack("長い髪,é\n".encode() * 999, name) == {name: "長い髪,é\n".encode() * 999}
+
+
+@pytest.mark.parametrize("text", ["ORC,id\n1,2\n", "set name,id\n1,2\n", "-- id\n", "Obj,id\n", "PRAGMA\tid\n"])
+def test_text_that_begins_like_another_format_is_text(unpack: Unpacker, text: str) -> None:
+    assert unpack(text.encode(), "posts.csv") == {"posts.csv": text.encode()}
 
 
 def test_a_member_that_is_not_read_names_both_commands(unpack: Unpacker) -> None:

@@ -82,3 +82,9 @@ def test_errors_may_name_their_remedy() -> None:
     assert of_error('x; set [posts.category_numbers] "9" = "general", or')[0] == {"category_numbers": {"9": "general"}}
     assert of_error('x; set [posts.category_numbers] lore = "general"')[0] == {"category_numbers": {"lore": "general"}}
     assert of_error("x: cannot be parsed; check the file") == ({}, {})
+
+
+def test_columns_of_a_nested_post_are_found_by_their_ends() -> None:
+    columns = [f"post.{name}" for name in POST_COLUMNS]
+    values, _ = of_columns(ColumnsError("no", (*columns, "other.md5"), POST_COLUMNS), {}, DANBOORU)
+    assert values == {"columns": dict(zip(POST_COLUMNS, columns, strict=True))}

@@ -94,6 +94,14 @@ def test_paths_with_dots_are_named_in_the_settings(tmp_path: Path) -> None:
     assert posts[0] == {"id": 8, "rating": "g", "score": 1, "tag_string_general": "a b"}
 
 
+def test_values_beside_nested_columns_of_tags_are_no_groups(tmp_path: Path) -> None:
+    record = {"post": {**VALUES, "tag_string_general": "a b", "md5": "x"}, "n": 1}
+    columns = {name: f"post.{name}" for name in ("id", "rating", "score", "tag_string_general")}
+    columns |= {f"tag_string_{name}": "" for name in ("artist", "copyright", "character", "meta")}
+    _, posts, _ = read(tmp_path, [record], columns=columns)
+    assert posts == [{**VALUES, "tag_string_general": "a b"}]
+
+
 def test_a_key_with_a_dot_is_one_key(tmp_path: Path) -> None:
     record = {**VALUES, "tag.s": "a b"}
     _, posts, _ = read(
