@@ -100,7 +100,16 @@ def _separator(fields: dict[str, list[str]], null_words: Sequence[str]) -> str:
         any(TAG_SEPARATOR in text.strip() for text in record) and not any("," in text for text in record)
         for record in records
     )
-    return "," if num_commas and num_commas >= _MIN_COMMA_SHARE * (num_commas + num_spaces) else TAG_SEPARATOR
+    has_commas = num_commas > 0 and num_commas >= _MIN_COMMA_SHARE * (num_commas + num_spaces)
+    # Commas in one column and spaces in another: commas are then refused, and no field is read as one tag.
+    return "," if has_commas and not any(map(_has_spaces, fields.values())) else TAG_SEPARATOR
+
+
+def _has_spaces(texts: Sequence[str]) -> bool:
+    """Whether most fields of several words are tags separated by spaces, for they have underscores and no comma."""
+    several = [text for text in texts if "," in text or text.strip().count(TAG_SEPARATOR) > 1]
+    num_spaced = sum("," not in text and "_" in text for text in several)
+    return num_spaced > _MIN_COMMA_SHARE * len(several)
 
 
 def are_lists(texts: Sequence[str]) -> bool:

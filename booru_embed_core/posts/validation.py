@@ -162,6 +162,10 @@ def columns_of(header: bytes, file: Path, conventions: Conventions = DANBOORU) -
         )
     if header.removeprefix(b"\xef\xbb\xbf").startswith(b"sep="):
         raise ExportError(f"{file}: begins with Excel's line {header[:6].decode(errors='replace')!r}; remove that line")
+    if b"\r" in header.rstrip(b"\r"):
+        raise ExportError(
+            f"{file}: its lines end with a carriage return alone; convert it: tr '\\r' '\\n' < {file.name} > lines.csv"
+        )
     try:
         text = header.decode("utf-8-sig").rstrip("\r")
         found = tuple(next(csv.reader([text], delimiter=delimiter_of(header), strict=True), ()))

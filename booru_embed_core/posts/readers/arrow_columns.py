@@ -38,6 +38,9 @@ _FLOAT_BITS: Final = {exact: width for width, exact in _EXACT_BITS.items()}
 _TAG_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 _NAME_FIELDS: Final = ("name", "tag")
 _CATEGORY_FIELDS: Final = ("category", "type")
+_ELEMENT_FIELDS: Final = ("element", "item")
+_LIST_FIELD: Final = "list"
+"""BigQuery writes an array as ``list<struct<element>>`` in the field ``list`` of a struct."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class _Column:
     path: tuple[str, ...]
     type: pa.DataType
     labels: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The path with dots; a list that is wrapped has its column's name."""
+        is_wrapped = len(self.path) > 1 and self.path[-1] == _LIST_FIELD and _field_of(self, _ELEMENT_FIELDS)
+        return ".".join(self.path[:-1] if is_wrapped else self.path)
 
 
 class ArrowColumns:
@@ -59,11 +68,11 @@ class ArrowColumns:
     def __init__(self, schema: pa.Schema, file: Path, conventions: Conventions) -> None:
         self._conventions = conventions
         leaves = list(_leaves(schema))
-        found = [".".join(leaf.path) for leaf in leaves]
+        found = [leaf.name for leaf in leaves]
         listed = _objects(leaves, conventions)
         if listed is not None:
             columns = TAG_COLUMNS if _field_of(listed, _CATEGORY_FIELDS) else (ALL_TAGS_COLUMN,)
-            others = [name for name in found if name != ".".join(listed.path)]
+            others = [name for name in found if name != listed.name]
             found = [*others, *columns]
             leaves = [*(leaf for leaf in leaves if leaf is not listed), *(listed for _ in columns)]
         canonical = check_columns(found, file, conventions, optional=FLAG_COLUMNS if listed is not None else ())
@@ -110,7 +119,9 @@ class ArrowColumns:
     def _tags(self, values: Any, column: _Column, name: str) -> Any:
         if _element(column) is None:
             return _text(values)
-        if _field_of(column, _NAME_FIELDS):
+        if _field_of(column, (*_NAME_FIELDS, *_ELEMENT_FIELDS)):
+            if not _field_of(column, _CATEGORY_FIELDS):
+                return self._of_objects(values, column, None)
             return self._of_objects(values, column, next((c for c in CATEGORIES if tag_column(c) == name), None))
         return _list_of_text(values, column.labels)
 
@@ -118,7 +129,7 @@ class ArrowColumns:
         """The lists of names of one category, from lists of structs."""
         structs: Any = pc.list_flatten(values)
         parents = pc.list_parent_indices(values).to_numpy(zero_copy_only=False)
-        names = _text(pc.struct_field(structs, _field_of(column, _NAME_FIELDS) or ""))
+        names = _text(pc.struct_field(structs, _field_of(column, (*_NAME_FIELDS, *_ELEMENT_FIELDS)) or ""))
         if category is None:
             is_own = np.ones(len(names), dtype=np.bool_)
         else:
@@ -179,7 +190,7 @@ def _objects(leaves: list[_Column], conventions: Conventions) -> _Column | None:
     """The column of tags that are structs with a name."""
     named = conventions.columns.get(ALL_TAGS_COLUMN)
     for leaf in leaves:
-        is_tags = ".".join(leaf.path) in ((named,) if named else ("tags", ALL_TAGS_COLUMN))
+        is_tags = leaf.name in ((named,) if named else ("tags", ALL_TAGS_COLUMN))
         if is_tags and _field_of(leaf, _NAME_FIELDS):
             return leaf
     return None
@@ -198,7 +209,9 @@ def _holds_tags(column: _Column) -> bool:
     element = _element(column)
     if element is None:
         return _is_text(column.type)
-    return _is_text(element) or bool(column.labels) or _field_of(column, _NAME_FIELDS) is not None
+    wrapped = _field_of(column, _ELEMENT_FIELDS)
+    is_wrapped = wrapped is not None and _is_text(element.field(wrapped).type)
+    return _is_text(element) or bool(column.labels) or _field_of(column, _NAME_FIELDS) is not None or is_wrapped
 
 
 def _element(column: _Column) -> Any:

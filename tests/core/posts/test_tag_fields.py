@@ -66,6 +66,13 @@ def test_the_separator_is_found(fields: list[str | None], separator: str) -> Non
     assert found(fields).tag_separator == separator
 
 
+def test_commas_in_one_column_and_spaces_in_another_are_not_told_apart() -> None:
+    general, artist = ["long_hair book solo"] * 3, ["a, b", "c, d", "e"]
+    assert found(general, artist).tag_separator == " "
+    assert found(["long hair, book, solo", "1girl"], ["the great artist", "b c d"]).tag_separator == ","
+    assert found(["long_hair, book, solo", "1girl"], ["a_b", "b c"]).tag_separator == ","
+
+
 def test_a_separator_that_the_settings_give_is_kept() -> None:
     given_one = replace(OPEN, tag_separator=" ")
     assert settled(pa.table({GENERAL: ["a,b", "c,d"]}), given_one).tag_separator == " "

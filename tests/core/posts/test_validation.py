@@ -115,6 +115,7 @@ def test_a_table_of_tags_is_called_one(header: bytes) -> None:
     ("header", "remedy"),
     [
         ("id,rating".encode("utf-16-le"), "looks like UTF-16 .*iconv -f UTF-16LE -t UTF-8 x.csv"),
+        (b"id,rating\r1,g\r2,s", r"its lines end with a carriage return alone; convert it: tr '\\r' '\\n' < x.csv"),
         (b"sep=;", "begins with Excel's line 'sep=;'; remove that line"),
     ],
 )

@@ -158,6 +158,19 @@ def test_lists_of_structs_with_a_category(tmp_path: Path) -> None:
     assert report.reconciles
 
 
+@pytest.mark.parametrize("element", ["element", "item"])
+def test_lists_as_bigquery_wraps_them(tmp_path: Path, element: str) -> None:
+    def wrapped(*tags: str | None) -> dict[str, Any]:
+        return {"list": [{element: tag} for tag in tags]}
+
+    values = {"id": [1, 2], "rating": ["g", "s"], "score": [0, 1]}
+    none = {name: [wrapped("x"), None] for name in ("artist", "copyright", "character", "meta")}
+    _, out = read(tmp_path, pa.table({**values, "general": [wrapped("a", None, "b c"), wrapped()], **none}))
+    posts = read_rows(out)
+    assert [post["tag_string_general"] for post in posts] == ["a b_c", ""]
+    assert [post["tag_string_meta"] for post in posts] == ["x", ""]
+
+
 def test_labels_are_read_by_their_names(tmp_path: Path) -> None:
     features = {
         "rating": {"names": ["general", "sensitive", "questionable", "explicit"], "_type": "ClassLabel"},
