@@ -63,6 +63,8 @@ API: Final = {
         "posts.bigquery.read_table",
         "posts.bigquery.DANBOORU_TABLE",
         "posts.bigquery_access.open_access",
+        "posts.identity.site_number",
+        "posts.identity.split_id",
         "posts.validation.ExportError",
     ),
     "Train, evaluate, export": (
