@@ -153,13 +153,22 @@ def _contents(path: Path) -> _Contents:
             if is_written_here and (name in (REJECTS_FILE, PATHS_FILE) or name.endswith(".json")):
                 continue
             is_cache = "state.json" in names and name.startswith("cache-")  # of `datasets`, which maps posts
-            if name.lower().endswith(suffixes) and not (name.startswith(".") or name in DESCRIPTIONS or is_cache):
+            is_other = name.startswith(".") or name in DESCRIPTIONS or is_cache or _is_other_database(folder / name)
+            if name.lower().endswith(suffixes) and not is_other:
                 contents.files += [folder / name] if (folder / name).is_file() else []
             else:
                 others.add(name)
         if others.named:
             contents.others[folder] = others
     return contents
+
+
+def _is_other_database(file: Path) -> bool:
+    """Whether `file` is called like SQLite's and is none, as Windows' Thumbs.db."""
+    if file.suffix.lower() != ".db" or not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(6) != b"SQLite"
 
 
 def _shown(kinds: Counter[str]) -> str:

@@ -129,10 +129,9 @@ def of_reasons(reasons: Iterable[str], given: Values) -> tuple[Values, Comments]
             rating, comment = _guessed_rating(word)
             values.setdefault("rating_names", {})[word] = rating
             comments["rating_names", word] = comment
-        if match := _FLAG.match(reason):
-            if (word := word_of(match[2])).lower() in _TRUE_LIKE:
-                values.setdefault("true_values", {}).setdefault(match[1], []).append(word)
-                comments["true_values", match[1]] = "a guess: list the values that mean true"
+        if (match := _FLAG.match(reason)) and (word := word_of(match[2])).lower() in _TRUE_LIKE:
+            values.setdefault("true_values", {}).setdefault(match[1], []).append(word)
+            comments["true_values", match[1]] = "a guess: list the values that mean true"
         if reason.startswith("a comma inside "):
             values["tag_separator"] = " "
             comments["tag_separator",] = "commas are part of tags; ',' if they separate tags"

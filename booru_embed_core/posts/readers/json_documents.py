@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from booru_embed_core.errors import first_line
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath, run_on
-from booru_embed_core.posts.readers.json_layout import SAMPLE_OBJECTS, JsonLayout
+from booru_embed_core.posts.readers.json_layout import BROKEN_JSON, SAMPLE_OBJECTS, JsonLayout
 from booru_embed_core.posts.readers.json_lines import is_post
 from booru_embed_core.posts.readers.lines import BOM, concatenated, text_blocks
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
@@ -104,7 +104,7 @@ def _items(path: Path, prefix: str) -> Iterator[Any]:
         for number, item in enumerate(_parsed(TextStream(text_blocks(path)), prefix), start=1):  # noqa: B007
             yield item
         return
-    except ijson.JSONError as error:
+    except BROKEN_JSON as error:
         first_error = error
     # Python writes NaN where there is nothing, which is no JSON. It is looked for only where parsing stops.
     num_read = number
@@ -113,7 +113,7 @@ def _items(path: Path, prefix: str) -> Iterator[Any]:
         for number, item in enumerate(items, start=1):
             if number > num_read:
                 yield item
-    except ijson.JSONError:
+    except BROKEN_JSON:
         raise ExportError(
             f"{path}: not JSON behind its post {number} ({first_line(first_error)}); fetch the file again or correct it"
         ) from None
@@ -174,7 +174,7 @@ def _prefix(path: Path) -> str:
                 return ""
             if event == "start_map" and prefix.endswith(".item") and prefix.count(".") == 1:
                 return str(prefix)
-    except (StopIteration, ijson.JSONError) as error:
+    except (StopIteration, *BROKEN_JSON) as error:
         raise ExportError(f"{path}: not JSON ({first_line(error)}); fetch the file again or correct it") from None
     return ""
 

@@ -15,6 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+import ijson
+
 from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.database import quoted
 from booru_embed_core.posts.readers.base import fit_values
@@ -32,6 +34,8 @@ from booru_embed_core.schema import (
 )
 
 SAMPLE_OBJECTS: Final = 1000
+BROKEN_JSON: Final = (ijson.JSONError, UnicodeDecodeError)
+"""What parsing a stream of text that is no JSON raises."""
 _MAX_DEPTH: Final = 4
 _NAME_KEYS: Final = ("name", "tag")
 _CATEGORY_KEYS: Final = ("category", "type", "category_name")

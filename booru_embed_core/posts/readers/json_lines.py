@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.base import ExportPath, run_on
-from booru_embed_core.posts.readers.json_layout import SAMPLE_OBJECTS, JsonLayout
+from booru_embed_core.posts.readers.json_layout import BROKEN_JSON, SAMPLE_OBJECTS, JsonLayout
 from booru_embed_core.posts.readers.lines import (
     BOM,
     concatenated,
@@ -126,7 +126,7 @@ def _is_lines(candidate: ExportPath) -> bool:
     try:
         for _ in ijson.basic_parse(io.BytesIO(candidate.start), multiple_values=True):
             pass
-    except ijson.JSONError as error:  # only the message tells text that is cut from text that is no JSON
+    except BROKEN_JSON as error:  # only the message tells text that is cut from text that is no JSON
         return not any(word in str(error).lower() for word in ("premature", "incomplete"))
     return False
 

@@ -19,6 +19,7 @@ from booru_embed_core.posts.readers.base import ExportPath
 from booru_embed_core.posts.readers.caption_files import LeftOut, TextFile, printable
 from booru_embed_core.posts.readers.captions import FilesOfTags
 from booru_embed_core.posts.readers.json_documents import TextStream
+from booru_embed_core.posts.readers.json_layout import BROKEN_JSON
 from booru_embed_core.posts.readers.lines import text_blocks
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 
@@ -45,7 +46,7 @@ class KohyaReader(FilesOfTags):
             for number, (path, entry) in enumerate(entries, start=1):  # noqa: B007
                 left_out.num_captions += isinstance(entry, dict) and all(entry.get(key) for key in _TEXT_KEYS)
                 yield TextFile(printable(path), partial(_content, entry))
-        except ijson.JSONError as error:
+        except BROKEN_JSON as error:
             raise ExportError(
                 f"{self._path}: not JSON behind its image {number} ({first_line(error)}); write the file again"
             ) from None
@@ -67,7 +68,7 @@ def _is_metadata(start: bytes) -> bool:
                 keys.add(value)
             if depth == 1 and event == "end_map" and keys:
                 break
-    except ijson.JSONError:  # `start` ends within the object
+    except BROKEN_JSON:  # `start` ends within the object
         pass
     return bool(keys & set(_TEXT_KEYS)) and keys <= _KEYS
 

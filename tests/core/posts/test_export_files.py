@@ -154,3 +154,11 @@ def test_posts_with_a_missing_column_and_a_folder_of_other_tables_are_errors(tmp
     for folder, file in (("export", "b.csv"), ("tables", "tags.csv")):
         with pytest.raises(ExportError, match=f"{file}: wrong columns"):
             read_export(PostsSettings(export=(folder,)), tmp_path, tmp_path / "out", ONE_THREAD)
+
+
+def test_a_database_of_another_program_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "posts.csv").write_bytes(csv_bytes([row(1)]))
+    (tmp_path / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    found = find_export([str(tmp_path)], tmp_path)
+    assert [file.name for file in found.files] == ["posts.csv"]
+    assert [file.name for file in found.left_out] == ["Thumbs.db"]

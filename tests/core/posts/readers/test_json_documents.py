@@ -132,3 +132,11 @@ def test_a_value_beside_posts_is_rejected(tmp_path: Path) -> None:
     report, out = read(tmp_path, json.dumps({"1": row(1), "2": "x", "3": without_id(row(3))}, indent=1).encode())
     assert (report.num_kept, report.num_rejected) == (2, 1)
     assert read_rejects(out)[0]["reason"] == "not a JSON object"
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"a": {"tags": "\xed\xa0\x80"', b'[{"id": 1, "\xed": 2}]', b'{"posts": [{"\xff": 1}]}']
+)
+def test_bytes_that_are_no_text_are_an_error_of_the_file(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ExportError, match=r"posts\.json"):
+        read(tmp_path, content)
