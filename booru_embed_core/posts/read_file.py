@@ -204,8 +204,8 @@ class FileReading:
         if self.source.tag_categories is None:
             raise ExportError(
                 f"{self.file}: has {self.conventions.source(ALL_TAGS_COLUMN)} and none of {', '.join(TAG_COLUMNS)}; "
-                "set [posts] tag_categories to a table of tag and category, or [posts.columns] tag_string_general to "
-                "this column to count all tags as general"
+                "set [posts] tag_categories to a table of tag and category, or, to count all tags as general, "
+                '[posts.columns] tag_string_general to the name of this column in the file and the four others to ""'
             )
         fields, tag_of = batch.column(ALL_TAGS_COLUMN), self.source.aliases.tag_of_any
         split = self.source.tag_categories.split(fields, tag_of)

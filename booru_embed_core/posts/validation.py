@@ -220,7 +220,8 @@ def _remedy(missing: Sequence[str], found: Sequence[str]) -> str:
     remedies = ["export these columns or set [posts.columns]"]
     remedies += [f"set [posts] {_DEFAULTS[name]} if there is none" for name in missing if name in _DEFAULTS]
     if missing and set(missing) < set(TAG_COLUMNS):
-        remedies.append(f'set [posts.columns] {missing[0]} = "" if there is none')
+        absent = ", ".join(f'{name} = ""' for name in missing)
+        remedies.append(f"set [posts.columns] {absent} if there is none")
     return "; ".join(remedies)
 
 

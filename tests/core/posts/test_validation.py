@@ -122,3 +122,8 @@ def test_a_table_of_tags_is_called_one(header: bytes) -> None:
 def test_a_header_that_is_none_is_told_with_a_remedy(header: bytes, remedy: str) -> None:
     with pytest.raises(ExportError, match=remedy):
         columns_of(header, Path("folder/x.csv"))
+
+
+def test_each_column_that_may_be_named_as_none_is_in_the_remedy() -> None:
+    with pytest.raises(ExportError, match=r'set \[posts.columns\] tag_string_copyright = "", tag_string_meta = "" if'):
+        columns_of(b"id,rating,score,tag_string_general,tag_string_artist,tag_string_character", Path("x.csv"))
