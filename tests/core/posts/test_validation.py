@@ -64,6 +64,14 @@ def test_columns_may_stand_in_any_order_and_behind_a_byte_order_mark() -> None:
     assert columns_of(b"\xef\xbb\xbf" + ",".join(columns).encode() + b"\r", Path("x.csv")) == columns
 
 
+def test_a_post_in_place_of_the_header_is_told() -> None:
+    with pytest.raises(ExportError, match="the first line looks like a post and not like a header: write the names"):
+        columns_of(b"1,s,0,a,b,c,d,e", Path("x.csv"))
+    with pytest.raises(ExportError) as caught:
+        columns_of(b"md5,source", Path("x.csv"))
+    assert "looks like a post" not in str(caught.value)
+
+
 def test_further_columns_are_allowed_and_tabs_may_separate() -> None:
     columns = ("md5", *POST_COLUMNS, "is_deleted")
     assert columns_of("\t".join(columns).encode(), Path("x.tsv")) == columns
