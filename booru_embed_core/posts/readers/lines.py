@@ -17,10 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.errors import first_line
-from booru_embed_core.posts.readers.compression import BROKEN_STREAM, open_compressed, stream_error
-from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES as PACKED_SUFFIXES
-from booru_embed_core.posts.readers.compression import Compression as Compression
-from booru_embed_core.posts.readers.compression import compression_of as compression_of
+from booru_embed_core.posts.readers.compression import (
+    BROKEN_STREAM,
+    Compression,
+    compression_of,
+    open_compressed,
+    stream_error,
+)
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError
 
 BOM: Final = b"\xef\xbb\xbf"

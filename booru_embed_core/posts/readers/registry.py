@@ -11,11 +11,11 @@ from booru_embed_core.posts.readers.base import ExportPath, Reader
 from booru_embed_core.posts.readers.caption_files import is_named_caption
 from booru_embed_core.posts.readers.captions import CaptionReader
 from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
+from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.delimited import DelimitedReader
 from booru_embed_core.posts.readers.json_documents import JsonDocumentsReader
 from booru_embed_core.posts.readers.json_lines import JsonLinesReader
 from booru_embed_core.posts.readers.kohya import KohyaReader
-from booru_embed_core.posts.readers.lines import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.parquet import ParquetReader
 from booru_embed_core.posts.readers.sidecars import SidecarReader, TagSidecarReader
 from booru_embed_core.posts.readers.sqlite import SqliteReader

@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
+from booru_embed_core.posts.readers.compression import Compression, compression_of
 from booru_embed_core.posts.readers.dialect import JOINT, Dialect, delimiter_of, joined
 from booru_embed_core.posts.readers.dialect_found import SAMPLE_BYTES, dialect_of
 from booru_embed_core.posts.readers.lines import (
     BOM,
-    Compression,
-    compression_of,
     concatenated,
     is_transcoded,
     whole_lines,

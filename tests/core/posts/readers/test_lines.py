@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from booru_embed_core.posts.readers.compression import Compression, compression_of
 from booru_embed_core.posts.readers.lines import (
-    Compression,
-    compression_of,
     first_bytes,
     is_utf8,
     line_numbers,
