@@ -219,7 +219,7 @@ def _remedy(missing: Sequence[str], found: Sequence[str]) -> str:
         )
     remedies = ["export these columns or set [posts.columns]"]
     if any(_WHOLE.fullmatch(name) for name in found):
-        remedies.insert(0, "the first line looks like a post and not like a header: write the names of the columns above")
+        remedies.insert(0, "the first line looks like a post and no header: write the names of the columns above")
     remedies += [f"set [posts] {_DEFAULTS[name]} if there is none" for name in missing if name in _DEFAULTS]
     if missing and set(missing) < set(TAG_COLUMNS):
         absent = ", ".join(f'{name} = ""' for name in missing)

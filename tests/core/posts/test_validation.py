@@ -65,7 +65,7 @@ def test_columns_may_stand_in_any_order_and_behind_a_byte_order_mark() -> None:
 
 
 def test_a_post_in_place_of_the_header_is_told() -> None:
-    with pytest.raises(ExportError, match="the first line looks like a post and not like a header: write the names"):
+    with pytest.raises(ExportError, match="the first line looks like a post and no header: write the names"):
         columns_of(b"1,s,0,a,b,c,d,e", Path("x.csv"))
     with pytest.raises(ExportError) as caught:
         columns_of(b"md5,source", Path("x.csv"))
