@@ -5,6 +5,8 @@ characters), never quality: tags follow only roughly from a post's copyright, ar
 site in tags per category, their heavy-tailed frequencies, tags per post (log-normal), ratings, scores that grow with
 the rating, ids with gaps, byte order of tags within a field, and quotes only where a field needs them.
 
+Unlike Danbooru's, some tags hold commas. Read it with ``[posts] tag_separator = " "`` and ``null_words = []``.
+
 The bytes of a file depend only on the seed and the number of rows. Memory does not grow with the number of rows.
 """
 
