@@ -8,7 +8,7 @@ Hugging Face's ``ClassLabel`` are read by their names.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.readers.base import fit_values
@@ -299,17 +300,28 @@ def _shown(value: object) -> str | None:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def row_problems(
-    batches: Iterable[pa.RecordBatch], columns: ArrowColumns, lines: Sequence[int]
-) -> Iterator[tuple[int, bytes, str | None]]:
-    """Number, raw text and problem of the rows of `batches` with these numbers (`lines`, ascending, from 1)."""
-    wanted = np.asarray(lines, dtype=np.int64) - 1
-    start = 0
-    for batch in batches:
-        first, last = np.searchsorted(wanted, [start, start + len(batch)])
-        for index in (wanted[first:last] - start).tolist():
-            row = batch.slice(index, 1)  # some types cannot be taken by index
-            (shown,), (values,) = row.to_pylist(), columns.records(row).to_pylist()
-            raw = json.dumps(shown, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
-            yield start + index + 1, raw, columns.problem(values)
-        start += len(batch)
+class ArrowRows:
+    """What readers of Arrow's tables share: a "line" is the row's number from 1."""
+
+    columns: ArrowColumns
+
+    def _raw_batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows, with the columns that are read."""
+        raise NotImplementedError
+
+    def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Reader`."""
+        return record + 1
+
+    def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
+        """See `Reader`; the raw text is a JSON object of the columns that are read."""
+        wanted = np.asarray(lines, dtype=np.int64) - 1
+        start = 0
+        for batch in self._raw_batches():
+            first, last = np.searchsorted(wanted, [start, start + len(batch)])
+            for index in (wanted[first:last] - start).tolist():
+                row = batch.slice(index, 1)  # some types cannot be taken by index
+                (shown,), (values,) = row.to_pylist(), self.columns.records(row).to_pylist()
+                raw = json.dumps(shown, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
+                yield start + index + 1, raw, self.columns.problem(values)
+            start += len(batch)

@@ -6,18 +6,16 @@ compressed, and else little. A stream must have its end mark: without it a strea
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.readers.arrow_columns import ArrowColumns, row_problems
+from booru_embed_core.posts.readers.arrow_columns import ArrowColumns, ArrowRows
 from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, parse_error, run_on
 from booru_embed_core.posts.readers.lines import concatenated
 from booru_embed_core.posts.validation import ExportError
@@ -28,7 +26,7 @@ _CONTINUATION: Final = b"\xff\xff\xff\xff"
 _STREAM_END: Final = _CONTINUATION + bytes(4)
 
 
-class ArrowIpcReader:
+class ArrowIpcReader(ArrowRows):
     """A file of Arrow's IPC formats; see `Reader`.
 
     Raises:
@@ -63,14 +61,6 @@ class ArrowIpcReader:
         for batch in self._raw_batches():
             self.num_records += len(batch)
             yield from run_on(connection, query, self.columns.records(batch), self._path)
-
-    def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Reader`."""
-        return record + 1
-
-    def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
-        """See `Reader`."""
-        return row_problems(self._raw_batches(), self.columns, lines)
 
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         with self._opened() as opened:

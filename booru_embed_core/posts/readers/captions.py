@@ -72,7 +72,29 @@ class _Caption:
         )
 
 
-class FilesOfTags:
+class FileRecords:
+    """What readers whose posts are files keep: how many there were, which are no posts, and what is left out."""
+
+    def __init__(self) -> None:
+        self._left_out = LeftOut()
+        self._malformed: list[int] = []
+        self.num_records = 0
+
+    @property
+    def malformed(self) -> NDArray[np.int64]:
+        """See `Reader`."""
+        return np.array(self._malformed, dtype=np.int64)
+
+    def left_out(self, label: str) -> list[str]:
+        """See `FilesReader`."""
+        return self._left_out.labels(label)
+
+    def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Reader`."""
+        return line_numbers(record, self.malformed, first_line=1)
+
+
+class FilesOfTags(FileRecords):
     """Files that hold tags and nothing else; see `FilesReader`. What they are is up to the classes below.
 
     Raises:
@@ -83,11 +105,9 @@ class FilesOfTags:
     reads_archives: ClassVar[bool] = True
 
     def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
+        super().__init__()
         self._path = path
         self._conventions = conventions
-        self._left_out = LeftOut()
-        self._malformed: list[int] = []
-        self.num_records = 0
         self.other_namespaces: Counter[str] = Counter()
         sample = self._sample()
         self._check(sample)
@@ -114,15 +134,6 @@ class FilesOfTags:
         """See `FilesReader`."""
         return LINE_SEPARATOR if self._is_a_tag_a_line else self._conventions.tag_separator
 
-    @property
-    def malformed(self) -> NDArray[np.int64]:
-        """See `Reader`."""
-        return np.array(self._malformed, dtype=np.int64)
-
-    def left_out(self, label: str) -> list[str]:
-        """See `FilesReader`."""
-        return self._left_out.labels(label)
-
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
         pending: list[_Caption] = []
@@ -142,10 +153,6 @@ class FilesOfTags:
                 max_records = min(8 * max_records, BATCH_RECORDS)
         if pending:
             yield self._batch(pending)
-
-    def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Reader`."""
-        return line_numbers(record, self.malformed, first_line=1)
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`; the raw text is ``path: caption``."""

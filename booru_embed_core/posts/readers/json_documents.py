@@ -79,23 +79,16 @@ class JsonDocumentsReader:
                 yield number, raw, self.layout.problem(record)
 
     def _line(self, record: object) -> str:
-        """The text of `record` with the keys that are read; empty, which is no JSON, where it is no object."""
+        """The text of `record` with the keys that are read; empty, which is no JSON, where there is none."""
         if not isinstance(record, dict):
             return ""
-        text = json.dumps({key: value for key, value in record.items() if key in self.layout.keys}, ensure_ascii=False)
-        # Half of a surrogate pair cannot be encoded; the record is then rejected.
-        return text.encode("utf-8", "ignore").decode() if text.isascii() or _is_whole(text) else ""
+        try:
+            return self.layout.line(record)
+        except UnicodeEncodeError:
+            return ""
 
     def _objects(self) -> Iterator[Any]:
         return _items(self._path, self._prefix)
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _items(path: Path, prefix: str) -> Iterator[Any]:

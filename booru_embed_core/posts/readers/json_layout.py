@@ -137,6 +137,16 @@ class JsonLayout:
         """The keys of an object that are read."""
         return frozenset(path[0] for field in self.fields.values() for path in field.paths)
 
+    def line(self, record: Mapping[str, Any]) -> str:
+        """The text of `record` with the keys that are read.
+
+        Raises:
+            UnicodeEncodeError: half of a surrogate pair is in one of them, which DuckDB does not take.
+        """
+        text = json.dumps({key: value for key, value in record.items() if key in self.keys}, ensure_ascii=False)
+        text.encode("utf-8")
+        return text
+
     def shown(self) -> dict[str, str]:
         """The file's name of each canonical column, with dots between keys."""
         return {name: " + ".join(".".join(path) for path in field.paths) for name, field in self.fields.items()}

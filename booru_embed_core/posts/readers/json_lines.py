@@ -183,5 +183,7 @@ def _whole_pairs(line: bytes, layout: JsonLayout) -> bytes:
     record = _parsed(line)
     if not isinstance(record, dict):
         return line
-    text = json.dumps({key: value for key, value in record.items() if key in layout.keys})
-    return b"" if _has_half(text.encode()) else text.encode() + b"\n"
+    try:
+        return layout.line(record).encode() + b"\n"
+    except UnicodeEncodeError:
+        return b""

@@ -6,23 +6,21 @@ columns are up to ``arrow_columns.py``.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.readers.arrow_columns import ArrowColumns, row_problems
+from booru_embed_core.posts.readers.arrow_columns import ArrowColumns, ArrowRows
 from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, parse_error, run_on
 from booru_embed_core.posts.readers.lines import concatenated
 
 
-class ParquetReader:
+class ParquetReader(ArrowRows):
     """A Parquet file; see `Reader`.
 
     Raises:
@@ -51,14 +49,6 @@ class ParquetReader:
         query = self.columns.query
         for batch in self._raw_batches():
             yield from run_on(connection, query, self.columns.records(batch), self._path)
-
-    def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Reader`."""
-        return record + 1
-
-    def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
-        """See `Reader`."""
-        return row_problems(self._raw_batches(), self.columns, lines)
 
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         try:

@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.identity import hashed_ids
@@ -40,10 +38,10 @@ from booru_embed_core.posts.readers.caption_files import (
     listings,
     member_content,
 )
-from booru_embed_core.posts.readers.captions import Content, FilesOfTags, read_file, unreadable
+from booru_embed_core.posts.readers.captions import Content, FileRecords, FilesOfTags, read_file, unreadable
 from booru_embed_core.posts.readers.json_layout import SAMPLE_OBJECTS, JsonLayout
 from booru_embed_core.posts.readers.json_lines import wrapped_key
-from booru_embed_core.posts.readers.lines import BOM, line_numbers
+from booru_embed_core.posts.readers.lines import BOM
 from booru_embed_core.posts.validation import ExportError, decoded
 from booru_embed_core.schema import ALL_TAGS_COLUMN, TAG_COLUMNS, TAG_SEPARATOR, Category
 
@@ -77,7 +75,7 @@ class _Kind(Enum):
     TAGS = "tags"
 
 
-class SidecarReader:
+class SidecarReader(FileRecords):
     """A folder, tar or zip of sidecars that are posts; see `FilesReader`. A post without an id gets one by its path.
 
     Raises:
@@ -88,10 +86,8 @@ class SidecarReader:
     reads_archives: ClassVar[bool] = True
 
     def __init__(self, path: Path, conventions: Conventions = DANBOORU) -> None:
+        super().__init__()
         self._path = path
-        self._left_out = LeftOut()
-        self._malformed: list[int] = []
-        self.num_records = 0
         self.tag_separator = conventions.tag_separator
         self.other_namespaces: Mapping[str, int] = {}
         sample = [record for record, _ in map(_parsed, self._contents()) if record is not None]
@@ -108,15 +104,6 @@ class SidecarReader:
     def opens(cls, candidate: ExportPath) -> bool:
         """See `Reader`."""
         return _kind(candidate.path) is _Kind.POSTS
-
-    @property
-    def malformed(self) -> NDArray[np.int64]:
-        """See `Reader`."""
-        return np.array(self._malformed, dtype=np.int64)
-
-    def left_out(self, label: str) -> list[str]:
-        """See `FilesReader`."""
-        return self._left_out.labels(label)
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
@@ -139,10 +126,6 @@ class SidecarReader:
                 max_objects = _BATCH_OBJECTS
         if lines:
             yield from self._batch(connection, paths, lines)
-
-    def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Reader`."""
-        return line_numbers(record, self.malformed, first_line=1)
 
     def problems(self, lines: Sequence[int]) -> Iterator[tuple[int, bytes, str | None]]:
         """See `Reader`; the raw text is ``path: sidecar``."""
@@ -170,12 +153,10 @@ class SidecarReader:
         record, problem = self._record(content)
         if record is None:
             return None, problem
-        text = json.dumps({key: value for key, value in record.items() if key in self.layout.keys}, ensure_ascii=False)
         try:
-            text.encode("utf-8")
+            return self.layout.line(record), None
         except UnicodeEncodeError as error:
-            return None, f"half of a surrogate pair in {text[max(error.start - 20, 0) : error.start]!r}"
-        return text, None
+            return None, f"half of a surrogate pair in {error.object[max(error.start - 20, 0) : error.start]!r}"
 
     def _batch(
         self, connection: duckdb.DuckDBPyConnection, paths: Sequence[str], lines: Sequence[str]
