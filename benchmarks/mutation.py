@@ -195,6 +195,7 @@ def main(num: int = NUM_PER_PACKAGE, seed: int = SEED, packages: Sequence[str] =
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(NUM_PROCESSES) as pool:
 
         def run(mutant: Mutant) -> None:
+            """Notes what becomes of `mutant`, in this thread's own copy of the tree."""
             if not hasattr(local, "tree"):
                 local.tree = Path(tempfile.mkdtemp(dir=scratch)) / "tree"
                 ignored = shutil.ignore_patterns(

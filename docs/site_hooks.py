@@ -43,6 +43,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = PAGES.get(shown, f"docs/{shown}")
 
     def moved(link: re.Match[str]) -> str:
+        """The `link`, as it holds on this page."""
         target = os.path.normpath(os.path.join(os.path.dirname(source), link["path"]))
         rest = link["rest"] or ""
         if target in OUTSIDE:

@@ -29,8 +29,8 @@ FALSE_WORDS: Final = ("false", "False", "FALSE", "f", "0", "0.0", "", "F", "no",
 STATUS_WORDS: Final = ("active", "pending", "deleted", "flagged", "banned", "appealed")
 """How sites spell the status of a post; a flag that is read from it is true where the status is its own word."""
 
-# Numbers of rows are below it, and so are those of all sites.
 SITE_BITS: Final = 50
+"""Ids of a named site are below 2 to this power; the bits above hold the site's number."""
 
 _E621_GROUPS: Final[Mapping[str, Category]] = {
     "species": Category.GENERAL,
@@ -147,10 +147,7 @@ class Conventions:
         found = tuple(found)
         canonical = {source: name for name, source in self._spelled(found).items()}
         # The settings may map a canonical name to another column: then a column of that very name is not it.
-        return tuple(canonical.get(name, f"other {name}" if self._is_taken(name) else name) for name in found)
-
-    def _is_taken(self, name: str) -> bool:
-        return name in self.columns
+        return tuple(canonical.get(name, f"other {name}" if name in self.columns else name) for name in found)
 
     def _spelled(self, found: Collection[str]) -> dict[str, str]:
         """The source's column by the canonical one, for those in `found` that have another name there."""
@@ -185,6 +182,3 @@ def flag_words(name: str, conventions: Conventions = DANBOORU) -> tuple[tuple[st
         return conventions.true_values[name], None
     own = name.removeprefix("is_")
     return (*TRUE_WORDS, own), (*FALSE_WORDS, *NULL_WORDS, *(word for word in STATUS_WORDS if word != own))
-
-
-assert all(name.startswith("is_") for name in FLAG_COLUMNS)

@@ -190,9 +190,11 @@ class _Streams(io.RawIOBase):
         self._pending = b""
 
     def readable(self) -> bool:
+        """See `io.RawIOBase`."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
+        """See `io.RawIOBase`."""
         view = memoryview(buffer).cast("B")
         while True:
             if self._decompressor.eof and not self._start_next():
@@ -240,9 +242,11 @@ class _Checked(io.RawIOBase):
         self._errors = errors
 
     def readable(self) -> bool:
+        """See `io.RawIOBase`."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
+        """See `io.RawIOBase`."""
         view = memoryview(buffer).cast("B")
         try:
             data = self._stream.read(len(view))

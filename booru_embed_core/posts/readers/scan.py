@@ -91,6 +91,7 @@ class _Findings:
     skipped: list[NDArray[np.int64]] = field(default_factory=list)
 
     def add(self, records: Records) -> None:
+        """Counts the `records` of the next block."""
         first_line = records.first_line + self.num_lines + 1
         num_lines_of = records.num_lines_of
         is_skipped = records.is_bad | records.is_blank
