@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks._results import write
-from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsWarning
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.results import UnknownTagsWarning
 
 NUM_INPUTS: Final = 10_000
 MAX_TAGS: Final = 256

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from booru_embed_core.embedder.embedder import BooruEmbedder, Completion, Neighbour, Normalized
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+    from booru_embed_core.embedder.results import Completion, Neighbour, Normalized
     from booru_embed_core.search.post_search import PostSearch
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.packed_file import PackedFile
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["BooruEmbedder", "Completion", "Neighbour", "Normalized", "PackedFile", "PostSearch", "Vocab", "__version__"]
 
 _MODULES: Final = {
-    **dict.fromkeys(("BooruEmbedder", "Completion", "Neighbour", "Normalized"), "embedder.embedder"),
+    "BooruEmbedder": "embedder.embedder",
+    **dict.fromkeys(("Completion", "Neighbour", "Normalized"), "embedder.results"),
     "PackedFile": "tokens.packed_file",
     "PostSearch": "search.post_search",
     "Vocab": "tags.vocab",

@@ -27,11 +27,11 @@ WIDTH: Final = 116
 API: Final = {
     "Use a checkpoint": (
         "embedder.embedder.BooruEmbedder",
-        "embedder.embedder.Completion",
-        "embedder.embedder.Neighbour",
-        "embedder.embedder.Normalized",
-        "embedder.embedder.UnknownTagsError",
-        "embedder.embedder.UnknownTagsWarning",
+        "embedder.results.Completion",
+        "embedder.results.Neighbour",
+        "embedder.results.Normalized",
+        "embedder.results.UnknownTagsError",
+        "embedder.results.UnknownTagsWarning",
         "training.checkpoint_config.CheckpointError",
     ),
     "Search posts": (

@@ -24,7 +24,8 @@ from booru_embed_core.cli.shared import (
 from booru_embed_core.schema import RATINGS
 
 if TYPE_CHECKING:
-    from booru_embed_core.embedder.embedder import BooruEmbedder, Normalized
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+    from booru_embed_core.embedder.results import Normalized
 
 Rating = StrEnum("Rating", {rating: rating for rating in RATINGS})  # type: ignore[misc]  # choices come from the schema
 

@@ -24,7 +24,7 @@ from booru_embed_core.cli.shared import (
 from booru_embed_core.schema import Category
 
 if TYPE_CHECKING:
-    from booru_embed_core.embedder.embedder import Neighbour
+    from booru_embed_core.embedder.results import Neighbour
     from booru_embed_core.search.post_search import FoundPost
 
 _SHOWN_TAGS: Final = 12

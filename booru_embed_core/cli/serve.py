@@ -40,8 +40,8 @@ def serve(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import uvicorn
 
-    from booru_embed_core.embedder.embedder import UnknownTagsWarning
     from booru_embed_core.embedder.locate import find_checkpoint
+    from booru_embed_core.embedder.results import UnknownTagsWarning
     from booru_embed_core.training.checkpoint_config import read_config
     from booru_embed_core.web.app import create_app
 

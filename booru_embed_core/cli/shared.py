@@ -55,7 +55,7 @@ def say(line: str) -> None:
 @contextmanager
 def unknown_tags_on_stderr() -> Iterator[None]:
     """Prints the warnings of the block about unknown tags on stderr, one line each."""
-    from booru_embed_core.embedder.embedder import UnknownTagsWarning
+    from booru_embed_core.embedder.results import UnknownTagsWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UnknownTagsWarning)

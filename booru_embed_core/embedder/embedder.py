@@ -8,61 +8,24 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import Network, TagSets
+from booru_embed_core.embedder.results import Completion, Neighbour, Normalized, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.score_bins import score_bins
-from booru_embed_core.vectors import unit_vectors
+from booru_embed_core.vectors import top_k, unit_vectors
 
 if TYPE_CHECKING:
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 _PRECISIONS: Final = ("auto", "fp32", "bf16", "int8")
 _REMEDY: Final = "`booru-embed inspect vocab` lists the known tags"
-
-
-class UnknownTagsError(ValueError):
-    """A caption has tags, but none is in the vocabulary."""
-
-
-class UnknownTagsWarning(UserWarning):
-    """Some tags of a caption are not in the vocabulary and are left out."""
-
-
-class Completion(NamedTuple):
-    """A further tag; `probability` is its share among all tags that the input does not have."""
-
-    tag: str
-    category: Category
-    probability: float
-
-
-class Neighbour(NamedTuple):
-    """A tag with a similar embedding; `similarity` is the cosine."""
-
-    tag: str
-    category: Category
-    similarity: float
-
-
-class Normalized(NamedTuple):
-    """How a caption was read; see ``docs/reference/captions.md``."""
-
-    caption: str
-    """Its known tags in their canonical spelling, separated by spaces."""
-    tags: tuple[tuple[Category, str], ...]
-    unknown: tuple[str, ...]
-    """Its tags that are not in the vocabulary."""
-    notes: tuple[str, ...]
-    """What was read differently from its spelling, one line each: weights, aliases, categories, what was left out."""
-    ratings: tuple[str, ...]
-    """The ratings that it names, of ``g s q e``: they are not tags, and the model does not see them."""
 
 
 class BooruEmbedder:
@@ -366,15 +329,6 @@ def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, p
     from booru_embed_core.embedder.torch_network import TorchNetwork
 
     return TorchNetwork.load(checkpoint_dir, config, device, precision)
-
-
-def top_k(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> list[int]:
-    """The `k` of `candidates` (ascending indices into `values`) with the highest values; ties by index."""
-    if k < len(candidates):  # sorting a large vocabulary would take longer than a small network
-        least = np.partition(values[candidates], -k)[-k]
-        candidates = candidates[values[candidates] >= least]
-    order = np.argsort(-values[candidates], kind="stable")[:k]
-    return [int(i) for i in candidates[order]]
 
 
 def _unknown_message(caption: str, encoded: Encoded) -> str:

@@ -19,14 +19,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.embedder import BooruEmbedder, Neighbour, UnknownTagsError, top_k
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.results import Neighbour, UnknownTagsError
 from booru_embed_core.errors import first_line
 from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.search.posts_table import PostsTable
 from booru_embed_core.search.query import Query, as_query
 from booru_embed_core.search.vector_index import INDEX_FILE, Float16, Float32, SearchError, VectorIndex
-from booru_embed_core.vectors import unit_vectors
+from booru_embed_core.vectors import top_k, unit_vectors
 
 FORMAT_VERSION: Final = 1
 METADATA_FILE: Final = "search.json"

@@ -20,7 +20,8 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsError
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.results import UnknownTagsError
 from booru_embed_core.errors import one_line
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.web import models

@@ -10,10 +10,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.embedder import BooruEmbedder, Normalized, top_k
+from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.network import TagSets
+from booru_embed_core.embedder.results import Normalized
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.tokenizer import Tokenizer
+from booru_embed_core.vectors import top_k
 
 _LAST_CHARACTER: Final = "\U0010ffff"
 

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import repeats
 from benchmarks._results import RESULTS
-from booru_embed_core.embedder.embedder import BooruEmbedder, Completion
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.results import Completion
 from booru_embed_core.tags.tokenizer import Tokenizer
 from booru_embed_core.tags.vocab import Vocab
 

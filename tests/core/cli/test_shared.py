@@ -15,7 +15,7 @@ from booru_embed_core.cli.shared import (
     print_table,
     unknown_tags_on_stderr,
 )
-from booru_embed_core.embedder.embedder import UnknownTagsWarning
+from booru_embed_core.embedder.results import UnknownTagsWarning
 
 
 def test_an_output_file_appears_whole_or_stays_as_it_was(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import repeats
-from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsError, UnknownTagsWarning
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.results import UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.schema import RATINGS, SPECIAL_TOKENS, Category
 from booru_embed_core.training.checkpoint_config import CheckpointError
 from booru_embed_core.training.hardware import pick_dtype

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsWarning
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.results import UnknownTagsWarning
 from booru_embed_core.schema import UNKNOWN_TAGS, Category
 from booru_embed_core.settings import VocabSettings
 from booru_embed_core.training.loop import train

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.embedder import BooruEmbedder, UnknownTagsError, UnknownTagsWarning
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.results import UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.search.post_search import PostSearch, read_vectors, unknown_tags
 from booru_embed_core.search.query import Query, parse_query
