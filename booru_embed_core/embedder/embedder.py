@@ -130,7 +130,9 @@ class BooruEmbedder:
         """How `caption` is read: its tags, its unknown tags, and what is read differently from its spelling."""
         encoded = self.tokenizer.encode(caption)
         tags = tuple(self.tokenizer.decode(encoded.token_ids))
-        return Normalized(self.tokenizer.normalized(encoded), tags, encoded.unknown, encoded.notes, encoded.ratings)
+        weights = encoded.weights or (1.0,) * len(tags)
+        caption = self.tokenizer.normalized(encoded)
+        return Normalized(caption, tags, encoded.unknown, encoded.notes, encoded.ratings, weights)
 
     def complete(
         self,

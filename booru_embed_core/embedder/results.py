@@ -43,3 +43,5 @@ class Normalized(NamedTuple):
     """What was read differently from its spelling, one line each: weights, aliases, categories, what was left out."""
     ratings: tuple[str, ...]
     """The ratings that it names, of ``g s q e``: they are not tags, and the model does not see them."""
+    weights: tuple[float, ...] = ()
+    """The weight of each of `tags`, above 0; 1 where the caption gives none."""

@@ -35,12 +35,14 @@ class Encoded:
         unknown: its tags that are not in the vocabulary.
         notes: a line for each piece that was not taken literally: weights, other names, categories, omissions.
         ratings: ratings that it names (``rating:g``), for a search; they are no tags.
+        weights: the weight of each of `token_ids`, above 0; empty if all are 1.
     """
 
     token_ids: tuple[int, ...]
     unknown: tuple[str, ...]
     notes: tuple[str, ...] = ()
     ratings: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 class _Found(NamedTuple):
