@@ -13,7 +13,8 @@ from typing import Annotated, Final
 import click
 import typer
 
-from booru_embed_core.cli.embed import complete, embed, similar
+from booru_embed_core.cli.embed import complete, similar
+from booru_embed_core.cli.embed_captions import embed
 from booru_embed_core.cli.evaluate import evaluate
 from booru_embed_core.cli.export import export
 from booru_embed_core.cli.ingest import ingest

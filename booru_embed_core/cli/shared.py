@@ -1,4 +1,4 @@
-"""What the commands share: options, output files, warnings on stderr, and how results are printed."""
+"""What the commands share: options, the embedder, output files, warnings on stderr, and how results are printed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import click
 import typer
 
 from booru_embed_core.filesystem import atomic_file
-from booru_embed_core.schema import Category
+from booru_embed_core.schema import RATINGS, Category
+
+if TYPE_CHECKING:
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+    from booru_embed_core.embedder.results import Normalized
 
 WAREHOUSE: Final = Path("data/warehouse")
 CHECKPOINT: Final = WAREHOUSE / "checkpoint/current"
@@ -25,6 +31,14 @@ CategoryOption = Annotated[Category | None, typer.Option("--category", help="Onl
 CountOption = Annotated[int, typer.Option("-k", min=1, help="How many tags.")]
 CheckpointOption = Annotated[Path, typer.Option("--checkpoint", "-c", help="Checkpoint folder.", metavar="DIR")]
 PackedOption = Annotated[Path, typer.Option("--packed", help="Packed file, or its folder.", metavar="FILE")]
+
+Rating = StrEnum("Rating", {rating: rating for rating in RATINGS})  # type: ignore[misc]  # choices come from the schema
+
+RatingOption = Annotated[
+    Rating | None, typer.Option("--rating", help="Rating of the image, given to the model; withheld by default.")
+]
+ScoreOption = Annotated[int | None, typer.Option("--score", help="Score of the image; needs --rating.")]
+CAPTION_HELP: Final = 'Tags, such as "1girl, cat ears" or "1girl cat_ears".'
 
 
 def packed_file(path: Path) -> Path:
@@ -62,6 +76,28 @@ def unknown_tags_on_stderr() -> Iterator[None]:
         yield
     for warning in dict.fromkeys(str(warning.message) for warning in caught):
         say(f"warning: {warning}")
+
+
+def load_embedder(
+    checkpoint: Path, rating: str | None = None, score: int | None = None, dim: int | None = None
+) -> BooruEmbedder:
+    """The embedder; options that contradict each other or the checkpoint end with exit code 2."""
+    if score is not None and rating is None:
+        raise click.BadOptionUsage("score", "--score needs --rating: scores are compared among posts of one rating.")
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+
+    embedder = BooruEmbedder.load(checkpoint)
+    if dim is not None and dim > embedder.embedding_dim:
+        raise click.BadOptionUsage("dim", f"--dim {dim} exceeds the embedding's {embedder.embedding_dim} numbers.")
+    return embedder
+
+
+def read_captions(embedder: BooruEmbedder, captions: list[str]) -> list[Normalized]:
+    """How `captions` were read; prints the notes on that on stderr."""
+    read = [embedder.normalize(caption) for caption in captions]
+    for note in dict.fromkeys(note for one in read for note in one.notes):
+        say(f"note: {note}")
+    return read
 
 
 def print_json(value: Any) -> None:
