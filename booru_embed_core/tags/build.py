@@ -33,6 +33,7 @@ from booru_embed_core.tags.vocab import (
     Vocab,
     VocabError,
     checksum,
+    implications_text,
 )
 
 VOCAB_SCHEMA: Final = schema_of(
@@ -158,6 +159,7 @@ def save_vocab(vocab: Vocab, out_dir: Path) -> None:
         "lost": {category.value: asdict(lost) for category, lost in vocab.lost.items()} if vocab.lost else None,
         "files": {name: file_sha256(out_dir / name) for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)},
         "aliases": {category.value: dict(tag_of) for category, tag_of in vocab.aliases.items()},
+        "implications": implications_text(vocab.implications),
         "tags": {category.value: vocab.tags_of(category) for category in CATEGORIES},
         "counts": {CATEGORIES[i].value: vocab.counts[vocab.categories == i].tolist() for i in every},
     }

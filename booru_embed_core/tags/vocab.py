@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from booru_embed_core.errors import first_line
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
+from booru_embed_core.tags.implications import Implications
 
 if TYPE_CHECKING:
     from booru_embed_core.settings import VocabSettings
@@ -72,7 +73,14 @@ class Vocab:
     """What the cut lost of each category; None where it is unknown."""
     aliases: Mapping[Category, Mapping[str, str]] = field(default_factory=dict)
     """By category, the tag of each other name in the posts' table of aliases. They serve to look up typed text only:
-    `hash` covers neither them nor `lost` nor `settings`."""
+    `hash` covers neither them nor `lost` nor `settings` nor `implications`."""
+    implications: Implications = field(default_factory=lambda: Implications.none(0))
+    """Which tags follow from others; by default none."""
+
+    def __post_init__(self) -> None:
+        if not self.implications.num_pairs:
+            object.__setattr__(self, "implications", Implications.none(self.num_tags))
+        assert self.implications.num_tags == self.num_tags, "implications of another vocabulary"
 
     @property
     def num_special(self) -> int:
@@ -190,6 +198,23 @@ def _check_files(file: Path, description: Any, hashes: Mapping[str, str]) -> Non
             )
 
 
+def _implications(description: Mapping[str, Any], num_tags: int) -> Implications:
+    """What `implications_text` wrote; none in the description of an older vocabulary."""
+    effects_of = description.get("implications", {})
+    effects = [str(text).split() for text in effects_of.values()]
+    causes = np.repeat(np.array(list(effects_of), np.int64), [len(one) for one in effects])
+    return Implications.of_pairs(causes, np.array(list(itertools.chain.from_iterable(effects)), np.int64), num_tags)
+
+
+def implications_text(implications: Implications) -> dict[str, str]:
+    """For each tag index that implies others, those others, separated by spaces: a line each in ``vocab.json``."""
+    causes, effects = implications.pairs.T.tolist()
+    found: dict[str, list[str]] = {}
+    for cause, effect in zip(causes, effects, strict=True):
+        found.setdefault(str(cause), []).append(str(effect))
+    return {cause: " ".join(one) for cause, one in found.items()}
+
+
 def checksum(description: Mapping[str, Any]) -> str:
     """SHA-256, in hex, of what ``vocab.json`` says, the checksum itself left out."""
     rest = {key: value for key, value in description.items() if key != "checksum"}
@@ -212,12 +237,13 @@ def _checked(file: Path, description: Mapping[str, Any]) -> Vocab:
             Category(name): {alias: str(tag) for alias, tag in tag_of.items()}
             for name, tag_of in description.get("aliases", {}).items()
         }
+        implications = _implications(description, len(tags))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise VocabError(
             f"{file}: unknown category, type or settings ({first_line(error)}); build the vocab again"
         ) from None
     categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), [len(listed) for listed in by_category])
-    vocab = Vocab(tags, categories, counts, settings, lost, aliases)
+    vocab = Vocab(tags, categories, counts, settings, lost, aliases, implications)
     if vocab.hash != description.get("sha256"):
         raise VocabError(
             f"{file}: its sha256 {description.get('sha256')!r} is not that of its tags ({vocab.hash}); "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ import tokenizers
 from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import CategoryCut, VocabSettings
 from booru_embed_core.tags.build import LOST_SCHEMA, VOCAB_SCHEMA, build_vocab, save_vocab, what_is_lost
-from booru_embed_core.tags.vocab import Vocab, VocabError
+from booru_embed_core.tags.implications import Implications
+from booru_embed_core.tags.vocab import Vocab, VocabError, checksum
 from tests.core.export_helpers import Walked, write_frequencies
 
 UNK = VocabSettings(keep_percentile=80, min_count=2, unpopular="unk")
@@ -141,3 +144,34 @@ def test_other_names_of_its_tags_travel_with_a_vocabulary_and_are_no_part_of_its
     )  # fmt: skip
     save_vocab(named, tmp_path)
     assert Vocab.load(tmp_path).aliases == named.aliases
+
+
+def test_implications_travel_with_a_vocabulary_and_are_no_part_of_its_hash(tmp_path: Path) -> None:
+    write_frequencies(tmp_path, COUNTED)
+    plain = build_vocab(tmp_path, UNK)
+    implying = replace(plain, implications=Implications.of_pairs(np.array([1]), np.array([0]), plain.num_tags))
+    assert implying.hash == plain.hash
+    save_vocab(implying, tmp_path)
+    assert Vocab.load(tmp_path).implications.pairs.tolist() == [[1, 0]]
+
+
+def test_a_vocabulary_from_before_implications_has_none(tmp_path: Path) -> None:
+    write_frequencies(tmp_path, COUNTED)
+    save_vocab(build_vocab(tmp_path, UNK), tmp_path)
+    description = json.loads((tmp_path / "vocab.json").read_text())
+    del description["implications"], description["checksum"]
+    (tmp_path / "vocab.json").write_text(json.dumps({**description, "checksum": checksum(description)}))
+    loaded = Vocab.load(tmp_path)
+    assert loaded.implications.num_pairs == 0
+    assert loaded.implications.num_tags == loaded.num_tags
+
+
+@pytest.mark.parametrize("wrong", [{"0": "99"}, {"0": "x"}, {"one": "0"}, [1], {"-1": "0"}])
+def test_implications_of_no_tags_are_an_error(tmp_path: Path, wrong: object) -> None:
+    write_frequencies(tmp_path, COUNTED)
+    save_vocab(build_vocab(tmp_path, UNK), tmp_path)
+    description = json.loads((tmp_path / "vocab.json").read_text())
+    description = {**description, "implications": wrong, "checksum": None}
+    (tmp_path / "vocab.json").write_text(json.dumps({**description, "checksum": checksum(description)}))
+    with pytest.raises(VocabError, match=r"vocab.json: .*; build the vocab again"):
+        Vocab.load(tmp_path)
