@@ -6,12 +6,12 @@ each in its own thread. Completions, of which a typing person asks for many, are
 
 from __future__ import annotations
 
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,8 +19,9 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
-from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.results import UnknownTagsError
 from booru_embed_core.errors import one_line
 from booru_embed_core.schema import CATEGORIES
@@ -29,53 +30,12 @@ from booru_embed_core.web.batching import MicroBatcher
 from booru_embed_core.web.completions import Completer, PrefixQuery, ReadQuery, Suggestions
 from booru_embed_core.web.docs import docs_page
 from booru_embed_core.web.middleware import BodyLimit, SecurityHeaders
-from booru_embed_core.web.tag_map import TagMap
-
-if TYPE_CHECKING:
-    from booru_embed_core.search.post_search import PostSearch
+from booru_embed_core.web.served import Loading, Served, without_folders
 
 STATIC: Final = Path(__file__).parent / "static"
 _COMPRESSED_BYTES: Final = 100_000
 """Minimal size of an answer that gzip compresses: the map, and large embeddings."""
-
-
-@dataclass(frozen=True, eq=False)
-class Served:
-    """What the API answers from; `posts` and `tag_map` are optional."""
-
-    embedder: BooruEmbedder
-    completer: Completer
-    posts: PostSearch | None = None
-    tag_map: TagMap | None = None
-
-
-class _Loading:
-    """Loads in the background; until that is done, `served` raises a 503."""
-
-    def __init__(self, load: Callable[[], Served]) -> None:
-        self._load = load
-        self._served: Served | None = None
-        self._error = ""
-
-    def start(self) -> None:
-        threading.Thread(target=self._run, daemon=True, name="load").start()
-
-    def _run(self) -> None:
-        try:
-            self._served = self._load()
-        except (ValueError, OSError) as error:
-            self._error = one_line(error)
-
-    @property
-    def served(self) -> Served:
-        """What `load` returned.
-
-        Raises:
-            HTTPException: 503, while it is loading and after it failed.
-        """
-        if self._served is None:
-            raise HTTPException(503, self._error or "the model is loading; try again in a few seconds")
-        return self._served
+_Completions: TypeAlias = MicroBatcher[PrefixQuery, tuple[Completer, ReadQuery], Suggestions]
 
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
@@ -92,23 +52,37 @@ _NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def create_app(load: Callable[[], Served]) -> FastAPI:
-    """The application; it calls `load` in the background when it starts.
+class _App(FastAPI):
+    """FastAPI with layers around all others, also around its own that answers a 500."""
 
-    If `load` raises a `ValueError` or an `OSError`, every answer except ``/api/health`` is a 503 with its message.
+    allow_origins: Collection[str] = ()
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        if self.allow_origins:
+            stack = CORSMiddleware(stack, self.allow_origins, allow_methods=("GET", "POST"))
+        return SecurityHeaders(stack)
+
+
+def create_app(loading: Loading, allow_origins: Collection[str] = ()) -> FastAPI:
+    """The application, which starts `loading` when it starts and stops it when it ends.
+
+    If the first load fails, every answer except ``/api/health`` is a 503 with its message.
+
+    Args:
+        loading: what is served.
+        allow_origins: origins whose pages may read answers in a browser; ``*`` stands for all.
     """
-    loading = _Loading(load)
-    completions: MicroBatcher[PrefixQuery, ReadQuery, Suggestions] = MicroBatcher(
-        lambda query: loading.served.completer.read(query), lambda queries: loading.served.completer.answer(queries)
-    )
+    completions = _completions(loading)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         loading.start()
         yield
+        loading.stop()
         completions.close()
 
-    app = FastAPI(
+    app = _App(
         title="booru-embed",
         version="1",
         description="Vectors, completions, similar tags and posts for sets of tags.",
@@ -117,9 +91,9 @@ def create_app(load: Callable[[], Served]) -> FastAPI:
         openapi_url="/api/openapi.json",
         lifespan=lifespan,
     )
+    app.allow_origins = allow_origins
     app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED_BYTES)
     app.add_middleware(BodyLimit)
-    app.add_middleware(SecurityHeaders)
     app.add_exception_handler(RequestValidationError, _refuse_values)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(ValueError, _refuse_value)
@@ -131,7 +105,21 @@ def create_app(load: Callable[[], Served]) -> FastAPI:
     return app
 
 
-def _add_status(app: FastAPI, loading: _Loading) -> None:
+def _completions(loading: Loading) -> _Completions:
+    """Answers by the model that read the query, since another may be loaded between the two."""
+
+    def read(query: PrefixQuery) -> tuple[Completer, ReadQuery]:
+        completer = loading.served.completer
+        return completer, completer.read(query)
+
+    def answer(queries: Sequence[tuple[Completer, ReadQuery]]) -> list[Suggestions]:
+        of_each = groupby(queries, key=itemgetter(0))
+        return [one for completer, group in of_each for one in completer.answer([query for _, query in group])]
+
+    return MicroBatcher(read, answer)
+
+
+def _add_status(app: FastAPI, loading: Loading) -> None:
     unready: dict[int | str, dict[str, Any]] = {503: _REFUSED[503]}
 
     @app.get("/api/health")
@@ -161,10 +149,13 @@ def _add_status(app: FastAPI, loading: _Loading) -> None:
             ratings=list(served.embedder.config.trained_ratings),
             has_posts=served.posts is not None,
             has_map=served.tag_map is not None,
+            checkpoint=served.checkpoint,
+            left_out=[models.LeftOut(what=what, reason=without_folders(reason)) for what, reason in served.left_out],
+            reload_error=None if loading.error is None else without_folders(loading.error),
         )
 
 
-def _add_tags(app: FastAPI, loading: _Loading) -> None:
+def _add_tags(app: FastAPI, loading: Loading) -> None:
     # FastAPI runs functions that are not async in threads, many at once.
     @app.post("/api/embed", responses=_REFUSED)
     def embed(asked: models.EmbedRequest) -> models.EmbedAnswer:
@@ -205,7 +196,7 @@ def _add_tags(app: FastAPI, loading: _Loading) -> None:
         )
 
 
-def _add_completions(app: FastAPI, completions: MicroBatcher[PrefixQuery, ReadQuery, Suggestions]) -> None:
+def _add_completions(app: FastAPI, completions: _Completions) -> None:
     @app.post("/api/complete", responses=_REFUSED)
     async def complete(asked: models.CompleteRequest) -> models.CompleteAnswer:
         """The most probable further tags of a caption; its unknown tags are ignored."""
@@ -222,13 +213,13 @@ def _add_completions(app: FastAPI, completions: MicroBatcher[PrefixQuery, ReadQu
         )
 
 
-def _add_posts(app: FastAPI, loading: _Loading) -> None:
+def _add_posts(app: FastAPI, loading: Loading) -> None:
     @app.post("/api/search", responses=_REFUSED | _NOT_FOUND)
     def search(asked: models.SearchRequest) -> models.SearchAnswer:
         """The posts nearest to a query, among those that pass the filters."""
         served = loading.served
         if served.posts is None:
-            raise HTTPException(404, "no posts are served here; make an index with `booru-embed index`")
+            raise HTTPException(404, _no_posts(served))
         from booru_embed_core.search.post_search import unknown_tags
         from booru_embed_core.search.query import parse_query
 
@@ -243,6 +234,11 @@ def _add_posts(app: FastAPI, loading: _Loading) -> None:
             ],
             unknown=unknown_tags(served.embedder, query),
         )
+
+
+def _no_posts(served: Served) -> str:
+    reasons = [f"posts are left out: {without_folders(reason)}" for what, reason in served.left_out if what == "posts"]
+    return "; ".join(reasons) or "no posts are served here; make an index with `booru-embed index`"
 
 
 def _add_page(app: FastAPI) -> None:

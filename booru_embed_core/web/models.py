@@ -110,6 +110,11 @@ class SearchAnswer(BaseModel):
     unknown: list[str]
 
 
+class LeftOut(BaseModel):
+    what: str = Field(description='"map" or "posts".')
+    reason: str
+
+
 class Info(BaseModel):
     embedding_dim: int
     num_tags: int
@@ -117,6 +122,9 @@ class Info(BaseModel):
     ratings: list[str] = Field(description="Ratings that the model was trained with.")
     has_posts: bool
     has_map: bool
+    checkpoint: str = Field(description="The name of its folder; in a warehouse, its version.")
+    left_out: list[LeftOut] = Field(description="Products of the warehouse that do not belong to this checkpoint.")
+    reload_error: str | None = Field(description="Why a newer checkpoint is not served; null if none failed.")
 
 
 class TagMap(BaseModel):

@@ -93,9 +93,10 @@ assert rows.tolist() == [5]
 """,
     "serve": """
 from booru_embed_core.web.app import create_app
+from booru_embed_core.web.served import Loading
 def load():
     raise ValueError("nothing")
-assert "/api/complete" in create_app(load).openapi()["paths"]
+assert "/api/complete" in create_app(Loading(load)).openapi()["paths"]
 """,
     "hub": """
 from booru_embed_core import BooruEmbedder

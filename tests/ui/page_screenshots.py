@@ -15,8 +15,9 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from booru_embed_core.cli.serve import load
+from booru_embed_core.cli.serve import Sources
 from booru_embed_core.web.app import create_app
+from booru_embed_core.web.served import Loading
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -35,7 +36,7 @@ NUM_POINTS = "() => fetch('api/map').then((answer) => answer.json()).then(({ tag
 def url() -> Iterator[str]:
     if not CHECKPOINT.exists():
         pytest.fail(f"{CHECKPOINT} is missing; `make run` trains it")
-    app = create_app(lambda: load(CHECKPOINT, None, None))
+    app = create_app(Loading(Sources(CHECKPOINT).load))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -21,9 +21,10 @@ from starlette.testclient import TestClient
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.search.post_search import PostSearch
-from booru_embed_core.web.app import Served, create_app
-from booru_embed_core.web.completions import Completer
+from booru_embed_core.web.app import create_app
+from booru_embed_core.web.completions import Completer, Suggestions
 from booru_embed_core.web.middleware import MAX_BODY_BYTES
+from booru_embed_core.web.served import LeftOut, Loading, Served
 from booru_embed_core.web.tag_map import tag_map
 
 pytestmark = pytest.mark.filterwarnings(
@@ -35,12 +36,13 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def served(search_embedder: BooruEmbedder, post_search: PostSearch) -> Served:
-    return Served(search_embedder, Completer(search_embedder), post_search, tag_map(search_embedder))
+    left_out = (LeftOut("map", "/srv/my data/table.parquet: too old"),)
+    return Served(search_embedder, Completer(search_embedder), post_search, tag_map(search_embedder), "v1", left_out)
 
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Iterator[TestClient]:
-    with TestClient(create_app(lambda: served)) as running:
+    with TestClient(create_app(Loading(lambda: served))) as running:
         while running.get("/api/ready").status_code != 200:
             threading.Event().wait(0.01)
         yield running
@@ -67,6 +69,9 @@ def test_info_says_what_is_served(client: TestClient, served: Served) -> None:
         "ratings": list(served.embedder.config.trained_ratings),
         "has_posts": True,
         "has_map": True,
+        "checkpoint": "v1",
+        "left_out": [{"what": "map", "reason": "table.parquet: too old"}],
+        "reload_error": None,
     }
     assert client.get("/api/health").json() == {"status": "ok"}
 
@@ -201,7 +206,7 @@ def test_it_is_not_ready_until_it_is_loaded_and_says_what_went_wrong(served: Ser
             raise ValueError("model.safetensors:\nno such file")
         return served
 
-    with TestClient(create_app(load)) as client:
+    with TestClient(create_app(Loading(load))) as client:
         for path in ("ready", "info", "map"):
             assert client.get(f"/api/{path}").status_code == 503
         assert refused(client, "complete", tags="solo")[0] == 503
@@ -210,7 +215,7 @@ def test_it_is_not_ready_until_it_is_loaded_and_says_what_went_wrong(served: Ser
         while client.get("/api/ready").status_code != 200:
             threading.Event().wait(0.01)
     fails = True
-    with TestClient(create_app(load)) as client:
+    with TestClient(create_app(Loading(load))) as client:
         while "loading" in client.get("/api/ready").json()["error"]:
             threading.Event().wait(0.01)
         assert client.get("/api/ready").json()["error"] == "model.safetensors: no such file"
@@ -218,12 +223,131 @@ def test_it_is_not_ready_until_it_is_loaded_and_says_what_went_wrong(served: Ser
 
 def test_posts_and_map_may_be_missing(served: Served) -> None:
     bare = Served(served.embedder, served.completer)
-    with TestClient(create_app(lambda: bare)) as client:
+    with TestClient(create_app(Loading(lambda: bare))) as client:
         while client.get("/api/ready").status_code != 200:
             threading.Event().wait(0.01)
         assert refused(client, "search", tags="solo")[0] == 404
         assert client.get("/api/map").json() == {"error": "no map is served here; start `booru-embed serve` with --map"}
         assert client.get("/api/info").json()["has_posts"] is False
+
+
+def test_searches_say_why_posts_are_left_out(served: Served) -> None:
+    bare = Served(served.embedder, served.completer, left_out=(LeftOut("posts", "/srv/x: made by another model"),))
+    with TestClient(create_app(Loading(lambda: bare))) as client:
+        while client.get("/api/ready").status_code != 200:
+            threading.Event().wait(0.01)
+        status, answer = refused(client, "search", tags="solo")
+    assert (status, answer) == (404, {"error": "posts are left out: x: made by another model"})
+
+
+class _Alternating(Loading):
+    """A model that is replaced after each query that is read."""
+
+    def __init__(self, completers: list[Any]) -> None:
+        super().__init__(lambda: pytest.fail("not called"))
+        self._left = completers
+
+    def start(self) -> None:
+        pass
+
+    @property
+    def served(self) -> Served:
+        completer = self._left.pop(0)
+        return Served(completer, completer)
+
+
+class _Named:
+    """A completer that answers with its own name, and accepts only what it read."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def read(self, query: Any) -> Any:
+        return self._name, query.k
+
+    def answer(self, queries: Any) -> Any:
+        assert {name for name, _ in queries} == {self._name}
+        return [Suggestions((), (), (), (f"{self._name}{k}",)) for _, k in queries]
+
+
+def test_a_query_is_answered_by_the_model_that_read_it() -> None:
+    """Also where the model moves between two queries of a batch."""
+    old, new = _Named("old"), _Named("new")
+    loading = _Alternating([old, old, new, new, old, new])
+    with TestClient(create_app(loading)) as client, ThreadPoolExecutor(6) as threads:
+        answers = threads.map(lambda k: post(client, "complete", k=k)["notes"], range(1, 7))
+    found = sorted(note for notes in answers for note in notes)
+    assert sorted(note[3:] for note in found) == list("123456")
+    assert sorted(note[:3] for note in found) == ["new"] * 3 + ["old"] * 3
+
+
+ORIGIN = "http://127.0.0.1:7860"
+
+
+def preflight(client: TestClient, origin: str, method: str = "POST") -> Any:
+    headers = {
+        "Origin": origin,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "content-type",
+    }
+    return client.options("/api/complete", headers=headers)
+
+
+def test_pages_of_named_origins_may_call(served: Served) -> None:
+    app = create_app(Loading(lambda: served), [ORIGIN, "https://example.org"])
+
+    @app.get("/api/broken")
+    def broken() -> None:
+        raise RuntimeError
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        allowed = preflight(client, ORIGIN)
+        assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, ORIGIN)
+        assert "POST" in allowed.headers["access-control-allow-methods"]
+        assert "content-type" in allowed.headers["access-control-allow-headers"].lower()
+        other = preflight(client, "http://evil.example")
+        assert other.status_code == 400
+        assert "access-control-allow-origin" not in other.headers
+        assert preflight(client, ORIGIN, "DELETE").status_code == 400
+        while client.get("/api/ready").status_code != 200:
+            threading.Event().wait(0.01)
+        sends = {"Origin": "https://example.org"}
+        answers = [
+            client.post("/api/complete", json={"tags": "1girl"}, headers=sends),
+            client.post("/api/complete", json={"tag": "1girl"}, headers=sends),
+            client.post("/api/complete", content=b" " * (MAX_BODY_BYTES + 1), headers=sends),
+            client.get("/api/nothing", headers=sends),
+            client.get("/api/complete", headers=sends),
+            client.get("/api/broken", headers=sends),
+        ]
+        assert [answer.status_code for answer in answers] == [200, 422, 413, 404, 405, 500]
+        for answer in answers:
+            assert answer.headers["access-control-allow-origin"] == "https://example.org"
+            assert "Origin" in answer.headers["vary"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        without = client.post("/api/complete", json={"tags": "1girl"}, headers={"Origin": "http://evil.example"})
+        assert without.status_code == 200
+        assert "access-control-allow-origin" not in without.headers
+
+
+def test_a_loading_server_tells_pages_so_and_a_star_allows_all() -> None:
+    may_load = threading.Event()
+
+    def load() -> Served:
+        may_load.wait(30)
+        raise ValueError("nothing")
+
+    with TestClient(create_app(Loading(load), ["*"])) as client:
+        answer = client.get("/api/ready", headers={"Origin": ORIGIN})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (503, "*")
+        assert preflight(client, "http://any.example").headers["access-control-allow-origin"] == "*"
+        may_load.set()
+
+
+def test_without_named_origins_no_page_may_call(client: TestClient) -> None:
+    assert preflight(client, ORIGIN).status_code == 405
+    answer = client.get("/api/health", headers={"Origin": ORIGIN})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
 def test_nothing_is_loaded_from_elsewhere(client: TestClient) -> None:

@@ -10,8 +10,9 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from booru_embed_core.web.app import Served, create_app
+from booru_embed_core.web.app import create_app
 from booru_embed_core.web.docs import docs_page
+from booru_embed_core.web.served import Loading, Served
 
 
 class Inner(BaseModel):
@@ -72,7 +73,7 @@ def test_every_path_and_field_of_the_own_api_is_documented() -> None:
     def load() -> Served:
         pytest.fail("documentation needs no model")
 
-    openapi = create_app(load).openapi()
+    openapi = create_app(Loading(load)).openapi()
     page = docs_page(openapi)
     found = rows(page)
     for path, methods in openapi["paths"].items():

@@ -11,8 +11,9 @@ from playwright.sync_api import Page, expect
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.search.post_search import PostSearch
-from booru_embed_core.web.app import Served, create_app
+from booru_embed_core.web.app import create_app
 from booru_embed_core.web.completions import Completer
+from booru_embed_core.web.served import Loading, Served
 from booru_embed_core.web.tag_map import tag_map
 from tests.chromium_helpers import running_browser
 
@@ -34,7 +35,7 @@ def url(search_embedder: BooruEmbedder, post_search: PostSearch, may_load: threa
         may_load.wait(SHOWN_SECONDS)
         return Served(search_embedder, Completer(search_embedder), post_search, tag_map(search_embedder))
 
-    server = uvicorn.Server(uvicorn.Config(create_app(load), port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(Loading(load)), port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
