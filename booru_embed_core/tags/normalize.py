@@ -27,6 +27,19 @@ PREFIXES: Final = {
 }
 """The category_id of each prefix that names a tag's category before a colon: Danbooru's names and short ones."""
 
+NARROW: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
+    0x3000: " ",
+    0x3001: ",",  # ideographic comma and full stop
+    0x3002: ",",
+    0xFF61: ",",
+    0xFF64: ",",
+    **dict.fromkeys((0x300C, 0x300D, 0x300E, 0x300F, 0x201C, 0x201D, 0x201E, 0xAB, 0xBB), '"'),
+    **dict.fromkeys((0x2018, 0x2019), "'"),
+    **dict.fromkeys((0x3010, 0x3014), "["),
+    **dict.fromkeys((0x3011, 0x3015), "]"),
+}
+"""For `str.translate`: the ASCII sign for each full-width one, and for the commas, quotes and brackets of others."""
+
 _ESCAPED: Final = re.compile(r"\\([()\[\]{}])")
 _OPENING: Final = re.compile(r"(?<!\\)[(\[{]")
 _CLOSING: Final = re.compile(r"(?<!\\)[)\]}]")
