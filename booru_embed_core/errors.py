@@ -1,11 +1,72 @@
-"""The text of an error, for one line of a message."""
+"""The text of an error, for one line of a message; and the errors of a disk, told by folder and remedy."""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
+
+from safetensors import SafetensorError
 
 MAX_MESSAGE: Final = 400
 """Characters of another library's message that ours quote."""
+_REMEDIES: Final = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "mount it for writing",
+    errno.EACCES: "give this user access (chmod, chown)",
+    errno.EPERM: "give this user access (chmod, chown, chattr)",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs, which hold too many files open",
+    errno.EIO: "check the disk and its connection (dmesg)",
+    errno.ESTALE: "mount the network folder again",
+}
+"""What to do about each fault of a disk, by its number."""
+_ELSEWHERE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+"""The faults that another folder would not have."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_SHORT_WRITE: Final = re.compile(r"\d+ requested and \d+ written")
+"""numpy's message when a file could not be written whole, whatever the reason."""
+_FULL_BYTES: Final = 1 << 20
+"""A disk with less space than this is taken for the full one."""
+
+
+class DiskError(OSError):
+    """A disk is full, read-only, faulty or closed to this user; the message is one line with the folder and a remedy.
+
+    Args:
+        number: the fault, as in ``errno``.
+        place: the file that it concerns, or the folder that is full.
+        elsewhere: how to choose another folder; left out of the message if that would not help.
+        detail: what more there is to say of the fault.
+        remedy: what to do; by default what is usual for the fault.
+    """
+
+    def __init__(self, number: int, place: Path, elsewhere: str = "", detail: str = "", remedy: str = "") -> None:
+        self.place = place
+        self.detail = detail
+        self.remedy = remedy or _REMEDIES[number]
+        others = f", or {elsewhere}" if elsewhere and number in _ELSEWHERE else ""
+        super().__init__(number, f"{place}: {os.strerror(number)}{detail}; {self.remedy}{others}")
+
+    def __str__(self) -> str:
+        """The line, without the number in front that other errors of the system have."""
+        return str(self.strerror)
+
+    def seen_from(self, folder: Path, elsewhere: str) -> DiskError:
+        """The same error for a caller that writes to `folder` and may hide unfinished files in it."""
+        assert self.errno is not None
+        if not _is_below(self.place, folder):
+            return self
+        place = folder if self.errno in _FULL else self.place
+        return DiskError(self.errno, place, elsewhere, self.detail, self.remedy)
 
 
 def one_line(error: BaseException | str, max_length: int | None = None) -> str:
@@ -28,3 +89,102 @@ def first_line(error: BaseException | str, max_length: int | None = MAX_MESSAGE)
     """
     lines = str(error).strip().splitlines()
     return one_line(lines[0] if lines else error, max_length)
+
+
+@contextmanager
+def disk_errors(folder: Path, elsewhere: str) -> Iterator[None]:
+    """Replaces faults of a disk in the block, whichever library raises them, by a `DiskError`.
+
+    It stands inside whatever removes unfinished files, so that the free space is that of the failure.
+
+    Args:
+        folder: where the block writes.
+        elsewhere: how to choose another folder, such as ``name another --output``.
+
+    Raises:
+        DiskError: a fault of the disk.
+    """
+    try:
+        yield
+    except DiskError as error:
+        raise error.seen_from(folder, elsewhere) from None
+    except (OSError, RuntimeError, SafetensorError) as error:
+        found = disk_error(error, folder, elsewhere)
+        if found is None:
+            raise
+        raise found from None
+
+
+def disk_error(error: BaseException, folder: Path, elsewhere: str) -> DiskError | None:
+    """The `DiskError` that says what `error` says of a disk, or None if it is another kind of error.
+
+    Args:
+        error: an error of the system, or of a library that quotes one in its message.
+        folder: where it was written.
+        elsewhere: how to choose another folder.
+    """
+    number = _fault(error)
+    if number is None:
+        return None
+    place = _place(error, folder, number)
+    return DiskError(number, place, elsewhere if _is_below(place, folder) else "", space_left(place, number))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether `error`, of the system or of a library, tells of a full disk or quota."""
+    return _fault(error) in _FULL
+
+
+def _fault(error: BaseException) -> int | None:
+    """The number of the fault of a disk that `error` tells of."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in _REMEDIES else None
+    text = str(error)
+    if isinstance(error, OSError) and _SHORT_WRITE.search(text):
+        return errno.ENOSPC
+    return next((number for number in _REMEDIES if os.strerror(number) in text), None)
+
+
+def _place(error: BaseException, folder: Path, number: int) -> Path:
+    """The file that `error` names, or the folder that is full."""
+    # A copy that fails names the source first.
+    name = (error.filename2 or error.filename) if isinstance(error, OSError) else None
+    if number not in _FULL:
+        return Path(os.fsdecode(name)) if isinstance(name, str | bytes) else folder
+    if isinstance(name, str | bytes) and not _is_below(Path(os.fsdecode(name)), folder):
+        return Path(os.fsdecode(name)).parent
+    temporary = Path(tempfile.gettempdir())
+    is_elsewhere = number == errno.ENOSPC and not _is_full(folder) and _is_full(temporary)
+    return temporary if is_elsewhere else folder
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.absolute().is_relative_to(folder.absolute())
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(_existing(folder)).free < _FULL_BYTES
+
+
+def space_left(folder: Path, number: int = errno.ENOSPC) -> str:
+    """What is left on the disk of `folder`, in brackets, if the fault `number` is a full disk."""
+    if number != errno.ENOSPC:
+        return ""
+    there = _existing(folder)
+    usage = shutil.disk_usage(there)
+    mount = next((parent for parent in (there, *there.parents) if parent.is_mount()), there)
+    if hasattr(os, "statvfs"):  # not on Windows
+        counts = os.statvfs(there)
+        if counts.f_files and not counts.f_favail:
+            return f" (no file can be created on the disk {mount}, which holds {counts.f_files:,})"
+    return f" ({_megabytes(usage.free)} of {_megabytes(usage.total)} MB free on the disk {mount})"
+
+
+def _existing(folder: Path) -> Path:
+    """`folder`, or the nearest folder above it that exists."""
+    there = folder.absolute()
+    return next(parent for parent in (there, *there.parents) if parent.exists())
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f}"

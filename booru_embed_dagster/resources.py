@@ -15,6 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from booru_embed_core.errors import DiskError, one_line
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import Settings, SettingsError, load_settings, section_version
 from booru_embed_core.tags.vocab import Vocab
@@ -169,10 +170,10 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
 
 
 def one_line_errors(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Wraps `function` so that a ``ValueError`` becomes a `dagster.Failure` with the error's message.
+    """Wraps `function` so that a ``ValueError`` or ``OSError`` becomes a `dagster.Failure` with the error's message.
 
     The core's errors name the value, its place and the remedy in one line; Dagster would bury that line below a stack
-    trace. A bare ``ValueError`` may come from another library, so its stack trace stays attached.
+    trace. A bare ``ValueError`` or ``OSError`` may come from another library, so its stack trace stays attached.
 
     A transient fault is retried within the run. This is not a ``RetryPolicy``, which would also restart a step that a
     user has terminated.
@@ -184,8 +185,8 @@ def one_line_errors(function: Callable[_Arguments, _Result]) -> Callable[_Argume
             return function(*arguments, **keywords)
         except _TRANSIENT as error:
             raise dg.RetryRequested(MAX_RETRIES, RETRY_SECONDS) from dg.Failure(description=str(error))
-        except ValueError as error:
-            cause = error if type(error) is ValueError else None
-            raise dg.Failure(description=str(error), allow_retries=False) from cause
+        except (ValueError, OSError) as error:
+            is_ours = isinstance(error, DiskError) or (isinstance(error, ValueError) and type(error) is not ValueError)
+            raise dg.Failure(description=one_line(error), allow_retries=False) from None if is_ours else error
 
     return call

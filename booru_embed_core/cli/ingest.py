@@ -15,6 +15,7 @@ import typer
 
 from booru_embed_core.cli.explanation import print_explanation
 from booru_embed_core.cli.shared import JsonOption, print_json, say
+from booru_embed_core.errors import disk_errors
 from booru_embed_core.schema import RATINGS, Output
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def _ratings(ratings: str | None) -> list[str] | None:
 @contextmanager
 def _remedies(file: Path | None) -> Iterator[None]:
     """Lets errors of the export tell how their remedies are taken: by an option, or in a settings file."""
+    from booru_embed_core.posts.database import DatabaseMemoryError
     from booru_embed_core.posts.validation import ExportError
 
     try:
@@ -183,6 +185,9 @@ def _remedies(file: Path | None) -> Iterator[None]:
         if any(word in text for word in ("[posts", "[[posts", "max_rejected_share")):
             text += f" (in {file})" if file else " ([posts] stands in a file for --settings)"
         raise ExportError(text) from error
+    except DatabaseMemoryError as error:
+        where = f"in {file}" if file else "[duckdb] stands in a file for --settings"
+        raise DatabaseMemoryError(f"{error} ({where})") from error
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -193,7 +198,8 @@ def _shown(names: Sequence[str]) -> str:
 def _ingest(chosen: _Chosen, out: Path, to: Output, as_json: bool) -> None:
     from booru_embed_core.posts.ingest import ingest as ingest_export
 
-    report = ingest_export(chosen.posts, out, to, chosen.duckdb, chosen.root, say)
+    with disk_errors(out.absolute().parent, "choose an --out on another disk"):
+        report = ingest_export(chosen.posts, out, to, chosen.duckdb, chosen.root, say)
     if report.left_out:
         say(f"left out, since they hold no posts: {_shown(report.left_out)}")
     for overlap in report.overlaps:

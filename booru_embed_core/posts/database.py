@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,23 @@ from pathlib import Path
 from typing import Final
 
 import duckdb
+import pyarrow as pa
 
+from booru_embed_core.errors import DiskError, disk_error, first_line, is_disk_full, space_left
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings
 
 _PATTERN_CHARACTERS: Final = re.compile(r"[*?\[]")
+_NO_MEMORY: Final = "Out of Memory Error"
+"""How DuckDB's message begins; Arrow passes on the message alone."""
+_NO_SPILL: Final = "max_temp_directory_size"
+ELSEWHERE: Final = "set [warehouse] path to a folder on another disk"
+"""How to choose another folder for what the data stages write."""
+
+
+class DatabaseMemoryError(ValueError):
+    """DuckDB needs more memory than it may use."""
 
 
 @contextmanager
@@ -23,6 +35,10 @@ def connect(settings: DuckdbSettings, temp_dir: Path | None = None) -> Iterator[
 
     DuckDB's defaults would take most of the memory and 90% of the disk below the working directory. The order of rows
     is kept, so that results do not depend on the number of threads.
+
+    Raises:
+        DatabaseMemoryError: a query in the block needs more than the memory of `settings`.
+        DiskError: the disk of the temporary files, or of a file that a query writes, is full.
     """
     with scratch_folder(temp_dir) as folder:
         connection = duckdb.connect(
@@ -36,8 +52,46 @@ def connect(settings: DuckdbSettings, temp_dir: Path | None = None) -> Iterator[
         )
         try:
             yield connection
+        except (duckdb.Error, pa.ArrowException) as error:
+            found = _resource_error(error, settings, folder)
+            if found is None:
+                raise
+            raise found from None
         finally:
             connection.close()
+
+
+def is_out_of_resources(error: BaseException) -> bool:
+    """Whether a query failed for lack of memory or disk space, and not because of the file that it reads.
+
+    `connect` replaces such an error at the end of its block, where the settings are known.
+    """
+    return _lacks_memory(error) or _lacks_disk(error)
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    # A message of another kind may quote a record, which may hold any words.
+    return isinstance(error, duckdb.OutOfMemoryException) or (
+        isinstance(error, pa.ArrowException) and str(error).startswith(_NO_MEMORY)
+    )
+
+
+def _lacks_disk(error: BaseException) -> bool:
+    return isinstance(error, duckdb.IOException) and is_disk_full(error)
+
+
+def _resource_error(error: BaseException, settings: DuckdbSettings, folder: Path) -> Exception | None:
+    """The error of one line for a query that failed for lack of memory or disk space, else None."""
+    if _lacks_memory(error) and _NO_SPILL in str(error):
+        detail = f"{space_left(folder)} for DuckDB's temporary files"
+        remedy = f"free some space, raise [duckdb] memory_limit (now {settings.memory_limit!r})"
+        return DiskError(errno.ENOSPC, folder.parent, ELSEWHERE, detail, remedy)
+    if _lacks_memory(error):
+        return DatabaseMemoryError(
+            f"DuckDB ran out of memory ({first_line(error, 160)}); raise [duckdb] memory_limit, which is "
+            f"{settings.memory_limit!r}, or lower [duckdb] threads, which is {settings.threads}"
+        )
+    return disk_error(error, folder.parent, ELSEWHERE) if _lacks_disk(error) else None
 
 
 def quoted(text: str) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import duckdb
 
+from booru_embed_core.errors import disk_errors
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.checksums import write_checksums
 from booru_embed_core.posts.containers import called, unpacked
 from booru_embed_core.posts.conventions import Conventions
-from booru_embed_core.posts.database import connect
+from booru_embed_core.posts.database import ELSEWHERE, connect
 from booru_embed_core.posts.export_files import file_labels
 from booru_embed_core.posts.identity import check_sites
 from booru_embed_core.posts.parquet_parts import PostsWriter, SeenIds
@@ -81,6 +82,7 @@ def read_sources(
     with ExitStack() as unless_done:
         unless_done.callback(state.remove_files)
         with (
+            disk_errors(out_dir, ELSEWHERE),
             scratch_folder(temp_dir) as scratch,
             connect(duckdb_settings, scratch) as connection,
             state.parquet_parts,

@@ -29,6 +29,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from booru_embed_core.errors import disk_errors
 from booru_embed_core.filesystem import folder_bytes, locked_folder, set_file_modes, sync, sync_tree
 from booru_embed_dagster.warehouse.manifests import (
     MANIFEST,
@@ -45,6 +46,7 @@ DRAFTS: Final = ".drafts"
 _WORK: Final = ".work"
 _INPUTS: Final = "inputs.json"
 _HISTORY: Final = ".history"
+_ELSEWHERE: Final = "set [warehouse] path to a folder on another disk; then materialize again"
 
 
 @dataclass(frozen=True)
@@ -125,16 +127,19 @@ class Warehouse:
 
         Raises:
             WarehouseError: no written file matches `defined_by`.
+            DiskError: the disk is full, read-only or closed to this user.
         """
         home = self.root / asset
-        home.mkdir(parents=True, exist_ok=True)
         made_from = dict(inputs or {})
         with contextlib.ExitStack() as stack:
+            stack.enter_context(disk_errors(home, _ELSEWHERE))
+            home.mkdir(parents=True, exist_ok=True)
             with _lock(home / ".lock"):
                 folder = _new_draft(home, made_from)
                 stack.enter_context(locked_folder(folder))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             draft = Draft(folder, made_from)
+            stack.enter_context(disk_errors(home, _ELSEWHERE))  # before the files that fill the disk are removed
             yield draft
             draft._product = self._publish(asset, folder, made_from, defined_by)
         self.prune()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.errors import first_line
 from booru_embed_core.posts.conventions import DANBOORU, NULL_WORDS, Conventions, flag_words
-from booru_embed_core.posts.database import quoted
+from booru_embed_core.posts.database import is_out_of_resources, quoted
 from booru_embed_core.posts.readers.lines import first_bytes
 from booru_embed_core.posts.validation import ExportError, has_all_tags
 from booru_embed_core.schema import ALL_TAGS_COLUMN, FLAG_COLUMNS, TAG_COLUMNS
@@ -203,6 +203,8 @@ def run_on(
     try:
         yield from connection.sql(query).to_arrow_table().combine_chunks().to_batches()
     except (duckdb.Error, pa.ArrowInvalid) as error:
+        if is_out_of_resources(error):  # told by `connect`, which knows the settings
+            raise
         raise parse_error(file, error) from error
     finally:
         connection.unregister("records")

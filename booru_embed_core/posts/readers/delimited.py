@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.database import quoted, source_literal
+from booru_embed_core.posts.database import is_out_of_resources, quoted, source_literal
 from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, fit_values, parse_error
 from booru_embed_core.posts.readers.dialect import Dialect
 from booru_embed_core.posts.readers.scan import Scan, scan_file, select_records, write_clean_copy
@@ -89,6 +89,8 @@ def parsed(
     try:
         yield from connection.sql(_query(file, scan, conventions)).to_arrow_reader(BATCH_RECORDS)
     except (duckdb.Error, pa.ArrowInvalid) as error:
+        if is_out_of_resources(error):  # told by `connect`, which knows the settings
+            raise
         raise parse_error(label, error) from error
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from booru_embed_core.errors import DiskError
 from booru_embed_core.filesystem import scratch_folder
-from booru_embed_core.posts.database import connect, quoted, source_literal, target_literal
+from booru_embed_core.posts.database import (
+    DatabaseMemoryError,
+    connect,
+    is_out_of_resources,
+    quoted,
+    source_literal,
+    target_literal,
+)
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.settings import DuckdbSettings
 from tests.core.export_helpers import PATTERN_LIKE
@@ -85,3 +95,58 @@ def test_spilling_below_any_name_works(tmp_path: Path, name: str) -> None:
         query = "select count(*) from (select random() as x, repeat('x', 100) as y from range(1000000) order by x)"
         assert connection.sql(query).fetchall() == [(1_000_000,)]
     assert list(folder.iterdir()) == []
+
+
+SORT = "select count(*) from (select random() as x, repeat('x', 100) as y from range(1000000) order by x)"
+
+
+def test_too_little_memory_names_the_setting_and_its_value() -> None:
+    settings = DuckdbSettings(threads=1, memory_limit="8MB")
+    with pytest.raises(DatabaseMemoryError) as caught, connect(settings) as connection:
+        connection.execute("select list(repeat('x', 200)) from range(1000000)").fetchall()
+    message = str(caught.value)
+    assert message.startswith("DuckDB ran out of memory (Out of Memory Error: ")
+    assert message.endswith("); raise [duckdb] memory_limit, which is '8MB', or lower [duckdb] threads, which is 1")
+    assert "\n" not in message
+
+
+def test_too_little_room_for_temporary_files_names_their_disk(tmp_path: Path) -> None:
+    settings = DuckdbSettings(threads=1, memory_limit="16MB")
+
+    def sort() -> None:
+        with connect(settings, tmp_path) as connection:
+            connection.execute("set max_temp_directory_size = '1MB'")
+            connection.sql(SORT).fetchall()
+
+    with pytest.raises(DiskError) as caught:
+        sort()
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}: No space left on device (")
+    assert " MB free on the disk " in message
+    assert message.endswith(
+        " for DuckDB's temporary files; free some space, raise [duckdb] memory_limit (now '16MB'), or set [warehouse] "
+        "path to a folder on another disk"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_query_that_fills_the_disk_names_the_folder(tmp_path: Path) -> None:
+    text = 'IO Error: Could not write file "duckdb_temp.tmp": No space left on device'
+    with pytest.raises(DiskError, match=f"^{tmp_path}: No space left on device"), connect(DuckdbSettings(), tmp_path):
+        raise duckdb.IOException(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        duckdb.ConversionException("Conversion Error: 'Out of Memory Error' is no number: No space left on device"),
+        duckdb.IOException('IO Error: Cannot open file "a.csv": Permission denied'),
+        pa.ArrowInvalid("wrong: Out of Memory Error"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_other_errors_of_a_query_pass(error: Exception) -> None:
+    assert not is_out_of_resources(error)
+    with pytest.raises(type(error)) as caught, connect(DuckdbSettings(threads=1)):
+        raise error
+    assert caught.value is error
