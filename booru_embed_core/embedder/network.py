@@ -24,21 +24,28 @@ class TagSets:
         lengths: int64 ``[n]`` number of tags of each set, 0 allowed; n may be 0.
         ratings: int64 ``[n]`` rating ids, indices into ``schema.RATINGS``; -1 for no rating.
         score_bins: int64 ``[n]`` score deciles, 0 to 9; -1 for no score.
+        weights: float32 ``[sum(lengths)]``, the weight of each tag, above 0 and finite; None if all are 1. A tag of
+            weight w counts as w copies of itself.
     """
 
     tags: NDArray[np.int64]
     lengths: NDArray[np.int64]
     ratings: NDArray[np.int64]
     score_bins: NDArray[np.int64]
+    weights: NDArray[np.float32] | None = None
 
     @classmethod
     def concatenate(cls, batches: Sequence[Self]) -> Self:
         """The sets of all `batches`, at least one, in order."""
+        weights = None
+        if any(batch.weights is not None for batch in batches):
+            weights = np.concatenate([batch.tag_weights() for batch in batches])
         return cls(
             np.concatenate([batch.tags for batch in batches]),
             np.concatenate([batch.lengths for batch in batches]),
             np.concatenate([batch.ratings for batch in batches]),
             np.concatenate([batch.score_bins for batch in batches]),
+            weights,
         )
 
     @classmethod
@@ -47,6 +54,10 @@ class TagSets:
         withheld = np.full(len(lengths), -1, dtype=np.int64)
         return cls(tags, lengths, withheld, withheld)
 
+    def tag_weights(self) -> NDArray[np.float32]:
+        """The weight of each tag, float32 ``[sum(lengths)]``: `weights`, or ones."""
+        return np.ones(len(self.tags), dtype=np.float32) if self.weights is None else self.weights
+
 
 class Network(Protocol):
     """A backend: sets in, arrays out, in bounded memory for any number of sets."""
@@ -54,7 +65,8 @@ class Network(Protocol):
     def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
         """The bottleneck of each set, float32 ``[n, E]``, of any length: `SetEncoder.embed` of its pooled state.
 
-        It depends neither on the order of a set's tags nor on the other sets.
+        It depends neither on the order of a set's tags nor on the other sets. A set whose weights are all 1 gives the
+        same as one without weights.
         """
 
     def tag_scores(self, sets: TagSets) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ A batch is padded to its longest set, since the graph takes rectangular inputs; 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -24,6 +25,7 @@ MODEL_FILE: Final = "model.onnx"
 COMPLETION_FILE: Final = "completion.onnx"
 INT8_FILES: Final = {MODEL_FILE: "model_int8.onnx", COMPLETION_FILE: "completion_int8.onnx"}
 VOCAB_KEY: Final = "vocab_hash"
+WEIGHTS_INPUT: Final = "weights"
 
 _PAD_ID: Final = SPECIAL_TOKENS.index(PAD_TOKEN)
 _SUMMARY_ID: Final = SPECIAL_TOKENS.index(SUMMARY_TOKEN)
@@ -34,12 +36,19 @@ _BATCH_TOKENS: Final = 4096
 
 
 class OnnxNetwork:
-    """A `Network` of two sessions; any number of threads may call it at once."""
+    """A `Network` of two sessions; any number of threads may call it at once. A pickled one reads its files again."""
 
-    def __init__(self, model: InferenceSession, completion: InferenceSession, num_special: int) -> None:
-        self._model = model
-        self._completion = completion
-        self._num_special = num_special
+    def __init__(self, folder: Path, config: CheckpointConfig, device: str, precision: str) -> None:
+        """Use `load`."""
+        names = [INT8_FILES[name] if precision == "int8" else name for name in (MODEL_FILE, COMPLETION_FILE)]
+        files = [folder.absolute() / name for name in names]
+        self._loaded_from = (folder.absolute(), config, device, precision)
+        self._model, self._completion = (_session(file, config.vocab_hash, _providers(device)) for file in files)
+        self._stamps = [_stamp(file) for file in files]
+        self._num_special = config.num_special
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._loaded_from, self._stamps)
 
     @classmethod
     def load(cls, folder: Path, config: CheckpointConfig, device: str, precision: str) -> Self:
@@ -57,24 +66,22 @@ class OnnxNetwork:
         """
         if precision == "bf16":
             raise ValueError(f"{folder}: precision 'bf16' is for torch; onnxruntime takes fp32 or int8")
-        names = [INT8_FILES[name] if precision == "int8" else name for name in (MODEL_FILE, COMPLETION_FILE)]
-        model, completion = (_session(folder / name, config.vocab_hash, _providers(device)) for name in names)
-        return cls(model, completion, config.num_special)
+        return cls(folder, config, device, precision)
 
     def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
         """The bottleneck of each set, float32 ``[n, E]``, of unit length."""
         (size,) = _sizes(self._model, "embedding")
         embeddings = np.empty((len(sets.lengths), size), dtype=np.float32)
-        for rows, ids, mask in self._batches(_sorted(sets)):
-            (embeddings[rows],) = self._run(["embedding"], ids, mask)
+        for rows, inputs in self._batches(_sorted(sets)):
+            (embeddings[rows],) = self._model.run(["embedding"], inputs)
         return embeddings
 
     def tag_scores(self, sets: TagSets) -> NDArray[np.float32]:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
         (size,) = _sizes(self._completion, "logits")
         scores = np.empty((len(sets.lengths), size), dtype=np.float32)
-        for rows, ids, mask in self._batches(_sorted(sets)):
-            (state,) = self._run(["state"], ids, mask)
+        for rows, inputs in self._batches(_sorted(sets)):
+            (state,) = self._model.run(["state"], inputs)
             (scores[rows],) = self._completion.run(["logits"], {"state": state})
         return scores
 
@@ -84,18 +91,16 @@ class OnnxNetwork:
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
         *_, width = _sizes(self._model, "hidden_states")
         states = np.empty((cu_seqlens[-1], width), dtype=np.float32)
-        for rows, ids, mask in self._batches(sets):
-            (padded,) = self._run(["hidden_states"], ids, mask)
+        for rows, inputs in self._batches(sets):
+            (padded,) = self._model.run(["hidden_states"], inputs)
             for row, row_states in zip(rows.tolist(), padded, strict=True):
                 states[cu_seqlens[row] : cu_seqlens[row + 1]] = row_states[: lengths[row]]
         return states, cu_seqlens.astype(np.int32)
 
-    def _run(self, outputs: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Any:
-        return self._model.run(outputs, {"input_ids": ids, "attention_mask": mask})
-
-    def _batches(self, sets: TagSets) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-        """Row indices of `sets`, their token ids and their mask, int64 ``[b, L]`` each; shorter sets first."""
+    def _batches(self, sets: TagSets) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
+        """Row indices of `sets`, int64 ``[b]``, and the inputs of the encoder's graph; shorter sets first."""
         ids, lengths = _token_ids(sets, self._num_special)
+        weights = self._token_weights(sets, ids)
         starts = np.cumsum(lengths) - lengths
         order = np.argsort(lengths, kind="stable")
         first = 0
@@ -104,10 +109,50 @@ class OnnxNetwork:
             rows = order[first : first + max(1, int(np.searchsorted(tokens, _BATCH_TOKENS, side="right")))]
             positions = np.arange(lengths[rows[-1]])
             mask = positions < lengths[rows, None]
-            padded = np.full(mask.shape, _PAD_ID, dtype=np.int64)
-            padded[mask] = ids[(starts[rows, None] + positions)[mask]]
-            yield rows, padded, mask.astype(np.int64)
+            tokens_of = (starts[rows, None] + positions)[mask]
+            inputs: dict[str, NDArray[Any]] = {"input_ids": np.full(mask.shape, _PAD_ID, dtype=np.int64)}
+            inputs["input_ids"][mask] = ids[tokens_of]
+            inputs["attention_mask"] = mask.astype(np.int64)
+            if weights is not None:
+                inputs[WEIGHTS_INPUT] = np.ones(mask.shape, dtype=np.float32)
+                inputs[WEIGHTS_INPUT][mask] = weights[tokens_of]
+            yield rows, inputs
             first += len(rows)
+
+    def _token_weights(self, sets: TagSets, ids: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """The weight of each token, float32 ``[T]``; None if all are 1.
+
+        Raises:
+            CheckpointError: the graph takes no weights.
+        """
+        if sets.weights is None or bool((sets.weights == 1).all()):
+            return None
+        if WEIGHTS_INPUT not in {found.name for found in self._model.get_overridable_initializers()}:
+            raise CheckpointError(
+                f"{self._loaded_from[0]}: exported without weights of tags, so each must be 1; "
+                "export the checkpoint again (`booru-embed export onnx`)"
+            )
+        weights = np.ones(len(ids), dtype=np.float32)
+        weights[ids >= self._num_special] = sets.weights
+        return weights
+
+
+def _restored(loaded_from: tuple[Path, CheckpointConfig, str, str], stamps: list[tuple[int, int]]) -> OnnxNetwork:
+    """The pickled network.
+
+    Raises:
+        CheckpointError: its files are missing, damaged, or have changed.
+    """
+    network = OnnxNetwork.load(*loaded_from)
+    if network._stamps != stamps:
+        raise CheckpointError(f"{loaded_from[0]}: changed since the embedder was loaded; load it again from there")
+    return network
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _token_ids(sets: TagSets, num_special: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -126,7 +171,8 @@ def _token_ids(sets: TagSets, num_special: int) -> tuple[NDArray[np.int64], NDAr
 def _sorted(sets: TagSets) -> TagSets:
     """`sets` with the tags of each in ascending order, so that results do not depend on their order at all."""
     owners = np.repeat(np.arange(len(sets.lengths)), sets.lengths)
-    return TagSets(sets.tags[np.lexsort((sets.tags, owners))], sets.lengths, sets.ratings, sets.score_bins)
+    order = np.lexsort((sets.tags, owners))
+    return replace(sets, tags=sets.tags[order], weights=None if sets.weights is None else sets.weights[order])
 
 
 def _sizes(session: InferenceSession, output: str) -> list[int]:
@@ -149,8 +195,10 @@ def _session(file: Path, vocab_hash: str, providers: list[str]) -> InferenceSess
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; onnxruntime warns of every optional input
     try:
-        session = onnxruntime.InferenceSession(file, providers=providers)
+        session = onnxruntime.InferenceSession(file, options, providers=providers)
     except state.NoSuchFile:
         raise CheckpointError(f"{file}: no such file; export the checkpoint again") from None
     except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.Fail) as error:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from booru_embed_core.embedder.network import TagSets
-from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.inference import encode_sets, token_states
 from booru_embed_core.model.objective import read_tokens
 from booru_embed_core.training.checkpoint import load_model
@@ -36,6 +36,11 @@ class TorchNetwork:
     def __init__(self, model: SetEncoder, dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._dtype = dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the weights themselves: a copy needs no file, and torch shares no memory between processes."""
+        weights = {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
+        return _restored, (self.model.config, weights, self.model.tag_bias.device.type, self._dtype)
 
     @cached_property
     def _scores(self) -> Callable[[Tensor], Tensor]:
@@ -89,8 +94,31 @@ class TorchNetwork:
             torch.from_numpy(sets.ratings).to(device),
             torch.from_numpy(sets.score_bins).to(device),
         )
-        states = token_states(self.model, token_ids, lengths).cpu().numpy()
+        states = token_states(self.model, token_ids, lengths, sets.weights).cpu().numpy()
         return states, np.concatenate([[0], np.cumsum(lengths.cpu().numpy())]).astype(np.int32)
 
     def _pooled(self, sets: TagSets) -> Tensor:
-        return encode_sets(self.model, sets.tags, sets.lengths, sets.ratings, sets.score_bins, dtype=self._dtype)
+        return encode_sets(
+            self.model,
+            sets.tags,
+            sets.lengths,
+            sets.ratings,
+            sets.score_bins,
+            dtype=self._dtype,
+            weights=sets.weights,
+        )
+
+
+def _restored(
+    config: EncoderConfig, weights: dict[str, NDArray[np.float32]], device: str, dtype: torch.dtype | None
+) -> TorchNetwork:
+    """The network of pickled weights.
+
+    Raises:
+        ValueError: it was on a GPU, and there is none here.
+    """
+    on = pick_device(device)
+    with torch.random.fork_rng(devices=[]):  # a network starts from random numbers
+        model = SetEncoder(config)
+    model.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
+    return TorchNetwork(model.eval().to(on), dtype)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from booru_embed_core.embedder.onnx_network import COMPLETION_FILE, INT8_FILES, MODEL_FILE, VOCAB_KEY
+from booru_embed_core.embedder.onnx_network import COMPLETION_FILE, INT8_FILES, MODEL_FILE, VOCAB_KEY, WEIGHTS_INPUT
 from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, SetEncoder, rms_norm
 
 _OPSET: Final = 18
@@ -28,8 +28,9 @@ _MASKED: Final = -1e4  # far below any score, and finite in fp16 too
 def write_onnx(model: SetEncoder, vocab_hash: str, out_dir: Path) -> None:
     """Writes ``model.onnx``, ``completion.onnx``, and both with int8 weights.
 
-    ``model.onnx``: ``input_ids`` and ``attention_mask``, int64 ``[B, L]``, to float32 ``hidden_states`` ``[B, L, d]``
-    (zero at padding), ``state`` ``[B, d]`` and ``embedding`` ``[B, E]`` of unit length.
+    ``model.onnx``: ``input_ids`` and ``attention_mask``, int64 ``[B, L]``, and optionally ``weights``, float32
+    ``[B, L]``, to float32 ``hidden_states`` ``[B, L, d]`` (zero at padding), ``state`` ``[B, d]`` and ``embedding``
+    ``[B, E]`` of unit length. Weights are those of the tags, at least 0, and 1 for special tokens and padding.
     ``completion.onnx``: ``state`` to ``logits`` ``[B, V]``.
     """
     for name, graph in ((MODEL_FILE, encoder_graph(model)), (COMPLETION_FILE, completion_graph(model))):
@@ -80,6 +81,11 @@ class _Graph:
             value = np.array(value, dtype=np.float32)
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def optional(self, name: str, default: float) -> str:
+        """Gives the input `name` ``[1, 1]`` numbers for calls that leave it out; returns its name."""
+        self.constants.append(numpy_helper.from_array(np.full((1, 1), default, dtype=np.float32), name))
         return name
 
     def __call__(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
@@ -134,6 +140,7 @@ def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
     table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
     is_token = graph("Cast", "attention_mask", to=TensorProto.FLOAT)
     penalty = graph("Mul", graph("Sub", graph.constant(1.0), is_token), graph.constant(_MASKED))
+    penalty = graph("Add", penalty, graph("Log", graph.optional(WEIGHTS_INPUT, 1.0)))
     masked = graph("Unsqueeze", penalty, graph.constant([1, 2]))
     x = graph("Gather", graph.constant(table), "input_ids")
     for block in model.blocks:
@@ -146,7 +153,8 @@ def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
     pool = model.pool
     if pool.attention is None:
         # The norm cancels the factor between a sum and a mean.
-        pooled = graph.norm(graph("ReduceSum", x, graph.constant([1]), keepdims=0), width)
+        weighted = graph("Mul", x, graph("Unsqueeze", WEIGHTS_INPUT, graph.constant([2])))
+        pooled = graph.norm(graph("ReduceSum", weighted, graph.constant([1]), keepdims=0), width)
     else:
         first = graph("Slice", x, graph.constant([0]), graph.constant([1]), graph.constant([1]))
         found = graph.attention(pool.attention, graph.norm(first, width), graph.norm(x, width), masked)
@@ -158,9 +166,10 @@ def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
     embedding = graph.linear(state, bottleneck.weight)
     length = graph("ReduceL2", embedding, graph.constant([-1]), keepdims=1)
     graph("Div", embedding, graph("Max", length, graph.constant(1e-12)), output="embedding")
-    ids = [_tensor(name, TensorProto.INT64, "batch", "length") for name in ("input_ids", "attention_mask")]
+    inputs = [_tensor(name, TensorProto.INT64, "batch", "length") for name in ("input_ids", "attention_mask")]
+    inputs.append(_floats(WEIGHTS_INPUT, "weights_batch", "weights_length"))  # 1 or the batch, 1 or the length
     outputs = [_floats("hidden_states", "batch", "length", width), _floats("state", "batch", width)]
-    return graph.proto("encoder", ids, [*outputs, _floats("embedding", "batch", dim)])
+    return graph.proto("encoder", inputs, [*outputs, _floats("embedding", "batch", dim)])
 
 
 @torch.inference_mode()

@@ -11,7 +11,8 @@ varlen     CUDA, fp16/bf16, torch >= 2.10          ``torch.nn.attention.varlen``
 buckets    anywhere, any dtype                     sets of similar length share one dense matmul-softmax
 ========== ======================================= =========================================================
 
-There are no positions and no causal mask: a caption is a set.
+There are no positions and no causal mask: a caption is a set. A token of weight w counts as w copies of itself: log w
+is added to its score as a key. The kernels take no such term, so weighted sets always go through the buckets.
 
 Example: with one head, two sets of lengths 3 and 4 share the bucket of width 4. ::
 
@@ -48,6 +49,8 @@ class Bucket:
     width: int
     is_padding: Tensor | None
     """bool ``[num_sets, width]``; None without padding."""
+    log_weights: Tensor | None = None
+    """float32 ``[num_sets, width]``, added to the scores of these keys; None if all weights are 1."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class SetLayout:
     max_seqlen: int
     backend: Backend
     plan: BucketPlan | None
+    weights: Tensor | None = None
+    """float32 ``[T]``: the weight of each token; None if all are 1."""
 
     @property
     def num_sets(self) -> int:
@@ -87,18 +92,28 @@ class SetLayout:
 
     @classmethod
     def build(
-        cls, lengths: Tensor, max_seqlen: int, num_heads: int, backend: Backend, bucket_step: int = BUCKET_STEP
+        cls,
+        lengths: Tensor,
+        max_seqlen: int,
+        num_heads: int,
+        backend: Backend,
+        bucket_step: int = BUCKET_STEP,
+        weights: Tensor | None = None,
     ) -> SetLayout:
-        """The layout of sets with `lengths` (int64 ``[S]``, each at least 1; ascending for the buckets backend)."""
+        """The layout of sets with `lengths` (int64 ``[S]``, each at least 1; ascending for the buckets backend).
+
+        `weights` (float32 ``[T]``, above 0) are for the buckets backend only.
+        """
+        assert weights is None or backend == "buckets", "the kernels take no weights"
         cu_seqlens = torch.zeros(lengths.numel() + 1, dtype=torch.int32, device=lengths.device)
         torch.cumsum(lengths, 0, out=cu_seqlens[1:])
-        plan = _bucket_plan(lengths, num_heads, bucket_step) if backend == "buckets" else None
-        return cls(cu_seqlens, max_seqlen, backend, plan)
+        plan = _bucket_plan(lengths, num_heads, bucket_step, weights) if backend == "buckets" else None
+        return cls(cu_seqlens, max_seqlen, backend, plan, weights)
 
 
-def pick_backend(device: torch.device, dtype: torch.dtype) -> Backend:
-    """The fastest backend for `device` and `dtype`."""
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+def pick_backend(device: torch.device, dtype: torch.dtype, weighted: bool = False) -> Backend:
+    """The fastest backend for `device` and `dtype`, and for sets with weights if `weighted`."""
+    if weighted or device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return "buckets"
     return "flash-attn" if _flash_attn() is not None else "varlen"
 
@@ -176,10 +191,11 @@ class _BucketedAttention(torch.autograd.Function):
             plan, heads, pooling, (q, True), (k, False), (v, False), (output, True)
         ):
             scores = torch.bmm(qs, ks.transpose(1, 2))
+            by_set = scores.view(heads, bucket.num_sets, -1, bucket.width)
+            if bucket.log_weights is not None:
+                by_set += bucket.log_weights[:, None, :]
             if bucket.is_padding is not None:
-                scores.view(heads, bucket.num_sets, -1, bucket.width).masked_fill_(
-                    bucket.is_padding[:, None, :], _MASKED
-                )
+                by_set.masked_fill_(bucket.is_padding[:, None, :], _MASKED)
             weights.append(scores.softmax(-1))
             torch.bmm(weights[-1], vs, out=os)
         ctx.save_for_backward(q, k, v, *weights)
@@ -244,8 +260,8 @@ def _each_bucket(plan: BucketPlan, heads: int, pooling: bool, *rows: tuple[Tenso
         query_start += num * query_width
 
 
-def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int) -> BucketPlan:
-    """The plan for sets of ascending `lengths` (int64 ``[S]``)."""
+def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int, weights: Tensor | None) -> BucketPlan:
+    """The plan for sets of ascending `lengths` (int64 ``[S]``), whose tokens have `weights` (float32 ``[T]``)."""
     assert bool((lengths[1:] >= lengths[:-1]).all()), "the buckets backend needs sets in ascending length"
     device = lengths.device
     widths = torch.div(lengths + bucket_step - 1, bucket_step, rounding_mode="floor") * bucket_step
@@ -260,11 +276,20 @@ def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int) -> BucketPlan:
     is_padding = torch.ones(num_slots, dtype=torch.bool, device=device)
     is_padding[slots] = False
 
+    bucket_slots = [n * width for n, width in zip(bucket_sets, bucket_widths, strict=True)]
+    log_weights: list[Tensor | None] = [None] * len(bucket_sets)
+    if weights is not None:
+        of_slots = torch.zeros(num_slots, dtype=weights.dtype, device=device)
+        of_slots[slots] = weights.log()
+        log_weights = [*torch.split(of_slots, bucket_slots)]
+
     buckets = []
-    masks = torch.split(is_padding, [n * width for n, width in zip(bucket_sets, bucket_widths, strict=True)])
-    for num_sets, width, mask in zip(bucket_sets, bucket_widths, masks, strict=True):
-        buckets.append(Bucket(num_sets, width, mask.view(num_sets, width) if bool(mask.any()) else None))
-    rows = _slot_rows([bucket.num_sets * bucket.width for bucket in buckets], heads, device)
+    masks = torch.split(is_padding, bucket_slots)
+    for num_sets, width, mask, log_weight in zip(bucket_sets, bucket_widths, masks, log_weights, strict=True):
+        shape = (num_sets, width)
+        masked = mask.view(shape) if bool(mask.any()) else None
+        buckets.append(Bucket(*shape, masked, None if log_weight is None else log_weight.view(shape)))
+    rows = _slot_rows(bucket_slots, heads, device)
     pool_rows = _slot_rows([bucket.num_sets for bucket in buckets], heads, device)
     every_set = torch.arange(len(lengths), device=device)
     return BucketPlan(

@@ -49,23 +49,25 @@ class DenseEncoder:
             self._first = [x.reshape(-1, first.head_dim) for x in first.project(states, states)]
 
     @torch.inference_mode()
-    def __call__(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
+    def __call__(self, token_ids: Tensor, lengths: Tensor, weights: Tensor | None = None) -> Tensor:
         """The pooled states, float32 ``[S, d]``.
 
         Args:
             token_ids: int64 ``[T]``, packed sets, each beginning with the summary token.
             lengths: int64 ``[S]``, ascending.
+            weights: float32 ``[T]``, as in `SetEncoder.forward`.
         """
         runs = _runs(lengths)
+        log_weights = None if weights is None else weights.log()
         rows = self._rows[token_ids]
         x = F.embedding(rows, self._table)
         for index, block in enumerate(self.model.blocks):
             assert isinstance(block, Block)
             if (attention := block.attention) is not None:
                 tables = self._first if index == 0 else None
-                x += attention.output(_mixed(attention, x, rows, tables, runs))
+                x += attention.output(_mixed(attention, x, rows, tables, runs, log_weights))
             x += block.feed_forward(rms_norm(x))
-        return rms_norm(_pooled(self.model.pool, x, runs).float())
+        return rms_norm(_pooled(self.model.pool, x, runs, weights).float())
 
 
 def _runs(lengths: Tensor) -> list[_Run]:
@@ -80,7 +82,14 @@ def _runs(lengths: Tensor) -> list[_Run]:
     return runs
 
 
-def _mixed(attention: Attention, x: Tensor, rows: Tensor, tables: list[Tensor] | None, runs: list[_Run]) -> Tensor:
+def _mixed(
+    attention: Attention,
+    x: Tensor,
+    rows: Tensor,
+    tables: list[Tensor] | None,
+    runs: list[_Run],
+    log_weights: Tensor | None,
+) -> Tensor:
     """Softmax attention within each set, ``[T, d]``, of states `x`, or of `rows` of precomputed projection `tables`."""
     heads, head_dim = attention.num_heads, attention.head_dim
     head_range = torch.arange(heads)[:, None]
@@ -94,16 +103,18 @@ def _mixed(attention: Attention, x: Tensor, rows: Tensor, tables: list[Tensor] |
         else:
             head_rows = rows[run.tokens].view(*run.shape)[:, None] * heads + head_range
             q, k, v = (F.embedding(head_rows, table) for table in tables)
-        weights = torch.matmul(q * head_dim**-0.5, k.transpose(-2, -1)).softmax(-1)
-        mixed[run.tokens].view(*run.shape, heads, head_dim).copy_(torch.matmul(weights, v).transpose(1, 2))
+        scores = torch.matmul(q * head_dim**-0.5, k.transpose(-2, -1))
+        if log_weights is not None:
+            scores += log_weights[run.tokens].view(run.shape)[:, None, None]
+        mixed[run.tokens].view(*run.shape, heads, head_dim).copy_(torch.matmul(scores.softmax(-1), v).transpose(1, 2))
     return mixed
 
 
-def _pooled(pool: Pool, x: Tensor, runs: list[_Run]) -> Tensor:
+def _pooled(pool: Pool, x: Tensor, runs: list[_Run], weights: Tensor | None) -> Tensor:
     """The pooled states ``[S, d]`` of token states ``[T, d]``."""
     attention = pool.attention
     if attention is None:
-        sums = [x[run.tokens].view(*run.shape, -1).float().sum(1) * run.shape[1] ** -0.5 for run in runs]
+        sums = [_scaled_sum(x, run, weights) for run in runs]
         pooled = rms_norm(torch.cat(sums)).to(x.dtype)
         return pooled + pool.feed_forward(rms_norm(pooled))  # type: ignore[no-any-return]
     heads, head_dim = attention.num_heads, attention.head_dim
@@ -115,7 +126,19 @@ def _pooled(pool: Pool, x: Tensor, runs: list[_Run]) -> Tensor:
     means = x.new_empty(len(summary), heads, x.shape[-1])
     for run in runs:
         scores = (keys[run.tokens].view(*run.shape, heads, head_dim) * queries[run.sets, None]).sum(-1)
+        if weights is not None:
+            scores += weights[run.tokens].log().view(*run.shape, 1)
         torch.bmm(scores.softmax(1).transpose(1, 2), normed[run.tokens].view(*run.shape, -1), out=means[run.sets])
     values = torch.bmm(means.transpose(0, 1), value_weight.view(heads, head_dim, -1).transpose(1, 2))
     pooled = summary + attention.output(values.transpose(0, 1).reshape(len(summary), -1))
     return pooled + pool.feed_forward(rms_norm(pooled))  # type: ignore[no-any-return]
+
+
+def _scaled_sum(x: Tensor, run: _Run, weights: Tensor | None) -> Tensor:
+    """The sum of each set's states divided by the root of their number, float32 ``[run's sets, d]``."""
+    states = x[run.tokens].view(*run.shape, -1).float()
+    if weights is None:
+        return states.sum(1) * float(run.shape[1] ** -0.5)
+    given = weights[run.tokens].view(*run.shape, 1)
+    sums = (states * given).sum(1)
+    return sums * given.sum(1).rsqrt()

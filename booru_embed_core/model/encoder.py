@@ -203,10 +203,13 @@ class Pool(nn.Module):
         """The pooled states ``[S, d]`` of token states ``[T, d]``."""
         first = layout.cu_seqlens[:-1].long()
         if self.attention is None:
-            lengths = layout.cu_seqlens.diff()
+            lengths, states = layout.cu_seqlens.diff(), x.float()
             sets = torch.repeat_interleave(torch.arange(layout.num_sets, device=x.device), lengths, output_size=len(x))
             sums = torch.zeros(layout.num_sets, x.shape[-1], dtype=torch.float32, device=x.device)
-            pooled = sums.index_add(0, sets, x.float()) * lengths[:, None].rsqrt()
+            if layout.weights is not None:
+                states = states * layout.weights[:, None]
+                lengths = sums.new_zeros(layout.num_sets).index_add(0, sets, layout.weights)
+            pooled = sums.index_add(0, sets, states) * lengths[:, None].rsqrt()
             pooled = rms_norm(pooled).to(x.dtype)
         else:
             normed = rms_norm(x)
@@ -292,7 +295,12 @@ class SetEncoder(nn.Module):
         return x
 
     def forward(
-        self, token_ids: Tensor, lengths: Tensor, max_seqlen: int, dtype: torch.dtype = torch.float32
+        self,
+        token_ids: Tensor,
+        lengths: Tensor,
+        max_seqlen: int,
+        dtype: torch.dtype = torch.float32,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """The pooled state of each set, float32 ``[S, d]``, in the order of the input.
 
@@ -301,14 +309,18 @@ class SetEncoder(nn.Module):
             lengths: int64 ``[S]``, each at least 1.
             max_seqlen: an upper bound of `lengths`, known on the host.
             dtype: the trunk's compute dtype.
+            weights: float32 ``[T]``, above 0: a token of weight w counts as w copies of itself. None if all are 1.
         """
-        backend, heads = pick_backend(token_ids.device, dtype), self.config.settings.num_heads
+        backend = pick_backend(token_ids.device, dtype, weights is not None)
+        heads = self.config.settings.num_heads
         if backend != "buckets":
             layout = SetLayout.build(lengths, max_seqlen, heads, backend)
             return rms_norm(self.pool(self.states(token_ids, layout, dtype), layout).float())
         order = order_by_length(lengths)
-        layout = SetLayout.build(lengths[order], max_seqlen, heads, backend)
-        pooled = self.pool(self.states(token_ids[token_order(lengths, order)], layout, dtype), layout)
+        tokens = token_order(lengths, order)
+        in_order = None if weights is None else weights[tokens]
+        layout = SetLayout.build(lengths[order], max_seqlen, heads, backend, weights=in_order)
+        pooled = self.pool(self.states(token_ids[tokens], layout, dtype), layout)
         return rms_norm(pooled.float())[torch.argsort(order)]
 
     def embed(self, pooled: Tensor) -> Tensor:
@@ -334,10 +346,13 @@ class SetEncoder(nn.Module):
 
 
 def token_order(lengths: Tensor, order: Tensor) -> Tensor:
-    """int64 ``[T]``: indices that reorder tokens when their sets (`lengths` int64 ``[S]``) are put in `order`."""
+    """int64 ``[T]``: indices of the tokens of the sets in `order`, given the `lengths` of all sets, int64 ``[S]``.
+
+    `order` may leave sets out.
+    """
     starts = torch.cumsum(lengths, 0) - lengths
     new_lengths = lengths[order]
     new_starts = torch.cumsum(new_lengths, 0) - new_lengths
-    total = int(lengths.sum())
+    total = int(new_lengths.sum())
     shift = torch.repeat_interleave(starts[order] - new_starts, new_lengths, output_size=total)
     return shift + torch.arange(total, device=lengths.device)

@@ -35,6 +35,7 @@ def encode_sets(
     score_bins: NDArray[np.int64] | None = None,
     batch_tokens: int | None = None,
     dtype: torch.dtype | None = None,
+    weights: NDArray[np.float32] | None = None,
 ) -> Tensor:
     """The pooled state of each set, float32 ``[S, d]`` on the model's device, in the order of the input.
 
@@ -47,24 +48,25 @@ def encode_sets(
         batch_tokens: maximum tokens per forward pass; a longer set gets a pass of its own. None is the device's
             default.
         dtype: the trunk's compute dtype; None is `inference_dtype`.
+        weights: float32 ``[T]``, above 0: a tag of weight w counts as w copies of itself. None if all are 1.
     """
     device = model.tag_bias.device
     on_cpu = device.type == "cpu"
-    num_tags = model.config.num_tags
     dtype = dtype or inference_dtype(device)
     batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else BATCH_TOKENS)
     dense = DenseEncoder(model, _distinct(tags, model), dtype) if on_cpu else None
     pooled = torch.empty(len(lengths), model.config.settings.width, dtype=torch.float32, device=device)
     starts = np.cumsum(lengths) - lengths
     seen = lengths + 1 + sum((given >= 0).astype(np.int64) for given in (ratings, score_bins) if given is not None)
-    order = np.argsort(seen, kind="stable")
-    for chunk in _chunks(seen[order], batch_tokens):
+    is_weighted = _is_weighted(lengths, weights)
+    order = np.lexsort((seen, is_weighted))
+    for chunk in _chunks(seen[order], batch_tokens, len(order) - int(is_weighted.sum())):
         sets = order[chunk]
         positions = np.repeat(starts[sets] - (np.cumsum(lengths[sets]) - lengths[sets]), lengths[sets])
         positions += np.arange(len(positions))
         owners = np.repeat(np.arange(len(sets)), lengths[sets])
-        # Tags are sorted within each set, so that the result does not depend on their order, even in bf16.
-        sorted_tags = np.sort(owners * num_tags + tags[positions]) % num_tags
+        of_tags = weights[positions] if weights is not None and is_weighted[sets[0]] else None
+        sorted_tags, of_tags = _sorted_tags(tags[positions], owners, of_tags)
         token_ids, seen_lengths = read_tokens(
             torch.from_numpy(sorted_tags).to(device),
             torch.from_numpy(owners).to(device),
@@ -73,10 +75,11 @@ def encode_sets(
             None if ratings is None else torch.from_numpy(ratings[sets]).to(device),
             None if score_bins is None else torch.from_numpy(score_bins[sets]).to(device),
         )
+        token_weights = _token_weights(model, token_ids, of_tags)
         if dense is not None:
-            states = dense(token_ids, seen_lengths)
+            states = dense(token_ids, seen_lengths, token_weights)
         else:
-            states = model(token_ids, seen_lengths, int(seen[sets[-1]]), dtype)
+            states = model(token_ids, seen_lengths, int(seen[sets[-1]]), dtype, token_weights)
         pooled[torch.from_numpy(sets).to(device)] = states
     return pooled
 
@@ -91,32 +94,79 @@ def _distinct(tags: NDArray[np.int64], model: SetEncoder) -> Tensor:
 
 
 @torch.inference_mode()
-def token_states(model: SetEncoder, token_ids: Tensor, lengths: Tensor) -> Tensor:
+def token_states(
+    model: SetEncoder, token_ids: Tensor, lengths: Tensor, weights: NDArray[np.float32] | None = None
+) -> Tensor:
     """The state of every token, float32 ``[T, d]``, in the order of the input; each set begins with the summary token.
 
     Args:
         model: in evaluation mode.
         token_ids: int64 ``[T]``.
         lengths: int64 ``[S]``, each at least 1.
+        weights: float32, above 0, one for each tag among the tokens, in their order. None if all are 1.
     """
-    if not len(lengths):
-        return torch.empty(0, model.config.settings.width, device=token_ids.device)
-    dtype = inference_dtype(token_ids.device)
-    backend, heads = pick_backend(token_ids.device, dtype), model.config.settings.num_heads
-    order = order_by_length(lengths)
-    tokens = token_order(lengths, order)
-    layout = SetLayout.build(lengths[order], int(lengths.max()), heads, backend)
     states = torch.empty(len(token_ids), model.config.settings.width, device=token_ids.device)
-    states[tokens] = model.states(token_ids[tokens], layout, dtype).float()
+    dtype, heads = inference_dtype(token_ids.device), model.config.settings.num_heads
+    given = _token_weights(model, token_ids, weights)
+    is_weighted = torch.zeros(len(lengths), dtype=torch.bool, device=token_ids.device)
+    if given is not None:
+        is_weighted[torch.repeat_interleave(lengths)[given != 1]] = True
+    for weighted, sets in ((False, (~is_weighted).nonzero()[:, 0]), (True, is_weighted.nonzero()[:, 0])):
+        if not len(sets):
+            continue
+        order = sets[order_by_length(lengths[sets])]
+        tokens = token_order(lengths, order)
+        own = given[tokens] if given is not None and weighted else None
+        backend = pick_backend(token_ids.device, dtype, weighted)
+        layout = SetLayout.build(lengths[order], int(lengths[order].max()), heads, backend, weights=own)
+        states[tokens] = model.states(token_ids[tokens], layout, dtype).float()
     return states
 
 
-def _chunks(ascending: NDArray[np.int64], batch_tokens: int) -> Iterator[slice]:
-    """Slices of sets of at most `batch_tokens` tokens each; lengths in tokens are `ascending`."""
-    ends = np.cumsum(ascending)
+def _is_weighted(lengths: NDArray[np.int64], weights: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+    """Which sets have a weight other than 1, bool ``[S]``."""
+    is_weighted = np.zeros(len(lengths), dtype=np.bool_)
+    if weights is not None:
+        is_weighted[np.repeat(np.arange(len(lengths)), lengths)[weights != 1]] = True
+    return is_weighted
+
+
+def _sorted_tags(
+    tags: NDArray[np.int64], owners: NDArray[np.int64], weights: NDArray[np.float32] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+    """The tags of each set in ascending order, and their weights: results depend on no order, even in bf16.
+
+    Args:
+        tags: int64 ``[T]``, set after set.
+        owners: int64 ``[T]``, the set of each tag, ascending.
+        weights: float32 ``[T]``, or None.
+    """
+    num_tags = int(tags.max(initial=0)) + 1
+    numbered = owners * num_tags + tags
+    if weights is None:
+        numbered.sort()
+        return numbered % num_tags, None
+    by_tag = np.argsort(numbered)
+    return numbered[by_tag] % num_tags, weights[by_tag]
+
+
+def _token_weights(model: SetEncoder, token_ids: Tensor, weights: NDArray[np.float32] | None) -> Tensor | None:
+    """The weight of each token, float32 ``[T]``: 1 for special tokens; None where `weights` is."""
+    if weights is None:
+        return None
+    of_tags = torch.from_numpy(weights).to(token_ids.device)
+    ones = torch.ones(len(token_ids), dtype=torch.float32, device=token_ids.device)
+    return ones.masked_scatter(token_ids >= model.config.num_special, of_tags)
+
+
+def _chunks(lengths: NDArray[np.int64], batch_tokens: int, boundary: int) -> Iterator[slice]:
+    """Slices of sets of at most `batch_tokens` tokens each, none of which spans the set `boundary`."""
+    ends = np.cumsum(lengths)
     start = 0
-    while start < len(ascending):
+    while start < len(lengths):
         done = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, done + batch_tokens, side="right")))
+        if start < boundary:
+            stop = min(stop, boundary)
         yield slice(start, stop)
         start = stop

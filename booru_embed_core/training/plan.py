@@ -183,8 +183,14 @@ class _Unpadded(SetEncoder):
     """A network with the attention cost of flash kernels: each length has its own bucket, so nothing is padded."""
 
     def forward(
-        self, token_ids: Tensor, lengths: Tensor, max_seqlen: int, dtype: torch.dtype = torch.float32
+        self,
+        token_ids: Tensor,
+        lengths: Tensor,
+        max_seqlen: int,
+        dtype: torch.dtype = torch.float32,
+        weights: Tensor | None = None,
     ) -> Tensor:
+        assert weights is None, "training gives none"
         heads = self.config.settings.num_heads
         buckets = SetLayout.build(lengths.sort().values, max_seqlen, heads, "buckets", bucket_step=1)
         layout = replace(buckets, backend="varlen")

@@ -25,14 +25,20 @@ LENGTHS = st.one_of(
 ).map(sorted)
 
 
-def loop(queries: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
+def loop(queries: Tensor, keys: Tensor, values: Tensor, lengths: list[int], weights: Tensor | None = None) -> Tensor:
     """One set at a time through torch's own attention; `queries` has a row per token, or one per set."""
     pooling = len(queries) == len(lengths) != sum(lengths)
     parts = []
-    by_set = zip(queries.split([1] * len(lengths) if pooling else lengths), keys.split(lengths), values.split(lengths))  # noqa: B905
-    for q, k, v in by_set:
+    log_weights = torch.zeros(len(keys)) if weights is None else weights.log()
+    by_set = zip(
+        queries.split([1] * len(lengths) if pooling else lengths),
+        *(x.split(lengths) for x in (keys, values, log_weights.to(keys.dtype))),
+        strict=True,
+    )
+    for q, k, v, log_weight in by_set:
         heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
-        parts.append(F.scaled_dot_product_attention(*heads_first)[0].transpose(0, 1))
+        mask = None if weights is None else log_weight.expand(len(q), -1)
+        parts.append(F.scaled_dot_product_attention(*heads_first, attn_mask=mask)[0].transpose(0, 1))
     return torch.cat(parts)
 
 
@@ -81,6 +87,32 @@ def test_buckets_equal_the_loop_forward_and_backward(lengths: list[int], heads: 
     found = with_gradients(lambda *qkv: function_of(pooling)(*qkv, layout), tensors, grad)
     wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), tensors, grad)
     assert_same(found, wanted, 1e-12)
+
+
+@given(lengths=LENGTHS, pooling=st.booleans(), seed=st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_weighted_buckets_equal_the_loop_forward_and_backward(lengths: list[int], pooling: bool, seed: int) -> None:
+    weights = torch.rand(sum(lengths), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3 + 1e-6
+    layout = SetLayout.build(torch.tensor(lengths), max(lengths), 2, "buckets", weights=weights)
+    tensors, grad = inputs(lengths, len(lengths) if pooling else sum(lengths), 2, 8, torch.float64, seed)
+    found = with_gradients(lambda *qkv: function_of(pooling)(*qkv, layout), tensors, grad)
+    wanted = with_gradients(lambda *qkv: loop(*qkv, lengths, weights), tensors, grad)
+    assert_same(found, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("pooling", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_one_change_no_bit(dtype: torch.dtype, pooling: bool) -> None:
+    lengths = [1, 1, 2, 3, 4, 5, 7, 8, 13, 30]
+    tensors, _ = inputs(lengths, len(lengths) if pooling else sum(lengths), 3, 8, dtype)
+    ones = SetLayout.build(torch.tensor(lengths), 30, 3, "buckets", weights=torch.ones(sum(lengths)))
+    plain = function_of(pooling)(*tensors, buckets(lengths, 3))
+    assert torch.equal(function_of(pooling)(*tensors, ones), plain)
+
+
+def test_the_kernels_take_no_weights() -> None:
+    with pytest.raises(AssertionError, match="the kernels take no weights"):
+        SetLayout.build(torch.tensor([1]), 1, 1, "varlen", weights=torch.ones(1))
 
 
 @pytest.mark.parametrize("pooling", [False, True])
@@ -199,6 +231,7 @@ def test_the_backend_follows_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -
     assert pick_backend(cuda, torch.bfloat16) == pick_backend(cuda, torch.float16) == "varlen"
     monkeypatch.setattr(attention, "_flash_attn", lambda: len)
     assert pick_backend(cuda, torch.bfloat16) == pick_backend(cuda, torch.float16) == "flash-attn"
+    assert pick_backend(cuda, torch.bfloat16, weighted=True) == pick_backend(cpu, torch.float32, True) == "buckets"
 
 
 @pytest.mark.parametrize("backend", ["varlen", "flash-attn"])

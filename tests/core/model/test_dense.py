@@ -34,6 +34,11 @@ def test_states_are_those_of_training(name: str, lengths: list[int], seed: int) 
     with torch.no_grad():
         expected = model(token_ids, sizes, max(lengths))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    weights = torch.rand(len(token_ids), generator=generator) * 2 + 0.01
+    found = DenseEncoder(model, token_ids.unique(), torch.float32)(token_ids, sizes, weights)
+    with torch.no_grad():
+        weighted = model(token_ids, sizes, max(lengths), weights=weights)
+    torch.testing.assert_close(found, weighted, rtol=0, atol=1e-5)
     coarse = DenseEncoder(model, token_ids.unique(), torch.bfloat16)(token_ids, sizes)
     assert torch.nn.functional.cosine_similarity(coarse, expected).min() > 0.99
 
