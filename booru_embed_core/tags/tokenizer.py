@@ -120,6 +120,14 @@ class Tokenizer:
                 ratings += found.ratings
         return Encoded(*(tuple(dict.fromkeys(part)) for part in (token_ids, unknown, notes, ratings)))  # type: ignore[arg-type]
 
+    def tag_named(self, name: str) -> int | None:
+        """The token_id of the tag of this `name`, in any case, by another name or with its category; None if none is.
+
+        Spaces, brackets and weights are not read here; `encode` reads them.
+        """
+        found = self._look_up(name)
+        return None if found is None else found[0]
+
     def normalized(self, encoded: Encoded) -> str:
         """The known tags of `encoded` as one text of `spellings`, which encodes to the same ids without a note."""
         return TAG_SEPARATOR.join(self.spellings[token_id - self.vocab.num_special] for token_id in encoded.token_ids)
