@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import weakref
@@ -57,13 +56,14 @@ def running(files: Files, said: list[str], on_load: Callable[[], None] = lambda:
 
 
 def test_a_moved_version_is_loaded_once_and_the_old_one_freed() -> None:
-    files, said = Files(), list[str]()
-    with running(files, said, gc.collect) as loading:
-        wait_until(lambda: files.num_loads == 1 and loading._served is not None)
+    files, said, loads = Files(), list[str](), list[int]()
+    with running(files, said, lambda: loads.append(files.num_loads)) as loading:
+        wait_until(lambda: loads == [1])
         old = weakref.ref(loading.served.embedder)
         files.version = "v2"
-        wait_until(lambda: loading.served.checkpoint == "v2")
-        wait_until(lambda: old() is None)
+        wait_until(lambda: loads == [1, 2])
+        assert loading.served.checkpoint == "v2"
+        assert old() is None
         time.sleep(0.02)
         assert files.num_loads == 2
     assert said == ["checkpoint v2 answers now"]
