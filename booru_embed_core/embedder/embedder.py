@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import itertools
 import threading
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.embedder.captions import (
+    UNKNOWN_REMEDY,
+    Caption,
+    OnUnknown,
+    check_on_unknown,
+    each_caption,
+    encode,
+    tag_sets,
+    warn_of_unknown,
+)
 from booru_embed_core.embedder.network import Network, TagSets
-from booru_embed_core.embedder.results import Completion, Neighbour, Normalized, UnknownTagsError, UnknownTagsWarning
+from booru_embed_core.embedder.results import Completion, Neighbour, Normalized, UnknownTagsError
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
@@ -25,16 +34,18 @@ if TYPE_CHECKING:
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 _PRECISIONS: Final = ("auto", "fp32", "bf16", "int8")
-_REMEDY: Final = "`booru-embed inspect vocab` lists the known tags"
 
 
 class BooruEmbedder:
     """A trained model that embeds captions, completes them and compares tags.
 
     A caption is a string as people type it (``"1girl, (cat ears:1.2), tracer_\\(overwatch\\)"``) or as an export has it
-    (``"1girl cat_ears"``); `normalize` shows how it is read. Unknown tags are left out with an `UnknownTagsWarning`; a
-    caption of only unknown tags raises an `UnknownTagsError`. The empty caption is allowed and means "anything". Any
-    number of threads may share one embedder.
+    (``"1girl cat_ears"``); `normalize` shows how it is read. It may also be a list of tags, or a mapping of tags to
+    weights. Unknown tags are left out with an `UnknownTagsWarning`; a caption of only unknown tags raises an
+    `UnknownTagsError`. The empty caption is allowed and means "anything".
+
+    A tag of weight w counts as w copies of it: 1 is the plain tag, 0 its absence. Any number of threads may share one
+    embedder, and it can be pickled for other processes.
     """
 
     def __init__(self, network: Network, config: CheckpointConfig, vocab: Vocab) -> None:
@@ -44,6 +55,10 @@ class BooruEmbedder:
         self.tokenizer = Tokenizer(vocab)
         self._tag_embeddings: NDArray[np.float32] | None = None
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what it was made from; the copy builds its own caches."""
+        return type(self), (self.network, self.config, self.vocab)
 
     @classmethod
     def load(cls, checkpoint: Path | str, device: str = "auto", precision: str = "auto") -> Self:
@@ -77,35 +92,40 @@ class BooruEmbedder:
 
     def embed(
         self,
-        captions: str | Sequence[str],
+        captions: Caption | Iterable[Caption],
         rating: str | None = None,
         score: int | None = None,
         dim: int | None = None,
+        on_unknown: OnUnknown = "raise",
     ) -> NDArray[np.float32]:
         """The embeddings, float32 ``[n, dim]``, each of unit length.
 
         Args:
-            captions: one caption or many.
+            captions: one caption, as text or as a mapping of tags to weights (``{"cat_ears": 0.83}``); or many, each a
+                text, a mapping or a list of tags.
             rating: one of ``g s q e``, for all captions; None withholds it.
             score: for all captions; needs a rating, since scores are compared within one. None withholds it.
             dim: length of a Matryoshka prefix, 1 to E; None takes all E numbers.
+            on_unknown: what a caption becomes that has tags of which none is known: an error (``raise``), a vector of
+                zeros (``zero``), or the empty caption (``empty``).
 
         Raises:
-            UnknownTagsError: a caption has tags and none is known.
-            ValueError: a rating that is unknown or was never given in training, a score without a rating, or a `dim`
-                out of range.
+            UnknownTagsError: a caption has tags and none is known, and `on_unknown` is ``raise``.
+            ValueError: a weight that is negative, above `MAX_WEIGHT` or no number; a rating that is unknown or was
+                never given in training; a score without a rating; or a `dim` out of range.
         """
-        dim = self._dim(dim)
-        sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
-        return unit_vectors(self.network.embeddings(sets)[:, :dim])
+        dim, metadata = self._dim(dim), self._metadata(rating, score)
+        check_on_unknown(on_unknown)
+        return self._embedded(each_caption(captions), metadata, dim, on_unknown)
 
     def embed_stream(
         self,
-        captions: Iterable[str],
+        captions: Iterable[Caption],
         batch_size: int = 1024,
         rating: str | None = None,
         score: int | None = None,
         dim: int | None = None,
+        on_unknown: OnUnknown = "raise",
     ) -> Iterator[NDArray[np.float32]]:
         """The embeddings of any number of captions, in arrays float32 ``[batch_size, dim]``; the last may be shorter.
 
@@ -113,30 +133,34 @@ class BooruEmbedder:
 
         Raises:
             ValueError: as in `embed`, or `batch_size` below 1.
-            UnknownTagsError: as in `embed`, at the batch of that caption; it ends the stream.
+            UnknownTagsError: as in `embed`, at the batch of that caption; it ends the stream. Another `on_unknown`
+                goes past it.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is below 1; embed at least one caption at a time")
         dim, metadata = self._dim(dim), self._metadata(rating, score)
-        remaining = iter(captions)
+        check_on_unknown(on_unknown)
+        remaining = iter(each_caption(captions))
 
         def batches() -> Iterator[NDArray[np.float32]]:
             while batch := list(itertools.islice(remaining, batch_size)):
-                yield unit_vectors(self.network.embeddings(self._read(batch, *metadata))[:, :dim])
+                yield self._embedded(batch, metadata, dim, on_unknown)
 
         return batches()
 
-    def normalize(self, caption: str) -> Normalized:
+    def normalize(self, caption: Caption) -> Normalized:
         """How `caption` is read: its tags, its unknown tags, and what is read differently from its spelling."""
-        encoded = self.tokenizer.encode(caption)
+        return self._normalized(encode(self.tokenizer, caption))
+
+    def _normalized(self, encoded: Encoded) -> Normalized:
         tags = tuple(self.tokenizer.decode(encoded.token_ids))
         weights = encoded.weights or (1.0,) * len(tags)
-        caption = self.tokenizer.normalized(encoded)
-        return Normalized(caption, tags, encoded.unknown, encoded.notes, encoded.ratings, weights)
+        spelled = self.tokenizer.normalized(encoded)
+        return Normalized(spelled, tags, encoded.unknown, encoded.notes, encoded.ratings, weights)
 
     def complete(
         self,
-        caption: str,
+        caption: Caption,
         k: int = 10,
         category: Category | str | None = None,
         rating: str | None = None,
@@ -161,7 +185,9 @@ class BooruEmbedder:
         best = top_k(probabilities, np.flatnonzero(allowed), k)
         return [Completion(self.vocab.tags[i], self._category(i), float(probabilities[i])) for i in best]
 
-    def probabilities(self, caption: str, rating: str | None = None, score: int | None = None) -> NDArray[np.float32]:
+    def probabilities(
+        self, caption: Caption, rating: str | None = None, score: int | None = None
+    ) -> NDArray[np.float32]:
         """The probability of each tag as a further one, float32 ``[num_tags]``, which sum to 1.
 
         Tags of the caption and unknown tokens have 0. `complete` chooses the highest.
@@ -183,7 +209,7 @@ class BooruEmbedder:
         return scores
 
     def read_caption(
-        self, caption: str, rating: str | None = None, score: int | None = None
+        self, caption: Caption, rating: str | None = None, score: int | None = None
     ) -> tuple[Normalized, TagSets]:
         """How a caption is read, and its known tags as the network takes them.
 
@@ -191,8 +217,8 @@ class BooruEmbedder:
             ValueError: as in `embed`.
         """
         metadata = self._metadata(rating, score)
-        read = self.normalize(caption)
-        return read, self._read([read.caption], *metadata)
+        encoded = encode(self.tokenizer, caption)
+        return self._normalized(encoded), tag_sets([encoded], self.vocab.num_special, *metadata)
 
     def similar_tags(self, tag: str, k: int = 10, category: Category | str | None = None) -> list[Neighbour]:
         """The `k` tags whose embeddings have the highest cosines with that of `tag`, nearest first, without `tag`.
@@ -207,7 +233,7 @@ class BooruEmbedder:
             encoded = self.tokenizer.encode(f"{tag},")
         if encoded.unknown:  # an error even beside a known tag: neighbours of half the input would mislead
             names = ", ".join(encoded.unknown)
-            raise UnknownTagsError(f"{tag!r}: not in the vocabulary: {names}; {_REMEDY}")
+            raise UnknownTagsError(f"{tag!r}: not in the vocabulary: {names}; {UNKNOWN_REMEDY}")
         if len(encoded.token_ids) != 1:
             raise ValueError(f"{tag!r} is {len(encoded.token_ids)} tags, not one; use `embed` for sets of tags")
         index = encoded.token_ids[0] - self.vocab.num_special
@@ -232,24 +258,25 @@ class BooruEmbedder:
             return self._tag_embeddings
 
     def hidden_states(
-        self, captions: str | Sequence[str], rating: str | None = None, score: int | None = None
+        self, captions: Caption | Iterable[Caption], rating: str | None = None, score: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """The state of every token, for cross-attention: float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``.
 
         The tokens of caption ``i`` are the rows ``cu_seqlens[i]:cu_seqlens[i + 1]``: the summary token, rating and
-        score if given, then the caption's tags.
+        score if given, then the caption's tags, in the order of `normalize`. The weight of a tag moves the states of
+        the caption's other tokens.
         """
-        sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
+        sets = self._sets(captions, rating, score)
         return self.network.token_states(sets)
 
     def padded_hidden_states(
-        self, captions: str | Sequence[str], rating: str | None = None, score: int | None = None
+        self, captions: Caption | Iterable[Caption], rating: str | None = None, score: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """`hidden_states` padded with zeros: float32 ``[n, L, d]``, and a mask of the tokens, bool ``[n, L]``.
 
         L is the number of tokens of the longest caption.
         """
-        sets = self._sets([captions] if isinstance(captions, str) else captions, rating, score)
+        sets = self._sets(captions, rating, score)
         states, cu_seqlens = self.network.token_states(sets)
         lengths = np.diff(cu_seqlens)
         is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
@@ -263,23 +290,27 @@ class BooruEmbedder:
             raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the length of the embedding")
         return dim
 
-    def _sets(self, captions: Sequence[str], rating: str | None, score: int | None) -> TagSets:
-        return self._read(captions, *self._metadata(rating, score), stacklevel=4)
+    def _embedded(
+        self, captions: Iterable[Caption], metadata: tuple[int, int], dim: int, on_unknown: OnUnknown
+    ) -> NDArray[np.float32]:
+        sets, is_lost = self._read(captions, metadata, on_unknown)
+        vectors = unit_vectors(self.network.embeddings(sets)[:, :dim])
+        if on_unknown == "zero":
+            vectors[is_lost] = 0
+        return vectors
 
-    def _read(self, captions: Sequence[str], rating_id: int, score_bin: int, stacklevel: int = 3) -> TagSets:
-        encoded = [self.tokenizer.encode(caption) for caption in captions]
-        for caption, one in zip(captions, encoded, strict=True):
-            if one.unknown and not one.token_ids:
-                raise UnknownTagsError(_unknown_message(caption, one))
-            if one.unknown:
-                warnings.warn(_unknown_message(caption, one), UnknownTagsWarning, stacklevel)
-        ids = [token_id - self.vocab.num_special for one in encoded for token_id in one.token_ids]
-        return TagSets(
-            tags=np.array(ids, dtype=np.int64),
-            lengths=np.array([len(one.token_ids) for one in encoded], dtype=np.int64),
-            ratings=np.full(len(encoded), rating_id, dtype=np.int64),
-            score_bins=np.full(len(encoded), score_bin, dtype=np.int64),
-        )
+    def _sets(self, captions: Caption | Iterable[Caption], rating: str | None, score: int | None) -> TagSets:
+        return self._read(each_caption(captions), self._metadata(rating, score), "raise")[0]
+
+    def _read(
+        self, captions: Iterable[Caption], metadata: tuple[int, int], on_unknown: OnUnknown
+    ) -> tuple[TagSets, list[bool]]:
+        """The sets of `captions`, and whether each has tags of which none is known; call it from two frames below."""
+        encoded, is_lost = [], []
+        for caption in captions:
+            encoded.append(encode(self.tokenizer, caption))
+            is_lost.append(warn_of_unknown(caption, encoded[-1], on_unknown, stacklevel=4))
+        return tag_sets(encoded, self.vocab.num_special, *metadata), is_lost
 
     def _metadata(self, rating: str | None, score: int | None) -> tuple[int, int]:
         if rating is not None and rating not in RATINGS:
@@ -331,8 +362,3 @@ def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, p
     from booru_embed_core.embedder.torch_network import TorchNetwork
 
     return TorchNetwork.load(checkpoint_dir, config, device, precision)
-
-
-def _unknown_message(caption: str, encoded: Encoded) -> str:
-    what = "left out" if encoded.token_ids else "no known tag is left"
-    return f"{caption!r}: not in the vocabulary: {', '.join(encoded.unknown)}; {what}. {_REMEDY}"

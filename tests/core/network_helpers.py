@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import TagSets
 
@@ -19,3 +20,9 @@ def some_sets(num: int, num_tags: int, seed: int = 1) -> TagSets:
         ratings.astype(np.int64),
         score_bins.astype(np.int64),
     )
+
+
+def some_weights(num: int, seed: int = 1) -> NDArray[np.float32]:
+    """Weights between .1 and 3, a third of them 1."""
+    numbers = np.random.default_rng(seed)
+    return np.where(numbers.random(num) < 1 / 3, 1, numbers.uniform(0.1, 3, num)).astype(np.float32)

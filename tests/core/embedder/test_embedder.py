@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import functools
 import itertools
+import multiprocessing
+import pickle
+import shutil
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from benchmarks import repeats
+from booru_embed_core.embedder.captions import Caption
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.results import UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.schema import RATINGS, SPECIAL_TOKENS, Category
@@ -168,7 +174,7 @@ def test_what_is_understood_is_told_without_a_warning(embedder: BooruEmbedder) -
     assert (found.unknown, found.ratings) == (("xyzzy",), ("g",))
     assert found.notes == ("(Cat Ears:1.2): brackets and weights are left out",)
     again = embedder.normalize(found.caption)
-    assert again == (found.caption, found.tags, (), (), ())
+    assert again[:5] == (found.caption, found.tags, (), (), ())
 
 
 def test_the_empty_caption_stands_for_anything(embedder: BooruEmbedder) -> None:
@@ -385,6 +391,141 @@ def test_no_completion_of_10_000_random_inputs_repeats_an_input_tag(
     expected = sum(min(10, len(spellings) - len(one.token_ids)) for one in read)
     assert found == {"num_offered": expected, "num_repeated": 0, "num_twice": 0}
     assert next(scores, None) is None
+
+
+WEIGHTS = (0.01, 0.1, 0.3, 0.6, 1.0, 1.5, 3.0, 10.0)
+
+
+def path_of(embedder: BooruEmbedder, tag: str, others: list[str], weights: Sequence[float]) -> NDArray[np.float32]:
+    """The embeddings of `others` with `tag` at each of `weights`."""
+    return embedder.embed([{**dict.fromkeys(others, 1.0), tag: weight} for weight in weights])
+
+
+def test_a_weight_moves_the_embedding_from_without_the_tag_to_with_it_and_on(embedder: BooruEmbedder) -> None:
+    others = ["1girl", "tail", "sword", "smile"]
+    for tag in ("cat_ears", "sky", "artist_b"):
+        vectors = path_of(embedder, tag, others, WEIGHTS)
+        without, with_it = embedder.embed([others, [*others, tag]])
+        to_without, to_with = vectors @ without, vectors @ with_it
+        one = WEIGHTS.index(1.0)
+        assert (np.diff(to_without) < 0).all()
+        assert (np.diff(to_with[: one + 1]) > 0).all()
+        assert (np.diff(to_with[one:]) < 0).all()
+        assert vectors[one] == pytest.approx(with_it, abs=2e-6)
+        for weight, wanted in ((1, [*others, tag]), (0, others)):
+            assert np.array_equal(path_of(embedder, tag, others, [weight]), embedder.embed([wanted]))
+        (nearly,) = path_of(embedder, tag, others, [1e-7])
+        assert nearly == pytest.approx(without, abs=1e-5)
+
+
+def test_a_step_of_the_weight_is_a_step_of_everything(embedder: BooruEmbedder) -> None:
+    """No jump: a hundredth more weight moves embedding, completions and states by about as much everywhere."""
+    weights = np.linspace(0.01, 2, 200).tolist()
+    captions = [{"1girl": 1, "tail": 1, "sword": w} for w in weights]
+    vectors = embedder.embed(captions)
+    probabilities = np.array([embedder.probabilities(caption) for caption in captions])
+    states = embedder.hidden_states(captions)[0].reshape(len(weights), 4, -1)
+    for moved in (vectors, probabilities, states.reshape(len(weights), -1)):
+        steps = np.linalg.norm(np.diff(moved, axis=0), axis=1)
+        assert steps.min() > 0
+        assert steps.max() < 0.1 * np.linalg.norm(moved[-1] - moved[0])
+
+
+def test_text_and_mapping_with_the_same_weights_are_the_same(embedder: BooruEmbedder) -> None:
+    text = "1girl, (cat ears:1.3), (tail:0.5)"
+    mapping = {"1girl": 1, "cat_ears": 1.3, "tail": 0.5}
+    vectors = embedder.embed([text, mapping])
+    assert np.array_equal(*vectors)
+    assert np.abs(vectors - embedder.embed("1girl cat_ears tail")).max() > 1e-3
+    assert embedder.complete(text, k=9) == embedder.complete(mapping, k=9)
+    assert embedder.complete(text, k=9) != embedder.complete("1girl cat_ears tail", k=9)
+    assert np.array_equal(embedder.hidden_states(text)[0], embedder.hidden_states(mapping)[0])
+    (read, sets), (other, same) = embedder.read_caption(text), embedder.read_caption(mapping)
+    assert read.weights == other.weights == (1, 1.3, 0.5)
+    assert np.array_equal(sets.tag_weights(), same.tag_weights())
+    assert np.array_equal(embedder.probabilities_of(sets)[0], embedder.probabilities(text))
+
+
+def test_weights_elsewhere_in_the_batch_change_no_bit(
+    embedder: BooruEmbedder, captions_of: Callable[[int], list[str]]
+) -> None:
+    captions = captions_of(6)
+    alone = embedder.embed(captions)
+    mixed = embedder.embed([*captions, {"1girl": 0.3}, {"tail": 2.5, "bell": 0.1}])
+    assert np.array_equal(mixed[: len(captions)], alone)
+    ones = [dict.fromkeys(caption.split(), 1.0) for caption in captions]
+    assert np.array_equal(embedder.embed(ones), alone)
+
+
+def test_captions_come_in_every_form(embedder: BooruEmbedder) -> None:
+    expected = embedder.embed(["1girl solo", "cat_ears"])
+    for captions in (
+        [["1girl", "solo"], ["cat ears"]],
+        [("solo", "1girl"), {"cat_ears": 1}],
+        ("1girl solo", {"cat_ears"}),
+        (caption for caption in ["1girl solo", "cat_ears"]),
+        np.array(["1girl solo", "cat_ears"]),
+    ):
+        assert np.array_equal(embedder.embed(captions), expected)
+    (streamed,) = embedder.embed_stream(iter([["1girl", "solo"], "cat_ears"]))
+    assert np.array_equal(streamed, expected)
+    one = embedder.embed("1girl solo")
+    assert np.array_equal(embedder.embed({"1girl": 1, "solo": 1}), one)
+    assert np.array_equal(next(embedder.embed_stream("1girl solo")), one)
+    assert embedder.complete(["1girl", "solo"]) == embedder.complete("1girl solo")
+    assert embedder.normalize({"cat ears": 0.5, "xyzzy": 0.2})[:3] == (
+        "cat_ears", ((Category.GENERAL, "cat_ears"),), ("xyzzy",)
+    )  # fmt: skip
+    message = error_of(lambda: embedder.embed(["1girl", {"cat_ears": -0.2}]))
+    assert message == "'cat_ears' has the weight -0.2; give a number from 0 to 100"
+
+
+def test_a_caption_of_unknown_tags_need_not_end_a_job(embedder: BooruEmbedder) -> None:
+    captions: list[Caption] = ["1girl", "blorb", "solo, blorb", ["xyzzy", "no such tag"], "", {"blorb": 0.0}]
+    known = embedder.embed(["1girl", "", "solo", "", "", ""])
+    for on_unknown, lost in (("zero", np.zeros(16)), ("empty", known[1])):
+        expected = known.copy()
+        expected[[1, 3]] = lost
+        with pytest.warns(UnknownTagsWarning) as caught:
+            found = embedder.embed(captions, on_unknown=on_unknown)  # type: ignore[arg-type]
+        assert np.array_equal(found, expected)
+        outcome = {"zero": "its vector is zero", "empty": "read as the empty caption"}[on_unknown]
+        assert [str(warning.message).split(". `booru-embed inspect vocab`")[0] for warning in caught] == [
+            f"'blorb': not in the vocabulary: blorb; no known tag is left; {outcome}",
+            "'solo, blorb': not in the vocabulary: blorb; left out",
+            f"'xyzzy, no such tag': not in the vocabulary: xyzzy, no_such_tag; no known tag is left; {outcome}",
+        ]
+        assert {warning.filename for warning in caught} == {__file__}
+        stream = embedder.embed_stream(captions, batch_size=2, on_unknown=on_unknown)  # type: ignore[arg-type]
+        with pytest.warns(UnknownTagsWarning) as caught:
+            found = np.concatenate(list(stream))
+        assert found == pytest.approx(expected, abs=2e-6)
+        assert {warning.filename for warning in caught} == {__file__}
+    for action in (
+        lambda: embedder.embed("1girl", on_unknown="skip"),  # type: ignore[arg-type]
+        lambda: embedder.embed_stream("1girl", on_unknown="skip"),  # type: ignore[arg-type]
+    ):
+        assert error_of(action) == "on_unknown 'skip' is not one of raise, zero, empty"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_embedder_goes_to_a_worker_and_gives_the_same_there(
+    trained: Trained, precision: str, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.checkpoint, tmp_path / "moved")
+    embedder = BooruEmbedder.load(tmp_path / "moved", "cpu", precision)
+    embedder.complete("1girl")  # fills the caches, which are not pickled
+    embedder.tag_embeddings()
+    shutil.rmtree(tmp_path / "moved")  # a newer version replaced it
+    captions: list[Caption] = [CATS, "", {"1girl": 0.5, "tail": 1.5}]
+    before = torch.random.get_rng_state()
+    copied = pickle.loads(pickle.dumps(embedder))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert np.array_equal(copied.embed(captions), embedder.embed(captions))
+    if precision == "fp32":
+        with multiprocessing.get_context("spawn").Pool(1) as workers:
+            assert np.array_equal(workers.apply(embedder.embed, (captions,)), embedder.embed(captions))
+            assert workers.apply(embedder.complete, (CATS, 5)) == embedder.complete(CATS, 5)
 
 
 def test_precision_is_of_the_trunk_and_vectors_stay_near(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.schema import ExportFormat
 from tests.core.model_helpers import Trained
-from tests.core.network_helpers import some_sets
+from tests.core.network_helpers import some_sets, some_weights
 
 
 @pytest.fixture(scope="module", params=["torch", "onnx"])
@@ -28,13 +29,19 @@ def network(request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: 
 
 def reordered(sets: TagSets, order: np.ndarray) -> TagSets:
     """The sets of `sets` in another order, the tags of each backwards."""
-    records = np.split(sets.tags, np.cumsum(sets.lengths)[:-1])
-    tags = np.concatenate([records[row][::-1] for row in order])
-    return TagSets(tags, sets.lengths[order], sets.ratings[order], sets.score_bins[order])
+    rows = np.split(np.arange(len(sets.tags)), np.cumsum(sets.lengths)[:-1])
+    tokens = np.concatenate([rows[row][::-1] for row in order])
+    metadata = (sets.ratings[order], sets.score_bins[order])
+    return TagSets(sets.tags[tokens], sets.lengths[order], *metadata, sets.tag_weights()[tokens])
 
 
-def test_neither_the_order_of_tags_nor_the_other_sets_matter(network: Network, trained: Trained) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_neither_the_order_of_tags_nor_the_other_sets_matter(
+    network: Network, trained: Trained, weighted: bool
+) -> None:
     sets = some_sets(30, trained.corpus.vocab.num_tags)
+    if weighted:
+        sets = replace(sets, weights=some_weights(len(sets.tags)))
     order = np.random.default_rng(2).permutation(30)
     other = reordered(sets, order)
     assert network.embeddings(other) == pytest.approx(network.embeddings(sets)[order], abs=1e-5)
@@ -53,6 +60,11 @@ def test_concatenated_sets_are_read_as_each_batch_alone(network: Network, traine
     batches = [some_sets(num, trained.corpus.vocab.num_tags, seed) for seed, num in enumerate((1, 5, 0, 3))]
     together = TagSets.concatenate(batches)
     assert len(together.lengths) == 9
+    expected = np.concatenate([network.embeddings(batch) for batch in batches])
+    assert network.embeddings(together) == pytest.approx(expected, abs=1e-5)
+    assert together.weights is None
+    batches[1] = replace(batches[1], weights=some_weights(len(batches[1].tags)))
+    together = TagSets.concatenate(batches)
     expected = np.concatenate([network.embeddings(batch) for batch in batches])
     assert network.embeddings(together) == pytest.approx(expected, abs=1e-5)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from booru_embed_core.embedder import onnx_network
@@ -19,7 +22,7 @@ from booru_embed_core.schema import ExportFormat
 from booru_embed_core.training.checkpoint_config import CheckpointError
 from booru_embed_core.vectors import unit_vectors
 from tests.core.model_helpers import Trained
-from tests.core.network_helpers import some_sets
+from tests.core.network_helpers import some_sets, some_weights
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +70,75 @@ def test_no_batch_exceeds_its_bound_unless_one_set_does(folder: Path, source: Ch
     network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
     sets = some_sets(300, source.vocab.num_tags)
     seen = []
-    for rows, ids, mask in network._batches(sets):
-        assert ids.size <= 4096
-        assert mask.any(0).all()
+    for rows, inputs in network._batches(sets):
+        assert set(inputs) == {"input_ids", "attention_mask"}
+        assert inputs["input_ids"].size <= 4096
+        assert inputs["attention_mask"].any(0).all()
         seen += rows.tolist()
     assert sorted(seen) == list(range(300))
     assert len(list(network._batches(sets))) > 1
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
+def test_weights_count_as_in_torch(
+    source: CheckpointSource,
+    folder: Path,
+    by_torch: TorchNetwork,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_tokens: int,
+) -> None:
+    monkeypatch.setattr(onnx_network, "_BATCH_TOKENS", batch_tokens)
+    network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
+    sets = some_sets(20, source.vocab.num_tags)
+    weighted = replace(sets, weights=some_weights(len(sets.tags)))
+    expected = unit_vectors(by_torch.embeddings(weighted))
+    assert np.abs(expected - unit_vectors(by_torch.embeddings(sets))).max() > 0.01
+    assert network.embeddings(weighted) == pytest.approx(expected, abs=1e-5)
+    assert network.tag_scores(weighted) == pytest.approx(by_torch.tag_scores(weighted), abs=1e-4)
+    found, expected = network.token_states(weighted)[0], by_torch.token_states(weighted)[0]
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_weights_of_one_change_no_bit(folder: Path, source: CheckpointSource, precision: str) -> None:
+    network = OnnxNetwork.load(folder, source.config, "cpu", precision)
+    sets = some_sets(20, source.vocab.num_tags)
+    for rows, inputs in network._batches(sets):
+        ones = {**inputs, "weights": np.ones(inputs["input_ids"].shape, np.float32)}
+        assert all(map(np.array_equal, network._model.run(None, inputs), network._model.run(None, ones)))
+        assert len(rows)
+    ones_given = replace(sets, weights=np.ones(len(sets.tags), np.float32))
+    assert np.array_equal(network.embeddings(ones_given), network.embeddings(sets))
+
+
+def test_an_older_export_takes_only_weights_of_one(folder: Path, source: CheckpointSource, tmp_path: Path) -> None:
+    """Graphs that were written before weights have no such input; here it becomes a constant."""
+    older = tmp_path / "older"
+    shutil.copytree(folder, older)
+    model = onnx.load(older / "model.onnx")
+    (weights,) = [found for found in model.graph.input if found.name == "weights"]
+    model.graph.input.remove(weights)
+    onnx.save_model(model, older / "model.onnx")
+    embedder = BooruEmbedder.load(older, "cpu")
+    plain = BooruEmbedder.load(folder, "cpu").embed("1girl tail")
+    assert np.array_equal(embedder.embed("1girl tail"), plain)
+    assert np.array_equal(embedder.embed({"1girl": 1, "tail": 1.0}), plain)
+    with pytest.raises(CheckpointError, match=r"older: exported without weights .* \(`booru-embed export onnx`\)$"):
+        embedder.embed({"1girl": 1, "tail": 0.5})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_pickled_network_reads_its_files_again(folder: Path, tmp_path: Path, precision: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    embedder = BooruEmbedder.load(copy, "cpu", precision)
+    pickled = pickle.dumps(embedder)
+    assert len(pickled) < 50_000  # not the weights
+    assert np.array_equal(pickle.loads(pickled).embed("1girl tail"), embedder.embed("1girl tail"))
+    for file in copy.glob("model*.onnx"):
+        file.write_bytes((folder / file.name).read_bytes())  # later, and it might be another model's
+    with pytest.raises(CheckpointError, match="copy: changed since the embedder was loaded; load it again from there"):
+        pickle.loads(pickled)
 
 
 def test_the_order_of_tags_changes_no_digit(folder: Path) -> None:
