@@ -92,14 +92,14 @@ def first_line(error: BaseException | str, max_length: int | None = MAX_MESSAGE)
 
 
 @contextmanager
-def disk_errors(folder: Path, elsewhere: str) -> Iterator[None]:
+def disk_errors(folder: Path, elsewhere: str = "") -> Iterator[None]:
     """Replaces faults of a disk in the block, whichever library raises them, by a `DiskError`.
 
     It stands inside whatever removes unfinished files, so that the free space is that of the failure.
 
     Args:
         folder: where the block writes.
-        elsewhere: how to choose another folder, such as ``name another --output``.
+        elsewhere: how to choose another folder, such as ``name another --output``; left out where a caller knows it.
 
     Raises:
         DiskError: a fault of the disk.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 import typer
 
+from booru_embed_core.errors import disk_errors
 from booru_embed_core.filesystem import atomic_file
 from booru_embed_core.schema import RATINGS, Category
 
@@ -54,10 +55,11 @@ def output_file(output: Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the folder of `output` does not exist.
+        DiskError: its disk is full, read-only or closed to this user.
     """
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent}: no such folder, for --output {output.name}; create it first")
-    with atomic_file(output) as partial:
+    with atomic_file(output) as partial, disk_errors(output.absolute().parent, "choose an --output on another disk"):
         yield partial
 
 

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, Final, Self
 
+from booru_embed_core.errors import disk_errors
+from booru_embed_core.filesystem import removed_on_error
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import ratings_of
 from booru_embed_core.training.checkpoint import save_checkpoint
@@ -91,8 +93,9 @@ class CheckpointManager:
             return
         partial = self.work_dir / "best.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        self.write_checkpoint(partial)
+        with removed_on_error(partial), disk_errors(self.work_dir):
+            partial.mkdir()
+            self.write_checkpoint(partial)
         best = self.work_dir / f"{BEST_FOLDER}{self.run.best_epoch:.0f}"
         shutil.rmtree(best, ignore_errors=True)
         partial.rename(best)

@@ -4,13 +4,14 @@ Every rank knows the whole batch and draws random numbers for all of it, so draw
 Dropout is the exception: each rank draws it for its own captions. Gradients are summed over the ranks, not averaged,
 since each rank's loss is already divided by the whole batch's counts.
 
-What belongs here: the process group and its collectives. Shards are in ``model/rank_shard``.
+What belongs here: the process group and its collectives. Shards are in ``model/rank_shard``, a launcher's variables in
+``launch_variables``.
 """
 
 from __future__ import annotations
 
-import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +21,18 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from booru_embed_core.errors import one_line
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
+from booru_embed_core.training.launch_variables import LaunchError, checked_variables, described
 
 _TIMEOUT: Final = timedelta(minutes=30)
 """How long a rank waits for one that does not respond. A rank that ended is noticed at once."""
+JOIN_TIMEOUT: Final = timedelta(seconds=120)
+"""How long a rank waits for the first contact with the others, which are to be started at the same time."""
 _RANK_LOST: Final = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out", re.IGNORECASE)
 
 
@@ -97,23 +102,29 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
-    """The ranks described by torchrun's variables in `environment`; a single rank without them.
+def joined_ranks(environment: Mapping[str, str] | None = None) -> Iterator[Ranks]:
+    """The ranks described by torchrun's variables; a single rank without them.
 
     Each process uses the GPU of its local rank.
 
+    Args:
+        environment: the variables; by default those of this process, checked by `checked_variables`.
+
     Raises:
+        LaunchError: the variables contradict each other, or the other ranks cannot be reached within `JOIN_TIMEOUT`.
         RankLostError: another rank ended; replaces the error that this caused in the ``with`` block.
     """
+    if environment is None:
+        environment = checked_variables(needs_local_rank=torch.cuda.is_available())
     num_ranks = int(environment.get("WORLD_SIZE", "1"))
     if num_ranks == 1:
         yield Ranks()
         return
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(environment["LOCAL_RANK"]) % torch.cuda.device_count())
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_TIMEOUT)
-    else:
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=_TIMEOUT, **_shared_store(environment))
     ranks = Ranks(dist.get_rank(), num_ranks)
     try:
         yield ranks
@@ -126,6 +137,30 @@ def joined_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]
         ) from None
     finally:
         dist.destroy_process_group()
+
+
+def _shared_store(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The store through which the ranks find each other, and the rank in it, as arguments of `init_process_group`.
+
+    Without an address it is empty, and torch names the missing variable.
+
+    Raises:
+        LaunchError: nobody answers at the address, its port is taken, or ranks are missing.
+    """
+    if "MASTER_ADDR" not in environment:
+        return {}
+    seconds = JOIN_TIMEOUT.total_seconds()
+    names = described(environment)
+    sys.stderr.write(f"training: {names}: waits for the other ranks, {seconds:.0f} s at most\n")
+    try:
+        store, rank, num_ranks = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
+    except (dist.DistError, ValueError) as error:
+        raise LaunchError(
+            f"{names}: the ranks did not find each other within {seconds:.0f} s ({one_line(error, 160)}); start all of "
+            "them at the same time with an address and a free port of rank 0, or unset these variables to train alone"
+        ) from None
+    store.set_timeout(_TIMEOUT)
+    return {"store": store, "rank": rank, "world_size": num_ranks}
 
 
 def _gather(block: Tensor) -> list[Tensor]:

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import torch
 
+from booru_embed_core.errors import disk_errors
+from booru_embed_core.filesystem import removed_on_error
 from booru_embed_core.training.checkpoint_config import CheckpointError
 
 FAILED_STATE_FILE: Final = "failed.pt"
@@ -54,7 +56,7 @@ def write_state(file: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     content = buffer.getbuffer()
     partial = file.with_name("state.partial")  # a constant name: a kill leaves at most one such file
-    with partial.open("wb") as stream:
+    with removed_on_error(partial), disk_errors(file.parent), partial.open("wb") as stream:
         stream.write(hashlib.sha256(content).digest())
         stream.write(content)
         stream.flush()

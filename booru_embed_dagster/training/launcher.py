@@ -20,7 +20,9 @@ from typing import IO, Any, Final
 
 import dagster as dg
 
-from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE, LOST_FILES, Job
+from booru_embed_core.training.launch_variables import launch_variables, without_launch_variables
+from booru_embed_dagster.training.reasons import CRASH_FILE, FAILURE_FILE, LOST_FILES, reason_in, reserve_room
+from booru_embed_dagster.training.worker import Job
 
 COMMAND: Final = (sys.executable, "-m", "booru_embed_dagster.training.worker")
 END_SECONDS: Final = 12.0
@@ -49,7 +51,15 @@ def launch_training(
     Raises:
         TrainingFailedError: training failed or was stopped.
         RanksLostError: the ranks lost each other.
+        OSError: the disk has no room to tell why training failed.
     """
+    if inherited := launch_variables(os.environ):
+        context.log.warning(
+            f"left out of the training's environment: {', '.join(inherited)}: another launcher has set them; "
+            "[training] num_processes is the number of ranks"
+        )
+    for rank in range(job.training.num_processes):
+        reserve_room(job.out_dir, rank)
     with ExitStack() as stack:
         with warnings.catch_warnings():  # Dagster 1.13 warns of a preview feature that it uses itself
             warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -79,7 +89,11 @@ def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> int:
     """
     # Its own session: Ctrl-C in a terminal reaches it once, through us, and its group can be ended without it.
     process = subprocess.Popen(  # noqa: S603  our own command
-        COMMAND, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True
+        COMMAND,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+        env={**without_launch_variables(os.environ), **environment},
+        start_new_session=True,
     )
     try:
         return process.wait()
@@ -118,13 +132,12 @@ def why_it_ended(out_dir: Path, output: Path, code: int) -> str:
             "training was killed (SIGKILL), most likely because memory ran out: lower [training] batch_posts or free "
             "some memory, then materialize checkpoint: it resumes from the last saved state"
         )
-    elif (out_dir / FAILURE_FILE).is_file():
-        return (out_dir / FAILURE_FILE).read_text(encoding="utf-8")
-    elif (out_dir / CRASH_FILE).is_file():
-        lines = (out_dir / CRASH_FILE).read_text(encoding="utf-8").splitlines()
+    elif failure := reason_in(out_dir, FAILURE_FILE):
+        return failure
+    elif lines := reason_in(out_dir, CRASH_FILE).splitlines():
         return "\n".join([f"training crashed: {lines[-1]}", *lines[-TAIL_LINES:]])
     elif lost := sorted(out_dir.glob(LOST_FILES.format(rank="*"))):
-        reason = lost[0].read_text(encoding="utf-8")
+        reason = reason_in(out_dir, lost[0].name) or "the ranks lost each other"
     else:
         ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         reason = f"training ended {ended} and left no reason; its last lines follow"

@@ -9,7 +9,6 @@ Standard library and Pipes only at module level: the asset imports `Job` from he
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import subprocess
@@ -17,8 +16,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -26,23 +26,35 @@ from typing import TYPE_CHECKING, Any, Final
 from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
 from pydantic import BaseModel, ConfigDict
 
+from booru_embed_core.errors import DiskError, disk_error, disk_errors
 from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.training.launch_variables import (
+    RANK,
+    LaunchError,
+    checked_variables,
+    without_launch_variables,
+)
+from booru_embed_dagster.training.reasons import (
+    CRASH_FILE,
+    FAILURE_FILE,
+    LOST_FILES,
+    leave_reason,
+    reason_in,
+    release_room,
+    reserve_room,
+)
 from booru_embed_dagster.training.stopping import GRACE_SECONDS, ShutdownWatchdog, StopRequest
 from booru_embed_dagster.warehouse.warehouse import lock_folder
 
 if TYPE_CHECKING:
     from booru_embed_core.training.progress import Progress
 
-FAILURE_FILE: Final = "failure.txt"
-"""The reason of a failure, one line, in the job's `out_dir`: a failed process has no other channel to its parent."""
-CRASH_FILE: Final = "crash.txt"
-"""The traceback of an unexpected error, in the same folder: torchrun prints other last lines."""
-LOST_FILES: Final = "lost-{rank}.txt"
-"""The message of each rank that lost the others, in the same folder. A killed rank leaves none."""
 _LOG_EVERY_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
-_RANK_VARIABLE: Final = "RANK"
-"""Set by torchrun for each of its processes."""
+_ELSEWHERE: Final = (
+    "set [warehouse] path to a folder on another disk; then materialize checkpoint again: on the same disk it resumes "
+    "from its last saved state"
+)
 _USAGE: Final = (
     "usage: python -m booru_embed_dagster.training.worker JOB.json   (or without an argument, started by Dagster)"
 )
@@ -94,36 +106,56 @@ def run_job(
     from booru_embed_core.training.loop import TrainingInterrupted, train
 
     def say(line: str, file: str = FAILURE_FILE) -> None:
-        (job.out_dir / file).write_text(line, encoding="utf-8")
-        sys.stderr.write(f"training: {line}\n")
+        leave_reason(job.out_dir, file, line, _rank())
+        with suppress(OSError):  # stderr may be a file on a full disk
+            sys.stderr.write(f"training: {line}\n")
+            sys.stderr.flush()
 
     # The first rank saves. It would notice the end of another rank, so the others wait until it has begun.
     grace_seconds = GRACE_SECONDS if _rank() == 0 else GRACE_SECONDS + 2
+    folder = _folder_of(job)
     try:
-        job.work_dir.mkdir(parents=True, exist_ok=True)
-        with (
-            lock_folder(job.work_dir) if _rank() == 0 else nullcontext(),
-            ShutdownWatchdog(stop, say, grace_seconds) as watchdog,
-        ):
-            report = train(
-                job.packed_path,
-                job.vocab_dir,
-                job.work_dir,
-                job.out_dir,
-                job.model,
-                job.training,
-                ProgressLog(log),
-                stop,
-                watchdog.offer_save,
-            )
+        with disk_errors(folder, _ELSEWHERE):
+            job.work_dir.mkdir(parents=True, exist_ok=True)
+            with (
+                lock_folder(job.work_dir) if _rank() == 0 else nullcontext(),
+                ShutdownWatchdog(stop, say, grace_seconds) as watchdog,
+            ):
+                report = train(
+                    job.packed_path,
+                    job.vocab_dir,
+                    job.work_dir,
+                    job.out_dir,
+                    job.model,
+                    job.training,
+                    ProgressLog(log),
+                    stop,
+                    lambda save: watchdog.offer_save(partial(_saved, save, folder)),
+                )
     except RankLostError as error:
         say(str(error), LOST_FILES.format(rank=_rank()))
         return 1
-    except (ValueError, TrainingInterrupted) as error:
+    except (ValueError, DiskError, TrainingInterrupted) as error:
         say(str(error))
         return 1
+    release_room(job.out_dir, _rank())
     deliver(asdict(report))
     return 0
+
+
+def _folder_of(job: Job) -> Path:
+    """The folder that a message about a full disk names: both of the job's folders are on the warehouse's disk."""
+    common = Path(os.path.commonpath([job.work_dir.absolute(), job.out_dir.absolute()]))
+    return job.work_dir if common == Path(common.anchor) else common
+
+
+def _saved(save: Callable[[], str | None], folder: Path) -> str | None:
+    """The message of `save`, or why it could not."""
+    try:
+        with disk_errors(folder, _ELSEWHERE):
+            return save()
+    except DiskError as error:
+        return f"stopped, but the state could not be saved: {error}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -139,8 +171,16 @@ def main(arguments: Sequence[str]) -> int:
             job = Job.model_validate(data["extras"])
     else:
         job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
-    sys.excepthook = functools.partial(_leave_traceback, job.out_dir)
-    is_rank = _RANK_VARIABLE in os.environ
+    sys.excepthook = partial(_leave_traceback, job.out_dir)
+    try:
+        checked_variables()
+        reserve_room(job.out_dir, _rank())
+    except (LaunchError, OSError) as error:
+        line = str(disk_error(error, job.out_dir, _ELSEWHERE) or error)
+        leave_reason(job.out_dir, FAILURE_FILE, line, 0)
+        sys.stderr.write(f"training: {line}\n")
+        return 1
+    is_rank = RANK in os.environ
     stop = StopRequest(os.getppid() if is_started_by_dagster or is_rank else None)
     if job.training.num_processes > 1 and not is_rank:
         return start_ranks(job, arguments, stop)
@@ -157,7 +197,10 @@ def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) ->
     """
     num_processes = job.training.num_processes
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
-    process = subprocess.Popen([*torchrun, "--module", "booru_embed_dagster.training.worker", *arguments])  # noqa: S603  our own command
+    process = subprocess.Popen(  # noqa: S603  our own command
+        [*torchrun, "--module", "booru_embed_dagster.training.worker", *arguments],
+        env=without_launch_variables(os.environ),  # torchrun takes some in place of its own options
+    )
     while process.poll() is None:
         if stop():
             process.terminate()
@@ -165,7 +208,7 @@ def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) ->
         time.sleep(_POLL_SECONDS)
     if process.returncode == 0:
         return 0
-    has_reason = any((job.out_dir / file).exists() for file in (FAILURE_FILE, CRASH_FILE))
+    has_reason = any(reason_in(job.out_dir, file) for file in (FAILURE_FILE, CRASH_FILE))
     are_lost = all((job.out_dir / LOST_FILES.format(rank=rank)).exists() for rank in range(num_processes))
     return os.EX_TEMPFAIL if are_lost and not has_reason else 1
 
@@ -173,12 +216,12 @@ def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) ->
 def _leave_traceback(
     out_dir: Path, kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    (out_dir / CRASH_FILE).write_text("".join(traceback.format_exception(kind, error, trace)), encoding="utf-8")
+    leave_reason(out_dir, CRASH_FILE, "".join(traceback.format_exception(kind, error, trace)), _rank())
     sys.__excepthook__(kind, error, trace)
 
 
 def _rank() -> int:
-    return int(os.environ.get(_RANK_VARIABLE, "0"))
+    return int(os.environ.get(RANK, "0"))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from booru_embed_core.filesystem import (
     file_sha256,
     folder_bytes,
     locked_folder,
+    removed_on_error,
     scratch_folder,
     set_file_modes,
     sync_tree,
@@ -116,3 +117,20 @@ def test_a_killed_writers_partial_file_is_overwritten(tmp_path: Path) -> None:
         partial.write_text("new")
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_unfinished_is_removed_after_an_error_alone(tmp_path: Path, is_folder: bool) -> None:
+    path = tmp_path / "partial"
+
+    def write(error: BaseException | None) -> None:
+        with removed_on_error(path):
+            path.mkdir() if is_folder else path.touch()
+            if error is not None:
+                raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        write(KeyboardInterrupt())
+    assert not path.exists()
+    write(None)
+    assert path.exists()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from booru_embed_core import errors
+from booru_embed_core.errors import DiskError
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import SETTINGS_VARIABLE, SettingsError, section_version
 from booru_embed_core.tokens.packed_file import PackedFile, PackedFileError
@@ -139,6 +143,50 @@ def test_a_value_error_becomes_a_failure_of_its_line(error: ValueError, has_caus
     assert not caught.value.allow_retries
     assert (caught.value.__cause__ is error) == has_cause
     assert (fail.__name__, fail.__doc__) == ("fail", "Fails.")
+
+
+@pytest.mark.parametrize(
+    ("error", "has_cause"),
+    [
+        (DiskError(errno.ENOSPC, Path("/wh/posts"), "set [warehouse] path", " (0 of 9 MB free)"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "posts.csv"), True),
+        (OSError(" two\nlines"), True),
+    ],
+)
+def test_an_error_of_the_system_becomes_a_failure_of_one_line(error: OSError, has_cause: bool) -> None:
+    @one_line_errors
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(dg.Failure) as caught:
+        fail()
+    assert caught.value.description == " ".join(str(error).split())
+    assert not caught.value.allow_retries
+    assert (caught.value.__cause__ is error) == has_cause
+    assert caught.value.__suppress_context__
+
+
+def test_a_full_disk_is_told_by_the_folder_of_the_asset_before_the_draft_is_removed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts: list[bool] = []
+    monkeypatch.setattr(errors, "space_left", lambda *_: drafts.append(draft.path.is_dir()) or " (none left)")
+
+    def write() -> None:
+        nonlocal draft
+        with pipeline.new_version("posts") as draft:
+            raise OSError(errno.ENOSPC, "No space left on device", str(draft.path / "part-0.parquet"))
+
+    draft: Any = None
+    with pytest.raises(DiskError) as caught:
+        write()
+    home = pipeline.warehouse.root / "posts"
+    assert str(caught.value) == (
+        f"{home}: No space left on device (none left); free some space, or set [warehouse] path to a folder on another "
+        "disk; then materialize again"
+    )
+    assert drafts == [True]
+    assert list((home / ".drafts").iterdir()) == []
 
 
 TRANSIENT = [ExportUnreachableError("table: no answer"), RanksLostError("rank 0 of 2: another rank fell silent")]

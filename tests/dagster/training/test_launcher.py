@@ -16,7 +16,7 @@ import pytest
 from booru_embed_dagster import resources
 from booru_embed_dagster.training import launcher
 from booru_embed_dagster.training.launcher import TAIL_LINES, echoed, run_to_end, why_it_ended
-from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE
+from booru_embed_dagster.training.reasons import CRASH_FILE, FAILURE_FILE
 from tests.dagster.project_helpers import Project, failure
 from tests.dagster.training.fault_helpers import python_path, ranks_of
 
@@ -51,6 +51,26 @@ def test_a_crash_is_its_last_line_and_the_end_of_its_traceback(tmp_path: Path, o
     (tmp_path / CRASH_FILE).write_text("\n".join(trace) + "\n")
     (tmp_path / "lost-0.txt").write_text("rank 0 of 2: another rank ended")
     assert why_it_ended(tmp_path, output, 1).splitlines() == ["training crashed: KeyError: 'nobody'", *trace[-20:]]
+
+
+def test_an_empty_file_is_no_reason(tmp_path: Path, output: Path) -> None:
+    for file in (FAILURE_FILE, CRASH_FILE):
+        (tmp_path / file).touch()
+    assert why_it_ended(tmp_path, output, 1).startswith("training ended with exit code 1 and left no reason; its last")
+    (tmp_path / "lost-0.txt").touch()
+    assert why_it_ended(tmp_path, output, 1).startswith("the ranks lost each other\n")
+
+
+def test_the_process_gets_no_variables_of_another_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "badhost", "PET_NNODES": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", "import os; print(sorted(os.environ))"))
+    with (tmp_path / "output.log").open("wb") as sink:
+        assert run_to_end({"ITS_OWN": "1"}, sink) == 0
+    names = (tmp_path / "output.log").read_text()
+    assert "'ITS_OWN'" in names
+    assert "'PATH'" in names
+    assert not any(repr(name) in names for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "PET_NNODES"))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ import pytest
 from booru_embed_core.settings import load_settings
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster.training import stopping
+from booru_embed_dagster.training.reasons import FAILURE_FILE
 from booru_embed_dagster.training.stopping import ShutdownWatchdog, StopRequest
-from booru_embed_dagster.training.worker import FAILURE_FILE, Job, run_job
+from booru_embed_dagster.training.worker import Job, run_job
 from tests.dagster.project_helpers import Project
 
 pytestmark = pytest.mark.usefixtures("_process_hooks")

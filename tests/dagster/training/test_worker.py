@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -20,7 +21,8 @@ from booru_embed_core.training import loop
 from booru_embed_core.training.distributed import RankLostError
 from booru_embed_core.training.progress import Progress
 from booru_embed_dagster.training import worker
-from booru_embed_dagster.training.worker import CRASH_FILE, FAILURE_FILE, Job, ProgressLog, main, run_job, start_ranks
+from booru_embed_dagster.training.reasons import CRASH_FILE, FAILURE_FILE, RESERVED_BYTES
+from booru_embed_dagster.training.worker import Job, ProgressLog, main, run_job, start_ranks
 from booru_embed_dagster.warehouse.warehouse import lock_folder
 from tests.dagster.light_helpers import lighten
 from tests.dagster.project_helpers import Project
@@ -47,6 +49,12 @@ def job(tmp_path: Path) -> Job:
         model=ModelSettings(),
         training=TrainingSettings(),
     )
+
+
+def set_rank(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    """Gives this process the variables of one of three ranks."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": 3, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}.items():
+        monkeypatch.setenv(name, str(value))
 
 
 def progress(**values: Any) -> Progress:
@@ -157,6 +165,91 @@ def test_an_error_that_nobody_foresaw_leaves_its_traceback(
     assert "KeyError: 'nobody'" in capsys.readouterr().err
 
 
+def test_variables_that_contradict_each_other_fail_in_one_line(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker, "run_job", lambda *_: pytest.fail("it must not start"))
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    for rank in ("3", "first"):
+        set_rank(monkeypatch, 0)
+        monkeypatch.setenv("RANK", rank)
+        assert main([str(tmp_path / "job.json")]) == 1
+        reason = (job.out_dir / FAILURE_FILE).read_text()
+        assert reason.startswith(f"RANK={rank}, WORLD_SIZE=3, MASTER_ADDR=127.0.0.1, MASTER_PORT=29500: RANK is not ")
+        assert capsys.readouterr().err == f"training: {reason}\n"
+
+
+def test_torchrun_gets_no_variables_of_another_launcher(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = job.model_copy(update={"training": TrainingSettings(num_processes=2)})
+    monkeypatch.setattr(worker.sys, "executable", "true")
+    given: list[dict[str, str]] = []
+    started = subprocess.Popen
+    monkeypatch.setattr(worker.subprocess, "Popen", lambda command, env: given.append(env) or started(command, env=env))
+    monkeypatch.setenv("PET_NNODES", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert start_ranks(several, [], lambda: False) == 0
+    assert given[0]["PATH"] == os.environ["PATH"]
+    assert not {"PET_NNODES", "WORLD_SIZE"} & given[0].keys()
+
+
+def test_a_full_disk_is_told_in_the_room_reserved_for_it(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> Report:
+        assert [file.stat().st_size for file in job.out_dir.iterdir()] == [RESERVED_BYTES]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loop, "train", fail)
+    monkeypatch.setattr(sys.stderr, "write", fail_to_write)
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    assert main([str(tmp_path / "job.json")]) == 1
+    monkeypatch.undo()
+    line = (job.out_dir / FAILURE_FILE).read_text()
+    assert line.startswith(f"{tmp_path}: No space left on device (")
+    assert " MB free on the disk " in line
+    assert line.endswith(
+        "; free some space, or set [warehouse] path to a folder on another disk; then materialize checkpoint again: on "
+        "the same disk it resumes from its last saved state"
+    )
+    assert [file.name for file in job.out_dir.iterdir()] == [FAILURE_FILE]
+
+
+def fail_to_write(_: str) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_folder_closed_to_this_user_is_named(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Report:
+        raise PermissionError(errno.EACCES, "Permission denied", str(job.work_dir / "state.partial"))
+
+    monkeypatch.setattr(loop, "train", fail)
+    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+    line = (job.out_dir / FAILURE_FILE).read_text()
+    assert line.startswith(
+        f"{job.work_dir}/state.partial: Permission denied; give this user access (chmod, chown), or "
+    )
+
+
+def test_a_stop_that_cannot_save_says_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save() -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    lines: list[str | None] = []
+
+    def fake(*arguments: Any) -> Report:
+        offered: list[Any] = []
+        monkeypatch.setattr(worker.ShutdownWatchdog, "offer_save", lambda _, save: offered.append(save))
+        arguments[8](save)
+        lines.append(offered[0]())
+        return Report(num_steps=9)
+
+    monkeypatch.setattr(loop, "train", fake)
+    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 0
+    assert str(lines[0]).startswith("stopped, but the state could not be saved: ")
+    assert ": No space left on device (" in str(lines[0])
+    assert list(job.out_dir.iterdir()) == []
+
+
 def test_the_first_rank_alone_locks_the_work_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "train", lambda *_: Report(num_steps=9))
     job.work_dir.mkdir(parents=True)
@@ -174,7 +267,7 @@ def test_several_processes_are_started_by_torchrun(job: Job, tmp_path: Path, mon
     monkeypatch.setattr(worker, "start_ranks", lambda job, arguments, _: started.append((job, arguments)) or 5)
     assert main([str(tmp_path / "job.json")]) == 5
     assert started == [(several, [str(tmp_path / "job.json")])]
-    monkeypatch.setenv("RANK", "1")  # torchrun's process trains, and starts no other
+    set_rank(monkeypatch, 1)  # torchrun's process trains, and starts no other
     monkeypatch.setattr(worker, "run_job", lambda *_: 0)
     assert main([str(tmp_path / "job.json")]) == 0
     assert len(started) == 1
@@ -204,7 +297,7 @@ def test_other_ranks_read_the_job_and_send_nothing(job: Job, tmp_path: Path, mon
     context = {"data": {"extras": job.model_dump(mode="json")}}
     monkeypatch.setenv(DAGSTER_PIPES_CONTEXT_ENV_VAR, encode_param(context))
     monkeypatch.setenv(DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param({"path": str(tmp_path / "messages")}))
-    monkeypatch.setenv("RANK", "1")
+    set_rank(monkeypatch, 1)
     assert main([]) == 0
     assert ran == [job]
     assert not (tmp_path / "messages").exists()
