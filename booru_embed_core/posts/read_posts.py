@@ -22,6 +22,7 @@ from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.database import ELSEWHERE, connect
 from booru_embed_core.posts.export_files import file_labels
 from booru_embed_core.posts.identity import check_sites
+from booru_embed_core.posts.implications import write_implications
 from booru_embed_core.posts.parquet_parts import PostsWriter, SeenIds
 from booru_embed_core.posts.progress import Progress, silent
 from booru_embed_core.posts.read_file import FileReading, Reading
@@ -63,10 +64,10 @@ def read_sources(
 ) -> PostsReport:
     """The report on the files of `sources`, whose posts are written to `out_dir` as Parquet parts.
 
-    With them come ``rejects.parquet``, ``report.json`` and ``manifest.json``, and ``paths.parquet`` where posts are
-    files. Parts hold `POSTS_SCHEMA` in export order. The first of several posts with one id on one site is kept, and a
-    tag that is twice in a field is kept once. The bytes depend on the export alone, not on threads or memory. `say`
-    is told what is being read.
+    With them come ``rejects.parquet``, ``report.json`` and ``manifest.json``, ``paths.parquet`` where posts are files,
+    and ``implications.parquet`` where a table has some. Parts hold `POSTS_SCHEMA` in export order. The first of several
+    posts with one id on one site is kept, and a tag that is twice in a field is kept once. The bytes depend on the
+    export alone, not on threads or memory. `say` is told what is being read.
 
     Raises:
         ExportError: a file has a wrong header or cannot be read, or there is no record at all.
@@ -88,6 +89,7 @@ def read_sources(
             state.parquet_parts,
             state.rejects,
             state.paths,
+            disk_errors(out_dir, ELSEWHERE),  # before unfinished files are removed
         ):
             for source, file in [(one, file) for one in sources for file in one.files]:
                 if state.room == 0:
@@ -107,6 +109,7 @@ def read_sources(
             left_out_rows=dict(sum((source.left_out_rows for source in sources), Counter[str]())),
         )
         _accept(report, state.reasons, settings)
+        write_implications([source.implications for source in sources], out_dir)
         unless_done.pop_all()
     (out_dir / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
     write_checksums(out_dir)

@@ -15,6 +15,7 @@ from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.database import connect
+from booru_embed_core.posts.implications import TagImplications
 from booru_embed_core.posts.readers.registry import open_reader
 from booru_embed_core.posts.tag_categories import TagCategories
 from booru_embed_core.posts.tag_fields import SAMPLE_RECORDS, settled
@@ -32,6 +33,7 @@ class Source:
         site: the site's name, where posts of several sites are read.
         aliases: old names of tags.
         tag_categories: the category of each tag, for files with all tags in one field.
+        implications: tags that follow from others, by the site's table.
         searched: those of `files` that were found in a folder; they are left out where they hold no posts.
     """
 
@@ -40,13 +42,14 @@ class Source:
     site: str | None = None
     aliases: Aliases = field(default_factory=lambda: Aliases({}))
     tag_categories: TagCategories | None = None
+    implications: TagImplications = field(default_factory=TagImplications)
     searched: Collection[Path] = ()
 
     @property
     def left_out_rows(self) -> Counter[str]:
         """Numbers of rows of its tables that are no tags or do not count, by what they are; one table may be both."""
         categories = {} if self.tag_categories is None else self.tag_categories.left_out
-        return Counter(self.aliases.left_out) | Counter(categories)
+        return (Counter(self.aliases.left_out) | Counter(categories)) + Counter(self.implications.left_out)
 
     @classmethod
     def load(cls, files: Sequence[Path], settings: SourceSettings, root: Path, searched: Collection[Path] = ()) -> Self:
@@ -61,7 +64,10 @@ class Source:
             categories = TagCategories.load(root / settings.tag_categories, numbers, html_entities=entities)
         if settings.aliases is not None:
             aliases = Aliases.load(root / settings.aliases, numbers, categories, html_entities=entities)
-        return cls(files, Conventions.of(settings), settings.site, aliases, categories, searched)
+        implications = TagImplications()
+        if settings.implications is not None:
+            implications = TagImplications.load(root / settings.implications, aliases, html_entities=entities)
+        return cls(files, Conventions.of(settings), settings.site, aliases, categories, implications, searched)
 
 
 def load_aliases(settings: PostsSettings, root: Path) -> dict[Category, dict[str, str]]:

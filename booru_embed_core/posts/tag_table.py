@@ -1,7 +1,8 @@
-"""Tables of tags and of aliases, as sites, taggers and prompt tools pass them around.
+"""Tables of tags, aliases and implications, as sites, taggers and prompt tools pass them around.
 
 There are two kinds. A table of tags has a tag and its category in each row, and may have the tag's other names. A table
-of aliases has an old name (the antecedent) and the tag that replaced it (the consequent), and may have a status.
+of aliases has an old name (the antecedent) and the tag that replaced it (the consequent), and may have a status. One of
+implications has the same columns: a tag, and one that each post with it has too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category
 UNKNOWN: Final = -1
 """The category_id of a tag whose category the table does not say."""
 _MIN_COMMA_SHARE: Final = 0.01
-_INACTIVE: Final = "aliases that are not active"
 _CATEGORY_IDS: Final = {category: index for index, category in enumerate(CATEGORIES)}
 
 
@@ -52,6 +52,8 @@ class TagTable:
     aliases: Sequence[tuple[str, str]] = ()
     alias_category_ids: Sequence[int] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    implications: Sequence[tuple[str, str, str]] = ()
+    """Antecedent, consequent and row of each, in a table of implications."""
     has_tags: bool = True
     """Whether it is a table of tags, and not one of aliases."""
 
@@ -63,7 +65,8 @@ def read_tag_table(
 
     Args:
         file: the table.
-        setting: the key of ``[posts]`` that names the file, ``aliases`` or ``tag_categories``: what is wanted of it.
+        setting: the key of ``[posts]`` that names the file, ``aliases``, ``implications`` or ``tag_categories``: what
+            is wanted of it.
         numbers: categories by numbers and names, besides Danbooru's.
         html_entities: whether to take back entities such as ``&#039;`` in names.
 
@@ -90,8 +93,8 @@ def _read_table(
 ) -> TagTable:
     rows = read_rows(file, lambda value: isinstance(CategoryNumbers(numbers)[value], Category))
     _check_columns(file, name, rows, setting)
-    reading = _Reading(file, rows.unit, numbers, html_entities, wants_aliases=setting == "aliases")
-    is_pairs = setting == "aliases" and {Role.OLD, Role.NEW} <= rows.roles
+    reading = _Reading(file, rows.unit, numbers, html_entities, setting)
+    is_pairs = setting != "tag_categories" and {Role.OLD, Role.NEW} <= rows.roles
     for block in rows.blocks:
         (reading.add_pairs if is_pairs else reading.add_tags)(block)
     return reading.pairs_table() if is_pairs else reading.tags_table()
@@ -105,10 +108,14 @@ def _check_columns(file: Path, name: str, rows: TagRows, setting: str) -> None:
     """Raises where the table is not of the kind that `setting` wants."""
     roles = rows.roles
     is_aliases, is_pairs = setting == "aliases", {Role.OLD, Role.NEW} <= roles
-    if is_pairs and "implication" in Path(name).name.lower():
+    if is_pairs and is_aliases and "implication" in Path(name).name.lower():
         raise ExportError(
-            f"{file}: a table of implications, which replace no tag; give aliases under {_named(setting)}"
+            f"{file}: a table of implications, which replace no tag; name it under {_named('implications')}, and "
+            f"give aliases under {_named(setting)}"
         )
+    if setting == "implications":
+        _check_implications(file, name, rows)
+        return
     if {Role.NAME, Role.ALIASES if is_aliases else Role.CATEGORY} <= roles or (is_aliases and is_pairs):
         return
     found = ",".join(rows.names)[:200]
@@ -134,6 +141,20 @@ def _check_columns(file: Path, name: str, rows: TagRows, setting: str) -> None:
     )
 
 
+def _check_implications(file: Path, name: str, rows: TagRows) -> None:
+    """Raises where the table is not one of implications."""
+    if not {Role.OLD, Role.NEW} <= rows.roles:
+        raise ExportError(
+            f"{file}: found the columns {','.join(rows.names)[:200]!r}, wanted antecedent_name,consequent_name; "
+            f"correct the header (add one where the first line is a row) or remove {_named('implications')}"
+        )
+    if "alias" in Path(name).name.lower():
+        raise ExportError(
+            f"{file}: a table of aliases, which are names of one tag; name it under {_named('aliases')}, and give "
+            f"implications under {_named('implications')}"
+        )
+
+
 class _Reading:
     """What was read of a table so far."""
 
@@ -143,14 +164,15 @@ class _Reading:
         unit: str,
         numbers: Mapping[str, Category] | None,
         html_entities: bool,
-        *,
-        wants_aliases: bool,
+        setting: str,
     ) -> None:
         self._file = file
         self._unit = unit
         self._numbers = numbers
         self._html_entities = html_entities
-        self._wants_aliases = wants_aliases
+        self._wants_aliases = setting == "aliases"
+        self._pairs = "implications" if setting == "implications" else "aliases"
+        self._inactive = f"{self._pairs} that are not active"
         self._categories: CategoryNumbers | None = None
         self._tags: list[pa.Array[Any]] = []
         self._category_ids: list[NDArray[np.int8]] = []
@@ -159,6 +181,7 @@ class _Reading:
         self._aliases: list[tuple[int, int, str | Sequence[Any]]] = []
         """Number of the row, index of the tag, and its aliases as the file has them."""
         self._tag_of: dict[str, tuple[str, int]] = {}
+        self._implications: list[tuple[str, str, str]] = []
         self._left_out: Counter[str] = Counter()
 
     def add_tags(self, block: Block) -> None:
@@ -207,20 +230,24 @@ class _Reading:
         return keep
 
     def add_pairs(self, block: Block) -> None:
-        """Adds rows of a table of aliases: those that are active, if it has a status."""
+        """Adds rows of a table of aliases or implications: those that are active, if it has a status."""
         numbers: Sequence[int] = block.numbers
         old, new = (_listed(block.columns[role]) for role in (Role.OLD, Role.NEW))
         if Role.STATUS in block.columns:
             active = [str(status).strip().lower() == "active" for status in _listed(block.columns[Role.STATUS])]
-            self._left_out[_INACTIVE] += len(active) - sum(active)
+            self._left_out[self._inactive] += len(active) - sum(active)
             old, new, numbers = ([v for v, a in zip(one, active, strict=True) if a] for one in (old, new, numbers))
         names = zip(self._clean_list(old, numbers), self._clean_list(new, numbers), strict=True)
+        if self._pairs == "implications":
+            rows = zip(numbers, names, strict=True)
+            self._implications += [(cause, effect, f"{self._unit} {number}") for number, (cause, effect) in rows]
+            return
         for number, (alias, tag) in zip(numbers, names, strict=True):
             before, first = self._tag_of.setdefault(alias, (tag, number))
             if before != tag:
                 raise ExportError(
                     f"{self._where(number)}: {alias!r} is an old name of {tag!r}, and of {before!r} in {self._unit} "
-                    f"{first}; remove one of them, or name aliases if these are implications"
+                    f"{first}; remove one of them, or name implications under {_named('implications')}"
                 )
 
     def tags_table(self) -> TagTable:
@@ -243,20 +270,21 @@ class _Reading:
         return TagTable(tags, ids, aliases, ids[indices].tolist() if indices else [], dict(self._left_out))
 
     def pairs_table(self) -> TagTable:
-        """The table, once all rows of aliases are added.
+        """The table, once all rows of aliases or implications are added.
 
         Raises:
-            ExportError: no alias is active.
+            ExportError: none is active.
         """
-        if self._left_out[_INACTIVE] and not self._tag_of:
+        if self._left_out[self._inactive] and not (self._tag_of or self._implications):
             raise ExportError(
-                f"{self._file}: {self._left_out[_INACTIVE]:,} aliases, and none with the status active; correct the "
-                f"status or leave the column out"
+                f"{self._file}: {self._left_out[self._inactive]:,} {self._pairs}, and none with the status active; "
+                f"correct the status or leave the column out"
             )
         aliases = [(alias, tag) for alias, (tag, _) in self._tag_of.items()]
         none: pa.Array[Any] = pa.array([], pa.string())
         left_out = {name: number for name, number in self._left_out.items() if number}
-        return TagTable(none, np.empty(0, dtype=np.int8), aliases, [UNKNOWN] * len(aliases), left_out, has_tags=False)
+        ids, unknown = np.empty(0, dtype=np.int8), [UNKNOWN] * len(aliases)
+        return TagTable(none, ids, aliases, unknown, left_out, self._implications, has_tags=False)
 
     def _clean_list(self, values: Sequence[Any], numbers: Sequence[int]) -> list[str]:
         return cast("list[str]", self._clean_names(values, numbers).to_pylist())

@@ -67,6 +67,7 @@ class SourceSettings(Section):
     bigquery_project: Annotated[str, Field(min_length=1)] | None = None
     table: Annotated[str, Field(min_length=1)] | None = None
     aliases: Path | None = None
+    implications: Path | None = None
     tag_categories: Path | None = None
     columns: PostColumns = PostColumns()
     rating_names: dict[str, Rating] = Field(default_factory=dict)

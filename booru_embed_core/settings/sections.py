@@ -196,7 +196,8 @@ class Settings(Section):
     def tag_tables(self) -> tuple[Path, ...]:
         """The tag tables that `posts` needs; relative paths are resolved against the settings file."""
         sources = self.posts.sources
-        tables = {table for source in sources for table in (source.aliases, source.tag_categories) if table is not None}
+        named = ((source.aliases, source.implications, source.tag_categories) for source in sources)
+        tables = {table for tables in named for table in tables if table is not None}
         return tuple(self.root / table for table in sorted(tables))
 
 

@@ -13,7 +13,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-_MAX_PAIRS: Final = 1 << 26
+_MAX_PAIRS: Final = 1 << 24
 """Pairs of the closure; a site's table has some hundred thousand."""
 _MARKED_BYTES: Final = 1 << 23
 """Posts times tags that are marked at once, a byte each."""
@@ -38,7 +38,7 @@ class Implications:
         Tags may imply each other: then each implies the other, and both imply the same.
 
         Raises:
-            ValueError: a pair names no tag, or the closure has more than 67,108,864 pairs.
+            ValueError: a pair names no tag, or the closure has more than 16,777,216 pairs.
         """
         direct = np.unique(causes.astype(np.int64) * num_tags + effects.astype(np.int64))
         for axis in (causes, effects):

@@ -248,7 +248,10 @@ def test_what_is_no_table_of_aliases_is_named_with_the_remedy(tmp_path: Path, co
 def test_implications_are_no_aliases(tmp_path: Path) -> None:
     file = tmp_path / "tag_implications.csv"
     file.write_text("antecedent_name,consequent_name,status\na,b,active\n", encoding="utf-8")
-    with pytest.raises(ExportError, match="a table of implications, which replace no tag; give aliases"):
+    with pytest.raises(
+        ExportError,
+        match=r"which replace no tag; name it under \[posts\] implications, and give",
+    ):
         read_tag_table(file, "aliases")
 
 
