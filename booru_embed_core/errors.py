@@ -177,7 +177,7 @@ def space_left(folder: Path, number: int = errno.ENOSPC) -> str:
         counts = os.statvfs(there)
         if counts.f_files and not counts.f_favail:
             return f" (no file can be created on the disk {mount}, which holds {counts.f_files:,})"
-    return f" ({_megabytes(usage.free)} of {_megabytes(usage.total)} MB free on the disk {mount})"
+    return f" (the disk {mount} has {_megabytes(usage.free)} of {_megabytes(usage.total)} MB left, which is too little)"
 
 
 def _existing(folder: Path) -> Path:

@@ -83,7 +83,7 @@ def _lacks_disk(error: BaseException) -> bool:
 def _resource_error(error: BaseException, settings: DuckdbSettings, folder: Path) -> Exception | None:
     """The error of one line for a query that failed for lack of memory or disk space, else None."""
     if _lacks_memory(error) and _NO_SPILL in str(error):
-        detail = f"{space_left(folder)} for DuckDB's temporary files"
+        detail = f" for DuckDB's temporary files{space_left(folder)}"
         remedy = f"free some space, raise [duckdb] memory_limit (now {settings.memory_limit!r})"
         return DiskError(errno.ENOSPC, folder.parent, ELSEWHERE, detail, remedy)
     if _lacks_memory(error):

@@ -75,8 +75,8 @@ def test_a_full_disk_is_told_whichever_library_finds_it(
     with pytest.raises(DiskError) as caught, disk_errors(tmp_path, "choose another --out"):
         raise error
     assert str(caught.value) == (
-        f"{tmp_path}: No space left on device (0.0 of 36.0 MB free on the disk {mount}); free some space, or choose "
-        "another --out"
+        f"{tmp_path}: No space left on device (the disk {mount} has 0.0 of 36.0 MB left, which is too little); free "
+        "some space, or choose another --out"
     )
     assert (caught.value.errno, caught.value.__suppress_context__) == (errno.ENOSPC, True)
     assert is_disk_full(error)
@@ -93,7 +93,7 @@ def test_the_folder_that_is_full_is_named_and_not_the_source_of_a_copy(
     assert str(other).endswith("; free some space")
     fill(monkeypatch, Path(tempfile.gettempdir()), 0)
     temporary = disk_error(OSError(errno.ENOSPC, ""), tmp_path / "not/there/yet", "choose another --out")
-    assert str(temporary).startswith(f"{tempfile.gettempdir()}: No space left on device (0.0 of ")
+    assert str(temporary).startswith(f"{tempfile.gettempdir()}: No space left on device (the disk ")
 
 
 def test_a_disk_without_room_for_another_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

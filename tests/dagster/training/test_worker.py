@@ -206,7 +206,7 @@ def test_a_full_disk_is_told_in_the_room_reserved_for_it(
     monkeypatch.undo()
     line = (job.out_dir / FAILURE_FILE).read_text()
     assert line.startswith(f"{tmp_path}: No space left on device (")
-    assert " MB free on the disk " in line
+    assert " MB left, which is too little); free some space, or " in line
     assert line.endswith(
         "; free some space, or set [warehouse] path to a folder on another disk; then materialize checkpoint again: on "
         "the same disk it resumes from its last saved state"
