@@ -1,20 +1,19 @@
-"""Cuts typed text into pieces that stand for one tag each, and strips what prompts put around tags.
+r"""Spelling: what people type for one tag, and the signs that prompts put around it.
 
-This module sees only the text, and `known`: the words that are tags unchanged, which it never alters. `tokenizer` looks
-up the tag of a piece.
+This module sees only the text of one piece and knows no vocabulary. `names` looks tags up, `pieces` cuts whole texts.
 
-    (cat ears, tracer (overwatch):1.2) BREAK <lora:x:1> solo   →   "(cat ears", "tracer (overwatch):1.2)", "solo"
-    tracer (overwatch):1.2)   →   the same, "tracer (overwatch):1.2", "tracer (overwatch)", …   the first tag is meant
+    (tracer (overwatch):1.2)   →   the same, …, "tracer (overwatch)", …   the first that is a tag is meant
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR
+from booru_embed_core.schema import CATEGORIES
 
 PREFIXES: Final = {
     **{category.value: category_id for category_id, category in enumerate(CATEGORIES)},
@@ -40,87 +39,138 @@ NARROW: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
 }
 """For `str.translate`: the ASCII sign for each full-width one, and for the commas, quotes and brackets of others."""
 
-_ESCAPED: Final = re.compile(r"\\([()\[\]{}])")
-_OPENING: Final = re.compile(r"(?<!\\)[(\[{]")
-_CLOSING: Final = re.compile(r"(?<!\\)[)\]}]")
-# At most two digits before the point: `(reverse:1999)` has no weight.
-_NUMBER: Final = r":\s{0,2}[-+]?(?:\d{1,2}(?:\.\d{0,4})?|\.\d{1,4})\s{0,2}"
-_WEIGHT: Final = re.compile(_NUMBER + "$")
-_WEIGHTED: Final = re.compile(f"({_NUMBER}[)\\]}}])\\s")
-_LONGEST_WEIGHT: Final = 16
-_NETWORK: Final = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
-_BREAK: Final = re.compile(r"(?:(?<=[\s,])|^)BREAK(?=[\s,]|$)")
-_MAX_BRACKETS: Final = 4
-"""Brackets on one side that may belong to a tag; those further out never do."""
+NUMBER: Final = r"[-+]?(?:\d{1,2}(?:\.\d{1,4})?|\.\d{1,4})"
+"""A weight as a regular expression: at most two digits before the point, so `(reverse:1999)` has none."""
+OPENING: Final = "([{"
+CLOSING: Final = ")]}"
+PARTNER: Final = dict(zip(CLOSING, OPENING, strict=True))
+
+_ESCAPED_BRACKET: Final = re.compile(r"\\([()\[\]{}])")
+_ESCAPED: Final = re.compile(r"\\([()\[\]{}<>|:;,_*~\"'\\])")
+_LETTER: Final = re.compile(r"\w")
+_MAX_SIGNS: Final = 4
+"""Opening signs that may belong to a tag, and half of the closing ones; those further out never do."""
+_TAIL: Final = 24
+"""More characters than a closing sign has, with the spaces within."""
+
+_OPEN: Final = re.compile(
+    rf"\s*(?:(?P<bracket>[(\[{{])(?P<is_list>(?=\s*[\"'`]))?|(?P<number>{NUMBER})::|(?P<count>\d+(?:-\d+)?\$\$)"
+    r"|(?P<minus>-(?=[\w(\[{\"]))|(?P<quote>[\"'`]))"
+)
+_CLOSE: Final = re.compile(
+    rf"(?:(?P<bracket>(?<!\\)[)\]}}])|(?<=[)\]}}])(?P<suffix>\d{{1,2}}(?:\.\d{{1,4}})?|\.\d{{1,4}})"
+    rf"|(?P<step>[+-])|\s{{0,2}}:\s{{0,2}}(?P<number>{NUMBER})|(?P<end>::)|(?P<quote>[\"'`.]))\s*\Z"
+)
 
 
-def typed_pieces(text: str, known: Collection[str], notes: list[str]) -> Iterator[str]:
-    """The pieces of `text` in order: each stands for one tag, or for several that are separated by spaces.
+class Sign(NamedTuple):
+    """A sign before or behind a tag.
 
-    In a text with a comma, commas and line breaks separate pieces; in any other, white space outside of brackets does.
-    ``BREAK`` and ``<lora:…>`` are left out, and `notes` says so.
+    `kind` is a bracket, ``::`` (the emphasis of NovelAI, opened by its number), ``:`` (a weight before a bracket or at
+    the end), ``+`` (a weight behind a bracket or a word, as InvokeAI has it), ``-`` (a minus before a tag), or empty
+    for quotes, full stops and counts, which weigh nothing.
     """
 
-    def drop(found: re.Match[str]) -> str:
-        if found.group() in known:
-            return found.group()
-        notes.append(f"{found.group()}: left out")
-        return TAG_SEPARATOR
-
-    text = _NETWORK.sub(drop, text)
-    parts = [text] if "BREAK" in known else _BREAK.split(text)
-    if len(parts) > 1:
-        notes.append("BREAK: left out")
-    for part in parts:
-        yield from _pieces(part, known)
+    kind: str
+    value: float = 1.0
+    is_list: bool = False
+    """Whether the bracket is that of a list of quoted names, as in JSON."""
 
 
-def grouped(words: Iterable[str], known: Collection[str]) -> list[str]:
-    """`words`, with the words of one pair of brackets joined into one; a bracket that is never closed joins none."""
-    found: list[str] = []
-    open_words: list[str] = []
-    depth = 0
-    for word in words:
-        if not open_words and (word in known or not _OPENING.match(word)):
-            found.append(word)
-            continue
-        open_words.append(word)
-        depth += len(_OPENING.findall(word)) - len(_CLOSING.findall(word))
-        if depth <= 0:
-            found.append(TAG_SEPARATOR.join(open_words))
-            open_words, depth = [], 0
-    return found + open_words
+_BRACKETS: Final = {bracket: Sign(bracket) for bracket in OPENING + CLOSING}
 
 
-def without_layers(piece: str) -> Iterator[str]:
-    """`piece`, then `piece` without brackets and weights at its ends, the fewest removed first."""
-    yield piece
-    starts = [0]
-    while starts[-1] < len(piece) and (piece[starts[-1]] in "([{" or piece[starts[-1]].isspace()):
-        starts.append(starts[-1] + 1)
-    starts, ends = starts[-1 - _MAX_BRACKETS :], _ends(piece)[-1 - 2 * _MAX_BRACKETS :]
-    ranges = sorted(itertools.product(range(len(starts)), range(len(ends))), key=sum)
-    rest = dict.fromkeys(piece[starts[i] : ends[j]].strip() for i, j in ranges)
-    yield from (text for text in rest if text != piece)
+@dataclass(frozen=True)
+class Signs:
+    """The signs at both ends of a piece.
+
+    Attributes:
+        starts: where the piece may start: before all opening signs, after the first, and so on; one more than `opens`.
+        opens: the opening signs from the outermost inwards.
+        ends: where it may end, from the outermost inwards; one more than `closes`.
+        closes: the closing signs from the outermost inwards.
+    """
+
+    starts: list[int]
+    opens: list[Sign]
+    ends: list[int]
+    closes: list[Sign]
+
+    @classmethod
+    def of(cls, piece: str) -> Signs:
+        """The signs of `piece`, in linear time."""
+        starts, opens = [0], []
+        while match := _OPEN.match(piece, starts[-1]):
+            starts.append(match.end())
+            opens.append(_opening(match))
+        ends, closes = [len(piece)], []
+        while ends[-1]:
+            end = ends[-1]
+            sign = _BRACKETS.get(piece[end - 1])
+            if sign is not None and sign.kind in PARTNER and piece[end - 2 : end - 1] != "\\":
+                ends.append(end - 1)
+                closes.append(sign)
+                continue
+            match = _CLOSE.search(piece, max(0, end - _TAIL), end)
+            if match is None:
+                break
+            ends.append(match.start())
+            closes.append(_closing(match))
+        return cls(starts, opens, ends, closes)
+
+    def removals(self) -> Iterator[tuple[int, int]]:
+        """How many opening and closing signs to remove, the fewest first, then the most even."""
+        first, last = len(self.opens), len(self.closes)
+        pairs = itertools.product(
+            range(max(0, first - _MAX_SIGNS), first + 1), range(max(0, last - 2 * _MAX_SIGNS), last + 1)
+        )
+        return iter(sorted(pairs, key=lambda pair: (sum(pair), abs(pair[0] - pair[1]))))
+
+    def enclosed(self, piece: str) -> tuple[int, int]:
+        """How many signs of an unknown `piece` are around its name: all but closing brackets that pair within it.
+
+        A piece without letters and opening signs keeps its brackets, as in ``:)``.
+        """
+        first = len(self.opens)
+        inside = piece[self.starts[-1] : max(self.starts[-1], self.ends[-1])]
+        depth = sum(map(_depth, _ESCAPED_BRACKET.sub("", inside)))
+        last = len(self.closes)
+        if not first and not _LETTER.search(inside) and all(sign.kind in PARTNER for sign in self.closes):
+            depth = last
+        while last and depth > 0:
+            last -= 1
+            depth -= self.closes[last].kind in PARTNER
+        return first, last
+
+    def bare(self, piece: str) -> str:
+        """An unknown `piece` as messages name it: without the signs around it, with underscores for white space."""
+        num_opens, num_closes = self.enclosed(piece)
+        name = piece[self.starts[num_opens] : self.ends[num_closes]]
+        return joined(unescaped(name)) or joined(unescaped(piece))
 
 
-def bare(piece: str) -> str:
-    """An unknown `piece` as messages name it: without brackets at its start and without a weight at its end."""
-    start, ends = len(piece) - len(piece.lstrip("([{")), _ends(piece)
-    # A bracket only at the end belongs to the tag, as in `:)` or `foo (bar)`.
-    end = ends[-1] if start or (len(ends) > 1 and piece[ends[-1]] == ":") else len(piece)
-    return joined(unescaped(piece[start:end])) or joined(unescaped(piece))
+def _depth(character: str) -> int:
+    return 1 if character in OPENING else -1 if character in CLOSING else 0
 
 
-def _ends(piece: str) -> list[int]:
-    """Where `piece` may end: at its end, before a closing bracket, before the weight there, and so on inwards."""
-    ends = [len(piece)]
-    while (end := ends[-1]) > 0 and piece[end - 1] in ")]}" and piece[end - 2 : end - 1] != "\\":
-        ends.append(end - 1)
-        weight = _WEIGHT.search(piece[max(0, end - 1 - _LONGEST_WEIGHT) : end - 1])
-        if weight:
-            ends.append(end - 1 - len(weight.group()))
-    return ends
+def _opening(match: re.Match[str]) -> Sign:
+    if match["bracket"]:
+        return _BRACKETS[match["bracket"]] if match["is_list"] is None else Sign(match["bracket"], is_list=True)
+    if match["number"]:
+        return Sign("::", float(match["number"]))
+    return Sign("-", -1.0) if match["minus"] else Sign("")
+
+
+def _closing(match: re.Match[str]) -> Sign:
+    if match["bracket"]:
+        return _BRACKETS[match["bracket"]]
+    if match["suffix"]:
+        return Sign("+", float(match["suffix"]))
+    if match["step"]:
+        return Sign("+", 1.1 if match["step"] == "+" else 0.9)
+    if match["number"]:
+        return Sign(":", float(match["number"]))
+    return Sign("::" if match["end"] else "")
 
 
 def joined(piece: str) -> str:
@@ -130,27 +180,14 @@ def joined(piece: str) -> str:
 
 def unescaped(piece: str) -> str:
     r"""`piece` with ``(`` for ``\(``, and so on."""
+    return _ESCAPED_BRACKET.sub(r"\1", piece)
+
+
+def unescaped_all(piece: str) -> str:
+    r"""`piece` without the backslashes before signs, also ``\`` for ``\\``."""
     return _ESCAPED.sub(r"\1", piece)
 
 
-def _pieces(text: str, known: Collection[str]) -> Iterator[str]:
-    words = [word for word in text.split(TAG_SEPARATOR) if word]
-    if "," not in text or all(word in known for word in words):
-        # Other white space occurs inside tags, but people also separate tags with it.
-        yield from grouped((part for word in words for part in ([word] if word in known else word.split())), known)
-        return
-    # A tag with a comma is recognised only between spaces and spelled as in the export.
-    pending: list[str] = []
-    for word in words:
-        if "," in word and word in known:
-            yield from _split_at_commas(TAG_SEPARATOR.join(pending))
-            pending = []
-            yield word
-        else:
-            pending.append(word)
-    yield from _split_at_commas(TAG_SEPARATOR.join(pending))
-
-
-def _split_at_commas(text: str) -> Iterator[str]:
-    """The texts between commas and line breaks; a weight with its bracket ends a text too."""
-    return (stripped for piece in re.split(r"[,\n]", _WEIGHTED.sub(r"\1,", text)) if (stripped := piece.strip()))
+def bare(piece: str) -> str:
+    """An unknown `piece` as messages name it: without the signs around it, and with underscores for white space."""
+    return Signs.of(piece).bare(piece)

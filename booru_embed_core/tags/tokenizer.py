@@ -7,23 +7,20 @@ work. ``docs/reference/captions.md`` has all rules.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final
 
-from booru_embed_core.schema import CATEGORIES, RATING_NAMES, TAG_SEPARATOR, UNKNOWN_TAGS, Category
-from booru_embed_core.tags.normalize import (
-    PREFIXES,
-    bare,
-    grouped,
-    joined,
-    typed_pieces,
-    unescaped,
-    without_layers,
-)
-from booru_embed_core.tags.spelling import unique_spellings
+from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category
+from booru_embed_core.tags.emphasis import Mention
+from booru_embed_core.tags.names import TagNames
+from booru_embed_core.tags.normalize import joined
+from booru_embed_core.tags.reader import CaptionReader
 from booru_embed_core.tags.vocab import Vocab
+
+_LIST: Final = re.compile(r"[,\n]")
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,6 @@ class Encoded:
     weights: tuple[float, ...] = ()
 
 
-class _Found(NamedTuple):
-    """The meaning of one piece of a text."""
-
-    token_ids: list[int]
-    notes: list[str]
-    ratings: list[str]
-
-
 def split_field(field: str) -> list[str]:
     """The tags of an export's field, in its order, each once. U+0020 alone separates."""
     return list(dict.fromkeys(tag for tag in field.split(TAG_SEPARATOR) if tag))
@@ -63,23 +52,11 @@ class Tokenizer:
 
     def __init__(self, vocab: Vocab) -> None:
         self.vocab = vocab
-        self._by_category: list[dict[str, int]] = [{} for _ in CATEGORIES]
-        for tag_index, (tag, category_id) in enumerate(zip(vocab.tags, vocab.categories.tolist(), strict=True)):
-            self._by_category[category_id][tag] = vocab.num_special + tag_index
-        self._unknown_ids = [
-            self._by_category[category_id].pop(UNKNOWN_TAGS[category], None)
-            for category_id, category in enumerate(CATEGORIES)
-        ]
-        self._spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
-        # Unknown tokens are spelled with a space, so that no text names one.
-        self._ids = {
-            spelling: token_id for spelling, token_id in self._spellings.items() if TAG_SEPARATOR not in spelling
-        }
-        # Empty for Danbooru, whose tags are lower case.
-        self._folded = {
-            folded: token_id for spelling, token_id in self._ids.items() if (folded := spelling.casefold()) != spelling
-        }
-        self.aliases = self._known_aliases()
+        self._names = TagNames(vocab)
+        self._reader = CaptionReader(self._names)
+        self._ids = self._names.ids
+        self._has_commas = any("," in tag for tag in vocab.tags)
+        self.aliases = self._names.aliases
         """The token_id by each other name of a tag, in lower case; no tag's own name is among them."""
 
     @cached_property
@@ -88,45 +65,38 @@ class Tokenizer:
 
         `encode` reads all of them except those of unknown tokens.
         """
-        return tuple(self._spellings)
+        return tuple(self._names.spellings)
 
     def encode(self, text: str) -> Encoded:
-        """The tags of typed `text`; it never fails, whatever the text.
+        """The tags of typed `text` and their weights; it never fails, whatever the text.
 
-        In a text with a comma, commas and line breaks separate, and spaces within a tag become underscores. A piece
-        that is no tag is split into its words if they all are tags. In any other text, white space separates. A piece
-        is looked up unchanged, unescaped, in any case, as an alias, and by its category (``artist:wlop``; a wrong
-        category is noted), then without brackets and weights, the fewest removed first. Of tags of one name in several
-        categories, the most used one is meant. Pieces that are not found are returned normalised.
+        Commas, line breaks and the like separate tags, and spaces within a tag become underscores. Without them, white
+        space separates, but a run of words that is a tag is one where a word of it is none. A tag is looked up
+        unchanged, unescaped, in any case, as an alias, by its category (``artist:wlop``; a wrong category is noted),
+        then without the signs around it, the fewest removed first. Of tags of one name in several categories, the most
+        used one is meant. A tag that is mentioned several times has the greatest weight, but a weight of 0 or less
+        leaves it out. What is not found is returned normalised.
         """
         as_exported = dict.fromkeys(map(self._ids.get, text.split(TAG_SEPARATOR)))
         if None not in as_exported:  # every word is a tag unchanged: same result in a twentieth of the time
             return Encoded(tuple(as_exported), ())  # type: ignore[arg-type]
-        token_ids: list[int] = []
-        unknown: list[str] = []
-        notes: list[str] = []
-        ratings: list[str] = []
-        for piece in typed_pieces(text, self._ids, notes):
-            token_id = self._ids.get(piece, self._ids.get(joined(piece)))
-            if token_id is not None:  # the common case: what follows takes several times as long
-                token_ids.append(token_id)
-                continue
-            found = self._read(piece)
-            if found is None:
-                unknown.append(bare(piece))
-            else:
-                token_ids += found.token_ids
-                notes += found.notes
-                ratings += found.ratings
-        return Encoded(*(tuple(dict.fromkeys(part)) for part in (token_ids, unknown, notes, ratings)))  # type: ignore[arg-type]
-
-    def tag_named(self, name: str) -> int | None:
-        """The token_id of the tag of this `name`, in any case, by another name or with its category; None if none is.
-
-        Spaces, brackets and weights are not read here; `encode` reads them.
-        """
-        found = self._look_up(name)
-        return None if found is None else found[0]
+        if not self._has_commas:
+            as_listed = dict.fromkeys(self._ids.get(joined(piece)) for piece in _LIST.split(text))
+            if None not in as_listed:
+                return Encoded(tuple(as_listed), ())  # type: ignore[arg-type]
+        reading = self._reader.read(text)
+        notes = list(reading.notes)
+        weights = _weights(reading.mentions, notes)
+        ratings = dict.fromkeys(
+            mention.rating for mention in reading.mentions if mention.rating is not None and mention.weight > 0
+        )
+        return Encoded(
+            tuple(weights),
+            tuple(dict.fromkeys(reading.unknown)),
+            tuple(dict.fromkeys(notes)),
+            tuple(ratings),
+            () if all(weight == 1 for weight in weights.values()) else tuple(weights.values()),
+        )
 
     def normalized(self, encoded: Encoded) -> str:
         """The known tags of `encoded` as one text of `spellings`, which encodes to the same ids without a note."""
@@ -139,7 +109,9 @@ class Tokenizer:
         """
         found: list[int] = []
         unknown: list[str] = []
-        for category, known, unknown_id in zip(CATEGORIES, self._by_category, self._unknown_ids, strict=True):
+        for category, known, unknown_id in zip(
+            CATEGORIES, self._names.by_category, self._names.unknown_ids, strict=True
+        ):
             tags = split_field(fields.get(category, ""))
             found += [known[tag] for tag in tags if tag in known]
             outside = [f"{category.value}:{tag}" for tag in tags if tag not in known]
@@ -163,85 +135,19 @@ class Tokenizer:
                 decoded.append((CATEGORIES[self.vocab.categories[tag_index]], self.vocab.tags[tag_index]))
         return decoded
 
-    def _read(self, piece: str) -> _Found | None:
-        """The meaning of `piece`: one tag or rating, or several separated by spaces; None where a part is unknown."""
-        found = self._read_one(piece)
-        if found is not None:
-            return found
-        *_, innermost = without_layers(piece)
-        for whole in dict.fromkeys((piece, innermost)):
-            parts = grouped(whole.split(), self._ids)
-            several = _Found([], [f"{piece}: brackets and weights are left out"] if whole != piece else [], [])
-            for part in parts if len(parts) > 1 else ():
-                found = self._read_one(part)
-                if found is None:
-                    break
-                for all_found, more in zip(several, found, strict=True):
-                    all_found += more  # type: ignore[operator]
-            else:
-                if len(parts) > 1:
-                    return several
-        return None
 
-    def _read_one(self, piece: str) -> _Found | None:
-        for text in without_layers(piece):
-            notes = [f"{piece}: brackets and weights are left out"] if text != piece else []
-            for spelling in dict.fromkeys((text, joined(text), text.replace(TAG_SEPARATOR, "_"))):
-                found = self._look_up(spelling)
-                if found is not None:
-                    return _Found([found[0]], [*notes, *found[1]], [])
-            name, _, rating = joined(text).casefold().partition(":")
-            if name == "rating" and rating.lstrip("_") in RATING_NAMES:
-                return _Found([], notes, [RATING_NAMES[rating.lstrip("_")]])
-        return None
-
-    def _look_up(self, word: str) -> tuple[int, list[str]] | None:
-        """The token_id of `word` by its own name, another name or its category, and notes on how it was read."""
-        spellings = tuple(dict.fromkeys((word, unescaped(word))))
-        for spelling in spellings:
-            token_id = self._by_name(spelling)
-            if token_id is not None:
-                return token_id, []
-        for spelling in spellings:
-            token_id = self.aliases.get(spelling.casefold())
-            if token_id is not None:
-                return token_id, [f"{word}: another name of {self._name(token_id)}"]
-        for spelling in spellings:
-            prefix, colon, tag = spelling.partition(":")
-            category_id, tag = PREFIXES.get(prefix.casefold()), tag.lstrip("_ ")
-            if not colon or category_id is None:
-                continue
-            for name in (tag, tag.casefold()):
-                if name in self._by_category[category_id]:
-                    return self._by_category[category_id][name], []
-            token_id = self._by_name(tag)
-            if token_id is None:
-                token_id = self.aliases.get(tag.casefold())
-            if token_id is not None:
-                category = CATEGORIES[self.vocab.categories[token_id - self.vocab.num_special]]
-                return token_id, [f"{word}: taken for {self._name(token_id)}, which is {category.value}"]
-        return None
-
-    def _by_name(self, spelling: str) -> int | None:
-        """The token_id of `spelling`, matched exactly, else in lower case, else in any case."""
-        if spelling in self._ids:
-            return self._ids[spelling]
-        folded = spelling.casefold()
-        return self._ids.get(folded, self._folded.get(folded))
-
-    def _name(self, token_id: int) -> str:
-        return self.vocab.tags[token_id - self.vocab.num_special]
-
-    def _known_aliases(self) -> dict[str, int]:
-        """The token_id by each other name; of two tags with the same one, the more used has it."""
-        found: dict[str, int] = {}
-        num_special, counts = self.vocab.num_special, self.vocab.counts
-        for category, tag_of in self.vocab.aliases.items():
-            tags = self._by_category[CATEGORIES.index(category)]
-            for alias, tag in tag_of.items():
-                name = alias.casefold()
-                if tag not in tags or self._by_name(name) is not None:
-                    continue
-                if name not in found or counts[tags[tag] - num_special] > counts[found[name] - num_special]:
-                    found[name] = tags[tag]
-        return found
+def _weights(mentions: Iterable[Mention], notes: list[str]) -> dict[int, float]:
+    """The weight of each mentioned tag, in order of first mention, without those that a mention leaves out."""
+    found: dict[int, list[Mention]] = {}
+    for mention in mentions:
+        if mention.token_id is not None:
+            found.setdefault(mention.token_id, []).append(mention)
+    weights = {}
+    for token_id, of_tag in found.items():
+        if min(mention.weight for mention in of_tag) <= 0:
+            continue
+        weights[token_id] = max(mention.weight for mention in of_tag)
+        several = dict.fromkeys(f"{mention.weight:g}" for mention in of_tag)
+        if len(several) > 1:
+            notes.append(f"{of_tag[0].name}: mentioned with weights {', '.join(several)}; {weights[token_id]:g} counts")
+    return weights

@@ -172,7 +172,7 @@ def test_what_is_understood_is_told_without_a_warning(embedder: BooruEmbedder) -
     assert found.caption == "1girl cat_ears artist_a"
     assert found.tags == ((Category.GENERAL, "1girl"), (Category.GENERAL, "cat_ears"), (Category.ARTIST, "artist_a"))
     assert (found.unknown, found.ratings) == (("xyzzy",), ("g",))
-    assert found.notes == ("(Cat Ears:1.2): brackets and weights are left out",)
+    assert found.notes == ("(Cat Ears:1.2): read as cat_ears with weight 1.2",)
     again = embedder.normalize(found.caption)
     assert again[:5] == (found.caption, found.tags, (), (), ())
 

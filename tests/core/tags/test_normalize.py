@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from booru_embed_core.schema import CATEGORIES, Category
-from booru_embed_core.tags.normalize import PREFIXES, bare, grouped, typed_pieces, without_layers
+from booru_embed_core.tags.normalize import PREFIXES, bare
 from booru_embed_core.tags.tokenizer import Tokenizer
 from booru_embed_core.tags.vocab import Vocab
 from tests.core.export_helpers import ANY_TAG, Walked
@@ -150,13 +150,14 @@ def test_long_nonsense_costs_no_more_than_its_length(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "tags", "notes"),
     [
-        ("(cat ears:1.2)", "cat_ears", ["(cat ears:1.2): brackets and weights are left out"]),
+        ("(cat ears:1.2)", "cat_ears", ["(cat ears:1.2): read as cat_ears with weight 1.2"]),
         ("((cat ears)), [smile]", "cat_ears smile",
-         ["((cat ears)): brackets and weights are left out", "[smile]: brackets and weights are left out"]),
+         ["((cat ears)): read as cat_ears with weight 1.21", "[smile]: read as smile with weight 0.909091"]),
         ("(cat ears, long hair:1.2) solo", "cat_ears long_hair solo",
-         ["(cat ears: brackets and weights are left out", "long hair:1.2): brackets and weights are left out"]),
-        ("(cat ears:1.2) solo", "cat_ears solo", ["(cat ears:1.2): brackets and weights are left out"]),
-        ("(long_hair 1girl:1.1)", "long_hair 1girl", ["(long_hair 1girl:1.1): brackets and weights are left out"]),
+         ["(cat ears: read as cat_ears with weight 1.2", "long hair:1.2): read as long_hair with weight 1.2"]),
+        ("(cat ears:1.2) solo", "cat_ears solo", ["(cat ears:1.2): read as cat_ears with weight 1.2"]),
+        ("(long_hair 1girl:1.1)", "long_hair 1girl",
+         ["(long_hair: read as long_hair with weight 1.1", "1girl:1.1): read as 1girl with weight 1.1"]),
         ("1girl BREAK solo<lora:x:1>", "1girl solo", ["<lora:x:1>: left out", "BREAK: left out"]),
         ("artist:wlop", "wlop", []),
         ("artist:overwatch", "overwatch", ["artist:overwatch: taken for overwatch, which is copyright"]),
@@ -165,7 +166,7 @@ def test_long_nonsense_costs_no_more_than_its_length(text: str) -> None:
         ("gen:1girls", "1girl", ["gen:1girls: taken for 1girl, which is general"]),
         (":3 >:( ;)", ":3 >:( ;)", []),
         ("(:3:1.2), (>:(:1.1)", ":3 >:(",
-         ["(:3:1.2): brackets and weights are left out", "(>:(:1.1): brackets and weights are left out"]),
+         ["(:3:1.2): read as :3 with weight 1.2", "(>:(:1.1): read as >:( with weight 1.1"]),
     ],
 )  # fmt: skip
 def test_what_is_taken_off_is_noted(text: str, tags: str, notes: list[str]) -> None:
@@ -201,13 +202,3 @@ def test_another_name_that_several_tags_have_is_the_most_used_ones() -> None:
     tokenizer = tokenizer_of(names, meta={"x": "c"}, general={"x": "b", "c": "a"})
     assert [tag for _, tag in tokenizer.decode(tokenizer.encode("x c").token_ids)] == ["b", "c"]
     assert tokenizer.aliases == {"x": tokenizer.vocab.num_special + 1}
-
-
-def test_pieces_groups_and_layers_of_text_alone() -> None:
-    notes: list[str] = []
-    text = "(cat ears, tracer (overwatch):1.2) BREAK <lora:x:1> solo"
-    assert list(typed_pieces(text, (), notes)) == ["(cat ears", "tracer (overwatch):1.2)", "solo"]
-    assert list(without_layers("tracer (overwatch):1.2)")) == [
-        "tracer (overwatch):1.2)", "tracer (overwatch):1.2", "tracer (overwatch)", "tracer (overwatch",
-    ]  # fmt: skip
-    assert grouped(["a", "(b", "c)", "((d", "e)", "f"], ()) == ["a", "(b c)", "((d", "e)", "f"]

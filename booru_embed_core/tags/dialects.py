@@ -1,0 +1,72 @@
+"""What a prompt holds besides tags: networks, wildcards, settings. It is taken out, and a note says so.
+
+1girl <lora:style:1>           →  1girl        embedding:easynegative, hat  →  hat
+1girl⏎Negative prompt: hat …   →  1girl
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+from booru_embed_core.schema import TAG_SEPARATOR
+from booru_embed_core.tags.normalize import NARROW, NUMBER
+
+_INFOTEXT: Final = (
+    (re.compile(r"(?:^|(?<=\s))Negative prompt:"), "the negative prompt"),
+    (re.compile(r"(?:^|(?<=[\s,]))Steps: \d+(?=,|\s|$)"), "settings"),
+)
+"""Where the block of text that AUTOMATIC1111's web UI writes into a picture leaves the prompt."""
+_LABEL: Final = re.compile(r"^\s*(?:positive )?prompt:\s*", re.IGNORECASE)
+_BULLET: Final = re.compile(r"^[ \t]*[-*\u2022][ \t]+", re.MULTILINE)
+_NO_TAG: Final = re.compile(
+    r"<[a-z_]{2,20}:[^<>\n]*>"  # <lora:name:0.8>
+    r"|(?<![^\s,(\[{|:])__[\w/.*-]+?__(?![^\s,)\]}|:])"  # __wildcard__
+    rf"|(?<![^\s,(\[{{|])embedding:[^\s,()\[\]{{}}|:<>]+(?::{NUMBER})?"
+    r"|(?<=[)\"])\.(?:and|blend)\([-\d., ]*\)",  # InvokeAI's conjunction and blend
+    re.IGNORECASE,
+)
+_LONGEST_NOTE: Final = 60
+
+
+def without_settings(text: str, known: Collection[str], notes: list[str]) -> str:
+    """`text` without what names no tag, with line feeds as line breaks and ASCII signs for full-width ones.
+
+    Words of `known` are tags and stay unchanged. `notes` gets a line for everything that was taken out.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    for pattern, name in _INFOTEXT:
+        if found := pattern.search(text):
+            notes.append(f"{shortened(text[found.start() :])}: {name}, left out")
+            text = text[: found.start()]
+    if (found := _LABEL.match(text)) and found.group().strip() not in known:
+        notes.append(f"{found.group().strip()}: left out")
+        text = text[found.end() :]
+    if not text.isascii():
+        text = _narrow(text, known, notes)
+
+    def drop(match: re.Match[str]) -> str:
+        if match.group() in known:
+            return match.group()
+        notes.append(f"{shortened(match.group())}: left out")
+        return TAG_SEPARATOR
+
+    text = _NO_TAG.sub(drop, text)
+    return _BULLET.sub(lambda match: match.group() if match.group().strip() in known else "", text).strip()
+
+
+def shortened(text: str) -> str:
+    """`text` in one line for a note, without its middle if it is long."""
+    text = " ".join(text[: 4 * _LONGEST_NOTE].split())
+    return text if len(text) <= _LONGEST_NOTE else text[: _LONGEST_NOTE - 1] + "\u2026"
+
+
+def _narrow(text: str, known: Collection[str], notes: list[str]) -> str:
+    """`text` with ASCII for full-width signs, except in words that are tags."""
+    words = text.split(TAG_SEPARATOR)
+    narrow = [word if word in known else word.translate(NARROW) for word in words]
+    for word, changed in zip(words, narrow, strict=True):
+        if any(0xFF01 <= ord(old) <= 0xFF5E and new not in ",;|" for old, new in zip(word, changed, strict=True)):
+            notes.append(f"{shortened(word)}: read as {shortened(changed)}")
+    return TAG_SEPARATOR.join(narrow)

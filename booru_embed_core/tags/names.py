@@ -1,0 +1,182 @@
+"""The tags of a vocabulary by everything that people call them: names, other names, categories, hyphens for spaces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from booru_embed_core.schema import CATEGORIES, RATING_NAMES, TAG_SEPARATOR, UNKNOWN_TAGS
+from booru_embed_core.tags.normalize import PREFIXES, joined, unescaped, unescaped_all
+from booru_embed_core.tags.spelling import unique_spellings
+from booru_embed_core.tags.vocab import Vocab
+
+_BETWEEN_WORDS: Final = re.compile(r"[\s_-]+")
+_HYPHEN: Final = re.compile(r"(?<=\w)-(?=\w)")
+_LONGEST_RUN: Final = 24
+"""Words of a tag that are read without a comma; the longest of Danbooru's 140,740 tags of 2026 has 20."""
+
+
+class Found(NamedTuple):
+    """A tag or a rating that a text names."""
+
+    token_id: int | None
+    rating: str | None = None
+    note: str | None = None
+    """How it was read if not by its own name."""
+
+
+class TagNames:
+    """Looks up the names of one vocabulary's tags.
+
+    Attributes:
+        by_category: the token_id of each tag by category_id and tag.
+        unknown_ids: the token_id of each category's unknown token, None without one.
+        spellings: the token_id by each tag's unique spelling, see `unique_spellings`.
+        ids: `spellings` without those of unknown tokens, which no text names: they are spelled with a space.
+        aliases: the token_id by each other name, in lower case; no tag's own name is among them.
+    """
+
+    def __init__(self, vocab: Vocab) -> None:
+        self.vocab = vocab
+        self.by_category: list[dict[str, int]] = [{} for _ in CATEGORIES]
+        for tag_index, (tag, category_id) in enumerate(zip(vocab.tags, vocab.categories.tolist(), strict=True)):
+            self.by_category[category_id][tag] = vocab.num_special + tag_index
+        self.unknown_ids = [
+            self.by_category[category_id].pop(UNKNOWN_TAGS[category], None)
+            for category_id, category in enumerate(CATEGORIES)
+        ]
+        self.spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
+        self.ids = {name: token_id for name, token_id in self.spellings.items() if TAG_SEPARATOR not in name}
+        # Empty for Danbooru, whose tags are lower case.
+        self._folded = {folded: token_id for name, token_id in self.ids.items() if (folded := name.casefold()) != name}
+        self.aliases = self._known_aliases()
+
+    def find(self, text: str) -> Found | None:
+        """The tag or rating that `text` names, without signs around it; None if it names none.
+
+        It is looked up unchanged, unescaped, in any case, as another name, by its category, and with hyphens for
+        spaces.
+        """
+        for spelling in dict.fromkeys((text, joined(text), text.replace(TAG_SEPARATOR, "_"))):
+            found = self._look_up(spelling)
+            if found is not None:
+                return found
+        name, _, rating = joined(text).casefold().partition(":")
+        if name == "rating" and rating.lstrip("_") in RATING_NAMES:
+            return Found(None, RATING_NAMES[rating.lstrip("_")])
+        return None
+
+    def by_name(self, spelling: str) -> int | None:
+        """The token_id of `spelling`, matched exactly, else in lower case, else in any case."""
+        if spelling in self.ids:
+            return self.ids[spelling]
+        folded = spelling.casefold()
+        return self.ids.get(folded, self._folded.get(folded))
+
+    def tag(self, token_id: int) -> str:
+        """The tag of `token_id`."""
+        return self.vocab.tags[token_id - self.vocab.num_special]
+
+    def names(self) -> Iterable[str]:
+        """All names of tags, their own and others."""
+        yield from self.ids
+        yield from self.aliases
+
+    def longest_run(self, word: str) -> int:
+        """The most words of a name that begins with `word`, 1 if there is none; at most 24."""
+        word = unescaped_all(word).casefold()
+        prefix, colon, tag = word.partition(":")
+        if colon and prefix in PREFIXES:
+            if not tag:
+                return _LONGEST_RUN
+            return max(self._longest.get(_first_word(word), 1), self._longest.get(_first_word(tag), 1))
+        return self._longest.get(_first_word(word), 1)
+
+    @cached_property
+    def longest_name(self) -> int:
+        """No text of more characters names a tag, even with a backslash before each and a category."""
+        return 3 * max(map(len, self.names()), default=0) + 32
+
+    @cached_property
+    def _longest(self) -> dict[str, int]:
+        longest: dict[str, int] = {}
+        for name in self.names():
+            words = len(_BETWEEN_WORDS.split(name))
+            if words > 1:
+                first = _first_word(name.casefold())
+                longest[first] = min(_LONGEST_RUN, max(words, longest.get(first, 1)))
+        return longest
+
+    @cached_property
+    def _unhyphenated(self) -> dict[str, int]:
+        """The token_id by each name with hyphens between words, which are underscores here."""
+        found: dict[str, int] = {}
+        for name in self.names():
+            if "-" in name and (loose := _HYPHEN.sub("_", name.casefold())) != name:
+                token_id = self.ids.get(name, self.aliases.get(name))
+                assert token_id is not None
+                if loose not in found or self._count(token_id) > self._count(found[loose]):
+                    found[loose] = token_id
+        return found
+
+    def _look_up(self, word: str) -> Found | None:
+        spellings = tuple(dict.fromkeys((word, unescaped(word), unescaped_all(word))))
+        for spelling in spellings:
+            token_id = self.by_name(spelling)
+            if token_id is not None:
+                return Found(token_id)
+        for spelling in spellings:
+            token_id = self.aliases.get(spelling.casefold())
+            if token_id is not None:
+                return Found(token_id, note=f"{word}: another name of {self.tag(token_id)}")
+        for spelling in spellings:
+            found = self._by_prefix(word, spelling)
+            if found is not None:
+                return found
+        loose = _HYPHEN.sub("_", spellings[-1].casefold())
+        token_id = self.by_name(loose)
+        if token_id is None:
+            token_id = self.aliases.get(loose, self._unhyphenated.get(loose))
+        return None if token_id is None else Found(token_id, note=f"{word}: read as {self.tag(token_id)}")
+
+    def _by_prefix(self, word: str, spelling: str) -> Found | None:
+        """The tag behind the category that `spelling` begins with."""
+        prefix, colon, tag = spelling.partition(":")
+        category_id, tag = PREFIXES.get(prefix.casefold()), tag.lstrip("_ ")
+        if not colon or category_id is None:
+            return None
+        for name in (tag, tag.casefold()):
+            if name in self.by_category[category_id]:
+                return Found(self.by_category[category_id][name])
+        token_id = self.by_name(tag)
+        if token_id is None:
+            token_id = self.aliases.get(tag.casefold())
+        if token_id is not None:
+            category = CATEGORIES[self.vocab.categories[token_id - self.vocab.num_special]]
+            return Found(token_id, note=f"{word}: taken for {self.tag(token_id)}, which is {category.value}")
+        loose = _HYPHEN.sub("_", tag.casefold())
+        token_id = self.by_category[category_id].get(loose, self._unhyphenated.get(loose))
+        return None if token_id is None else Found(token_id, note=f"{word}: read as {self.tag(token_id)}")
+
+    def _count(self, token_id: int) -> int:
+        return int(self.vocab.counts[token_id - self.vocab.num_special])
+
+    def _known_aliases(self) -> dict[str, int]:
+        """The token_id by each other name; of two tags with the same one, the more used has it."""
+        found: dict[str, int] = {}
+        for category, tag_of in self.vocab.aliases.items():
+            tags = self.by_category[CATEGORIES.index(category)]
+            for alias, tag in tag_of.items():
+                name = alias.casefold()
+                if tag not in tags or self.by_name(name) is not None:
+                    continue
+                if name not in found or self._count(tags[tag]) > self._count(found[name]):
+                    found[name] = tags[tag]
+        return found
+
+
+def _first_word(name: str) -> str:
+    """The letters of `name` before its first space, underscore or hyphen."""
+    return _BETWEEN_WORDS.split(name, maxsplit=1)[0]

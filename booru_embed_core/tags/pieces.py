@@ -1,0 +1,230 @@
+"""Cuts a text into pieces, each of which names one tag, or several with spaces between them.
+
+    (cat ears, tracer (overwatch):1.2) BREAK [hat|bow] solo
+    →   "(cat ears", "tracer (overwatch):1.2)", "[hat", "bow]", "solo"
+
+Brackets stay with their pieces: only a look at the vocabulary tells whether one belongs to a tag.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from booru_embed_core.tags.normalize import CLOSING, NUMBER, OPENING, PARTNER
+
+_SCAN: Final = (
+    r"\\[^,\n|;]|(?P<bracket>[()\[\]{}])|(?P<pipe>\|+)|(?P<hard>[,;\n])|(?P<tab>\t)|(?P<end>::(?=\s))|(?P<colon>:)"
+    rf"|(?P<start>(?<=\s){NUMBER}::(?=\S))|(?P<word>(?<![^\s,])(?:BREAK|AND|ADD(?:COMM|BASE|ROW|COL))(?![^\s,]))"
+)
+_MAY_BE_CUT: Final = re.compile(r"[,;|\n\t()\[\]{}]|::|:\d")
+_WEIGHT_AT_END: Final = re.compile(rf"\s*:\s*({NUMBER})\s*\Z")
+_SUFFIX: Final = re.compile(r"(?:\d{1,2}(?:\.\d{1,4})?|\.\d{1,4}|[+-]{1,20})?(?=\s)")
+_MAX_COLONS: Final = 8
+_LONGEST_SIDE: Final = 300
+
+
+class Piece(NamedTuple):
+    """A part ``text[start:end]`` of the cut text.
+
+    `before` is what separates it from the piece before: ``,`` for any comma or line break, ``|``, ``:`` within prompt
+    editing, or empty. `weight` is that of its part of a text with ``AND``.
+    """
+
+    start: int
+    end: int
+    before: str
+    weight: float
+
+
+class CutText(NamedTuple):
+    """The pieces of a text in order; `is_list`: whether commas, line breaks or the like separate them."""
+
+    pieces: list[Piece]
+    is_list: bool
+
+
+class _Cut(NamedTuple):
+    start: int
+    end: int
+    kind: str
+
+
+@dataclass
+class _Bracket:
+    position: int
+    character: str
+    has_pipe: bool = False
+    colons: list[int] = field(default_factory=list)
+
+
+class PieceCutter:
+    """Cuts texts for one vocabulary.
+
+    Args:
+        names: all names of tags; those that contain separators are not cut.
+        words: the names that stand for a tag in this spelling.
+    """
+
+    def __init__(self, names: Iterable[str], words: Collection[str]) -> None:
+        self._words = words
+        self._scan = re.compile(_SCAN)
+        cut = [name for name in names if _MAY_BE_CUT.search(name) and (_is_unbalanced(name) or self._is_cut(name))]
+        if cut:
+            kept = "|".join(map(_pattern, sorted(cut, key=len, reverse=True)))
+            whole = rf"(?<![^\s,;(\[{{|:\"'])(?:{kept})(?=$|[\s,;)\]}}|:\"'.+-])"
+            self._scan = re.compile(f"(?i:{whole})|{_SCAN}")
+
+    def cut(self, text: str, is_name: Callable[[str], bool], notes: list[str]) -> CutText:
+        """The pieces of `text`, without empty ones; `is_name` tells whether a text names a tag."""
+        scan = _Scan(text, is_name, self._words)
+        for match in self._scan.finditer(text):
+            scan.read(match)
+        scan.finish()
+        notes += scan.notes
+        return CutText(scan.pieces(), scan.is_list)
+
+    def _is_cut(self, name: str) -> bool:
+        spaced = name.replace("_", " ")
+        return any(len(self.cut(typed, lambda _: False, []).pieces) != 1 for typed in (name, spaced, f"({spaced} )"))
+
+
+class _Scan:
+    """One text while it is cut."""
+
+    def __init__(self, text: str, is_name: Callable[[str], bool], words: Collection[str]) -> None:
+        self.text = text
+        self.is_list = False
+        self.notes: list[str] = []
+        self._is_name = is_name
+        self._words = words
+        self._cuts: list[_Cut] = []
+        self._tabs: list[int] = []
+        self._open: list[_Bracket] = []
+        self._num_open = dict.fromkeys(OPENING, 0)
+        self._part_weights: list[tuple[int, float]] = []
+        """Where each part of a text with ``AND`` ends, and its weight."""
+
+    def read(self, match: re.Match[str]) -> None:
+        start, end = match.span()
+        match match.lastgroup:
+            case "bracket" if match.group() in OPENING:
+                self._open.append(_Bracket(start, match.group()))
+                self._num_open[match.group()] += 1
+            case "bracket":
+                self._close(start, match.group())
+            case "pipe":
+                self._cuts.append(_Cut(start, end, "|"))
+                if self._open:
+                    self._open[-1].has_pipe = True
+                else:
+                    self.is_list = True
+            case "hard":
+                self._cuts.append(_Cut(start, end, ","))
+                self.is_list = True
+            case "tab":
+                self._tabs.append(start)
+            case "end":
+                self._cuts.append(_Cut(end, end, ""))
+            case "start":
+                self._cuts.append(_Cut(start, start, ""))
+            case "colon" if self._open and self._open[-1].character == "[":
+                self._open[-1].colons.append(start)
+            case "word" if match.group() not in self._words:
+                self._separate(match.group(), start, end)
+
+    def finish(self) -> None:
+        if self._part_weights:
+            self._end_part(len(self.text))
+        if not self.is_list and self._tabs:  # in a list, tabs are spaces
+            self._cuts += [_Cut(tab, tab + 1, ",") for tab in self._tabs]
+            self.is_list = True
+        self._cuts.sort()
+
+    def pieces(self) -> list[Piece]:
+        found: list[Piece] = []
+        start, before, part = 0, "", 0
+        for cut in [*self._cuts, _Cut(len(self.text), len(self.text), "")]:
+            if cut.start >= start:
+                weight = 1.0
+                if self._part_weights:
+                    while part < len(self._part_weights) - 1 and self._part_weights[part][0] <= start:
+                        part += 1
+                    weight = self._part_weights[part][1]
+                if not self.text[start : cut.start].isspace() and start < cut.start:
+                    found.append(Piece(start, cut.start, before, weight))
+                    before = ""
+                start = cut.end
+                before = cut.kind or before
+        return found
+
+    def _close(self, position: int, character: str) -> None:
+        """Closes the nearest bracket of this kind, and with it those that are still open within."""
+        if not self._num_open[PARTNER[character]]:
+            return
+        while (opened := self._open.pop()).character != PARTNER[character]:
+            self._num_open[opened.character] -= 1
+        self._num_open[opened.character] -= 1
+        # Only the last characters: a number is short, and a slice of everything would be quadratic.
+        weight = _WEIGHT_AT_END.search(self.text, max(opened.position, position - 16), position)
+        if (opened.has_pipe or weight) and self.text[max(0, opened.position - 1) : opened.position].isspace():
+            self._cuts.append(_Cut(opened.position, opened.position, ""))
+        if weight and character == "]":
+            self._cut_editing(opened, weight.start())
+        suffix = _SUFFIX.match(self.text, position + 1)
+        if suffix and (opened.has_pipe or weight or suffix.group()):
+            self._cuts.append(_Cut(suffix.end(), suffix.end(), ""))
+
+    def _cut_editing(self, opened: _Bracket, end: int) -> None:
+        """Cuts ``[from:to:0.5]`` between its tags, at the colon that leaves a tag on both sides."""
+        start = opened.position + 1
+        colons = [colon for colon in opened.colons[: _MAX_COLONS + 1] if colon < end]
+        if not colons or self._is_name(self.text[start : min(end, start + _LONGEST_SIDE)]):
+            return
+
+        def fits(colon: int) -> bool:
+            left = self.text[max(start, colon - _LONGEST_SIDE) : colon].rpartition(",")[2].strip()
+            right = self.text[colon + 1 : min(end, colon + _LONGEST_SIDE)].partition(",")[0].strip()
+            return bool(left or right) and all(not side or self._is_name(side) for side in (left, right))
+
+        colon = next(filter(fits, colons), colons[0])
+        self._cuts.append(_Cut(colon, colon + 1, ":"))
+
+    def _separate(self, word: str, start: int, end: int) -> None:
+        if word == "AND":
+            if not self.text[:start].strip() or not self.text[end:].strip():
+                return
+            self._end_part(start)
+            self.notes.append("AND: joins prompts, left out")
+        else:
+            self.notes.append(f"{word}: left out")
+        self._cuts.append(_Cut(start, end, ""))
+
+    def _end_part(self, end: int) -> None:
+        tail = self.text[max(0, end - 24) : end]
+        weight = _WEIGHT_AT_END.search(tail)
+        if weight and tail[weight.start() :].strip() not in self._words:
+            start = end - (len(tail) - weight.start())
+            self._cuts.append(_Cut(start, end, ""))
+            self._part_weights.append((end, float(weight[1])))
+        else:
+            self._part_weights.append((end, 1.0))
+
+
+def _pattern(name: str) -> str:
+    """A regular expression of `name` as people may type it."""
+    parts = {"_": r"[_\s]"} | {character: rf"\\{{0,2}}{re.escape(character)}" for character in "()[]{}|\\"}
+    return "".join(parts.get(character, re.escape(character)) for character in name)
+
+
+def _is_unbalanced(name: str) -> bool:
+    """Whether a bracket of `name` has no partner in it, as in ``>:(``."""
+    opened: list[str] = []
+    for character in name:
+        if character in OPENING:
+            opened.append(character)
+        elif character in CLOSING and (not opened or opened.pop() != PARTNER[character]):
+            return True
+    return bool(opened)

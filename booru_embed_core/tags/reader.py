@@ -1,0 +1,218 @@
+"""Reads captions as people write them: the tags that they name, with weights, and notes on how they were read.
+
+``docs/reference/captions.md`` has all rules. The steps: `dialects` takes out what names no tag, `pieces` cuts the rest,
+each piece is looked up by `names`, and `emphasis` multiplies weights. Where spaces separate tags, a run of words is one
+tag if one of its words is none by itself:
+
+    1girl cat ears hat   →   1girl, cat_ears, hat   though `cat` is a tag, because `ears` is none
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from booru_embed_core.tags.dialects import shortened, without_settings
+from booru_embed_core.tags.emphasis import Emphasis, Mention
+from booru_embed_core.tags.names import Found, TagNames
+from booru_embed_core.tags.normalize import OPENING, Signs, joined
+from booru_embed_core.tags.pieces import PieceCutter
+
+_WORD: Final = re.compile(r"\S+")
+_ONLY_BRACKETS: Final = re.compile(r"[\s()\[\]{}|]*\Z")
+_ALTERNATIVES: Final = "they alternate; each known one is taken"
+
+
+class _Match(NamedTuple):
+    """What a part of a text names: how many of its signs stand around the name, and the tag or rating, if any."""
+
+    signs: Signs
+    num_opens: int
+    num_closes: int
+    found: Found | None
+
+
+class _Run(NamedTuple):
+    """Words of a text that are read together."""
+
+    start: int
+    end: int
+    match: _Match
+
+
+class _Word(NamedTuple):
+    """A word by itself."""
+
+    match: _Match
+    is_tag: bool
+    """Whether it is a tag by its own name."""
+    longest_run: int
+    """The most words of a tag that begins with it."""
+
+
+@dataclass
+class Reading:
+    """How a text was read, in the order of the text.
+
+    Attributes:
+        mentions: of tags and ratings, with their weights.
+        unknown: names that are none.
+        notes: what was read differently from its spelling.
+    """
+
+    mentions: list[Mention]
+    unknown: list[str]
+    notes: list[str]
+
+
+class CaptionReader:
+    """Reads captions by the names of one vocabulary. Threads may share an instance."""
+
+    def __init__(self, names: TagNames) -> None:
+        self.names = names
+
+    def read(self, text: str) -> Reading:
+        """How `text` is read; any text can be, in time linear in its length."""
+        notes: list[str] = []
+        text = without_settings(text, self.names.ids, notes)
+        cut = self._cutter.cut(text, self._is_name, notes)
+        reader = _TextReader(self.names, text, cut.is_list)
+        for piece in cut.pieces:
+            reader.emphasis.separate(piece.before)
+            reader.read_piece(piece.start, piece.end, piece.weight)
+        return reader.finish(notes)
+
+    @cached_property
+    def _cutter(self) -> PieceCutter:
+        return PieceCutter(self.names.names(), self.names.ids)
+
+    def _is_name(self, text: str) -> bool:
+        text = text.strip()
+        return _match(self.names, text).found is not None
+
+
+def _match(names: TagNames, piece: str) -> _Match:
+    """The tag that `piece` names, with as few signs around it removed as possible."""
+    signs = Signs.of(piece)
+    for num_opens, num_closes in signs.removals():
+        name = piece[signs.starts[num_opens] : signs.ends[num_closes]].strip()
+        found = names.find(name) if 0 < len(name) <= names.longest_name else None
+        if found is not None:
+            return _Match(signs, num_opens, num_closes, found)
+    return _Match(signs, *signs.enclosed(piece), None)
+
+
+@dataclass
+class _TextReader:
+    """One text while it is read."""
+
+    names: TagNames
+    text: str
+    is_list: bool
+    emphasis: Emphasis = field(default_factory=Emphasis)
+    _mentions: list[Mention] = field(default_factory=list)
+    _unknown: list[str] = field(default_factory=list)
+    _notes: list[str | Mention] = field(default_factory=list)
+    _joined: list[str] = field(default_factory=list)
+    _words: dict[str, _Word] = field(default_factory=dict)
+
+    def read_piece(self, start: int, end: int, weight: float) -> None:
+        """Reads the piece ``text[start:end]``: one tag, several, or none."""
+        piece = self.text[start:end]
+        start += len(piece) - len(piece.lstrip())
+        piece = piece.strip()
+        end = start + len(piece)
+        token_id = self.names.ids.get(piece)
+        if token_id is None and self.is_list:
+            token_id = self.names.ids.get(joined(piece))
+        if token_id is not None:  # the common case: what follows takes several times as long
+            self._mention(piece, Found(token_id), has_signs=False, weight=weight)
+            return
+        spans = [(start + word.start(), start + word.end()) for word in _WORD.finditer(piece)]
+        is_whole = len(spans) == 1 or self.is_list or piece[0] in OPENING
+        whole = _Run(start, end, _match(self.names, piece)) if is_whole else None
+        if whole is not None and (whole.match.found is not None or len(spans) == 1):
+            self._add(whole, weight)
+            return
+        runs = self._runs(spans)
+        num_known = sum(run.match.found is not None for run in runs)
+        if self.is_list and num_known < len(runs) and num_known < 2:
+            assert whole is not None
+            self._add(whole, weight)
+            return
+        for run in runs:
+            self._add(run, weight)
+            words = self.text[run.start : run.end].split()
+            if run.match.found is not None and not run.match.num_opens + run.match.num_closes and len(words) > 1:
+                self._joined.append(" ".join(words))
+
+    def finish(self, notes: list[str]) -> Reading:
+        """The reading, with `notes` before its own."""
+        self.emphasis.finish()
+        if self._joined:
+            notes.append(f"read as one tag each: {', '.join(dict.fromkeys(self._joined))}")
+        for note in self._notes:
+            notes += note.notes() if isinstance(note, Mention) else [note]
+        return Reading(self._mentions, self._unknown, notes)
+
+    def _runs(self, spans: list[tuple[int, int]]) -> list[_Run]:
+        """Words at `spans` in runs, of which the fewest are unknown; several words only where one of them is no tag."""
+        words = [self._word(self.text[start:end]) for start, end in spans]
+        num_words = len(words)
+        num_unknown = [0] * (num_words + 1)
+        chosen: list[_Run | None] = [None] * num_words
+        for index in range(num_words - 1, -1, -1):
+            best = num_unknown[index + 1] + (words[index].match.found is None)
+            for num in range(min(words[index].longest_run, num_words - index), 1, -1):  # of equal runs the longest
+                if num_unknown[index + num] > best - (chosen[index] is not None):
+                    continue
+                start, end = spans[index][0], spans[index + num - 1][1]
+                match = _match(self.names, self.text[start:end])
+                is_needed = match.num_opens * match.num_closes or not all(w.is_tag for w in words[index : index + num])
+                if match.found is not None and is_needed:
+                    best, chosen[index] = num_unknown[index + num], _Run(start, end, match)
+            num_unknown[index] = best
+        runs, end = [], -1
+        for (start, word_end), word, several in zip(spans, words, chosen, strict=True):
+            if start >= end:
+                run = several or _Run(start, word_end, word.match)
+                runs.append(run)
+                end = run.end
+        return runs
+
+    def _word(self, text: str) -> _Word:
+        if text not in self._words:
+            match = _match(self.names, text)
+            is_tag = match.found is not None and match.found.note is None
+            longest_run = max(self.names.longest_run(text[start:]) for start in match.signs.starts[-5:])
+            self._words[text] = _Word(match, is_tag, longest_run)
+        return self._words[text]
+
+    def _add(self, run: _Run, weight: float) -> None:
+        """Adds what `run` names, known or not, within its signs."""
+        signs, num_opens, num_closes, found = run.match
+        typed = self.text[run.start : run.end]
+        opens, closes = signs.opens[:num_opens], signs.closes[:num_closes][::-1]
+        weight *= self.emphasis.open(opens, [run.start + start for start in signs.starts[:num_opens]])
+        mention = None
+        if found is not None:
+            mention = self._mention(typed, found, has_signs=bool(opens or closes), weight=weight)
+        elif not _ONLY_BRACKETS.match(typed):
+            has_name = typed[signs.starts[num_opens] : signs.ends[num_closes]].strip()
+            if has_name or not any(map(self.emphasis.is_closed_by, closes)):
+                self._unknown.append(signs.bare(typed))
+        own, alternatives = self.emphasis.close(closes, [run.start + end for end in signs.ends[:num_closes]][::-1])
+        if mention is not None:
+            mention.weight *= own
+        for start, end in alternatives:
+            self._notes.append(f"{shortened(self.text[start:end])}: {_ALTERNATIVES}")
+
+    def _mention(self, typed: str, found: Found, *, has_signs: bool, weight: float) -> Mention:
+        name = self.names.tag(found.token_id) if found.token_id is not None else f"rating:{found.rating}"
+        mention = Mention(typed, found.token_id, found.rating, name, has_signs, found.note, weight)
+        self._mentions.append(mention)
+        self._notes.append(mention)
+        self.emphasis.mention(mention)
+        return mention
