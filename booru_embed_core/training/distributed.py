@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,7 +92,9 @@ class Ranks:
     def wrap(self, model: SetEncoder) -> DistributedDataParallel | None:
         """`model` with the first rank's weights, wrapped so that `backward` sums its gradients over the ranks.
 
-        None with a single rank.
+        None with a single rank. Drop it before the ``with`` block of `joined_ranks` ends: its reducer would be the last
+        owner of the process group, and torch (2.13) destroys a reducer without releasing the GIL. The group's threads
+        are joined then, and one that still drops the tensor of the last collective waits for the GIL: a deadlock.
         """
         if self.num_ranks == 1:
             return None
@@ -131,6 +134,7 @@ def joined_ranks(environment: Mapping[str, str] | None = None) -> Iterator[Ranks
     except RuntimeError as error:
         if not _RANK_LOST.search(str(error)) or "out of memory" in str(error):  # this rank's own error
             raise
+        traceback.clear_frames(error.__traceback__)  # they hold the wrapped model: see `Ranks.wrap`
         raise RankLostError(
             f"rank {ranks.rank} of {num_ranks}: another rank ended or fell silent ({one_line(error, 160)}); read its "
             f"message and start again: training resumes from the last saved state, with any number of ranks"

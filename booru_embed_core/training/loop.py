@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -110,10 +111,13 @@ def train(
         checkpoint_manager = CheckpointManager(run, vocab, vocab_dir, work_dir, fingerprint)
         checkpoint_manager.restore()
         ranks.check_agreement("the training", f"{fingerprint[:16]} at step {run.step}")
-        run.encode = ranks.wrap(run.model)
         log = TrainingLog(work_dir / LOG_FILE, run.step, ranks.is_first)
         offer_save(checkpoint_manager.save_meanwhile)
-        with checkpoint_manager, EventLog(work_dir / EVENTS_FOLDER, run.step, ranks.is_first) as events:
+        with (
+            checkpoint_manager,
+            _encoding_by_shards(run),
+            EventLog(work_dir / EVENTS_FOLDER, run.step, ranks.is_first) as events,
+        ):
             try:
                 _run_steps(run, checkpoint_manager, (log, events), report, should_stop)
             except NonFiniteLossError as error:
@@ -122,6 +126,16 @@ def train(
                 raise NonFiniteLossError(f"{error}; the state before it is in {file}", error.post_ids) from None
             events.copy_to(out_dir / EVENTS_FOLDER)
         return _publish(run, checkpoint_manager, out_dir, log)
+
+
+@contextmanager
+def _encoding_by_shards(run: Run) -> Iterator[None]:
+    """`run` encodes by the model that the ranks share; afterwards nothing holds it, as `Ranks.wrap` asks."""
+    run.encode = run.ranks.wrap(run.model)
+    try:
+        yield
+    finally:
+        run.encode = None
 
 
 def _run_steps(

@@ -6,6 +6,7 @@ step after which it is killed, or asks to stop.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -15,10 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training import loop
-from booru_embed_core.training.distributed import RankLostError
 
 
 def main(job_file: str, environment: Mapping[str, str]) -> None:
@@ -48,7 +50,15 @@ def main(job_file: str, environment: Mapping[str, str]) -> None:
     def note(text: str) -> None:
         (Path(job["notes"]) / f"rank-{rank}.txt").write_text(text)
 
+    destroy = dist.destroy_process_group
+
+    def noted_end() -> None:
+        if any(isinstance(one, DistributedDataParallel) for one in gc.get_objects()):
+            (Path(job["notes"]) / f"wrapped-{rank}.txt").write_text("a wrapped model outlives its group")
+        destroy()
+
     loop._publish = noted  # type: ignore[assignment]
+    dist.destroy_process_group = noted_end  # type: ignore[assignment]
     paths = [Path(job[name]) for name in ("packed", "vocab", "work", "out")]
     try:
         loop.train(
@@ -57,7 +67,7 @@ def main(job_file: str, environment: Mapping[str, str]) -> None:
             TrainingSettings.model_validate(job["training"]),
             should_stop=should_stop,
         )
-    except (loop.TrainingInterrupted, RankLostError) as error:
+    except (loop.TrainingInterrupted, ValueError, OSError, RuntimeError) as error:
         note(f"{type(error).__name__}: {error}")
         sys.exit(1)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,22 +46,32 @@ def by_torchrun(job: Path, num_ranks: int) -> bool:
 
 
 def forked(job: Path, num_ranks: int) -> bool:
-    """Whether ranks with torchrun's variables finished; they are forked with torch imported, without the launcher."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        shared = {
-            "WORLD_SIZE": str(num_ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(server.getsockname()[1]),
-        }
+    """Whether ranks with torchrun's variables finished; they are forked with torch imported, without the launcher.
+
+    The store is held here, as torchrun's agent holds it: a free port that rank 0 opens later may be taken by then.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "WORLD_SIZE": str(num_ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
     ranks = [
         forks().Process(target=rank_worker.main, args=(str(job), {**shared, "RANK": rank, "LOCAL_RANK": rank}))
         for rank in map(str, range(num_ranks))
     ]
     for rank in ranks:
         rank.start()
+    deadline = time.monotonic() + 240
     for rank in ranks:
-        rank.join(240)
-    return [rank.exitcode for rank in ranks] == [0] * num_ranks
+        rank.join(max(0, deadline - time.monotonic()))
+    exit_codes = [rank.exitcode for rank in ranks]
+    for rank in ranks:
+        rank.kill()
+    assert None not in exit_codes, f"ranks that hang have no exit code: {exit_codes}"
+    return exit_codes == [0] * num_ranks
 
 
 def run_ranks(
@@ -88,6 +98,7 @@ def run_ranks(
     }
     (notes / "job.json").write_text(json.dumps(job))
     is_done = start(notes / "job.json", num_ranks)
+    assert [file.read_text() for file in notes.glob("wrapped-*.txt")] == []
     return is_done, [file.read_text() for file in sorted(notes.glob("rank-*.txt"))]
 
 
@@ -130,7 +141,7 @@ def test_two_ranks_end_in_the_bits_of_one_process_that_accumulates(
 ) -> None:
     settings = SETTINGS.model_copy(update={"optimizer": optimizer})
     is_done, weights = run_ranks(bench, "ranks", 2, settings)
-    assert is_done
+    assert is_done, weights
     assert len(weights) == 2
     assert weights[0] == weights[1]
     accumulate(monkeypatch, 2)
@@ -145,7 +156,7 @@ def test_ranks_that_a_last_batch_leaves_without_posts_stay_equal(bench: Bench) -
     num_last = len(rows_of_split(bench.corpus.packed, "train")) % 13
     assert 0 < num_last < 3, "the corpus changed: the last batch must leave a rank without posts"
     is_done, weights = run_ranks(bench, "ranks", 3, settings)
-    assert is_done
+    assert is_done, weights
     assert len(weights) == 3
     assert len(set(weights)) == 1
 
@@ -195,7 +206,7 @@ def test_a_stop_on_one_process_is_saved_for_two(bench: Bench) -> None:
     with pytest.raises(TrainingInterrupted):
         bench.train("grown", SETTINGS, should_stop=stop_after(20))
     is_done, weights = run_ranks(bench, "grown", 2)
-    assert is_done
+    assert is_done, weights
     assert weights[0] == weights[1]
     assert bench.log("grown")[-1]["step"] == 34
 
