@@ -18,8 +18,9 @@ demo: export BOORU_EMBED_SETTINGS := $(CURDIR)/data/sample/quick.toml
 demo: run  ## a quick look: two passes of training, then the page
 	$(BIN)/booru-embed serve
 
+# Three workers for two cores: those that run servers wait most of the time.
 test: .venv/.installed  ## the whole suite
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 test-fast: .venv/.installed  ## what one runs while editing: under two minutes on two cores
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow' --hypothesis-profile fast

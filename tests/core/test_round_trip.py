@@ -82,7 +82,7 @@ def check(walked: Walked, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=hostile_rows())
 def test_any_tags_survive_from_any_kind_of_export(
     tmp_path_factory: pytest.TempPathFactory, name: str, rows: list[dict[str, object]]
@@ -93,7 +93,7 @@ def test_any_tags_survive_from_any_kind_of_export(
     check(walk(folder / name, folder / "work"), rows)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tags=st.lists(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \r\n"), min_size=1, max_size=255),

@@ -38,8 +38,8 @@ from tests.core.posts.readers.slow_records import Form, slow_records
 
 pytestmark = pytest.mark.slow
 
-NUM_CASES = int(os.environ.get("BOORU_EMBED_FUZZ", "300"))
-CASES_PER_TEST = 100
+NUM_CASES = int(os.environ.get("BOORU_EMBED_FUZZ", "120"))
+CASES_PER_TEST = 40
 BOM = b"\xef\xbb\xbf"
 COLUMNS = (*POST_COLUMNS, "is_deleted", "note")
 NOTES = ("", "", "free text", 'with "quotes", and more', "two\nlines", 'a\r\n\n"b", c\nd', "\n" * 40)

@@ -36,8 +36,8 @@ from tests.core.export_helpers import ONE_THREAD, csv_bytes, read_rejects, read_
 
 pytestmark = pytest.mark.slow
 
-NUM_CASES = int(os.environ.get("BOORU_EMBED_FUZZ", "400"))
-CASES_PER_TEST = 100
+NUM_CASES = int(os.environ.get("BOORU_EMBED_FUZZ", "160"))
+CASES_PER_TEST = 40
 SECONDS = 60
 """A case takes a few hundredths of a second; one that takes this long hangs."""
 
