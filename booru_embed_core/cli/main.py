@@ -28,6 +28,7 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
     "torch": "torch",
     "faiss": "search",
     "fastapi": "serve",
+    "rapidfuzz": "serve",
     "uvicorn": "serve",
     "onnx": "export",
     "onnxruntime": "export",

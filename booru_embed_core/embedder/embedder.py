@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.embedder.backend import load_network
 from booru_embed_core.embedder.captions import (
     UNKNOWN_REMEDY,
     Caption,
@@ -22,12 +24,14 @@ from booru_embed_core.embedder.captions import (
     tag_sets,
     warn_of_unknown,
 )
+from booru_embed_core.embedder.completion import Implied, NextTags, ban_note, check_implied, renormalize, shares
+from booru_embed_core.embedder.fill import DEFAULT_TEMPERATURE, Filled, FillQuery, fill_all, read_fill
+from booru_embed_core.embedder.metadata import rating_and_score_bin
 from booru_embed_core.embedder.network import Network, TagSets
-from booru_embed_core.embedder.results import Completion, Neighbour, Normalized, UnknownTagsError
-from booru_embed_core.schema import CATEGORIES, RATINGS, Category
+from booru_embed_core.embedder.results import Completion, Neighbour, Normalized, UnknownTagsError, UnknownTagsWarning
+from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.score_bins import score_bins
 from booru_embed_core.vectors import top_k, unit_vectors
 
 if TYPE_CHECKING:
@@ -83,7 +87,7 @@ class BooruEmbedder:
 
         folder = find_checkpoint(checkpoint)
         config, vocab = read_checkpoint(folder)
-        return cls(_load_network(folder, config, device, precision), config, vocab)
+        return cls(load_network(folder, config, device, precision), config, vocab)
 
     @property
     def embedding_dim(self) -> int:
@@ -114,7 +118,7 @@ class BooruEmbedder:
             ValueError: a weight that is negative, above `MAX_WEIGHT` or no number; a rating that is unknown or was
                 never given in training; a score without a rating; or a `dim` out of range.
         """
-        dim, metadata = self._dim(dim), self._metadata(rating, score)
+        dim, metadata = self._dim(dim), rating_and_score_bin(self.config, rating, score)
         check_on_unknown(on_unknown)
         return self._embedded(each_caption(captions), metadata, dim, on_unknown)
 
@@ -138,7 +142,7 @@ class BooruEmbedder:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is below 1; embed at least one caption at a time")
-        dim, metadata = self._dim(dim), self._metadata(rating, score)
+        dim, metadata = self._dim(dim), rating_and_score_bin(self.config, rating, score)
         check_on_unknown(on_unknown)
         remaining = iter(each_caption(captions))
 
@@ -165,32 +169,89 @@ class BooruEmbedder:
         category: Category | str | None = None,
         rating: str | None = None,
         score: int | None = None,
+        implied: Implied = "drop",
+        banned: Sequence[str] = (),
     ) -> list[Completion]:
         """The `k` most probable further tags, the most probable first, without those of the caption.
 
         Args:
             caption: the tags so far; may be empty.
             k: maximal number of tags.
-            category: only tags of this category; probabilities remain shares among all tags.
+            category: only tags of this category; probabilities remain shares among the tags of all categories.
             rating: as in `embed`.
             score: as in `embed`.
+            implied: ``drop`` leaves out the tags that follow from the caption's, such as ``hat`` from ``witch_hat``;
+                ``keep`` offers them too. `Vocab.implications` has them.
+            banned: tags to leave out, read as captions are, or patterns such as ``*_hair``. A tag that implies one of
+                them is left out too.
 
         Raises:
-            UnknownTagsError, ValueError: as in `embed`; or no such category, or k below 1.
+            UnknownTagsError, ValueError: as in `embed`; or no such category, k below 1, or no such `implied`.
         """
         allowed = self._tags_of(category, k)
+        check_implied(implied)
         sets = self._sets([caption], rating, score)
+        left_out = self.next_tags.left_out(sets.tags, implied, self._banned(banned))
         probabilities = self.probabilities_of(sets)[0]
+        renormalize(probabilities, left_out)
         allowed[sets.tags] = False
+        allowed[left_out] = False
         best = top_k(probabilities, np.flatnonzero(allowed), k)
         return [Completion(self.vocab.tags[i], self._category(i), float(probabilities[i])) for i in best]
+
+    def fill(
+        self,
+        caption: Caption,
+        n: int = 20,
+        temperature: float = DEFAULT_TEMPERATURE,
+        seed: int = 0,
+        categories: Collection[str] | None = None,
+        limits: Mapping[Category, int] | Mapping[str, int] | None = None,
+        rating: str | None = None,
+        score: int | None = None,
+        implied: Implied = "drop",
+        banned: Sequence[str] = (),
+    ) -> Filled:
+        """`caption` completed: tags are drawn one after another by the probabilities that those before them leave.
+
+        No drawn tag follows from the tags before it, nor excludes one of them: a picture of one person gets one colour
+        of hair, one of eyes and one posture, unless a tag such as ``multicolored_hair`` or ``2girls`` allows more.
+        `tags.exclusions` has the groups. A drawn tag that a later one implies is left out again and not counted.
+
+        Args:
+            caption: the tags so far; may be empty.
+            n: number of tags to add, 1 to `MAX_FILL_TAGS`; there are fewer only if no more may follow.
+            temperature: of the draws, 0 to 10; 0 takes the most probable tag each time.
+            seed: the same caption, options and seed give the same tags.
+            categories: add only tags of these; None allows all.
+            limits: the most tags to add of a category, such as ``{"artist": 0, "character": 1}``.
+            rating: as in `embed`.
+            score: as in `embed`.
+            implied: ``drop`` adds no implied tags; ``keep`` adds those that each tag implies after it, at no cost.
+            banned: as in `complete`.
+
+        Raises:
+            UnknownTagsError, ValueError: as in `embed`; or a value out of range.
+        """
+        self._sets([caption], rating, score)
+        self._banned(banned)
+        query = FillQuery(
+            caption=caption, n=n, temperature=temperature, seed=seed, categories=categories, limits=limits or {},
+            rating=rating, score=score, implied=implied, banned=banned
+        )  # fmt: skip
+        return fill_all(self, [read_fill(self, query)])[0]
+
+    @cached_property
+    def next_tags(self) -> NextTags:
+        """What may follow a caption."""
+        return NextTags(self.tokenizer)
 
     def probabilities(
         self, caption: Caption, rating: str | None = None, score: int | None = None
     ) -> NDArray[np.float32]:
         """The probability of each tag as a further one, float32 ``[num_tags]``, which sum to 1.
 
-        Tags of the caption and unknown tokens have 0. `complete` chooses the highest.
+        Tags of the caption and unknown tokens have 0; tags that the caption implies have theirs.
 
         Raises:
             UnknownTagsError, ValueError: as in `embed`.
@@ -202,11 +263,7 @@ class BooruEmbedder:
         scores = self.network.tag_scores(sets)
         scores[:, self.vocab.is_unknown] = -np.inf
         scores[np.repeat(np.arange(len(scores)), sets.lengths), sets.tags] = -np.inf
-        max_scores = scores.max(1, keepdims=True)
-        scores -= np.where(np.isneginf(max_scores), np.float32(0), max_scores)
-        np.exp(scores, out=scores)
-        scores /= np.maximum(scores.sum(1, keepdims=True), np.finfo(np.float32).tiny)  # all 0 if no tag is left
-        return scores
+        return shares(scores)
 
     def read_caption(
         self, caption: Caption, rating: str | None = None, score: int | None = None
@@ -216,7 +273,7 @@ class BooruEmbedder:
         Raises:
             ValueError: as in `embed`.
         """
-        metadata = self._metadata(rating, score)
+        metadata = rating_and_score_bin(self.config, rating, score)
         encoded = encode(self.tokenizer, caption)
         return self._normalized(encoded), tag_sets([encoded], self.vocab.num_special, *metadata)
 
@@ -300,7 +357,7 @@ class BooruEmbedder:
         return vectors
 
     def _sets(self, captions: Caption | Iterable[Caption], rating: str | None, score: int | None) -> TagSets:
-        return self._read(each_caption(captions), self._metadata(rating, score), "raise")[0]
+        return self._read(each_caption(captions), rating_and_score_bin(self.config, rating, score), "raise")[0]
 
     def _read(
         self, captions: Iterable[Caption], metadata: tuple[int, int], on_unknown: OnUnknown
@@ -312,22 +369,12 @@ class BooruEmbedder:
             is_lost.append(warn_of_unknown(caption, encoded[-1], on_unknown, stacklevel=4))
         return tag_sets(encoded, self.vocab.num_special, *metadata), is_lost
 
-    def _metadata(self, rating: str | None, score: int | None) -> tuple[int, int]:
-        if rating is not None and rating not in RATINGS:
-            raise ValueError(f"rating {rating!r} is not one of {', '.join(RATINGS)}")
-        if score is not None and rating is None:
-            raise ValueError(f"score {score} needs a rating: scores are compared among posts of one rating")
-        trained = self.config.trained_ratings
-        if rating is not None and rating not in trained:
-            # Its token still has its initial vector: it would move completions at random.
-            raise ValueError(
-                f"rating '{rating}' was never given in training, which knew {', '.join(trained) or 'none'}; leave "
-                "rating and score out, or train on posts of it with [training] metadata_keep_share above 0"
-            )
-        rating_id = -1 if rating is None else RATINGS.index(rating)
-        if score is None:
-            return rating_id, -1
-        return rating_id, int(score_bins(np.array(score), np.array(self.config.score_bin_edges[rating_id])))
+    def _banned(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """The banned tags; warns of `names` that ban none; call it from one frame below the caller."""
+        found = self.next_tags.banned(names)
+        for name in found.unknown:
+            warnings.warn(f"{ban_note(name)}. {UNKNOWN_REMEDY}", UnknownTagsWarning, stacklevel=3)
+        return found.tags
 
     def _tags_of(self, category: Category | str | None, k: int) -> NDArray[np.bool_]:
         if k < 1:
@@ -341,24 +388,3 @@ class BooruEmbedder:
 
     def _category(self, tag_index: int) -> Category:
         return CATEGORIES[int(self.vocab.categories[tag_index])]
-
-
-def _load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Network:
-    """The network by onnxruntime if the folder holds ONNX files, else by torch.
-
-    Raises:
-        ValueError: the backend is not installed, or has no such device or precision.
-    """
-    is_onnx = (checkpoint_dir / "model.onnx").exists()
-    package, extra = ("onnxruntime", "onnx") if is_onnx else ("torch", "torch")
-    if find_spec(package) is None:
-        raise ValueError(f"{checkpoint_dir}: {package} is not installed; install booru-embed[{extra}]")
-    if is_onnx:
-        from booru_embed_core.embedder.onnx_network import OnnxNetwork
-
-        return OnnxNetwork.load(checkpoint_dir, config, device, precision)
-    if precision == "int8":
-        raise ValueError(f"{checkpoint_dir}: precision 'int8' is for a folder that `booru-embed export onnx` wrote")
-    from booru_embed_core.embedder.torch_network import TorchNetwork
-
-    return TorchNetwork.load(checkpoint_dir, config, device, precision)

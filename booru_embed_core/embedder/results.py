@@ -16,7 +16,7 @@ class UnknownTagsWarning(UserWarning):
 
 
 class Completion(NamedTuple):
-    """A further tag; `probability` is its share among all tags that the input does not have."""
+    """A further tag; `probability` is its share among all tags that may follow."""
 
     tag: str
     category: Category

@@ -22,6 +22,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.fill import Filled, FillQuery, ReadFill, fill_all, read_fill
 from booru_embed_core.embedder.results import UnknownTagsError
 from booru_embed_core.errors import one_line
 from booru_embed_core.schema import CATEGORIES
@@ -35,7 +37,10 @@ from booru_embed_core.web.served import Loading, Served, without_folders
 STATIC: Final = Path(__file__).parent / "static"
 _COMPRESSED_BYTES: Final = 100_000
 """Minimal size of an answer that gzip compresses: the map, and large embeddings."""
+MAX_FILLS: Final = 16
+"""Captions that are filled together; more would keep the first ones waiting."""
 _Completions: TypeAlias = MicroBatcher[PrefixQuery, tuple[Completer, ReadQuery], Suggestions]
+_Fills: TypeAlias = MicroBatcher[FillQuery, tuple[BooruEmbedder, ReadFill], Filled]
 
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
@@ -73,7 +78,7 @@ def create_app(loading: Loading, allow_origins: Collection[str] = ()) -> FastAPI
         loading: what is served.
         allow_origins: origins whose pages may read answers in a browser; ``*`` stands for all.
     """
-    completions = _completions(loading)
+    completions, fills = _completions(loading), _fills(loading)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -81,6 +86,7 @@ def create_app(loading: Loading, allow_origins: Collection[str] = ()) -> FastAPI
         yield
         loading.stop()
         completions.close()
+        fills.close()
 
     app = _App(
         title="booru-embed",
@@ -100,6 +106,7 @@ def create_app(loading: Loading, allow_origins: Collection[str] = ()) -> FastAPI
     _add_status(app, loading)
     _add_tags(app, loading)
     _add_completions(app, completions)
+    _add_fills(app, fills)
     _add_posts(app, loading)
     _add_page(app)
     return app
@@ -117,6 +124,20 @@ def _completions(loading: Loading) -> _Completions:
         return [one for completer, group in of_each for one in completer.answer([query for _, query in group])]
 
     return MicroBatcher(read, answer)
+
+
+def _fills(loading: Loading) -> _Fills:
+    """Like `_completions`; in a thread of its own, since a caption takes a pass through the network per tag."""
+
+    def read(query: FillQuery) -> tuple[BooruEmbedder, ReadFill]:
+        embedder = loading.served.embedder
+        return embedder, read_fill(embedder, query)
+
+    def answer(queries: Sequence[tuple[BooruEmbedder, ReadFill]]) -> list[Filled]:
+        of_each = groupby(queries, key=itemgetter(0))
+        return [one for embedder, group in of_each for one in fill_all(embedder, [query for _, query in group])]
+
+    return MicroBatcher(read, answer, MAX_FILLS)
 
 
 def _add_status(app: FastAPI, loading: Loading) -> None:
@@ -202,13 +223,48 @@ def _add_completions(app: FastAPI, completions: _Completions) -> None:
         """The most probable further tags of a caption; its unknown tags are ignored."""
         found = await completions(
             PrefixQuery(
-                asked.tags, asked.k, asked.categories, asked.rating, asked.score, asked.prefix, asked.per_category
+                asked.tags,
+                asked.k,
+                asked.categories,
+                asked.rating,
+                asked.score,
+                asked.prefix,
+                asked.per_category,
+                asked.implied,
+                asked.banned,
             )
         )
         return models.CompleteAnswer(
             completions=[models.CompletedTag(**one._asdict()) for one in found.completions],
             unknown=list(found.unknown),
             known=[models.Tag(tag=tag, category=category) for category, tag in found.known],
+            implied=[models.Tag(tag=tag, category=category) for category, tag in found.implied],
+            notes=list(found.notes),
+        )
+
+
+def _add_fills(app: FastAPI, fills: _Fills) -> None:
+    @app.post("/api/fill", responses=_REFUSED)
+    async def fill(asked: models.FillRequest) -> models.FillAnswer:
+        """A whole caption: further tags drawn one after another, without contradictions; its unknown tags are kept."""
+        found = await fills(
+            FillQuery(
+                caption=asked.tags,
+                n=asked.n,
+                temperature=asked.temperature,
+                seed=asked.seed,
+                categories=asked.categories,
+                limits=asked.limits,
+                rating=asked.rating,
+                score=asked.score,
+                implied=asked.implied,
+                banned=asked.banned,
+            )
+        )
+        return models.FillAnswer(
+            tags=[models.FilledTag(**one._asdict()) for one in found.tags],
+            prompt=found.prompt(asked.dialect),
+            unknown=list(found.unknown),
             notes=list(found.notes),
         )
 

@@ -1,32 +1,47 @@
-"""Completions for a person who types: tags that begin with the typed letters, ranked by the whole caption."""
+"""Completions for a person who types: tags that match the typed letters, ranked by the whole caption."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.embedder.completion import Implied, ban_note, check_implied, renormalize
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.embedder.results import Normalized
 from booru_embed_core.schema import CATEGORIES, Category
-from booru_embed_core.tags.tokenizer import Tokenizer
+from booru_embed_core.tags.patterns import NamedTags
+from booru_embed_core.tags.prefix import TypedPrefix, read_prefix
 from booru_embed_core.vectors import top_k
+from booru_embed_core.web.prefix_index import Match, Matches, PrefixIndex
 
-_LAST_CHARACTER: Final = "\U0010ffff"
+_REMEMBERED_BANS: Final = 64
+"""Lists of bans that are looked up once: an editor sends the same list with every letter that is typed."""
 
 
 class Suggestion(NamedTuple):
-    """A further tag; `alias` is its alias that matches the prefix, None if the tag itself matches."""
+    """A further tag.
+
+    Attributes:
+        tag: the tag.
+        category: its category.
+        probability: its share among all tags that may follow: not those of the caption, banned ones, or implied ones.
+        alias: the alias that matches what is typed, None if the tag itself does.
+        match: what of the tag matches, None if nothing is typed.
+        is_excluded: whether it is typed with a minus before it.
+    """
 
     tag: str
     category: Category
     probability: float
-    alias: str | None
+    alias: str | None = None
+    match: Match | None = None
+    is_excluded: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,49 +49,19 @@ class Suggestions:
     """The answer to a caption.
 
     Attributes:
-        completions: the most probable first; with `per_category`, category after category in schema order.
+        completions: what begins as typed before other matches, those before typos, and the most probable first; with
+            `per_category`, category after category in schema order.
         known: the caption's tags that are in the vocabulary.
-        unknown: the caption's tags that are not.
-        notes: how the caption was read where that differs from its spelling.
+        unknown: the caption's tags that are not in the vocabulary.
+        notes: how the caption was read where that differs from its spelling, and bans that ban nothing.
+        implied: tags that follow from `known`; they are left out of the completions unless they are kept.
     """
 
     completions: tuple[Suggestion, ...]
     known: tuple[tuple[Category, str], ...]
     unknown: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-class PrefixIndex:
-    """The names of all tags and their aliases, sorted, so that the names with one prefix are a slice."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        vocab = tokenizer.vocab
-        names = [(tag, index, "") for index, tag in enumerate(vocab.tags) if not vocab.is_unknown[index]]
-        names += [(alias, token_id - vocab.num_special, alias) for alias, token_id in tokenizer.aliases.items()]
-        names.sort()
-        self._spellings = [name for name, _, _ in names]
-        self._indices = np.array([index for _, index, _ in names], dtype=np.int64)
-        self._aliases = [alias for _, _, alias in names]
-        self._every = np.flatnonzero(~vocab.is_unknown)
-
-    def starting_with(self, prefix: str) -> tuple[NDArray[np.int64], dict[int, str]]:
-        """The tags with `prefix`: distinct tag indices, ascending, and the alias of each that only an alias matches.
-
-        Args:
-            prefix: lower case, with underscores for spaces; the empty prefix matches all.
-        """
-        if not prefix:
-            return self._every, {}
-        start, stop = bisect_left(self._spellings, prefix), bisect_left(self._spellings, prefix + _LAST_CHARACTER)
-        alias_of: dict[int, str] = {}
-        by_name = set()
-        for row in range(start, stop):
-            index = int(self._indices[row])
-            if self._aliases[row]:
-                alias_of.setdefault(index, self._aliases[row])
-            else:
-                by_name.add(index)
-        return np.unique(self._indices[start:stop]), {i: name for i, name in alias_of.items() if i not in by_name}
+    implied: tuple[tuple[Category, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,8 +74,10 @@ class PrefixQuery:
         categories: only tags of these categories; None allows all.
         rating: as in `BooruEmbedder.complete`.
         score: as in `BooruEmbedder.complete`.
-        prefix: only tags that begin with it, by name or alias; in any case, with spaces or underscores.
+        prefix: what is typed of the next tag, read as captions are: only tags that it matches.
         per_category: `k` tags of each category.
+        implied: as in `BooruEmbedder.complete`.
+        banned: as in `BooruEmbedder.complete`.
     """
 
     caption: str
@@ -100,15 +87,18 @@ class PrefixQuery:
     score: int | None = None
     prefix: str = ""
     per_category: bool = False
+    implied: Implied = "drop"
+    banned: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class ReadQuery:
-    """A query, how its caption was read, and the caption as the network takes it."""
+    """A query, how its caption was read, the caption as the network takes it, and the banned tags."""
 
     query: PrefixQuery
     read: Normalized
     sets: TagSets
+    banned: NamedTags
 
 
 class Completer:
@@ -117,6 +107,7 @@ class Completer:
     def __init__(self, embedder: BooruEmbedder) -> None:
         self.embedder = embedder
         self._prefixes = PrefixIndex(embedder.tokenizer)
+        self._banned = lru_cache(_REMEMBERED_BANS)(embedder.next_tags.banned)
 
     def complete(self, query: PrefixQuery) -> Suggestions:
         """The `k` most probable further tags, without those of the caption.
@@ -134,7 +125,9 @@ class Completer:
         """
         if query.k < 1:
             raise ValueError(f"k {query.k} is below 1; ask for at least one tag")
-        return ReadQuery(query, *self.embedder.read_caption(query.caption, query.rating, query.score))
+        check_implied(query.implied)
+        read, sets = self.embedder.read_caption(query.caption, query.rating, query.score)
+        return ReadQuery(query, read, sets, self._banned(tuple(query.banned)))
 
     def answer(self, queries: Sequence[ReadQuery]) -> list[Suggestions]:
         """`complete` of each of `queries`, at least one, in one pass through the network."""
@@ -142,23 +135,76 @@ class Completer:
         return [self._suggestions(query, row) for query, row in zip(queries, probabilities, strict=True)]
 
     def _suggestions(self, asked: ReadQuery, probabilities: NDArray[np.float32]) -> Suggestions:
-        query, vocab = asked.query, self.embedder.vocab
-        candidates, alias_of = self._prefixes.starting_with(query.prefix.strip().lower().replace(" ", "_"))
-        candidates = candidates[probabilities[candidates] > 0]
+        query, vocab, rules = asked.query, self.embedder.vocab, self.embedder.next_tags
+        renormalize(probabilities, rules.left_out(asked.sets.tags, query.implied, asked.banned.tags))
+        typed = read_prefix(query.prefix, self._prefixes.begins)
         wanted = [category for category in CATEGORIES if query.categories is None or category in query.categories]
-        found = []
-        for group in [[category] for category in wanted] if query.per_category else [wanted]:
-            in_group = candidates
-            if len(group) < len(CATEGORIES):
-                is_in = np.array([category in group for category in CATEGORIES])
-                in_group = candidates[is_in[vocab.categories[candidates]]]
-            found += top_k(probabilities, in_group, query.k)
+        if typed.category is not None:
+            wanted = [category for category in wanted if category == typed.category]
+        found = [
+            suggestion
+            for group in ([[category] for category in wanted] if query.per_category else [wanted])
+            for suggestion in self._ranked(typed, probabilities, group, query.k)
+        ]
+        implied = rules.implied_by(asked.sets.tags).tolist()
         return Suggestions(
-            tuple(
-                Suggestion(vocab.tags[i], CATEGORIES[vocab.categories[i]], float(probabilities[i]), alias_of.get(i))
-                for i in found
-            ),
+            tuple(found),
             asked.read.tags,
             asked.read.unknown,
-            asked.read.notes,
+            (*asked.read.notes, *(ban_note(name) for name in asked.banned.unknown)),
+            tuple((CATEGORIES[vocab.categories[tag]], vocab.tags[tag]) for tag in implied),
         )
+
+    def _ranked(
+        self, typed: TypedPrefix, probabilities: NDArray[np.float32], categories: Sequence[Category], k: int
+    ) -> list[Suggestion]:
+        """The best `k` tags of `categories`: one way of matching after another, until there are enough."""
+        vocab, index = self.embedder.vocab, self._prefixes
+        is_allowed = np.array([category in categories for category in CATEGORIES])[vocab.categories] & (
+            probabilities > 0
+        )
+        if not typed.text:
+            best = top_k(probabilities, index.every[is_allowed[index.every]], k)
+            return [self._suggestion(tag, probabilities, is_excluded=typed.is_excluded) for tag in best]
+        found: list[Suggestion] = []
+        for search, match in (
+            (index.starting_with, Match.PREFIX),
+            (index.with_word, Match.WORD),
+            (index.corrected, Match.TYPO),
+        ):
+            if len(found) == k:
+                break
+            matches = search(typed.text)
+            for tag, row in _best(matches, probabilities, is_allowed, k - len(found)):
+                is_allowed[tag] = False
+                alias = index.alias(row)
+                is_alias = match is Match.PREFIX and alias is not None
+                way = Match.ALIAS if is_alias else match
+                found.append(self._suggestion(tag, probabilities, alias, way, typed.is_excluded))
+        return found
+
+    def _suggestion(
+        self,
+        tag: int,
+        probabilities: NDArray[np.float32],
+        alias: str | None = None,
+        match: Match | None = None,
+        is_excluded: bool = False,
+    ) -> Suggestion:
+        vocab = self.embedder.vocab
+        category = CATEGORIES[vocab.categories[tag]]
+        return Suggestion(vocab.tags[tag], category, float(probabilities[tag]), alias, match, is_excluded)
+
+
+def _best(
+    matches: Matches, probabilities: NDArray[np.float32], is_allowed: NDArray[np.bool_], k: int
+) -> list[tuple[int, int]]:
+    """The best `k` of the allowed tags of `matches`, and their rows: fewer typos first, then the most probable."""
+    kept = is_allowed[matches.tags]
+    tags, edits, rows = matches.tags[kept], matches.edits[kept], matches.rows[kept]
+    found: list[tuple[int, int]] = []
+    for num_edits in np.unique(edits).tolist():
+        among = tags[edits == num_edits]
+        best = top_k(probabilities, among, k - len(found)) if k > len(found) else []
+        found += [(tag, int(rows[np.searchsorted(tags, tag)])) for tag in best]
+    return found

@@ -6,14 +6,20 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from booru_embed_core.embedder.completion import Implied
+from booru_embed_core.embedder.fill import DEFAULT_TEMPERATURE, MAX_FILL_TAGS, MAX_SEED, MAX_TEMPERATURE, Origin
 from booru_embed_core.schema import Category
+from booru_embed_core.tags.prompts import Dialect
+from booru_embed_core.web.prefix_index import Match
 
 MAX_CAPTIONS: Final = 256
 MAX_CAPTION_LENGTH: Final = 10_000
 MAX_K: Final = 200
+MAX_BANNED: Final = 100
 
 # Strict: pydantic would otherwise accept true as a number.
 Caption = Annotated[str, Field(max_length=MAX_CAPTION_LENGTH, strict=True)]
+Name = Annotated[str, Field(max_length=200, strict=True)]
 Count = Annotated[int, Field(ge=1, le=MAX_K, strict=True)]
 Rating = Annotated[str, Field(pattern="^[gsqe]$", strict=True)]
 Score = Annotated[int, Field(ge=-(2**31), lt=2**31, strict=True)]
@@ -50,10 +56,13 @@ class CompleteRequest(_Metadata):
     tags: Caption = Field("", description='The caption so far, such as "1girl, cat ears" or "1girl cat_ears".')
     k: Count = 10
     categories: list[Category] | None = Field(None, max_length=5, description="Only tags of these categories.")
-    prefix: Annotated[str, Field(max_length=200, strict=True)] = Field(
-        "", description="Only tags that begin with it, by name or alias."
+    prefix: Name = Field(
+        "",
+        description="What is typed of the next tag, such as (cat, char:haku or -so: only tags that it matches.",
     )
     per_category: Annotated[bool, Field(strict=True)] = Field(False, description="k tags of each category.")
+    implied: Implied = Field("drop", description="Whether to drop tags that the caption implies.")
+    banned: list[Name] = Field([], max_length=MAX_BANNED, description="Tags to leave out; * stands for any letters.")
 
 
 class Tag(BaseModel):
@@ -62,14 +71,46 @@ class Tag(BaseModel):
 
 
 class CompletedTag(Tag):
-    probability: float
-    alias: str | None = None
+    probability: float = Field(description="Its share among all tags that may follow.")
+    alias: str | None = Field(None, description="The alias that matches the prefix, if the tag itself does not.")
+    match: Match | None = Field(None, description="What of the tag matches the prefix; typo if it is corrected.")
+    is_excluded: bool = Field(False, description="The prefix begins with a minus: the tag is to be excluded.")
 
 
 class CompleteAnswer(BaseModel):
     completions: list[CompletedTag]
     unknown: list[str]
     known: list[Tag]
+    implied: list[Tag] = Field(description="Tags that follow from the caption's.")
+    notes: list[str]
+
+
+class FillRequest(_Metadata):
+    tags: Caption = Field("", description="The caption so far.")
+    n: Annotated[int, Field(ge=1, le=MAX_FILL_TAGS, strict=True)] = Field(20, description="How many tags to add.")
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = Field(
+        DEFAULT_TEMPERATURE, description="Of the draws; 0 takes the most probable tag each time."
+    )
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] = Field(0, description="The same one, the same tags.")
+    categories: list[Category] | None = Field(None, max_length=5, description="Add only tags of these categories.")
+    limits: dict[Category, Annotated[int, Field(ge=0, le=MAX_FILL_TAGS, strict=True)]] = Field(
+        {}, description="The most tags to add of a category."
+    )
+    implied: Implied = Field("drop", description="Whether to drop tags that others imply, or to add them.")
+    banned: list[Name] = Field([], max_length=MAX_BANNED, description="Tags never to add; * stands for any letters.")
+    dialect: Dialect = Field("a1111", description="The program that the prompt is for.")
+
+
+class FilledTag(Tag):
+    origin: Origin = Field(description="Whether the caption has it, it was drawn, or others imply it.")
+    probability: float | None = Field(None, description="Of a drawn tag, its share among all that might have followed.")
+    weight: float = 1.0
+
+
+class FillAnswer(BaseModel):
+    tags: list[FilledTag]
+    prompt: str = Field(description="The whole caption in the chosen dialect.")
+    unknown: list[str]
     notes: list[str]
 
 

@@ -365,7 +365,7 @@ def test_schemathesis_finds_nothing(client: TestClient, mode: GenerationMode) ->
     operations = [
         one.ok() for one in schemathesis.openapi.from_asgi("/api/openapi.json", client.app).get_all_operations()
     ]
-    assert len(operations) == 8
+    assert len(operations) == 9
     num_cases = 0
     for operation in operations:
         if mode == GenerationMode.NEGATIVE and not list(operation.body):
