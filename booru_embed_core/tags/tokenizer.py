@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Final
 
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category
+from booru_embed_core.tags.dialects import without_settings
 from booru_embed_core.tags.emphasis import Mention
 from booru_embed_core.tags.names import TagNames
 from booru_embed_core.tags.normalize import joined
@@ -97,6 +98,15 @@ class Tokenizer:
             tuple(ratings),
             () if all(weight == 1 for weight in weights.values()) else tuple(weights.values()),
         )
+
+    def tag_named(self, name: str) -> int | None:
+        """The token_id of the tag that `name` names, without signs around it; None if it names none."""
+        found = self._names.find(name)
+        return None if found is None else found.token_id
+
+    def without_settings(self, text: str, notes: list[str]) -> str:
+        """`text` without what names no tag, as `encode` takes it out; `notes` gets a line for everything taken out."""
+        return without_settings(text, self._ids, notes)
 
     def normalized(self, encoded: Encoded) -> str:
         """The known tags of `encoded` as one text of `spellings`, which encodes to the same ids without a note."""
