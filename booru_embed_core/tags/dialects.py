@@ -27,6 +27,10 @@ _NO_TAG: Final = re.compile(
     r"|(?<=[)\"])\.(?:and|blend)\([-\d., ]*\)",  # InvokeAI's conjunction and blend
     re.IGNORECASE,
 )
+_COMMAS: Final = ",;|\n\u3000\u3001\u3002\uff0c\uff1b\uff5c\uff61\uff64"
+_PARTS: Final = re.compile(f"[{_COMMAS}]+|[^{_COMMAS}]+")
+_WORD: Final = re.compile(f"[^{TAG_SEPARATOR}]+")
+_FULL_WIDTH: Final = re.compile("[\uff01-\uff5e](?<![\uff0c\uff1b\uff5c])")
 _LONGEST_NOTE: Final = 60
 
 
@@ -41,7 +45,7 @@ def without_settings(text: str, known: Collection[str], notes: list[str]) -> str
             notes.append(f"{shortened(text[found.start() :])}: {name}, left out")
             text = text[: found.start()]
     if (found := _LABEL.match(text)) and found.group().strip() not in known:
-        notes.append(f"{found.group().strip()}: left out")
+        notes.append(f"{found.group().strip()} left out")
         text = text[found.end() :]
     if not text.isascii():
         text = _narrow(text, known, notes)
@@ -64,9 +68,14 @@ def shortened(text: str) -> str:
 
 def _narrow(text: str, known: Collection[str], notes: list[str]) -> str:
     """`text` with ASCII for full-width signs, except in words that are tags."""
-    words = text.split(TAG_SEPARATOR)
-    narrow = [word if word in known else word.translate(NARROW) for word in words]
-    for word, changed in zip(words, narrow, strict=True):
-        if any(0xFF01 <= ord(old) <= 0xFF5E and new not in ",;|" for old, new in zip(word, changed, strict=True)):
-            notes.append(f"{shortened(word)}: read as {shortened(changed)}")
-    return TAG_SEPARATOR.join(narrow)
+
+    def narrow(match: re.Match[str]) -> str:
+        return match.group() if match.group() in known else match.group().translate(NARROW)
+
+    def narrow_parts(match: re.Match[str]) -> str:
+        return match.group() if match.group() in known else _PARTS.sub(narrow, match.group())
+
+    narrowed = _WORD.sub(narrow_parts, text)
+    if any(_FULL_WIDTH.match(old) and old != new for old, new in zip(text, narrowed, strict=True)):
+        notes.append("full-width signs: read as ASCII")
+    return narrowed

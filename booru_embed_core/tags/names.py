@@ -13,7 +13,9 @@ from booru_embed_core.tags.spelling import unique_spellings
 from booru_embed_core.tags.vocab import Vocab
 
 _BETWEEN_WORDS: Final = re.compile(r"[\s_-]+")
-_HYPHEN: Final = re.compile(r"(?<=\w)-(?=\w)")
+_BETWEEN_LETTERS: Final = re.compile(r"[\s_-]")
+_HYPHENS: Final = re.compile(r"[_-]+")
+_LETTER: Final = re.compile(r"[^\W_]")
 _LONGEST_RUN: Final = 24
 """Words of a tag that are read without a comma; the longest of Danbooru's 140,740 tags of 2026 has 20."""
 
@@ -103,7 +105,7 @@ class TagNames:
     def _longest(self) -> dict[str, int]:
         longest: dict[str, int] = {}
         for name in self.names():
-            words = len(_BETWEEN_WORDS.split(name))
+            words = len(_BETWEEN_LETTERS.split(name))
             if words > 1:
                 first = _first_word(name.casefold())
                 longest[first] = min(_LONGEST_RUN, max(words, longest.get(first, 1)))
@@ -114,7 +116,7 @@ class TagNames:
         """The token_id by each name with hyphens between words, which are underscores here."""
         found: dict[str, int] = {}
         for name in self.names():
-            if "-" in name and (loose := _HYPHEN.sub("_", name.casefold())) != name:
+            if ("-" in name or "__" in name) and (loose := _loose(name)) != name:
                 token_id = self.ids.get(name, self.aliases.get(name))
                 assert token_id is not None
                 if loose not in found or self._count(token_id) > self._count(found[loose]):
@@ -135,7 +137,7 @@ class TagNames:
             found = self._by_prefix(word, spelling)
             if found is not None:
                 return found
-        loose = _HYPHEN.sub("_", spellings[-1].casefold())
+        loose = _loose(spellings[-1])
         token_id = self.by_name(loose)
         if token_id is None:
             token_id = self.aliases.get(loose, self._unhyphenated.get(loose))
@@ -156,7 +158,7 @@ class TagNames:
         if token_id is not None:
             category = CATEGORIES[self.vocab.categories[token_id - self.vocab.num_special]]
             return Found(token_id, note=f"{word}: taken for {self.tag(token_id)}, which is {category.value}")
-        loose = _HYPHEN.sub("_", tag.casefold())
+        loose = _loose(tag)
         token_id = self.by_category[category_id].get(loose, self._unhyphenated.get(loose))
         return None if token_id is None else Found(token_id, note=f"{word}: read as {self.tag(token_id)}")
 
@@ -180,3 +182,9 @@ class TagNames:
 def _first_word(name: str) -> str:
     """The letters of `name` before its first space, underscore or hyphen."""
     return _BETWEEN_WORDS.split(name, maxsplit=1)[0]
+
+
+def _loose(name: str) -> str:
+    """`name` in lower case, with one underscore for hyphens and underscores; names without letters keep them."""
+    folded = name.casefold()
+    return _HYPHENS.sub("_", folded) if _LETTER.search(folded) else folded

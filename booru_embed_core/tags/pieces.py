@@ -17,13 +17,15 @@ from booru_embed_core.tags.normalize import CLOSING, NUMBER, OPENING, PARTNER
 
 _SCAN: Final = (
     r"\\[^,\n|;]|(?P<bracket>[()\[\]{}])|(?P<pipe>\|+)|(?P<hard>[,;\n])|(?P<tab>\t)|(?P<end>::(?=\s))|(?P<colon>:)"
-    rf"|(?P<start>(?<=\s){NUMBER}::(?=\S))|(?P<word>(?<![^\s,])(?:BREAK|AND|ADD(?:COMM|BASE|ROW|COL))(?![^\s,]))"
+    rf"|(?P<start>(?<=\s){NUMBER}::(?=[^\s,;)\]}}|:])(?!{NUMBER}\s?\]))|(?P<word>(?<![^\s,])(?:BREAK|AND|ADD(?:COMM|BASE|ROW|COL))(?![^\s,]))"
 )
-_MAY_BE_CUT: Final = re.compile(r"[,;|\n\t()\[\]{}]|::|:\d")
+_MAY_BE_CUT: Final = re.compile(r"[,;|\n\t]|::|:\d")
+_BRACKET: Final = re.compile(r"[()\[\]{}]")
 _WEIGHT_AT_END: Final = re.compile(rf"\s*:\s*({NUMBER})\s*\Z")
 _SUFFIX: Final = re.compile(r"(?:\d{1,2}(?:\.\d{1,4})?|\.\d{1,4}|[+-]{1,20})?(?=\s)")
 _MAX_COLONS: Final = 8
 _LONGEST_SIDE: Final = 300
+_SEPARATOR: Final = re.compile(r"[,;|\n]")
 
 
 class Piece(NamedTuple):
@@ -71,11 +73,15 @@ class PieceCutter:
     def __init__(self, names: Iterable[str], words: Collection[str]) -> None:
         self._words = words
         self._scan = re.compile(_SCAN)
-        cut = [name for name in names if _MAY_BE_CUT.search(name) and (_is_unbalanced(name) or self._is_cut(name))]
+        cut = [
+            name
+            for name in names
+            if (_MAY_BE_CUT.search(name) and self._is_cut(name)) or (_BRACKET.search(name) and _is_unbalanced(name))
+        ]
         if cut:
             kept = "|".join(map(_pattern, sorted(cut, key=len, reverse=True)))
             whole = rf"(?<![^\s,;(\[{{|:\"'])(?:{kept})(?=$|[\s,;)\]}}|:\"'.+-])"
-            self._scan = re.compile(f"(?i:{whole})|{_SCAN}")
+            self._scan = re.compile(f"(?P<tag>(?i:{whole}))|{_SCAN}")
 
     def cut(self, text: str, is_name: Callable[[str], bool], notes: list[str]) -> CutText:
         """The pieces of `text`, without empty ones; `is_name` tells whether a text names a tag."""
@@ -110,6 +116,8 @@ class _Scan:
     def read(self, match: re.Match[str]) -> None:
         start, end = match.span()
         match match.lastgroup:
+            case "tag" if match.group().endswith(";"):
+                self._end_at_semicolon(start, end - 1)
             case "bracket" if match.group() in OPENING:
                 self._open.append(_Bracket(start, match.group()))
                 self._num_open[match.group()] += 1
@@ -178,29 +186,43 @@ class _Scan:
             self._cuts.append(_Cut(suffix.end(), suffix.end(), ""))
 
     def _cut_editing(self, opened: _Bracket, end: int) -> None:
-        """Cuts ``[from:to:0.5]`` between its tags, at the colon that leaves a tag on both sides."""
+        """Cuts ``[from:to:0.5]`` between its tags, at the colon that leaves tags on both sides, or on one."""
         start = opened.position + 1
         colons = [colon for colon in opened.colons[: _MAX_COLONS + 1] if colon < end]
         if not colons or self._is_name(self.text[start : min(end, start + _LONGEST_SIDE)]):
             return
 
-        def fits(colon: int) -> bool:
+        def fit(colon: int) -> tuple[int, bool, int]:
             left = self.text[max(start, colon - _LONGEST_SIDE) : colon].rpartition(",")[2].strip()
             right = self.text[colon + 1 : min(end, colon + _LONGEST_SIDE)].partition(",")[0].strip()
-            return bool(left or right) and all(not side or self._is_name(side) for side in (left, right))
+            is_left, is_right = (not side or self._is_name(side) for side in (left, right))
+            # Of several with a tag on one side, that with the longest tag.
+            return is_left + is_right, is_left, colon if is_left else -colon
 
-        colon = next(filter(fits, colons), colons[0])
+        colon = max(colons, key=fit)
         self._cuts.append(_Cut(colon, colon + 1, ":"))
 
     def _separate(self, word: str, start: int, end: int) -> None:
+        left, right = self.text[max(0, start - _LONGEST_SIDE) : start], self.text[end : end + _LONGEST_SIDE]
+        around = _SEPARATOR.split(left)[-1] + word + _SEPARATOR.split(right, maxsplit=1)[0]
+        if self._is_name(around):  # `KIRBY AND THE AMAZING MIRROR`
+            return
         if word == "AND":
-            if not self.text[:start].strip() or not self.text[end:].strip():
+            if not left.strip() or not right.strip():
                 return
             self._end_part(start)
             self.notes.append("AND: joins prompts, left out")
         else:
             self.notes.append(f"{word}: left out")
         self._cuts.append(_Cut(start, end, ""))
+
+    def _end_at_semicolon(self, start: int, semicolon: int) -> None:
+        """Cuts at a semicolon that ends a name, such as ``3;``, if what ends before it is a longer tag."""
+        before = self.text[max(0, start - _LONGEST_SIDE) : start]
+        before = before[max(before.rfind(separator) for separator in ",;|\n") + 1 :]
+        if before.strip() and self._is_name(before + self.text[start:semicolon]):
+            self._cuts.append(_Cut(semicolon, semicolon + 1, ","))
+            self.is_list = True
 
     def _end_part(self, end: int) -> None:
         tail = self.text[max(0, end - 24) : end]

@@ -78,7 +78,8 @@ class CaptionReader:
         notes: list[str] = []
         text = without_settings(text, self.names.ids, notes)
         cut = self._cutter.cut(text, self._is_name, notes)
-        reader = _TextReader(self.names, text, cut.is_list)
+        is_prompt = cut.is_list or len(cut.pieces) > 1 or bool(notes)
+        reader = _TextReader(self.names, text, cut.is_list, is_prompt)
         for piece in cut.pieces:
             reader.emphasis.separate(piece.before)
             reader.read_piece(piece.start, piece.end, piece.weight)
@@ -111,6 +112,9 @@ class _TextReader:
     names: TagNames
     text: str
     is_list: bool
+    """Whether commas or the like separate tags: a piece with unknown words is taken as one tag."""
+    is_prompt: bool
+    """Whether more than spaces separate tags: a piece that is a tag is one, whatever its words are."""
     emphasis: Emphasis = field(default_factory=Emphasis)
     _mentions: list[Mention] = field(default_factory=list)
     _unknown: list[str] = field(default_factory=list)
@@ -125,13 +129,13 @@ class _TextReader:
         piece = piece.strip()
         end = start + len(piece)
         token_id = self.names.ids.get(piece)
-        if token_id is None and self.is_list:
+        if token_id is None and self.is_prompt:
             token_id = self.names.ids.get(joined(piece))
         if token_id is not None:  # the common case: what follows takes several times as long
             self._mention(piece, Found(token_id), has_signs=False, weight=weight)
             return
         spans = [(start + word.start(), start + word.end()) for word in _WORD.finditer(piece)]
-        is_whole = len(spans) == 1 or self.is_list or piece[0] in OPENING
+        is_whole = len(spans) == 1 or self.is_prompt or piece[0] in OPENING
         whole = _Run(start, end, _match(self.names, piece)) if is_whole else None
         if whole is not None and (whole.match.found is not None or len(spans) == 1):
             self._add(whole, weight)
@@ -185,7 +189,8 @@ class _TextReader:
     def _word(self, text: str) -> _Word:
         if text not in self._words:
             match = _match(self.names, text)
-            is_tag = match.found is not None and match.found.note is None
+            has_signs = bool(match.num_opens or match.num_closes)
+            is_tag = match.found is not None and match.found.note is None and not has_signs
             longest_run = max(self.names.longest_run(text[start:]) for start in match.signs.starts[-5:])
             self._words[text] = _Word(match, is_tag, longest_run)
         return self._words[text]
