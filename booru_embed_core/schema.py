@@ -42,9 +42,6 @@ EXPORT_RATING_NAMES: Final = {name: rating for name, rating in RATING_NAMES.item
 TAG_SEPARATOR: Final = " "
 """Only U+0020 separates tags in an export: other white space occurs inside tags."""
 
-MAX_WEIGHT: Final = 100.0
-"""The highest weight of a tag in a caption. Far below it, the tag already drowns the others."""
-
 
 def tag_column(category: Category) -> str:
     """The export's column that holds the tags of `category`, such as ``tag_string_general``."""

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.embedder.results import UnknownTagsError, UnknownTagsWarning
-from booru_embed_core.schema import MAX_WEIGHT, TAG_SEPARATOR
+from booru_embed_core.schema import TAG_SEPARATOR
+from booru_embed_core.tags.emphasis import MAX_WEIGHT
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 
 Caption: TypeAlias = str | Sequence[str] | Set[str] | Mapping[str, float]
@@ -94,7 +95,7 @@ def tag_sets(encoded: Sequence[Encoded], num_special: int, rating_id: int, score
     weights: NDArray[np.float32] | None = None
     if any(one.weights for one in encoded):
         per_tag = [weight for one in encoded for weight in one.weights or (1.0,) * len(one.token_ids)]
-        weights = np.array(per_tag, dtype=np.float32)
+        weights = np.maximum(np.array(per_tag), np.finfo(np.float32).tiny).astype(np.float32)  # a tag is not lost
     return TagSets(
         tags=np.array([token_id - num_special for one in encoded for token_id in one.token_ids], dtype=np.int64),
         lengths=np.array([len(one.token_ids) for one in encoded], dtype=np.int64),
@@ -119,9 +120,10 @@ def _merged(tokenizer: Tokenizer, weighted_tags: Iterable[tuple[Any, float]]) ->
         one = tokenizer.encode(f"{tag}," if TAG_SEPARATOR in tag else tag)
         for token_id, own in zip(one.token_ids, one.weights or (1.0,) * len(one.token_ids), strict=True):
             product = min(own * weight, MAX_WEIGHT)
-            if weights.get(token_id, product) != product:
-                notes.append(f"{tag}: mentioned twice, the higher weight counts")
-            weights[token_id] = max(product, weights.get(token_id, product))
+            before = weights.get(token_id, product)
+            weights[token_id] = max(product, before)
+            if before != product:
+                notes.append(f"{tag}: mentioned with weights {before:g}, {product:g}; {weights[token_id]:g} counts")
         unknown += one.unknown
         notes += one.notes
         ratings += one.ratings
