@@ -1,8 +1,10 @@
-"""Measures completions over HTTP: `booru-embed serve` with 30,000 tags, captions of 30 tags, 32 clients.
+"""Measures completions over HTTP: `booru-embed serve` with 130,000 tags, captions of 30 tags, 32 clients.
 
-The server has the sample's network, untrained, which costs the same. The clients are keep-alive connections of another
-process on the same machine. First they send 200 requests per second in total without waiting for answers; then each
-sends its next request when it has an answer. Both phases take `SECONDS` over the loopback device.
+The server has the sample's network, untrained, which costs the same, and invented names, one in five with an alias. The
+clients are keep-alive connections of another process on the same machine. First they send 200 requests per second in
+total without waiting for answers: captions alone, then captions with what somebody types of the next tag, of which one
+in eight has a typo. At last each sends its next request when it has an answer. Every phase takes `SECONDS` over the
+loopback device.
 """
 
 from __future__ import annotations
@@ -19,23 +21,26 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from benchmarks._corpus_names import NumNames, make_names
 from benchmarks._results import write
 from benchmarks.embedding import untrained_embedder
 from booru_embed_core.embedder.torch_network import TorchNetwork
-from booru_embed_core.schema import NUM_CATEGORIES
+from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, Category
 from booru_embed_core.settings import ModelSettings
 from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.training.checkpoint import save_checkpoint
 
-NUM_TAGS: Final = 30_000
+NUM_TAGS: Final = 130_000
 CAPTION_TAGS: Final = 30
 NUM_CLIENTS: Final = 32
 RATE: Final = 200
@@ -55,10 +60,10 @@ def main() -> None:
         try:
             wait_until_ready(port)
             figures = {}
-            for name, rate in (("steady", RATE), ("flat out", None)):
+            for name, rate in (("steady", RATE), ("typing", RATE), ("flat out", None)):
                 before = cpu_seconds(server.pid)
                 with get_context("spawn").Pool(1) as clients:
-                    figures[name] = clients.apply(ask, (port, rate))
+                    figures[name] = clients.apply(ask, (port, rate, name == "typing"))
                 figures[name]["server_cpu_seconds"] = round(cpu_seconds(server.pid) - before, 2)
                 print(f"{name}: {figures[name]}", flush=True)
         finally:
@@ -73,13 +78,28 @@ def save_untrained(folder: Path) -> None:
     sizes = [NUM_TAGS - 4 * (NUM_TAGS // 8), *[NUM_TAGS // 8] * (NUM_CATEGORIES - 1)]
     categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), sizes)
     counts = np.concatenate([1_000_000 // np.arange(1, size + 1) for size in sizes])
-    names = tuple(f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}tag_{i}" for i in range(NUM_TAGS))
-    vocab = Vocab(names, categories, counts)
+    vocab = Vocab(tags := tag_names(), categories, counts, aliases=_aliases(tags, categories))
     (folder / "vocab").mkdir()
     save_vocab(vocab, folder / "vocab")
     untrained = untrained_embedder(vocab, ModelSettings(), "cpu", torch.float32)
     assert isinstance(untrained.network, TorchNetwork)
     save_checkpoint(folder, untrained.network.model, untrained.config, folder / "vocab")
+
+
+@cache
+def tag_names() -> tuple[str, ...]:
+    """`NUM_TAGS` invented names, category after category."""
+    other = NUM_TAGS // 8
+    sizes = NumNames(general=NUM_TAGS - 4 * other, artist=other, copyright=other, character=other, meta=other)
+    return tuple(tag for names in make_names(sizes, 7).values() for tag in names)
+
+
+def _aliases(tags: tuple[str, ...], categories: NDArray[np.uint8]) -> dict[Category, dict[str, str]]:
+    """A second name of every fifth tag."""
+    aliases: dict[Category, dict[str, str]] = {category: {} for category in CATEGORIES}
+    for index in range(0, len(tags), 5):
+        aliases[CATEGORIES[categories[index]]][f"old_{tags[index]}"] = tags[index]
+    return aliases
 
 
 def wait_until_ready(port: int) -> None:
@@ -102,17 +122,26 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def ask(port: int, rate: int | None) -> dict[str, Any]:
+def ask(port: int, rate: int | None, is_typing: bool) -> dict[str, Any]:
     """Figures of `NUM_CLIENTS` connections over `SECONDS`, at `rate` requests per second in total, or at full speed."""
-    return asyncio.run(_ask(port, rate))
+    return asyncio.run(_ask(port, rate, is_typing))
 
 
-async def _ask(port: int, rate: int | None) -> dict[str, Any]:
-    numbers, bodies = np.random.default_rng(7), []
+def _typed(tag: str, numbers: np.random.Generator) -> str:
+    """The beginning of `tag` or of its last word, one in eight with two letters in the wrong order."""
+    word = tag.rpartition("_")[2] if numbers.random() < 0.25 else tag
+    typed = word[: int(numbers.integers(1, max(2, min(10, len(word)))))]
+    if numbers.random() < 0.125 and len(tag) > 3:
+        return tag[:2] + tag[3] + tag[2] + tag[4:]
+    return typed
+
+
+async def _ask(port: int, rate: int | None, is_typing: bool) -> dict[str, Any]:
+    numbers, bodies, names = np.random.default_rng(7), [], tag_names()
     for _ in range(500):
-        tags = numbers.choice(NUM_TAGS, CAPTION_TAGS, replace=False)
-        caption = " ".join(f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}tag_{i}" for i in tags.tolist())
-        bodies.append(json.dumps({"tags": caption, "k": 10}).encode())
+        caption = " ".join(names[i] for i in numbers.choice(NUM_TAGS, CAPTION_TAGS, replace=False).tolist())
+        typed = {"prefix": _typed(names[int(numbers.integers(NUM_TAGS))], numbers)[:200]} if is_typing else {}
+        bodies.append(json.dumps({"tags": caption, "k": 10, **typed}).encode())
     seconds: list[float] = []
     start = time.perf_counter() + 0.5
     await asyncio.gather(*(_client(port, rate, number, bodies, start, seconds) for number in range(NUM_CLIENTS)))

@@ -288,7 +288,12 @@ def page(result: Mapping[str, Any]) -> str:
 def serving(result: Mapping[str, Any]) -> str:
     """Latencies and requests per second, at a fixed rate and as fast as possible."""
     header = ["", "requests per s", "p50, ms", "p95, ms", "p99, ms", "server's CPU ms per request"]
-    names = {"steady": f"fixed rate, {result['rate']} per s", "flat out": "as fast as possible"}
+    rate = f"{result['rate']} per s"
+    names = {
+        "steady": f"fixed rate, {rate}",
+        "typing": f"fixed rate, {rate}, with a prefix",
+        "flat out": "as fast as possible",
+    }
     rows = []
     for name, figure in result["figures"].items():
         cpu = 1000 * figure["server_cpu_seconds"] / figure["num_requests"]

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import click
 import typer
 
-from booru_embed_core.cli.embed import complete, similar
+from booru_embed_core.cli.embed import complete, fill, similar
 from booru_embed_core.cli.embed_captions import embed
 from booru_embed_core.cli.evaluate import evaluate
 from booru_embed_core.cli.export import export
@@ -37,7 +37,7 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
 
 app = typer.Typer(name="booru-embed", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(inspect_app, name="inspect")
-for command in (ingest, embed, complete, similar, evaluate, export, index, search, duplicates, serve):
+for command in (ingest, embed, complete, fill, similar, evaluate, export, index, search, duplicates, serve):
     app.command()(command)
 
 

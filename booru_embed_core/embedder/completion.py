@@ -39,6 +39,8 @@ def shares(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def renormalize(probabilities: NDArray[np.float32], left_out: NDArray[np.integer]) -> None:
     """Sets the probabilities of the tags `left_out` to 0, in place, and scales the others to a sum of 1."""
+    if not len(left_out):
+        return
     probabilities[left_out] = 0
     total = probabilities.sum()
     if total > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,74 +13,20 @@ from numpy.typing import NDArray
 from booru_embed_core.embedder.captions import Caption
 from booru_embed_core.embedder.completion import Implied, NextTags, ban_note, check_implied, renormalize
 from booru_embed_core.embedder.network import TagSets
-from booru_embed_core.embedder.results import Normalized
+from booru_embed_core.embedder.results import (
+    DEFAULT_TEMPERATURE,
+    MAX_FILL_TAGS,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    Filled,
+    FilledTag,
+    Normalized,
+    Origin,
+)
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category
-from booru_embed_core.tags.prompts import Dialect, as_prompt
 
 if TYPE_CHECKING:
     from booru_embed_core.embedder.embedder import BooruEmbedder
-
-MAX_FILL_TAGS: Final = 200
-"""Tags that may be drawn for one caption: each takes a pass through the network."""
-DEFAULT_TEMPERATURE: Final = 0.7
-MAX_TEMPERATURE: Final = 10.0
-MAX_SEED: Final = 2**53 - 1
-"""JavaScript rounds larger numbers."""
-
-Origin: TypeAlias = Literal["caption", "drawn", "implied"]
-
-
-class FilledTag(NamedTuple):
-    """A tag of a completed caption.
-
-    Attributes:
-        tag: the tag.
-        category: its category.
-        origin: whether the given caption has it, it was drawn, or the tags before it imply it.
-        probability: of a drawn tag, its share among all tags that might have followed; None for others.
-        weight: of a tag of the given caption; 1 for others.
-    """
-
-    tag: str
-    category: Category
-    origin: Origin
-    probability: float | None = None
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Filled:
-    """A completed caption.
-
-    Attributes:
-        tags: those of the given caption, then those drawn, in order.
-        caption: `tags` as one text that reads as itself, separated by spaces.
-        unknown: tags of the given caption that are not in the vocabulary.
-        notes: how the given caption was read where that differs from its spelling, and what of it is odd.
-    """
-
-    tags: tuple[FilledTag, ...]
-    caption: str
-    unknown: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def prompt(self, dialect: Dialect | str = "a1111") -> str:
-        """The caption as a prompt for another program: the given tags, known ones first, then the others.
-
-        Args:
-            dialect: one of `prompts.DIALECTS`.
-
-        Raises:
-            ValueError: no such dialect.
-        """
-        spellings = self.caption.split(" ") if self.caption else []
-        num_given = sum(one.origin == "caption" for one in self.tags)
-        weights = [one.weight for one in self.tags]
-        return as_prompt(
-            [*spellings[:num_given], *self.unknown, *spellings[num_given:]],
-            dialect,
-            [*weights[:num_given], *(1.0 for _ in self.unknown), *weights[num_given:]],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +68,11 @@ class FillQuery:
 
 @dataclass(frozen=True, eq=False)
 class ReadFill:
-    """A query, how its caption was read, the caption as the network takes it, and the banned tags."""
+    """A query, how its caption was read, its tags and their weights, the caption as the network takes it, and bans."""
 
     query: FillQuery
     read: Normalized
+    weights: dict[int, float]
     sets: TagSets
     banned: NDArray[np.int64]
     notes: tuple[str, ...]
@@ -140,15 +87,15 @@ def read_fill(embedder: BooruEmbedder, query: FillQuery) -> ReadFill:
     query.check()
     read, sets = embedder.read_caption(query.caption, query.rating, query.score)
     banned = embedder.next_tags.banned(query.banned)
+    given = [token_id - embedder.vocab.num_special for token_id in embedder.tokenizer.encode(read.caption).token_ids]
+    weights = dict(zip(given, read.weights or (1.0,) * len(given), strict=True))
     tags = embedder.vocab.tags
     notes = [ban_note(name) for name in banned.unknown]
-    notes += [
-        f"{tags[tag]}: banned, but the caption has it; it stays" for tag in np.intersect1d(sets.tags, banned.tags)
-    ]
-    odd = embedder.next_tags.contradictions(sets.tags)
+    notes += [f"{tags[tag]}: banned, but the caption has it; it stays" for tag in np.intersect1d(given, banned.tags)]
+    odd = embedder.next_tags.contradictions(np.array(given, dtype=np.int64))
     if len(odd):
         notes.append(f"{', '.join(tags[tag] for tag in odd)}: they contradict each other; all stay")
-    return ReadFill(query, read, sets, banned.tags, tuple(notes))
+    return ReadFill(query, read, weights, sets, banned.tags, tuple(notes))
 
 
 def fill_all(embedder: BooruEmbedder, queries: Sequence[ReadFill]) -> list[Filled]:
@@ -173,7 +120,7 @@ class _Draft:
         self._spellings = embedder.tokenizer.spellings
         self._rules: NextTags = embedder.next_tags
         self._random = np.random.default_rng([asked.query.seed, asked.query.row])
-        self._tags = asked.sets.tags.tolist()
+        self._tags = list(asked.weights)
         self._probability_of: dict[int, float] = {}
         self._num_left = {CATEGORIES.index(Category(one)): limit for one, limit in asked.query.limits.items()}
         chosen = asked.query.categories
@@ -181,14 +128,13 @@ class _Draft:
             self._vocab.categories, [i for i, one in enumerate(CATEGORIES) if chosen is not None and one not in chosen]
         )
         self._is_barred[asked.banned] = True
+        self._is_barred[self._tags] = True
 
     def sets(self) -> TagSets:
         """The caption so far."""
-        given = self._asked.sets
-        weights = given.weights
-        if weights is not None:
-            weights = np.concatenate([weights, np.ones(len(self._tags) - len(weights), dtype=np.float32)])
-        tags = np.array(self._tags, dtype=np.int64)
+        given, drawn = self._asked.sets, np.array(list(self._probability_of), dtype=np.int64)
+        weights = None if given.weights is None else np.concatenate([given.weights, np.ones(len(drawn), np.float32)])
+        tags = np.concatenate([given.tags, drawn])
         return TagSets(tags, np.array([len(tags)]), given.ratings, given.score_bins, weights)
 
     def draw(self, probabilities: NDArray[np.float32]) -> None:
@@ -214,15 +160,12 @@ class _Draft:
 
     def filled(self) -> Filled:
         """The caption with the tags drawn."""
-        given, implications = self._asked.sets, self._rules.implications
-        found = {
-            tag: self._tag(tag, "caption", None, weight)
-            for tag, weight in zip(given.tags.tolist(), given.tag_weights().tolist(), strict=True)
-        }
+        implications = self._rules.implications
+        found = {tag: self._tag(tag, "caption", None, weight) for tag, weight in self._asked.weights.items()}
         implied = set(implications.implied_by(np.array(self._tags, dtype=np.int64)).tolist())
         keeps = self._asked.query.implied == "keep"
         if keeps:
-            self._add(found, implications.implied_by(given.tags))
+            self._add(found, implications.implied_by(np.array(list(self._asked.weights), dtype=np.int64)))
         for tag, probability in self._probability_of.items():
             if keeps or tag not in implied:
                 found[tag] = self._tag(tag, "drawn", probability)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from booru_embed_core.schema import Category
+from booru_embed_core.tags.prompts import Dialect, as_prompt
+
+MAX_FILL_TAGS: Final = 200
+"""Tags that may be drawn for one caption: each takes a pass through the network."""
+DEFAULT_TEMPERATURE: Final = 0.7
+MAX_TEMPERATURE: Final = 10.0
+MAX_SEED: Final = 2**53 - 1
+"""JavaScript rounds larger numbers."""
+
+Origin: TypeAlias = Literal["caption", "drawn", "implied"]
 
 
 class UnknownTagsError(ValueError):
@@ -45,3 +56,56 @@ class Normalized(NamedTuple):
     """The ratings that it names, of ``g s q e``: they are not tags, and the model does not see them."""
     weights: tuple[float, ...] = ()
     """The weight of each of `tags`, above 0; 1 where the caption gives none."""
+
+
+class FilledTag(NamedTuple):
+    """A tag of a completed caption.
+
+    Attributes:
+        tag: the tag.
+        category: its category.
+        origin: whether the given caption has it, it was drawn, or the tags before it imply it.
+        probability: of a drawn tag, its share among all tags that might have followed; None for others.
+        weight: of a tag of the given caption; 1 for others.
+    """
+
+    tag: str
+    category: Category
+    origin: Origin
+    probability: float | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A completed caption.
+
+    Attributes:
+        tags: those of the given caption, then those drawn, in order.
+        caption: `tags` as one text that reads as itself, separated by spaces.
+        unknown: tags of the given caption that are not in the vocabulary.
+        notes: how the given caption was read where that differs from its spelling, and what of it is odd.
+    """
+
+    tags: tuple[FilledTag, ...]
+    caption: str
+    unknown: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def prompt(self, dialect: Dialect | str = "a1111") -> str:
+        """The caption as a prompt for another program: the given tags, known ones first, then the others.
+
+        Args:
+            dialect: one of `prompts.DIALECTS`.
+
+        Raises:
+            ValueError: no such dialect.
+        """
+        spellings = self.caption.split(" ") if self.caption else []
+        num_given = sum(one.origin == "caption" for one in self.tags)
+        weights = [one.weight for one in self.tags]
+        return as_prompt(
+            [*spellings[:num_given], *self.unknown, *spellings[num_given:]],
+            dialect,
+            [*weights[:num_given], *(1.0 for _ in self.unknown), *weights[num_given:]],
+        )

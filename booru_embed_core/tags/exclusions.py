@@ -140,12 +140,9 @@ class ExclusiveTags:
         if is_solo:
             found.append(self._several_people)
             found += [self._one[~has[self._one]]] * bool(has[self._one].any())
-        elif are_several:
-            found.append(self._solo)
-        if has[self._no_humans].any():
-            found.append(self._people)
-        elif has[self._people].any():
-            found.append(self._no_humans)
+        found += [self._solo] * bool(are_several)
+        found += [self._people] * bool(has[self._no_humans].any())
+        found += [self._no_humans] * bool(has[self._people].any())
         return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
 
     def contradictions(self, tags: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -14,6 +15,8 @@ from booru_embed_core.tags.normalize import PREFIXES
 from booru_embed_core.tags.tokenizer import Tokenizer
 
 WILDCARD: Final = "*"
+_LAYERS: Final = re.compile(r"^[(\[{]+([^:()\[\]{}]*)(?::[\d.]+)?[)\]}]+$")
+"""Brackets and a weight around a pattern."""
 
 
 class NamedTags(NamedTuple):
@@ -36,19 +39,25 @@ def named_tags(tokenizer: Tokenizer, names: Iterable[str]) -> NamedTags:
     """
     tags: set[int] = set()
     unknown: list[str] = []
-    for name in names:
-        encoded = tokenizer.encode(name)
-        if encoded.unknown and "," not in name:  # with a comma, spaces inside a tag are read as underscores
-            encoded = tokenizer.encode(f"{name},")
-        tags.update(token_id - tokenizer.vocab.num_special for token_id in encoded.token_ids)
-        if not encoded.token_ids and not encoded.unknown and name.strip():  # a rating, a weight of 0
-            unknown.append(name)
-        for word in encoded.unknown:
-            matching = matching_tags(tokenizer, word) if WILDCARD in word else []
+    for name in itertools.chain.from_iterable(_pieces(tokenizer, given) for given in names):
+        if WILDCARD in name and tokenizer.tag_named(name) is None:
+            pattern = _LAYERS.sub(r"\1", name).strip()
+            matching = matching_tags(tokenizer, pattern)
             tags.update(matching)
-            if not matching:
-                unknown.append(word)
+            unknown += [] if matching else [pattern]
+            continue
+        encoded = tokenizer.encode(f"{name},")  # with a comma, spaces inside a tag are read as underscores
+        tags.update(token_id - tokenizer.vocab.num_special for token_id in encoded.token_ids)
+        # A rating is no tag, and a tag of weight 0 is left out.
+        unknown += encoded.unknown if encoded.token_ids or encoded.unknown else [name]
     return NamedTags(np.array(sorted(tags), dtype=np.int64), tuple(dict.fromkeys(unknown)))
+
+
+def _pieces(tokenizer: Tokenizer, name: str) -> list[str]:
+    """`name`, cut at commas unless it is a tag with a comma."""
+    if tokenizer.tag_named(name) is not None:
+        return [name]
+    return [stripped for piece in name.split(",") if (stripped := piece.strip())]
 
 
 def matching_tags(tokenizer: Tokenizer, pattern: str) -> list[int]:
@@ -62,9 +71,10 @@ def matching_tags(tokenizer: Tokenizer, pattern: str) -> list[int]:
     prefix, colon, rest = pattern.partition(":")
     category_id = PREFIXES.get(prefix.casefold()) if colon else None
     pieces = (pattern if category_id is None else rest).casefold().replace(TAG_SEPARATOR, "_").split(WILDCARD)
-    first, *middle, last = map(re.escape, pieces) if len(pieces) > 1 else ("", *map(re.escape, pieces))
+    first, *others = map(re.escape, pieces)
     # Atomic groups: with plain ones, a pattern of many stars could take for ever.
-    matches = re.compile(first + "".join(f"(?>.*?{piece})" for piece in middle) + f".*{last}", re.DOTALL).fullmatch
+    rest = "".join(f"(?>.*?{piece})" for piece in others[:-1]) + "".join(f".*{piece}" for piece in others[-1:])
+    matches = re.compile(first + rest, re.DOTALL).fullmatch
     longest = max(pieces, key=len)
     start, stop = 0, vocab.num_tags
     if category_id is not None:

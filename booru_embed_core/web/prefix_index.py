@@ -21,6 +21,8 @@ _INNER_WORD: Final = re.compile(r"(?<=[_()/:\-'.])[^\W_]")
 _SHORTEST_CORRECTED: Final = 4
 _SHORTEST_TWICE_CORRECTED: Final = 8
 """Letters from which one typo is corrected, and two: shorter ones are near too many tags."""
+_BEGINNINGS: Final = (3, 10, 20, 40)
+"""Letters at the beginning of a name whose set is kept, to rule out most names without a comparison."""
 
 
 class Match(StrEnum):
@@ -73,8 +75,16 @@ class PrefixIndex:
         self._aliases = [row[2] for row in rows]
         self._is_alias = np.array([bool(alias) for alias in self._aliases], dtype=np.bool_)
         self._is_inner = np.array([row[3] for row in rows], dtype=np.bool_)
-        self._lengths = np.array([len(text) for text in self._texts], dtype=np.int64)
-        self._letters = _letters(self._texts, self._lengths)
+        lengths = np.array([len(text) for text in self._texts], dtype=np.int64)
+        letters = _letters(self._texts, lengths)
+        self._by_length = np.argsort(lengths, kind="stable")
+        self._letters_by_length = letters[self._by_length]
+        self._lengths = lengths[self._by_length]
+        self._names = np.flatnonzero(~self._is_inner)
+        names_cut = {most: [self._texts[row][:most] for row in self._names.tolist()] for most in _BEGINNINGS}
+        self._beginnings = {
+            most: _letters(texts, np.minimum(lengths[self._names], most)) for most, texts in names_cut.items()
+        }
         self.every = np.flatnonzero(~vocab.is_unknown)
         """The indices of all tags, int64, ascending."""
 
@@ -97,37 +107,50 @@ class PrefixIndex:
         """The tags that differ from `text` by one typo, from eight letters on by two.
 
         A typo is a missing, added or wrong letter, or two in the wrong order. The whole name or alias is compared, and
-        what follows from a word on. If no tag begins with `text`, the beginnings of those names are compared that share
-        its first letter.
+        what follows from a word on. If no tag and no word of one begins with `text`, the beginnings of those names are
+        compared too that share its first letter.
         """
         max_edits = (len(text) >= _SHORTEST_CORRECTED) + (len(text) >= _SHORTEST_TWICE_CORRECTED)
         if not max_edits:
             return self._matches(np.empty(0, dtype=np.int64))
         letters = _letters([text], np.array([len(text)]))[0]
-        few_missing = np.bitwise_count(letters & ~self._letters) <= max_edits
-        few_added = np.bitwise_count(self._letters & ~letters) <= max_edits
-        rows = np.flatnonzero(few_missing & few_added & (np.abs(self._lengths - len(text)) <= max_edits))
+        start, stop = np.searchsorted(self._lengths, [len(text) - max_edits, len(text) + max_edits + 1])
+        others = self._letters_by_length[start:stop]
+        few_missing = np.bitwise_count(letters & ~others) <= max_edits
+        few_added = np.bitwise_count(others & ~letters) <= max_edits
+        rows = self._by_length[start:stop][few_missing & few_added]
         edits = _distances(text, [self._texts[row] for row in rows.tolist()], max_edits)
-        if not self.begins(text):
-            starts = self._slice(text[0])
-            starts = starts[few_missing[starts] & ~self._is_inner[starts]]
-            rows = np.concatenate([rows, *[starts] * (2 * max_edits + 1)])
-            beginnings = [
-                self._texts[row][:length]
-                for length in range(len(text) - max_edits, len(text) + max_edits + 1)
-                for row in starts.tolist()
-            ]
+        if not len(self._slice(text)):
+            names = self._near_beginnings(text, letters, max_edits)
+            cuts = range(len(text) - max_edits, len(text) + max_edits + 1)
+            rows = np.concatenate([rows, *[names] * len(cuts)])
+            beginnings = [self._texts[row][:cut] for cut in cuts for row in names.tolist()]
             edits = np.concatenate([edits, _distances(text, beginnings, max_edits)])
         is_near = edits <= max_edits
         return self._matches(rows[is_near], edits[is_near])
+
+    def _near_beginnings(self, text: str, letters: np.uint64, max_edits: int) -> NDArray[np.int64]:
+        """The rows of the names with the first letter of `text` whose beginning has few other letters."""
+        start, stop = np.searchsorted(self._names, self._bounds(text[0]))
+        longest = next((most for most in _BEGINNINGS[1:] if most >= len(text) + max_edits), _BEGINNINGS[-1])
+        names = self._names[start:stop]
+        first = self._beginnings[_BEGINNINGS[0]][start:stop]
+        is_near = np.bitwise_count(first & ~letters) <= max_edits
+        if longest >= len(text) + max_edits:
+            is_near &= np.bitwise_count(letters & ~self._beginnings[longest][start:stop]) <= max_edits
+        near: NDArray[np.int64] = names[is_near]
+        return near
 
     def alias(self, row: int) -> str | None:
         """The alias of that row; None if it is of the tag's own name."""
         return self._aliases[row] or None
 
-    def _slice(self, prefix: str) -> NDArray[np.int64]:
+    def _bounds(self, prefix: str) -> tuple[int, int]:
         start = bisect_left(self._texts, prefix)
-        return np.arange(start, bisect_left(self._texts, prefix + _LAST_CHARACTER, lo=start))
+        return start, bisect_left(self._texts, prefix + _LAST_CHARACTER, lo=start)
+
+    def _slice(self, prefix: str) -> NDArray[np.int64]:
+        return np.arange(*self._bounds(prefix))
 
     def _matches(self, rows: NDArray[np.int64], edits: NDArray[np.uint8] | None = None) -> Matches:
         """The tags of `rows`; of a tag's rows, that with the fewest `edits`, its own name before an alias."""

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
 from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.tags.build import save_vocab
+from booru_embed_core.tags.implications import Implications
 from tests.core.cli_helpers import Run
 from tests.core.model_helpers import Trained
 
@@ -36,3 +45,54 @@ def test_similar_is_the_librarys(run: Run, trained: Trained, embedder: BooruEmbe
     assert [tuple(one.values()) for one in found.json["neighbours"]] == wanted
     table = run("similar", "cat ears", "-c", trained.checkpoint, "-k", 4)
     assert len(table.out.splitlines()) == 4
+
+
+def with_implications(trained: Trained, tmp_path: Path) -> Path:
+    """A copy of the checkpoint, in whose vocabulary bell implies collar."""
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(trained.checkpoint, copy)
+    vocab = trained.corpus.vocab
+    pair = [np.array([vocab.tags.index(tag)]) for tag in ("bell", "collar")]
+    save_vocab(replace(vocab, implications=Implications.of_pairs(*pair, vocab.num_tags)), copy)
+    return copy
+
+
+def test_complete_leaves_out_what_follows_and_what_is_banned(run: Run, trained: Trained, tmp_path: Path) -> None:
+    checkpoint = with_implications(trained, tmp_path)
+    found = run("complete", "1girl bell", "-c", checkpoint, "--json", "-k", 99, "--ban", "*_ears", "--ban", "blorb")
+    names = {one["tag"] for one in found.json["completions"]}
+    assert not {"collar", "cat_ears"} & names
+    assert found.json["implied"] == ["collar"]
+    assert found.err.startswith("warning: banned: blorb: no tag matches; nothing is banned by it. ")
+    kept = run("complete", "1girl bell", "-c", checkpoint, "--json", "-k", 99, "--implied", "keep")
+    assert {"collar", "cat_ears"} <= {one["tag"] for one in kept.json["completions"]}
+    assert kept.json["implied"] == []
+    table = run("complete", "1girl bell", "-c", checkpoint)
+    assert table.err == "note: left out, since the caption implies them: collar; --implied keep offers them\n"
+
+
+def test_fill_is_the_librarys(run: Run, trained: Trained, embedder: BooruEmbedder) -> None:
+    asked = ("fill", "(cat ears:1.2), 1girl", "-c", trained.checkpoint, "-n", 4, "--seed", 5, "--limit", "general=2")
+    wanted = embedder.fill("(cat ears:1.2), 1girl", 4, seed=5, limits={"general": 2})
+    found = run(*asked)
+    assert (found.code, found.out) == (0, wanted.prompt() + "\n")
+    assert found.err == "note: (cat ears:1.2): read as cat_ears with weight 1.2\n"
+    as_json = run(*asked, "--json", "--dialect", "novelai").json
+    assert as_json["prompt"] == wanted.prompt("novelai")
+    assert [tuple(one.values()) for one in as_json["tags"]] == [tuple(one) for one in wanted.tags]
+    banned = run(*asked, "--ban", "t*", "--temperature", 0, "--category", "general", "--json").json["tags"]
+    assert not any(one["tag"].startswith("t") or one["category"] != "general" for one in banned)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--limit", "artist"], 2, "--limit artist: give a category and a number, such as artist=0."),
+        (["--limit", "species=1"], 2, "--limit species=1: give a category and a number"),
+        (["-n", 0], 2, "0 is not in the range 1<=x<=200"),
+        (["--dialect", "midjourney"], 2, "'midjourney' is not one of 'a1111', 'comfyui', 'novelai', 'danbooru'"),
+        (["--rating", "g", "--temperature", 11], 2, "11.0 is not in the range"),
+    ],
+)
+def test_fill_refuses_in_a_line(run: Run, trained: Trained, options: list[object], code: int, message: str) -> None:
+    assert message in run("fill", "solo", "-c", trained.checkpoint, *options).failed(code)

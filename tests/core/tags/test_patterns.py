@@ -44,11 +44,12 @@ def tags_named(*names: str) -> tuple[set[str], tuple[str, ...]]:
         (["EBI*", "ebifurya"], {"Ebifurya"}, ()),
         (["*breasts"], {"breasts", "large_breasts"}, ()),
         (["*r*e*b*"], {"large_breasts"}, ()),
+        (["(*_hair:1.2)", "[*band]"], {"long_hair", "blue_hair", "hairband"}, ()),
         (["*_*"], {"*_*"}, ()),  # a tag of the vocabulary is itself
         (["*"], set(TAGS), ()),
         (["blorb", "*_wings", "hair"], {"hair"}, ("blorb", "*_wings")),
         (["cat_ears, *_hair, zzz"], {"cat_ears", "long_hair", "blue_hair"}, ("zzz",)),
-        (["rating:e", "", "  "], set(), ("rating:e",)),
+        (["rating:e", "", "  ", "(hair:0)"], set(), ("rating:e", "(hair:0)")),
         ([], set(), ()),
     ],
 )

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.tags.implications import Implications
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.web.completions import Completer, PrefixQuery
 from tests.core.model_helpers import Trained
 
@@ -39,7 +42,7 @@ def test_every_prefix_gives_what_begins_so_in_the_order_of_the_whole_caption(com
         found = [
             one.tag
             for one in completer.complete(PrefixQuery(CAPTION, k=200, prefix=letter)).completions
-            if not one.alias
+            if one.match == "prefix"
         ]
         assert found == [tag for tag in ranked if tag.startswith(letter)]
         num_found += len(found)
@@ -115,3 +118,104 @@ def test_many_are_answered_as_each_alone(completer: Completer) -> None:
         np.testing.assert_allclose(
             [one.probability for one in found.completions], [one.probability for one in alone.completions], rtol=1e-5
         )
+
+
+SITE = {
+    "general": ("1girl", "solo", "hat", "witch_hat", "hat_ribbon", "cat", "cat_ears", "cat_tail", "socks", "long_hair"),
+    "artist": ("hakuartist",),
+    "character": ("hatsune_miku", "hakurei_reimu", "kagamine_rin"),
+}
+
+
+class Even:
+    """A network in which a tag's score falls with its index."""
+
+    def tag_scores(self, sets: TagSets) -> np.ndarray:
+        return np.tile(-0.1 * np.arange(sum(map(len, SITE.values())), dtype=np.float32), (len(sets.lengths), 1))
+
+
+@pytest.fixture(scope="module")
+def typing(trained: Trained) -> Completer:
+    """Completions of a vocabulary as a site has it: implications, aliases, names in several categories."""
+    tags = tuple(tag for names in SITE.values() for tag in names)
+    categories = np.repeat(
+        [CATEGORIES.index(Category(name)) for name in SITE], [len(names) for names in SITE.values()]
+    ).astype(np.uint8)
+    vocab = Vocab(
+        tags,
+        categories,
+        np.arange(len(tags), 0, -1, dtype=np.int64),
+        aliases={Category.GENERAL: {"nekomimi": "cat_ears"}, Category.CHARACTER: {"mikudayo": "hatsune_miku"}},
+        implications=Implications.of_pairs(
+            np.array([tags.index(one) for one in ("witch_hat", "cat_ears")]),
+            np.array([tags.index(one) for one in ("hat", "cat")]),
+            len(tags),
+        ),
+    )
+    loaded = BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")
+    return Completer(BooruEmbedder(Even(), loaded.config, vocab))  # type: ignore[arg-type]
+
+
+def found_by(completer: Completer, prefix: str, caption: str = "", **values: object) -> list[tuple[str, str | None]]:
+    query = PrefixQuery(caption, prefix=prefix, **values)  # type: ignore[arg-type]
+    return [(one.tag, one.match) for one in completer.complete(query).completions]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        ("(cat", ["cat", "cat_ears", "cat_tail"]),
+        ("[[cat_e", ["cat_ears"]),
+        ("{wit", ["witch_hat"]),
+        ("1.3::Cat T", ["cat_tail"]),
+        ("char:haku", ["hakurei_reimu"]),
+        ("art:haku", ["hakuartist"]),
+        ("haku", ["hakuartist", "hakurei_reimu"]),
+        ("1girl, solo, wit", ["witch_hat"]),
+    ],
+)
+def test_a_prefix_is_read_as_captions_are(typing: Completer, prefix: str, expected: list[str]) -> None:
+    assert found_by(typing, prefix) == [(tag, "prefix") for tag in expected]
+
+
+def test_what_begins_so_comes_before_words_and_words_before_typos(typing: Completer) -> None:
+    assert found_by(typing, "hat") == [("hat", "prefix"), ("hat_ribbon", "prefix"), ("hatsune_miku", "prefix"),
+                                       ("witch_hat", "word")]  # fmt: skip
+    assert found_by(typing, "hat", k=2) == [("hat", "prefix"), ("hat_ribbon", "prefix")]
+    assert found_by(typing, "miku") == [("hatsune_miku", "alias")]
+    assert found_by(typing, "reimu") == [("hakurei_reimu", "word")]
+    assert found_by(typing, "wich_hat") == [("witch_hat", "typo")]
+    assert found_by(typing, "char:hatsune_mikku") == [("hatsune_miku", "typo")]
+    assert found_by(typing, "art:hatsune_mikku") == []
+    assert found_by(typing, "nekomimy") == [("cat_ears", "typo")]
+
+
+def test_a_minus_marks_what_is_to_be_excluded(typing: Completer) -> None:
+    found = typing.complete(PrefixQuery("1girl", prefix="-so")).completions
+    assert [(one.tag, one.is_excluded) for one in found] == [("solo", True), ("socks", True)]
+    assert not any(one.is_excluded for one in typing.complete(PrefixQuery("1girl", prefix="so")).completions)
+
+
+def test_implied_tags_are_named_and_left_out(typing: Completer) -> None:
+    caption = "witch_hat cat_ears"
+    dropped, kept = (typing.complete(PrefixQuery(caption, k=99, implied=how)) for how in ("drop", "keep"))
+    assert dropped.implied == kept.implied == ((Category.GENERAL, "hat"), (Category.GENERAL, "cat"))
+    names = {one.tag for one in dropped.completions}
+    assert {one.tag for one in kept.completions} - names == {"hat", "cat"}
+    for found in (dropped, kept):
+        assert sum(one.probability for one in found.completions) == pytest.approx(1, abs=1e-5)
+    assert found_by(typing, "hat", caption) == [("hat_ribbon", "prefix"), ("hatsune_miku", "prefix")]
+    with pytest.raises(ValueError, match="implied 'some' is not one of drop, keep"):
+        typing.complete(PrefixQuery("", implied="some"))  # type: ignore[arg-type]
+
+
+def test_bans_hold_and_those_that_ban_nothing_are_noted(typing: Completer) -> None:
+    found = typing.complete(PrefixQuery("", k=99, banned=("*_hair", "nekomimi", "hat", "char:*", "blorb", "*_wings")))
+    names = [one.tag for one in found.completions]
+    assert names == ["1girl", "solo", "hat_ribbon", "cat", "cat_tail", "socks", "hakuartist"]  # no witch_hat either
+    assert sum(one.probability for one in found.completions) == pytest.approx(1, abs=1e-5)
+    assert found.notes == (
+        "banned: blorb: no tag matches; nothing is banned by it",
+        "banned: *_wings: no tag matches; nothing is banned by it",
+    )
+    assert found_by(typing, "ca", banned=("cat",)) == [("cat_tail", "prefix")]
