@@ -1,9 +1,13 @@
-"""``booru-embed embed``: vectors of captions."""
+"""``booru-embed embed``: vectors of captions, from the command line, standard input or a file."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import click
 import typer
@@ -23,30 +27,205 @@ from booru_embed_core.cli.shared import (
     unknown_tags_on_stderr,
 )
 
+if TYPE_CHECKING:
+    from booru_embed_core.embedder.caption_files import CaptionFile
+    from booru_embed_core.embedder.embed_file import Counts
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+    from booru_embed_core.embedder.job_identity import JobSettings
+    from booru_embed_core.embedder.vector_files import Block
+
+_STDIN: Final = "-"
+
+
+class _InputFormat(StrEnum):
+    """As in ``embedder.caption_files``, which is imported late."""
+
+    TEXT = "text"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+class _OnUnknown(StrEnum):
+    RAISE = "raise"
+    ZERO = "zero"
+    EMPTY = "empty"
+
 
 def embed(
-    captions: Annotated[list[str], typer.Argument(help=CAPTION_HELP + " Several captions give several vectors.")],
+    captions: Annotated[
+        list[str] | None,
+        typer.Argument(help=CAPTION_HELP + " Several captions give several vectors; - reads one a line from stdin."),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Embed the captions of a .txt, .jsonl or .parquet file.", metavar="FILE"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write a .parquet, .npy or .jsonl file; resumes an interrupted one."),
+    ] = None,
+    input_format: Annotated[
+        _InputFormat | None, typer.Option("--input-format", help="Form of the captions if the suffix does not tell.")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", help="Column or key of the captions; by default caption or tags.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id-column", help="Column or key of the ids; by default id, or rows from 0.")
+    ] = None,
+    on_unknown: Annotated[
+        _OnUnknown,
+        typer.Option("--on-unknown", help="Captions of unknown tags alone: fail, a zero vector, or the empty caption."),
+    ] = _OnUnknown.RAISE,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Captions embedded together.")] = 1024,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what an interrupted job has left.")] = False,
     checkpoint: CheckpointOption = CHECKPOINT,
     rating: RatingOption = None,
     score: ScoreOption = None,
     dim: Annotated[
         int | None, typer.Option(min=1, help="Length of the vector: a prefix of the whole embedding.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a .npy file instead.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the embedding of each caption: one unit vector per line."""
+    """Print the embedding of each caption, one unit vector per line, or write all to a file."""
     if output is not None and as_json:
-        raise click.UsageError("--output writes a .npy file and --json prints: give one of them.")
-    import numpy as np
+        raise click.UsageError("--output writes a file and --json prints: give one of them.")
+    is_stdin = captions == [_STDIN] or (not captions and str(file) == _STDIN)
+    if captions and not is_stdin:
+        if file is not None or _STDIN in captions:
+            raise click.UsageError("Name captions, or - for standard input, or --file FILE: one of them.")
+        if input_format or column or id_column or restart:
+            raise click.UsageError("--input-format, --column, --id-column and --restart are for - and --file.")
+        embedder = load_embedder(checkpoint, rating, score, dim)
+        _embed_arguments(embedder, captions, output, as_json, (rating, score, dim, on_unknown))
+        return
+    if not is_stdin and file is None:
+        raise click.UsageError("Name captions, - for standard input, or --file FILE.")
+    if is_stdin and captions and file is not None:
+        raise click.UsageError("Name captions, or - for standard input, or --file FILE: one of them.")
+    if restart and output is None:
+        raise click.UsageError("--restart is for --output, which alone is resumed.")
+    source = _source(None if is_stdin else file, input_format, column, id_column)
+    if output is not None:
+        _check_output(output)
+    from booru_embed_core.embedder.job_identity import JobSettings
 
+    settings = JobSettings(
+        input_form=str(source.form),
+        column=column,
+        id_column=id_column,
+        batch_size=batch_size,
+        rating=rating and str(rating),
+        score=score,
+        dim=dim,
+        on_unknown=on_unknown.value,
+    )
     embedder = load_embedder(checkpoint, rating, score, dim)
+    _embed_source(embedder, checkpoint, source, output, settings, (restart, as_json))
+
+
+def _check_output(output: Path) -> None:
+    from booru_embed_core.embedder.vector_files import vector_format
+
+    vector_format(output)
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{output.parent}: no such folder, for --output {output.name}; create it first")
+
+
+def _source(file: Path | None, form: _InputFormat | None, column: str | None, id_column: str | None) -> CaptionFile:
+    from booru_embed_core.embedder.caption_files import CaptionFile, InputFormat, format_of
+
+    if file is not None and not file.exists():
+        raise FileNotFoundError(f"{file}: no such file; name a file of captions")
+    known = format_of(file, InputFormat(form.value) if form else None)
+    if known is InputFormat.TEXT and (column or id_column):
+        raise click.UsageError("--column and --id-column are for JSON lines and Parquet; text has one caption a line.")
+    return CaptionFile(file, known, column, id_column)
+
+
+def _embed_source(
+    embedder: BooruEmbedder,
+    checkpoint: Path,
+    source: CaptionFile,
+    output: Path | None,
+    settings: JobSettings,
+    restart_and_json: tuple[bool, bool],
+) -> None:
+    """Embeds `source` into `output`, or prints its vectors."""
+    from booru_embed_core.embedder.embed_file import Counts, embed_file, embedded_batches
+    from booru_embed_core.embedder.job_identity import input_hash, model_hash
+    from booru_embed_core.embedder.locate import find_checkpoint
+
+    restart, as_json = restart_and_json
+    dim = settings.dim or embedder.embedding_dim
+    if output is not None:
+        settings = replace(settings, model=model_hash(find_checkpoint(checkpoint)), input_hash=input_hash(source))
+        counts = embed_file(embedder, source, output, settings, say, restart)
+        say(f"{output}: float32 [{counts.num_rows}, {dim}]")
+    else:
+        counts = Counts()
+        blocks = (block for _, block in embedded_batches(embedder, iter(source), settings, counts))
+        _print_json_blocks(blocks, dim) if as_json else _print_blocks(blocks)
+    _say_counts(source, counts, settings.on_unknown)
+
+
+def _print_blocks(blocks: Iterable[Block]) -> None:
+    for block in blocks:
+        for vector in block.vectors:
+            print("\t".join(f"{x:.6f}" for x in vector))
+
+
+def _print_json_blocks(blocks: Iterable[Block], dim: int) -> None:
+    """Prints one JSON value in bounded memory, batch by batch."""
+    print(f'{{"dim": {dim}, "embeddings": [', end="")
+    separator = ""
+    for block in blocks:
+        for row_id, unknown, vector in zip(block.ids, block.unknown, block.vectors.tolist(), strict=True):
+            row = {"id": row_id, "unknown": unknown, "vector": vector}
+            print(separator + json.dumps(row, ensure_ascii=False), end="")
+            separator = ", "
+    print("]}")
+
+
+def _say_counts(source: CaptionFile, counts: Counts, on_unknown: str) -> None:
+    """Tells what became of the rows, so that they add up."""
+    from booru_embed_core.embedder.embed_file import num_rows
+
+    became = {"zero": "zero vectors", "empty": "read as the empty caption"}.get(on_unknown, "")
+    kinds = [f"{counts.num_known:,} with known tags", f"{counts.num_empty:,} empty"]
+    if counts.num_unknown:
+        kinds.append(f"{counts.num_unknown:,} of unknown tags alone ({became})")
+    blank = f"; {source.num_blank:,} blank lines left out" if source.num_blank else ""
+    say(f"{source.name}: {num_rows(counts.num_rows)} read: {', '.join(kinds)}{blank}")
+    if counts.unknown:
+        num_with = counts.num_partly + counts.num_unknown
+        say(f"warning: not in the vocabulary, in {num_rows(num_with)}, such as {', '.join(counts.unknown)}")
+    if counts.num_noted:
+        say(f"note: read differently from their spelling: {num_rows(counts.num_noted)}, such as: {counts.notes[0]}")
+    if source.unused:
+        say(f"note: not read: {', '.join(source.unused)}")
+
+
+def _embed_arguments(
+    embedder: BooruEmbedder,
+    captions: list[str],
+    output: Path | None,
+    as_json: bool,
+    options: tuple[str | None, int | None, int | None, _OnUnknown],
+) -> None:
+    """Embeds the `captions` of the command line; `options` are rating, score, dim and what unknown captions become."""
+    rating, score, dim, on_unknown = options
+    if output is not None:
+        _check_output(output)
     with unknown_tags_on_stderr():
-        vectors = embedder.embed(captions, rating, score, dim)
+        vectors = embedder.embed(captions, rating, score, dim, on_unknown.value)
     read = read_captions(embedder, captions)
     if output is not None:
-        with output_file(output) as partial, partial.open("wb") as stream:
-            np.save(stream, vectors)
+        from booru_embed_core.embedder.vector_files import Block, vector_format, write_vectors
+
+        block = Block(vectors, list(range(len(captions))), [list(one.unknown) for one in read])
+        with output_file(output) as partial:
+            write_vectors(partial, vector_format(output), len(vectors), vectors.shape[1], [block])
         say(f"{output}: float32 {list(vectors.shape)}")
     elif as_json:
         embeddings = [
