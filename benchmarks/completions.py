@@ -107,7 +107,11 @@ def fills(embedder: BooruEmbedder, train: CaptionMatrix, test: CaptionMatrix) ->
     posts = [row for row in _posts(test, numbers) if solo in row][:NUM_FILLS]
     starts = [np.append(numbers.permutation(row[row != solo])[: STARTED - 1], solo) for row in posts]
     texts = [" ".join(embedder.tokenizer.spellings[tag] for tag in start.tolist()) for start in starts]
-    figures = {"num_captions": len(posts), "posts": _odd(vocab, avoided, posts)}
+    figures: dict[str, Any] = {
+        "num_captions": len(posts),
+        "posts": _odd(vocab, avoided, posts),
+        "given": _odd(vocab, avoided, starts),
+    }
     for temperature in TEMPERATURES:
         started = time.perf_counter()
         plain = _plain(embedder, starts, temperature)

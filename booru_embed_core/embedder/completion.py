@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.exclusions import ExclusiveTags
 from booru_embed_core.tags.implications import Implications
 from booru_embed_core.tags.patterns import NamedTags, named_tags
@@ -56,13 +57,32 @@ class NextTags:
         self._causes = _reversed(self.implications)
         self._exclusive = ExclusiveTags(tokenizer.vocab)
 
-    def banned(self, names: Iterable[str]) -> NamedTags:
+    def allowed(self, category: Category | str | None, k: int) -> NDArray[np.bool_]:
+        """Which tags may be offered at all, bool ``[num_tags]``: those of `category`, or of all categories.
+
+        Raises:
+            ValueError: no such category, or `k`, the number of tags, is below 1.
+        """
+        vocab = self._tokenizer.vocab
+        if k < 1:
+            raise ValueError(f"k {k} is below 1; ask for at least one tag")
+        if category is None:
+            return ~vocab.is_unknown
+        names = [known.value for known in CATEGORIES]
+        if category not in names:
+            raise ValueError(f"category {category!r} is not one of {', '.join(names)}")
+        return np.asarray((vocab.categories == names.index(category)) & ~vocab.is_unknown)
+
+    def banned(self, names: Iterable[str], excluded: Iterable[tuple[Category, str]] = ()) -> NamedTags:
         """The tags that `names` and patterns ban, and what they do not name: see `named_tags`.
 
-        A tag that implies a banned one is banned too: a picture with ``witch_hat`` has a ``hat``.
+        The tags that a caption has `excluded` are banned too, and so is what implies a banned tag: a picture with
+        ``witch_hat`` has a ``hat``.
         """
         found = named_tags(self._tokenizer, names)
-        return NamedTags(self._causes.restored(found.tags), found.unknown)
+        own = [self._tokenizer.encode_fields({category: tag}).token_ids[0] for category, tag in excluded]
+        tags = np.union1d(found.tags, np.array(own, dtype=np.int64) - self._tokenizer.vocab.num_special)
+        return NamedTags(self._causes.restored(tags), found.unknown)
 
     def implied_by(self, tags: NDArray[np.integer]) -> NDArray[np.int64]:
         """The tags that `tags` imply and that are not among them, int64, ascending."""

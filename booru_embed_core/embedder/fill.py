@@ -86,7 +86,7 @@ def read_fill(embedder: BooruEmbedder, query: FillQuery) -> ReadFill:
     """
     query.check()
     read, sets = embedder.read_caption(query.caption, query.rating, query.score)
-    banned = embedder.next_tags.banned(query.banned)
+    banned = embedder.next_tags.banned(query.banned, read.excluded)
     given = [token_id - embedder.vocab.num_special for token_id in embedder.tokenizer.encode(read.caption).token_ids]
     weights = dict(zip(given, read.weights or (1.0,) * len(given), strict=True))
     tags = embedder.vocab.tags

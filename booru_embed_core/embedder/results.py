@@ -56,6 +56,8 @@ class Normalized(NamedTuple):
     """The ratings that it names, of ``g s q e``: they are not tags, and the model does not see them."""
     weights: tuple[float, ...] = ()
     """The weight of each of `tags`, above 0; 1 where the caption gives none."""
+    excluded: tuple[tuple[Category, str], ...] = ()
+    """Tags that it gives a weight of 0 or less: no part of it, and never offered for it."""
 
 
 class FilledTag(NamedTuple):

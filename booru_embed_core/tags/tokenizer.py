@@ -34,6 +34,7 @@ class Encoded:
         notes: a line for each piece that was not taken literally: weights, other names, categories, omissions.
         ratings: ratings that it names (``rating:g``), for a search; they are no tags.
         weights: the weight of each of `token_ids`, above 0; empty if all are 1.
+        excluded: ids of the tags with a weight of 0 or less, which are not among `token_ids`.
     """
 
     token_ids: tuple[int, ...]
@@ -41,6 +42,7 @@ class Encoded:
     notes: tuple[str, ...] = ()
     ratings: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
+    excluded: tuple[int, ...] = ()
 
 
 def split_field(field: str) -> list[str]:
@@ -91,12 +93,14 @@ class Tokenizer:
         ratings = dict.fromkeys(
             mention.rating for mention in reading.mentions if mention.rating is not None and mention.weight > 0
         )
+        mentioned = dict.fromkeys(mention.token_id for mention in reading.mentions if mention.token_id is not None)
         return Encoded(
             tuple(weights),
             tuple(dict.fromkeys(reading.unknown)),
             tuple(dict.fromkeys(notes)),
             tuple(ratings),
             () if all(weight == 1 for weight in weights.values()) else tuple(weights.values()),
+            tuple(token_id for token_id in mentioned if token_id not in weights),
         )
 
     def tag_named(self, name: str) -> int | None:

@@ -127,7 +127,7 @@ class Completer:
             raise ValueError(f"k {query.k} is below 1; ask for at least one tag")
         check_implied(query.implied)
         read, sets = self.embedder.read_caption(query.caption, query.rating, query.score)
-        return ReadQuery(query, read, sets, self._banned(tuple(query.banned)))
+        return ReadQuery(query, read, sets, self._banned(tuple(query.banned), read.excluded))
 
     def answer(self, queries: Sequence[ReadQuery]) -> list[Suggestions]:
         """`complete` of each of `queries`, at least one, in one pass through the network."""

@@ -43,8 +43,9 @@ def test_probabilities_are_shares_of_what_may_follow(site: BooruEmbedder) -> Non
 
 def test_without_implications_and_bans_nothing_changes(search_embedder: BooruEmbedder) -> None:
     assert search_embedder.vocab.implications.num_pairs == 0
-    found = search_embedder.complete("1girl cat_ears", k=99)
-    assert found == search_embedder.complete("1girl cat_ears", k=99, implied="keep")
+    every = search_embedder.vocab.num_tags
+    found = search_embedder.complete("1girl cat_ears", k=every)
+    assert found == search_embedder.complete("1girl cat_ears", k=every, implied="keep")
     assert {one.tag: one.probability for one in found} == {
         tag: p
         for tag, p in zip(
@@ -69,6 +70,14 @@ def test_without_implications_and_bans_nothing_changes(search_embedder: BooruEmb
 )  # fmt: skip
 def test_bans_hold(site: BooruEmbedder, banned: list[str], gone: set[str]) -> None:
     assert set(TAGS) - set(names(site, "", banned=banned)) == gone
+
+
+@pytest.mark.parametrize("caption", ["solo, -1::hat::", "solo, (hat:0)", "solo, -hat"])
+def test_what_the_caption_excludes_is_not_offered(site: BooruEmbedder, caption: str) -> None:
+    assert site.normalize(caption).excluded == (("general", "hat"),)
+    assert set(names(site, "solo")) - set(names(site, caption)) == {"hat", "witch_hat"}
+    for seed in range(10):
+        assert not {"hat", "witch_hat"} & {one.tag for one in site.fill(caption, 10, 2, seed).tags}
 
 
 def test_a_ban_of_nothing_is_warned_of(site: BooruEmbedder) -> None:

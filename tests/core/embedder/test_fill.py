@@ -46,7 +46,7 @@ def test_plain_draws_would_contradict(site: BooruEmbedder) -> None:
     exclusive = ExclusiveTags(site.vocab)
     random = np.random.default_rng(7)
     plain = [random.choice(len(TAGS), 10, replace=False) for _ in range(50)]
-    assert sum(len(exclusive.contradictions(tags)) > 0 for tags in plain) > 25
+    assert sum(len(exclusive.contradictions(tags)) > 0 for tags in plain) > 15
 
 
 def test_a_seed_gives_the_same_tags_alone_and_among_others(site: BooruEmbedder) -> None:
