@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,6 +112,34 @@ def test_prefix_and_categories_choose(client: TestClient) -> None:
     assert {one["category"] for one in apart["completions"]} == {"character", "general"}
 
 
+def test_completions_say_what_matches_and_hold_bans(client: TestClient) -> None:
+    (found,) = post(client, "complete", tags="1girl", prefix="(cat e")["completions"]
+    assert (found["tag"], found["match"], found["alias"], found["is_excluded"]) == ("cat_ears", "prefix", None, False)
+    (found,) = post(client, "complete", tags="1girl", prefix="-miku")["completions"]
+    assert (found["tag"], found["match"], found["is_excluded"]) == ("hatsune_miku", "word", True)
+    (found,) = post(client, "complete", tags="1girl", prefix="char:hatsnue_miku")["completions"]
+    assert (found["tag"], found["match"]) == ("hatsune_miku", "typo")
+    assert post(client, "complete", tags="1girl", k=1)["completions"][0]["match"] is None
+    found = post(client, "complete", tags="1girl", k=200, banned=["cat ears", "t*", "blorb"])
+    assert not [one["tag"] for one in found["completions"] if one["tag"] == "cat_ears" or one["tag"][0] == "t"]
+    assert found["notes"] == ["banned: blorb: no tag matches; nothing is banned by it"]
+    assert found["implied"] == []
+
+
+def test_a_whole_caption_is_the_librarys(client: TestClient, served: Served) -> None:
+    body = {"n": 5, "seed": 3, "temperature": 1.5, "banned": ["sword"], "limits": {"meta": 0, "artist": 1}}
+    found = post(client, "fill", tags="masterpiece, 1girl, (cat ears:1.2)", dialect="novelai", **body)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = served.embedder.fill("masterpiece, 1girl, (cat ears:1.2)", **body)
+    assert [one["tag"] for one in found["tags"]] == [one.tag for one in expected.tags]
+    assert found["prompt"] == expected.prompt("novelai")
+    assert found["prompt"].startswith("1girl, 1.2::cat ears::, masterpiece, ")
+    assert (found["unknown"], found["notes"]) == (["masterpiece"], list(expected.notes))
+    origins = [one["origin"] for one in found["tags"]]
+    assert origins == ["caption", "caption", *["drawn"] * 5]
+
+
 def test_similar_tags_are_the_librarys(client: TestClient, served: Served) -> None:
     found = post(client, "similar", tag="cat_ears", k=4, category="general")
     expected = served.embedder.similar_tags("cat_ears", 4, "general")
@@ -151,6 +180,14 @@ def test_the_map_has_every_tag(client: TestClient, served: Served) -> None:
         ("complete", {"tags": "solo", "categories": ["species"]}, 422, "categories.0: Input should be 'general'"),
         ("complete", {"caption": "solo"}, 422, "caption: Extra inputs are not permitted"),
         ("complete", {"tags": "x" * 10_001}, 422, "tags: String should have at most 10000 characters"),
+        ("complete", {"tags": "solo", "implied": "no"}, 422, "implied: Input should be 'drop' or 'keep'"),
+        ("complete", {"tags": "solo", "banned": ["x"] * 101}, 422, "banned: List should have at most 100 items"),
+        ("fill", {"tags": "solo", "n": 0}, 422, "n: Input should be greater than or equal to 1"),
+        ("fill", {"tags": "solo", "n": 201}, 422, "n: Input should be less than or equal to 200"),
+        ("fill", {"tags": "solo", "temperature": -1}, 422, "temperature: Input should be greater than or equal to 0"),
+        ("fill", {"tags": "solo", "seed": -1}, 422, "seed: Input should be greater than or equal to 0"),
+        ("fill", {"tags": "solo", "dialect": "x"}, 422, "dialect: Input should be 'a1111', 'comfyui', 'novelai'"),
+        ("fill", {"tags": "solo", "score": 3}, 422, "score 3 needs a rating"),
         ("similar", {"tag": "blorb"}, 422, "'blorb': not in the vocabulary: blorb"),
         ("similar", {"tag": "solo, 1girl"}, 422, "is 2 tags, not one"),
         ("search", {"tags": "solo", "required": ["blorb"]}, 422, "not in the vocabulary: blorb"),
