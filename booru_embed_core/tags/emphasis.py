@@ -118,13 +118,15 @@ class Emphasis:
         if self._open:
             self._open[-1].alternates = True
 
-    def close(self, signs: Sequence[Sign], positions: Sequence[int]) -> tuple[float, list[tuple[int, int]]]:
+    def close(self, signs: Sequence[Sign], positions: Sequence[int]) -> tuple[float, list[tuple[int, int, bool]]]:
         """Closes the groups of `signs`, which end at `positions`, innermost first.
 
         Returns:
-            The weight of the tag alone, and where each group with alternatives starts and ends.
+            The weight of the tag alone, and where each group that needs a note starts and ends, and whether its parts
+            alternate; else it is used for a part of the steps.
         """
-        own, number, alternatives = 1.0, None, []
+        own, number = 1.0, None
+        alternatives: list[tuple[int, int, bool]] = []
         index = 0
         while index < len(signs):
             sign, end = signs[index], positions[index]
@@ -140,11 +142,12 @@ class Emphasis:
                 while index < len(signs) and signs[index].kind == "+":
                     suffix, index = signs[index].value * (1.0 if suffix is None else suffix), index + 1
                 group = self._end(PARTNER[sign.kind])
-                if group is None or group.is_list:
+                is_edited = sign.kind == "]" and number is not None
+                if group is None or (group.is_list and not is_edited):
                     own *= (1.0 if suffix is None else suffix) * (1.0 if number is None else number)
                 else:
                     group.weigh(number, suffix)
-                    alternatives += [(group.start, end)] if group.is_noted else []
+                    alternatives += [(group.start, end, group.alternates)] if group.is_noted else []
                 number = None
         return own * (1.0 if number is None else number), alternatives
 
@@ -175,9 +178,15 @@ class Emphasis:
         """Closes the nearest group of `kind` and those within; None without one."""
         if not self._num_open.get(kind):
             return None
+        within = []
         while True:
             group = self._open.pop()
             self._num_open[group.kind] -= 1
             self._events.append((group, False))
             if group.kind == kind:
-                return group
+                break
+            within.append(group)
+        if group.alternates:
+            for number in within:
+                number.factor = 1.0  # of the last in `{0.5::a|0.3::b}`
+        return group

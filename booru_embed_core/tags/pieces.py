@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from booru_embed_core.tags.normalize import CLOSING, NUMBER, OPENING, PARTNER
 
 _SCAN: Final = (
-    r"\\[^,\n|;]|(?P<bracket>[()\[\]{}])|(?P<pipe>\|+)|(?P<hard>[,;\n])|(?P<tab>\t)|(?P<end>::(?=\s))|(?P<colon>:)"
+    r"\\[^,\n|;]|(?P<bracket>[()\[\]{}])|(?P<pipe>\|)|(?P<hard>[,;\n])|(?P<tab>\t)|(?P<end>::(?=\s))|(?P<colon>:)"
     rf"|(?P<start>(?<=\s){NUMBER}::(?=[^\s,;)\]}}|:])(?!{NUMBER}\s?\]))|(?P<word>(?<![^\s,])(?:BREAK|AND|ADD(?:COMM|BASE|ROW|COL))(?![^\s,]))"
 )
 _MAY_BE_CUT: Final = re.compile(r"[,;|\n\t]|::|:\d")
@@ -237,7 +237,9 @@ class _Scan:
 
 def _pattern(name: str) -> str:
     """A regular expression of `name` as people may type it."""
-    parts = {"_": r"[_\s]"} | {character: rf"\\{{0,2}}{re.escape(character)}" for character in "()[]{}|\\"}
+    parts = dict.fromkeys("_-", r"[_\s-]") | {
+        character: rf"\\{{0,2}}{re.escape(character)}" for character in "()[]{}\\"
+    }
     return "".join(parts.get(character, re.escape(character)) for character in name)
 
 

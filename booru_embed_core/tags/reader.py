@@ -21,8 +21,9 @@ from booru_embed_core.tags.normalize import OPENING, Signs, joined
 from booru_embed_core.tags.pieces import PieceCutter
 
 _WORD: Final = re.compile(r"\S+")
+_LONGEST_GROUP: Final = 300
 _ONLY_BRACKETS: Final = re.compile(r"[\s()\[\]{}|]*\Z")
-_ALTERNATIVES: Final = "they alternate; each known one is taken"
+_PART_OF_STEPS: Final = re.compile(r"\[\s*:[^|]*:[^:|]*\]\Z|[^|]*::[^:|]*\]\Z", re.DOTALL)
 
 
 class _Match(NamedTuple):
@@ -211,8 +212,11 @@ class _TextReader:
         own, alternatives = self.emphasis.close(closes, [run.start + end for end in signs.ends[:num_closes]][::-1])
         if mention is not None:
             mention.weight *= own
-        for start, end in alternatives:
-            self._notes.append(f"{shortened(self.text[start:end])}: {_ALTERNATIVES}")
+        for start, end, alternates in alternatives:
+            group = self.text[start : min(end, start + _LONGEST_GROUP)]
+            is_one = not alternates or _PART_OF_STEPS.match(group)
+            what = "used for a part of the steps; taken" if is_one else "they alternate; each known one is taken"
+            self._notes.append(f"{shortened(group)}: {what}")
 
     def _mention(self, typed: str, found: Found, *, has_signs: bool, weight: float) -> Mention:
         name = self.names.tag(found.token_id) if found.token_id is not None else f"rating:{found.rating}"
