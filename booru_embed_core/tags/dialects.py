@@ -24,7 +24,7 @@ _NO_TAG: Final = re.compile(
     r"<[a-z_]{2,20}:[^<>\n]*>"  # <lora:name:0.8>
     r"|(?<![^\s,(\[{|:])__[\w/.*-]+?__(?![^\s,)\]}|:])"  # __wildcard__
     rf"|(?<![^\s,(\[{{|])embedding:[^\s,()\[\]{{}}|:<>]+(?::{NUMBER})?"
-    r"|(?<=[)\"])\.(?:and|blend)\([-\d., ]*\)",  # InvokeAI's conjunction and blend
+    r"|\)\.(?:and|blend)\([-\d., ]*\)",  # InvokeAI's conjunction and blend
     re.IGNORECASE,
 )
 _COMMAS: Final = ",;|\n\u3000\u3001\u3002\uff0c\uff1b\uff5c\uff61\uff64"

@@ -14,8 +14,9 @@ from booru_embed_core.tags.normalize import PARTNER, Sign
 
 FACTORS: Final = {"(": 1.1, "[": 1 / 1.1, "{": 1.05}
 """The weight of one pair of brackets without a number: as in AUTOMATIC1111's web UI, and braces as in NovelAI."""
+MIN_WEIGHT: Final = 0.001
 MAX_WEIGHT: Final = 100.0
-"""Beyond any weight of a single bracket; many nested ones are limited to it."""
+"""Weights above 0 are limited to this range, which single brackets stay within."""
 _NOVELAI: Final = "::"
 
 
@@ -94,14 +95,15 @@ class Emphasis:
     def open(self, signs: Sequence[Sign], positions: Sequence[int]) -> float:
         """Opens the groups of `signs`, which stand at `positions`, outermost first; gives the weight of a minus."""
         own = 1.0
-        for sign, position in zip(signs, positions, strict=True):
+        for depth, (sign, position) in enumerate(zip(signs, positions, strict=True), start=1):
             if sign.kind == "-":
                 own *= sign.value
             elif sign.kind == _NOVELAI:
                 self._end(_NOVELAI)  # a number ends the one before
                 self._begin(_Group(sign.kind, position, factor=sign.value))
             elif sign.kind:
-                self._begin(_Group(sign.kind, position, is_list=sign.is_list))
+                is_list = sign.is_list and depth < len(signs)  # else the quote belongs to the tag
+                self._begin(_Group(sign.kind, position, is_list=is_list))
         return own
 
     def mention(self, mention: Mention) -> None:
@@ -160,7 +162,8 @@ class Emphasis:
         factors, noted = [1.0], [False]
         for what, begins in self._events:
             if isinstance(what, Mention):
-                what.weight = float(f"{min(factors[-1] * what.weight, MAX_WEIGHT):.6g}")
+                weight = factors[-1] * what.weight
+                what.weight = float(f"{min(max(weight, MIN_WEIGHT), MAX_WEIGHT) if weight > 0 else weight:.6g}")
                 what.is_noted = noted[-1]
             elif begins:
                 factors.append(max(-MAX_WEIGHT, min(MAX_WEIGHT, factors[-1] * what.factor)))

@@ -115,12 +115,15 @@ class TagNames:
     def _unhyphenated(self) -> dict[str, int]:
         """The token_id by each name with hyphens between words, which are underscores here."""
         found: dict[str, int] = {}
-        for name in self.names():
-            if ("-" in name or "__" in name) and (loose := _loose(name)) != name:
-                token_id = self.ids.get(name, self.aliases.get(name))
-                assert token_id is not None
-                if loose not in found or self._count(token_id) > self._count(found[loose]):
-                    found[loose] = token_id
+        for ids in (self.aliases, self.ids):  # a tag's own name is above another's alias
+            of_names: dict[str, int] = {}
+            for name, token_id in ids.items():
+                if "-" not in name and "__" not in name:
+                    continue
+                loose = _loose(name)
+                if loose not in of_names or self._count(token_id) > self._count(of_names[loose]):
+                    of_names[loose] = token_id
+            found |= of_names
         return found
 
     def _look_up(self, word: str) -> Found | None:
@@ -140,7 +143,7 @@ class TagNames:
         loose = _loose(spellings[-1])
         token_id = self.by_name(loose)
         if token_id is None:
-            token_id = self.aliases.get(loose, self._unhyphenated.get(loose))
+            token_id = self._unhyphenated.get(loose, self.aliases.get(loose))
         return None if token_id is None else Found(token_id, note=f"{word}: read as {self.tag(token_id)}")
 
     def _by_prefix(self, word: str, spelling: str) -> Found | None:

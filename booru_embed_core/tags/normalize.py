@@ -54,7 +54,7 @@ _TAIL: Final = 24
 """More characters than a closing sign has, with the spaces within."""
 
 _OPEN: Final = re.compile(
-    rf"\s*(?:(?P<bracket>[(\[{{])(?P<is_list>(?=\s*[\"'`]))?|(?P<number>{NUMBER})::|(?P<count>\d+(?:-\d+)?\$\$)"
+    rf"\s*(?:(?P<bracket>[(\[{{])(?P<is_list>(?<=[\[{{])(?=\s*[\"'`]))?|(?P<number>{NUMBER})::|(?P<count>\d+(?:-\d+)?\$\$)"
     r"|(?P<minus>-(?=[\w(\[{\"]))|(?P<quote>[\"'`]))"
 )
 _CLOSE: Final = re.compile(
@@ -74,7 +74,7 @@ class Sign(NamedTuple):
     kind: str
     value: float = 1.0
     is_list: bool = False
-    """Whether the bracket is that of a list of quoted names, as in JSON."""
+    """Whether a quote follows the bracket, as in a list or table of JSON."""
 
 
 _BRACKETS: Final = {bracket: Sign(bracket) for bracket in OPENING + CLOSING}

@@ -28,6 +28,16 @@ _LONGEST_SIDE: Final = 300
 _SEPARATOR: Final = re.compile(r"[,;|\n]")
 
 
+class KnownNames(NamedTuple):
+    """Whether a text names a tag: `is_bare` by itself, `is_name` also with signs around it."""
+
+    is_bare: Callable[[str], bool]
+    is_name: Callable[[str], bool]
+
+
+_NO_NAMES: Final = KnownNames(lambda _: False, lambda _: False)
+
+
 class Piece(NamedTuple):
     """A part ``text[start:end]`` of the cut text.
 
@@ -83,9 +93,9 @@ class PieceCutter:
             whole = rf"(?<![^\s,;(\[{{|:\"'])(?:{kept})(?=$|[\s,;)\]}}|:\"'.+-])"
             self._scan = re.compile(f"(?P<tag>(?i:{whole}))|{_SCAN}")
 
-    def cut(self, text: str, is_name: Callable[[str], bool], notes: list[str]) -> CutText:
-        """The pieces of `text`, without empty ones; `is_name` tells whether a text names a tag."""
-        scan = _Scan(text, is_name, self._words)
+    def cut(self, text: str, names: KnownNames, notes: list[str]) -> CutText:
+        """The pieces of `text`, without empty ones."""
+        scan = _Scan(text, names, self._words)
         for match in self._scan.finditer(text):
             scan.read(match)
         scan.finish()
@@ -94,17 +104,17 @@ class PieceCutter:
 
     def _is_cut(self, name: str) -> bool:
         spaced = name.replace("_", " ")
-        return any(len(self.cut(typed, lambda _: False, []).pieces) != 1 for typed in (name, spaced, f"({spaced} )"))
+        return any(len(self.cut(typed, _NO_NAMES, []).pieces) != 1 for typed in (name, spaced, f"({spaced} )"))
 
 
 class _Scan:
     """One text while it is cut."""
 
-    def __init__(self, text: str, is_name: Callable[[str], bool], words: Collection[str]) -> None:
+    def __init__(self, text: str, names: KnownNames, words: Collection[str]) -> None:
         self.text = text
         self.is_list = False
         self.notes: list[str] = []
-        self._is_name = is_name
+        self._names = names
         self._words = words
         self._cuts: list[_Cut] = []
         self._tabs: list[int] = []
@@ -189,15 +199,18 @@ class _Scan:
         """Cuts ``[from:to:0.5]`` between its tags, at the colon that leaves tags on both sides, or on one."""
         start = opened.position + 1
         colons = [colon for colon in opened.colons[: _MAX_COLONS + 1] if colon < end]
-        if not colons or self._is_name(self.text[start : min(end, start + _LONGEST_SIDE)]):
+        if not colons or self._names.is_bare(self.text[start : min(end, start + _LONGEST_SIDE)]):
             return
 
         def fit(colon: int) -> tuple[int, bool, int]:
             left = self.text[max(start, colon - _LONGEST_SIDE) : colon].rpartition(",")[2].strip()
             right = self.text[colon + 1 : min(end, colon + _LONGEST_SIDE)].partition(",")[0].strip()
-            is_left, is_right = (not side or self._is_name(side) for side in (left, right))
+            scores = [
+                1 if not side else 2 if self._names.is_bare(side) else int(self._names.is_name(side))
+                for side in (left, right)
+            ]
             # Of several with a tag on one side, that with the longest tag.
-            return is_left + is_right, is_left, colon if is_left else -colon
+            return sum(scores), scores[0] > 0, colon if scores[0] else -colon
 
         colon = max(colons, key=fit)
         self._cuts.append(_Cut(colon, colon + 1, ":"))
@@ -205,7 +218,7 @@ class _Scan:
     def _separate(self, word: str, start: int, end: int) -> None:
         left, right = self.text[max(0, start - _LONGEST_SIDE) : start], self.text[end : end + _LONGEST_SIDE]
         around = _SEPARATOR.split(left)[-1] + word + _SEPARATOR.split(right, maxsplit=1)[0]
-        if self._is_name(around):  # `KIRBY AND THE AMAZING MIRROR`
+        if self._names.is_name(around):  # `KIRBY AND THE AMAZING MIRROR`
             return
         if word == "AND":
             if not left.strip() or not right.strip():
@@ -220,7 +233,7 @@ class _Scan:
         """Cuts at a semicolon that ends a name, such as ``3;``, if what ends before it is a longer tag."""
         before = self.text[max(0, start - _LONGEST_SIDE) : start]
         before = before[max(before.rfind(separator) for separator in ",;|\n") + 1 :]
-        if before.strip() and self._is_name(before + self.text[start:semicolon]):
+        if before.strip() and self._names.is_name(before + self.text[start:semicolon]):
             self._cuts.append(_Cut(semicolon, semicolon + 1, ","))
             self.is_list = True
 

@@ -18,7 +18,7 @@ from booru_embed_core.tags.dialects import shortened, without_settings
 from booru_embed_core.tags.emphasis import Emphasis, Mention
 from booru_embed_core.tags.names import Found, TagNames
 from booru_embed_core.tags.normalize import OPENING, Signs, joined
-from booru_embed_core.tags.pieces import PieceCutter
+from booru_embed_core.tags.pieces import KnownNames, PieceCutter
 
 _WORD: Final = re.compile(r"\S+")
 _LONGEST_GROUP: Final = 300
@@ -78,7 +78,7 @@ class CaptionReader:
         """How `text` is read; any text can be, in time linear in its length."""
         notes: list[str] = []
         text = without_settings(text, self.names.ids, notes)
-        cut = self._cutter.cut(text, self._is_name, notes)
+        cut = self._cutter.cut(text, KnownNames(self._is_bare_name, self._is_name), notes)
         is_prompt = cut.is_list or len(cut.pieces) > 1 or bool(notes)
         reader = _TextReader(self.names, text, cut.is_list, is_prompt)
         for piece in cut.pieces:
@@ -89,6 +89,9 @@ class CaptionReader:
     @cached_property
     def _cutter(self) -> PieceCutter:
         return PieceCutter(self.names.names(), self.names.ids)
+
+    def _is_bare_name(self, text: str) -> bool:
+        return self.names.find(text.strip()) is not None
 
     def _is_name(self, text: str) -> bool:
         text = text.strip()
