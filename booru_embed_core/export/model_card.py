@@ -47,8 +47,10 @@ model = SentenceTransformer("path/to/this/folder")
 vectors = model.encode(["1girl cat_ears solo", "1girl, cat ears"])  # float32 [2, {dim}], unit length
 ```
 
-The folder holds no code: its weights are those of an architecture that transformers knows. Spaces or commas separate
-tags. Unknown tags are left out silently, and a caption of only unknown tags is read as the empty one."""
+The folder holds no code: its weights are those of an architecture that transformers knows. Commas or line breaks
+separate tags, whose words may be separated by spaces. Without them spaces separate tags, whose words need underscores:
+`1girl cat_ears`. Weights are not read. Unknown tags are left out silently, and a caption of only unknown tags is read
+as the empty one."""
 _PURPOSE: Final = """## Intended use
 
 Condition image models on a set of tags, search image collections by tags, compare tags, and suggest further tags.

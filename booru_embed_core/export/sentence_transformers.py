@@ -8,31 +8,24 @@ an architecture of transformers that computes the same function up to rounding: 
 * In Qwen3 heads share one gain for queries; here each head has a temperature. Heads get twice the dimensions, with
   queries ``[q, c q]`` and keys ``[k, 0]``: the greater c, the less of q the norm leaves (`_attention_weights`).
 
-Rules of the ``tokenizers`` library read the text, nearly as `Tokenizer.encode` does: see `tokenizer_json`.
+Rules of the ``tokenizers`` library read the text: see ``caption_rules``.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from booru_embed_core.model.encoder import SUMMARY_ID, Attention, Block, FeedForward, Linear, Pool, SetEncoder, rms_norm
-from booru_embed_core.schema import CATEGORIES, PAD_TOKEN, SPECIAL_TOKENS
-from booru_embed_core.tags.normalize import PREFIXES
-from booru_embed_core.tags.tokenizer import Tokenizer
+from booru_embed_core.export.caption_rules import PAD_ENTRY, tokenizer_json
+from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, Pool, SetEncoder, rms_norm
+from booru_embed_core.schema import PAD_TOKEN, SPECIAL_TOKENS
 from booru_embed_core.tags.vocab import Vocab
 
-_PRIVATE: Final = "\ue000"
-"""First character of the names of special tokens: a private character of Unicode, which no tag contains."""
-_BRACKETS: Final = "()[]{}"
 _MAX_LENGTH: Final = 1_000_000
 _MODULES: Final = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Normalize", "3_Normalize"))
 
@@ -68,7 +61,7 @@ def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -
         "tokenizer.json": tokenizer_json(vocab),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "pad_token": _PRIVATE + PAD_TOKEN,
+            "pad_token": PAD_ENTRY,
             "model_max_length": _MAX_LENGTH,
             "model_input_names": ["input_ids", "attention_mask"],
         },
@@ -154,80 +147,3 @@ def _attention_weights(part: Attention) -> dict[str, Tensor]:
 def _feed_forward_weights(part: FeedForward) -> dict[str, Tensor]:
     gate, up = part.gate_up.weight.chunk(2)
     return {"mlp.gate_proj.weight": gate, "mlp.up_proj.weight": up, "mlp.down_proj.weight": part.down.weight}
-
-
-def tokenizer_json(vocab: Vocab) -> dict[str, Any]:
-    """The ``tokenizer.json`` that reads captions as people type them, as far as the rules of ``tokenizers`` allow.
-
-    It lowers the case, drops backslashes before brackets, joins words between commas by underscores, drops a category
-    prefix where the tag is known without it, and drops repeated tags. Unknown tags are left out: they fall to single
-    characters, which the vocabulary lacks, since every entry is longer and begins with a comma. It cannot read several
-    tags between two commas, weights, or tags with commas or white space. Tags that differ only in case become one, and
-    a tag beside its alias counts twice.
-    """
-    ids = {_PRIVATE + token: token_id for token_id, token in enumerate(SPECIAL_TOKENS)}
-    tokenizer = Tokenizer(vocab)
-    for tag_index in np.flatnonzero(~vocab.is_unknown).tolist():
-        ids.setdefault(_entry(tokenizer.spellings[tag_index]), vocab.num_special + tag_index)
-    for alias, token_id in tokenizer.aliases.items():
-        ids.setdefault(_entry(alias), token_id)
-    summary = _PRIVATE + SPECIAL_TOKENS[SUMMARY_ID]
-    first = [{"SpecialToken": {"id": summary, "type_id": 0}}]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": {"type": "Sequence", "normalizers": _normalizers(ids)},
-        "pre_tokenizer": {"type": "Split", "pattern": {"String": ","}, "behavior": "MergedWithNext", "invert": False},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [*first, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [*first, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-            "special_tokens": {summary: {"id": summary, "ids": [SUMMARY_ID], "tokens": [summary]}},
-        },
-        "decoder": None,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": "##",
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": True,  # a whole entry is one token
-            "vocab": ids,
-            "merges": [],
-        },
-    }
-
-
-def _entry(spelling: str) -> str:
-    """The vocabulary entry that the rules turn `spelling` into."""
-    for bracket in _BRACKETS:
-        spelling = spelling.replace("\\" + bracket, bracket)
-    return "," + spelling.lower()
-
-
-def _normalizers(entries: Iterable[str]) -> list[dict[str, Any]]:
-    def replace(pattern: str, content: str) -> dict[str, Any]:
-        return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
-
-    prefixes = {short: CATEGORIES[category_id].value for short, category_id in PREFIXES.items()}
-    named = [entry[1:] for entry in entries if entry[1:].partition(":")[0] in prefixes]
-    not_a_tag = f"(?!(?:{'|'.join(map(re.escape, named))})(?:,|\\z))" if named else ""
-
-    return [
-        {"type": "Lowercase"},
-        *({"type": "Replace", "pattern": {"String": "\\" + bracket}, "content": bracket} for bracket in _BRACKETS),
-        replace(r"\s*,\s*", ","),
-        replace(r"\A\s+|\s+\z", ""),
-        replace(r"\A[^,]*,[\s\S]*\K\z", ","),  # adds a final comma to a caption with commas, for the next rule
-        replace(r"\n(?=[\s\S]*,)", ","),
-        replace(r"\s+(?=[\s\S]*,)", "_"),
-        replace(r"\s+", ","),
-        {"type": "Prepend", "prepend": ","},
-        *(replace(f"(?<=,){short}:", f"{category}:") for short, category in prefixes.items() if short != category),
-        replace(f"(?<=,){not_a_tag}(?:{'|'.join(CATEGORIES)}):_*", ""),
-        replace(r"(?<=,)([^,]+),(?=(?:[^,]*,)*\1(?:,|\z))", ""),
-    ]

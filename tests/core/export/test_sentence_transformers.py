@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import importlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.export.sentence_transformers import (
-    tokenizer_json,
     transformer_config,
     transformer_weights,
     write_sentence_transformer,
 )
 from booru_embed_core.schema import Category, ExportFormat
-from booru_embed_core.tags.tokenizer import Tokenizer
-from booru_embed_core.tags.vocab import Vocab
 from tests.core.model_helpers import Trained, encoder
-
-tokenizers = pytest.importorskip("tokenizers")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +33,13 @@ def sentence_transformers() -> Any:
 
 @pytest.fixture(scope="module")
 def source(trained: Trained) -> CheckpointSource:
-    return CheckpointSource.open(trained.checkpoint)
+    """A checkpoint whose tags have two aliases each."""
+    source = CheckpointSource.open(trained.checkpoint)
+    general = source.vocab.tags_of(Category.GENERAL)
+    aliases = {f"alias_{number}_{tag}": tag for number in (1, 2) for tag in general} | {"catears_1": "cat_ears"}
+    character = {f"{number}_{tag}": tag for number in "abc" for tag in source.vocab.tags_of(Category.CHARACTER)}
+    vocab = dataclasses.replace(source.vocab, aliases={Category.GENERAL: aliases, Category.CHARACTER: character})
+    return dataclasses.replace(source, vocab=vocab)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +60,6 @@ def encode(sentence_transformers: Any, folder: Path) -> Callable[[list[str]], An
     return lambda captions: model.encode(captions, show_progress_bar=False)
 
 
-@pytest.fixture(scope="module")
-def read(folder: Path) -> Callable[[str], list[int]]:
-    """The token ids behind the summary token."""
-    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-
-    def ids(text: str) -> list[int]:
-        first, *rest = tokenizer.encode(text).ids
-        assert first == 2
-        return rest
-
-    return ids
-
-
 def test_the_vectors_are_those_of_the_embedder(embedder: BooruEmbedder, encode: Callable[[list[str]], Any]) -> None:
     numbers = np.random.default_rng(5)
     tags = embedder.vocab.tags
@@ -82,6 +71,7 @@ def test_the_vectors_are_those_of_the_embedder(embedder: BooruEmbedder, encode: 
     alike = [" ".join(tags[i] for i in numbers.permutation(len(tags))[:7]) for _ in range(9)]
     assert encode(alike) == pytest.approx(embedder.embed(alike), abs=1e-5)
     typed = ["1girl, cat ears, tail", r"1Girl, tracer \(overwatch\),", "hatsune miku,solo", "solo solo  1girl"]
+    typed += ["1girl \n solo, tail", "\n1girl\ncat ears\n hatsune miku", "smile\n\n, bell"]
     assert encode(typed) == pytest.approx(embedder.embed(typed), abs=1e-5)
 
 
@@ -100,47 +90,79 @@ def test_other_shapes_are_laid_out_as_well(shape: dict[str, int]) -> None:
     assert found.numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-@given(data=st.data())
-@settings(deadline=None, max_examples=150)
-def test_text_is_read_as_the_embedder_reads_it(
-    embedder: BooruEmbedder, read: Callable[[str], list[int]], data: st.DataObject
+def names(embedder: BooruEmbedder) -> list[str]:
+    """All tags, all aliases, and captions of several."""
+    tags, aliases = embedder.vocab.tags, list(embedder.tokenizer.aliases)
+    assert len(aliases) > len(tags)
+    numbers = np.random.default_rng(6)
+    several = [", ".join(numbers.permutation([*tags, *aliases])[:size]) for size in range(2, 12)]
+    return ["", *tags, *aliases, *several]
+
+
+def test_an_alias_counts_as_its_tag_and_once_beside_it(
+    embedder: BooruEmbedder, encode: Callable[[list[str]], Any]
 ) -> None:
-    """Known and unknown tags in any order, with repetitions, as an export has them or as people type them."""
-    tags = (*embedder.vocab.tags, "general:smile", "artist:tail", "ch:tail", "xyzzy", "a", "no_such_tag", "rating:g")
-    words = data.draw(st.lists(st.sampled_from(tags)))
-    if data.draw(st.booleans()):
-        text = " ".join(words)
-    else:
-        forms = [(word, word.replace("_", " "), word.upper(), escaped(word)) for word in words]
-        typed = [data.draw(st.sampled_from(of_word)) for of_word in forms]
-        text = data.draw(st.sampled_from([", ", ",", " ,\n"])).join(typed) + ","
-    assert sorted(read(text)) == sorted(embedder.tokenizer.encode(text).token_ids), text
+    captions = names(embedder)
+    assert encode(captions) == pytest.approx(embedder.embed(captions), abs=1e-5)
+    alone, twice = encode(["cat_ears", "smile"]), encode(["cat_ears, catears 1", "alias 2 smile, smile, ALIAS_1_SMILE"])
+    assert twice[0] == pytest.approx(alone[0], abs=1e-6)
+    assert encode(["alias_1_smile, alias 2 smile, smile"])[0] == pytest.approx(alone[1], abs=1e-6)
 
 
-def escaped(tag: str) -> str:
-    return tag.replace("(", r"\(").replace(")", r"\)")
-
-
-def test_names_of_two_categories_and_aliases_are_read_as_the_embedder_reads_them() -> None:
-    vocab = Vocab(
-        tags=("foo", "bar", "foo", "qux_(x)"),
-        categories=np.array([0, 0, 1, 3], dtype=np.uint8),
-        counts=np.array([9, 5, 3, 2], dtype=np.int64),
-        aliases={Category.GENERAL: {"baz": "bar"}},
+def test_a_saved_model_loads_as_it_was(
+    sentence_transformers: Any, folder: Path, embedder: BooruEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = names(embedder)
+    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    vectors = model.encode(captions)
+    model.save_pretrained(str(tmp_path / "saved"))
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    assert again.encode(captions) == pytest.approx(vectors, abs=1e-6)
+    uploaded = pushed(again, tmp_path / "hub", monkeypatch)
+    assert sentence_transformers.SentenceTransformer(uploaded, device="cpu").encode(captions) == pytest.approx(
+        vectors, abs=1e-6
     )
-    exported, own = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(vocab))), Tokenizer(vocab)
-    for text, num in (
-        ("foo artist:foo", 2), ("art:foo", 1), ("general:foo, Artist:Foo", 2), ("baz", 1), ("copy:bar, BAR", 1),
-        ("ch:qux (x), artist:baz", 2), ("artist:nobody", 0), ("foo\nbar, artist:foo", 3), ("foo\nbar", 2),
-    ):  # fmt: skip
-        token_ids = own.encode(text).token_ids
-        assert len(token_ids) == num
-        assert sorted(exported.encode(text).ids[1:]) == sorted(token_ids), text
 
 
-def test_no_text_gives_a_special_token(read: Callable[[str], list[int]]) -> None:
-    for text in ("pad token", "pad_token, summary token", "rating g", ",", "##a", "unknown tag, ,"):
-        assert read(text) == []
+def pushed(model: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The folder that `push_to_hub` of `model` uploads."""
+    api = pytest.importorskip("huggingface_hub").HfApi
+
+    def upload(*_: Any, folder_path: str, **__: Any) -> Any:
+        shutil.copytree(folder_path, folder)
+        return SimpleNamespace(pr_url=None, commit_url="https://hub.example/commit")
+
+    monkeypatch.setattr(api, "create_repo", lambda *_, repo_id, **__: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(api, "upload_folder", upload)
+    model.push_to_hub("someone/tags", replace_model_card=True)
+    return str(folder)
+
+
+def test_a_fine_tuned_copy_loads_as_it_was_and_keeps_aliases(
+    sentence_transformers: Any, folder: Path, embedder: BooruEmbedder, tmp_path: Path
+) -> None:
+    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    captions = names(embedder)
+    before = model.encode(captions)
+    losses = importlib.import_module("sentence_transformers.sentence_transformer.losses")
+    loss = losses.MultipleNegativesRankingLoss(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    pairs = (["1girl", "alias 1 sword", "scenery, sky"], ["cat ears, tail", "1boy", "cloud, tree"])
+    for _ in range(3):
+        features = [model.preprocess(texts) for texts in pairs]
+        optimizer.zero_grad()
+        loss(features, torch.arange(3)).backward()
+        optimizer.step()
+    model.eval()
+    tuned = model.encode(captions)
+    assert abs(tuned - before).max() > 0.01
+    model.save_pretrained(str(tmp_path / "tuned"))
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "tuned"), device="cpu")
+    assert again.encode(captions) == pytest.approx(tuned, abs=1e-6)
+    alias_of = {
+        alias: embedder.vocab.tags[i - embedder.vocab.num_special] for alias, i in embedder.tokenizer.aliases.items()
+    }
+    assert again.encode(list(alias_of)) == pytest.approx(again.encode(list(alias_of.values())), abs=1e-6)
 
 
 def test_a_trunk_without_attention_is_refused(source: CheckpointSource, tmp_path: Path) -> None:
