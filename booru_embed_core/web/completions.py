@@ -159,12 +159,12 @@ class Completer:
         self, typed: TypedPrefix, probabilities: NDArray[np.float32], categories: Sequence[Category], k: int
     ) -> list[Suggestion]:
         """The best `k` tags of `categories`: one way of matching after another, until there are enough."""
-        vocab, index = self.embedder.vocab, self._prefixes
-        is_allowed = np.array([category in categories for category in CATEGORIES])[vocab.categories] & (
-            probabilities > 0
-        )
+        index, is_allowed = self._prefixes, probabilities > 0
+        if len(categories) < len(CATEGORIES):
+            is_wanted = np.array([category in categories for category in CATEGORIES])
+            is_allowed &= is_wanted[self.embedder.vocab.categories]
         if not typed.text:
-            best = top_k(probabilities, index.every[is_allowed[index.every]], k)
+            best = top_k(probabilities, np.flatnonzero(is_allowed), k)
             return [self._suggestion(tag, probabilities, is_excluded=typed.is_excluded) for tag in best]
         found: list[Suggestion] = []
         for search, match in (

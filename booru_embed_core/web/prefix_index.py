@@ -85,8 +85,6 @@ class PrefixIndex:
         self._beginnings = {
             most: _letters(texts, np.minimum(lengths[self._names], most)) for most, texts in names_cut.items()
         }
-        self.every = np.flatnonzero(~vocab.is_unknown)
-        """The indices of all tags, int64, ascending."""
 
     def begins(self, prefix: str) -> bool:
         """Whether a tag or an alias begins with `prefix`."""
