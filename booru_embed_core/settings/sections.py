@@ -53,6 +53,8 @@ class VocabSettings(Section):
     keep_percentile: Percentile = 99.5
     min_count: PositiveInt = 5
     unpopular: Literal["drop", "unk"] = "drop"
+    implied_threshold: Annotated[float, Field(ge=0.9, le=1, strict=True)] = 0.98
+    implied_min_count: Annotated[int, Field(ge=20, strict=True)] = 20
     general: CategoryCut = CategoryCut()
     artist: CategoryCut = CategoryCut()
     copyright: CategoryCut = CategoryCut()
@@ -67,11 +69,12 @@ class VocabSettings(Section):
 
 
 class TokensSettings(Section):
-    """How posts are split; a post's split depends only on its id and `split_key`."""
+    """How posts are encoded and split; a post's split depends only on its id and `split_key`."""
 
     validation_share: Share = 0.05
     test_share: Share = 0.10
     split_key: str = "booru-embed"
+    drop_implied: bool = False
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> Self:

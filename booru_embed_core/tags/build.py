@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from booru_embed_core.filesystem import file_sha256
-from booru_embed_core.posts.arrow import schema_of, strings
+from booru_embed_core.posts.arrow import joined, schema_of, strings
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import VocabSettings
 from booru_embed_core.tags.cut import cut_size, wide_category
 from booru_embed_core.tags.frequency import read_frequencies
+from booru_embed_core.tags.implications import Implications
+from booru_embed_core.tags.implied_tags import IMPLICATIONS_FILE, read_implied_tags
 from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
 from booru_embed_core.tags.vocab import (
     FORMAT_VERSION,
@@ -44,6 +46,10 @@ VOCAB_SCHEMA: Final = schema_of(
         "count": pa.int64(),
         "local_id": pa.int32(),
     }
+)
+
+IMPLICATIONS_SCHEMA: Final = schema_of(
+    dict.fromkeys(("tag", "category", "implied_tag", "implied_category"), pa.string())
 )
 
 LOST_SCHEMA: Final = schema_of(
@@ -110,7 +116,7 @@ def build_vocab(
     sizes = [size + num_extra for size in kept.values()]
     vocab = Vocab(tuple(tags), _category_ids(sizes), np.concatenate(tag_counts), settings, lost)
     kept_aliases = {category: _kept(tag_of, vocab, category) for category, tag_of in (aliases or {}).items()}
-    return replace(vocab, aliases=kept_aliases)
+    return replace(vocab, aliases=kept_aliases, implications=_implications(vocab, read_implied_tags(freq_dir)))
 
 
 def what_is_lost(vocab: Vocab) -> pa.Table:
@@ -137,12 +143,65 @@ def _kept(tag_of: Mapping[str, str], vocab: Vocab, category: Category) -> dict[s
     return {alias: tag for alias, tag in tag_of.items() if tag in tags}
 
 
+def _implications(vocab: Vocab, pairs: pa.Table) -> Implications:
+    """The implications of `pairs`, as `IMPLIED_SCHEMA`, between tags of `vocab`.
+
+    A chain may pass through tags that the cut has lost. A table of implications knows no categories: each tag with the
+    name of an antecedent implies the most used one with that of its consequent.
+
+    Raises:
+        VocabError: the chains lead to too many pairs.
+    """
+    settings = vocab.settings
+    num_posts, num_both = (joined(pairs[name]).to_numpy() for name in ("num_posts", "num_both"))
+    is_counted = (num_posts >= settings.implied_min_count) & (num_both > settings.implied_threshold * num_posts)
+    chosen = pairs.filter(pa.array(is_counted | (num_posts == 0)))
+    nodes = _Nodes(vocab)
+    causes: list[int] = []
+    effects: list[int] = []
+    for row in chosen.to_pylist():
+        of_tag = nodes.of(row["tag"], row["category"] or None)
+        causes += of_tag
+        effects += nodes.of(row["implied_tag"], row["implied_category"] or None)[:1] * len(of_tag)
+    try:
+        closed = Implications.of_pairs(np.array(causes, np.int64), np.array(effects, np.int64), nodes.num_nodes)
+    except ValueError as error:
+        raise VocabError(f"{error}, or raise [vocab] implied_threshold") from None
+    return closed.among(vocab.num_tags)
+
+
+class _Nodes:
+    """Numbers of tags: those of `vocab` by their index, others above."""
+
+    def __init__(self, vocab: Vocab) -> None:
+        self.num_nodes = vocab.num_tags
+        self._of: dict[str, dict[str | None, int]] = {}
+        known = np.flatnonzero(~vocab.is_unknown)
+        for index in known[np.argsort(-vocab.counts[known], kind="stable")].tolist():
+            category = CATEGORIES[int(vocab.categories[index])]
+            self._of.setdefault(vocab.tags[index], {})[category.value] = index
+
+    def of(self, tag: str, category: str | None) -> list[int]:
+        """The number of `tag` in `category`; without a category, of all tags with this name, the most used first."""
+        known = self._of.setdefault(tag, {})
+        if category is None and known:
+            return list(known.values())
+        if category not in known:
+            known[category] = self.num_nodes
+            self.num_nodes += 1
+        return [known[category]]
+
+
 def _category_ids(sizes: Sequence[int]) -> NDArray[np.uint8]:
     return np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), sizes)
 
 
 def save_vocab(vocab: Vocab, out_dir: Path) -> None:
-    """Writes ``vocab.parquet``, ``tokenizer.json``, and ``vocab.json`` with the SHA-256 of both and of itself."""
+    """Writes ``vocab.parquet``, ``tokenizer.json``, and ``vocab.json`` with the SHA-256 of both and of itself.
+
+    ``implications.parquet`` is for other programs and for the vocabulary's version: ``vocab.json`` holds them too.
+    """
+    pq.write_table(implications_table(vocab), out_dir / IMPLICATIONS_FILE, compression="zstd")
     pq.write_table(vocab_table(vocab), out_dir / VOCAB_TABLE_FILE, compression="zstd")
     spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
     (out_dir / TOKENIZER_FILE).write_text(tokenizers_json(spellings), encoding="utf-8")
@@ -166,6 +225,19 @@ def save_vocab(vocab: Vocab, out_dir: Path) -> None:
     description["checksum"] = checksum(description)
     text = json.dumps(description, ensure_ascii=False, indent=1)
     (out_dir / VOCAB_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def implications_table(vocab: Vocab) -> pa.Table:
+    """The implications as `IMPLICATIONS_SCHEMA`, chains followed, by ascending index of the tag and the implied one."""
+    causes, effects = vocab.implications.pairs.T
+    columns = [_named(vocab, indices) for indices in (causes, effects)]
+    return pa.table([*columns[0], *columns[1]], schema=IMPLICATIONS_SCHEMA)
+
+
+def _named(vocab: Vocab, indices: NDArray[np.int64]) -> list[pa.Array[Any]]:
+    names = [category.value for category in CATEGORIES]
+    tags = pa.array([vocab.tags[index] for index in indices.tolist()], pa.string())
+    return [tags, pa.array([names[category] for category in vocab.categories[indices].tolist()], pa.string())]
 
 
 def vocab_table(vocab: Vocab) -> pa.Table:

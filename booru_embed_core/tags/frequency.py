@@ -1,4 +1,4 @@
-"""How many posts have each tag: one Parquet table for each category."""
+"""How many posts have each tag: one Parquet table for each category. What tags imply is counted beside them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from booru_embed_core.posts.parquet_parts import read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.settings import DuckdbSettings
+from booru_embed_core.tags.implied_tags import write_implied_tags
 
 TALLY_SCHEMA: Final = schema_of({"tag": pa.string(), "count": pa.int64()})
 _SUMS: Final = "select tag, sum(count)::bigint as count from tallies group by tag order by count desc, tag"
@@ -44,13 +45,13 @@ def count_tags(
 
     Columns: ``tag`` string, ``count`` int64 (posts with the tag), ``cumulative_share`` float64 (share of the category's
     uses of this tag and all before it). Order: count descending, then tag ascending by bytes. An empty category has an
-    empty table.
+    empty table. ``implications.parquet`` is that of `write_implied_tags`.
 
     Raises:
         ChecksumError: the posts differ from what was written.
     """
     verify_checksums(posts_dir, "posts")
-    summaries = {}
+    summaries, tables = {}, {}
     with connect(duckdb_settings, temp_dir) as connection:
         for category in CATEGORIES:
             tallies = pa.RecordBatchReader.from_batches(TALLY_SCHEMA, map(_tally, read_groups(posts_dir, [category])))
@@ -61,7 +62,9 @@ def count_tags(
             share = pa.array(cumulative / max(num_uses, 1))
             table = pa.table([counted.column("tag"), counted.column("count"), share], schema=FREQUENCY_SCHEMA)
             pq.write_table(table, frequency_file(out_dir, category), compression="zstd")
+            tables[category] = table
             summaries[category] = FrequencySummary(num_tags=len(table), num_uses=num_uses)
+    write_implied_tags(posts_dir, tables, out_dir)
     write_checksums(out_dir)
     return summaries
 

@@ -6,6 +6,7 @@ from is up to ``implication_sources``.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Self
@@ -85,8 +86,20 @@ class Implications:
         return np.stack([self._causes, self.targets], axis=1)
 
     @cached_property
+    def sha256(self) -> str:
+        """SHA-256, in hex, of all pairs."""
+        return hashlib.sha256(np.ascontiguousarray(self.pairs, "<i8").data).hexdigest()
+
+    @cached_property
     def _causes(self) -> NDArray[np.int64]:
         return np.repeat(np.arange(self.num_tags), np.diff(self.offsets))
+
+    def among(self, num_tags: int) -> Implications:
+        """Those between the first `num_tags` tags; chains through others are kept."""
+        of_first = slice(None, self.offsets[num_tags])
+        causes, effects = self._causes[of_first], self.targets[of_first]
+        keys = causes * num_tags + effects
+        return Implications._of_keys(keys[effects < num_tags], num_tags)
 
     def effects(self, tag: int) -> NDArray[np.int64]:
         """The tags that `tag` implies, int64, ascending."""

@@ -24,10 +24,13 @@ from booru_embed_dagster.presentation.metadata import (
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 
-@dg.asset(group_name="tags", owners=OWNERS, kinds={"duckdb", "parquet"}, code_version="1", deps=["posts"])
+@dg.asset(group_name="tags", owners=OWNERS, kinds={"duckdb", "parquet"}, code_version="2", deps=["posts"])
 @one_line_errors
 def tag_frequencies(pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """How many posts have each tag: one table for each of Danbooru's five categories, most frequent tag first."""
+    """How many posts have each tag: one table for each of Danbooru's five categories, most frequent tag first.
+
+    `implications.parquet` has the tags that nearly all posts with another tag have too.
+    """
     (posts,) = pipeline.current("posts")
     with pipeline.new_version("tag_frequencies", inputs=[posts], defined_by=["*.parquet"]) as draft:
         count_tags(posts.path, draft.path, pipeline.settings.duckdb, draft.scratch)
@@ -55,7 +58,7 @@ def vocab_cost(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     group_name="tags",
     owners=OWNERS,
     kinds={"parquet", "json"},
-    code_version="1",
+    code_version="2",  # with implications
     deps=["tag_frequencies", settings_key("vocab")],
 )
 @one_line_errors

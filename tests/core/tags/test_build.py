@@ -13,7 +13,14 @@ import tokenizers
 
 from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import CategoryCut, VocabSettings
-from booru_embed_core.tags.build import LOST_SCHEMA, VOCAB_SCHEMA, build_vocab, save_vocab, what_is_lost
+from booru_embed_core.tags.build import (
+    IMPLICATIONS_SCHEMA,
+    LOST_SCHEMA,
+    VOCAB_SCHEMA,
+    build_vocab,
+    save_vocab,
+    what_is_lost,
+)
 from booru_embed_core.tags.implications import Implications
 from booru_embed_core.tags.vocab import Vocab, VocabError, checksum
 from tests.core.export_helpers import Walked, write_frequencies
@@ -153,6 +160,9 @@ def test_implications_travel_with_a_vocabulary_and_are_no_part_of_its_hash(tmp_p
     assert implying.hash == plain.hash
     save_vocab(implying, tmp_path)
     assert Vocab.load(tmp_path).implications.pairs.tolist() == [[1, 0]]
+    table = pq.read_table(tmp_path / "implications.parquet")
+    assert table.schema.equals(IMPLICATIONS_SCHEMA)
+    assert [tuple(row.values()) for row in table.to_pylist()] == [("solo", "general", "1girl", "general")]
 
 
 def test_a_vocabulary_from_before_implications_has_none(tmp_path: Path) -> None:

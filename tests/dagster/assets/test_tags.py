@@ -11,6 +11,7 @@ import pytest
 from booru_embed_core.schema import Category
 from booru_embed_core.settings import load_settings, section_version
 from booru_embed_core.tags import cut
+from booru_embed_core.tags.frequency import read_frequencies
 from booru_embed_core.tags.vocab import Vocab
 from tests.dagster.asset_helpers import Built, metadata, table_of
 from tests.dagster.project_helpers import Project, versions
@@ -19,7 +20,7 @@ from tests.dagster.project_helpers import Project, versions
 def test_the_numbers_of_the_vocabulary_are_those_of_its_tables(built: Built) -> None:
     project, result = built
     shown = metadata(result, "vocab")
-    tables = [pq.read_table(file) for file in project.warehouse.current("tag_frequencies").path.glob("*.parquet")]
+    tables = read_frequencies(project.warehouse.current("tag_frequencies").path).values()
     num_uses = sum(sum(table["count"].to_pylist()) for table in tables)
     kept = pq.read_table(project.warehouse.current("vocab").path / "vocab.parquet")
     assert shown["share_of_uses_kept"] == sum(kept["count"].to_pylist()) / num_uses
