@@ -56,7 +56,9 @@ def evaluate(
         captions, post_ids = captions_from_packed(tested, vocab, rows), tested.post_id.copy()
     _warn_of_training_posts(packed, post_ids)
     baselines = baselines_from_packed(packed, vocab, EvaluationSettings(), say)
-    result = evaluate_captions(model_scorers(model), baselines, captions, post_ids, hide.value, seed, vocab.is_unknown)
+    dropped = vocab.implications if config.splits.drop_implied else None
+    scorers = model_scorers(model, dropped)
+    result = evaluate_captions(scorers, baselines, captions, post_ids, hide.value, seed, vocab.is_unknown)
     if as_json:
         print_json(result)
         return

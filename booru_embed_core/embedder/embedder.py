@@ -28,6 +28,7 @@ from booru_embed_core.embedder.completion import Implied, NextTags, ban_note, ch
 from booru_embed_core.embedder.fill import DEFAULT_TEMPERATURE, Filled, FillQuery, fill_all, read_fill
 from booru_embed_core.embedder.metadata import rating_and_score_bin
 from booru_embed_core.embedder.network import Network, TagSets
+from booru_embed_core.embedder.reduced_network import as_trained
 from booru_embed_core.embedder.results import Completion, Neighbour, Normalized, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
@@ -53,7 +54,7 @@ class BooruEmbedder:
     """
 
     def __init__(self, network: Network, config: CheckpointConfig, vocab: Vocab) -> None:
-        self.network = network
+        self.network = as_trained(network, config, vocab)
         self.config = config
         self.vocab = vocab
         self.tokenizer = Tokenizer(vocab)

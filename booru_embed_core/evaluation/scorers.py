@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from booru_embed_core.evaluation.baselines import Scorer
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets
+from booru_embed_core.tags.implications import Implications
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 
 EMBEDDING_NAME: Final = "booru-embed"
@@ -30,8 +31,10 @@ class PooledStates:
     The newest 128 chunks are kept: 134 MB for chunks of 1,024 posts at width 256.
     """
 
-    def __init__(self, model: SetEncoder) -> None:
+    def __init__(self, model: SetEncoder, implications: Implications | None = None) -> None:
         self.model = model
+        self.implications = implications
+        """Where the model was trained without implied tags, those to leave out of visible captions too."""
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def of(self, visible: CaptionMatrix) -> torch.Tensor:
@@ -39,7 +42,12 @@ class PooledStates:
         indices, indptr = visible.indices.astype(np.int64), visible.indptr.astype(np.int64)
         key = hashlib.blake2b(indices.tobytes() + indptr.tobytes()).digest()
         if key not in self._kept:
-            self._kept[key] = encode_sets(self.model, indices, np.diff(indptr))
+            lengths = np.diff(indptr)
+            if self.implications is not None:
+                keep = self.implications.is_kept(indices, lengths)
+                rows = np.repeat(np.arange(len(lengths)), lengths)
+                indices, lengths = indices[keep], np.bincount(rows[keep], minlength=len(lengths))
+            self._kept[key] = encode_sets(self.model, indices, lengths)
             if len(self._kept) > _KEPT_CHUNKS:
                 self._kept.popitem(last=False)
         return self._kept[key]
@@ -87,9 +95,12 @@ class CompletionHeadScorer:
         return model.tag_scores(model.complete(self.states.of(visible))).float().cpu().numpy()
 
 
-def model_scorers(model: SetEncoder) -> list[Scorer]:
-    """Scorers of the embedding, the completion head, and each Matryoshka prefix, longest first."""
-    states = PooledStates(model)
+def model_scorers(model: SetEncoder, implications: Implications | None = None) -> list[Scorer]:
+    """Scorers of the embedding, the completion head, and each Matryoshka prefix, longest first.
+
+    `implications` are those of a model that was trained without implied tags: visible captions then lack them too.
+    """
+    states = PooledStates(model, implications)
     prefixes = sorted(model.config.settings.matryoshka_dims, reverse=True)
     of_prefixes = (BottleneckScorer(states, dim) for dim in prefixes)
     return [BottleneckScorer(states), CompletionHeadScorer(states), *of_prefixes]

@@ -106,6 +106,11 @@ def write_sentence_folder(source: CheckpointSource, out_dir: Path) -> None:
     """Writes a model for the library sentence-transformers."""
     from booru_embed_core.export.sentence_transformers import write_sentence_transformer
 
+    if source.config.splits.drop_implied:
+        raise ValueError(
+            f"{source.checkpoint}: was trained with [tokens] drop_implied, and sentence-transformers leaves out no "
+            "implied tags; export it as onnx or hub, or train without drop_implied"
+        )
     write_sentence_transformer(source.model, source.vocab, out_dir)
     text = card(source.config, source.vocab, source.evaluation, SENTENCE_USE, "sentence-transformers")
     _write_card(out_dir, text)

@@ -29,6 +29,7 @@ from booru_embed_core.search.posts_table import POSTS_FILE, TAGS_FILE, write_pos
 from booru_embed_core.search.vector_index import INDEX_FILE, SearchError, VectorIndex
 from booru_embed_core.tokens.batches import read_batch
 from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.tokens.restored import whole_packed
 from booru_embed_core.training.checkpoint import load_checkpoint
 from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
 from booru_embed_core.training.hardware import pick_device, pick_dtype
@@ -115,6 +116,7 @@ def index_posts(
     packed, vocab = embedding.packed, embedding.vocab
     for file in embed_parts(embedding, work_dir, log):
         shutil.copyfile(file, out_dir / file.name)
+    packed = whole_packed(packed, vocab)
     offsets = packed.offsets.astype(np.int64)
     tags = packed.global_token_ids(vocab) - vocab.num_special
     write_posts_table(out_dir, packed.post_id, packed.rating, packed.score, tags, offsets, vocab.num_tags)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from booru_embed_core.tokens.batches import read_batch
+from booru_embed_core.tokens.restored import whole_tags
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
@@ -25,13 +26,21 @@ _CONTEXT_EXPONENT: Final = 0.75
 _SVD_SEED: Final = 7
 
 
-def captions_from_packed(packed: PackedFile, vocab: Vocab, post_index: NDArray[np.int64]) -> CaptionMatrix:
+def captions_from_packed(
+    packed: PackedFile, vocab: Vocab, post_index: NDArray[np.int64], *, is_restored: bool = True
+) -> CaptionMatrix:
     """CaptionMatrix [len(post_index), num_tags] of the rows `post_index` of the packed file, in that order.
 
+    `is_restored`: whether tags that were dropped because others imply them are put back; training does without.
+
     Raises:
-        PackedFileError: the file was made with another vocabulary, or a post has a local id outside it.
+        PackedFileError: the file was made with another vocabulary or other implications, or a post has a local id
+            outside it.
     """
     packed.check_vocab(vocab)
+    if is_restored and packed.implications_sha256 is not None:
+        tags, lengths = whole_tags(packed, vocab, post_index)
+        return caption_matrix(tags, np.concatenate(([0], np.cumsum(lengths))), vocab.num_tags)
     batch = read_batch(packed, post_index)
     sizes = tuple(vocab.sizes.values())
     packed.check_local_ids(batch.tokens.numpy(), batch.field_lengths.numpy(), vocab)

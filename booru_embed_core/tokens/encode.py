@@ -27,6 +27,7 @@ from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.packed_file import PACKED_FILE, record_lengths
 from booru_embed_core.tokens.packed_writer import PackedWriter, TokenDtype
+from booru_embed_core.tokens.restored import reduce_sets, write_absent
 
 MAX_FIELD_TAGS: Final = np.iinfo(np.uint16).max
 _LOOKED_UP_TOGETHER: Final = 4
@@ -52,6 +53,8 @@ class EncodeReport:
     unknown_uses: dict[Category, int]
     """The same in categories with an unknown token, which replaces all such tags of a post once."""
     file_bytes: int
+    num_implied: int = 0
+    """Kept uses that are not in the file, since another tag of the post implies them."""
 
     @property
     def uses_by_category(self) -> list[dict[str, str | int]]:
@@ -80,8 +83,10 @@ def encode_posts(
 ) -> EncodeReport:
     """Writes ``tokens.safetensors`` to `out_dir` and returns a report; posts and tags keep their order.
 
-    Tags outside `vocab` are counted and dropped, or replaced by one unknown token if the category has one. Memory does
-    not grow with the number of posts: tensors go to the file at once, or through files in `temp_dir`.
+    Tags outside `vocab` are counted and dropped, or replaced by one unknown token if the category has one. With
+    ``drop_implied``, tags that another one of the post implies are left out, and ``absent.npy`` is written, with which
+    ``restored.py`` gives them back. Memory does not grow with the number of posts: tensors go to the file at once, or
+    through files in `temp_dir`.
 
     Raises:
         ChecksumError: the posts were changed after they were written.
@@ -91,16 +96,22 @@ def encode_posts(
     token_dtype = np.uint16 if max(vocab.sizes.values()) <= MAX_U16_TAGS else np.uint32
     fields = [_Field(category, vocab, token_dtype) for category in CATEGORIES]
     num_empty = 0
+    dropping = _Dropping(vocab) if settings.drop_implied else None
     num_posts, num_expected = count_posts(posts_dir), int(vocab.counts.sum())
     file = out_dir / PACKED_FILE
+    of_implications = vocab.implications.sha256 if dropping else None
     with (
         scratch_folder(temp_dir) as scratch,
-        PackedWriter(file, scratch, vocab.hash, num_posts, num_expected, token_dtype, settings) as writer,
+        PackedWriter(
+            file, scratch, vocab.hash, num_posts, num_expected, token_dtype, settings, of_implications
+        ) as writer,
     ):
         groups = read_groups(posts_dir)
         while batches := list(itertools.islice(groups, _LOOKED_UP_TOGETHER)):
-            num_empty += _encode_groups(batches, fields, writer)
+            num_empty += _encode_groups(batches, fields, writer, dropping)
             batches.clear()  # else they would stay in memory beside the next ones
+    if dropping:
+        dropping.write_absent(out_dir)
     return EncodeReport(
         num_posts=num_posts,
         num_tokens=writer.num_tokens,
@@ -109,6 +120,7 @@ def encode_posts(
         dropped_uses={field.category: field.num_dropped for field in fields},
         unknown_uses={field.category: field.num_unknown for field in fields},
         file_bytes=file.stat().st_size,
+        num_implied=dropping.num_implied if dropping else 0,
     )
 
 
@@ -174,18 +186,50 @@ def _texts(tokens: NDArray[Any], ends: NDArray[np.int64]) -> _Texts:
     return texts
 
 
-def _encode_groups(groups: Sequence[pa.RecordBatch], fields: Sequence[_Field], writer: PackedWriter) -> int:
+class _Dropping:
+    """Drops implied tags batch by batch, and remembers which of them posts do not have."""
+
+    def __init__(self, vocab: Vocab) -> None:
+        self.num_implied = 0
+        self._implications = vocab.implications
+        self._starts = vocab.category_offsets[:-1] - vocab.num_special
+        self._num_posts = 0
+        self._absent = [np.empty((0, 2), np.uint32)]
+
+    def apply(self, tokens: NDArray[Any], field_lengths: NDArray[np.uint16]) -> tuple[NDArray[Any], NDArray[np.uint16]]:
+        """`tokens` ``[T]`` and `field_lengths` ``[n, 5]`` of the next posts, without implied tags."""
+        tags = np.repeat(np.tile(self._starts, len(field_lengths)), field_lengths.ravel()) + tokens
+        reduced = reduce_sets(self._implications, tags, record_lengths(field_lengths).astype(np.int64))
+        fields = np.repeat(np.arange(field_lengths.size), field_lengths.ravel())
+        lengths = np.bincount(fields[reduced.keep], minlength=field_lengths.size).reshape(field_lengths.shape)
+        self._absent.append(np.add(reduced.absent, (self._num_posts, 0)).astype(np.uint32))
+        self._num_posts += len(field_lengths)
+        self.num_implied += len(tokens) - int(reduced.keep.sum())
+        return tokens[reduced.keep], lengths.astype(np.uint16)
+
+    def write_absent(self, out_dir: Path) -> None:
+        """Writes ``absent.npy``."""
+        write_absent(np.concatenate(self._absent), out_dir)
+
+
+def _encode_groups(
+    groups: Sequence[pa.RecordBatch], fields: Sequence[_Field], writer: PackedWriter, dropping: _Dropping | None
+) -> int:
     """Appends `groups` to `writer` and returns the number of their posts without a tag in the vocabulary."""
     local_ids = zip(*(field.look_up(groups) for field in fields), strict=True)
     return sum(
-        _encode_batch(group.slice(start, _POSTS_AT_A_TIME), fields, of_fields, writer)
+        _encode_batch(group.slice(start, _POSTS_AT_A_TIME), fields, of_fields, writer, dropping)
         for group, of_fields in zip(groups, local_ids, strict=True)
         for start in range(0, len(group), _POSTS_AT_A_TIME)
     )
 
 
 def _encode_batch(
-    batch: pa.RecordBatch, fields: Sequence[_Field], local_ids: Iterable[_LocalIds], writer: PackedWriter
+    batch: pa.RecordBatch,
+    fields: Sequence[_Field],
+    local_ids: Iterable[_LocalIds],
+    writer: PackedWriter,
+    dropping: _Dropping | None,
 ) -> int:
     """Appends `batch` to `writer` and returns the number of its posts without a tag in the vocabulary.
 
@@ -205,10 +249,13 @@ def _encode_batch(
     field_lengths = lengths.astype(np.uint16)
     per_post = record_lengths(field_lengths)
     joined: Any = pc.binary_join_element_wise(*texts, _NO_SEPARATOR)  # type: ignore[call-overload]  # lacks bytes
-    _, _, tokens = joined.buffers()
+    _, _, content = joined.buffers()
+    tokens = np.frombuffer(content or b"", writer.token_dtype, int(per_post.sum()))
+    if dropping:
+        tokens, field_lengths = dropping.apply(tokens, field_lengths)
     ratings = pc.index_in(batch.column("rating"), pa.array(RATINGS)).to_numpy(zero_copy_only=False)
     writer.append(
-        tokens=np.frombuffer(tokens or b"", writer.token_dtype, int(per_post.sum())),
+        tokens=tokens,
         field_lengths=field_lengths,
         post_id=batch.column("id").to_numpy(),
         rating=ratings.astype(np.uint8),

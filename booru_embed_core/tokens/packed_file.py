@@ -9,6 +9,8 @@ rating         u8           ``[num_posts]`` index into `RATINGS`
 score          i32          ``[num_posts]``
 ============== ============ =====================================================================================
 
+With ``[tokens] drop_implied`` a record lacks tags that another of its tags implies; ``restored.py`` gives them back.
+
 The safetensors library's numpy interface copies every tensor into memory, so the header is parsed here. The metadata
 holds SHA-256 hashes of the data and of the header: a file with one changed bit is refused.
 """
@@ -48,6 +50,8 @@ TENSOR_TYPES: Final = {
     "rating": ("U8",),
     "score": ("I32",),
 }
+IMPLICATIONS_KEY: Final = "implications_sha256"
+"""The key of the metadata of a file whose records lack implied tags."""
 _METADATA_KEYS: Final = (
     "format_version",
     "vocab_hash",
@@ -89,6 +93,8 @@ class PackedFile:
     score: NDArray[np.int32]
     vocab_hash: str
     split_settings: TokensSettings
+    implications_sha256: str | None = None
+    """Of the implications whose effects the records lack; None if they hold all tags of the posts."""
 
     @property
     def num_posts(self) -> int:
@@ -120,7 +126,11 @@ class PackedFile:
         if vocab_hash is not None:
             _check_vocab_hash(path, metadata["vocab_hash"], vocab_hash)
         return cls(
-            path=path, vocab_hash=metadata["vocab_hash"], split_settings=_split_settings(path, metadata), **arrays
+            path=path,
+            vocab_hash=metadata["vocab_hash"],
+            split_settings=_split_settings(path, metadata),
+            implications_sha256=metadata.get(IMPLICATIONS_KEY),
+            **arrays,
         )
 
     @cached_property
@@ -273,6 +283,7 @@ def _split_settings(path: Path, metadata: Mapping[str, str]) -> TokensSettings:
             validation_share=float(metadata["validation_share"]),
             test_share=float(metadata["test_share"]),
             split_key=metadata["split_key"],
+            drop_implied=IMPLICATIONS_KEY in metadata,
         )
     except ValueError:
         raise PackedFileError(

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from booru_embed_core.schema import NUM_CATEGORIES
 from booru_embed_core.settings import TokensSettings
-from booru_embed_core.tokens.packed_file import CATEGORY_ORDER, DTYPES, FORMAT_VERSION, header_sha256, record_lengths
+from booru_embed_core.tokens.packed_file import (
+    CATEGORY_ORDER,
+    DTYPES,
+    FORMAT_VERSION,
+    IMPLICATIONS_KEY,
+    header_sha256,
+    record_lengths,
+)
 
 TokenDtype = type[np.uint16] | type[np.uint32]
 _MOVE_BYTES: Final = 4 << 20
@@ -24,7 +31,9 @@ _Layout = tuple[np.dtype[Any], tuple[int, ...]]
 """The dtype and shape of a tensor."""
 
 
-def packed_metadata(vocab_hash: str, num_posts: int, num_tokens: int, settings: TokensSettings) -> dict[str, str]:
+def packed_metadata(
+    vocab_hash: str, num_posts: int, num_tokens: int, settings: TokensSettings, implications_sha256: str | None = None
+) -> dict[str, str]:
     """The metadata of a packed file, as strings, which safetensors requires."""
     return {
         "format_version": str(FORMAT_VERSION),
@@ -35,6 +44,7 @@ def packed_metadata(vocab_hash: str, num_posts: int, num_tokens: int, settings: 
         "validation_share": repr(settings.validation_share),
         "test_share": repr(settings.test_share),
         "split_key": settings.split_key,
+        **({} if implications_sha256 is None else {IMPLICATIONS_KEY: implications_sha256}),
     }
 
 
@@ -62,6 +72,7 @@ class PackedWriter:
         num_tokens: the number of tokens to expect. The tokens move at the end if it has another number of digits.
         token_dtype: dtype of the tokens.
         settings: the settings of the splits, for the metadata.
+        implications_sha256: of the implications whose effects the records lack, for the metadata.
     """
 
     def __init__(
@@ -73,12 +84,13 @@ class PackedWriter:
         num_tokens: int,
         token_dtype: TokenDtype,
         settings: TokensSettings,
+        implications_sha256: str | None = None,
     ) -> None:
         self.token_dtype = token_dtype
         self.num_tokens = 0
         self._path = path
         self._scratch = scratch
-        self._of_file = (vocab_hash, num_posts, settings)
+        self._of_file = (vocab_hash, num_posts, settings, implications_sha256)
         header = self._header(num_tokens)
         self._data_start = len(_header_bytes(header))
         self._starts = {name: int(header[name]["data_offsets"][0]) for name in _names(header)}
@@ -86,7 +98,7 @@ class PackedWriter:
         self._files: dict[str, IO[bytes]] = {}
 
     def _header(self, num_tokens: int) -> dict[str, Any]:
-        vocab_hash, num_posts, settings = self._of_file
+        vocab_hash, num_posts, settings, implications_sha256 = self._of_file
         layouts: dict[str, _Layout] = {
             "tokens": (np.dtype(self.token_dtype), (num_tokens,)),
             "offsets": (np.dtype(np.uint64), (num_posts + 1,)),
@@ -95,7 +107,7 @@ class PackedWriter:
             "rating": (np.dtype(np.uint8), (num_posts,)),
             "score": (np.dtype(np.int32), (num_posts,)),
         }
-        return _header(layouts, packed_metadata(vocab_hash, num_posts, num_tokens, settings))
+        return _header(layouts, packed_metadata(vocab_hash, num_posts, num_tokens, settings, implications_sha256))
 
     def __enter__(self) -> Self:
         out = self._path.open("w+b")

@@ -28,7 +28,7 @@ def start_from_ppmi(model: SetEncoder, packed: PackedFile, vocab: Vocab, rows: N
     random. `model` must be on the CPU.
     """
     step = -(-len(rows) // _MAX_POSTS) or 1
-    pairs = count_cooccurrence(captions_from_packed(packed, vocab, rows[::step]), _MAX_TAGS)
+    pairs = count_cooccurrence(captions_from_packed(packed, vocab, rows[::step], is_restored=False), _MAX_TAGS)
     _, singular, right = ppmi_factors(pairs, model.config.settings.width)
     vectors = right * np.sqrt(singular)
     square_lengths = np.square(vectors).sum(axis=1)

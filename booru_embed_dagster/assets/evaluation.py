@@ -73,7 +73,8 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
     if packed.split_settings != config.splits:
         raise ValueError(f"{checkpoint_dir}: trained with other splits than {packed_path} has; materialize checkpoint")
     log = dg.get_dagster_logger().info
-    result = run_evaluation(model_scorers(model), packed, vocab, settings.evaluation, log)
+    dropped = vocab.implications if config.splits.drop_implied else None
+    result = run_evaluation(model_scorers(model, dropped), packed, vocab, settings.evaluation, log)
     return result, render_markdown(result)
 
 

@@ -37,6 +37,7 @@ def packed_tokens(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         num_kept_uses=sum(report.kept_uses.values()),
         num_dropped_uses=sum(report.dropped_uses.values()),
         num_unknown_uses=sum(report.unknown_uses.values()),
+        num_implied_uses=report.num_implied,
         uses=preview(report.uses_by_category),
     )
 

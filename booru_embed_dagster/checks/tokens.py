@@ -21,6 +21,7 @@ from booru_embed_core.tags.frequency import read_frequencies
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.duplicates import shared_captions
 from booru_embed_core.tokens.packed_file import PackedFile
+from booru_embed_core.tokens.restored import whole_packed
 from booru_embed_dagster.checks.base import Findings, blocking, warning
 from booru_embed_dagster.presentation.metadata import preview
 from booru_embed_dagster.resources import Pipeline
@@ -49,6 +50,8 @@ def packed_tokens_decode_to_posts(pipeline: Pipeline) -> Findings:
         num_compared += 1
         expected = _expected_record(row, known)
         found = _decoded_record(packed, post_index, vocab)
+        if packed.split_settings.drop_implied:
+            found, expected = _in_any_order(found), _in_any_order(expected)
         if found != expected:
             problem = (
                 f"{packed.path}: record {post_index} is {found}, the post {expected}; materialize packed_tokens again"
@@ -164,10 +167,10 @@ def _repeated(ids: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _packed_tokens(pipeline: Pipeline) -> tuple[PackedFile, Vocab, Path]:
-    """The packed file, its vocabulary, and the folder of the posts that it was made from."""
+    """The packed file with whole posts, its vocabulary, and the folder of the posts that it was made from."""
     (tokens,) = pipeline.current("packed_tokens")
     vocab = pipeline.vocab(pipeline.made_from(tokens, "vocab"))
-    return pipeline.packed(tokens, vocab), vocab, pipeline.made_from(tokens, "posts").path
+    return whole_packed(pipeline.packed(tokens, vocab), vocab), vocab, pipeline.made_from(tokens, "posts").path
 
 
 def _frequencies_of(pipeline: Pipeline, posts_dir: Path) -> dict[Category, pa.Table] | None:
@@ -215,6 +218,10 @@ def _expected_record(row: Mapping[str, object], known: Mapping[Category, frozens
         if unknown in known[category] and not known[category].issuperset(field):
             tags[category].append(unknown)
     return row["id"], row["rating"], row["score"], tags
+
+
+def _in_any_order(record: _Record) -> _Record:
+    return (*record[:3], {category: sorted(tags) for category, tags in record[3].items()})
 
 
 def _decoded_record(packed: PackedFile, post_index: int, vocab: Vocab) -> _Record:
