@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_BLOCK: Final = 64
 Floating = TypeVar("Floating", bound="np.floating")
 
 
@@ -20,8 +21,20 @@ def unit_vectors(vectors: NDArray[Floating]) -> NDArray[Floating]:
 
 def top_k(values: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> list[int]:
     """The `k` of `candidates` (ascending indices into `values`) with the highest values; ties by index."""
+    found = values[candidates]
+    num_blocks = len(found) // _BLOCK
+    if k < num_blocks:
+        # At least k values reach the k-th highest maximum of a block: a tenth of the time of a partition of all.
+        highest = found[: num_blocks * _BLOCK].reshape(num_blocks, _BLOCK).max(axis=1)
+        candidates, found = _at_least(np.partition(highest, -k)[-k], candidates, found)
     if k < len(candidates):  # sorting a large vocabulary would take longer than a small network
-        least = np.partition(values[candidates], -k)[-k]
-        candidates = candidates[values[candidates] >= least]
-    order = np.argsort(-values[candidates], kind="stable")[:k]
+        candidates, found = _at_least(np.partition(found, -k)[-k], candidates, found)
+    order = np.argsort(-found, kind="stable")[:k]
     return [int(i) for i in candidates[order]]
+
+
+def _at_least(
+    least: np.float32, candidates: NDArray[np.int64], values: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    kept = np.flatnonzero(values >= least)
+    return candidates[kept], values[kept]

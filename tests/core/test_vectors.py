@@ -1,11 +1,11 @@
-"""Unit vectors against numpy's norm."""
+"""Unit vectors against numpy's norm, and the highest values against a sort."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from booru_embed_core.vectors import unit_vectors
+from booru_embed_core.vectors import top_k, unit_vectors
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
@@ -23,3 +23,14 @@ def test_zeros_stay_zeros_without_a_warning_and_the_input_is_untouched() -> None
     vectors = np.array([[0, 0], [3, 4]], dtype=np.float32)
     assert unit_vectors(vectors).tolist() == [[0, 0], pytest.approx([0.6, 0.8])]
     assert vectors.tolist() == [[0, 0], [3, 4]]
+
+
+@pytest.mark.parametrize("num_values", [1, 7, 100, 64 * 20, 64 * 20 + 1, 5000])
+@pytest.mark.parametrize("levels", [3, 1_000_000])
+def test_the_highest_are_those_of_a_sort(num_values: int, levels: int) -> None:
+    numbers = np.random.default_rng(num_values + levels)
+    for k in (1, 2, 10, 19, 20, 200, num_values):
+        values = numbers.integers(0, levels, num_values).astype(np.float32)
+        candidates = np.flatnonzero(numbers.random(num_values) < 0.9)
+        wanted = sorted(candidates.tolist(), key=lambda index: (-values[index], index))[:k]
+        assert top_k(values, candidates, k) == wanted
