@@ -17,7 +17,7 @@ from booru_embed_core.tags.normalize import CLOSING, NUMBER, OPENING, PARTNER
 
 _SCAN: Final = (
     r"\\[^,\n|;]|(?P<bracket>[()\[\]{}])|(?P<pipe>\|)|(?P<hard>[,;\n])|(?P<tab>\t)|(?P<end>::(?=\s))|(?P<colon>:)"
-    rf"|(?P<start>(?<=\s){NUMBER}::(?=[^\s,;)\]}}|:])(?!{NUMBER}\s?\]))|(?P<word>(?<![^\s,])(?:BREAK|AND|ADD(?:COMM|BASE|ROW|COL))(?![^\s,]))"
+    rf"|(?P<start>(?<![^\s({{|]){NUMBER}::(?=[^\s,;)\]}}:])(?!{NUMBER}\s?\]))|(?P<word>(?<![^\s,])(?:BREAK|AND|ADD(?:COMM|BASE|ROW|COL))(?![^\s,]))"
 )
 _MAY_BE_CUT: Final = re.compile(r"[,;|\n\t]|::|:\d")
 _BRACKET: Final = re.compile(r"[()\[\]{}]")
@@ -146,7 +146,7 @@ class _Scan:
                 self._tabs.append(start)
             case "end":
                 self._cuts.append(_Cut(end, end, ""))
-            case "start":
+            case "start" if self.text[max(0, start - 1) : start].isspace():
                 self._cuts.append(_Cut(start, start, ""))
             case "colon" if self._open and self._open[-1].character == "[":
                 self._open[-1].colons.append(start)
@@ -233,7 +233,8 @@ class _Scan:
         """Cuts at a semicolon that ends a name, such as ``3;``, if what ends before it is a longer tag."""
         before = self.text[max(0, start - _LONGEST_SIDE) : start]
         before = before[max(before.rfind(separator) for separator in ",;|\n") + 1 :]
-        if before.strip() and self._names.is_name(before + self.text[start:semicolon]):
+        name = before + self.text[start:semicolon]
+        if before.strip() and self._names.is_bare(name if before[-1].isspace() else name.split()[-1]):
             self._cuts.append(_Cut(semicolon, semicolon + 1, ","))
             self.is_list = True
 
