@@ -56,8 +56,7 @@ def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -
         "modules.json": modules,
         "config.json": transformer_config(model),
         "config_sentence_transformers.json": {"similarity_fn_name": "cosine"},
-        # Other attention implementations treat a batch without padding as causal, since it has no mask.
-        "sentence_bert_config.json": {"max_seq_length": _MAX_LENGTH, "model_args": {"attn_implementation": "eager"}},
+        "sentence_bert_config.json": {"max_seq_length": _MAX_LENGTH},
         "tokenizer.json": tokenizer_json(vocab),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -95,7 +94,7 @@ def transformer_config(model: SetEncoder) -> dict[str, Any]:
         "rope_parameters": rope,
         "rope_scaling": rope,  # the name in transformers 4
         "attention_bias": False,
-        "is_causal": False,
+        "is_causal": False,  # transformers 5.2 and newer, with any implementation of attention
         "use_cache": False,
         "tie_word_embeddings": False,
         "pad_token_id": SPECIAL_TOKENS.index(PAD_TOKEN),

@@ -118,6 +118,7 @@ def test_a_saved_model_loads_as_it_was(
     model.save_pretrained(str(tmp_path / "saved"))
     again = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert again.encode(captions) == pytest.approx(vectors, abs=1e-6)
+    assert again.encode(captions[-1:]) == pytest.approx(embedder.embed(captions[-1:]), abs=1e-5)  # without padding
     uploaded = pushed(again, tmp_path / "hub", monkeypatch)
     assert sentence_transformers.SentenceTransformer(uploaded, device="cpu").encode(captions) == pytest.approx(
         vectors, abs=1e-6
