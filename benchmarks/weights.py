@@ -44,8 +44,9 @@ from booru_embed_core.vectors import unit_vectors
 Mechanism: TypeAlias = Literal["log weight", "scaled value", "both"]
 MECHANISMS: Final[tuple[Mechanism, ...]] = ("log weight", "scaled value", "both")
 WEIGHTS: Final = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.3, 1.5, 2.0, 3.0, 5.0, 10.0)
-NUM_TRIES: Final = 2000
-MAX_POSTS: Final = 6000
+NUM_TRIES: Final = 1000
+MAX_POSTS: Final = 3000
+EXPONENTS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 SEEDS: Final = (1, 2, 3)
 VALIDATION_SEED: Final = 1000
 
@@ -240,18 +241,26 @@ def fitted_readings(
         return max(tries, key=lambda value: retrieval(tries[value](scores))["MRR"])
 
     cut = best({at: threshold(at) for at in np.arange(0.1, 0.75, 0.05).round(2).tolist()})
-    exponent = best({at: powers(at) for at in (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)})
-    calibrated_exponent = best({at: calibrated(scores, captions, at) for at in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)})
+    exponent = best({at: powers(at) for at in EXPONENTS})
+    exponent_above = best({at: powers(at, THRESHOLD) for at in EXPONENTS})
+    calibrated_exponent = best({at: calibrated(scores, captions, at) for at in EXPONENTS})
     readings = {
         f"score > {THRESHOLD}, weight 1": threshold(THRESHOLD),
         "score > best threshold, weight 1": threshold(cut),
         f"score > {THRESHOLD}, weight = score": powers(1.0, THRESHOLD),
+        f"score > {THRESHOLD}, weight = score ^ exponent": powers(exponent_above, THRESHOLD),
         f"score > {FLOOR}, weight = score": powers(1.0),
         f"score > {FLOOR}, weight = score ^ exponent": powers(exponent),
         f"score > {FLOOR}, weight = P(true)": calibrated(scores, captions),
         f"score > {FLOOR}, weight = P(true) ^ exponent": calibrated(scores, captions, calibrated_exponent),
     }
-    return readings, {"threshold": cut, "exponent": exponent, "exponent of P(true)": calibrated_exponent}
+    fitted = {
+        "best threshold": cut,
+        f"exponent above {THRESHOLD}": exponent_above,
+        f"exponent above {FLOOR}": exponent,
+        f"exponent of P(true) above {FLOOR}": calibrated_exponent,
+    }
+    return readings, fitted
 
 
 def precision_and_recall(scores: Scores, captions: Scores) -> dict[str, float]:
@@ -282,7 +291,8 @@ def measure(warehouse: Path, max_posts: int = MAX_POSTS, num_tries: int = NUM_TR
         mechanisms[mechanism] = monotone_shares(model, test[:num_tries], mechanism)
         retrieval = Retrieval(model, test[:num_tries], mechanism)
         scores = simulated_scores(test[:num_tries], beside, SEEDS[0])
-        mechanisms[mechanism] |= {f"weight = score, {name}": x for name, x in retrieval(powers(1.0)(scores)).items()}
+        by_exponent = {exponent: retrieval(powers(exponent)(scores))["MRR"] for exponent in EXPONENTS[1:5]}
+        mechanisms[mechanism] |= {f"MRR, score ^ {exponent:g}": mrr for exponent, mrr in by_exponent.items()}
         print(mechanism, mechanisms[mechanism], flush=True)
 
     fitting = simulated_scores(validation, beside, VALIDATION_SEED)
