@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.posts.paths import PATHS_FILE
+from booru_embed_core.posts.paths import IMPLICATIONS_FILE, PATHS_FILE
 from booru_embed_core.posts.readers import registry
 from booru_embed_core.posts.readers.archives import ARCHIVE_SUFFIXES
 from booru_embed_core.posts.readers.base import ExportPath
@@ -150,7 +150,7 @@ def _contents(path: Path) -> _Contents:
         folders[:] = sorted(set(folders) - set(hidden))
         is_written_here = all(name in names for name in (REJECTS_FILE, REPORT_FILE))
         for name in (*(f"{name}/" for name in hidden), *sorted(names)):
-            if is_written_here and (name in (REJECTS_FILE, PATHS_FILE) or name.endswith(".json")):
+            if is_written_here and (name in (REJECTS_FILE, PATHS_FILE, IMPLICATIONS_FILE) or name.endswith(".json")):
                 continue
             is_cache = "state.json" in names and name.startswith("cache-")  # of `datasets`, which maps posts
             is_other = name.startswith(".") or name in DESCRIPTIONS or is_cache or _is_other_database(folder / name)

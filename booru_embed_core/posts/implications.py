@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from booru_embed_core.posts.aliases import Aliases
 from booru_embed_core.posts.arrow import read_parquet, schema_of, strings
+from booru_embed_core.posts.paths import IMPLICATIONS_FILE
 from booru_embed_core.posts.tag_table import read_tag_table
 from booru_embed_core.posts.validation import ExportError
 
-IMPLICATIONS_FILE: Final = "implications.parquet"
 IMPLICATIONS_SCHEMA: Final = schema_of({"antecedent": pa.string(), "consequent": pa.string()})
 _ONE_TAG: Final = "implications between two names of one tag"
 _MAX_SHOWN: Final = 8

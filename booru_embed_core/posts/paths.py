@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from booru_embed_core.posts.arrow import schema_of
 
 PATHS_FILE: Final = "paths.parquet"
+IMPLICATIONS_FILE: Final = "implications.parquet"
+"""Of ``implications``, whose imports lead to those that leave this file out of an export."""
 PATHS_SCHEMA: Final = schema_of({"id": pa.int64(), "path": pa.string()})
 """``path`` is relative to the folder or archive that was read."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.identity import global_ids, hashed_ids
 from booru_embed_core.posts.parquet_parts import PostsWriter, SeenIds
-from booru_embed_core.posts.paths import PATHS_FILE, PathsWriter
+from booru_embed_core.posts.paths import IMPLICATIONS_FILE, PATHS_FILE, PathsWriter
 from booru_embed_core.posts.progress import Progress, silent
 from booru_embed_core.posts.readers.base import PATH_COLUMN, FilesReader, Reader
 from booru_embed_core.posts.readers.lines import concatenated
@@ -71,7 +71,8 @@ class Reading:
 
     def remove_files(self) -> None:
         """Removes what was written, so that a failure leaves nothing that looks like posts."""
-        for path in (*self.parquet_parts.paths, self.out_dir / REJECTS_FILE, self.out_dir / PATHS_FILE):
+        others = (self.out_dir / name for name in (REJECTS_FILE, PATHS_FILE, IMPLICATIONS_FILE))
+        for path in (*self.parquet_parts.paths, *others):
             path.unlink(missing_ok=True)
 
     @property
