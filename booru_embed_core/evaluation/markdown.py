@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from booru_embed_core.evaluation.groups import TAIL_BELOW
 from booru_embed_core.evaluation.metrics import HEADLINE
+from booru_embed_core.evaluation.suggestions import Suggestions, suggestions_table
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.metrics import Metrics
@@ -29,8 +30,18 @@ def render_markdown(evaluation: Evaluation) -> str:
         if groups:
             sections.append(_groups(TITLES[hide], groups, evaluation.by_group_without_implied.get(hide, {})))
     sections += [_split_half(evaluation.split_half_retrieval), _probes(evaluation), _visible_share(evaluation)]
+    if evaluation.suggestions:
+        sections.append(_suggestions(evaluation.suggestions))
     sections += [_chosen(evaluation), _caveats(evaluation)]
     return "\n\n".join(sections) + "\n"
+
+
+def _suggestions(found: Mapping[str, Suggestions]) -> str:
+    text = (
+        "Completions of the visible tags. Implied: by a visible tag, through the vocabulary's implications. Without "
+        "these, which completions leave out, the probabilities of the others have the sum 1 (alone)."
+    )
+    return "\n".join(["## First suggestions", "", text, "", *suggestions_table(found)])
 
 
 def _introduction(evaluation: Evaluation) -> str:

@@ -29,6 +29,7 @@ from booru_embed_core.evaluation.metrics import (
     split_half_recall,
 )
 from booru_embed_core.evaluation.probes import ProbeResult, run_probes
+from booru_embed_core.evaluation.suggestions import Suggestions, suggestions_of
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_rows, split_halves
 from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed
 from booru_embed_core.schema import RATINGS, SPLITS
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.packed_file import PackedFile
 
+_HEAD: Final = "booru-embed-head"
+"""The scorer whose softmax completions show; its module imports torch."""
 _WELL_TAGGED: Final = 20
 """95% of posts have this many tags only in an export that was selected for them: site-wide, p5 is 10 general tags."""
 
@@ -118,6 +121,8 @@ class Evaluation:
             `visible_share` have no such figures: halves are compared whole, and the visible tags stay the same.
         visible_share: ``"one"`` and ``"half"`` → model → its probability of visible tags before they are masked, mean
             over posts. Baselines have none, because their scores are not logits.
+        suggestions: what is visible → how much of the completion head's suggestions the visible tags imply, by the
+            vocabulary's implications; without such, or without a completion head, none.
     """
 
     seed: int
@@ -135,6 +140,7 @@ class Evaluation:
     by_group: Mapping[Hide, Mapping[str, TaskResult]] = field(default_factory=dict)
     by_group_without_implied: Mapping[Hide, Mapping[str, TaskResult]] = field(default_factory=dict)
     visible_share: Mapping[Hide, Mapping[str, float]] = field(default_factory=dict)
+    suggestions: Mapping[str, Suggestions] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Indented JSON with the keys in the order of the fields."""
@@ -193,6 +199,9 @@ def run_evaluation(
         by_group={hide: result.by_group for hide, result in results.items()},
         by_group_without_implied={hide: result.by_group_without_implied for hide, result in results.items()},
         visible_share={hide: result.visible_share for hide, result in results.items()},
+        suggestions=next(
+            (suggestions_of(one, captions, post_ids, vocab, settings.seed) for one in scorers if one.name == _HEAD), {}
+        ),
     )
 
 

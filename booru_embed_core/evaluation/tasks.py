@@ -100,6 +100,28 @@ def hold_out(
     return HeldOut(visible=visible, hidden=_where(kept, rows, is_hidden), filtered=filtered, post_index=post_index)
 
 
+def keep_tags(
+    captions: CaptionMatrix,
+    post_ids: NDArray[np.int64],
+    num_visible: int,
+    seed: int,
+    is_unknown: NDArray[np.bool_] | None = None,
+) -> CaptionMatrix:
+    """`num_visible` tags of each caption that has more, [at most num_posts, num_tags]: what `hold_out` hides last.
+
+    Unknown tokens are left out.
+    """
+    unknown = np.zeros(captions.shape[1], dtype=np.bool_) if is_unknown is None else is_unknown
+    enough = np.flatnonzero(_num_known(captions, unknown) > num_visible)
+    kept = captions[enough]
+    rows = np.repeat(np.arange(len(enough)), np.diff(kept.indptr))
+    numbers = _numbers(post_ids[enough][rows], kept.indices, seed)
+    order = np.lexsort((~numbers, unknown[kept.indices], rows))
+    ranks = np.empty(kept.nnz, dtype=np.int64)
+    ranks[order] = np.arange(kept.nnz) - kept.indptr[rows]
+    return _where(kept, rows, ranks < num_visible)
+
+
 def split_halves(
     captions: CaptionMatrix, post_ids: NDArray[np.int64], seed: int, is_unknown: NDArray[np.bool_] | None = None
 ) -> tuple[CaptionMatrix, CaptionMatrix]:
