@@ -28,7 +28,7 @@ _NO_TAG: Final = re.compile(
     re.IGNORECASE,
 )
 _COMMAS: Final = ",;|\n\u3000\u3001\u3002\uff0c\uff1b\uff5c\uff61\uff64"
-_PARTS: Final = re.compile(f"[{_COMMAS}]+|[^{_COMMAS}]+")
+_PARTS: Final = re.compile(f"[{_COMMAS}]|[^{_COMMAS}]+")
 _WORD: Final = re.compile(f"[^{TAG_SEPARATOR}]+")
 _FULL_WIDTH: Final = re.compile("[\uff01-\uff5e](?<![\uff0c\uff1b\uff5c])")
 _LONGEST_NOTE: Final = 60
@@ -73,7 +73,8 @@ def _narrow(text: str, known: Collection[str], notes: list[str]) -> str:
         return match.group() if match.group() in known else match.group().translate(NARROW)
 
     def narrow_parts(match: re.Match[str]) -> str:
-        return match.group() if match.group() in known else _PARTS.sub(narrow, match.group())
+        word = match.group()
+        return word if word in known or word.strip(",;") in known else _PARTS.sub(narrow, word)
 
     narrowed = _WORD.sub(narrow_parts, text)
     if any(_FULL_WIDTH.match(old) and old != new for old, new in zip(text, narrowed, strict=True)):

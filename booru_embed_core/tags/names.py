@@ -152,18 +152,20 @@ class TagNames:
         category_id, tag = PREFIXES.get(prefix.casefold()), tag.lstrip("_ ")
         if not colon or category_id is None:
             return None
+        loose = _loose(tag)
         for name in (tag, tag.casefold()):
             if name in self.by_category[category_id]:
                 return Found(self.by_category[category_id][name])
-        token_id = self.by_name(tag)
+        token_id = self.by_category[category_id].get(loose)
+        for ids in (self.ids, self.aliases, self._unhyphenated):
+            for name in (tag, tag.casefold(), loose):
+                token_id = ids.get(name) if token_id is None else token_id
         if token_id is None:
-            token_id = self.aliases.get(tag.casefold())
-        if token_id is not None:
-            category = CATEGORIES[self.vocab.categories[token_id - self.vocab.num_special]]
-            return Found(token_id, note=f"{word}: taken for {self.tag(token_id)}, which is {category.value}")
-        loose = _loose(tag)
-        token_id = self.by_category[category_id].get(loose, self._unhyphenated.get(loose))
-        return None if token_id is None else Found(token_id, note=f"{word}: read as {self.tag(token_id)}")
+            return None
+        category = CATEGORIES[self.vocab.categories[token_id - self.vocab.num_special]]
+        if category == CATEGORIES[category_id]:
+            return Found(token_id, note=f"{word}: read as {self.tag(token_id)}")
+        return Found(token_id, note=f"{word}: taken for {self.tag(token_id)}, which is {category.value}")
 
     def _count(self, token_id: int) -> int:
         return int(self.vocab.counts[token_id - self.vocab.num_special])

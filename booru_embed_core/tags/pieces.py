@@ -237,6 +237,8 @@ class _Scan:
         if before.strip() and self._names.is_bare(name if before[-1].isspace() else name.split()[-1]):
             self._cuts.append(_Cut(semicolon, semicolon + 1, ","))
             self.is_list = True
+        elif self.text[semicolon + 1 : semicolon + 2].isspace():
+            self._cuts.append(_Cut(semicolon + 1, semicolon + 1, ""))
 
     def _end_part(self, end: int) -> None:
         tail = self.text[max(0, end - 24) : end]
