@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, JsonOption, print_json
+from booru_embed_core.errors import disk_errors
 from booru_embed_core.schema import ExportFormat
 
 
@@ -35,7 +36,8 @@ def export(
     folder = find_checkpoint(checkpoint)
     tokens = tokens or _tokens_of(folder, read_config(folder).packed_tokens)
     source = CheckpointSource.open(folder, evaluation or _evaluation_of(folder), tokens)
-    write(form, source, output)
+    with disk_errors(output.absolute().parent, "choose an --output on another disk"):
+        write(form, source, output)
     files = {str(path): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()}
     if as_json:
         print_json({"format": form.value, "files": files})

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from booru_embed_core.export import formats
 from booru_embed_core.schema import ExportFormat
 from tests.core.cli_helpers import Run
 from tests.core.model_helpers import Trained
@@ -53,3 +55,15 @@ def test_what_cannot_be_written_is_said_in_one_line(run: Run, trained: Trained, 
     assert "no such file" in run("export", "parquet", "-c", tmp_path, "-o", tmp_path / "out").failed(1)
     assert "'pickle'" in run("export", "pickle", "-c", trained.checkpoint, "-o", tmp_path / "out").failed(2)
     assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_a_full_disk_is_told_by_its_folder(
+    run: Run, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(formats, "export", fill)
+    message = run("export", "hub", "-c", trained.checkpoint, "-o", tmp_path / "out").failed(1)
+    assert message.startswith(f"{tmp_path}: No space left on device (the disk ")
+    assert message.endswith("; free some space, or choose an --output on another disk")

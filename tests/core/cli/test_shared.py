@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from booru_embed_core.cli.shared import (
     unknown_tags_on_stderr,
 )
 from booru_embed_core.embedder.results import UnknownTagsWarning
+from booru_embed_core.errors import DiskError
 
 
 def test_an_output_file_appears_whole_or_stays_as_it_was(tmp_path: Path) -> None:
@@ -36,6 +38,19 @@ def test_an_output_file_appears_whole_or_stays_as_it_was(tmp_path: Path) -> None
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("out.csv", "new")]
     with pytest.raises(FileNotFoundError, match=r"none: no such folder, for --output x\.csv; create it first"):
         output_file(tmp_path / "none" / "x.csv").__enter__()
+
+
+def test_an_output_on_a_full_disk_names_its_folder_and_leaves_nothing(tmp_path: Path) -> None:
+    def fill() -> None:
+        with output_file(tmp_path / "out.csv") as partial:
+            partial.write_text("half of the n")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        DiskError, match=f"^{tmp_path}: No space left on device .*, or choose an --output on another disk$"
+    ):
+        fill()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_packed_file_is_named_by_itself_or_its_folder(tmp_path: Path) -> None:
