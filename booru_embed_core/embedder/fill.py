@@ -50,8 +50,8 @@ class FillQuery:
 
     def check(self) -> None:
         """Raises a ValueError for a value out of range; rating and score are for the embedder to check."""
-        if not 1 <= self.n <= MAX_FILL_TAGS:
-            raise ValueError(f"n {self.n} is not between 1 and {MAX_FILL_TAGS}, the number of tags to add")
+        if not 0 <= self.n <= MAX_FILL_TAGS:
+            raise ValueError(f"n {self.n} is not between 0 and {MAX_FILL_TAGS}, the number of tags to add")
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= MAX_TEMPERATURE):
             raise ValueError(f"temperature {self.temperature} is not between 0 and {MAX_TEMPERATURE:g}")
         if not 0 <= self.seed <= MAX_SEED:
@@ -114,7 +114,7 @@ class _Draft:
     """A caption while tags are drawn for it."""
 
     def __init__(self, embedder: BooruEmbedder, asked: ReadFill) -> None:
-        self.is_growing = True
+        self.is_growing = asked.query.n > 0
         self._asked = asked
         self._vocab = embedder.vocab
         self._spellings = embedder.tokenizer.spellings

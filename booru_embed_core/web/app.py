@@ -237,7 +237,10 @@ def _add_completions(app: FastAPI, completions: _Completions) -> None:
         return models.CompleteAnswer(
             completions=[models.CompletedTag(**one._asdict()) for one in found.completions],
             unknown=list(found.unknown),
-            known=[models.Tag(tag=tag, category=category) for category, tag in found.known],
+            known=[
+                models.KnownTag(tag=tag, category=category, weight=weight)
+                for (category, tag), weight in zip(found.known, found.weights, strict=True)
+            ],
             implied=[models.Tag(tag=tag, category=category) for category, tag in found.implied],
             notes=list(found.notes),
         )

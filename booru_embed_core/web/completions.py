@@ -52,6 +52,7 @@ class Suggestions:
         completions: what begins as typed before other matches, those before typos, and the most probable first; with
             `per_category`, category after category in schema order.
         known: the caption's tags that are in the vocabulary.
+        weights: of each tag of `known`.
         unknown: the caption's tags that are not in the vocabulary.
         notes: how the caption was read where that differs from its spelling, and bans that ban nothing.
         implied: tags that follow from `known`; they are left out of the completions unless they are kept.
@@ -59,6 +60,7 @@ class Suggestions:
 
     completions: tuple[Suggestion, ...]
     known: tuple[tuple[Category, str], ...]
+    weights: tuple[float, ...]
     unknown: tuple[str, ...]
     notes: tuple[str, ...]
     implied: tuple[tuple[Category, str], ...] = ()
@@ -150,6 +152,7 @@ class Completer:
         return Suggestions(
             tuple(found),
             asked.read.tags,
+            asked.read.weights,
             asked.read.unknown,
             (*asked.read.notes, *(ban_note(name) for name in asked.banned.unknown)),
             tuple((CATEGORIES[vocab.categories[tag]], vocab.tags[tag]) for tag in implied),

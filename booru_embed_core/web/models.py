@@ -70,6 +70,10 @@ class Tag(BaseModel):
     category: Category
 
 
+class KnownTag(Tag):
+    weight: float
+
+
 class CompletedTag(Tag):
     probability: float = Field(description="Its share among all tags that may follow.")
     alias: str | None = Field(None, description="The alias that matches the prefix, if the tag itself does not.")
@@ -80,14 +84,16 @@ class CompletedTag(Tag):
 class CompleteAnswer(BaseModel):
     completions: list[CompletedTag]
     unknown: list[str]
-    known: list[Tag]
+    known: list[KnownTag]
     implied: list[Tag] = Field(description="Tags that follow from the caption's.")
     notes: list[str]
 
 
 class FillRequest(_Metadata):
     tags: Caption = Field("", description="The caption so far.")
-    n: Annotated[int, Field(ge=1, le=MAX_FILL_TAGS, strict=True)] = Field(20, description="How many tags to add.")
+    n: Annotated[int, Field(ge=0, le=MAX_FILL_TAGS, strict=True)] = Field(
+        20, description="How many tags to add; 0 only writes the prompt."
+    )
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = Field(
         DEFAULT_TEMPERATURE, description="Of the draws; 0 takes the most probable tag each time."
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ SHOWN_SECONDS = 60
 STRICT = "default-src 'self'; object-src 'none'; frame-ancestors 'none'"
 CATEGORIES = ["general", "artist", "copyright", "character", "meta"]
 ALIASES = {"nekomimi": "cat_ears"}
+IMPLIED = {"chen": "touhou"}
+TYPOS = {"cta": "cat"}
 
 
 class Tag(NamedTuple):
@@ -42,16 +46,21 @@ VOCAB = [
 CATEGORY_OF = {one.tag: one.category for one in VOCAB}
 
 
-def named(tags: list[str]) -> list[dict[str, str]]:
+def named(tags: Iterable[str]) -> list[dict[str, str]]:
     return [{"tag": tag, "category": CATEGORY_OF[tag]} for tag in tags]
 
 
-def read(text: str) -> tuple[list[str], list[str]]:
-    """The known and the unknown tags of a caption."""
+def read(text: str) -> tuple[dict[str, float], list[str]]:
+    """The known tags of a caption with their weights (``1.5::hat::``), and the unknown ones."""
     between = "," if "," in text else None
     words = [word.strip().replace(" ", "_").lower() for word in text.split(between)]
-    tags = [ALIASES.get(word, word) for word in words if word]
-    return [tag for tag in tags if tag in CATEGORY_OF], [tag for tag in tags if tag not in CATEGORY_OF]
+    weights: dict[str, float] = {}
+    for word in filter(None, words):
+        found = re.fullmatch(r"([\d.]+)::(.+)::", word)
+        weight, name = (float(found[1]), found[2]) if found else (1.0, word)
+        weights[ALIASES.get(name, name)] = weight
+    known = {tag: weight for tag, weight in weights.items() if tag in CATEGORY_OF}
+    return known, [tag for tag in weights if tag not in known]
 
 
 @dataclass
@@ -68,6 +77,7 @@ class StandIn:
     """
 
     has_posts: bool = True
+    left_out: list[dict[str, str]] = field(default_factory=list)
     ratings: list[str] = field(default_factory=lambda: ["g", "s"])
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
@@ -121,21 +131,42 @@ class StandIn:
     def info(self, _body: dict[str, Any]) -> dict[str, Any]:
         info: dict[str, Any] = {"embedding_dim": 16, "num_tags": len(VOCAB), "has_map": True}
         info["categories"] = {name: sum(one.category == name for one in VOCAB) for name in CATEGORIES}
-        return {**info, "ratings": self.ratings, "has_posts": self.has_posts}
+        told = {"checkpoint": "0123", "left_out": self.left_out, "reload_error": None}
+        return {**info, **told, "ratings": self.ratings, "has_posts": self.has_posts}
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         known, unknown = read(body["tags"])
-        prefix = body.get("prefix", "").lower().replace(" ", "_")
+        implied = {IMPLIED[tag] for tag in known if tag in IMPLIED} - set(known)
+        hidden = {*known, *body.get("banned", []), *(implied if body.get("implied") != "keep" else ())}
+        typed = body.get("prefix", "").lower().replace(" ", "_")
+        prefix = TYPOS.get(typed.removeprefix("-"), typed.removeprefix("-"))
+        marks = {"match": "typo" if typed in TYPOS else "prefix", "is_excluded": typed.startswith("-")}
         found: list[dict[str, Any]] = []
         # A rating reverses the order, so that a test sees that it arrived.
         for rank, one in enumerate(VOCAB[::-1] if body.get("rating") else VOCAB):
             alias = next((name for name, tag in ALIASES.items() if tag == one.tag and name.startswith(prefix)), None)
-            if one.tag in known or one.category not in body.get("categories", CATEGORIES):
+            if one.tag in hidden or one.category not in body.get("categories", CATEGORIES):
                 continue
             if one.tag.startswith(prefix) or alias is not None:
                 named_by = None if one.tag.startswith(prefix) else alias
-                found.append({**named([one.tag])[0], "probability": 0.4 / 2**rank, "alias": named_by})
-        return {"completions": found[: body["k"] * 5], "known": named(known), "unknown": unknown}
+                found.append({**named([one.tag])[0], "probability": 0.4 / 2**rank, "alias": named_by, **marks})
+        return {
+            "completions": found[: body["k"] * 5],
+            "known": [{**one, "weight": known[one["tag"]]} for one in named(known)],
+            "unknown": unknown,
+            "implied": named(implied),
+            "notes": [f"{tag}: weight {weight:g}" for tag, weight in known.items() if weight != 1],
+        }
+
+    def fill(self, body: dict[str, Any]) -> dict[str, Any]:
+        known, _ = read(body["tags"])
+        left = [one.tag for one in VOCAB if one.tag not in {*known, *body.get("banned", [])}]
+        drawn = left[body.get("seed", 0) :][: body["n"]]
+        tags = [{**one, "origin": "caption"} for one in named(known)] + [
+            {**one, "origin": "drawn"} for one in named(drawn)
+        ]
+        words = [*(tag if weight == 1 else f"({tag}:{weight:g})" for tag, weight in known.items()), *drawn]
+        return {"tags": tags, "prompt": f"{body.get('dialect', 'a1111')}: {', '.join(words)}"}
 
     def similar(self, body: dict[str, Any]) -> dict[str, Any]:
         here = next(one for one in VOCAB if one.tag == body["tag"])
@@ -147,11 +178,18 @@ class StandIn:
 
     def search(self, body: dict[str, Any]) -> dict[str, Any]:
         posts = [
-            {"post_id": 100 + index, "rating": rating, "score": 7, "similarity": 0.8, "tags": named(["1girl", "chen"])}
+            {
+                "post_id": 100 + index,
+                "rating": rating,
+                "score": 7,
+                "similarity": 0.8,
+                "tags": named(["1girl", "chen"]),
+                "matched": [tag for tag in ("1girl", "chen") if tag in body["tags"].split()],
+            }
             for index, rating in enumerate(["g", "s", "g"])
             if rating in body.get("ratings", ["g", "s"])
         ]
-        return {"posts": posts, "unknown": []}
+        return {"posts": posts, "unknown": [], "notes": []}
 
     def map(self, _body: dict[str, Any]) -> dict[str, Any]:
         return {

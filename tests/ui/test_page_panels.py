@@ -100,12 +100,12 @@ def test_the_map_moves_by_search_keys_wheel_and_buttons(page: Page) -> None:
 
 def test_posts_are_of_the_rating_general_until_the_switch_says_otherwise(page: Page, stand_in: StandIn) -> None:
     page.goto("/")
-    expect(page.get_by_text("Add a tag to see the nearest posts")).to_be_visible()
+    expect(page.get_by_text("Add a tag or a condition to see posts")).to_be_visible()
     page.goto("/#tags=1girl")
     links = page.get_by_role("link", name="on Danbooru")
     expect(links).to_have_count(2)
     assert [body.get("ratings") for body in stand_in.bodies("search")] == [["g"]]
-    page.get_by_role("switch").check()
+    page.get_by_role("switch", name="ratings").check()
     expect(links).to_have_count(3)
     assert stand_in.bodies("search")[-1].get("ratings") is None
     page.locator(".post").first.get_by_role("button", name="chen").click()
@@ -124,7 +124,7 @@ def test_what_the_server_refuses_is_said_and_tried_again(page: Page, stand_in: S
     page.goto("/#tags=1girl")
     suggestions = page.get_by_role("region", name="Suggestions")
     expect(suggestions.get_by_role("alert")).to_contain_text("score 5 needs a rating")
-    posts = page.get_by_role("region", name="Nearest posts")
+    posts = page.get_by_role("region", name="Posts")
     expect(posts.get_by_role("alert")).to_contain_text(
         "The server does not answer. Is `booru-embed serve` still running?"
     )
@@ -153,7 +153,7 @@ def test_a_server_without_posts_and_ratings_says_so(page: Page, stand_in: StandI
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(page: Page, scheme: Literal["light", "dark"]) -> None:
     page.emulate_media(color_scheme=scheme)
-    page.goto("/#tags=1girl,nosuchtag&rating=g&without=meta")
+    page.goto("/#tags=1girl,nosuchtag,chen&weights=1,1,1.5&not=hat&rating=g&without=meta")
     expect(page.get_by_role("link", name="on Danbooru").first).to_be_visible()
     page.get_by_title("Show the tags near 1girl").click()
     expect(page.get_by_role("region", name="Nearest to 1girl").get_by_role("listitem").first).to_be_visible()

@@ -11,12 +11,31 @@ export interface Completion extends Tag {
   probability: number;
   /** The alias that matches the typed prefix, if the tag itself does not. */
   alias: string | null;
+  /** What of the tag matches the typed prefix. */
+  match: "prefix" | "alias" | "word" | "typo" | null;
+  /** The prefix begins with a minus. */
+  is_excluded: boolean;
+}
+export interface KnownTag extends Tag {
+  weight: number;
 }
 export interface Completions {
   completions: Completion[];
-  known: Tag[];
+  known: KnownTag[];
   unknown: string[];
+  /** Tags that follow from the caption's, and are no completions. */
+  implied: Tag[];
+  notes: string[];
 }
+export interface FilledTag extends Tag {
+  origin: "caption" | "drawn" | "implied";
+}
+export interface Filled {
+  tags: FilledTag[];
+  prompt: string;
+}
+export const DIALECTS = { a1111: "A1111, Forge", comfyui: "ComfyUI", novelai: "NovelAI", danbooru: "Danbooru" } as const;
+export type Dialect = keyof typeof DIALECTS;
 export interface Neighbour extends Tag {
   similarity: number;
 }
@@ -26,6 +45,8 @@ export interface Post {
   score: number;
   similarity: number;
   tags: Tag[];
+  /** Which of the tags that the query asks for the post has. */
+  matched: string[];
 }
 export interface Info {
   embedding_dim: number;
@@ -34,6 +55,9 @@ export interface Info {
   ratings: string[];
   has_posts: boolean;
   has_map: boolean;
+  /** What was found beside the checkpoint and does not belong to it. */
+  left_out: { what: string; reason: string }[];
+  reload_error: string | null;
 }
 export interface TagMap {
   tags: string[];
@@ -50,6 +74,13 @@ export interface CompleteQuery {
   categories?: Category[];
   rating?: string;
   score?: number;
+  implied?: "drop" | "keep";
+  banned?: string[];
+}
+export interface FillQuery extends Omit<CompleteQuery, "k" | "prefix" | "per_category"> {
+  n: number;
+  seed?: number;
+  dialect?: Dialect;
 }
 
 /** The server's message if it refused, or the page's own if it did not answer. */
@@ -90,6 +121,7 @@ function post<T>(path: string, body: object, signal?: AbortSignal): Promise<T> {
 export const getInfo = (signal?: AbortSignal) => ask<Info>("info", { signal: signal ?? null });
 export const getMap = (signal?: AbortSignal) => ask<TagMap>("map", { signal: signal ?? null });
 export const complete = (query: CompleteQuery, signal?: AbortSignal) => post<Completions>("complete", query, signal);
+export const fill = (query: FillQuery, signal?: AbortSignal) => post<Filled>("fill", query, signal);
 export const similar = (tag: string, k: number, signal?: AbortSignal) =>
   post<{ neighbours: Neighbour[] }>("similar", { tag, k }, signal);
 export const search = (tags: string, k: number, ratings: string[] | undefined, signal?: AbortSignal) =>

@@ -1,5 +1,7 @@
 // The caption: its chips, the field that completes tags, and the controls of the suggestions.
 
+import { useSignal } from "@preact/signals";
+import { useRef } from "preact/hooks";
 import * as api from "./api.ts";
 import { Combobox } from "./combobox.tsx";
 import { percent } from "./components.tsx";
@@ -13,25 +15,30 @@ const find = async (prefix: string, signal: AbortSignal) => {
   const query = { tags: state.caption.value, k: MATCHES, prefix: prefix.trim(), ...state.metadata.value };
   const { completions } = await api.complete(query, signal);
   return completions
-    .filter(({ tag }) => !state.names.value.includes(tag))
+    .filter(({ tag, is_excluded }) => !(is_excluded ? state.excluded : state.names).value.includes(tag))
     .map((match) => ({ ...match, note: percent(match.probability) }));
 };
 
-function Chip({ name }: { name: string }) {
+function Chip({ name, isExcluded = false }: { name: string; isExcluded?: boolean }) {
   const category = state.categoryOf.value.get(name);
+  const weight = state.weightOf.value.get(name) ?? 1;
   const remove = () => {
     state.removeTags([name]);
     document.getElementById("tags")?.focus();
   };
   return (
-    <li class={`chip ${category ?? (category === null ? "unknown" : "")}`}>
+    <li class={`chip ${isExcluded ? "excluded" : (category ?? (category === null ? "unknown" : ""))}`}>
       {category === null ? (
         <span class="name" title="Not in the vocabulary; ignored">
           {name} <span class="flag">unknown</span>
         </span>
       ) : (
         <button type="button" class="name" title={`Show the tags near ${name}`}
-          onClick={() => (state.focused.value = name)}>{name}</button>
+          onClick={() => (state.focused.value = name)}>
+          {isExcluded && <span class="flag">without </span>}
+          {name}
+          {!isExcluded && weight !== 1 && <span class="weight"> × {Number(weight.toFixed(3))}</span>}
+        </button>
       )}
       <button type="button" class="remove" aria-label={`Remove ${name}`} onClick={remove}>×</button>
     </li>
@@ -87,26 +94,86 @@ function Categories() {
   );
 }
 
+/** Draws further tags, and gives the caption as a prompt for another program. */
+function Completing() {
+  const amount = useSignal(10);
+  const copied = useSignal<string | null>(null);
+  const field = useRef<HTMLInputElement>(null);
+  const prompt = state.prompt.value.value ?? "";
+  const copy = async () => {
+    field.current?.select(); // where the browser allows no writing, the user copies what is selected
+    try {
+      await navigator.clipboard.writeText(prompt);
+      copied.value = prompt;
+      state.announcement.value = "Copied the prompt";
+    } catch {
+      state.announcement.value = "The browser does not allow copying; the prompt is selected";
+    }
+  };
+  const failure = state.filled.error.value ?? state.prompt.error.value;
+  return (
+    <div class="completing">
+      <form onSubmit={(event) => { event.preventDefault(); void state.fill(amount.value); }}>
+        <button type="submit" class="action" disabled={state.filled.isLoading.value || state.allowed.value.length === 0}>
+          Fill the caption
+        </button>
+        <label>with <input type="number" min={1} max={100} required value={amount.value}
+          onInput={(event) => (amount.value = event.currentTarget.valueAsNumber || 1)} /> tags</label>
+      </form>
+      {prompt !== "" && (
+        <div class="prompt">
+          <label for="dialect">Prompt for</label>
+          <select id="dialect" value={state.dialect.value}
+            onChange={(event) => (state.dialect.value = event.currentTarget.value as api.Dialect)}>
+            {Object.entries(api.DIALECTS).map(([name, title]) => <option key={name} value={name}>{title}</option>)}
+          </select>
+          <input aria-label="Prompt" ref={field} type="text" readOnly value={prompt} />
+          <button type="button" class="action" onClick={copy}>
+            {copied.value === prompt ? "Copied ✓" : "Copy as prompt"}
+          </button>
+        </div>
+      )}
+      {failure !== null && <p class="problem" role="alert">{failure}</p>}
+    </div>
+  );
+}
+
+function Notes() {
+  const notes = state.notes.value;
+  if (notes.length === 0) return null;
+  return (
+    <details class="notes" open={notes.length <= 3}>
+      <summary>How your text was read: {notes.length} {notes.length === 1 ? "note" : "notes"}</summary>
+      <ul>{notes.map((note) => <li key={note}>{note}</li>)}</ul>
+    </details>
+  );
+}
+
 export function Caption() {
   const names = state.names.value;
+  const excluded = state.excluded.value;
+  const all = [...names, ...excluded];
   const removeLast = () => {
-    const last = names.at(-1);
+    const last = all.at(-1);
     if (last !== undefined) state.removeTags([last]);
   };
   return (
     <section class="caption card" aria-label="Caption">
       <Combobox id="tags" label="Add a tag" find={find} onText={state.addText} onBackspaceAtStart={removeLast}
-        placeholder={names.length === 0 ? "Type a tag, or paste a prompt" : "Add a tag"}
-        onPick={({ tag, category }) => state.addTag(tag, category)}
-        before={names.length > 0 && (
+        placeholder={all.length === 0 ? "Type a tag, or paste a prompt" : "Add a tag"}
+        onPick={({ tag, category, is_excluded }) => (is_excluded ? state.excludeTag : state.addTag)(tag, category)}
+        before={all.length > 0 && (
           <ul class="chips" aria-label="Tags of the caption">
             {names.map((name) => <Chip key={name} name={name} />)}
+            {excluded.map((name) => <Chip key={`-${name}`} name={name} isExcluded />)}
           </ul>
         )}
-        after={names.length > 1 && (
-          <button type="button" class="clear" onClick={() => state.removeTags(names)}>Clear</button>
+        after={all.length > 1 && (
+          <button type="button" class="clear" onClick={() => state.removeTags(all)}>Clear</button>
         )}
       />
+      <Notes />
+      <Completing />
       <div class="controls">
         <Rating />
         <Score />

@@ -12,6 +12,8 @@ export interface Option extends Tag {
   /** Text at the right edge. */
   note?: string;
   alias?: string | null;
+  match?: string | null;
+  is_excluded?: boolean;
 }
 
 interface Props {
@@ -157,8 +159,10 @@ export function Combobox(props: Props) {
           <li key={`${option.category} ${option.tag}`} id={`${id}-${index}`} role="option" class={option.category}
             aria-selected={index === active.value} onClick={() => pick(option)}>
             <span class="name">
+              {option.is_excluded && <span class="alias">without </span>}
               {option.alias != null && <span class="alias">{option.alias} → </span>}
               {option.tag}
+              {option.match === "typo" && <span class="flag">corrected</span>}
             </span>
             <span class="note">{option.note}</span>
           </li>
@@ -166,7 +170,7 @@ export function Combobox(props: Props) {
       </ul>
       {isShown && found.length === 0 && (
         <p class="options none">
-          No tag begins with this.{onText !== undefined && " Press Enter to add it anyway."}
+          No tag matches this.{onText !== undefined && " Press Enter to add it anyway."}
         </p>
       )}
       {message !== null && <p id={`${id}-error`} class="problem" role="alert">{message}</p>}

@@ -1,4 +1,4 @@
-// The posts nearest to the caption. The page contacts Danbooru only when a link is clicked.
+// The posts that have the caption's tags. The page contacts Danbooru only when a link is clicked.
 
 import type { Post, Tag } from "./api.ts";
 import { Panel } from "./components.tsx";
@@ -10,15 +10,22 @@ const FIRST = ["character", "copyright", "artist", "general", "meta"]; // after 
 function PostCard({ post }: { post: Post }) {
   const rank = ({ tag, category }: Tag) => (state.names.value.includes(tag) ? -1 : FIRST.indexOf(category));
   const tags = post.tags.toSorted((a, b) => rank(a) - rank(b));
+  const asked = state.knownNames.value.length;
   return (
     <li class="post card">
       <p class="facts">
-        <a href={`https://danbooru.donmai.us/posts/${post.post_id}`} target="_blank" rel="noopener noreferrer">
-          #{post.post_id}<span class="away" aria-hidden="true"> ↗</span>
-          <span class="hidden"> on Danbooru, in a new tab</span>
-        </a>
+        {/* ids of several sites are larger than a browser's numbers are exact */}
+        {Number.isSafeInteger(post.post_id) ? (
+          <a href={`https://danbooru.donmai.us/posts/${post.post_id}`} target="_blank" rel="noopener noreferrer">
+            #{post.post_id}<span class="away" aria-hidden="true"> ↗</span>
+            <span class="hidden"> on Danbooru, in a new tab</span>
+          </a>
+        ) : <span title="The post is of one of several sites">post</span>}
         <span class="rating" title="rating">{post.rating}</span>
         <span title="score">▲ {post.score}</span>
+        {asked > 0 && (
+          <span class="matched" title={post.matched.join(", ")}>{post.matched.length} of {asked} tags</span>
+        )}
         <span class="similarity" title="cosine similarity to the caption">{post.similarity.toFixed(2)}</span>
       </p>
       <p class="tags">
@@ -40,7 +47,7 @@ function Found() {
     return <p class="state card">This server has no posts; see <code>booru-embed serve --help</code> for how to add them.</p>;
   if (state.info.error.value !== null)
     return <Panel of={state.info} retry={state.askInfo} rows={0}>{() => null}</Panel>;
-  if (state.caption.value === "") return <p class="state card">Add a tag to see the nearest posts.</p>;
+  if (state.search.value === "") return <p class="state card">Add a tag or a condition to see posts.</p>;
   return (
     <Panel of={state.posts} retry={state.askPosts} rows={4}>
       {(posts) =>
@@ -60,14 +67,21 @@ export function Posts() {
   return (
     <section aria-labelledby="posts-title">
       <header class="title">
-        <h2 id="posts-title">Nearest posts</h2>
-        <p>By the embedding of the caption</p>
+        <h2 id="posts-title">Posts</h2>
+        <p>Those with most of the caption's tags first, then by the embedding</p>
         <label class="switch">
           <input type="checkbox" role="switch" checked={state.showsAllRatings.value}
             onChange={() => (state.showsAllRatings.value = !state.showsAllRatings.value)} />
           <span>Show all ratings, not only general</span>
         </label>
       </header>
+      {state.info.value.value?.has_posts && (
+        <p class="filter">
+          <label for="filter">Conditions</label>
+          <input id="filter" type="search" value={state.filter.value} placeholder="-hat score:>10 order:score"
+            spellcheck={false} autocomplete="off" onInput={(event) => (state.filter.value = event.currentTarget.value)} />
+        </p>
+      )}
       <Found />
     </section>
   );

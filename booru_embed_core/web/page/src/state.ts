@@ -11,12 +11,22 @@ const POSTS = 24;
 const NEIGHBOURS = 12;
 const PAUSE_MS = 80; // for moving sliders and held keys
 
-type Spelled = [name: string, category: Category | null];
+type Spelled = [name: string, category: Category | null, weight?: number];
 
 /** The caption's tags in the order of addition. */
 export const names = signal<string[]>([]);
 /** The category of each name that the server was asked about; null for an unknown tag. */
 export const categoryOf = signal<ReadonlyMap<string, Category | null>>(new Map());
+/** The weight of each tag that has another one than 1. */
+export const weightOf = signal<ReadonlyMap<string, number>>(new Map());
+/** Tags that neither suggestions nor posts may have. */
+export const excluded = signal<string[]>([]);
+/** How the text that was added last was read, where that differs from its spelling. */
+export const notes = signal<string[]>([]);
+export const showsImplied = signal(false);
+export const dialect = signal<api.Dialect>("a1111");
+/** Conditions for posts, in the grammar of searches. */
+export const filter = signal("");
 export const rating = signal<string | null>(null);
 export const score = signal<number | null>(null);
 export const banned = signal<ReadonlySet<Category>>(new Set());
@@ -29,7 +39,10 @@ export const announcement = signal("");
 export const info = new Latest<api.Info>();
 export const map = new Latest<api.TagMap>();
 const spelling = new Latest<Spelled[]>();
-export const suggestions = new Latest<api.Completion[]>();
+export const suggestions = new Latest<api.Completions>();
+/** The tags that were drawn to complete the caption. */
+export const filled = new Latest<api.Filled>();
+export const prompt = new Latest<string>();
 export const neighbours = new Latest<api.Neighbour[]>();
 export const posts = new Latest<api.Post[]>();
 
@@ -37,7 +50,16 @@ export const posts = new Latest<api.Post[]>();
 export const categories = computed(() => CATEGORIES.filter((category) => info.value.value?.categories[category] !== 0));
 export const allowed = computed(() => categories.value.filter((category) => !banned.value.has(category)));
 export const knownNames = computed(() => names.value.filter((name) => categoryOf.value.get(name) !== null));
-export const caption = computed(() => knownNames.value.join(", "));
+/** Weights are written as NovelAI writes them, since no sign of a tag needs an escape there. */
+const weighted = (name: string) => {
+  const weight = weightOf.value.get(name) ?? 1;
+  return weight === 1 ? name : `${weight}::${name}::`;
+};
+export const caption = computed(() => knownNames.value.map(weighted).join(", "));
+/** The caption as a search: all of its tags, none of the excluded ones, and the conditions. */
+export const search = computed(() =>
+  [...knownNames.value, ...excluded.value.map((name) => `-${name}`), filter.value.trim()].filter(Boolean).join(" "),
+);
 export const metadata = computed(() => ({
   ...(rating.value !== null && { rating: rating.value }),
   ...(rating.value !== null && score.value !== null && { score: score.value }),
@@ -47,8 +69,9 @@ export function addTags(tags: Spelled[]): void {
   const added = tags.filter(([name]) => !names.value.includes(name));
   if (added.length === 0) return;
   batch(() => {
-    categoryOf.value = new Map([...categoryOf.value, ...added]);
+    remember(added);
     names.value = [...new Set([...names.value, ...added.map(([name]) => name)])];
+    excluded.value = excluded.value.filter((name) => !names.value.includes(name));
     announcement.value = added
       .map(([name, category]) => (category === null ? `${name} is not in the vocabulary` : `Added ${name}`))
       .join(", ");
@@ -56,26 +79,71 @@ export function addTags(tags: Spelled[]): void {
   keepInUrl("push");
 }
 
-export const addTag = (name: string, category: Category) => addTags([[name, category]]);
+export const addTag = (name: string, category: Category) => {
+  notes.value = [];
+  addTags([[name, category]]);
+};
+
+function remember(tags: Spelled[]): void {
+  categoryOf.value = new Map([...categoryOf.value, ...tags.map(([name, category]) => [name, category] as const)]);
+  const weights = new Map(weightOf.value);
+  for (const [name, , weight = 1] of tags) if (weight === 1) weights.delete(name);
+    else weights.set(name, weight);
+  weightOf.value = weights;
+}
+
+/** Bans a tag from suggestions and posts, and takes it out of the caption. */
+export function excludeTag(name: string, category: Category): void {
+  batch(() => {
+    categoryOf.value = new Map([...categoryOf.value, [name, category]]);
+    names.value = names.value.filter((other) => other !== name);
+    excluded.value = [...new Set([...excluded.value, name])];
+    announcement.value = `Excluded ${name}`;
+  });
+  keepInUrl("push");
+}
 
 export function removeTags(removed: string[]): void {
   names.value = names.value.filter((name) => !removed.includes(name));
+  excluded.value = excluded.value.filter((name) => !removed.includes(name));
   announcement.value = `Removed ${removed.join(", ")}`;
   keepInUrl("push");
 }
 
 /** The tags in `text` as the server reads it: prompts, Danbooru's strings, weights, aliases. */
-async function read(text: string, signal?: AbortSignal): Promise<Spelled[]> {
-  const { known, unknown } = await api.complete({ tags: text, k: 1 }, signal);
+async function read(text: string, signal?: AbortSignal): Promise<[tags: Spelled[], notes: string[]]> {
+  const answer = await api.complete({ tags: text, k: 1 }, signal);
   return [
-    ...known.map(({ tag, category }): Spelled => [tag, category]),
-    ...unknown.map((name): Spelled => [name, null]),
+    [
+      ...answer.known.map(({ tag, category, weight }): Spelled => [tag, category, weight]),
+      ...answer.unknown.map((name): Spelled => [name, null]),
+    ],
+    answer.notes,
   ];
 }
 
-/** Adds the tags of typed or pasted text. Throws ApiError. */
+/** Adds the tags of typed or pasted text, or excludes the one after a minus. Throws ApiError. */
 export async function addText(text: string): Promise<void> {
-  addTags(await read(text));
+  const [tags, told] = await read(text);
+  const minus = text.trim();
+  if (minus.startsWith("-") && tags.every(([, category]) => category === null)) {
+    const [rest] = await read(minus.slice(1));
+    const [first] = rest;
+    if (rest.length === 1 && first !== undefined && first[1] !== null) return excludeTag(first[0], first[1]);
+  }
+  notes.value = told;
+  addTags(tags);
+}
+
+let seed = 0; // each click draws other tags
+
+/** Completes the caption by `n` drawn tags. */
+export async function fill(n: number): Promise<void> {
+  const query = { tags: caption.value, n, seed: seed++, categories: allowed.value, banned: excluded.value };
+  filled.clear();
+  await filled.run((signal) => api.fill({ ...query, ...metadata.value }, signal));
+  const drawn = filled.value.value?.tags.filter(({ origin }) => origin === "drawn") ?? [];
+  addTags(drawn.map(({ tag, category }): Spelled => [tag, category]));
 }
 
 export function toggleCategory(category: Category): void {
@@ -102,6 +170,9 @@ export function setScore(value: number | null): void {
 function keepInUrl(how: "push" | "replace"): void {
   const fields = new URLSearchParams();
   if (names.value.length > 0) fields.set("tags", names.value.join(","));
+  const weights = names.value.map((name) => weightOf.value.get(name) ?? 1);
+  if (weights.some((weight) => weight !== 1)) fields.set("weights", weights.join(","));
+  if (excluded.value.length > 0) fields.set("not", excluded.value.join(","));
   if (rating.value !== null) fields.set("rating", rating.value);
   if (score.value !== null) fields.set("score", String(score.value));
   if (banned.value.size > 0) fields.set("without", [...banned.value].join(","));
@@ -111,10 +182,14 @@ function keepInUrl(how: "push" | "replace"): void {
 function readUrl(): void {
   const hash = location.hash;
   const fields = new URLSearchParams(hash.slice(1));
-  const written = (fields.get("tags") ?? "").split(",").filter((name) => name !== "");
+  const list = (field: string) => (fields.get(field) ?? "").split(",").filter((name) => name !== "");
+  const written = list("tags");
+  const weights = list("weights").map(Number);
   const points = Number.parseInt(fields.get("score") ?? "", 10);
   batch(() => {
     names.value = [...new Set(written)];
+    weightOf.value = new Map(written.flatMap((name, i) => ((weights[i] ?? 1) > 0 ? [[name, weights[i] ?? 1]] : [])));
+    excluded.value = [...new Set(list("not"))];
     rating.value = fields.get("rating");
     score.value = rating.value === null || Number.isNaN(points) ? null : points;
     banned.value = new Set(CATEGORIES.filter((category) => fields.get("without")?.split(",").includes(category)));
@@ -122,10 +197,10 @@ function readUrl(): void {
   if (written.every((name) => categoryOf.value.has(name))) return;
   // A hand-written link may have aliases and unknown tags.
   void spelling.run(async (signal) => {
-    const tags = await read(written.join(", "), signal);
+    const [tags] = await read(`${written.map(weighted).join(", ")},`, signal);
     if (location.hash !== hash) return tags;
     batch(() => {
-      categoryOf.value = new Map([...categoryOf.value, ...tags]);
+      remember(tags);
       names.value = [...new Set(tags.map(([name]) => name))];
     });
     return tags;
@@ -138,19 +213,32 @@ export function retrySuggestions(): void {
 }
 
 export function askSuggestions(): void {
-  const query = { tags: caption.value, k: SUGGESTIONS + SPARE, per_category: true, ...metadata.value };
+  const query = {
+    tags: caption.value,
+    k: SUGGESTIONS + SPARE,
+    per_category: true,
+    implied: showsImplied.value ? ("keep" as const) : ("drop" as const),
+    banned: excluded.value,
+    ...metadata.value,
+  };
   const chosen = allowed.value;
   if (chosen.length === 0) suggestions.clear();
   else
     void suggestions.run(async (signal) => {
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
       signal.throwIfAborted();
-      return (await api.complete({ ...query, categories: chosen }, signal)).completions;
+      return api.complete({ ...query, categories: chosen }, signal);
     });
 }
 
+export function askPrompt(): void {
+  const query = { tags: caption.value, n: 0, dialect: dialect.value };
+  if (query.tags === "") prompt.clear();
+  else void prompt.run(async (signal) => (await api.fill(query, signal)).prompt);
+}
+
 export function askPosts(): void {
-  const tags = caption.value;
+  const tags = search.value;
   const ratings = showsAllRatings.value ? undefined : ["g"];
   if (tags === "" || !info.value.value?.has_posts) posts.clear();
   else
@@ -180,6 +268,7 @@ export function start(): void {
   readUrl();
   askInfo();
   effect(askSuggestions);
+  effect(askPrompt);
   effect(askPosts);
   effect(askNeighbours);
   effect(askMap);

@@ -3,6 +3,23 @@
 import { Panel, percent, TagRow } from "./components.tsx";
 import * as state from "./state.ts";
 
+/** Names what the suggestions leave out. */
+function Implied() {
+  const implied = state.suggestions.value.value?.implied ?? [];
+  const left = implied.filter(({ tag }) => !state.names.value.includes(tag));
+  if (state.showsImplied.value || left.length === 0) return null;
+  return (
+    <p class="implied">
+      The caption implies{" "}
+      {left.map(({ tag, category }) => (
+        <button key={tag} type="button" class={category} title={`Add ${tag}`} onClick={() => state.addTag(tag, category)}>
+          {tag}
+        </button>
+      ))}
+    </p>
+  );
+}
+
 export function Suggestions() {
   const isEmpty = state.names.value.length === 0;
   return (
@@ -10,13 +27,19 @@ export function Suggestions() {
       <header class="title">
         <h2 id="suggestions-title">Suggestions</h2>
         <p>{isEmpty ? "The most frequent tags of captions" : "The most probable further tags of this caption"}</p>
+        <label class="switch">
+          <input type="checkbox" role="switch" checked={state.showsImplied.value}
+            onChange={() => (state.showsImplied.value = !state.showsImplied.value)} />
+          <span>Show tags that the caption implies</span>
+        </label>
       </header>
+      <Implied />
       {state.allowed.value.length === 0 ? (
         <p class="state card">All categories are switched off; switch one on above.</p>
       ) : (
         <Panel of={state.suggestions} retry={state.retrySuggestions} rows={5}>
-          {(found) => {
-            const left = found.filter(({ tag }) => !state.names.value.includes(tag));
+          {({ completions }) => {
+            const left = completions.filter(({ tag }) => !state.names.value.includes(tag));
             const columns = state.allowed.value
               .map((category) => ({ category, tags: left.filter((one) => one.category === category) }))
               .filter(({ tags }) => tags.length > 0);
