@@ -71,6 +71,8 @@ class Mention:
 
     def notes(self) -> list[str]:
         """What was read differently from the spelling."""
+        if self.weight == 1 and not self.has_signs and not self.note:  # the common case
+            return []
         notes = [self.note] if self.note else []
         typed = " ".join(self.typed.split())
         if self.weight <= 0:
@@ -162,8 +164,7 @@ class Emphasis:
         factors, noted = [1.0], [False]
         for what, begins in self._events:
             if isinstance(what, Mention):
-                weight = factors[-1] * what.weight
-                what.weight = float(f"{min(max(weight, MIN_WEIGHT), MAX_WEIGHT) if weight > 0 else weight:.6g}")
+                what.weight = _limited(factors[-1] * what.weight)
                 what.is_noted = noted[-1]
             elif begins:
                 factors.append(max(-MAX_WEIGHT, min(MAX_WEIGHT, factors[-1] * what.factor)))
@@ -193,3 +194,10 @@ class Emphasis:
             for number in within:
                 number.factor = 1.0  # of the last in `{0.5::a|0.3::b}`
         return group
+
+
+def _limited(weight: float) -> float:
+    """`weight` within the limits and with six digits; 0 and less stay what they are."""
+    if weight == 1:
+        return 1.0
+    return float(f"{min(max(weight, MIN_WEIGHT), MAX_WEIGHT) if weight > 0 else weight:.6g}")

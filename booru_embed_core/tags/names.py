@@ -16,7 +16,7 @@ _BETWEEN_WORDS: Final = re.compile(r"[\s_-]+")
 _BETWEEN_LETTERS: Final = re.compile(r"[\s_-]")
 _HYPHENS: Final = re.compile(r"[_-]+")
 _LETTER: Final = re.compile(r"[^\W_]")
-_LONGEST_RUN: Final = 24
+LONGEST_RUN: Final = 24
 """Words of a tag that are read without a comma; the longest of Danbooru's 140,740 tags of 2026 has 20."""
 
 
@@ -61,11 +61,12 @@ class TagNames:
         It is looked up unchanged, unescaped, in any case, as another name, by its category, and with hyphens for
         spaces.
         """
-        for spelling in dict.fromkeys((text, joined(text), text.replace(TAG_SEPARATOR, "_"))):
+        spaced = joined(text)
+        for spelling in (text,) if spaced == text else dict.fromkeys((text, spaced, text.replace(TAG_SEPARATOR, "_"))):
             found = self._look_up(spelling)
             if found is not None:
                 return found
-        name, _, rating = joined(text).casefold().partition(":")
+        name, _, rating = spaced.casefold().partition(":")
         if name == "rating" and rating.lstrip("_") in RATING_NAMES:
             return Found(None, RATING_NAMES[rating.lstrip("_")])
         return None
@@ -88,11 +89,11 @@ class TagNames:
 
     def longest_run(self, word: str) -> int:
         """The most words of a name that begins with `word`, 1 if there is none; at most 24."""
-        word = unescaped_all(word).casefold()
+        word = (unescaped_all(word) if "\\" in word else word).casefold()
         prefix, colon, tag = word.partition(":")
         if colon and prefix in PREFIXES:
             if not tag:
-                return _LONGEST_RUN
+                return LONGEST_RUN
             return max(self._longest.get(_first_word(word), 1), self._longest.get(_first_word(tag), 1))
         return self._longest.get(_first_word(word), 1)
 
@@ -108,7 +109,7 @@ class TagNames:
             words = len(_BETWEEN_LETTERS.split(name))
             if words > 1:
                 first = _first_word(name.casefold())
-                longest[first] = min(_LONGEST_RUN, max(words, longest.get(first, 1)))
+                longest[first] = min(LONGEST_RUN, max(words, longest.get(first, 1)))
         return longest
 
     @cached_property
@@ -127,7 +128,7 @@ class TagNames:
         return found
 
     def _look_up(self, word: str) -> Found | None:
-        spellings = tuple(dict.fromkeys((word, unescaped(word), unescaped_all(word))))
+        spellings = (word,) if "\\" not in word else tuple(dict.fromkeys((word, unescaped(word), unescaped_all(word))))
         for spelling in spellings:
             token_id = self.by_name(spelling)
             if token_id is not None:
@@ -192,4 +193,6 @@ def _first_word(name: str) -> str:
 def _loose(name: str) -> str:
     """`name` in lower case, with one underscore for hyphens and underscores; names without letters keep them."""
     folded = name.casefold()
+    if "-" not in folded and "__" not in folded:
+        return folded
     return _HYPHENS.sub("_", folded) if _LETTER.search(folded) else folded

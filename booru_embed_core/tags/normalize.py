@@ -124,6 +124,8 @@ class Signs:
         pairs = itertools.product(
             range(max(0, first - _MAX_SIGNS), first + 1), range(max(0, last - 2 * _MAX_SIGNS), last + 1)
         )
+        if first + last == 0:
+            return iter([(0, 0)])
         return iter(sorted(pairs, key=lambda pair: (sum(pair), abs(pair[0] - pair[1]))))
 
     def enclosed(self, piece: str) -> tuple[int, int]:

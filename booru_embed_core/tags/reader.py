@@ -9,6 +9,7 @@ tag if one of its words is none by itself:
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import Final, NamedTuple
 
 from booru_embed_core.tags.dialects import shortened, without_settings
 from booru_embed_core.tags.emphasis import Emphasis, Mention
-from booru_embed_core.tags.names import Found, TagNames
+from booru_embed_core.tags.names import LONGEST_RUN, Found, TagNames
 from booru_embed_core.tags.normalize import OPENING, Signs, joined
 from booru_embed_core.tags.pieces import KnownNames, PieceCutter
 
@@ -24,6 +25,9 @@ _WORD: Final = re.compile(r"\S+")
 _LONGEST_GROUP: Final = 300
 _ONLY_BRACKETS: Final = re.compile(r"[\s()\[\]{}|]*\Z")
 _PART_OF_STEPS: Final = re.compile(r"\[\s*:[^|]*:[^:|]*\]\Z|[^|]*::[^:|]*\]\Z", re.DOTALL)
+
+
+_NO_SIGNS: Final = Signs.of("")
 
 
 class _Match(NamedTuple):
@@ -49,8 +53,6 @@ class _Word(NamedTuple):
     match: _Match
     is_tag: bool
     """Whether it is a tag by its own name."""
-    longest_run: int
-    """The most words of a tag that begins with it."""
 
 
 @dataclass
@@ -151,6 +153,9 @@ class _TextReader:
             self._add(whole, weight)
             return
         for run in runs:
+            if run.match.signs is _NO_SIGNS and run.match.found is not None:
+                self._mention(self.text[run.start : run.end], run.match.found, has_signs=False, weight=weight)
+                continue
             self._add(run, weight)
             words = self.text[run.start : run.end].split()
             if run.match.found is not None and not run.match.num_opens + run.match.num_closes and len(words) > 1:
@@ -169,18 +174,22 @@ class _TextReader:
         """Words at `spans` in runs, of which the fewest are unknown; several words only where one of them is no tag."""
         words = [self._word(self.text[start:end]) for start, end in spans]
         num_words = len(words)
+        num_others = [0, *itertools.accumulate(not word.is_tag for word in words)]
         num_unknown = [0] * (num_words + 1)
         chosen: list[_Run | None] = [None] * num_words
         for index in range(num_words - 1, -1, -1):
             best = num_unknown[index + 1] + (words[index].match.found is None)
-            for num in range(min(words[index].longest_run, num_words - index), 1, -1):  # of equal runs the longest
+            for num in range(self._longest_run(index, spans, words, num_others), 1, -1):  # of equal runs the longest
                 if num_unknown[index + num] > best - (chosen[index] is not None):
                     continue
-                start, end = spans[index][0], spans[index + num - 1][1]
-                match = _match(self.names, self.text[start:end])
-                is_needed = match.num_opens * match.num_closes or not all(w.is_tag for w in words[index : index + num])
+                last = index + num - 1
+                has_signs = words[index].match.signs.opens and words[last].match.signs.closes
+                if num_others[last + 1] == num_others[index] and not has_signs:
+                    continue
+                match = _match(self.names, self.text[spans[index][0] : spans[last][1]])
+                is_needed = num_others[last + 1] > num_others[index] or match.num_opens * match.num_closes
                 if match.found is not None and is_needed:
-                    best, chosen[index] = num_unknown[index + num], _Run(start, end, match)
+                    best, chosen[index] = num_unknown[index + num], _Run(spans[index][0], spans[last][1], match)
             num_unknown[index] = best
         runs, end = [], -1
         for (start, word_end), word, several in zip(spans, words, chosen, strict=True):
@@ -190,13 +199,22 @@ class _TextReader:
                 end = run.end
         return runs
 
+    def _longest_run(self, index: int, spans: list[tuple[int, int]], words: list[_Word], num_others: list[int]) -> int:
+        """The most words of a tag that begins with the word at `index`; 1 if all that follow are tags themselves."""
+        reach = min(len(words), index + LONGEST_RUN)
+        starts = words[index].match.signs.starts
+        if num_others[reach] == num_others[index] and len(starts) == 1:
+            return 1
+        word = self.text[slice(*spans[index])]
+        return min(reach - index, max(self.names.longest_run(word[start:]) for start in starts[-5:]))
+
     def _word(self, text: str) -> _Word:
         if text not in self._words:
-            match = _match(self.names, text)
+            token_id = self.names.ids.get(text)  # the common case, without a look for signs
+            match = _match(self.names, text) if token_id is None else _Match(_NO_SIGNS, 0, 0, Found(token_id))
             has_signs = bool(match.num_opens or match.num_closes)
             is_tag = match.found is not None and match.found.note is None and not has_signs
-            longest_run = max(self.names.longest_run(text[start:]) for start in match.signs.starts[-5:])
-            self._words[text] = _Word(match, is_tag, longest_run)
+            self._words[text] = _Word(match, is_tag)
         return self._words[text]
 
     def _add(self, run: _Run, weight: float) -> None:

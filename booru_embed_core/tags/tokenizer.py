@@ -158,6 +158,9 @@ def _weights(mentions: Iterable[Mention], notes: list[str]) -> dict[int, float]:
             found.setdefault(mention.token_id, []).append(mention)
     weights = {}
     for token_id, of_tag in found.items():
+        if len(of_tag) == 1 and of_tag[0].weight > 0:
+            weights[token_id] = of_tag[0].weight
+            continue
         if min(mention.weight for mention in of_tag) <= 0:
             continue
         weights[token_id] = max(mention.weight for mention in of_tag)
