@@ -29,6 +29,7 @@ from booru_embed_core.training.checkpoint_config import (
 )
 
 _VOCAB_KEY: Final = "vocab_hash"
+_BETWEEN: Final = "+"
 
 
 def encoder_config(vocab: Vocab, settings: ModelSettings) -> EncoderConfig:
@@ -49,10 +50,15 @@ def save_checkpoint(out_dir: Path, model: SetEncoder, config: CheckpointConfig, 
                 f"{out_dir}: {name} has weights that are NaN or infinite; lower [training] learning_rate"
             )
     # A single entry: safetensors writes several in random order, so equal weights would give different bytes.
-    save_file(weights, out_dir / WEIGHTS_FILE, metadata={_VOCAB_KEY: config.vocab_hash})
+    save_file(weights, out_dir / WEIGHTS_FILE, metadata={_VOCAB_KEY: _vocab_names(config)})
     (out_dir / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     for name in VOCAB_FILES:
         shutil.copyfile(vocab_dir / name, out_dir / name)
+
+
+def _vocab_names(config: CheckpointConfig) -> str:
+    """The vocabulary's hash, and that of its implications: a checkpoint with others is another version of it."""
+    return _BETWEEN.join(one for one in (config.vocab_hash, config.implications_sha256) if one)
 
 
 def load_checkpoint(
@@ -79,7 +85,7 @@ def load_model(checkpoint_dir: Path, config: CheckpointConfig, device: torch.dev
     model = SetEncoder(shape)
     try:
         with safe_open(file, framework="pt") as weights:
-            made_with = (weights.metadata() or {}).get(_VOCAB_KEY, "")
+            made_with = (weights.metadata() or {}).get(_VOCAB_KEY, "").split(_BETWEEN)[0]
             tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118  not a mapping
         if made_with != config.vocab_hash:
             raise CheckpointError(

@@ -48,6 +48,8 @@ class CheckpointConfig(BaseModel):
     best_epoch: float
     validation_loss: float | None
     """The lowest validation loss, of bottleneck plus completion head; None without a validation split."""
+    implications_sha256: str | None = None
+    """Of the vocabulary's implications, which its hash does not cover; None if it has none."""
 
 
 def read_config(checkpoint_dir: Path) -> CheckpointConfig:

@@ -107,6 +107,7 @@ class CheckpointManager:
         """Writes the current model and its card into `folder`."""
         run = self.run
         packed, rows = run.batches.packed, run.batches.post_index
+        implications = self.vocab.implications
         config = CheckpointConfig(
             vocab_hash=self.vocab.hash,
             num_special=self.vocab.num_special,
@@ -120,6 +121,7 @@ class CheckpointManager:
             num_train_posts=len(rows),
             best_epoch=run.best_epoch,
             validation_loss=run.validation_loss,
+            implications_sha256=implications.sha256 if implications.num_pairs else None,
         )
         save_checkpoint(folder, run.model, config, self.vocab_dir)
         (folder / CARD_FILE).write_text(model_card(config, self.vocab, run.num_parameters), encoding="utf-8")

@@ -33,7 +33,7 @@ TASK_TITLES: Final = {"one": "one tag hidden", "half": "half of the tags hidden"
     owners=OWNERS,
     kinds={"pytorch", "scipy", "json"},
     pool=GPU_POOL,
-    code_version="4",
+    code_version="5",  # with first suggestions
     deps=["checkpoint", "packed_tokens", "vocab", settings_key("evaluation")],
 )
 @one_line_errors

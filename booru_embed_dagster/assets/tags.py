@@ -85,6 +85,7 @@ def vocab(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         **parquet_metadata([draft.product.path / VOCAB_TABLE_FILE]),
         **vocab_metadata(made),
         sha256=made.hash,
+        num_implications=made.implications.num_pairs,
         **warned(wide),
         plot=plot,
     )

@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from booru_embed_core.tags.vocab import VOCAB_FILE
 from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.automation.observation import settings_key
@@ -32,7 +31,7 @@ def checkpoint(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Mate
 
     tokens, vocab = pipeline.current("packed_tokens", "vocab")
     with pipeline.new_version(
-        "checkpoint", inputs=[tokens, vocab], sections=["model", "training"], defined_by=[WEIGHTS_FILE, VOCAB_FILE]
+        "checkpoint", inputs=[tokens, vocab], sections=["model", "training"], defined_by=[WEIGHTS_FILE]
     ) as draft:
         report = launch_training(context, new_job(pipeline, tokens, vocab, draft), draft.scratch / "output.log")
         log = read_log(draft.path)

@@ -13,6 +13,7 @@ from booru_embed_core.evaluation.baselines import EmbeddingScorer
 from booru_embed_core.evaluation.metrics import evaluate_scorer
 from booru_embed_core.evaluation.scorers import BottleneckScorer, CompletionHeadScorer, PooledStates, model_scorers
 from booru_embed_core.evaluation.tasks import hold_out
+from booru_embed_core.tags.implications import Implications
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import captions_from_packed
 from tests.core.evaluation.evaluation_helpers import captions_of
@@ -96,6 +97,16 @@ def test_the_model_finds_hidden_tags_of_posts_that_it_never_saw(trained: Trained
     chance = 10 / embedder.vocab.num_tags
     for scorer in model_scorers(embedder.network.model)[:2]:
         assert evaluate_scorer(scorer, held_out)["recall@10"] > 2 * chance
+
+
+def test_a_model_without_implied_tags_is_asked_without_them(embedder: BooruEmbedder) -> None:
+    num_tags = embedder.vocab.num_tags
+    implications = Implications.of_pairs(np.array([5]), np.array([2]), num_tags)
+    visible, without = (captions_of(rows, num_tags) for rows in ([[2, 5, 9], [2], []], [[5, 9], [2], []]))
+    for one, other in zip(
+        model_scorers(embedder.network.model, implications), model_scorers(embedder.network.model), strict=True
+    ):
+        assert np.array_equal(one.scores(visible), other.scores(without))
 
 
 def test_the_oldest_states_make_room(embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:

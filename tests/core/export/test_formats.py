@@ -70,6 +70,14 @@ def test_what_is_there_is_not_overwritten(source: CheckpointSource, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_model_without_implied_tags_is_no_sentence_transformer(source: CheckpointSource, tmp_path: Path) -> None:
+    splits = source.config.splits.model_copy(update={"drop_implied": True})
+    dropped = dataclasses.replace(source, config=source.config.model_copy(update={"splits": splits}))
+    with pytest.raises(ValueError, match=r"was trained with \[tokens\] drop_implied, .* export it as onnx or hub"):
+        export(ExportFormat.SENTENCE_TRANSFORMERS, dropped, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_that_fails_leaves_nothing(source: CheckpointSource, tmp_path: Path) -> None:
     broken = dataclasses.replace(source, checkpoint=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError):

@@ -54,6 +54,21 @@ def test_weights_of_another_vocabulary_of_the_same_sizes_are_refused(copy: Path)
     assert "weights of the vocab (none named)" in refused(lambda: load_checkpoint(copy))
 
 
+def test_other_implications_make_another_file_of_the_same_weights(trained: Trained, tmp_path: Path) -> None:
+    model, config, vocab = load_checkpoint(trained.checkpoint)
+    implications = vocab.implications.sha256 if vocab.implications.num_pairs else None
+    assert config.implications_sha256 == implications
+    files = []
+    for other in (None, "a" * 64, "b" * 64):
+        folder = tmp_path / str(other)
+        folder.mkdir()
+        save_checkpoint(folder, model, config.model_copy(update={"implications_sha256": other}), trained.checkpoint)
+        again, _, _ = load_checkpoint(folder)
+        assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+        files.append((folder / WEIGHTS_FILE).read_bytes())
+    assert len(set(files)) == len(files)
+
+
 def test_weights_cut_short_anywhere_are_refused(copy: Path) -> None:
     file = copy / WEIGHTS_FILE
     whole = file.read_bytes()
