@@ -23,6 +23,10 @@ from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear
 _OPSET: Final = 18
 _IR_VERSION: Final = 9  # onnxruntime 1.16 and newer read it
 _MASKED: Final = -1e4  # far below any score, and finite in fp16 too
+# 7-bit weights: CPUs without VNNI add pairs of products in 16 bits, which overflow with 8-bit weights.
+_WEIGHT_LEVELS: Final = 63
+_STATE_LEVELS: Final = 127
+_ZERO: Final = np.uint8(128)
 
 
 def write_onnx(model: SetEncoder, vocab_hash: str, out_dir: Path) -> None:
@@ -33,45 +37,39 @@ def write_onnx(model: SetEncoder, vocab_hash: str, out_dir: Path) -> None:
     ``[B, E]`` of unit length. Weights are those of the tags, at least 0, and 1 for special tokens and padding.
     ``completion.onnx``: ``state`` to ``logits`` ``[B, V]``.
     """
-    for name, graph in ((MODEL_FILE, encoder_graph(model)), (COMPLETION_FILE, completion_graph(model))):
-        onnx_model = helper.make_model(
-            graph,
-            producer_name="booru-embed",
-            ir_version=_IR_VERSION,
-            opset_imports=[helper.make_opsetid("", _OPSET)],
-        )
-        helper.set_model_props(onnx_model, {VOCAB_KEY: vocab_hash})
-        onnx.save_model(onnx_model, out_dir / name)
-        _quantize(onnx_model, out_dir / INT8_FILES[name])
+    for name, graph_of in ((MODEL_FILE, encoder_graph), (COMPLETION_FILE, completion_graph)):
+        for int8, file in ((False, name), (True, INT8_FILES[name])):
+            onnx_model = helper.make_model(
+                graph_of(model, int8),
+                producer_name="booru-embed",
+                ir_version=_IR_VERSION,
+                opset_imports=[helper.make_opsetid("", _OPSET)],
+            )
+            helper.set_model_props(onnx_model, {VOCAB_KEY: vocab_hash})
+            onnx.save_model(onnx_model, out_dir / file)
 
 
-def _quantize(model: onnx.ModelProto, file: Path) -> None:
-    """Writes `model` with its weights and embedding table as int8; activations are quantized at run time."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
-    # There is nothing to fold or fuse; without this entry the library warns that preprocessing is missing.
-    prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    # 7-bit weights: CPUs without VNNI add pairs of products in 16 bits, which overflow with 8-bit weights.
-    quantize_dynamic(
-        prepared,
-        file,
-        op_types_to_quantize=["MatMul", "Gather"],
-        per_channel=True,
-        reduce_range=True,
-        weight_type=QuantType.QInt8,
-    )
+def rounded(rows: NDArray[np.float32], levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """`rows` ``[n, m]`` as multiples of a scale of each row, int8 between -`levels` and `levels`, and the scales."""
+    scales = np.maximum(np.abs(rows).max(1), 1e-12) / levels
+    return np.rint(rows / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
 class _Graph:
-    """The nodes and constants of a graph, with unique names."""
+    """The nodes and constants of a graph, with unique names.
 
-    def __init__(self) -> None:
+    With `int8`, linear maps and lookups have weights of 8 bits. States are rounded at run time, each token's by a scale
+    of its own, so that a caption's numbers do not depend on the others of its batch, as with onnxruntime's own dynamic
+    quantization, which takes one scale for all.
+    """
+
+    def __init__(self, int8: bool = False) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self._int8 = int8
+        self._rounded_states: dict[str, tuple[str, str]] = {}
 
-    def constant(self, value: NDArray[Any] | torch.Tensor | float | list[int]) -> str:
+    def constant(self, value: NDArray[Any] | np.uint8 | torch.Tensor | float | list[int]) -> str:
         """Adds a constant, float32 for numbers and int64 for lists; returns its name."""
         if isinstance(value, torch.Tensor):
             value = value.detach().float().numpy()
@@ -80,7 +78,7 @@ class _Graph:
         elif isinstance(value, float):
             value = np.array(value, dtype=np.float32)
         name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
     def optional(self, name: str, default: float) -> str:
@@ -96,7 +94,29 @@ class _Graph:
 
     def linear(self, x: str, weight: torch.Tensor) -> str:
         """`x` ``[…, in]`` by `weight` ``[out, in]``."""
-        return self("MatMul", x, self.constant(weight.T.contiguous()))
+        if not self._int8:
+            return self("MatMul", x, self.constant(weight.T.contiguous()))
+        states, scale = self._rounded(x)
+        rows, scales = rounded(weight.detach().float().numpy(), _WEIGHT_LEVELS)
+        product = self("MatMulInteger", states, self.constant(rows.T), self.constant(_ZERO))
+        return self("Mul", self("Mul", self("Cast", product, to=TensorProto.FLOAT), scale), self.constant(scales))
+
+    def lookup(self, table: torch.Tensor, ids: str) -> str:
+        """The rows `ids` of `table`."""
+        if not self._int8:
+            return self("Gather", self.constant(table), ids)
+        rows, scales = rounded(table.detach().float().numpy(), _STATE_LEVELS)
+        found = self("Cast", self("Gather", self.constant(rows), ids), to=TensorProto.FLOAT)
+        return self("Mul", found, self("Gather", self.constant(scales[:, None]), ids))
+
+    def _rounded(self, x: str) -> tuple[str, str]:
+        """`x` ``[…, in]`` in uint8 around `_ZERO`, and its scale ``[…, 1]``; once for all maps of `x`."""
+        if x not in self._rounded_states:
+            peak = self("ReduceMax", self("Abs", x), self.constant([-1]), keepdims=1)
+            scale = self("Max", self("Mul", peak, self.constant(1 / _STATE_LEVELS)), self.constant(1e-12))
+            levels = self("Mul", x, self("Reciprocal", scale))
+            self._rounded_states[x] = self("QuantizeLinear", levels, self.constant(1.0), self.constant(_ZERO)), scale
+        return self._rounded_states[x]
 
     def norm(self, x: str, size: int) -> str:
         """`encoder.rms_norm` over the last dimension, which has `size` numbers."""
@@ -132,17 +152,17 @@ class _Graph:
 
 
 @torch.inference_mode()
-def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
+def encoder_graph(model: SetEncoder, int8: bool = False) -> onnx.GraphProto:
     """The graph from token ids to states and embedding."""
     settings = model.config.settings
     width, dim = settings.width, settings.embedding_dim
-    graph = _Graph()
+    graph = _Graph(int8)
     table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
     is_token = graph("Cast", "attention_mask", to=TensorProto.FLOAT)
     penalty = graph("Mul", graph("Sub", graph.constant(1.0), is_token), graph.constant(_MASKED))
     penalty = graph("Add", penalty, graph("Log", graph.optional(WEIGHTS_INPUT, 1.0)))
     masked = graph("Unsqueeze", penalty, graph.constant([1, 2]))
-    x = graph("Gather", graph.constant(table), "input_ids")
+    x = graph.lookup(table, "input_ids")
     for block in model.blocks:
         assert isinstance(block, Block)
         if block.attention is not None:
@@ -173,10 +193,10 @@ def encoder_graph(model: SetEncoder) -> onnx.GraphProto:
 
 
 @torch.inference_mode()
-def completion_graph(model: SetEncoder) -> onnx.GraphProto:
+def completion_graph(model: SetEncoder, int8: bool = False) -> onnx.GraphProto:
     """The graph from the pooled state to the logits of the completion head."""
     width = model.config.settings.width
-    graph = _Graph()
+    graph = _Graph(int8)
     decoded = graph.norm(graph("Add", "state", graph.feed_forward(model.head, "state")), width)
     scores = graph.linear(decoded, model.tag_vectors())
     graph("Add", scores, graph.constant(model.tag_bias), output="logits")

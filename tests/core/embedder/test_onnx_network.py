@@ -157,6 +157,15 @@ def test_int8_is_asked_for_by_its_name(folder: Path, trained: Trained) -> None:
         BooruEmbedder.load(trained.checkpoint, "cpu", "int8")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_caption_is_the_same_alone_and_beside_others(folder: Path, precision: str) -> None:
+    embedder = BooruEmbedder.load(folder, "cpu", precision)
+    captions = ["1girl cat_ears", "", " ".join(embedder.vocab.tags), "tail"]
+    together = embedder.embed(captions)
+    for caption, vector in zip(captions, together, strict=True):
+        assert embedder.embed(caption)[0] == pytest.approx(vector, abs=2e-6)
+
+
 def test_it_runs_where_torch_is_not(folder: Path) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'pyarrow', 'scipy', 'onnx']));"
