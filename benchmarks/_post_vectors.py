@@ -34,11 +34,23 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Generated:
-    """Unit vectors, float16 ``[N, dim]``; queries of 1 to 4 tags of a post; whole posts outside `vectors`."""
+    """Generated posts and queries.
+
+    Attributes:
+        vectors: of the posts, float16 ``[N, dim]``, of unit length.
+        typed: of queries of 1 to 4 tags of a post.
+        posts: of whole posts outside `vectors`.
+        tags: of the posts, uint16, concatenated; a post may have one twice.
+        lengths: the number of tags of each post, int64 ``[N]``.
+        typed_tags: the tags of each query of `typed`.
+    """
 
     vectors: NDArray[np.float16]
     typed: Float32
     posts: Float32
+    tags: NDArray[np.uint16]
+    lengths: NDArray[np.int64]
+    typed_tags: list[NDArray[np.int64]]
 
 
 def generate(num_posts: int, num_queries: int, dim: int = 128, seed: int = 1) -> Generated:
@@ -68,14 +80,25 @@ def generate(num_posts: int, num_queries: int, dim: int = 128, seed: int = 1) ->
         return unit_vectors(unit_vectors(sums) + common).astype(np.float32)
 
     vectors = np.empty((num_posts, dim), np.float16)
+    post_tags, post_lengths = [], []
     for start in range(0, num_posts, _CHUNK):
         chunk = vectors[start : start + _CHUNK]
-        chunk[:] = embed(*posts(len(chunk)))
+        drawn, lengths = posts(len(chunk))
+        chunk[:] = embed(drawn, lengths)
+        post_tags.append(drawn.astype(np.uint16))
+        post_lengths.append(lengths)
     drawn, lengths = posts(num_queries)
     starts = np.cumsum(lengths) - lengths
     typed_lengths = generator.integers(1, MAX_QUERY_TAGS + 1, num_queries).clip(max=lengths)
     typed = [drawn[start : start + n] for start, n in zip(starts.tolist(), typed_lengths.tolist(), strict=True)]
-    return Generated(vectors, embed(np.concatenate(typed), typed_lengths), embed(drawn, lengths))
+    return Generated(
+        vectors=vectors,
+        typed=embed(np.concatenate(typed), typed_lengths),
+        posts=embed(drawn, lengths),
+        tags=np.concatenate(post_tags),
+        lengths=np.concatenate(post_lengths),
+        typed_tags=typed,
+    )
 
 
 def _sums(drawn: NDArray[np.int64], lengths: NDArray[np.int64], tags: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -214,7 +215,7 @@ def main() -> None:
     load = round(os.getloadavg()[0], 2)
     num_posts = int(os.environ.get("BOORU_EMBED_POSTS", "1000000"))
     made = generate(num_posts, 2 * NUM_QUERIES)
-    made = Generated(made.vectors, made.typed, made.posts[:NUM_QUERIES])
+    made = replace(made, posts=made.posts[:NUM_QUERIES])
     tuning, typed = made.typed[:NUM_QUERIES], made.typed[NUM_QUERIES:]
     generator = np.random.default_rng(3)
     masks: dict[str, Mask] = {str(share): generator.random(num_posts) < share for share in SHARES}

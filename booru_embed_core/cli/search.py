@@ -41,8 +41,8 @@ def search(
     query: Annotated[
         str,
         typer.Argument(
-            help='Tags, such as "1girl, cat ears"; "hatsune_miku - twintails + short_hair" with signs between spaces; '
-            "rating:g; id:123 for the embedding of a post."
+            help='Tags, such as "1girl, cat ears"; -tag, ~tag, *_ears, ( a or b ), rating:g, score:>10, order:score; '
+            '"hatsune_miku - twintails + short_hair" with signs between spaces; id:123 for posts like that one.'
         ),
     ],
     k: Annotated[int, typer.Option("-k", min=1, help="How many posts, or tags with --tags.")] = 20,
@@ -57,30 +57,41 @@ def search(
         typer.Option("--rating", help="Only posts of this rating; may be repeated.", metavar="g|s|q|e"),
     ] = None,
     min_score: Annotated[int | None, typer.Option("--min-score", help="Only posts with at least this score.")] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by", help="Rank by how many of the tags a post has, or by the cosine alone.", metavar="tags|embedding"
+        ),
+    ] = "tags",
     tags: Annotated[bool, typer.Option("--tags", help="Print the nearest tags instead of posts.")] = False,
     checkpoint: CheckpointOption = CHECKPOINT,
     posts: PostsOption = POST_EMBEDDINGS,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the posts nearest to a query, among those that pass the filters."""
-    if tags and (required or excluded or ratings or min_score is not None):
-        raise click.UsageError("--tags prints tags; --with, --without, --rating and --min-score filter posts.")
+    """Print the posts that have most of the query's tags, the nearest first, among those that pass the filters."""
+    if tags and (required or excluded or ratings or min_score is not None or by != "tags"):
+        raise click.UsageError("--tags prints tags; --with, --without, --rating, --min-score and --by choose posts.")
     from booru_embed_core.embedder.embedder import BooruEmbedder
-    from booru_embed_core.search.post_search import PostSearch, unknown_tags
-    from booru_embed_core.search.query import parse_query
+    from booru_embed_core.search.parser import parse_query
+    from booru_embed_core.search.post_search import RANKINGS, PostSearch
 
-    searched, embedder, parsed = PostSearch.open(posts), BooruEmbedder.load(checkpoint), parse_query(query)
-    unknown = unknown_tags(embedder, parsed)
+    if by not in RANKINGS:
+        raise click.UsageError(f"--by {by} is not one of {', '.join(RANKINGS)}.")
+    searched, embedder = PostSearch.open(posts), BooruEmbedder.load(checkpoint)
+    parsed = parse_query(query, embedder.tokenizer)
+    for note in parsed.notes:
+        say(f"note: {note}")
+    read = {"unknown": list(parsed.unknown()), "notes": list(parsed.notes)}
     if tags:
         with unknown_tags_on_stderr():
             near = searched.near_tags(embedder, parsed, k)
         named = [searched.post(embedder, post_id) for post_id in parsed.post_ids]
-        _print_tags(near, named, unknown, as_json)
+        _print_tags(near, named, read, as_json)
         return
     with unknown_tags_on_stderr():
-        found = searched.search(embedder, parsed, k, ratings, min_score, required or (), excluded or ())
+        found = searched.search(embedder, parsed, k, ratings, min_score, required or (), excluded or (), by)
     if as_json:
-        print_json({"posts": [_as_json(post) for post in found], "unknown": unknown})
+        print_json({"posts": [_as_json(post) for post in found], **read})
     else:
         print_table([(f"{post.similarity:7.4f}", *_cells(post)) for post in found])
     if len(found) < k:
@@ -143,11 +154,11 @@ def duplicates(
     print_table([(f"{len(rows):,}", " ".join(str(row["post_id"]) for row in rows)) for rows in largest[:k]])
 
 
-def _print_tags(near: list[Neighbour], named: list[FoundPost], unknown: list[str], as_json: bool) -> None:
+def _print_tags(near: list[Neighbour], named: list[FoundPost], read: dict[str, list[str]], as_json: bool) -> None:
     """Prints the tags of the posts that the query names, then the nearest tags."""
     if as_json:
         posts, tags = [_as_json(post) for post in named], [one._asdict() for one in near]
-        print_json({"posts": posts, "tags": tags, "unknown": unknown})
+        print_json({"posts": posts, "tags": tags, **read})
         return
     for post in named:
         print(" ".join(tag.tag for tag in post.tags) + "\n")
@@ -158,7 +169,7 @@ def _cells(post: FoundPost) -> tuple[str, ...]:
     ranked = sorted(post.tags, key=lambda tag: _SHOWN_FIRST.index(tag.category))
     tags = " ".join(tag.tag for tag in ranked[:_SHOWN_TAGS])
     more = f" and {len(post.tags) - _SHOWN_TAGS} more" if len(post.tags) > _SHOWN_TAGS else ""
-    return f"{post.post_id}", post.rating, f"{post.score}", tags + more
+    return f"{post.post_id}", post.rating, f"{post.score}", ",".join(post.matched) or "-", tags + more
 
 
 def _as_json(post: FoundPost) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from booru_embed_core.embedder.captions import (
 from booru_embed_core.embedder.completion import Implied, NextTags, ban_note, check_implied, renormalize, shares
 from booru_embed_core.embedder.fill import DEFAULT_TEMPERATURE, Filled, FillQuery, fill_all, read_fill
 from booru_embed_core.embedder.metadata import rating_and_score_bin
+from booru_embed_core.embedder.neighbours import Centred
 from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.embedder.reduced_network import as_trained
 from booru_embed_core.embedder.results import Completion, Neighbour, Normalized, UnknownTagsError, UnknownTagsWarning
@@ -279,7 +280,9 @@ class BooruEmbedder:
         return self._normalized(encoded), tag_sets([encoded], self.vocab.num_special, *metadata)
 
     def similar_tags(self, tag: str, k: int = 10, category: Category | str | None = None) -> list[Neighbour]:
-        """The `k` tags whose embeddings have the highest cosines with that of `tag`, nearest first, without `tag`.
+        """The `k` tags whose embeddings are nearest to that of `tag`, nearest first, without `tag`.
+
+        A similarity is the cosine after the mean is subtracted (see ``neighbours``): 0 for unrelated tags.
 
         Raises:
             UnknownTagsError: `tag`, or a part of it, is not in the vocabulary.
@@ -295,8 +298,8 @@ class BooruEmbedder:
         if len(encoded.token_ids) != 1:
             raise ValueError(f"{tag!r} is {len(encoded.token_ids)} tags, not one; use `embed` for sets of tags")
         index = encoded.token_ids[0] - self.vocab.num_special
-        vectors = self.tag_embeddings()
-        similarity = vectors @ vectors[index]
+        tags = self.centred_tags
+        similarity = tags.cosines(tags.vectors[index] - tags.mean)
         allowed[index] = False
         return [
             Neighbour(self.vocab.tags[i], self._category(i), float(similarity[i]))
@@ -314,6 +317,11 @@ class BooruEmbedder:
                 sets = TagSets.without_metadata(every, np.ones_like(every))
                 self._tag_embeddings = unit_vectors(self.network.embeddings(sets))
             return self._tag_embeddings
+
+    @cached_property
+    def centred_tags(self) -> Centred:
+        """`tag_embeddings` seen from their mean by use, as `similar_tags` compares them."""
+        return Centred.of(self.tag_embeddings(), np.where(self.vocab.is_unknown, 0, self.vocab.counts))
 
     def hidden_states(
         self, captions: Caption | Iterable[Caption], rating: str | None = None, score: int | None = None

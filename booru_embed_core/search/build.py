@@ -24,7 +24,7 @@ from booru_embed_core.filesystem import atomic_file, file_sha256, locked_folder,
 from booru_embed_core.model.inference import encode_sets
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.search.post_search import FORMAT_VERSION, PART_FILES, IndexMetadata, part_name, read_vectors
+from booru_embed_core.search.folder import FORMAT_VERSION, PART_FILES, IndexMetadata, part_name, read_vectors
 from booru_embed_core.search.posts_table import POSTS_FILE, TAGS_FILE, write_posts_table
 from booru_embed_core.search.vector_index import INDEX_FILE, SearchError, VectorIndex
 from booru_embed_core.tokens.batches import read_batch

@@ -1,4 +1,4 @@
-"""Posts whose embeddings are nearest to a query's, among those that pass filters.
+"""Posts that have the tags of a query, or whose embeddings are nearest to it, among those that pass filters.
 
 `booru-embed index` and the asset `post_embeddings` write a folder for search (see ``build.py``). Searching needs that
 folder and the embedder that made it. Filters are exact: tags, ratings and scores are looked up in the posts table.
@@ -6,67 +6,38 @@ folder and the embedder that made it. Filters are exact: tags, ratings and score
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from booru_embed_core.embedder.captions import Caption
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.embedder.results import Neighbour, UnknownTagsError
+from booru_embed_core.embedder.results import Neighbour, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.errors import first_line
-from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
+from booru_embed_core.search.filters import Every, Filter, HasAny, Mask, Not, Order, RatingIs, Within, passing
+from booru_embed_core.search.folder import REMEDY, IndexMetadata, check_sizes, part_name, part_vectors, read_metadata
+from booru_embed_core.search.metatags import MAX_NUMBER
+from booru_embed_core.search.parser import as_query
 from booru_embed_core.search.posts_table import PostsTable
-from booru_embed_core.search.query import Query, as_query
-from booru_embed_core.search.vector_index import INDEX_FILE, Float16, Float32, SearchError, VectorIndex
+from booru_embed_core.search.query import Query, Term
+from booru_embed_core.search.ranking import Rows, ranked
+from booru_embed_core.search.unknown import NOT_STORED, unknown_message
+from booru_embed_core.search.vector_index import INDEX_FILE, Float32, SearchError, VectorIndex
+from booru_embed_core.search.words import shown
 from booru_embed_core.vectors import top_k, unit_vectors
 
-FORMAT_VERSION: Final = 1
-METADATA_FILE: Final = "search.json"
-PART_FILES: Final = "part-*.parquet"
 _SAME_COSINE: Final = 0.98
 """The same model gives the same caption a cosine above this, in bf16 and int8 too; two trainings give one near 0."""
 _CANDIDATE_ROWS: Final = 1000
-_REMEDY: Final = "rebuild it with `booru-embed index`"
-
-
-@dataclass(frozen=True)
-class IndexMetadata:
-    """The content of ``search.json``.
-
-    Attributes:
-        format_version: version of the folder's format.
-        num_posts: number of posts in the Parquet parts and in the index.
-        dim: length of a vector.
-        vocab_hash: hash of the vocabulary whose tag indices are stored.
-        part_posts: posts in each Parquet part but the last.
-        nprobe: inverted lists that a query reads.
-        recall: recall@10 of the index on the queries that it was tuned on.
-        index: kind of index, and the version of faiss.
-        file_bytes: the size of each file.
-    """
-
-    format_version: int
-    num_posts: int
-    dim: int
-    vocab_hash: str
-    part_posts: int
-    nprobe: int
-    recall: float
-    index: str
-    file_bytes: dict[str, int]
-
-    def write(self, folder: Path) -> None:
-        """Writes ``search.json`` into `folder`."""
-        (folder / METADATA_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+_MAX_WANTED: Final = 64
+"""Tags of filters that a query without plain tags is near to; embedding them takes some milliseconds."""
+RANKINGS: Final = ("tags", "embedding")
 
 
 class PostTag(NamedTuple):
@@ -77,21 +48,24 @@ class PostTag(NamedTuple):
 
 
 class FoundPost(NamedTuple):
-    """A post and its cosine with the query; `tags` are those in the vocabulary."""
+    """A post that a query found; `tags` are those in the vocabulary."""
 
     post_id: int
     rating: str
     score: int
     similarity: float
+    """The cosine of its embedding with the query's."""
     tags: tuple[PostTag, ...]
+    matched: tuple[str, ...] = ()
+    """Which of the tags that the query asks for it has; a pattern asks for all tags that it matches."""
 
 
 class PostSearch:
     """Searches the posts of a folder. Threads may share an instance.
 
-    A query is a string as people type it, or the `Query` that `parse_query` made of it. It holds tags as for
-    `BooruEmbedder.embed`, or captions with signs between them (``hatsune_miku - twintails + short_hair``).
-    ``rating:g`` filters; ``id:123`` stands for the embedding of that post and excludes the post.
+    A query is a string as people type it, or the `Query` that `parse_query` made of it. Its plain tags rank posts,
+    ``-tag``, ``~tag``, ``*_ears``, ``rating:g``, ``score:>10`` and groups filter them, ``hatsune_miku - twintails``
+    adds and subtracts, and ``id:123`` stands for the embedding of that post and excludes the post.
     """
 
     def __init__(self, folder: Path, metadata: IndexMetadata, table: PostsTable, index: VectorIndex) -> None:
@@ -110,11 +84,11 @@ class PostSearch:
         """
         folder = Path(folder)
         metadata = read_metadata(folder)
-        _check_sizes(folder, metadata)
+        check_sizes(folder, metadata)
         try:
             table = PostsTable.open(folder)
         except (OSError, pa.ArrowInvalid, KeyError) as error:
-            raise SearchError(f"{folder}: cannot be searched ({first_line(error)}); {_REMEDY}") from None
+            raise SearchError(f"{folder}: cannot be searched ({first_line(error)}); {REMEDY}") from None
         return cls(folder, metadata, table, VectorIndex.open(folder / INDEX_FILE, metadata.nprobe))
 
     @property
@@ -131,57 +105,82 @@ class PostSearch:
         min_score: int | None = None,
         required: Sequence[str] = (),
         excluded: Sequence[str] = (),
+        by: str = "tags",
     ) -> list[FoundPost]:
-        """The `k` posts nearest to `query` that pass the filters, nearest first; fewer only where fewer pass.
+        """The best `k` posts that pass the filters, the best first; fewer only where fewer pass.
+
+        By tags, a post ranks by how many of the query's plain tags it has, then by its cosine with the query. What is
+        subtracted excludes, and of posts with equally many tags those come first that have more from before the first
+        sign. With ``order:score`` posts need all plain tags and come in that order.
 
         Args:
             embedder: the embedder whose model embedded the posts.
-            query: tags, captions with signs, ``rating:g`` and ``id:123``.
+            query: plain tags, filters, captions with signs, ids of posts.
             k: maximal number of posts.
             ratings: letters of `RATINGS` of which a post must have one; None accepts all.
             min_score: minimal score of a post.
             required: captions; a post must have every tag in them.
             excluded: captions; a post must have no tag in them.
+            by: ``tags``, or ``embedding`` for the order of the cosines alone, where subtracting excludes nothing.
 
         Raises:
-            UnknownTagsError: a tag of a filter is not in the vocabulary, or no tag of a caption is.
+            UnknownTagsError: a tag of a filter is not in the vocabulary, or no plain tag is.
             SearchError: no such post, or another model embedded the posts.
-            ValueError: unknown rating, `k` below 1, or a query that cannot be parsed.
+            ValueError: unknown rating, `k` below 1, or a query that cannot be read or answered.
         """
         if k < 1:
             raise ValueError(f"k {k} is below 1; ask for at least one post")
-        query = as_query(query)
-        wanted = _both(query.ratings, _checked_ratings(ratings))
-        passing = self.table.passing(
-            None if wanted is None else [RATINGS.index(rating) for rating in wanted],
-            min_score,
-            _tag_indices(embedder, required),
-            _tag_indices(embedder, excluded),
-        )
-        vector = self.query_vector(embedder, query)
+        if by not in RANKINGS:
+            raise ValueError(f"by {by!r} is not one of {', '.join(RANKINGS)}")
+        self._check(embedder)
+        query = as_query(query, embedder.tokenizer)
+        if query.order and by != "tags":
+            raise ValueError(f"{shown(query.text)}: has an order, and by {by} is another; leave one of them out")
+        filters = [*query.filters, *_argument_filters(embedder, ratings, min_score, required, excluded)]
+        if by == "tags":
+            filters += _tag_filters(embedder, query)
+        mask = passing(filters, self.table)
         if query.post_ids:
-            passing = np.ones(self.num_posts, np.bool_) if passing is None else passing
-            passing[[self._row(post_id) for post_id in query.post_ids]] = False
-        rows, similarities = self.index.search(vector, k, passing)
-        return [self._found(embedder, row, s) for row, s in zip(rows.tolist(), similarities.tolist(), strict=True)]
+            mask = np.ones(self.num_posts, np.bool_) if mask is None else mask
+            mask[[self._row(post_id) for post_id in query.post_ids]] = False
+        vector = self.query_vector(embedder, query)
+        plain, first = _tags(embedder, query.token_ids(1)), _tags(embedder, query.first_token_ids())
+        if query.order:
+            rows, similarities = self._ordered(query.order, vector, k, mask)
+        else:
+            rows, similarities = ranked(self.table, self.index, vector, k, plain if by == "tags" else (), first, mask)
+        asked = dict.fromkeys([*plain, *Every(query.filters).wanted()])
+        return [
+            self._found(embedder, row, similarity, asked)
+            for row, similarity in zip(rows.tolist(), similarities.tolist(), strict=True)
+        ]
 
     def near_tags(self, embedder: BooruEmbedder, query: Query | str, k: int = 20) -> list[Neighbour]:
         """The `k` tags whose own embeddings are nearest to that of `query`, without the tags in it.
 
+        A similarity is a cosine after the mean of the tags is subtracted, as in `BooruEmbedder.similar_tags`.
+
         Args:
             embedder: as in `search`.
-            query: as in `search`; its filters have no effect.
+            query: plain tags, captions with signs, ids of posts.
             k: maximal number of tags.
 
         Raises:
-            UnknownTagsError, SearchError, ValueError: as in `search`.
+            UnknownTagsError, SearchError, ValueError: as in `search`; or the query filters or orders posts.
         """
         if k < 1:
             raise ValueError(f"k {k} is below 1; ask for at least one tag")
-        query = as_query(query)
-        similarity = embedder.tag_embeddings() @ self.query_vector(embedder, query)
+        query = as_query(query, embedder.tokenizer)
+        if query.filters or query.order:
+            raise ValueError(f"{shown(query.text)}: filters and orders choose posts, not tags; leave them out")
+        self._check(embedder)
+        tags = embedder.centred_tags
+        signs, vectors = self._signed_vectors(embedder, query)
+        if not vectors:
+            signs, vectors = [1], [self._filters_vector(embedder, query)]
+        similarity = tags.cosines(_sum(query, signs, [vector - tags.mean for vector in vectors]))
         candidates = ~embedder.vocab.is_unknown
-        candidates[[index for _, term in query.terms for index in _encoded(embedder, term)]] = False
+        candidates[_tags(embedder, query.token_ids())] = False
         return [
             Neighbour(*_tag(embedder, index), float(similarity[index]))
             for index in top_k(similarity, np.flatnonzero(candidates), k)
@@ -194,25 +193,47 @@ class PostSearch:
             SearchError: no such post, or another model embedded the posts.
         """
         self._check(embedder)
-        return self._found(embedder, self._row(post_id), 1.0)
+        return self._found(embedder, self._row(post_id), 1.0, ())
 
     def query_vector(self, embedder: BooruEmbedder, query: Query | str) -> Float32:
         """The embedding of a query, float32 ``[E]`` of unit length; the empty query means "anything".
+
+        Terms are added and subtracted. A query of filters alone is the mean of the tags that they want.
 
         Raises:
             UnknownTagsError, SearchError, ValueError: as in `search`; or the terms cancel out.
         """
         self._check(embedder)
-        query = as_query(query)
-        vectors = list(self.vectors([self._row(post_id) for post_id in query.post_ids]))
-        if query.terms or not vectors:
-            terms = query.terms or ((1, ""),)
-            embedded = embedder.embed([term for _, term in terms])
-            vectors += [sign * vector for (sign, _), vector in zip(terms, embedded, strict=True)]
-        total = np.stack(vectors).sum(axis=0, dtype=np.float32)
-        if np.linalg.norm(total) < 1e-3:
-            raise ValueError(f"{query.text!r}: what is added and subtracted cancels out; change a term")
-        return unit_vectors(total)
+        query = as_query(query, embedder.tokenizer)
+        signs, vectors = self._signed_vectors(embedder, query)
+        return unit_vectors(_sum(query, signs, vectors)) if vectors else self._filters_vector(embedder, query)
+
+    def _signed_vectors(self, embedder: BooruEmbedder, query: Query) -> tuple[list[int], list[Float32]]:
+        """The sign and the embedding of each caption and each post in the terms of `query`."""
+        signed = [(term.sign, caption) for term in query.terms if (caption := _caption(embedder, query, term))]
+        signs = [sign for sign, _ in signed]
+        vectors = list(embedder.embed([caption for _, caption in signed]) if signed else ())
+        for term in query.terms:
+            signs += [term.sign] * len(term.post_ids)
+            vectors += list(self.vectors([self._row(post_id) for post_id in term.post_ids]))
+        return signs, vectors
+
+    def _filters_vector(self, embedder: BooruEmbedder, query: Query) -> Float32:
+        """The mean embedding of the most used tags that the filters want; that of the empty caption without any."""
+        counts = embedder.vocab.counts
+        wanted = sorted(Every(query.filters).wanted(), key=lambda tag: -int(counts[tag]))[:_MAX_WANTED]
+        captions = [embedder.tokenizer.spellings[tag] for tag in wanted] or [""]
+        return unit_vectors(embedder.embed(captions).mean(axis=0, dtype=np.float32))
+
+    def _ordered(self, order: Order, vector: Float32, k: int, mask: Mask | None) -> tuple[Rows, Float32]:
+        """The first `k` rows that pass by `order`, and their cosines."""
+        every = np.arange(self.num_posts) if mask is None else np.flatnonzero(mask)
+        rows = order.first(self.table, every, k)
+        chosen = np.zeros(self.num_posts, np.bool_)
+        chosen[rows] = True
+        found, cosines = self.index.search(vector, len(rows), chosen)
+        by_row = dict(zip(found.tolist(), cosines.tolist(), strict=True))
+        return rows, np.array([by_row[row] for row in rows.tolist()], np.float32)
 
     def vectors(self, rows: Sequence[int]) -> Float32:
         """The embeddings of the posts in `rows`, float32 ``[n, E]``; reads each Parquet part that holds one whole."""
@@ -229,11 +250,16 @@ class PostSearch:
             raise SearchError(f"post {post_id} is not among the {self.num_posts:,} of {self.folder}; check the id")
         return int(rows[0])
 
-    def _found(self, embedder: BooruEmbedder, row: int, similarity: float) -> FoundPost:
-        indices = self.table.tags[row].tolist()
-        tags = tuple(PostTag(*_tag(embedder, i)) for i in indices if not embedder.vocab.is_unknown[i])
-        rating = RATINGS[self.table.rating[row]]
-        return FoundPost(int(self.table.post_id[row]), rating, int(self.table.score[row]), similarity, tags)
+    def _found(self, embedder: BooruEmbedder, row: int, similarity: float, asked: Collection[int]) -> FoundPost:
+        vocab, indices = embedder.vocab, self.table.tags[row].tolist()
+        return FoundPost(
+            post_id=int(self.table.post_id[row]),
+            rating=RATINGS[self.table.rating[row]],
+            score=int(self.table.score[row]),
+            similarity=similarity,
+            tags=tuple(PostTag(*_tag(embedder, index)) for index in indices if not vocab.is_unknown[index]),
+            matched=tuple(vocab.tags[index] for index in asked if index in indices),
+        )
 
     def _check(self, embedder: BooruEmbedder) -> None:
         """Raises for an `embedder` that gives other embeddings, tested on one post; tests each embedder once."""
@@ -242,7 +268,7 @@ class PostSearch:
         if embedder.vocab.hash != self.metadata.vocab_hash:
             raise SearchError(
                 f"{self.folder}: made with the vocab {self.metadata.vocab_hash[:16]}, but the model has "
-                f"{embedder.vocab.hash[:16]}; give the checkpoint that made it, or {_REMEDY}"
+                f"{embedder.vocab.hash[:16]}; give the checkpoint that made it, or {REMEDY}"
             )
         records = [self.table.tags[row] for row in range(min(self.num_posts, _CANDIDATE_ROWS))]
         nameable = [row for row, tags in enumerate(records) if len(tags) and not embedder.vocab.is_unknown[tags].any()]
@@ -253,100 +279,91 @@ class PostSearch:
             if not cosine > _SAME_COSINE:  # also raises for nan
                 raise SearchError(
                     f"{self.folder}: made by another model (cosine {cosine:.2f} for post {self.table.post_id[row]}); "
-                    f"give the checkpoint that made it, or {_REMEDY}"
+                    f"give the checkpoint that made it, or {REMEDY}"
                 )
         self._checked.add(embedder)
 
 
-def unknown_tags(embedder: BooruEmbedder, query: Query) -> list[str]:
-    """The tags in the terms of `query` that the vocabulary does not hold."""
-    return [tag for _, term in query.terms for tag in embedder.tokenizer.encode(term).unknown]
-
-
-def read_metadata(folder: Path) -> IndexMetadata:
-    """The metadata in ``search.json`` of `folder`.
-
-    Raises:
-        SearchError: the file is missing or has another format.
-    """
-    file = folder / METADATA_FILE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        version = values.get("format_version")
-        if version != FORMAT_VERSION:
-            raise SearchError(f"{file}: format_version {version!r} instead of {FORMAT_VERSION}; {_REMEDY}")
-        if "probes" in values:  # its name in folders of booru-embed 0.1
-            values["nprobe"] = values.pop("probes")
-        return IndexMetadata(**values)
-    except (FileNotFoundError, NotADirectoryError):
-        raise SearchError(
-            f"{file}: no such file; make it with `booru-embed index` or materialize post_embeddings"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise SearchError(f"{file}: not the metadata of an index ({first_line(error)}); {_REMEDY}") from None
-
-
-def _check_sizes(folder: Path, metadata: IndexMetadata) -> None:
-    # Reading beyond the end of a truncated mmapped file would kill the process.
-    for name, num_bytes in metadata.file_bytes.items():
-        size = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if size != num_bytes:
-            raise SearchError(f"{folder / name}: has {size} bytes instead of {num_bytes}; {_REMEDY}")
-
-
-def read_vectors(folder: Path) -> Float16:
-    """All vectors of the Parquet parts in `folder`, float16 ``[N, E]``, in the order of the packed file."""
-    files = sorted(folder.glob(PART_FILES))
-    num_posts = sum(int(pq.read_metadata(file).num_rows) for file in files)
-    vectors = np.empty((num_posts, pq.read_schema(files[0]).field("vector").type.list_size), np.float16)
-    start = 0
-    for file in files:
-        part = part_vectors(file)
-        vectors[start : start + len(part)] = part
-        start += len(part)
-    return vectors
-
-
-def part_vectors(file: Path) -> Float16:
-    """The vectors of one Parquet part, float16 ``[n, E]``."""
-    table = read_parquet(file, ["vector"])
-    flat: NDArray[np.float16] = pc.list_flatten(table["vector"]).to_numpy()
-    return flat.reshape(table.num_rows, -1)
-
-
-def part_name(number: int) -> str:
-    """The file name of Parquet part `number`, counted from 0."""
-    return f"part-{number:05d}.parquet"
-
-
-def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
-    return other if one is None else one if other is None else one & other
-
-
-def _checked_ratings(ratings: Collection[str] | None) -> frozenset[str] | None:
-    for rating in ratings or ():
-        if rating not in RATINGS:
-            raise ValueError(f"rating {rating!r} is not one of {', '.join(RATINGS)}")
-    return None if ratings is None else frozenset(ratings)
-
-
-def _encoded(embedder: BooruEmbedder, caption: str) -> list[int]:
-    return [token_id - embedder.vocab.num_special for token_id in embedder.tokenizer.encode(caption).token_ids]
-
-
-def _tag_indices(embedder: BooruEmbedder, captions: Iterable[str]) -> list[int]:
-    """The tag indices of all `captions`.
+def _argument_filters(
+    embedder: BooruEmbedder,
+    ratings: Collection[str] | None,
+    min_score: int | None,
+    required: Iterable[str],
+    excluded: Iterable[str],
+) -> list[Filter]:
+    """The filters that are no part of the query.
 
     Raises:
         UnknownTagsError: a tag is not in the vocabulary, so no post is known to have it or not.
+        ValueError: unknown rating.
     """
-    for caption in captions:
-        if unknown := embedder.tokenizer.encode(caption).unknown:
-            raise UnknownTagsError(
-                f"{caption!r}: cannot filter by tags that are not in the vocabulary: {', '.join(unknown)}; "
-                "`booru-embed inspect vocab` lists the known tags"
-            )
-    return [index for caption in captions for index in _encoded(embedder, caption)]
+    found: list[Filter] = []
+    if ratings is not None:
+        for rating in ratings:
+            if rating not in RATINGS:
+                raise ValueError(f"rating {rating!r} is not one of {', '.join(RATINGS)}")
+        found.append(RatingIs(frozenset(RATINGS.index(rating) for rating in ratings)))
+    if min_score is not None:
+        found.append(Within("score", ((min_score, MAX_NUMBER),)))
+    found += [HasAny((tag,)) for caption in required for tag in _filtering_tags(embedder, caption)]
+    return found + [Not(HasAny((tag,))) for caption in excluded for tag in _filtering_tags(embedder, caption)]
+
+
+def _filtering_tags(embedder: BooruEmbedder, caption: str) -> list[int]:
+    encoded = embedder.tokenizer.encode(caption)
+    if encoded.unknown:
+        raise UnknownTagsError(unknown_message(embedder.tokenizer, shown(caption), encoded.unknown, NOT_STORED))
+    return _tags(embedder, encoded.token_ids)
+
+
+def _tag_filters(embedder: BooruEmbedder, query: Query) -> list[Filter]:
+    """The filters that a ranking by tags adds: none of the subtracted tags; all plain ones where `query` has an order.
+
+    Raises:
+        UnknownTagsError: one of these tags is not in the vocabulary.
+    """
+    found: list[Filter] = []
+    for sign in (-1, 1) if query.order else (-1,):
+        if unknown := query.unknown(sign):
+            raise UnknownTagsError(unknown_message(embedder.tokenizer, shown(query.text), unknown, NOT_STORED))
+        tags = [HasAny((tag,)) for tag in _tags(embedder, query.token_ids(sign))]
+        found += tags if sign > 0 else [Not(tag) for tag in tags]
+    return found
+
+
+def _sum(query: Query, signs: list[int], vectors: list[Float32]) -> Float32:
+    total: Float32 = (np.array(signs, np.float32)[:, None] * np.stack(vectors)).sum(axis=0)
+    if np.linalg.norm(total) < 1e-3:
+        raise ValueError(f"{shown(query.text)}: what is added and subtracted cancels out; change a term")
+    return total
+
+
+def _tags(embedder: BooruEmbedder, token_ids: Iterable[int]) -> list[int]:
+    """The tag index of each of `token_ids`."""
+    return [token_id - embedder.vocab.num_special for token_id in token_ids]
+
+
+def _caption(embedder: BooruEmbedder, query: Query, term: Term) -> Caption | None:
+    """The known tags of `term` and their weights; None where it has only ids of posts.
+
+    Raises:
+        UnknownTagsError: it has tags, and none is known.
+    """
+    if not term.captions:
+        return None
+    tokenizer = embedder.tokenizer
+    unknown = [word for caption in term.captions for word in caption.unknown]
+    weights: dict[str, float] = {}
+    for caption in term.captions:
+        spellings = [tokenizer.spellings[tag] for tag in _tags(embedder, caption.token_ids)]
+        for spelling, weight in zip(spellings, caption.weights or [1.0] * len(spellings), strict=True):
+            weights[spelling] = max(weight, weights.get(spelling, 0.0))
+    if unknown and not weights:
+        raise UnknownTagsError(unknown_message(tokenizer, shown(query.text), unknown, "no known tag is left"))
+    if unknown:
+        message = unknown_message(tokenizer, shown(query.text), unknown, "left out")
+        warnings.warn(message, UnknownTagsWarning, stacklevel=4)
+    return weights
 
 
 def _tag(embedder: BooruEmbedder, index: int) -> tuple[str, Category]:

@@ -6,7 +6,6 @@ tag, in the order of the vocabulary, with the rows of the posts that have the ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -67,37 +66,6 @@ class PostsTable:
     def num_posts(self) -> int:
         """Number of rows."""
         return len(self.post_id)
-
-    def passing(
-        self,
-        ratings: Iterable[int] | None = None,
-        min_score: int | None = None,
-        required: Iterable[int] = (),
-        excluded: Iterable[int] = (),
-    ) -> NDArray[np.bool_] | None:
-        """A mask of the rows that pass, bool ``[N]``; None without any filter.
-
-        Args:
-            ratings: indices into `RATINGS`, of which a post must have one.
-            min_score: minimal score of a post.
-            required: tag indices that a post must have.
-            excluded: tag indices that a post must not have.
-        """
-        required, excluded = list(required), list(excluded)
-        if ratings is None and min_score is None and not required and not excluded:
-            return None
-        passing = np.ones(self.num_posts, np.bool_)
-        if ratings is not None:
-            passing &= np.isin(self.rating, list(ratings))
-        if min_score is not None:
-            passing &= self.score >= min_score
-        for tag_index in required:
-            has_it = np.zeros_like(passing)
-            has_it[self.rows[tag_index]] = True
-            passing &= has_it
-        for tag_index in excluded:
-            passing[self.rows[tag_index]] = False
-        return passing
 
 
 def write_posts_table(

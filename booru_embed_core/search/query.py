@@ -1,65 +1,66 @@
-"""The query language of post search: captions to add and to subtract, ratings, ids of posts.
-
-``hatsune_miku - twintails + short_hair`` is three captions with signs. A sign stands between spaces, since tags may
-contain both signs. ``rating:g`` (or ``rating:g,s``, ``rating:general``) and ``id:123`` may stand anywhere, as on
-Danbooru.
-"""
+"""A query as it is read: captions that are added and subtracted, filters, an order. ``parser`` reads it from text."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import Final
 
-from booru_embed_core.schema import RATING_NAMES, RATINGS
+from booru_embed_core.search.filters import Filter, Order
+from booru_embed_core.tags.tokenizer import Encoded
 
-_SIGN: Final = re.compile(r"\s+([+-])(?=\s)")
-_RATING: Final = re.compile(r"(?<!\S)rating:(\S*?),?(?!\S)", re.IGNORECASE)
-_ID: Final = re.compile(r"(?<!\S)id:(\d{1,18}),?(?!\S)", re.IGNORECASE)
+
+@dataclass(frozen=True)
+class Term:
+    """What one sign adds to a query or subtracts from it.
+
+    Attributes:
+        sign: 1 or -1.
+        captions: its plain tags, as they are encoded; stretches between other words.
+        post_ids: posts whose embeddings it adds or subtracts.
+    """
+
+    sign: int
+    captions: tuple[Encoded, ...] = ()
+    post_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Query:
-    """A parsed query.
+    """A query, read for one vocabulary.
 
     Attributes:
-        terms: captions with their signs, 1 or -1; empty for a query of filters alone.
-        ratings: letters of the accepted ratings; None accepts all.
-        post_ids: posts whose embeddings are added to the terms.
+        terms: what is added and subtracted; empty for a query of filters alone.
+        filters: conditions that each post must fulfil.
+        order: the sequence that ``order:`` asks for; None ranks by tags and similarity.
+        notes: what was read differently from its spelling, one line each.
         text: the query as it was typed, for messages.
+        vocab_hash: of the vocabulary whose tags it names.
     """
 
-    terms: tuple[tuple[int, str], ...]
-    ratings: frozenset[str] | None = None
-    post_ids: tuple[int, ...] = ()
+    terms: tuple[Term, ...] = ()
+    filters: tuple[Filter, ...] = ()
+    order: Order | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
     text: str = field(default="", compare=False)
+    vocab_hash: str = field(default="", compare=False)
 
+    @property
+    def post_ids(self) -> tuple[int, ...]:
+        """The posts whose embeddings are added or subtracted."""
+        return tuple(post_id for term in self.terms for post_id in term.post_ids)
 
-def as_query(query: Query | str) -> Query:
-    """`query`, parsed if it is a string; raises as `parse_query`."""
-    return parse_query(query) if isinstance(query, str) else query
+    def token_ids(self, sign: int | None = None) -> tuple[int, ...]:
+        """The token ids of the tags in captions of `sign`, or of both, each once."""
+        return tuple(dict.fromkeys(token_id for caption in self.captions(sign) for token_id in caption.token_ids))
 
+    def first_token_ids(self) -> tuple[int, ...]:
+        """The token ids of the tags before the first sign."""
+        first = [term for term in self.terms[:1] if term.sign > 0]
+        return tuple(dict.fromkeys(token_id for term in first for one in term.captions for token_id in one.token_ids))
 
-def parse_query(text: str) -> Query:
-    """The query that `text` spells.
+    def unknown(self, sign: int | None = None) -> tuple[str, ...]:
+        """The tags in captions of `sign`, or of both, that the vocabulary does not hold, each once."""
+        return tuple(dict.fromkeys(word for caption in self.captions(sign) for word in caption.unknown))
 
-    Raises:
-        ValueError: an unknown rating, or a sign with nothing on one side.
-    """
-    ratings = [_parse_ratings(found) for found in _RATING.findall(text)]
-    post_ids = tuple(int(found) for found in _ID.findall(text))
-    first, *signed = _SIGN.split(f" {_ID.sub(' ', _RATING.sub(' ', text))} ")
-    terms = [(1 if sign == "+" else -1, term.strip()) for sign, term in zip(signed[::2], signed[1::2], strict=True)]
-    if terms and not all(term for _, term in ([] if post_ids else [(1, first.strip())]) + terms):
-        raise ValueError(f"{text!r}: nothing on one side of a sign; write tag - tag + tag")
-    if first.strip():
-        terms.insert(0, (1, first.strip()))
-    return Query(tuple(terms), frozenset.intersection(*ratings) if ratings else None, post_ids, text)
-
-
-def _parse_ratings(text: str) -> frozenset[str]:
-    names = text.lower().split(",")
-    for name in names:
-        if name not in RATING_NAMES:
-            raise ValueError(f"rating:{text} in the query: {name!r} is not one of {', '.join(RATINGS)}")
-    return frozenset(RATING_NAMES[name] for name in names)
+    def captions(self, sign: int | None = None) -> list[Encoded]:
+        """The captions of all terms of `sign`, or of both."""
+        return [caption for term in self.terms if sign in (None, term.sign) for caption in term.captions]

@@ -275,23 +275,22 @@ def _add_fills(app: FastAPI, fills: _Fills) -> None:
 def _add_posts(app: FastAPI, loading: Loading) -> None:
     @app.post("/api/search", responses=_REFUSED | _NOT_FOUND)
     def search(asked: models.SearchRequest) -> models.SearchAnswer:
-        """The posts nearest to a query, among those that pass the filters."""
+        """The posts that have most of a query's tags, the nearest first, among those that pass the filters."""
         served = loading.served
         if served.posts is None:
             raise HTTPException(404, _no_posts(served))
-        from booru_embed_core.search.post_search import unknown_tags
-        from booru_embed_core.search.query import parse_query
+        from booru_embed_core.search.parser import parse_query
 
-        query = parse_query(asked.tags)
-        found = served.posts.search(
-            served.embedder, query, asked.k, asked.ratings, asked.min_score, asked.required, asked.excluded
-        )
+        query = parse_query(asked.tags, served.embedder.tokenizer)
+        filters = (asked.ratings, asked.min_score, asked.required, asked.excluded)
+        found = served.posts.search(served.embedder, query, asked.k, *filters, by=asked.by)
         return models.SearchAnswer(
             posts=[
                 models.Post(**post._asdict() | {"tags": [models.Tag(**tag._asdict()) for tag in post.tags]})
                 for post in found
             ],
-            unknown=unknown_tags(served.embedder, query),
+            unknown=list(query.unknown()),
+            notes=list(query.notes),
         )
 
 

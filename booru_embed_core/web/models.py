@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -136,7 +136,14 @@ class SimilarAnswer(BaseModel):
 
 
 class SearchRequest(_Request):
-    tags: Caption = Field("", description='A caption, or "a - b + c"; "rating:g" filters.')
+    tags: Caption = Field(
+        "",
+        description='Tags, or "a - b + c"; "-tag", "~tag", "*_ears", "( a or b )", "rating:g", "score:>10", '
+        '"order:score".',
+    )
+    by: Literal["tags", "embedding"] = Field(
+        "tags", description="Rank by how many of the tags a post has, or by the cosine alone."
+    )
     k: Count = 20
     ratings: list[Rating] | None = Field(None, max_length=4)
     min_score: Score | None = None
@@ -150,11 +157,13 @@ class Post(BaseModel):
     score: int
     similarity: float
     tags: list[Tag]
+    matched: list[str] = Field(description="Which of the tags that the query asks for the post has.")
 
 
 class SearchAnswer(BaseModel):
     posts: list[Post]
     unknown: list[str]
+    notes: list[str] = Field(description="What was read differently from its spelling.")
 
 
 class LeftOut(BaseModel):

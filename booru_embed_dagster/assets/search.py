@@ -24,7 +24,7 @@ def post_embeddings(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg
     An interrupted run keeps its finished parts when this is materialized again from the same inputs.
     """
     from booru_embed_core.search.build import index_posts
-    from booru_embed_core.search.post_search import PART_FILES
+    from booru_embed_core.search.folder import PART_FILES
 
     checkpoint, tokens, vocab = pipeline.current("checkpoint", "packed_tokens", "vocab")
     device = pipeline.settings.training.device

@@ -22,7 +22,7 @@ _REMEDY: Final = "materialize post_embeddings again"
 def every_post_has_its_embedding(pipeline: Pipeline) -> Findings:
     """The parts hold the posts of the packed file in its order, and each vector is finite and of unit length."""
     from booru_embed_core.search.build import vectors_schema
-    from booru_embed_core.search.post_search import PART_FILES, part_vectors, read_metadata
+    from booru_embed_core.search.folder import PART_FILES, part_vectors, read_metadata
 
     (embeddings,) = pipeline.current("post_embeddings")
     packed = PackedFile.open(pipeline.made_from(embeddings, "packed_tokens").path / PACKED_FILE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from booru_embed_core.search import build
-from booru_embed_core.search.post_search import IndexMetadata
+from booru_embed_core.search.folder import IndexMetadata
 from tests.core.model_helpers import Trained, trained
 
 PART_POSTS = 64

@@ -10,8 +10,10 @@ import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.search.near_duplicates import near_duplicates
+from booru_embed_core.search.parser import parse_query
 from booru_embed_core.search.post_search import PostSearch
-from booru_embed_core.search.query import Query, parse_query
+from booru_embed_core.search.query import Query
+from booru_embed_core.tags.tokenizer import Tokenizer
 from tests.core.cli_helpers import Outcome, Run
 from tests.core.model_helpers import CHARACTERS, Trained
 from tests.core.search_helpers import searched
@@ -44,11 +46,41 @@ def test_search_prints_what_the_library_finds(search: Run, trained: Trained, bas
     assert first["tags"] == [tag._asdict() for tag in expected[0].tags]
     assert (first["rating"], first["score"]) == ("s", expected[0].score)
     assert first["similarity"] == pytest.approx(expected[0].similarity)
-    assert found["unknown"] == []
+    assert first["matched"] == list(expected[0].matched) == ["armor"]
+    assert (found["unknown"], found["notes"]) == ([], [])
     outcome = search(query, "-k", 4, *options)
     lines = outcome.out.splitlines()
     assert [line.split()[1] for line in lines] == [str(post.post_id) for post in expected]
     assert outcome.err == ""
+
+
+def test_search_reads_the_grammar_of_danbooru(search: Run) -> None:
+    found = search("cat_ears -solo ( tail ~ bell ) rating:g,s order:score", "-k", 5, "--json").json["posts"]
+    assert found
+    for post in found:
+        tags = {tag["tag"] for tag in post["tags"]}
+        assert "cat_ears" in tags
+        assert "solo" not in tags
+        assert post["matched"] == [tag for tag in ("cat_ears", "tail", "bell") if tag in tags]
+        assert post["rating"] in "gs"
+    assert [post["score"] for post in found] == sorted((post["score"] for post in found), reverse=True)
+    outcome = search("cat ears -Solo, *tail", "-k", 2)
+    assert [line.split()[4] for line in outcome.out.splitlines()] == ["cat_ears,tail"] * 2
+
+
+def test_search_shows_how_the_query_was_read(search: Run) -> None:
+    outcome = search("(cat ears:1.2), -tail <lora:x:1>, sword", "-k", 1, "--json")
+    assert outcome.json["notes"] == [line.removeprefix("note: ") for line in outcome.err.splitlines()]
+    assert any("weight 1.2" in note for note in outcome.json["notes"])
+    assert any("<lora:x:1>" in note for note in outcome.json["notes"])
+
+
+def test_search_ranks_by_tags_or_by_embedding(search: Run, trained: Trained, base: Path) -> None:
+    embedder, posts = BooruEmbedder.load(trained.checkpoint, "cpu"), PostSearch.open(searched(base))
+    for by in ("tags", "embedding"):
+        found = search("1girl sword hatsune_miku", "-k", 9, "--by", by, "--json").json["posts"]
+        expected = posts.search(embedder, "1girl sword hatsune_miku", 9, by=by)
+        assert [post["post_id"] for post in found] == [post.post_id for post in expected]
 
 
 def test_search_says_that_fewer_pass_than_were_asked_for(search: Run) -> None:
@@ -64,13 +96,13 @@ def test_search_shows_first_who_is_in_a_post(search: Run, trained: Trained, base
     (with_character,) = posts.search(embedder, "", 1, required=[CHARACTERS[0]])
     line = search("", "-k", 1, "--with", CHARACTERS[0]).out
     assert CHARACTERS[0] not in [tag.tag for tag in with_character.tags][:1]
-    assert line.split()[4] == CHARACTERS[0]
+    assert line.split()[4:6] == ["-", CHARACTERS[0]]
 
 
 def test_unknown_tags_are_told_once(search: Run) -> None:
     outcome = search("sword zebra", "-k", 2, "--json")
     assert outcome.json["unknown"] == ["zebra"]
-    assert outcome.err.startswith("warning: 'sword zebra': not in the vocabulary: zebra; left out.")
+    assert outcome.err.startswith("warning: 'sword zebra': not in the vocabulary: zebra; left out. ")
     assert len(outcome.err.splitlines()) == 1
 
 
@@ -92,6 +124,11 @@ def test_search_tags_prints_the_nearest_tags_and_what_a_post_has(search: Run, tr
 
 def test_wrong_use_of_search_is_told_from_a_failure(search: Run) -> None:
     assert "--tags prints tags" in search("sword", "--tags", "--min-score", 3).failed(2)
+    assert "--tags prints tags" in search("sword", "--tags", "--by", "embedding").failed(2)
+    assert "--by x is not one of tags, embedding" in search("sword", "--by", "x").failed(2)
+    assert "filters and orders choose posts, not tags" in search("sword rating:g", "--tags").failed(1)
+    assert "user:bob: the index knows tags, ratings, scores and ids" in search("sword user:bob").failed(1)
+    assert "'zebra': not in the vocabulary: zebra; posts cannot be filtered" in search("sword -zebra").failed(1)
     assert "rating 'x' is not one of g, s, q, e" in search("sword", "--rating", "x").failed(1)
     assert "post 5 is not among the 300" in search("id:5").failed(1)
     assert "nothing on one side of a sign" in search("sword -").failed(1)
@@ -134,10 +171,10 @@ def test_duplicates_are_printed_or_written(run: Run, base: Path, tmp_path: Path)
 def test_search_parses_the_query_once(search: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> None:
     parsed: list[str] = []
 
-    def counted(text: str) -> Query:
+    def counted(text: str, tokenizer: Tokenizer) -> Query:
         parsed.append(text)
-        return parse_query(text)
+        return parse_query(text, tokenizer)
 
-    monkeypatch.setattr("booru_embed_core.search.query.parse_query", counted)
-    assert search("cat_ears - tail rating:safe", "-k", 2, *options).code == 0
-    assert parsed == ["cat_ears - tail rating:safe"]
+    monkeypatch.setattr("booru_embed_core.search.parser.parse_query", counted)
+    assert search("cat_ears - tail", "-k", 2, *options).code == 0
+    assert parsed == ["cat_ears - tail"]

@@ -13,7 +13,8 @@ from booru_embed_core.filesystem import file_sha256, locked_folder
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.search import build
 from booru_embed_core.search.build import make_search_folder, vectors_schema
-from booru_embed_core.search.post_search import PART_FILES, PostSearch, read_vectors
+from booru_embed_core.search.folder import PART_FILES, read_vectors
+from booru_embed_core.search.post_search import PostSearch
 from booru_embed_core.search.vector_index import SearchError
 from tests.core.model_helpers import Trained
 from tests.core.search_helpers import PART_POSTS, index

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from booru_embed_core.search import near_duplicates as module
+from booru_embed_core.search.folder import read_vectors
 from booru_embed_core.search.near_duplicates import near_duplicates
-from booru_embed_core.search.post_search import PostSearch, read_vectors
+from booru_embed_core.search.post_search import PostSearch
 
 
 def expected_groups(search: PostSearch, above: float) -> tuple[set[frozenset[int]], dict[int, float]]:

@@ -30,34 +30,14 @@ def write(folder: Path, records: list[list[int]], num_tags: int = NUM_TAGS) -> P
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    records=RECORDS,
-    required=st.sets(st.integers(0, NUM_TAGS - 1), max_size=2),
-    excluded=st.sets(st.integers(0, NUM_TAGS - 1), max_size=2),
-    ratings=st.none() | st.sets(st.integers(0, 3)),
-    min_score=st.none() | st.integers(-5, 20),
-)
-def test_what_passes_is_what_the_records_say(
-    tmp_path_factory: pytest.TempPathFactory,
-    records: list[list[int]],
-    required: set[int],
-    excluded: set[int],
-    ratings: set[int] | None,
-    min_score: int | None,
+@given(records=RECORDS)
+def test_both_directions_are_what_the_records_say(
+    tmp_path_factory: pytest.TempPathFactory, records: list[list[int]]
 ) -> None:
     table = write(tmp_path_factory.mktemp("table"), records)
     assert [table.tags[row].tolist() for row in range(table.num_posts)] == [sorted(record) for record in records]
     for tag in range(NUM_TAGS):
         assert table.rows[tag].tolist() == [row for row, record in enumerate(records) if tag in record]
-    passing = table.passing(ratings, min_score, required, excluded)
-    expected = [
-        (ratings is None or row % 4 in ratings)
-        and (min_score is None or row - 3 >= min_score)
-        and required <= set(record)
-        and not excluded & set(record)
-        for row, record in enumerate(records)
-    ]
-    assert expected == ([True] * len(records) if passing is None else passing.tolist())
 
 
 def test_tags_beyond_16_bits_are_kept(tmp_path: Path) -> None:

@@ -151,11 +151,35 @@ def test_posts_pass_the_filters(client: TestClient) -> None:
     found = post(client, "search", tags="1girl blorb", k=8, ratings=["g", "s"], required=["solo"], excluded=["sword"])
     assert 0 < len(found["posts"]) <= 8
     assert found["unknown"] == ["blorb"]
+    assert found["notes"] == []
     for one in found["posts"]:
         tags = {tag["tag"] for tag in one["tags"]}
         assert one["rating"] in "gs"
         assert "solo" in tags
         assert "sword" not in tags
+
+
+def test_search_reads_the_grammar_of_danbooru(client: TestClient) -> None:
+    found = post(client, "search", tags="( cat_ears ~ sword ) -solo rating:g,s (tail:1.2)", k=9)
+    assert len(found["posts"]) == 9
+    for one in found["posts"]:
+        tags = {tag["tag"] for tag in one["tags"]}
+        assert tags & {"cat_ears", "sword"}
+        assert "solo" not in tags
+        assert one["rating"] in "gs"
+        assert set(one["matched"]) == {"cat_ears", "sword", "tail"} & tags
+    assert found["notes"]
+    by_tags, by_embedding = (
+        [one["matched"] for one in post(client, "search", tags="1girl horse", k=50, by=by)["posts"]]
+        for by in ("tags", "embedding")
+    )
+    assert [len(one) for one in by_tags] == sorted(map(len, by_tags), reverse=True)
+    assert by_embedding != by_tags
+    for tags, error in (("-blorb", "blorb"), ("user:bob", "user:bob"), ("( sword ~ tail", "never closed")):
+        answer = client.post("/api/search", json={"tags": tags})
+        assert answer.status_code == 422
+        assert error in answer.json()["error"]
+    assert client.post("/api/search", json={"tags": "", "by": "score"}).status_code == 422
 
 
 def test_the_map_has_every_tag(client: TestClient, served: Served) -> None:

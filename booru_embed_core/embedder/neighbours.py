@@ -1,0 +1,48 @@
+"""Tags with similar embeddings: cosines after the mean is subtracted.
+
+The embeddings of single tags share one direction, and tags that lie along it are near to everything: hubs (Radovanović,
+Nanopoulos, Ivanović 2010, "Hubs in Space"). Subtracting the mean removes it (Suzuki et al. 2013, "Centering Similarity
+Measures to Reduce Hubs"). ``benchmarks/similar.py`` compares this with other remedies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+_LEAST_SQUARE: Final = np.float32(1e-8)
+"""A tag nearer to the mean than this, squared, has no direction that rounding has not made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Centred:
+    """The tags' embeddings seen from their mean.
+
+    Attributes:
+        vectors: float32 ``[num_tags, E]``, as they are.
+        mean: float32 ``[E]``, their mean by use: a tag counts as often as posts have it.
+        lengths: float32 ``[num_tags]``, the distance of each from the mean.
+    """
+
+    vectors: Float32
+    mean: Float32
+    lengths: Float32
+
+    @classmethod
+    def of(cls, vectors: Float32, counts: NDArray[np.integer]) -> Self:
+        """The centred `vectors`, float32 ``[num_tags, E]``, of tags that `counts` posts have, int ``[num_tags]``."""
+        weights = (counts / max(1, int(counts.sum()))).astype(np.float32)
+        mean = weights @ vectors
+        # |v - m|² without an array of all differences, which would be as large as `vectors`.
+        squares = np.einsum("ij,ij->i", vectors, vectors) - 2 * (vectors @ mean) + mean @ mean
+        return cls(vectors, mean, np.sqrt(np.maximum(squares, _LEAST_SQUARE)))
+
+    def cosines(self, vector: Float32) -> Float32:
+        """The cosine of each tag with `vector`, float32 ``[E]`` seen from the mean already; float32 ``[num_tags]``."""
+        length = max(np.linalg.norm(vector), _LEAST_SQUARE**0.5)
+        return np.clip((self.vectors @ vector - self.mean @ vector) / (self.lengths * length), -1, 1)

@@ -1,0 +1,69 @@
+"""The posts that have most of some tags, by the cosine of their embeddings among those that have equally many.
+
+Posting lists count exactly how many of the tags a post has, so that no post with all of them is missed.
+
+    asked a b, k 3     a: posts 1 4 7     b: posts 2 4 9     both: 4     one: 1 2 7 9
+    →  4, then the two of 1 2 7 9 that are nearest to the query
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.search.filters import Mask
+from booru_embed_core.search.posts_table import PostsTable
+from booru_embed_core.search.vector_index import Float32, VectorIndex
+
+Rows = NDArray[np.int64]
+
+
+def ranked(
+    table: PostsTable,
+    index: VectorIndex,
+    vector: Float32,
+    k: int,
+    asked: Sequence[int],
+    first: Sequence[int],
+    passing: Mask | None,
+) -> tuple[Rows, Float32]:
+    """The best `k` rows, int64 ``[n]``, and their cosines, float32 ``[n]``; n is lower only where fewer rows pass.
+
+    Args:
+        table: the posts of the index.
+        index: of their vectors.
+        vector: float32 ``[dim]``, of unit length.
+        k: maximal number of rows.
+        asked: indices of different tags.
+        first: those of `asked` that decide between posts that have equally many of all.
+        passing: bool ``[N]``, the rows to choose from; None allows all.
+    """
+    if not asked:
+        return index.search(vector, k, passing)
+    levels = tags_held(table, asked, len(first) + 1)
+    if set(first) != set(asked):
+        levels += tags_held(table, first)
+    levels += 1
+    if passing is not None:
+        levels *= passing  # level 0 is never chosen
+    num_on = np.bincount(levels)
+    num_from = np.cumsum(num_on[::-1])[::-1]
+    enough = np.flatnonzero(num_from[1:] >= k)
+    last = int(enough[-1]) + 1 if len(enough) else 1
+    num_above = int(num_from[last + 1]) if last + 1 < len(num_from) else 0
+    above, cosines_above = index.search(vector, num_above, levels > last)
+    order = np.argsort(-levels[above].astype(np.int64), kind="stable")  # the search puts the nearest first
+    on_last, cosines_on_last = index.search(vector, k - num_above, levels == last)
+    return np.concatenate([above[order], on_last]), np.concatenate([cosines_above[order], cosines_on_last])
+
+
+def tags_held(table: PostsTable, tags: Sequence[int], step: int = 1) -> NDArray[Any]:
+    """`step` times the number of `tags` that each post has, ``[N]``; its type has room for two levels more."""
+    largest = (len(tags) + 1) * step + len(tags) + 1
+    held = np.zeros(table.num_posts, np.min_scalar_type(largest))
+    for tag in tags:
+        held[table.rows[tag]] += held.dtype.type(step)
+    return held
