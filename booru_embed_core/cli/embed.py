@@ -72,7 +72,7 @@ def complete(
 
 def fill(
     caption: Annotated[str, typer.Argument(help=CAPTION_HELP)],
-    n: Annotated[int, typer.Option("-n", min=1, max=MAX_FILL_TAGS, help="How many tags to add.")] = 20,
+    n: Annotated[int, typer.Option("-n", min=0, max=MAX_FILL_TAGS, help="How many; 0 writes the prompt.")] = 20,
     temperature: Annotated[
         float, typer.Option(min=0, max=MAX_TEMPERATURE, help="Of the draws; 0 takes the most probable tag each time.")
     ] = DEFAULT_TEMPERATURE,
@@ -89,7 +89,7 @@ def fill(
     score: ScoreOption = None,
     implied: ImpliedOption = ImpliedTags.drop,
     banned: BanOption = None,
-    dialect: Annotated[PromptDialect, typer.Option(help="The program that the prompt is for.")] = PromptDialect("a1111"),
+    dialect: Annotated[PromptDialect, typer.Option(help="Program that the prompt is for.")] = PromptDialect("a1111"),
     as_json: JsonOption = False,
 ) -> None:
     """Print a caption with further tags drawn for it, as a prompt."""

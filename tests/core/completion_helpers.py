@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,9 @@ class TableNetwork:
         return found
 
 
-def site_embedder(config: CheckpointConfig, scores: Mapping[str, float] | None = None) -> BooruEmbedder:
-    """The embedder; by default all tags score alike."""
+def site_embedder(config: CheckpointConfig | None = None, scores: Mapping[str, float] | None = None) -> BooruEmbedder:
+    """The embedder; by default all tags score alike, and no rating may be given."""
+    known: Any = config or SimpleNamespace(trained_ratings=(), splits=SimpleNamespace(drop_implied=False))
     sizes = [len(names) for names in TAGS_OF.values()]
     pairs = [(TAGS.index(cause), TAGS.index(effect)) for cause, effects in IMPLIED.items() for effect in effects]
     causes, effects = np.array(pairs).T
@@ -67,4 +69,4 @@ def site_embedder(config: CheckpointConfig, scores: Mapping[str, float] | None =
         implications=Implications.of_pairs(causes, effects, len(TAGS)),
     )
     network: Any = TableNetwork(scores or {})
-    return BooruEmbedder(network, config, vocab)
+    return BooruEmbedder(network, known, vocab)

@@ -89,7 +89,7 @@ def test_fill_is_the_librarys(run: Run, trained: Trained, embedder: BooruEmbedde
     [
         (["--limit", "artist"], 2, "--limit artist: give a category and a number, such as artist=0."),
         (["--limit", "species=1"], 2, "--limit species=1: give a category and a number"),
-        (["-n", 0], 2, "0 is not in the range 1<=x<=200"),
+        (["-n", 201], 2, "201 is not in the range 0<=x<=200"),
         (["--dialect", "midjourney"], 2, "'midjourney' is not one of 'a1111', 'comfyui', 'novelai', 'danbooru'"),
         (["--rating", "g", "--temperature", 11], 2, "11.0 is not in the range"),
     ],

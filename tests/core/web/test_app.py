@@ -206,7 +206,7 @@ def test_the_map_has_every_tag(client: TestClient, served: Served) -> None:
         ("complete", {"tags": "x" * 10_001}, 422, "tags: String should have at most 10000 characters"),
         ("complete", {"tags": "solo", "implied": "no"}, 422, "implied: Input should be 'drop' or 'keep'"),
         ("complete", {"tags": "solo", "banned": ["x"] * 101}, 422, "banned: List should have at most 100 items"),
-        ("fill", {"tags": "solo", "n": 0}, 422, "n: Input should be greater than or equal to 1"),
+        ("fill", {"tags": "solo", "n": -1}, 422, "n: Input should be greater than or equal to 0"),
         ("fill", {"tags": "solo", "n": 201}, 422, "n: Input should be less than or equal to 200"),
         ("fill", {"tags": "solo", "temperature": -1}, 422, "temperature: Input should be greater than or equal to 0"),
         ("fill", {"tags": "solo", "seed": -1}, 422, "seed: Input should be greater than or equal to 0"),
