@@ -25,12 +25,20 @@ from booru_embed_core.embedder.captions import (
     warn_of_unknown,
 )
 from booru_embed_core.embedder.completion import Implied, NextTags, ban_note, check_implied, renormalize, shares
-from booru_embed_core.embedder.fill import DEFAULT_TEMPERATURE, Filled, FillQuery, fill_all, read_fill
+from booru_embed_core.embedder.fill import FillQuery, fill_all, read_fill
 from booru_embed_core.embedder.metadata import rating_and_score_bin
 from booru_embed_core.embedder.neighbours import Centred
 from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.embedder.reduced_network import as_trained
-from booru_embed_core.embedder.results import Completion, Neighbour, Normalized, UnknownTagsError, UnknownTagsWarning
+from booru_embed_core.embedder.results import (
+    DEFAULT_TEMPERATURE,
+    Completion,
+    Filled,
+    Neighbour,
+    Normalized,
+    UnknownTagsError,
+    UnknownTagsWarning,
+)
 from booru_embed_core.schema import CATEGORIES, Category
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 from booru_embed_core.tags.vocab import Vocab
@@ -162,7 +170,8 @@ class BooruEmbedder:
         tags = tuple(self.tokenizer.decode(encoded.token_ids))
         weights = encoded.weights or (1.0,) * len(tags)
         spelled = self.tokenizer.normalized(encoded)
-        return Normalized(spelled, tags, encoded.unknown, encoded.notes, encoded.ratings, weights)
+        excluded = tuple(self.tokenizer.decode(encoded.excluded))
+        return Normalized(spelled, tags, encoded.unknown, encoded.notes, encoded.ratings, weights, excluded)
 
     def complete(
         self,
@@ -184,16 +193,15 @@ class BooruEmbedder:
             score: as in `embed`.
             implied: ``drop`` leaves out the tags that follow from the caption's, such as ``hat`` from ``witch_hat``;
                 ``keep`` offers them too. `Vocab.implications` has them.
-            banned: tags to leave out, read as captions are, or patterns such as ``*_hair``. A tag that implies one of
-                them is left out too.
+            banned: names of tags, and patterns such as ``*_hair``, to leave out, also where a tag implies one of them.
 
         Raises:
             UnknownTagsError, ValueError: as in `embed`; or no such category, k below 1, or no such `implied`.
         """
-        allowed = self._tags_of(category, k)
+        allowed = self.next_tags.allowed(category, k)
         check_implied(implied)
-        sets = self._sets([caption], rating, score)
-        left_out = self.next_tags.left_out(sets.tags, implied, self._banned(banned))
+        sets, banned_tags = self._read_one(caption, rating, score, banned)
+        left_out = self.next_tags.left_out(sets.tags, implied, banned_tags)
         probabilities = self.probabilities_of(sets)[0]
         renormalize(probabilities, left_out)
         allowed[sets.tags] = False
@@ -216,13 +224,12 @@ class BooruEmbedder:
     ) -> Filled:
         """`caption` completed: tags are drawn one after another by the probabilities that those before them leave.
 
-        No drawn tag follows from the tags before it, nor excludes one of them: a picture of one person gets one colour
-        of hair, one of eyes and one posture, unless a tag such as ``multicolored_hair`` or ``2girls`` allows more.
-        `tags.exclusions` has the groups. A drawn tag that a later one implies is left out again and not counted.
+        No drawn tag is implied by others or excludes one: a picture of one person gets one colour of hair and one
+        posture, unless ``multicolored_hair`` or ``2girls`` allows more. `tags.exclusions` has the groups.
 
         Args:
             caption: the tags so far; may be empty.
-            n: number of tags to add, 1 to `MAX_FILL_TAGS`; there are fewer only if no more may follow.
+            n: number of tags to add, 0 to `MAX_FILL_TAGS`; there are fewer only if no more may follow.
             temperature: of the draws, 0 to 10; 0 takes the most probable tag each time.
             seed: the same caption, options and seed give the same tags.
             categories: add only tags of these; None allows all.
@@ -235,8 +242,7 @@ class BooruEmbedder:
         Raises:
             UnknownTagsError, ValueError: as in `embed`; or a value out of range.
         """
-        self._sets([caption], rating, score)
-        self._banned(banned)
+        self._read_one(caption, rating, score, banned)  # for its warnings
         query = FillQuery(
             caption=caption, n=n, temperature=temperature, seed=seed, categories=categories, limits=limits or {},
             rating=rating, score=score, implied=implied, banned=banned
@@ -288,7 +294,7 @@ class BooruEmbedder:
             UnknownTagsError: `tag`, or a part of it, is not in the vocabulary.
             ValueError: `tag` is not one tag, no such category, or k below 1.
         """
-        allowed = self._tags_of(category, k)
+        allowed = self.next_tags.allowed(category, k)
         encoded = self.tokenizer.encode(tag)
         if encoded.unknown:  # with a comma, spaces inside a tag are read as underscores
             encoded = self.tokenizer.encode(f"{tag},")
@@ -378,22 +384,16 @@ class BooruEmbedder:
             is_lost.append(warn_of_unknown(caption, encoded[-1], on_unknown, stacklevel=4))
         return tag_sets(encoded, self.vocab.num_special, *metadata), is_lost
 
-    def _banned(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """The banned tags; warns of `names` that ban none; call it from one frame below the caller."""
-        found = self.next_tags.banned(names)
+    def _read_one(
+        self, caption: Caption, rating: str | None, score: int | None, banned: Sequence[str]
+    ) -> tuple[TagSets, NDArray[np.int64]]:
+        """The set of `caption` and the banned tags; warns of unknown ones; call it from one frame below the caller."""
+        metadata, encoded = rating_and_score_bin(self.config, rating, score), encode(self.tokenizer, caption)
+        warn_of_unknown(caption, encoded, "raise", stacklevel=3)
+        found = self.next_tags.banned(banned, self.tokenizer.decode(encoded.excluded))
         for name in found.unknown:
             warnings.warn(f"{ban_note(name)}. {UNKNOWN_REMEDY}", UnknownTagsWarning, stacklevel=3)
-        return found.tags
-
-    def _tags_of(self, category: Category | str | None, k: int) -> NDArray[np.bool_]:
-        if k < 1:
-            raise ValueError(f"k {k} is below 1; ask for at least one tag")
-        if category is None:
-            return ~self.vocab.is_unknown
-        names = [known.value for known in CATEGORIES]
-        if category not in names:
-            raise ValueError(f"category {category!r} is not one of {', '.join(names)}")
-        return np.asarray((self.vocab.categories == names.index(category)) & ~self.vocab.is_unknown)
+        return tag_sets([encoded], self.vocab.num_special, *metadata), found.tags
 
     def _category(self, tag_index: int) -> Category:
         return CATEGORIES[int(self.vocab.categories[tag_index])]

@@ -23,8 +23,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.embedder.fill import Filled, FillQuery, ReadFill, fill_all, read_fill
-from booru_embed_core.embedder.results import UnknownTagsError
+from booru_embed_core.embedder.fill import FillQuery, ReadFill, fill_all, read_fill
+from booru_embed_core.embedder.results import Filled, UnknownTagsError
 from booru_embed_core.errors import one_line
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.web import models

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from booru_embed_core.embedder.completion import Implied
-from booru_embed_core.embedder.fill import DEFAULT_TEMPERATURE, MAX_FILL_TAGS, MAX_SEED, MAX_TEMPERATURE, Origin
+from booru_embed_core.embedder.results import DEFAULT_TEMPERATURE, MAX_FILL_TAGS, MAX_SEED, MAX_TEMPERATURE, Origin
 from booru_embed_core.schema import Category
 from booru_embed_core.tags.prompts import Dialect
 from booru_embed_core.web.prefix_index import Match
