@@ -51,58 +51,64 @@ class _OnUnknown(StrEnum):
     EMPTY = "empty"
 
 
+_CaptionsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help=CAPTION_HELP + " Several captions give several vectors; - reads one a line from stdin."),
+]
+_FileOption = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", help="Embed the captions of a .txt, .jsonl or .parquet file.", metavar="FILE"),
+]
+_OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Write a .parquet, .npy or .jsonl file; resumes an interrupted one."),
+]
+_FormatOption = Annotated[
+    _InputFormat | None, typer.Option("--input-format", help="Form of the captions if the suffix does not tell.")
+]
+_ColumnOption = Annotated[
+    str | None, typer.Option("--column", help="Column or key of the captions; by default caption or tags.")
+]
+_IdColumnOption = Annotated[
+    str | None, typer.Option("--id-column", help="Column or key of the ids; by default id, or rows from 0.")
+]
+_OnUnknownOption = Annotated[
+    _OnUnknown,
+    typer.Option("--on-unknown", help="Captions of unknown tags alone: fail, a zero vector, or the empty caption."),
+]
+_BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Captions embedded together.")]
+_RestartOption = Annotated[bool, typer.Option("--restart", help="Forget what an interrupted job has left.")]
+_DimOption = Annotated[
+    int | None, typer.Option("--dim", min=1, help="Length of the vector: a prefix of the whole embedding.")
+]
+
+
 def embed(
-    captions: Annotated[
-        list[str] | None,
-        typer.Argument(help=CAPTION_HELP + " Several captions give several vectors; - reads one a line from stdin."),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", "-f", help="Embed the captions of a .txt, .jsonl or .parquet file.", metavar="FILE"),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write a .parquet, .npy or .jsonl file; resumes an interrupted one."),
-    ] = None,
-    input_format: Annotated[
-        _InputFormat | None, typer.Option("--input-format", help="Form of the captions if the suffix does not tell.")
-    ] = None,
-    column: Annotated[
-        str | None, typer.Option("--column", help="Column or key of the captions; by default caption or tags.")
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option("--id-column", help="Column or key of the ids; by default id, or rows from 0.")
-    ] = None,
-    on_unknown: Annotated[
-        _OnUnknown,
-        typer.Option("--on-unknown", help="Captions of unknown tags alone: fail, a zero vector, or the empty caption."),
-    ] = _OnUnknown.RAISE,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Captions embedded together.")] = 1024,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget what an interrupted job has left.")] = False,
+    captions: _CaptionsArgument = None,
+    file: _FileOption = None,
+    output: _OutputOption = None,
+    input_format: _FormatOption = None,
+    column: _ColumnOption = None,
+    id_column: _IdColumnOption = None,
+    on_unknown: _OnUnknownOption = _OnUnknown.RAISE,
+    batch_size: _BatchSizeOption = 1024,
+    restart: _RestartOption = False,
     checkpoint: CheckpointOption = CHECKPOINT,
     rating: RatingOption = None,
     score: ScoreOption = None,
-    dim: Annotated[
-        int | None, typer.Option(min=1, help="Length of the vector: a prefix of the whole embedding.")
-    ] = None,
+    dim: _DimOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the embedding of each caption, one unit vector per line, or write all to a file."""
     if output is not None and as_json:
         raise click.UsageError("--output writes a file and --json prints: give one of them.")
-    is_stdin = captions == [_STDIN] or (not captions and str(file) == _STDIN)
+    is_stdin = _reads_stdin(captions or [], file)
     if captions and not is_stdin:
-        if file is not None or _STDIN in captions:
-            raise click.UsageError("Name captions, or - for standard input, or --file FILE: one of them.")
         if input_format or column or id_column or restart:
             raise click.UsageError("--input-format, --column, --id-column and --restart are for - and --file.")
         embedder = load_embedder(checkpoint, rating, score, dim)
         _embed_arguments(embedder, captions, output, as_json, (rating, score, dim, on_unknown))
         return
-    if not is_stdin and file is None:
-        raise click.UsageError("Name captions, - for standard input, or --file FILE.")
-    if is_stdin and captions and file is not None:
-        raise click.UsageError("Name captions, or - for standard input, or --file FILE: one of them.")
     if restart and output is None:
         raise click.UsageError("--restart is for --output, which alone is resumed.")
     source = _source(None if is_stdin else file, input_format, column, id_column)
@@ -122,6 +128,15 @@ def embed(
     )
     embedder = load_embedder(checkpoint, rating, score, dim)
     _embed_source(embedder, checkpoint, source, output, settings, (restart, as_json))
+
+
+def _reads_stdin(captions: list[str], file: Path | None) -> bool:
+    """Whether captions come from standard input; wrong use unless they come from one place."""
+    if not captions and file is None:
+        raise click.UsageError("Name captions, - for standard input, or --file FILE.")
+    if captions and (file is not None or (_STDIN in captions and captions != [_STDIN])):
+        raise click.UsageError("Name captions, or - for standard input, or --file FILE: one of them.")
+    return captions == [_STDIN] or str(file) == _STDIN
 
 
 def _check_output(output: Path) -> None:

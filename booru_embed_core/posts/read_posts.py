@@ -89,7 +89,6 @@ def read_sources(
             state.parquet_parts,
             state.rejects,
             state.paths,
-            disk_errors(out_dir, ELSEWHERE),  # before unfinished files are removed
         ):
             for source, file in [(one, file) for one in sources for file in one.files]:
                 if state.room == 0:
