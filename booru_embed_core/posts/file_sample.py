@@ -33,7 +33,7 @@ _NUM_REASONS: Final = 3
 _MIN_TELLING: Final = 20
 _KINDS: Final = {
     "ArrowIpc": "Arrow",
-    "Delimited": "CSV",
+    "ChunkedCsv": "CSV",
     "JsonDocuments": "JSON",
     "JsonLines": "JSON lines",
     "Sqlite": "SQLite",
@@ -117,7 +117,7 @@ class FileSample:
             ExportError: see `open_reader`.
         """
         found = _found(path, conventions)
-        reader = open_reader(path, conventions)
+        reader = open_reader(path, conventions, ends_early=True)
         columns = _columns(reader, found, conventions)
         used = {part for own in columns.values() for part in own.split(" + ")}
         if isinstance(reader, SqliteReader) and reader.layout.relation is not None:
@@ -194,10 +194,10 @@ def _found(path: Path, conventions: Conventions) -> tuple[str, ...]:
     # A column that no file has makes the reader tell those that it has.
     with_another = replace(conventions, columns={**conventions.columns, "no column": "\0"})
     try:
-        open_reader(path, with_another)
+        open_reader(path, with_another, ends_early=True)
     except ColumnsError as error:
         if set(error.missing) - {"no column"}:
-            open_reader(path, conventions)  # raises without the column that is none
+            open_reader(path, conventions, ends_early=True)  # raises without the column that is none
         return error.found
     return ()
 
@@ -243,7 +243,7 @@ def _status(raw: pa.Table, conventions: Conventions, settings: PostsSettings) ->
 
 
 def _problems(path: Path, conventions: Conventions, lines: Sequence[int]) -> list[tuple[int, str | None]]:
-    reader = open_reader(path, conventions)
+    reader = open_reader(path, conventions, ends_early=True)
     found = itertools.islice(reader.problems(lines), len(lines)) if lines else ()
     return [(line, problem) for line, _, problem in found]
 

@@ -102,7 +102,7 @@ class FileReading:
         state = self.state
         num_before = sum(counts.num_read for counts in state.counts)
         state.progress.update(self.label, num_before)
-        reader = open_reader(self.file, self.conventions)
+        reader = open_reader(self.file, self.conventions, ends_early=state.room is not None)
         kept_before = state.parquet_parts.num_rows
         seen_before = state.seen.snapshot()
         is_full = False

@@ -92,7 +92,7 @@ def first_records(file: Path, conventions: Conventions, duckdb_settings: DuckdbS
     """
     # A connection of its own, since a stream that is left early blocks the one that it comes from.
     with scratch_folder(scratch) as folder, connect(duckdb_settings, folder) as connection:
-        reader = open_reader(file, conventions)
+        reader = open_reader(file, conventions, ends_early=True)
         records: list[pa.RecordBatch] = []
         with closing(reader.batches(connection, folder)) as batches:
             for batch in batches:

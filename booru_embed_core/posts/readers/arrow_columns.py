@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import Conventions
-from booru_embed_core.posts.readers.values import fit_values
+from booru_embed_core.posts.readers.base import fit_values
 from booru_embed_core.posts.tag_fields import INVALID_TAGS, RawValue
 from booru_embed_core.posts.validation import ExportError, check_columns, has_all_tags, values_problem
 from booru_embed_core.schema import (
@@ -97,12 +97,18 @@ class ArrowColumns:
         """The file's name of each canonical column, with dots between fields."""
         return {name: ".".join(column.path) for name, column in self._columns.items()}
 
-    def posts(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The reader's batch of the rows of `batch`."""
-        return fit_values(self.records(batch), self._conventions)
+    @property
+    def query(self) -> str:
+        """The query of a reader's batches over the table ``records`` that `records` gives."""
+        values = fit_values(
+            lambda name: f'"{name}"' if name in _TAG_FIELDS else f'cast("{name}" as varchar)',
+            tuple(self._columns),
+            self._conventions,
+        )
+        return f"select {values} from records"  # noqa: S608
 
     def records(self, batch: pa.RecordBatch) -> pa.Table:
-        """The raw values in `batch` by canonical column, tags as text or lists of text."""
+        """The raw values in `batch` by canonical column, in types that DuckDB reads."""
         columns = {}
         for name, column in self._columns.items():
             values: Any = batch.column(column.path[0])
@@ -257,7 +263,7 @@ def _label(number: int | None, labels: tuple[str, ...]) -> str | None:
 
 
 def _plain(values: Any, column: _Column) -> Any:
-    """Numbers, flags or words of one column, in a type that Arrow prints as the text of its value."""
+    """Numbers, flags or words of one column, in a type that DuckDB prints as the text of its value."""
     if column.labels:
         return pa.array([_label(number, column.labels) for number in values.to_pylist()], pa.string())
     type_ = values.type.value_type if pa.types.is_dictionary(values.type) else values.type

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.arrow_columns import ArrowColumns, ArrowRows
-from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, parse_error
+from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, parse_error, run_on
 from booru_embed_core.posts.readers.lines import concatenated
 from booru_embed_core.posts.validation import ExportError
 
@@ -57,9 +57,10 @@ class ArrowIpcReader(ArrowRows):
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
+        query = self.columns.query
         for batch in self._raw_batches():
             self.num_records += len(batch)
-            yield self.columns.posts(batch)
+            yield from run_on(connection, query, self.columns.records(batch), self._path)
 
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         with self._opened() as opened:

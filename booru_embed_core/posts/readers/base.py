@@ -1,8 +1,8 @@
-"""The interface of a reader, and what readers share."""
+"""The interface of a reader, and the SQL that readers share: text to a post's values, NULL where one is invalid."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.errors import first_line
-from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.database import is_out_of_resources
+from booru_embed_core.posts.conventions import DANBOORU, NULL_WORDS, Conventions, flag_words
+from booru_embed_core.posts.database import is_out_of_resources, quoted
 from booru_embed_core.posts.readers.lines import first_bytes
-from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.posts.validation import ExportError, has_all_tags
+from booru_embed_core.schema import ALL_TAGS_COLUMN, FLAG_COLUMNS, TAG_COLUMNS
 
 HIDDEN_COLUMN: Final = "is_hidden"
 """Column of a reader's batches: whether one of the post's `FLAG_COLUMNS` is true."""
@@ -26,6 +27,7 @@ PATH_COLUMN: Final = "path"
 """Column of some readers' batches: the path of a post's file, relative to the folder that is read."""
 
 BATCH_RECORDS: Final = 131_072
+_EMPTY: Final = "cast(null as varchar)"
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,11 @@ class ExportPath:
 
     Attributes:
         path: a file, or a folder for a format that is one.
+        ends_early: whether reading will hardly reach its end.
     """
 
     path: Path
+    ends_early: bool = False
 
     @cached_property
     def start(self) -> bytes:
@@ -104,6 +108,87 @@ class FilesReader(Reader, Protocol):
 
     def left_out(self, label: str) -> list[str]:
         """What is not read, in the words of reports that call the path `label`."""
+
+
+def fit_values(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions = DANBOORU) -> str:
+    """The select list of a reader's batches, from ``text_of(column)``: an SQL expression that gives a column as text.
+
+    Tags come as they are, text or a list of text; ``tag_fields.py`` looks into them. Values are cast here from text:
+    DuckDB's own casts would take ``1.5`` for 2 and ``1e3`` for 1000.
+    """
+    fields = (ALL_TAGS_COLUMN,) if has_all_tags(columns) else TAG_COLUMNS
+    flags = [_flag(name, text_of(name), conventions) for name in FLAG_COLUMNS if name in columns]
+    return ", ".join(
+        [
+            f"{_id(text_of, columns, conventions)} as id",
+            f"{_rating(text_of, columns, conventions)} as rating",
+            f"{_score(text_of, columns, conventions)} as score",
+            *(f"{text_of(name) if name in columns else _EMPTY} as {name}" for name in fields),
+            _hidden(flags),
+        ]
+    )
+
+
+def _id(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions) -> str:
+    if "id" not in columns:
+        return "cast(null as bigint)"
+    number = _number(text_of("id"), "bigint")
+    # Ids of a site get its number in the bits above, so they must leave them free.
+    return (
+        f"(case when {number} between 0 and {conventions.max_id} then {number} end)" if conventions.has_site else number
+    )
+
+
+def _rating(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions) -> str:
+    missing = "null" if conventions.missing_rating is None else quoted(conventions.missing_rating)
+    if "rating" not in columns:
+        return missing
+    text = text_of("rating")
+    cases = " ".join(f"when {quoted(word)} then {quoted(rating)}" for word, rating in conventions.ratings.items())
+    rating = f"case {text} {cases} end"
+    return rating if missing == "null" else f"coalesce({rating}, case when {_is_nothing(text)} then {missing} end)"
+
+
+def _score(text_of: Callable[[str], str], columns: Collection[str], conventions: Conventions) -> str:
+    missing = "null" if conventions.missing_score is None else str(conventions.missing_score)
+    if "score" not in columns:
+        return f"cast({missing} as integer)"
+    text = text_of("score")
+    number = _number(text, "integer")
+    return (
+        number
+        if missing == "null"
+        else f"coalesce({number}, case when {_is_nothing(text)} then cast({missing} as integer) end)"
+    )
+
+
+def _is_nothing(text: str) -> str:
+    return f"coalesce({text}, '') in ('', {', '.join(map(quoted, NULL_WORDS))})"
+
+
+def _hidden(flags: Sequence[str]) -> str:
+    # A plain `or` would hide a post with one true flag and one that is neither, instead of rejecting it.
+    known = " and ".join(f"{flag} is not null" for flag in flags)
+    return (
+        f"case when {known} then {' or '.join(flags)} end as {HIDDEN_COLUMN}" if flags else f"false as {HIDDEN_COLUMN}"
+    )
+
+
+def _number(text: str, type_name: str) -> str:
+    number = f"try_cast({text} as {type_name})"
+    # Nearly all numbers are written as DuckDB would write them, and comparing is faster than the pattern.
+    is_plain, is_whole = f"{number}::varchar = {text}", f"regexp_full_match({text}, '-?[0-9]{{1,19}}(\\.0+)?')"
+    whole = f"try_cast(string_split({text}, '.')[1] as {type_name})"
+    return f"(case when {is_plain} then {number} when {is_whole} then {whole} end)"
+
+
+def _flag(name: str, text: str, conventions: Conventions) -> str:
+    true, false = flag_words(name, conventions)
+    value = f"coalesce({text}, '')"
+    is_true = f"{value} in ({', '.join(map(quoted, true))})"
+    if false is None:
+        return f"({is_true})"
+    return f"(case when {is_true} then true when {value} in ({', '.join(map(quoted, false))}) then false end)"
 
 
 def run_on(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.errors import first_line
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.readers.base import ExportPath
+from booru_embed_core.posts.readers.base import ExportPath, run_on
 from booru_embed_core.posts.readers.json_layout import BROKEN_JSON, SAMPLE_OBJECTS, JsonLayout
 from booru_embed_core.posts.readers.json_lines import is_post
 from booru_embed_core.posts.readers.lines import BOM, concatenated, text_blocks
@@ -60,10 +60,11 @@ class JsonDocumentsReader:
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
+        query = self.layout.query
         objects = self._objects()
         while batch := list(itertools.islice(objects, _BATCH_OBJECTS)):
             self.num_records += len(batch)
-            yield from self.layout.posts(connection, [self._line(one) for one in batch], self._path)
+            yield from run_on(connection, query, pa.table({"line": [self._line(one) for one in batch]}), self._path)
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Reader`."""

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import ijson
-import pyarrow as pa
 
 from booru_embed_core.posts.conventions import Conventions
 from booru_embed_core.posts.database import quoted
-from booru_embed_core.posts.readers.base import run_on
-from booru_embed_core.posts.readers.values import fit_values
+from booru_embed_core.posts.readers.base import fit_values
 from booru_embed_core.posts.tag_fields import INVALID_TAGS, RawValue
 from booru_embed_core.posts.validation import ExportError, check_columns, has_all_tags, values_problem
 from booru_embed_core.schema import (
@@ -155,20 +151,9 @@ class JsonLayout:
         """The file's name of each canonical column, with dots between keys."""
         return {name: " + ".join(".".join(path) for path in field.paths) for name, field in self.fields.items()}
 
-    def posts(
-        self, connection: duckdb.DuckDBPyConnection, lines: Sequence[str | None] | pa.Array[Any], file: Path
-    ) -> Iterator[pa.RecordBatch]:
-        """A reader's batches of the objects in `lines`, text of one object each.
-
-        Raises:
-            ExportError: DuckDB cannot read them; names `file`.
-        """
-        for values in run_on(connection, self._query, pa.table({"line": lines}), file):
-            yield fit_values(values, self.conventions)
-
-    @cached_property
-    def _query(self) -> str:
-        """The query of the values over the table ``records`` of a column ``line``.
+    @property
+    def query(self) -> str:
+        """The query of a reader's batches over the table ``records`` of a column ``line``, text of one object each.
 
         ``json_extract`` parses a line once for a list of paths.
         """
@@ -189,8 +174,7 @@ class JsonLayout:
 
         objects = "case when json_valid(line) then line end"
         extracted = f"select json_extract({objects}, [{pointers}]) as v from records"  # noqa: S608
-        values = ", ".join(f"{text_of(name)} as {name}" for name in self.columns)
-        return f"select {values} from ({extracted})"  # noqa: S608
+        return f"select {fit_values(text_of, self.columns, self.conventions)} from ({extracted})"  # noqa: S608
 
     def _has_other_groups(self, parent: str) -> str:
         """Whether the object `parent` has a group of tags that is not empty and of no known category."""

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.readers.base import ExportPath
+from booru_embed_core.posts.readers.base import ExportPath, run_on
 from booru_embed_core.posts.readers.json_layout import BROKEN_JSON, SAMPLE_OBJECTS, JsonLayout
 from booru_embed_core.posts.readers.lines import (
     BOM,
@@ -68,9 +68,10 @@ class JsonLinesReader:
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
+        query = self.layout.query
         for block in whole_lines(self._path):
             lines = self._records(block.removeprefix(BOM) if not self._num_lines else block)
-            yield from self.layout.posts(connection, lines, self._path)
+            yield from run_on(connection, query, pa.table({"line": lines}), self._path)
 
     def line_of(self, record: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Reader`."""

@@ -122,6 +122,11 @@ def _in_utf8(blocks: Iterator[bytes], file: Path) -> Iterator[bytes]:
         ) from None
 
 
+def is_transcoded(file: Path) -> bool:
+    """Whether `whole_lines` changes the encoding of `file`, which is in UTF-16."""
+    return next(unpacked_blocks(file), b"").startswith(_UTF16_MARKS)
+
+
 def unpacked_blocks(file: Path, block_bytes: int | None = None) -> Iterator[bytes]:
     """The bytes of `file`, unpacked, in blocks of about `block_bytes`.
 

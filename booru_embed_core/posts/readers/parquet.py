@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.readers.arrow_columns import ArrowColumns, ArrowRows
-from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, parse_error
+from booru_embed_core.posts.readers.base import BATCH_RECORDS, ExportPath, parse_error, run_on
 from booru_embed_core.posts.readers.lines import concatenated
 
 
@@ -46,8 +46,9 @@ class ParquetReader(ArrowRows):
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
+        query = self.columns.query
         for batch in self._raw_batches():
-            yield self.columns.posts(batch)
+            yield from run_on(connection, query, self.columns.records(batch), self._path)
 
     def _raw_batches(self) -> Iterator[pa.RecordBatch]:
         try:

@@ -10,6 +10,7 @@ from booru_embed_core.posts.readers.arrow_ipc import ArrowIpcReader
 from booru_embed_core.posts.readers.base import ExportPath, Reader
 from booru_embed_core.posts.readers.caption_files import is_named_caption
 from booru_embed_core.posts.readers.captions import CaptionReader
+from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.delimited import DelimitedReader
 from booru_embed_core.posts.readers.json_documents import JsonDocumentsReader
@@ -30,18 +31,21 @@ READERS: Final[tuple[type[Reader], ...]] = (
     KohyaReader,
     JsonLinesReader,
     JsonDocumentsReader,
+    ChunkedCsvReader,
     DelimitedReader,  # opens any other file: its error names the columns that are missing
 )
 """The first reader that opens a path reads it."""
 
 
-def open_reader(path: Path, conventions: Conventions = DANBOORU) -> Reader:
+def open_reader(path: Path, conventions: Conventions = DANBOORU, *, ends_early: bool = False) -> Reader:
     """The reader of `path`, chosen by its first bytes; its columns are called by `conventions`.
+
+    `ends_early` says that the file will hardly be read to its end.
 
     Raises:
         ExportError: no reader opens it, it is empty or broken, or a column is missing.
     """
-    candidate = ExportPath(path)
+    candidate = ExportPath(path, ends_early)
     for reader in READERS:
         if reader.opens(candidate):
             try:

@@ -25,7 +25,7 @@ import pyarrow as pa
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.identity import hashed_ids
 from booru_embed_core.posts.readers.archives import is_archive, members
-from booru_embed_core.posts.readers.base import PATH_COLUMN, ExportPath
+from booru_embed_core.posts.readers.base import PATH_COLUMN, ExportPath, run_on
 from booru_embed_core.posts.readers.caption_files import (
     LeftOut,
     Listing,
@@ -162,7 +162,7 @@ class SidecarReader(FileRecords):
         self, connection: duckdb.DuckDBPyConnection, paths: Sequence[str], lines: Sequence[str]
     ) -> Iterator[pa.RecordBatch]:
         start = 0
-        for batch in self.layout.posts(connection, lines, self._path):
+        for batch in run_on(connection, self.layout.query, pa.table({"line": lines}), self._path):
             own = paths[start : start + len(batch)]
             start += len(batch)
             if self._is_by_path:

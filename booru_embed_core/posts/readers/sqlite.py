@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from booru_embed_core.errors import first_line
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.readers.base import ExportPath
+from booru_embed_core.posts.readers.base import ExportPath, fit_values, run_on
 from booru_embed_core.posts.readers.lines import concatenated
 from booru_embed_core.posts.readers.sqlite_layout import CODED_TAGS, category_index, find_layout, identifier
-from booru_embed_core.posts.readers.values import fit_values
 from booru_embed_core.posts.tag_fields import INVALID_TAGS, RawValue
 from booru_embed_core.posts.validation import ColumnsError, ExportError, values_problem
 from booru_embed_core.schema import POST_COLUMNS, RATINGS
@@ -71,13 +70,15 @@ class SqliteReader:
 
     def batches(self, connection: duckdb.DuckDBPyConnection, scratch: Path) -> Generator[pa.RecordBatch]:  # noqa: ARG002
         """See `Reader`."""
+        columns = (*self.layout.columns, *self.layout.tag_columns)
+        query = f"select {fit_values(identifier, columns, self._conventions)} from records"  # noqa: S608
         with self._connected() as database:
             count = f"select count(*) from {identifier(self.layout.posts.name)}"  # noqa: S608
             self.num_records = int(database.execute(count).fetchone()[0])
             num_rows = 0
             for posts in self._posts(database):
                 num_rows += len(posts)
-                yield fit_values(self._table(posts), self._conventions)
+                yield from run_on(connection, query, self._table(posts), self._path)
         if num_rows != self.num_records:
             raise self._damaged(f"{self.num_records} rows are counted and {num_rows} found")
 

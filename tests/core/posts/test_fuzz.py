@@ -19,6 +19,7 @@ from booru_embed_core.posts.conventions import TRUE_WORDS
 from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.readers.dialect import Dialect
 from booru_embed_core.posts.readers.records import MAX_RECORD_LINES
+from booru_embed_core.posts.readers.scan import scan_file
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, line_problem
 from booru_embed_core.schema import CATEGORIES, POST_COLUMNS, Category, tag_column
@@ -33,7 +34,6 @@ from tests.core.export_helpers import (
     read_rows,
     row,
 )
-from tests.core.posts.readers.scan_helpers import scan_file
 from tests.core.posts.readers.slow_records import Form, slow_records
 
 pytestmark = pytest.mark.slow

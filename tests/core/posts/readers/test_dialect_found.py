@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from booru_embed_core.posts.conventions import DANBOORU
 from booru_embed_core.posts.readers import dialect_found, scan
 from booru_embed_core.posts.readers.dialect import Dialect
+from booru_embed_core.posts.readers.scan import scan_file
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.schema import POST_COLUMNS
 from tests.core.export_helpers import csv_bytes, kept, read_rejects, read_rows, row
-from tests.core.posts.readers.scan_helpers import scan_file
 
 ReadExport = Callable[..., tuple[PostsReport, Path]]
 Rows = Sequence[dict[str, object]]

@@ -21,6 +21,7 @@ from booru_embed_core.posts.read_posts import read_posts
 from booru_embed_core.posts.readers import registry
 from booru_embed_core.posts.readers.base import HIDDEN_COLUMN, ExportPath, Reader
 from booru_embed_core.posts.readers.captions import FilesOfTags
+from booru_embed_core.posts.readers.chunked_csv import ChunkedCsvReader
 from booru_embed_core.posts.readers.compression import PACKED_SUFFIXES
 from booru_embed_core.posts.readers.delimited import DelimitedReader
 from booru_embed_core.posts.readers.json_lines import JsonLinesReader
@@ -85,21 +86,23 @@ def parquet(file: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("write", "expected"),
+    ("write", "ends_early", "expected"),
     [
-        (lambda _: csv_bytes([row(1)]), DelimitedReader),
-        (lambda _: gzip.compress(csv_bytes([row(1)], delimiter="\t")), DelimitedReader),
-        (lambda _: b"\xef\xbb\xbf \n" + json.dumps(row(1)).encode(), JsonLinesReader),
-        (lambda _: gzip.compress(json.dumps(row(1)).encode()), JsonLinesReader),
-        (parquet, ParquetReader),
+        (lambda _: csv_bytes([row(1)]), False, DelimitedReader),
+        (lambda _: csv_bytes([row(1)]), True, ChunkedCsvReader),
+        (lambda _: gzip.compress(csv_bytes([row(1)], delimiter="\t")), False, DelimitedReader),
+        (lambda _: b"\xef\xbb\xbf \n" + json.dumps(row(1)).encode(), False, JsonLinesReader),
+        (lambda _: gzip.compress(json.dumps(row(1)).encode()), True, JsonLinesReader),
+        (parquet, False, ParquetReader),
+        (parquet, True, ParquetReader),
     ],
 )
 def test_readers_are_chosen_by_the_first_bytes_whatever_the_name(
-    tmp_path: Path, write: Callable[[Path], bytes], expected: type[Reader]
+    tmp_path: Path, write: Callable[[Path], bytes], ends_early: bool, expected: type[Reader]
 ) -> None:
     file = tmp_path / "export.bin"
     file.write_bytes(write(file))
-    assert type(open_reader(file)) is expected
+    assert type(open_reader(file, ends_early=ends_early)) is expected
 
 
 def test_a_folder_has_no_reader(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The count of records, line numbers and the lines found malformed."""
+"""The independent count, line numbers and the lines found malformed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from booru_embed_core.posts.readers import lines as lines_module
 from booru_embed_core.posts.readers import records as records_module
 from booru_embed_core.posts.readers.dialect import RFC_4180
 from booru_embed_core.posts.readers.lines import raw_lines
-from booru_embed_core.posts.readers.scan import Scanner, select_records, well_formed
+from booru_embed_core.posts.readers.scan import scan_file, select_records, write_clean_copy
 from booru_embed_core.posts.validation import MAX_LINE_BYTES, ExportError, line_problem
 from booru_embed_core.schema import POST_COLUMNS
 from tests.core.export_helpers import ANY_FORM, csv_bytes, hostile_rows
-from tests.core.posts.readers.scan_helpers import scan_file
 from tests.core.posts.readers.slow_records import slow_records
 
 HEADER = ",".join(POST_COLUMNS).encode()
@@ -43,6 +42,7 @@ def test_counts_records_and_finds_malformed_and_blank_lines(tmp_path: Path) -> N
     assert scan.malformed.tolist() == [4, 6, 7]
     assert scan.skipped.tolist() == [[3, 1], [4, 1], [6, 1], [7, 1]]
     assert scan.line_of(np.arange(3)).tolist() == [2, 5, 8]
+    assert scan.newline == "\n"
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -80,7 +80,7 @@ def test_what_the_csv_module_writes_is_well_formed_in_blocks_of_any_size(
     content = csv_bytes(rows, newline=newline)
     file.write_bytes(content)
     scan = scan_file(file)
-    assert scan.num_records == len(rows)
+    assert (scan.num_records, scan.newline) == (len(rows), newline)
     assert not len(scan.malformed)
     assert newline.encode().join(raw_lines(file)) + newline.encode() == content
 
@@ -94,13 +94,13 @@ def test_line_of_skips_every_pattern_of_malformed_lines(tmp_path: Path) -> None:
         assert scan_file(file).line_of(np.arange(len(wanted))).tolist() == wanted
 
 
-def test_well_formed_lines_are_taken_with_plain_line_ends(tmp_path: Path) -> None:
-    file = tmp_path / "export.csv"
-    file.write_bytes(b"\xef\xbb\xbf" + HEADER + b"\r\n" + GOOD + b"\nbad\r\n\r\n" + GOOD)
-    scanner = Scanner(file)
-    texts = [well_formed(block, records, RFC_4180) for block, records in scanner.blocks()]
-    assert b"".join(texts) == GOOD + b"\n" + GOOD + b"\n"
-    assert scanner.scan().malformed.tolist() == [3]
+def test_a_clean_copy_has_the_other_lines_only(tmp_path: Path) -> None:
+    file, copy = tmp_path / "export.csv", tmp_path / "clean.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + HEADER + b"\r\n" + GOOD + b"\nbad\r\n" + GOOD)
+    scan = scan_file(file)
+    assert (scan.newline, scan.malformed.tolist()) == (None, [3])
+    write_clean_copy(file, copy)
+    assert copy.read_bytes() == HEADER + b"\n" + GOOD + b"\n" + GOOD + b"\n"
 
 
 def test_a_line_without_end_is_one_malformed_record_and_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_gzip_is_told_by_its_first_bytes(tmp_path: Path) -> None:
     file = tmp_path / "export"
     file.write_bytes(gzip.compress(HEADER + b"\n" + GOOD) + gzip.compress(b"\n" + GOOD + b"\n"))
     scan = scan_file(file)
-    assert (scan.num_records, len(scan.malformed)) == (2, 0)
+    assert (scan.compression, scan.num_records, len(scan.malformed)) == ("gzip", 2, 0)
 
 
 def test_a_cut_gzip_is_an_error_that_names_the_file(tmp_path: Path) -> None:
