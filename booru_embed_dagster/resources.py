@@ -187,6 +187,8 @@ def one_line_errors(function: Callable[_Arguments, _Result]) -> Callable[_Argume
             raise dg.RetryRequested(MAX_RETRIES, RETRY_SECONDS) from dg.Failure(description=str(error))
         except (ValueError, OSError) as error:
             is_ours = isinstance(error, DiskError) or (isinstance(error, ValueError) and type(error) is not ValueError)
-            raise dg.Failure(description=one_line(error), allow_retries=False) from None if is_ours else error
+            # The end of a training's output follows the first line of its error.
+            text = str(error) if isinstance(error, ValueError) else one_line(error)
+            raise dg.Failure(description=text, allow_retries=False) from None if is_ours else error
 
     return call

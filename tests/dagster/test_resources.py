@@ -130,7 +130,10 @@ def test_another_version_is_opened_anew_and_must_be_of_the_vocabulary(
         pipeline.packed(tokens_after, vocab)
 
 
-@pytest.mark.parametrize(("error", "has_cause"), [(NamedError("a: b; do c"), False), (ValueError("a: b"), True)])
+@pytest.mark.parametrize(
+    ("error", "has_cause"),
+    [(NamedError("a: b; do c"), False), (NamedError("a: b\nits last line"), False), (ValueError("a: b"), True)],
+)
 def test_a_value_error_becomes_a_failure_of_its_line(error: ValueError, has_cause: bool) -> None:
     @one_line_errors
     def fail(number: int) -> int:
