@@ -234,7 +234,9 @@ class _Scan:
         before = self.text[max(0, start - _LONGEST_SIDE) : start]
         before = before[max(before.rfind(separator) for separator in ",;|\n") + 1 :]
         name = before + self.text[start:semicolon]
-        if before.strip() and self._names.is_bare(name if before[-1].isspace() else name.split()[-1]):
+        if before.strip() and any(
+            map(self._names.is_bare, (name,) if before[-1].isspace() else (name, name.split()[-1]))
+        ):
             self._cuts.append(_Cut(semicolon, semicolon + 1, ","))
             self.is_list = True
         elif self.text[semicolon + 1 : semicolon + 2].isspace():
