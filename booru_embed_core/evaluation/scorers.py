@@ -17,11 +17,13 @@ from booru_embed_core.evaluation.baselines import Scorer
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.inference import encode_sets
 from booru_embed_core.tags.implications import Implications
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, caption_matrix
 
 EMBEDDING_NAME: Final = "booru-embed"
 COMPLETION_HEAD_NAME: Final = "booru-embed-head"
 _KEPT_CHUNKS: Final = 128
+_FIRST: Final = 1e4
+"""More than logarithms of shares differ."""
 
 
 class PooledStates:
@@ -35,6 +37,10 @@ class PooledStates:
         self.model = model
         self.implications = implications
         """Where the model was trained without implied tags, those to leave out of visible captions too."""
+        self._closure: CaptionMatrix | None = None
+        if implications is not None:
+            num_tags = implications.num_tags
+            self._closure = caption_matrix(implications.targets, implications.offsets, num_tags)
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def of(self, visible: CaptionMatrix) -> torch.Tensor:
@@ -51,6 +57,21 @@ class PooledStates:
             if len(self._kept) > _KEPT_CHUNKS:
                 self._kept.popitem(last=False)
         return self._kept[key]
+
+    def restored(self, scores: NDArray[np.float32], visible: CaptionMatrix) -> NDArray[np.float32]:
+        """`scores` ``[n, num_tags]`` of a model that was trained without implied tags, as scores of whole posts.
+
+        A tag has its own probability and that of each tag that implies it. Those that `visible` implies come first.
+        """
+        if self._closure is None:
+            return scores
+        hidden = scores.astype(np.float64)
+        hidden[visible.nonzero()] = -np.inf
+        shares = np.exp(hidden - hidden.max(axis=1, keepdims=True))
+        shares += (self._closure.T @ shares.T).T
+        found = np.log(np.maximum(shares, np.finfo(np.float64).tiny))
+        found[(visible @ self._closure).nonzero()] += _FIRST
+        return np.asarray(found, dtype=np.float32)
 
 
 class BottleneckScorer:
@@ -72,7 +93,7 @@ class BottleneckScorer:
         model = self.states.model
         embedding = model.embed(self.states.of(visible))
         embedding[:, self.dim :] = 0
-        return model.tag_scores(model.decode(embedding)).float().cpu().numpy()
+        return self.states.restored(model.tag_scores(model.decode(embedding)).float().cpu().numpy(), visible)
 
     @torch.inference_mode()
     def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
@@ -88,9 +109,13 @@ class CompletionHeadScorer:
     def __init__(self, states: PooledStates) -> None:
         self.states = states
 
-    @torch.inference_mode()
     def scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         """Scores of all tags, float32 ``[n, num_tags]``."""
+        return self.states.restored(self.raw_scores(visible), visible)
+
+    @torch.inference_mode()
+    def raw_scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
+        """The logits of all tags, float32 ``[n, num_tags]``, from which completions take their probabilities."""
         model = self.states.model
         return model.tag_scores(model.complete(self.states.of(visible))).float().cpu().numpy()
 
@@ -98,7 +123,8 @@ class CompletionHeadScorer:
 def model_scorers(model: SetEncoder, implications: Implications | None = None) -> list[Scorer]:
     """Scorers of the embedding, the completion head, and each Matryoshka prefix, longest first.
 
-    `implications` are those of a model that was trained without implied tags: visible captions then lack them too.
+    `implications` are those of a model that was trained without implied tags: visible captions then lack them too, and
+    scores are those of whole posts.
     """
     states = PooledStates(model, implications)
     prefixes = sorted(model.config.settings.matryoshka_dims, reverse=True)

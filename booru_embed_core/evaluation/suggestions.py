@@ -84,7 +84,8 @@ def _figures(scorer: Scorer, visible: CaptionMatrix, vocab: Vocab) -> Suggestion
 
 def _of_chunk(scorer: Scorer, visible: CaptionMatrix, vocab: Vocab) -> NDArray[np.float64]:
     """The four figures of each caption, ``[4, n]``."""
-    scores = np.array(scorer.scores(visible), dtype=np.float64)
+    logits = getattr(scorer, "raw_scores", scorer.scores)
+    scores = np.array(logits(visible), dtype=np.float64)
     rows = np.repeat(np.arange(visible.shape[0]), np.diff(visible.indptr))
     scores[:, vocab.is_unknown] = -np.inf
     scores[rows, visible.indices] = -np.inf
