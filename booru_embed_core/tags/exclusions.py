@@ -133,7 +133,8 @@ class ExclusiveTags:
         has[tags] = True
         groups = list(self._counts)
         is_solo = has[self._solo].any()
-        are_several = has[self._several_people].any() or has[self._one].sum() > 1
+        # Beside `solo`, a second kind of person is a mistake: implications that are counted say solo → 1girl.
+        are_several = has[self._several_people].any() or (has[self._one].sum() > 1 and not is_solo)
         if not are_several and not has[self._several_views].any():
             groups += self._families
         found = [group.excluded_by(has) for group in groups]
@@ -147,7 +148,10 @@ class ExclusiveTags:
 
     def contradictions(self, tags: NDArray[np.integer]) -> NDArray[np.int64]:
         """Those of `tags` that another of them excludes, int64, ascending; empty if the caption is consistent."""
-        return np.intersect1d(self.excluded_by(tags), tags)
+        found = np.intersect1d(self.excluded_by(tags), tags)
+        people = np.intersect1d(self._one, tags)
+        is_mixed = len(people) > 1 and np.isin(self._solo, tags).any()
+        return np.union1d(found, np.concatenate([people, self._solo])) if is_mixed else found
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,6 +88,11 @@ def test_solo_does_not_follow_several_people() -> None:
     assert excluded("") == set()
 
 
+def test_a_boy_alone_is_one_person_though_solo_may_seem_to_imply_a_girl() -> None:
+    assert {"blonde_hair", "multiple_girls"} <= excluded("solo 1boy 1girl black_hair")
+    assert "solo" not in excluded("solo 1boy 1girl")
+
+
 def test_a_vocabulary_of_other_tags_excludes_nothing() -> None:
     exclusive = ExclusiveTags(Vocab(("oil", "canvas"), np.array([0, 4], np.uint8), np.ones(2, np.int64)))
     assert exclusive.excluded_by(np.array([0, 1])).tolist() == []
