@@ -22,11 +22,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from booru_embed_core.embedder.captions import Caption
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.fill import FillQuery, ReadFill, fill_all, read_fill
-from booru_embed_core.embedder.results import Filled, UnknownTagsError
+from booru_embed_core.embedder.results import Filled, Normalized, UnknownTagsError
 from booru_embed_core.errors import one_line
-from booru_embed_core.schema import CATEGORIES
+from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR
 from booru_embed_core.web import models
 from booru_embed_core.web.batching import MicroBatcher
 from booru_embed_core.web.completions import Completer, PrefixQuery, ReadQuery, Suggestions
@@ -186,7 +187,7 @@ def _add_tags(app: FastAPI, loading: Loading) -> None:
         for index, one in enumerate(read):
             if one.unknown and not one.tags:
                 raise UnknownTagsError(f"captions[{index}]: not in the vocabulary: {', '.join(one.unknown)}")
-        vectors = embedder.embed([one.caption for one in read], asked.rating, asked.score, asked.dim)
+        vectors = embedder.embed([_known(one) for one in read], asked.rating, asked.score, asked.dim)
         return models.EmbedAnswer(
             dim=vectors.shape[1],
             embeddings=[
@@ -215,6 +216,13 @@ def _add_tags(app: FastAPI, loading: Loading) -> None:
             x=served.tag_map.points[:, 0].tolist(),
             y=served.tag_map.points[:, 1].tolist(),
         )
+
+
+def _known(read: Normalized) -> Caption:
+    """The known tags of a caption with their weights; text, which is quicker, where all are 1."""
+    if all(weight == 1 for weight in read.weights):
+        return read.caption
+    return dict(zip(read.caption.split(TAG_SEPARATOR), read.weights, strict=True))
 
 
 def _add_completions(app: FastAPI, completions: _Completions) -> None:

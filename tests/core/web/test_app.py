@@ -78,12 +78,14 @@ def test_info_says_what_is_served(client: TestClient, served: Served) -> None:
 
 
 def test_embeddings_are_the_librarys(client: TestClient, served: Served) -> None:
-    captions = ["1girl cat_ears", "", "solo, blorb"]
+    captions = ["1girl cat_ears", "", "solo, blorb", "1girl, (cat ears:1.5)"]
     found = post(client, "embed", captions=captions, rating="g", score=3, dim=5)
     assert found["dim"] == 5
     assert [one["caption"] for one in found["embeddings"]] == captions
-    assert [one["unknown"] for one in found["embeddings"]] == [[], [], ["blorb"]]
-    expected = served.embedder.embed(["1girl cat_ears", "", "solo"], rating="g", score=3, dim=5)
+    assert [one["unknown"] for one in found["embeddings"]] == [[], [], ["blorb"], []]
+    weighted = {"1girl": 1.0, "cat_ears": 1.5}
+    expected = served.embedder.embed(["1girl cat_ears", "", "solo", weighted], rating="g", score=3, dim=5)
+    assert not np.allclose(expected[0], expected[3], atol=1e-3)
     np.testing.assert_allclose([one["vector"] for one in found["embeddings"]], expected, atol=1e-6)
 
 
@@ -95,7 +97,7 @@ def test_completions_are_the_librarys_and_never_there_already(client: TestClient
         [one["probability"] for one in found["completions"]], [one[2] for one in expected], rtol=1e-5
     )
     assert found["unknown"] == ["blorb"]
-    assert found["known"] == [{"tag": tag, "category": "general"} for tag in ("1girl", "cat_ears")]
+    assert found["known"] == [{"tag": tag, "category": "general", "weight": 1.0} for tag in ("1girl", "cat_ears")]
     every = post(client, "complete", tags="1girl cat_ears", k=200)["completions"]
     assert not {"1girl", "cat_ears"} & {one["tag"] for one in every}
 
@@ -328,7 +330,7 @@ class _Named:
 
     def answer(self, queries: Any) -> Any:
         assert {name for name, _ in queries} == {self._name}
-        return [Suggestions((), (), (), (f"{self._name}{k}",)) for _, k in queries]
+        return [Suggestions((), (), (), (), (f"{self._name}{k}",)) for _, k in queries]
 
 
 def test_a_query_is_answered_by_the_model_that_read_it() -> None:
