@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import click
 import typer
+from typer.core import TyperCommand
 
 from booru_embed_core.cli.embed import complete, fill, similar
 from booru_embed_core.cli.embed_captions import embed
@@ -19,7 +20,7 @@ from booru_embed_core.cli.evaluate import evaluate
 from booru_embed_core.cli.export import export
 from booru_embed_core.cli.ingest import ingest
 from booru_embed_core.cli.inspect import inspect_app
-from booru_embed_core.cli.search import duplicates, index, search
+from booru_embed_core.cli.search import QueryCommand, duplicates, index, search
 from booru_embed_core.cli.serve import serve
 from booru_embed_core.cli.shared import say
 from booru_embed_core.errors import one_line
@@ -38,7 +39,7 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
 app = typer.Typer(name="booru-embed", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(inspect_app, name="inspect")
 for command in (ingest, embed, complete, fill, similar, evaluate, export, index, search, duplicates, serve):
-    app.command()(command)
+    app.command(cls=QueryCommand if command is search else TyperCommand)(command)
 
 
 @app.callback()

@@ -80,6 +80,9 @@ _ALONE: Final = {
 _PREFIXES: Final = {"-": Kind.NOT, "~": Kind.OPTIONAL, "(": Kind.OPEN}
 _OPERATORS: Final = frozenset({Kind.NOT, Kind.OPTIONAL, Kind.TILDE, Kind.OR, Kind.AND, Kind.PLUS, Kind.MINUS})
 
+_AFTER_GROUPS: Final = frozenset({Kind.TILDE, Kind.OR, Kind.AND})
+_BEFORE_GROUPS: Final = _AFTER_GROUPS | {Kind.NOT, Kind.OPTIONAL}
+
 IsTag = Callable[[str], bool]
 
 
@@ -268,8 +271,8 @@ def _grouped(text: str, tokens: list[Token], operators: list[bool], is_tag: IsTa
                 raise ValueError(f"{shown(text)}: more than {MAX_DEPTH} parentheses within each other; leave some out")
         elif token.kind is Kind.CLOSE and opened:
             start, before = opened.pop()
-            beside = (start > 0 and tokens[start - 1].kind in (Kind.NOT, Kind.OPTIONAL, Kind.TILDE)) or (
-                index + 1 < len(tokens) and tokens[index + 1].kind is Kind.TILDE
+            beside = (start > 0 and tokens[start - 1].kind in _BEFORE_GROUPS) or (
+                index + 1 < len(tokens) and tokens[index + 1].kind in _AFTER_GROUPS
             )
             if num_operators == before and not (beside and not _ends_name(text, tokens, start, token.end, is_tag)):
                 made[start] = made[start]._replace(kind=Kind.TEXT)

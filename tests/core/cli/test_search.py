@@ -68,6 +68,17 @@ def test_search_reads_the_grammar_of_danbooru(search: Run) -> None:
     assert [line.split()[4] for line in outcome.out.splitlines()] == ["cat_ears,tail"] * 2
 
 
+def test_a_query_may_begin_with_a_minus(search: Run) -> None:
+    for arguments in (("-sword solo", "-k", 30), ("-k30", "-sword solo"), ("--by=tags", "-k", 30, "-sword solo")):
+        posts = search(*arguments, "--json").json["posts"]
+        assert len(posts) == 30
+        assert not any("sword" in {tag["tag"] for tag in post["tags"]} for post in posts)
+    # It would otherwise be read as -c at_ears: another checkpoint.
+    assert search("-cat_ears", "-k", 3, "--json").json["posts"]
+    assert "--jsn" in search("--jsn").failed(2)
+    assert "Missing argument" in search("-k", 3).failed(2)
+
+
 def test_search_shows_how_the_query_was_read(search: Run) -> None:
     outcome = search("(cat ears:1.2), -tail <lora:x:1>, sword", "-k", 1, "--json")
     assert outcome.json["notes"] == [line.removeprefix("note: ") for line in outcome.err.splitlines()]

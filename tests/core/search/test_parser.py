@@ -45,6 +45,8 @@ def has_any(*tags: str) -> Callable[[Post], bool]:
         ("cat solo or hat", [], lambda post: {"cat", "solo"} <= post.tags or "hat" in post.tags),
         ("1girl (cat solo or hat)", ["1girl"], lambda post: {"cat", "solo"} <= post.tags or "hat" in post.tags),
         ("cat and hat", ["cat", "hat"], lambda _: True),
+        ("(cat solo) or (hat)", [], lambda post: {"cat", "solo"} <= post.tags or "hat" in post.tags),
+        ("-rating:g,s score:1,2,3 cat", ["cat"], lambda post: post.rating in "qe" and post.score in (1, 2, 3)),
         ("-(cat hat)", [], lambda post: not {"cat", "hat"} <= post.tags),
         ("-( cat ~ hat ) 1girl", ["1girl"], lambda post: not {"cat", "hat"} & post.tags),
         ("-(cat or -hat)", [], lambda post: not ("cat" in post.tags or "hat" not in post.tags)),

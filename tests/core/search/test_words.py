@@ -31,6 +31,8 @@ def kinds(text: str) -> str:
         ("-miku_(fate) (miku_(fate) or hat)", "NOT miku_(fate) OPEN miku_(fate) OR hat CLOSE"),
         ("foo_(bar) -(foo_(bar))", "foo_(bar) NOT OPEN foo_(bar) CLOSE"),
         ("((cat)++ (hat)1.2) -solo", "TEXT TEXT cat TEXT TEXT hat TEXT TEXT NOT solo"),
+        ("(cat hat) or (1girl)", "OPEN cat hat CLOSE OR OPEN 1girl CLOSE"),
+        ("miku (fate) or (fate)", "miku TEXT fate TEXT OR OPEN fate CLOSE"),
         ("-1::hat:: -solo", "-1::hat:: NOT solo"),
         (":-) -solo", ":- TEXT NOT solo"),
         ("rating:g,s,-hat", "rating:g,s,-hat"),
