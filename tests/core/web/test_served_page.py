@@ -79,7 +79,7 @@ def test_from_a_loading_server_to_the_posts_of_a_caption(
     expect(page.get_by_role("option").first.locator(".name")).to_have_text(second)
     field.press("Enter")
     expect(page.locator(".chip .name")).to_contain_text([first, "nosuchtag unknown", second])
-    page.get_by_role("switch").check()
+    page.get_by_role("switch", name="ratings").check()
     expect(page.get_by_role("link", name="on Danbooru").first).to_be_visible()
     page.get_by_title(f"Show the tags near {first}").click()
     expect(page.locator(".neighbours .row").first).to_be_visible()
