@@ -142,7 +142,7 @@ def _chosen(
     if "bigquery_project" in values and "bigquery_table" not in values:
         raise click.UsageError("--project needs --bigquery.")
     root = Path() if replaces_export else settings.root
-    for key in ("aliases", "tag_categories"):
+    for key in ("aliases", "implications", "tag_categories"):
         if key in values:
             # Those of the file start from its folder, those of the command line from the working directory.
             start = settings.root if key not in source else Path()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.cli.main import main
+from booru_embed_core.posts.implications import read_implications
 from booru_embed_core.posts.report import PostsReport
 from tests.core.export_helpers import PATTERN_LIKE, csv_bytes, read_rows, row
 
@@ -148,7 +149,14 @@ def settings_file(tmp_path: Path) -> Path:
     pq.write_table(pa.Table.from_pylist(rows), folder / "posts.parquet")
     (folder / "tags.csv").write_text("tag,category,aliases\nnew,0,old\n", encoding="utf-8")
     file = folder / "mine.toml"
-    lines = ['export = ["*.parquet"]', 'aliases = "tags.csv"', "missing_score = 7", 'rating_names = {safe = "g"}']
+    (folder / "implied.csv").write_text("antecedent,consequent\nold,c\n", encoding="utf-8")
+    lines = [
+        'export = ["*.parquet"]',
+        'aliases = "tags.csv"',
+        'implications = "implied.csv"',
+        "missing_score = 7",
+        'rating_names = {safe = "g"}',
+    ]
     file.write_text("\n".join(["[posts]", *lines]), encoding="utf-8")
     return file
 
@@ -176,8 +184,9 @@ def test_options_override_the_settings_file(
     (tmp_path / "tags.csv").write_text("tag,category\nold,1\nnew,1\nb,0\n", encoding="utf-8")
     options = ["--out", "out", "--settings", settings_file, "--ratings", "g", "--tag-categories", "tags.csv"]
     assert run(monkeypatch, "posts.csv", *options) == 0
-    # The table of aliases is the file's, beside it.
+    # The tables of aliases and implications are the file's, beside it.
     assert read_rows(tmp_path / "out") == [row(5, "b", artist="new", rating="g", score=1)]
+    assert read_implications(tmp_path / "out") == [("new", "c")]
 
 
 def test_settings_in_the_working_directory_are_not_read_unasked(
