@@ -135,9 +135,11 @@ def index(
     """Embed all posts of a packed file and index them for `search`; resumes after an interruption."""
     from dataclasses import asdict
 
+    from booru_embed_core.errors import disk_errors
     from booru_embed_core.search.build import make_search_folder
 
-    metadata = make_search_folder(checkpoint, packed_file(packed), out, log=say)
+    with disk_errors(out.absolute().parent, "choose an --out on another disk"):
+        metadata = make_search_folder(checkpoint, packed_file(packed), out, log=say)
     if as_json:
         print_json(asdict(metadata))
     else:

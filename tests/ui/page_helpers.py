@@ -189,7 +189,8 @@ class StandIn:
             for index, rating in enumerate(["g", "s", "g"])
             if rating in body.get("ratings", ["g", "s"])
         ]
-        return {"posts": posts, "unknown": [], "notes": []}
+        notes = ["score:>10 is a condition of the stand-in"] if "score:>10" in body["tags"] else []
+        return {"posts": posts, "unknown": [], "notes": notes}
 
     def map(self, _body: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -104,6 +104,7 @@ def test_posts_say_which_tags_they_have_and_take_conditions(page: Page, stand_in
     with page.expect_response(lambda answer: "score:>10" in (answer.request.post_data or "")):
         pass
     assert stand_in.bodies("search")[-1]["tags"] == "1girl hat -hat score:>10"
+    expect(posts(page).locator(".notes")).to_have_text("score:>10 is a condition of the stand-in")
     stand_in.refused["search"] = (422, "user:me: not a condition that this index knows")
     page.get_by_label("Conditions").fill("user:me")
     expect(posts(page).get_by_role("alert")).to_contain_text("user:me")

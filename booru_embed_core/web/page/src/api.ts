@@ -48,6 +48,11 @@ export interface Post {
   /** Which of the tags that the query asks for the post has. */
   matched: string[];
 }
+export interface Found {
+  posts: Post[];
+  /** How the query was read, where that differs from its spelling. */
+  notes: string[];
+}
 export interface Info {
   embedding_dim: number;
   num_tags: number;
@@ -125,4 +130,4 @@ export const fill = (query: FillQuery, signal?: AbortSignal) => post<Filled>("fi
 export const similar = (tag: string, k: number, signal?: AbortSignal) =>
   post<{ neighbours: Neighbour[] }>("similar", { tag, k }, signal);
 export const search = (tags: string, k: number, ratings: string[] | undefined, signal?: AbortSignal) =>
-  post<{ posts: Post[] }>("search", { tags, k, ratings }, signal);
+  post<Found>("search", { tags, k, ratings }, signal);

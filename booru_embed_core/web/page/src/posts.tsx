@@ -50,15 +50,16 @@ function Found() {
   if (state.search.value === "") return <p class="state card">Add a tag or a condition to see posts.</p>;
   return (
     <Panel of={state.posts} retry={state.askPosts} rows={4}>
-      {(posts) =>
-        posts.length === 0 ? (
+      {({ posts, notes }) => <>
+        {notes.length > 0 && <ul class="notes">{notes.map((note) => <li key={note}>{note}</li>)}</ul>}
+        {posts.length === 0 ? (
           <p class="state card">
             No post found{!state.showsAllRatings.value && " with the rating general; the switch above shows all ratings"}.
           </p>
         ) : (
           <ul class="posts">{posts.map((post) => <PostCard key={post.post_id} post={post} />)}</ul>
-        )
-      }
+        )}
+      </>}
     </Panel>
   );
 }

@@ -44,7 +44,7 @@ export const suggestions = new Latest<api.Completions>();
 export const filled = new Latest<api.Filled>();
 export const prompt = new Latest<string>();
 export const neighbours = new Latest<api.Neighbour[]>();
-export const posts = new Latest<api.Post[]>();
+export const posts = new Latest<api.Found>();
 
 /** The categories in which the model has tags. */
 export const categories = computed(() => CATEGORIES.filter((category) => info.value.value?.categories[category] !== 0));
@@ -245,7 +245,7 @@ export function askPosts(): void {
     void posts.run(async (signal) => {
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
       signal.throwIfAborted();
-      return (await api.search(tags, POSTS, ratings, signal)).posts;
+      return api.search(tags, POSTS, ratings, signal);
     });
 }
 
