@@ -24,10 +24,11 @@ from booru_embed_core.settings import VocabSettings
 from booru_embed_core.tags.cut import cut_size, wide_category
 from booru_embed_core.tags.frequency import read_frequencies
 from booru_embed_core.tags.implications import Implications
-from booru_embed_core.tags.implied_tags import IMPLICATIONS_FILE, read_implied_tags
+from booru_embed_core.tags.implied_tags import read_implied_tags
 from booru_embed_core.tags.spelling import tokenizers_json, unique_spellings
 from booru_embed_core.tags.vocab import (
     FORMAT_VERSION,
+    IMPLICATIONS_FILE,
     TOKENIZER_FILE,
     VOCAB_FILE,
     VOCAB_TABLE_FILE,
@@ -197,9 +198,9 @@ def _category_ids(sizes: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def save_vocab(vocab: Vocab, out_dir: Path) -> None:
-    """Writes ``vocab.parquet``, ``tokenizer.json``, and ``vocab.json`` with the SHA-256 of both and of itself.
+    """Writes ``vocab.json``, which is all that loading needs, with the SHA-256 of itself and of the files beside it.
 
-    ``implications.parquet`` is for other programs and for the vocabulary's version: ``vocab.json`` holds them too.
+    These are ``vocab.parquet``, ``tokenizer.json`` and ``implications.parquet``, for other programs.
     """
     pq.write_table(implications_table(vocab), out_dir / IMPLICATIONS_FILE, compression="zstd")
     pq.write_table(vocab_table(vocab), out_dir / VOCAB_TABLE_FILE, compression="zstd")
@@ -216,7 +217,7 @@ def save_vocab(vocab: Vocab, out_dir: Path) -> None:
         "special_ids": vocab.special_ids,
         "settings": vocab.settings.model_dump(mode="json"),
         "lost": {category.value: asdict(lost) for category, lost in vocab.lost.items()} if vocab.lost else None,
-        "files": {name: file_sha256(out_dir / name) for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)},
+        "files": {name: file_sha256(out_dir / name) for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE, IMPLICATIONS_FILE)},
         "aliases": {category.value: dict(tag_of) for category, tag_of in vocab.aliases.items()},
         "implications": implications_text(vocab.implications),
         "tags": {category.value: vocab.tags_of(category) for category in CATEGORIES},

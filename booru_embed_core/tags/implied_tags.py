@@ -23,8 +23,8 @@ from booru_embed_core.posts.implications import read_implications
 from booru_embed_core.posts.parquet_parts import read_groups
 from booru_embed_core.posts.tag_lists import TagLists
 from booru_embed_core.schema import CATEGORIES, Category
+from booru_embed_core.tags.vocab import IMPLICATIONS_FILE
 
-IMPLICATIONS_FILE: Final = "implications.parquet"
 MIN_COUNT: Final = 20
 """Posts that a tag needs to imply another: of fewer, the share is too noisy."""
 MIN_SHARE: Final = 0.9

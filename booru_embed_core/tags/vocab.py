@@ -31,6 +31,8 @@ _HASHED_VERSION: Final = 1
 VOCAB_TABLE_FILE: Final = "vocab.parquet"
 VOCAB_FILE: Final = "vocab.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
+IMPLICATIONS_FILE: Final = "implications.parquet"
+"""For other programs, and not copied: ``vocab.json`` has implications too."""
 VOCAB_FILES: Final = (VOCAB_TABLE_FILE, VOCAB_FILE, TOKENIZER_FILE)
 
 
@@ -170,7 +172,7 @@ class Vocab:
         file = vocab_dir / VOCAB_FILE
         try:
             description = json.loads(file.read_bytes())
-            beside = [vocab_dir / name for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE)]
+            beside = [vocab_dir / name for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE, IMPLICATIONS_FILE)]
             hashes = {path.name: file_sha256(path) for path in beside if path.exists()}
         except FileNotFoundError as error:
             raise VocabError(f"{error.filename or vocab_dir}: no such file; build the vocab first") from None

@@ -18,7 +18,7 @@ from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.build import build_vocab
 from booru_embed_core.tags.cut import cost_curve
 from booru_embed_core.tags.frequency import count_tags
-from booru_embed_core.tags.vocab import TOKENIZER_FILE, VOCAB_TABLE_FILE, Vocab, VocabError
+from booru_embed_core.tags.vocab import IMPLICATIONS_FILE, TOKENIZER_FILE, VOCAB_TABLE_FILE, Vocab, VocabError
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile, PackedFileError
 from tests.core.export_helpers import KEEP_ALL, ONE_THREAD, Walked, csv_bytes, row, walk
@@ -124,7 +124,8 @@ def test_a_missing_or_foreign_file_is_refused_by_name(
         for content in (None, b"PAR1", b"{}", b"\0" * 64, foreign.read_bytes()):
             if content == file.read_bytes() or (reader.error is PackedFileError and content == foreign.read_bytes()):
                 continue  # the same, or a packed file that is whole: its vocabulary tells it apart
-            if content is None and file.name in (VOCAB_TABLE_FILE, TOKENIZER_FILE):
+            is_of_vocab = reader.error is VocabError
+            if content is None and is_of_vocab and file.name in (VOCAB_TABLE_FILE, TOKENIZER_FILE, IMPLICATIONS_FILE):
                 continue  # written for other programs: vocab.json is enough
             folder = tmp_path / "product"
             shutil.copytree(reader.folder(walked), folder)
