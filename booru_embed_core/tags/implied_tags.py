@@ -1,7 +1,7 @@
 """Implications in the posts: a → b if nearly every post with tag a also has tag b, such as ``witch_hat`` → ``hat``.
 
 They are counted with the frequencies, before any cut, so that another cut needs no further pass over the posts. Of a
-frequent tag only some posts are looked at, spread evenly: the share with b is known to half a percentage point.
+frequent tag only some posts are looked at, spread evenly: the share with b is known to a percentage point.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ IMPLIED_SCHEMA: Final = schema_of(
     }
 )
 """``num_posts`` were looked at. A row from a table of implications has empty categories, and 0 for both numbers."""
-_SAMPLED_POSTS: Final = 1024
+_SAMPLED_POSTS: Final = 256
 _FIRST_POSTS: Final = 16
 _FIRST_SHARE: Final = 0.7
 """A tag that 98% of the posts have is in fewer of 16 once in 70,000 times."""
@@ -53,7 +53,7 @@ def write_implied_tags(posts_dir: Path, frequencies: Mapping[Category, pa.Table]
 
     First come the pairs of tags of which more than 90% of the posts with the first also have the second, then those of
     tables. The posts' tags wait in a file below `out_dir`, 4 bytes each. Memory: about 16 bytes a post, and 16 for
-    each use that is looked at, about 1,024 a tag at most.
+    each use that is looked at, about 256 a tag at most.
     """
     tags = _Tags(frequencies)
     with scratch_folder(out_dir) as scratch, _PostTags(scratch / "uses") as post_tags:
@@ -149,7 +149,7 @@ class _PostTags:
 def _sample(
     uses: NDArray[np.int32], lengths: NDArray[np.int64], counts: NDArray[np.int64], first_post: int
 ) -> NDArray[np.int64]:
-    """Which uses are looked at, as ``tag << 32 | post``: all of a rare tag, about 1,024 of a frequent one."""
+    """Which uses are looked at, as ``tag << 32 | post``: all of a rare tag, about 256 of a frequent one."""
     posts = np.repeat(np.arange(first_post, first_post + len(lengths)), lengths)
     # A multiplicative hash: posts in a row are spread evenly (Knuth, volume 3, section 6.4).
     chance = (posts.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(11)) * 2.0**-53
