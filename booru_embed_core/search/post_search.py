@@ -7,7 +7,7 @@ folder and the embedder that made it. Filters are exact: tags, ratings and score
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 from weakref import WeakSet
@@ -149,7 +149,7 @@ class PostSearch:
             rows, similarities = self._ordered(query.order, vector, k, mask)
         else:
             rows, similarities = ranked(self.table, self.index, vector, k, plain if by == "tags" else (), first, mask)
-        asked = dict.fromkeys([*plain, *Every(query.filters).wanted()])
+        asked = _places([*plain, *Every(query.filters).wanted()])
         return [
             self._found(embedder, row, similarity, asked)
             for row, similarity in zip(rows.tolist(), similarities.tolist(), strict=True)
@@ -193,7 +193,7 @@ class PostSearch:
             SearchError: no such post, or another model embedded the posts.
         """
         self._check(embedder)
-        return self._found(embedder, self._row(post_id), 1.0, ())
+        return self._found(embedder, self._row(post_id), 1.0, {})
 
     def query_vector(self, embedder: BooruEmbedder, query: Query | str) -> Float32:
         """The embedding of a query, float32 ``[E]`` of unit length; the empty query means "anything".
@@ -250,15 +250,17 @@ class PostSearch:
             raise SearchError(f"post {post_id} is not among the {self.num_posts:,} of {self.folder}; check the id")
         return int(rows[0])
 
-    def _found(self, embedder: BooruEmbedder, row: int, similarity: float, asked: Collection[int]) -> FoundPost:
+    def _found(self, embedder: BooruEmbedder, row: int, similarity: float, asked: Mapping[int, int]) -> FoundPost:
         vocab, indices = embedder.vocab, self.table.tags[row].tolist()
+        # A pattern may ask for most of the vocabulary: the post's few tags are looked up, not the asked ones.
+        matched = sorted((index for index in indices if index in asked), key=asked.__getitem__)
         return FoundPost(
             post_id=int(self.table.post_id[row]),
             rating=RATINGS[self.table.rating[row]],
             score=int(self.table.score[row]),
             similarity=similarity,
             tags=tuple(PostTag(*_tag(embedder, index)) for index in indices if not vocab.is_unknown[index]),
-            matched=tuple(vocab.tags[index] for index in asked if index in indices),
+            matched=tuple(vocab.tags[index] for index in matched),
         )
 
     def _check(self, embedder: BooruEmbedder) -> None:
@@ -336,6 +338,11 @@ def _sum(query: Query, signs: list[int], vectors: list[Float32]) -> Float32:
     if np.linalg.norm(total) < 1e-3:
         raise ValueError(f"{shown(query.text)}: what is added and subtracted cancels out; change a term")
     return total
+
+
+def _places(tags: Iterable[int]) -> dict[int, int]:
+    """The place of each of `tags` in their order."""
+    return {tag: place for place, tag in enumerate(dict.fromkeys(tags))}
 
 
 def _tags(embedder: BooruEmbedder, token_ids: Iterable[int]) -> list[int]:

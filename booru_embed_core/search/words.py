@@ -39,6 +39,8 @@ _OPENING: Final = re.compile(r"(?<!\\)\(")
 _CLOSING: Final = re.compile(r"(?<!\\)\)")
 _WEIGHT: Final = re.compile(r"\)(:?[-+]?[\d.]+|[-+]+)$")
 _LONGEST_WEIGHT: Final = 16
+_SHOWN: Final = 60
+"""Characters of a query in a message."""
 
 
 class Kind(Enum):
@@ -302,6 +304,3 @@ def shown(text: str, start: int = 0) -> str:
     """The part of a query from `start` on that a message shows, in quotes."""
     part = " ".join(text[start : start + _SHOWN].split())
     return repr(part + ("…" if start + _SHOWN < len(text) else ""))
-
-
-_SHOWN: Final = 60
