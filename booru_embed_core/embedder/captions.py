@@ -54,7 +54,8 @@ def encode(tokenizer: Tokenizer, caption: Caption) -> Encoded:
     """The tags of `caption`.
 
     A tag in a list or mapping may be spelled as in a text, spaces for underscores included, but it is one tag. If its
-    spelling gives it a weight too, the two are multiplied. A tag of weight 0 is left out, as if it were not there.
+    spelling gives it a weight too, the two are multiplied. A tag of weight 0 is left out, as if it were not there. One
+    that is spelled with a weight of 0 or less, such as ``-hat``, excludes its tag as in a text.
 
     Raises:
         ValueError: it is no caption, or a weight is not a number from 0 to `MAX_WEIGHT`.
@@ -111,6 +112,7 @@ def _merged(tokenizer: Tokenizer, weighted_tags: Iterable[tuple[Any, float]]) ->
     unknown: list[str] = []
     notes: list[str] = []
     ratings: list[str] = []
+    excluded: dict[int, None] = {}
     for tag, weight in weighted_tags:
         if not isinstance(tag, str):
             raise ValueError(f"a tag of a caption is {_shown(tag)}; {_FORMS}")
@@ -127,9 +129,12 @@ def _merged(tokenizer: Tokenizer, weighted_tags: Iterable[tuple[Any, float]]) ->
         unknown += one.unknown
         notes += one.notes
         ratings += one.ratings
+        excluded |= dict.fromkeys(one.excluded)
+    for token_id in excluded:
+        weights.pop(token_id, None)
     unique_unknown, unique_notes, unique_ratings = (tuple(dict.fromkeys(part)) for part in (unknown, notes, ratings))
     given = () if set(weights.values()) <= {1.0} else tuple(weights.values())
-    return Encoded(tuple(weights), unique_unknown, unique_notes, unique_ratings, given)
+    return Encoded(tuple(weights), unique_unknown, unique_notes, unique_ratings, given, tuple(excluded))
 
 
 def _checked(tag: object, weight: object) -> float:

@@ -91,6 +91,15 @@ def test_of_two_mentions_the_higher_weight_counts(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
+    "caption", [["1girl", "tail", "-tail"], ["(tail:0)", "1girl", "tail"], {"1girl": 1, "tail": 0.5, "-1::tail::": 1}]
+)
+def test_a_tag_that_one_of_the_list_excludes_is_excluded_as_in_a_text(tokenizer: Tokenizer, caption: Any) -> None:
+    found, text = encode(tokenizer, caption), tokenizer.encode("1girl, tail, -tail")
+    assert (found.token_ids, found.weights, found.excluded) == (text.token_ids, text.weights, text.excluded)
+    assert found.excluded == tokenizer.encode("tail").token_ids
+
+
+@pytest.mark.parametrize(
     "weight", [-0.1, -1, float("nan"), float("inf"), -float("inf"), MAX_WEIGHT + 1, None, "0.5", b"1", [1], 1e300]
 )
 def test_a_weight_out_of_bounds_is_named_with_its_tag(tokenizer: Tokenizer, weight: Any) -> None:
