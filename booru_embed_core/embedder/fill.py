@@ -87,12 +87,13 @@ def read_fill(embedder: BooruEmbedder, query: FillQuery) -> ReadFill:
     query.check()
     read, sets = embedder.read_caption(query.caption, query.rating, query.score)
     banned = embedder.next_tags.banned(query.banned, read.excluded)
-    given = [token_id - embedder.vocab.num_special for token_id in embedder.tokenizer.encode(read.caption).token_ids]
-    weights = dict(zip(given, read.weights or (1.0,) * len(given), strict=True))
+    weights = dict(zip(sets.tags.tolist(), read.weights, strict=True))
     tags = embedder.vocab.tags
     notes = [ban_note(name) for name in banned.unknown]
-    notes += [f"{tags[tag]}: banned, but the caption has it; it stays" for tag in np.intersect1d(given, banned.tags)]
-    odd = embedder.next_tags.contradictions(np.array(given, dtype=np.int64))
+    notes += [
+        f"{tags[tag]}: banned, but the caption has it; it stays" for tag in np.intersect1d(sets.tags, banned.tags)
+    ]
+    odd = embedder.next_tags.contradictions(sets.tags)
     if len(odd):
         notes.append(f"{', '.join(tags[tag] for tag in odd)}: they contradict each other; all stay")
     return ReadFill(query, read, weights, sets, banned.tags, tuple(notes))

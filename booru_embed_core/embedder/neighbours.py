@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 _LEAST_SQUARE: Final = np.float32(1e-8)
-"""A tag nearer to the mean than this, squared, has no direction that rounding has not made."""
+"""Squared distance from the mean below which a tag's direction is rounding noise."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,20 +16,20 @@ class ReducedNetwork:
     """`network` for sets of any tags: those that another tag of the set implies are left out, with their weights."""
 
     def __init__(self, network: Network, vocab: Vocab) -> None:
-        self.whole = network
+        self.inner = network
         self._implications = vocab.implications
 
     def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
         """As `Network.embeddings`."""
-        return self.whole.embeddings(self._reduced(sets))
+        return self.inner.embeddings(self._reduced(sets))
 
     def tag_scores(self, sets: TagSets) -> NDArray[np.float32]:
         """As `Network.tag_scores`."""
-        return self.whole.tag_scores(self._reduced(sets))
+        return self.inner.tag_scores(self._reduced(sets))
 
     def token_states(self, sets: TagSets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """As `Network.token_states`; implied tags have no state."""
-        return self.whole.token_states(self._reduced(sets))
+        return self.inner.token_states(self._reduced(sets))
 
     def _reduced(self, sets: TagSets) -> TagSets:
         keep = self._implications.is_kept(sets.tags, sets.lengths)

@@ -23,7 +23,7 @@ EMBEDDING_NAME: Final = "booru-embed"
 COMPLETION_HEAD_NAME: Final = "booru-embed-head"
 _KEPT_CHUNKS: Final = 128
 _FIRST: Final = 1e4
-"""More than logarithms of shares differ."""
+"""Larger than any difference between logarithms of shares."""
 
 
 class PooledStates:

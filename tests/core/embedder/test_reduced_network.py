@@ -43,4 +43,4 @@ def test_it_is_wrapped_once(embedders: tuple[BooruEmbedder, BooruEmbedder]) -> N
     assert not isinstance(plain.network, ReducedNetwork)
     again = pickle.loads(pickle.dumps(reduced))
     assert isinstance(again.network, ReducedNetwork)
-    assert not isinstance(again.network.whole, ReducedNetwork)
+    assert not isinstance(again.network.inner, ReducedNetwork)
