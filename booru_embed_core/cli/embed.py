@@ -60,13 +60,14 @@ def complete(
     with unknown_tags_on_stderr():
         found = embedder.complete(caption, k, category, rating, score, _kept(implied), banned or ())
     (read,) = read_captions(embedder, [caption])
-    left_out = _implied(embedder, read) if implied is ImpliedTags.drop else []
+    follow = _implied(embedder, read)
     if as_json:
         completions = [tag._asdict() for tag in found]
-        print_json({"completions": completions, "implied": left_out, "unknown": list(read.unknown)})
+        notes = list(read.notes)
+        print_json({"completions": completions, "implied": follow, "unknown": list(read.unknown), "notes": notes})
     else:
-        if left_out:
-            say(f"note: left out, since the caption implies them: {', '.join(left_out)}; --implied keep offers them")
+        if follow and implied is ImpliedTags.drop:
+            say(f"note: left out, since the caption implies them: {', '.join(follow)}; --implied keep offers them")
         print_table([(f"{tag.probability:7.2%}", tag.category.value, tag.tag) for tag in found])
 
 

@@ -244,7 +244,7 @@ def _embed_arguments(
         say(f"{output}: float32 {list(vectors.shape)}")
     elif as_json:
         embeddings = [
-            {"caption": caption, "unknown": list(one.unknown), "vector": vector}
+            {"caption": caption, "unknown": list(one.unknown), "notes": list(one.notes), "vector": vector}
             for caption, one, vector in zip(captions, read, vectors.tolist(), strict=True)
         ]
         print_json({"dim": vectors.shape[1], "embeddings": embeddings})

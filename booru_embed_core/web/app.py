@@ -152,7 +152,7 @@ def _add_status(app: FastAPI, loading: Loading) -> None:
     @app.get("/api/ready", responses=unready)
     async def ready() -> models.Status:
         """Whether the model is loaded."""
-        assert loading.served
+        loading.served  # noqa: B018  raises until there is one
         return models.Status(status="ready")
 
     @app.get("/api/info", responses=unready)
@@ -191,7 +191,7 @@ def _add_tags(app: FastAPI, loading: Loading) -> None:
         return models.EmbedAnswer(
             dim=vectors.shape[1],
             embeddings=[
-                models.Embedding(caption=caption, unknown=list(one.unknown), vector=vector)
+                models.Embedding(caption=caption, unknown=list(one.unknown), notes=list(one.notes), vector=vector)
                 for caption, one, vector in zip(asked.captions, read, vectors.tolist(), strict=True)
             ],
         )

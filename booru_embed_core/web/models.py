@@ -44,6 +44,7 @@ class EmbedRequest(_Metadata):
 class Embedding(BaseModel):
     caption: str
     unknown: list[str]
+    notes: list[str] = Field(description="What was read differently from its spelling.")
     vector: list[float]
 
 

@@ -21,6 +21,8 @@ def test_what_was_read_otherwise_than_it_stands_is_noted(run: Run, trained: Trai
     plain, noted = run("complete", "1girl cat_ears", *asked[1:]), run("complete", *asked)
     assert (noted.code, noted.out) == (0, plain.out)
     assert noted.err == "note: (cat ears:1.0): read as cat_ears\n"
+    (row,) = run("embed", *asked[:3], "--json").json["embeddings"]
+    assert run("complete", *asked, "--json").json["notes"] == row["notes"] == ["(cat ears:1.0): read as cat_ears"]
 
 
 def test_complete_is_the_librarys(run: Run, trained: Trained, embedder: BooruEmbedder) -> None:
@@ -66,7 +68,7 @@ def test_complete_leaves_out_what_follows_and_what_is_banned(run: Run, trained: 
     assert found.err.startswith("warning: banned: blorb: no tag matches; nothing is banned by it. ")
     kept = run("complete", "1girl bell", "-c", checkpoint, "--json", "-k", 99, "--implied", "keep")
     assert {"collar", "cat_ears"} <= {one["tag"] for one in kept.json["completions"]}
-    assert kept.json["implied"] == []
+    assert kept.json["implied"] == ["collar"]
     table = run("complete", "1girl bell", "-c", checkpoint)
     assert table.err == "note: left out, since the caption implies them: collar; --implied keep offers them\n"
 

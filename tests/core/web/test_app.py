@@ -83,6 +83,8 @@ def test_embeddings_are_the_librarys(client: TestClient, served: Served) -> None
     assert found["dim"] == 5
     assert [one["caption"] for one in found["embeddings"]] == captions
     assert [one["unknown"] for one in found["embeddings"]] == [[], [], ["blorb"], []]
+    notes = ["(cat ears:1.5): read as cat_ears with weight 1.5"]
+    assert [one["notes"] for one in found["embeddings"]] == [[], [], [], notes]
     weighted = {"1girl": 1.0, "cat_ears": 1.5}
     expected = served.embedder.embed(["1girl cat_ears", "", "solo", weighted], rating="g", score=3, dim=5)
     assert not np.allclose(expected[0], expected[3], atol=1e-3)
