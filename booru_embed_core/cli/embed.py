@@ -1,9 +1,13 @@
-"""``booru-embed complete | fill | similar``: a checkpoint asked about tags."""
+"""``booru-embed embed``: vectors of captions, from the command line, standard input or a file."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import click
 import typer
@@ -11,136 +15,239 @@ import typer
 from booru_embed_core.cli.shared import (
     CAPTION_HELP,
     CHECKPOINT,
-    CategoryOption,
     CheckpointOption,
-    CountOption,
     JsonOption,
     RatingOption,
     ScoreOption,
     load_embedder,
+    output_file,
     print_json,
-    print_table,
     read_captions,
     say,
     unknown_tags_on_stderr,
 )
-from booru_embed_core.embedder.results import DEFAULT_TEMPERATURE, MAX_FILL_TAGS, MAX_SEED, MAX_TEMPERATURE
-from booru_embed_core.schema import CATEGORIES, Category
-from booru_embed_core.tags.prompts import DIALECTS
 
 if TYPE_CHECKING:
+    from booru_embed_core.embedder.caption_files import CaptionFile
+    from booru_embed_core.embedder.embed_file import Counts
     from booru_embed_core.embedder.embedder import BooruEmbedder
-    from booru_embed_core.embedder.results import Normalized
+    from booru_embed_core.embedder.job_identity import JobSettings
+    from booru_embed_core.embedder.vector_files import Block
 
-ImpliedTags = StrEnum("ImpliedTags", ["drop", "keep"])
-PromptDialect = StrEnum("PromptDialect", {name: name for name in DIALECTS})  # type: ignore[misc]  # from `prompts`
+_STDIN: Final = "-"
 
-ImpliedOption = Annotated[
-    ImpliedTags, typer.Option("--implied", help="Drop or keep tags that others imply, such as hat from witch_hat.")
-]
-BanOption = Annotated[
+
+class _InputFormat(StrEnum):
+    """As in ``embedder.caption_files``, which is imported late."""
+
+    TEXT = "text"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+class _OnUnknown(StrEnum):
+    RAISE = "raise"
+    ZERO = "zero"
+    EMPTY = "empty"
+
+
+_CaptionsArgument = Annotated[
     list[str] | None,
-    typer.Option("--ban", metavar="TAG", help="Never this tag, nor any that matches, as *_hair; repeatable."),
+    typer.Argument(help=CAPTION_HELP + " Several captions give several vectors; - reads one a line from stdin."),
+]
+_FileOption = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", help="Embed the captions of a .txt, .jsonl or .parquet file.", metavar="FILE"),
+]
+_OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Write a .parquet, .npy or .jsonl file; resumes an interrupted one."),
+]
+_FormatOption = Annotated[
+    _InputFormat | None, typer.Option("--input-format", help="Form of the captions if the suffix does not tell.")
+]
+_ColumnOption = Annotated[
+    str | None, typer.Option("--column", help="Column or key of the captions; by default caption or tags.")
+]
+_IdColumnOption = Annotated[
+    str | None, typer.Option("--id-column", help="Column or key of the ids; by default id, or rows from 0.")
+]
+_OnUnknownOption = Annotated[
+    _OnUnknown,
+    typer.Option("--on-unknown", help="Captions of unknown tags alone: fail, a zero vector, or the empty caption."),
+]
+_BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Captions embedded together.")]
+_RestartOption = Annotated[bool, typer.Option("--restart", help="Forget what an interrupted job has left.")]
+_DimOption = Annotated[
+    int | None, typer.Option("--dim", min=1, help="Length of the vector: a prefix of the whole embedding.")
 ]
 
 
-def complete(
-    caption: Annotated[str, typer.Argument(help=CAPTION_HELP)],
-    k: CountOption = 10,
-    category: CategoryOption = None,
+def embed(
+    captions: _CaptionsArgument = None,
+    file: _FileOption = None,
+    output: _OutputOption = None,
+    input_format: _FormatOption = None,
+    column: _ColumnOption = None,
+    id_column: _IdColumnOption = None,
+    on_unknown: _OnUnknownOption = _OnUnknown.RAISE,
+    batch_size: _BatchSizeOption = 1024,
+    restart: _RestartOption = False,
     checkpoint: CheckpointOption = CHECKPOINT,
     rating: RatingOption = None,
     score: ScoreOption = None,
-    implied: ImpliedOption = ImpliedTags.drop,
-    banned: BanOption = None,
+    dim: _DimOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the most probable further tags of a caption."""
-    embedder = load_embedder(checkpoint, rating, score)
-    with unknown_tags_on_stderr():
-        found = embedder.complete(caption, k, category, rating, score, _kept(implied), banned or ())
-    (read,) = read_captions(embedder, [caption])
-    follow = _implied(embedder, read)
-    if as_json:
-        completions = [tag._asdict() for tag in found]
-        notes = list(read.notes)
-        print_json({"completions": completions, "implied": follow, "unknown": list(read.unknown), "notes": notes})
-    else:
-        if follow and implied is ImpliedTags.drop:
-            say(f"note: left out, since the caption implies them: {', '.join(follow)}; --implied keep offers them")
-        print_table([(f"{tag.probability:7.2%}", tag.category.value, tag.tag) for tag in found])
+    """Print the embedding of each caption, one unit vector per line, or write all to a file."""
+    if output is not None and as_json:
+        raise click.UsageError("--output writes a file and --json prints: give one of them.")
+    is_stdin = _reads_stdin(captions or [], file)
+    from booru_embed_core.embedder.job_identity import JobSettings
 
-
-def fill(
-    caption: Annotated[str, typer.Argument(help=CAPTION_HELP)],
-    n: Annotated[int, typer.Option("-n", min=0, max=MAX_FILL_TAGS, help="How many; 0 writes the prompt.")] = 20,
-    temperature: Annotated[
-        float, typer.Option(min=0, max=MAX_TEMPERATURE, help="Of the draws; 0 takes the most probable tag each time.")
-    ] = DEFAULT_TEMPERATURE,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same one, the same tags.")] = 0,
-    category: Annotated[
-        list[Category] | None, typer.Option("--category", help="Add only tags of this category; repeatable.")
-    ] = None,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option("--limit", metavar="CATEGORY=N", help="The most tags to add of a category; repeatable."),
-    ] = None,
-    checkpoint: CheckpointOption = CHECKPOINT,
-    rating: RatingOption = None,
-    score: ScoreOption = None,
-    implied: ImpliedOption = ImpliedTags.drop,
-    banned: BanOption = None,
-    dialect: Annotated[PromptDialect, typer.Option(help="Program that the prompt is for.")] = PromptDialect("a1111"),
-    as_json: JsonOption = False,
-) -> None:
-    """Print a caption with further tags drawn for it, as a prompt."""
-    limits = _limits(limit or [])
-    embedder = load_embedder(checkpoint, rating, score)
-    with unknown_tags_on_stderr():
-        found = embedder.fill(
-            caption, n, temperature, seed, category or None, limits, rating, score, _kept(implied), banned or ()
-        )
-    prompt = found.prompt(dialect.value)
-    if as_json:
-        tags = [tag._asdict() for tag in found.tags]
-        print_json({"prompt": prompt, "tags": tags, "unknown": list(found.unknown), "notes": list(found.notes)})
+    settings = JobSettings(
+        column=column,
+        id_column=id_column,
+        batch_size=batch_size,
+        rating=rating and str(rating),
+        score=score,
+        dim=dim,
+        on_unknown=on_unknown.value,
+    )
+    if captions and not is_stdin:
+        if input_format or column or id_column or restart:
+            raise click.UsageError("--input-format, --column, --id-column and --restart are for - and --file.")
+        _embed_arguments(load_embedder(checkpoint, rating, score, dim), captions, output, settings, as_json=as_json)
         return
-    for note in found.notes:
-        say(f"note: {note}")
-    print(prompt)
+    if restart and output is None:
+        raise click.UsageError("--restart is for --output, which alone is resumed.")
+    source = _source(None if is_stdin else file, input_format, column, id_column)
+    if output is not None:
+        _check_output(output)
+    settings = replace(settings, input_form=str(source.form))
+    embedder = load_embedder(checkpoint, rating, score, dim)
+    _embed_source(embedder, checkpoint, source, output, settings, restart=restart, as_json=as_json)
 
 
-def similar(
-    tag: Annotated[str, typer.Argument(help="One tag.")],
-    k: CountOption = 10,
-    category: CategoryOption = None,
-    checkpoint: CheckpointOption = CHECKPOINT,
-    as_json: JsonOption = False,
+def _reads_stdin(captions: list[str], file: Path | None) -> bool:
+    """Whether captions come from standard input; wrong use unless they come from one place."""
+    if not captions and file is None:
+        raise click.UsageError("Name captions, - for standard input, or --file FILE.")
+    if captions and (file is not None or (_STDIN in captions and captions != [_STDIN])):
+        raise click.UsageError("Name captions, or - for standard input, or --file FILE: one of them.")
+    return captions == [_STDIN] or str(file) == _STDIN
+
+
+def _check_output(output: Path) -> None:
+    from booru_embed_core.embedder.vector_files import vector_format
+
+    vector_format(output)
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{output.parent}: no such folder, for --output {output.name}; create it first")
+
+
+def _source(file: Path | None, form: _InputFormat | None, column: str | None, id_column: str | None) -> CaptionFile:
+    from booru_embed_core.embedder.caption_files import CaptionFile, InputFormat, format_of
+
+    if file is not None and not file.exists():
+        raise FileNotFoundError(f"{file}: no such file; name a file of captions")
+    known = format_of(file, InputFormat(form.value) if form else None)
+    if known is InputFormat.TEXT and (column or id_column):
+        raise click.UsageError("--column and --id-column are for JSON lines and Parquet; text has one caption a line.")
+    return CaptionFile(file, known, column, id_column)
+
+
+def _embed_source(
+    embedder: BooruEmbedder,
+    checkpoint: Path,
+    source: CaptionFile,
+    output: Path | None,
+    settings: JobSettings,
+    *,
+    restart: bool,
+    as_json: bool,
 ) -> None:
-    """Print the tags whose embeddings are nearest to that of one tag."""
-    found = load_embedder(checkpoint).similar_tags(tag, k, category)
-    if as_json:
-        print_json({"tag": tag, "neighbours": [neighbour._asdict() for neighbour in found]})
+    """Embeds `source` into `output`, or prints its vectors."""
+    from booru_embed_core.embedder.embed_file import Counts, embed_file, embedded_batches
+    from booru_embed_core.embedder.job_identity import input_hash, model_hash
+    from booru_embed_core.embedder.locate import find_checkpoint
+
+    dim = settings.dim or embedder.embedding_dim
+    if output is not None:
+        settings = replace(settings, model=model_hash(find_checkpoint(checkpoint)), input_hash=input_hash(source))
+        counts = embed_file(embedder, source, output, settings, say, restart)
+        say(f"{output}: float32 [{counts.num_rows}, {dim}]")
     else:
-        print_table([(f"{one.similarity:7.4f}", one.category.value, one.tag) for one in found])
+        counts = Counts()
+        blocks = (block for _, block in embedded_batches(embedder, iter(source), settings, counts))
+        _print_json_blocks(blocks, dim) if as_json else _print_blocks(blocks)
+    _say_counts(source, counts, settings.on_unknown)
 
 
-def _kept(implied: ImpliedTags) -> Literal["drop", "keep"]:
-    return "drop" if implied is ImpliedTags.drop else "keep"
+def _print_blocks(blocks: Iterable[Block]) -> None:
+    for block in blocks:
+        for vector in block.vectors:
+            print("\t".join(f"{x:.6f}" for x in vector))
 
 
-def _limits(given: list[str]) -> dict[Category, int]:
-    """The limits of ``category=n``; anything else ends with exit code 2."""
-    limits: dict[Category, int] = {}
-    for one in given:
-        name, _, number = one.partition("=")
-        if name not in [category.value for category in CATEGORIES] or not number.isdecimal():
-            raise click.BadOptionUsage("limit", f"--limit {one}: give a category and a number, such as artist=0.")
-        limits[Category(name)] = int(number)
-    return limits
+def _print_json_blocks(blocks: Iterable[Block], dim: int) -> None:
+    """Prints one JSON value in bounded memory, batch by batch."""
+    print(f'{{"dim": {dim}, "embeddings": [', end="")
+    separator = ""
+    for block in blocks:
+        for row_id, unknown, vector in zip(block.ids, block.unknown, block.vectors.tolist(), strict=True):
+            row = {"id": row_id, "unknown": unknown, "vector": vector}
+            print(separator + json.dumps(row, ensure_ascii=False), end="")
+            separator = ", "
+    print("]}")
 
 
-def _implied(embedder: BooruEmbedder, read: Normalized) -> list[str]:
-    """The tags that the caption implies and does not have."""
-    _, sets = embedder.read_caption(read.caption)
-    return [embedder.vocab.tags[tag] for tag in embedder.next_tags.implied_by(sets.tags)]
+def _say_counts(source: CaptionFile, counts: Counts, on_unknown: str) -> None:
+    """Tells what became of the rows, so that they add up."""
+    from booru_embed_core.embedder.embed_file import num_rows
+
+    became = {"zero": "zero vectors", "empty": "read as the empty caption"}.get(on_unknown, "")
+    kinds = [f"{counts.num_known:,} with known tags", f"{counts.num_empty:,} empty"]
+    if counts.num_unknown:
+        kinds.append(f"{counts.num_unknown:,} of unknown tags alone ({became})")
+    blank = f"; {source.num_blank:,} blank lines left out" if source.num_blank else ""
+    say(f"{source.name}: {num_rows(counts.num_rows)} read: {', '.join(kinds)}{blank}")
+    if counts.unknown:
+        num_with = counts.num_partly + counts.num_unknown
+        say(f"warning: not in the vocabulary, in {num_rows(num_with)}, such as {', '.join(counts.unknown)}")
+    if counts.num_noted:
+        say(f"note: read differently from their spelling: {num_rows(counts.num_noted)}, such as: {counts.notes[0]}")
+    if source.unused:
+        say(f"note: not read: {', '.join(source.unused)}")
+
+
+def _embed_arguments(
+    embedder: BooruEmbedder,
+    captions: list[str],
+    output: Path | None,
+    settings: JobSettings,
+    *,
+    as_json: bool,
+) -> None:
+    """Embeds the `captions` of the command line at once."""
+    if output is not None:
+        _check_output(output)
+    with unknown_tags_on_stderr():
+        vectors = embedder.embed(captions, settings.rating, settings.score, settings.dim, settings.on_unknown)
+    read = read_captions(embedder, captions)
+    if output is not None:
+        from booru_embed_core.embedder.vector_files import Block, vector_format, write_vectors
+
+        block = Block(vectors, list(range(len(captions))), [list(one.unknown) for one in read])
+        with output_file(output) as partial:
+            write_vectors(partial, vector_format(output), len(vectors), vectors.shape[1], [block])
+        say(f"{output}: float32 {list(vectors.shape)}")
+    elif as_json:
+        embeddings = [
+            {"caption": caption, "unknown": list(one.unknown), "notes": list(one.notes), "vector": vector}
+            for caption, one, vector in zip(captions, read, vectors.tolist(), strict=True)
+        ]
+        print_json({"dim": vectors.shape[1], "embeddings": embeddings})
+    else:
+        for vector in vectors:
+            print("\t".join(f"{x:.6f}" for x in vector))

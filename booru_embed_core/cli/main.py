@@ -14,15 +14,15 @@ import click
 import typer
 from typer.core import TyperCommand
 
-from booru_embed_core.cli.embed import complete, fill, similar
-from booru_embed_core.cli.embed_captions import embed
+from booru_embed_core.cli.complete import complete, fill, similar
+from booru_embed_core.cli.embed import embed
 from booru_embed_core.cli.evaluate import evaluate
 from booru_embed_core.cli.export import export
 from booru_embed_core.cli.ingest import ingest
 from booru_embed_core.cli.inspect import inspect_app
-from booru_embed_core.cli.search import QueryCommand, duplicates, index, search
+from booru_embed_core.cli.search import duplicates, index, search
 from booru_embed_core.cli.serve import serve
-from booru_embed_core.cli.shared import say
+from booru_embed_core.cli.shared import TagsCommand, say
 from booru_embed_core.errors import one_line
 
 _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "sklearn", "tokenizers"], "data") | {
@@ -39,7 +39,7 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
 app = typer.Typer(name="booru-embed", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(inspect_app, name="inspect")
 for command in (ingest, embed, complete, fill, similar, evaluate, export, index, search, duplicates, serve):
-    app.command(cls=QueryCommand if command is search else TyperCommand)(command)
+    app.command(cls=TagsCommand if command in (complete, fill, similar, search) else TyperCommand)(command)
 
 
 @app.callback()

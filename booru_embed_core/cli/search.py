@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 import typer
-from typer.core import TyperCommand
 
 from booru_embed_core.cli.shared import (
     CHECKPOINT,
@@ -33,36 +31,10 @@ _SHOWN_TAGS: Final = 12
 _SHOWN_FIRST: Final = (Category.CHARACTER, Category.COPYRIGHT, Category.ARTIST, Category.GENERAL, Category.META)
 """Order in which a post's tags are printed: what tells posts apart comes first."""
 
-_ATTACHED: Final = re.compile(r"-k\d+")
-"""An option with its value in one argument."""
-
 CheckpointOption = Annotated[
     Path, typer.Option("--checkpoint", "-c", help="Checkpoint that embedded the posts.", metavar="DIR")
 ]
 PostsOption = Annotated[Path, typer.Option("--posts", "-p", help="Folder of `booru-embed index`.", metavar="DIR")]
-
-
-class QueryCommand(TyperCommand):
-    """A command whose argument may begin with a minus, as in ``booru-embed search "-solo hat"``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As in click, but the only argument that no option explains is the query."""
-        takes_value = {
-            name: not param.is_flag for param in self.params if isinstance(param, click.Option) for name in param.opts
-        }
-        left: list[int] = []
-        index = 0
-        while index < len(args) and args[index] != "--":
-            name, equals, _ = args[index].partition("=")
-            if name in takes_value or name in ctx.help_option_names:
-                index += takes_value.get(name, False) and not equals
-            elif not _ATTACHED.fullmatch(args[index]):
-                left.append(index)
-            index += 1
-        if index == len(args) and len(left) == 1 and not args[left[0]].startswith("--"):
-            query = args[left[0]]
-            args = [*args[: left[0]], *args[left[0] + 1 :], "--", query]
-        return super().parse_args(ctx, args)
 
 
 def search(

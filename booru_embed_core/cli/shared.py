@@ -1,8 +1,9 @@
-"""What the commands share: options, the embedder, output files, warnings on stderr, and how results are printed."""
+"""What the commands share: options, captions with a minus, the embedder, output files, and how results are printed."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 import typer
+from typer.core import TyperCommand
 
 from booru_embed_core.errors import disk_errors
 from booru_embed_core.filesystem import atomic_file
@@ -40,6 +42,31 @@ RatingOption = Annotated[
 ]
 ScoreOption = Annotated[int | None, typer.Option("--score", help="Score of the image; needs --rating.")]
 CAPTION_HELP: Final = 'Tags, such as "1girl, cat ears" or "1girl cat_ears".'
+
+_ATTACHED: Final = re.compile(r"-[kn]\d+")
+"""An option with its value in one argument."""
+
+
+class TagsCommand(TyperCommand):
+    """A command whose argument may begin with a minus: ``search "-solo hat"``, ``similar -_-``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As in click, but the only argument that no option explains is the text."""
+        takes_value = {
+            name: not param.is_flag for param in self.params if isinstance(param, click.Option) for name in param.opts
+        }
+        left: list[int] = []
+        index = 0
+        while index < len(args) and args[index] != "--":
+            name, equals, _ = args[index].partition("=")
+            if name in takes_value or name in ctx.help_option_names:
+                index += takes_value.get(name, False) and not equals
+            elif not _ATTACHED.fullmatch(args[index]):
+                left.append(index)
+            index += 1
+        if index == len(args) and len(left) == 1 and not args[left[0]].startswith("--"):
+            args = [*args[: left[0]], *args[left[0] + 1 :], "--", args[left[0]]]
+        return super().parse_args(ctx, args)
 
 
 def packed_file(path: Path) -> Path:
