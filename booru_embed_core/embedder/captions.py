@@ -71,14 +71,14 @@ def encode(tokenizer: Tokenizer, caption: Caption) -> Encoded:
     return _merged(tokenizer, [(tag, 1.0) for tag in caption])
 
 
-def warn_of_unknown(caption: Caption, encoded: Encoded, on_unknown: str, stacklevel: int) -> bool:
-    """Warns of unknown tags; returns whether the caption has tags and none is known.
+def warn_of_unknown(caption: Caption, encoded: Encoded, on_unknown: str, stacklevel: int) -> None:
+    """Warns of unknown tags.
 
     Raises:
-        UnknownTagsError: that is so, and `on_unknown` is ``raise``.
+        UnknownTagsError: the caption has tags, none is known, and `on_unknown` is ``raise``.
     """
     if not encoded.unknown:
-        return False
+        return
     is_lost = not encoded.token_ids
     outcome = "left out"
     if is_lost:
@@ -88,7 +88,6 @@ def warn_of_unknown(caption: Caption, encoded: Encoded, on_unknown: str, stackle
     if is_lost and on_unknown == "raise":
         raise UnknownTagsError(message)
     warnings.warn(message, UnknownTagsWarning, stacklevel + 1)
-    return is_lost
 
 
 def tag_sets(encoded: Sequence[Encoded], num_special: int, rating_id: int, score_bin: int) -> TagSets:

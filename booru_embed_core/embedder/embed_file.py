@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from booru_embed_core.embedder.caption_files import CaptionFile, CaptionFileError, Row
-from booru_embed_core.embedder.captions import OnUnknown, encode, tag_sets, warn_of_unknown
+from booru_embed_core.embedder.captions import OnUnknown, encode, warn_of_unknown
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.job_identity import JobSettings, Prefix
 from booru_embed_core.embedder.metadata import rating_and_score_bin
@@ -31,7 +31,6 @@ from booru_embed_core.embedder.vector_files import Block, vector_format, write_v
 from booru_embed_core.errors import disk_errors, one_line
 from booru_embed_core.filesystem import atomic_file, locked_folder
 from booru_embed_core.tags.tokenizer import Encoded
-from booru_embed_core.vectors import unit_vectors
 
 PROGRESS_FILE: Final = "progress.json"
 _VECTORS_FILE: Final = "vectors.f32"
@@ -121,11 +120,7 @@ def embedded_batches(
     metadata = rating_and_score_bin(embedder.config, settings.rating, settings.score)
     while batch := list(itertools.islice(rows, settings.batch_size)):
         encoded = [_encoded(embedder, row, settings.on_unknown) for row in batch]
-        vectors = unit_vectors(
-            embedder.network.embeddings(tag_sets(encoded, embedder.vocab.num_special, *metadata))[:, :dim]
-        )
-        if settings.on_unknown == "zero":
-            vectors[[bool(one.unknown and not one.token_ids) for one in encoded]] = 0
+        vectors = embedder.embed_encoded(encoded, metadata, dim, settings.on_unknown)
         for one in encoded:
             counts.add(one)
         ids: Any = [row.id for row in batch]

@@ -130,7 +130,7 @@ class BooruEmbedder:
         """
         dim, metadata = self._dim(dim), rating_and_score_bin(self.config, rating, score)
         check_on_unknown(on_unknown)
-        return self._embedded(each_caption(captions), metadata, dim, on_unknown)
+        return self.embed_encoded(self._read(each_caption(captions), on_unknown), metadata, dim, on_unknown)
 
     def embed_stream(
         self,
@@ -158,7 +158,7 @@ class BooruEmbedder:
 
         def batches() -> Iterator[NDArray[np.float32]]:
             while batch := list(itertools.islice(remaining, batch_size)):
-                yield self._embedded(batch, metadata, dim, on_unknown)
+                yield self.embed_encoded(self._read(batch, on_unknown), metadata, dim, on_unknown)
 
         return batches()
 
@@ -362,27 +362,27 @@ class BooruEmbedder:
             raise ValueError(f"dim {dim} is not between 1 and {self.embedding_dim}, the length of the embedding")
         return dim
 
-    def _embedded(
-        self, captions: Iterable[Caption], metadata: tuple[int, int], dim: int, on_unknown: OnUnknown
+    def embed_encoded(
+        self, encoded: Sequence[Encoded], metadata: tuple[int, int], dim: int, on_unknown: OnUnknown
     ) -> NDArray[np.float32]:
-        sets, is_lost = self._read(captions, metadata, on_unknown)
+        """`embed` of captions that were read; `metadata` is what `rating_and_score_bin` returns."""
+        sets = tag_sets(encoded, self.vocab.num_special, *metadata)
         vectors = unit_vectors(self.network.embeddings(sets)[:, :dim])
         if on_unknown == "zero":
-            vectors[is_lost] = 0
+            vectors[[bool(one.unknown and not one.token_ids) for one in encoded]] = 0
         return vectors
 
     def _sets(self, captions: Caption | Iterable[Caption], rating: str | None, score: int | None) -> TagSets:
-        return self._read(each_caption(captions), rating_and_score_bin(self.config, rating, score), "raise")[0]
+        metadata = rating_and_score_bin(self.config, rating, score)
+        return tag_sets(self._read(each_caption(captions), "raise", 4), self.vocab.num_special, *metadata)
 
-    def _read(
-        self, captions: Iterable[Caption], metadata: tuple[int, int], on_unknown: OnUnknown
-    ) -> tuple[TagSets, list[bool]]:
-        """The sets of `captions`, and whether each has tags of which none is known; call it from two frames below."""
-        encoded, is_lost = [], []
+    def _read(self, captions: Iterable[Caption], on_unknown: OnUnknown, stacklevel: int = 3) -> list[Encoded]:
+        """The tags of `captions`; warns of unknown ones."""
+        encoded = []
         for caption in captions:
             encoded.append(encode(self.tokenizer, caption))
-            is_lost.append(warn_of_unknown(caption, encoded[-1], on_unknown, stacklevel=4))
-        return tag_sets(encoded, self.vocab.num_special, *metadata), is_lost
+            warn_of_unknown(caption, encoded[-1], on_unknown, stacklevel)
+        return encoded
 
     def _read_one(
         self, caption: Caption, rating: str | None, score: int | None, banned: Sequence[str]

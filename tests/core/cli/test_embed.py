@@ -8,13 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder import embed_file
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from tests.core.cli_helpers import Run
 from tests.core.model_helpers import Trained
@@ -135,14 +135,14 @@ def test_an_interrupted_job_is_resumed_and_a_changed_one_is_not(
     rest = ("embed", "-f", captions_file, "-c", trained.checkpoint, "--batch-size", 1, "--on-unknown", "empty")
     assert run(*rest, "-o", tmp_path / "whole.npy").code == 0
     with monkeypatch.context() as patch:
-        real, calls = embed_file.unit_vectors, iter([1, 2])
+        real, calls = BooruEmbedder.embed_encoded, iter([1, 2])
 
-        def stopping(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        def stopping(*values: Any) -> NDArray[np.float32]:
             if next(calls) == 2:
                 raise KeyboardInterrupt
-            return real(vectors)
+            return real(*values)
 
-        patch.setattr(embed_file, "unit_vectors", stopping)
+        patch.setattr(BooruEmbedder, "embed_encoded", stopping)
         stopped = run(*rest, "-o", output)
     assert (stopped.code, stopped.err) == (130, "stopped; 1 row is kept: the same command goes on from there\n")
     changed = run(*rest, "-o", output, "--dim", 4).failed(1)

@@ -62,15 +62,15 @@ class Stopped:
     """Lets the embedder's network fail at its n-th batch."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, batch: int, error: BaseException) -> None:
-        real, self.num_batches = module.unit_vectors, 0
+        real, self.num_batches = BooruEmbedder.embed_encoded, 0
 
-        def failing(vectors: Any) -> Any:
+        def failing(*values: Any) -> Any:
             self.num_batches += 1
             if self.num_batches == batch:
                 raise error
-            return real(vectors)
+            return real(*values)
 
-        monkeypatch.setattr(module, "unit_vectors", failing)
+        monkeypatch.setattr(BooruEmbedder, "embed_encoded", failing)
 
 
 @pytest.mark.parametrize("suffix", FORMS)
