@@ -14,12 +14,12 @@ from booru_embed_core.schema import TAG_SEPARATOR
 from booru_embed_core.tags.normalize import NARROW, NUMBER
 
 _INFOTEXT: Final = (
-    (re.compile(r"(?:^|(?<=\s))Negative prompt:"), "the negative prompt"),
-    (re.compile(r"(?:^|(?<=[\s,]))Steps: \d+(?=,|\s|$)"), "settings"),
+    (re.compile(r"(?:^|(?<=[\s,]))Steps: \d+(?=,|\s|$)", re.IGNORECASE), "settings"),
+    (re.compile(r"(?:^|(?<=\s))(?:negative[ _]prompt|undesired content):", re.IGNORECASE), "the negative prompt"),
 )
-"""Where the block of text that AUTOMATIC1111's web UI writes into a picture leaves the prompt."""
+"""Where the block of text that AUTOMATIC1111's web UI or NovelAI writes leaves the prompt, from its end backwards."""
 _LABEL: Final = re.compile(r"^\s*(?:positive )?prompt:\s*", re.IGNORECASE)
-_BULLET: Final = re.compile(r"^[ \t]*[-*\u2022][ \t]+", re.MULTILINE)
+_BULLET: Final = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,3}[.)])[ \t]+", re.MULTILINE)
 _NO_TAG: Final = re.compile(
     r"<[a-z_]{2,20}:[^<>\n]*>"  # <lora:name:0.8>
     r"|(?<![^\s,(\[{|:])__[\w/.*-]+?__(?![^\s,)\]}|:])"  # __wildcard__
@@ -27,7 +27,9 @@ _NO_TAG: Final = re.compile(
     r"|\)\.(?:and|blend)\([-\d., ]*\)",  # InvokeAI's conjunction and blend
     re.IGNORECASE,
 )
-_COMMAS: Final = ",;|\n\u3000\u3001\u3002\uff0c\uff1b\uff5c\uff61\uff64"
+_JOINER: Final = re.compile(r"(?<=\{)(\d*-?\d*\$\$)[^|{}$\n]{1,20}\$\$")
+"""How many variants are drawn, and what is written between them: ``{2$$ and $$hat|bow}``."""
+_COMMAS: Final = ",;|\n\u060c\u061b\u3000\u3001\u3002\uff0c\uff1b\uff5c\uff61\uff64"
 _PARTS: Final = re.compile(f"[{_COMMAS}]|[^{_COMMAS}]+")
 _WORD: Final = re.compile(f"[^{TAG_SEPARATOR}]+")
 _FULL_WIDTH: Final = re.compile("[\uff01-\uff5e](?<![\uff0c\uff1b\uff5c])")
@@ -42,7 +44,7 @@ def without_settings(text: str, known: Collection[str], notes: list[str]) -> str
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     for pattern, name in _INFOTEXT:
         if found := pattern.search(text):
-            notes.append(f"{shortened(text[found.start() :])}: {name}, left out")
+            notes.insert(0, f"{shortened(text[found.start() :])}: {name}, left out")
             text = text[: found.start()]
     if (found := _LABEL.match(text)) and found.group().strip() not in known:
         notes.append(f"{found.group().strip()} left out")
@@ -56,7 +58,7 @@ def without_settings(text: str, known: Collection[str], notes: list[str]) -> str
         notes.append(f"{shortened(match.group())}: left out")
         return TAG_SEPARATOR
 
-    text = _NO_TAG.sub(drop, text)
+    text = _JOINER.sub(r"\1", _NO_TAG.sub(drop, text))
     return _BULLET.sub(lambda match: match.group() if match.group().strip() in known else "", text).strip()
 
 

@@ -28,6 +28,8 @@ PREFIXES: Final = {
 
 NARROW: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
     0x3000: " ",
+    0x060C: ",",  # Arabic comma and semicolon
+    0x061B: ",",
     0x3001: ",",  # ideographic comma and full stop
     0x3002: ",",
     0xFF61: ",",
@@ -54,12 +56,12 @@ _TAIL: Final = 24
 """More characters than a closing sign has, with the spaces within."""
 
 _OPEN: Final = re.compile(
-    rf"\s*(?:(?P<bracket>[(\[{{])(?P<is_list>(?<=[\[{{])(?=\s*[\"'`]))?|(?P<number>{NUMBER})::|(?P<count>\d+(?:-\d+)?\$\$)"
+    rf"\s*(?:(?P<bracket>[(\[{{])(?P<is_list>(?<=[\[{{])(?=\s*[\"'`]))?|(?P<number>{NUMBER})::|(?P<count>(?:\d+(?:-\d*)?|-\d+)\$\$)"
     r"|(?P<minus>-(?=[\w(\[{\"]))|(?P<quote>[\"'`]))"
 )
 _CLOSE: Final = re.compile(
     rf"(?:(?P<bracket>(?<!\\)[)\]}}])|(?<=[)\]}}])(?P<suffix>\d{{1,2}}(?:\.\d{{1,4}})?|\.\d{{1,4}})"
-    rf"|(?P<step>[+-])|\s{{0,2}}:\s{{0,2}}(?P<number>{NUMBER})|(?P<end>::)|(?P<quote>[\"'`.]))\s*\Z"
+    rf"|(?P<step>[+-])|\s{{0,2}}:\s{{0,2}}(?P<number>{NUMBER})|(?P<end>::)|(?P<quote>[\"'`.!?\u2026]))\s*\Z"
 )
 
 
@@ -68,7 +70,7 @@ class Sign(NamedTuple):
 
     `kind` is a bracket, ``::`` (the emphasis of NovelAI, opened by its number), ``:`` (a weight before a bracket or at
     the end), ``+`` (a weight behind a bracket or a word, as InvokeAI has it), ``-`` (a minus before a tag), or empty
-    for quotes, full stops and counts, which weigh nothing.
+    for quotes, full stops, exclamation marks and counts, which weigh nothing.
     """
 
     kind: str

@@ -17,7 +17,7 @@ from booru_embed_core.tags.normalize import CLOSING, NUMBER, OPENING, PARTNER
 
 _SCAN: Final = (
     r"\\[^,\n|;]|(?P<bracket>[()\[\]{}])|(?P<pipe>\|)|(?P<hard>[,;\n])|(?P<tab>\t)|(?P<end>::(?=\s))|(?P<colon>:)"
-    rf"|(?P<start>(?<![^\s({{|]){NUMBER}::(?=[^\s,;)\]}}:])(?!{NUMBER}\s?\]))|(?P<word>(?<![^\s,])(?:BREAK|AND|ADD(?:COMM|BASE|ROW|COL))(?![^\s,]))"
+    rf"|(?P<start>(?<![^\s({{|]){NUMBER}::(?=[^\s,;)\]}}:])(?!{NUMBER}\s?\]))|(?P<word>(?<![^\s,])(?:BREAK|AND(?:_[A-Z]{{2,9}})?|ADD(?:COMM|BASE|ROW|COL))(?![^\s,]))"
 )
 _MAY_BE_CUT: Final = re.compile(r"[,;|\n\t]|::|:\d")
 _BRACKET: Final = re.compile(r"[()\[\]{}]")
@@ -90,7 +90,7 @@ class PieceCutter:
         ]
         if cut:
             kept = "|".join(map(_pattern, sorted(cut, key=len, reverse=True)))
-            whole = rf"(?<![^\s,;(\[{{|:\"'])(?:{kept})(?=$|[\s,;)\]}}|:\"'.+-])"
+            whole = rf"(?<![^\s,;(\[{{|:\"'])(?:{kept})(?=$|[\s,;)\]}}|:\"'.!?+-])"
             self._scan = re.compile(f"(?P<tag>(?i:{whole}))|{_SCAN}")
 
     def cut(self, text: str, names: KnownNames, notes: list[str]) -> CutText:
@@ -220,11 +220,11 @@ class _Scan:
         around = _SEPARATOR.split(left)[-1] + word + _SEPARATOR.split(right, maxsplit=1)[0]
         if self._names.is_name(around):  # `KIRBY AND THE AMAZING MIRROR`
             return
-        if word == "AND":
+        if word.startswith("AND"):  # AND_PERP, AND_SALT and the like are of Neutral Prompt
             if not left.strip() or not right.strip():
                 return
             self._end_part(start)
-            self.notes.append("AND: joins prompts, left out")
+            self.notes.append(f"{word}: joins prompts, left out")
         else:
             self.notes.append(f"{word}: left out")
         self._cuts.append(_Cut(start, end, ""))

@@ -20,6 +20,7 @@ from booru_embed_core.tags.emphasis import Emphasis, Mention
 from booru_embed_core.tags.names import LONGEST_RUN, Found, TagNames
 from booru_embed_core.tags.normalize import OPENING, Signs, joined
 from booru_embed_core.tags.pieces import KnownNames, PieceCutter
+from booru_embed_core.tags.variants import completed
 
 _WORD: Final = re.compile(r"\S+")
 _LONGEST_GROUP: Final = 300
@@ -79,7 +80,7 @@ class CaptionReader:
     def read(self, text: str) -> Reading:
         """How `text` is read; any text can be, in time linear in its length."""
         notes: list[str] = []
-        text = without_settings(text, self.names.ids, notes)
+        text = completed(without_settings(text, self.names.ids, notes), self._is_bare_name, notes)
         cut = self._cutter.cut(text, KnownNames(self._is_bare_name, self._is_name), notes)
         is_prompt = cut.is_list or len(cut.pieces) > 1 or bool(notes)
         reader = _TextReader(self.names, text, cut.is_list, is_prompt)

@@ -54,6 +54,6 @@ def test_a_row_is_what_happens(tokenizer: Tokenizer, typed: str, read: str, note
 
 
 def test_the_tables_and_the_prefixes_are_there() -> None:
-    assert len(rows()) == 34
+    assert len(rows()) == 35
     for prefix in PREFIXES:
         assert f"`{prefix}:`" in PAGE
