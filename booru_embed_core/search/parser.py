@@ -13,14 +13,14 @@ Reading takes time linear in the length of the text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from booru_embed_core.embedder.results import UnknownTagsError
-from booru_embed_core.schema import RATINGS
-from booru_embed_core.search.filters import Either, Every, Filter, HasAny, Not, Order, RatingIs, Within
+from booru_embed_core.search.filters import Either, Every, Filter, HasAny, Not, Order, Within
 from booru_embed_core.search.metatags import is_metatag, read_metatag
-from booru_embed_core.search.query import Query, Term
+from booru_embed_core.search.query import Query, Term, rating_filters
 from booru_embed_core.search.unknown import LISTED, NOT_STORED, unknown_message
 from booru_embed_core.search.words import Kind, Token, is_wildcard, read_words, shown
 from booru_embed_core.tags.patterns import matching_tags
@@ -109,7 +109,7 @@ class _Parser:
         """The whole query."""
         if not self._has_grammar:
             caption = self._encode(self._text) if self._text.strip() else None
-            self._everywhere.filters += _ratings(caption)
+            self._everywhere.filters += self._filters_within(caption) if caption else []
             return self._made([(1, _Clause(captions=[caption] if caption else []))])
         clauses: list[tuple[int, _Clause]] = []
         sign = 1
@@ -146,8 +146,10 @@ class _Parser:
         if len(orders) > 1:
             raise ValueError(f"{shown(self._text)}: has {len(orders)} orders; leave one")
         order = orders[0] if orders else None
-        notes = tuple(dict.fromkeys(self._notes))
-        return Query(tuple(terms), tuple(filters), order, notes, self._typed, self._tokenizer.vocab.hash)
+        read = Query(tuple(terms), tuple(filters), order, (), self._typed, self._tokenizer.vocab.hash)
+        for _, tag in self._tokenizer.decode(read.contradictions(self._tokenizer.vocab.num_special)):
+            self._notes.append(f"{tag}: asked for and excluded; no post has it")
+        return replace(read, notes=tuple(dict.fromkeys(self._notes)))
 
     def _clauses(self) -> _Clause:
         """Clauses with ``or`` between them; a single one as it is."""
@@ -273,7 +275,7 @@ class _Parser:
     def _named(self, name: str) -> Filter:
         """The filter of the tags that `name` names."""
         encoded = self._encode(name)
-        found = [*self._tags_of(encoded, name), *_ratings(encoded)]
+        found = [*self._tags_of(encoded, name), *rating_filters(encoded)]
         if not found:
             raise ValueError(f"{name!r}: no tag that posts could have or not; leave it out")
         return found[0] if len(found) == 1 else Every(tuple(found))
@@ -285,7 +287,7 @@ class _Parser:
             raise UnknownTagsError(unknown_message(self._tokenizer, what, caption.unknown, NOT_STORED))
         if any(weight != 1 for weight in caption.weights):
             self._notes.append(f"{name or shown(self._text)}: a filter has no weights; they are left out")
-        return [HasAny((token_id - self._tokenizer.vocab.num_special,)) for token_id in caption.token_ids]
+        return self._having(caption.token_ids)
 
     def _pattern(self) -> Filter:
         """The filter of a pattern: any tag that it matches; in a text with commas, up to the next one."""
@@ -345,7 +347,15 @@ class _Parser:
         text = self._text[words[0].start : words[-1].end]
         caption = self._encode(text + "," if self._has_separators else text)
         made.captions.append(caption)
-        made.filters += _ratings(caption)
+        made.filters += self._filters_within(caption)
+
+    def _filters_within(self, caption: Encoded) -> list[Filter]:
+        """The filters that a caption holds: its ratings, and the tags with a weight of 0 or less, which exclude."""
+        self._notes += [f"{tag}: excluded" for _, tag in self._tokenizer.decode(caption.excluded)]
+        return [*rating_filters(caption), *map(_negated, self._having(caption.excluded))]
+
+    def _having(self, token_ids: Iterable[int]) -> list[Filter]:
+        return [HasAny((token_id - self._tokenizer.vocab.num_special,)) for token_id in token_ids]
 
     def _encode(self, text: str) -> Encoded:
         encoded = self._tokenizer.encode(text)
@@ -375,12 +385,6 @@ class _Parser:
     def _error(self, token: Token, problem: str) -> ValueError:
         where = shown(self._text) if token.kind is Kind.END else shown(self._text, token.start)
         return ValueError(f"{where}: {problem}")
-
-
-def _ratings(caption: Encoded | None) -> list[Filter]:
-    """The filter of the ratings that a caption names, such as ``(rating:g)``."""
-    names = caption.ratings if caption else ()
-    return [RatingIs(frozenset(RATINGS.index(rating) for rating in names))] if names else []
 
 
 def _negated(one: Filter) -> Filter:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from booru_embed_core.search.filters import Filter, Order
+from booru_embed_core.schema import RATINGS
+from booru_embed_core.search.filters import Filter, HasAny, Not, Order, RatingIs
 from booru_embed_core.tags.tokenizer import Encoded
 
 
@@ -64,3 +65,19 @@ class Query:
     def captions(self, sign: int | None = None) -> list[Encoded]:
         """The captions of all terms of `sign`, or of both."""
         return [caption for term in self.terms if sign in (None, term.sign) for caption in term.captions]
+
+    def contradictions(self, num_special: int) -> tuple[int, ...]:
+        """The token ids of plain tags that a filter excludes from all posts; the first tag's id is `num_special`."""
+        barred = {
+            tag
+            for one in self.filters
+            if isinstance(one, Not) and isinstance(one.inner, HasAny)
+            for tag in one.inner.tags
+        }
+        return tuple(token_id for token_id in self.token_ids(1) if token_id - num_special in barred)
+
+
+def rating_filters(caption: Encoded) -> list[Filter]:
+    """The filter of the ratings that a caption names, such as ``(rating:g)``."""
+    ratings = frozenset(map(RATINGS.index, caption.ratings))
+    return [RatingIs(ratings)] if ratings else []

@@ -9,15 +9,15 @@ A tag of the vocabulary is one word, whatever signs it consists of: ``:)``, ``-_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from booru_embed_core.search.metatags import ANSWERED, NAME, is_metatag
+from booru_embed_core.search.metatags import ANSWERED, NAME, IsTag, is_metatag
+from booru_embed_core.tags.patterns import WILDCARD
 
 MAX_DEPTH: Final = 50
 """Parentheses within each other, and signs before one word."""
-WILDCARD: Final = "*"
 _LONGEST_NAME: Final = 256
 """No tag is longer than this; longer words are not looked up."""
 _MAX_SIGNS: Final = 4
@@ -84,8 +84,6 @@ _OPERATORS: Final = frozenset({Kind.NOT, Kind.OPTIONAL, Kind.TILDE, Kind.OR, Kin
 
 _AFTER_GROUPS: Final = frozenset({Kind.TILDE, Kind.OR, Kind.AND})
 _BEFORE_GROUPS: Final = _AFTER_GROUPS | {Kind.NOT, Kind.OPTIONAL}
-
-IsTag = Callable[[str], bool]
 
 
 class Words(NamedTuple):

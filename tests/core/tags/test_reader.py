@@ -51,8 +51,6 @@ def test_real_names_survive_every_way_of_writing_them(way: str) -> None:
 def test_real_names_survive_their_category_and_any_other(prefix: str) -> None:
     for tag_index, (tag, category_id) in enumerate(zip(REAL.vocab.tags, REAL.vocab.categories.tolist(), strict=True)):
         for text in (f"{prefix}:{tag}", f"{prefix.upper()}: {tag.replace('_', ' ')},", f"({prefix}:{tag}:1.2)"):
-            if (prefix, tag) == ("c", ":"):
-                continue
             encoded = REAL.encode(text)
             assert encoded.token_ids == (REAL.vocab.num_special + tag_index,), (text, encoded)
             said = [note for note in encoded.notes if "taken for" in note]
