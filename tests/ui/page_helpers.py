@@ -159,13 +159,13 @@ class StandIn:
         }
 
     def fill(self, body: dict[str, Any]) -> dict[str, Any]:
-        known, _ = read(body["tags"])
+        known, unknown = read(body["tags"])
         left = [one.tag for one in VOCAB if one.tag not in {*known, *body.get("banned", [])}]
         drawn = left[body.get("seed", 0) :][: body["n"]]
         tags = [{**one, "origin": "caption"} for one in named(known)] + [
             {**one, "origin": "drawn"} for one in named(drawn)
         ]
-        words = [*(tag if weight == 1 else f"({tag}:{weight:g})" for tag, weight in known.items()), *drawn]
+        words = [*(tag if weight == 1 else f"({tag}:{weight:g})" for tag, weight in known.items()), *unknown, *drawn]
         return {"tags": tags, "prompt": f"{body.get('dialect', 'a1111')}: {', '.join(words)}"}
 
     def similar(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -89,12 +89,12 @@ def test_each_fill_draws_other_tags_and_back_takes_them_away(page: Page, stand_i
 
 def test_the_prompt_is_copied_in_the_chosen_dialect(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto("/#tags=1girl,hat")
+    page.goto("/#tags=1girl,hat,masterpiece")
     page.get_by_label("Prompt for").select_option("novelai")
-    expect(page.get_by_label("Prompt", exact=True)).to_have_value("novelai: 1girl, hat")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("novelai: 1girl, hat, masterpiece")
     page.get_by_role("button", name="Copy as prompt").press("Enter")
     expect(page.get_by_role("status")).to_contain_text(["The browser does not allow copying; the prompt is selected"])
-    assert page.evaluate("() => getSelection().toString()") == "novelai: 1girl, hat"
+    assert page.evaluate("() => getSelection().toString()") == "novelai: 1girl, hat, masterpiece"
 
 
 def test_posts_say_which_tags_they_have_and_take_conditions(page: Page, stand_in: StandIn) -> None:

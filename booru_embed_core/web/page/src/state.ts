@@ -232,7 +232,8 @@ export function askSuggestions(): void {
 }
 
 export function askPrompt(): void {
-  const query = { tags: caption.value, n: 0, dialect: dialect.value };
+  // With unknown tags too: other programs know words that the vocabulary lacks.
+  const query = { tags: names.value.map(weighted).join(", "), n: 0, dialect: dialect.value };
   if (query.tags === "") prompt.clear();
   else void prompt.run(async (signal) => (await api.fill(query, signal)).prompt);
 }
