@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Final, Literal
 
@@ -38,8 +38,7 @@ ORDERS: Final = {
 _COLUMNS: Final[dict[str, Literal["score", "post_id"]]] = {"score": "score", "id": "post_id"}
 NAME: Final = re.compile(r"([a-z][a-z0-9_]*):", re.IGNORECASE)
 """What a metatag begins with."""
-_NAMED: Final = re.compile(r"[a-z][a-z0-9_]+:(?!\d*\.\d)[a-z0-9][^()]*\Z", re.IGNORECASE)
-"""A name and a value, which is no weight: `artstyle:pixel`, but not `smile:1.2`."""
+_NAMED: Final = re.compile(r"([a-z][a-z0-9_]+):[a-z]\w*\Z", re.IGNORECASE)
 _INTEGER: Final = r"-?\d{1,18}"
 _BETWEEN: Final = re.compile(rf"({_INTEGER})?\.\.(\.?)({_INTEGER})?")
 _COMPARED: Final = re.compile(rf"(<=|>=|<|>|=|)({_INTEGER})")
@@ -51,17 +50,27 @@ IsTag = Callable[[str], bool]
 
 
 def is_metatag(word: str, is_tag: IsTag) -> bool:
-    """Whether `word` filters or sorts posts, or looks as if it should: ``score:>10``, ``style:pixel``, but not ``:3``."""
+    """Whether `word` filters or sorts posts, or looks as if it should: ``score:>10``, but not ``re:zero`` or ``:3``."""
     found = NAME.match(word)
     if not found or is_tag(word):
         return False
     name = found[1].casefold()
     if name in ANSWERED or name in UNANSWERED:
         return True
-    looks_like_one = (
-        LIKE_A_FILTER.match(word, found.end()) or _NAMED.match(word) or get_close_matches(name, ANSWERED, 1, _ALIKE)
-    )
+    looks_like_one = LIKE_A_FILTER.match(word, found.end()) or get_close_matches(name, ANSWERED, 1, _ALIKE)
     return bool(looks_like_one) and not is_tag(name) and name not in PREFIXES
+
+
+def refuse_named_values(unknown: Iterable[str]) -> None:
+    """Refuses words such as ``style:pixel`` among those that name no tag: they ask for more than a tag.
+
+    Raises:
+        ValueError: one of `unknown` has a name before a colon that is no category.
+    """
+    for word in unknown:
+        found = _NAMED.match(word)
+        if found and found[1].casefold() not in PREFIXES:
+            read_metatag(word)
 
 
 def name_and_value(word: str) -> tuple[str, str]:

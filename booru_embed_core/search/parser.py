@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from booru_embed_core.embedder.results import UnknownTagsError
 from booru_embed_core.search.filters import Either, Every, Filter, HasAny, Not, Order, Within
-from booru_embed_core.search.metatags import is_metatag, read_metatag
-from booru_embed_core.search.query import Query, Term, rating_filters
+from booru_embed_core.search.metatags import is_metatag, read_metatag, refuse_named_values
+from booru_embed_core.search.query import Query, Term, contradictions, rating_filters
 from booru_embed_core.search.unknown import LISTED, NOT_STORED, unknown_message
 from booru_embed_core.search.words import Kind, Token, is_wildcard, read_words, shown
 from booru_embed_core.tags.patterns import matching_tags
@@ -108,9 +108,9 @@ class _Parser:
     def query(self) -> Query:
         """The whole query."""
         if not self._has_grammar:
-            caption = self._encode(self._text) if self._text.strip() else None
-            self._everywhere.filters += self._filters_within(caption) if caption else []
-            return self._made([(1, _Clause(captions=[caption] if caption else []))])
+            made = _Clause(captions=[self._encode(self._text)] if self._text.strip() else [])
+            made.filters = [one for caption in made.captions for one in self._filters_within(caption)]
+            return self._made([(1, made)])
         clauses: list[tuple[int, _Clause]] = []
         sign = 1
         while True:
@@ -145,11 +145,10 @@ class _Parser:
                 terms.append(Term(sign, tuple(clause.captions), tuple(clause.post_ids)))
         if len(orders) > 1:
             raise ValueError(f"{shown(self._text)}: has {len(orders)} orders; leave one")
-        order = orders[0] if orders else None
-        read = Query(tuple(terms), tuple(filters), order, (), self._typed, self._tokenizer.vocab.hash)
-        for _, tag in self._tokenizer.decode(read.contradictions(self._tokenizer.vocab.num_special)):
+        vocab, order = self._tokenizer.vocab, orders[0] if orders else None
+        for _, tag in self._tokenizer.decode(contradictions(terms, filters, vocab.num_special)):
             self._notes.append(f"{tag}: asked for and excluded; no post has it")
-        return replace(read, notes=tuple(dict.fromkeys(self._notes)))
+        return Query(tuple(terms), tuple(filters), order, tuple(dict.fromkeys(self._notes)), self._typed, vocab.hash)
 
     def _clauses(self) -> _Clause:
         """Clauses with ``or`` between them; a single one as it is."""
@@ -344,21 +343,21 @@ class _Parser:
     def _add_caption(self, made: _Clause, words: list[Token]) -> None:
         if all(token.kind is Kind.SEPARATOR for token in words):
             return
-        text = self._text[words[0].start : words[-1].end]
-        caption = self._encode(text + "," if self._has_separators else text)
+        caption = self._encode(self._text[words[0].start : words[-1].end] + "," * self._has_separators)
         made.captions.append(caption)
         made.filters += self._filters_within(caption)
 
     def _filters_within(self, caption: Encoded) -> list[Filter]:
         """The filters that a caption holds: its ratings, and the tags with a weight of 0 or less, which exclude."""
         self._notes += [f"{tag}: excluded" for _, tag in self._tokenizer.decode(caption.excluded)]
-        return [*rating_filters(caption), *map(_negated, self._having(caption.excluded))]
+        return [*rating_filters(caption), *map(Not, self._having(caption.excluded))]
 
     def _having(self, token_ids: Iterable[int]) -> list[Filter]:
         return [HasAny((token_id - self._tokenizer.vocab.num_special,)) for token_id in token_ids]
 
     def _encode(self, text: str) -> Encoded:
         encoded = self._tokenizer.encode(text)
+        refuse_named_values(encoded.unknown)
         self._notes += encoded.notes
         return encoded
 

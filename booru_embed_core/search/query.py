@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from booru_embed_core.schema import RATINGS
@@ -66,15 +67,14 @@ class Query:
         """The captions of all terms of `sign`, or of both."""
         return [caption for term in self.terms if sign in (None, term.sign) for caption in term.captions]
 
-    def contradictions(self, num_special: int) -> tuple[int, ...]:
-        """The token ids of plain tags that a filter excludes from all posts; the first tag's id is `num_special`."""
-        barred = {
-            tag
-            for one in self.filters
-            if isinstance(one, Not) and isinstance(one.inner, HasAny)
-            for tag in one.inner.tags
-        }
-        return tuple(token_id for token_id in self.token_ids(1) if token_id - num_special in barred)
+
+def contradictions(terms: Iterable[Term], filters: Iterable[Filter], num_special: int) -> list[int]:
+    """The token ids of plain tags that a filter excludes; `num_special` is the id of the first tag."""
+    barred = {
+        tag for one in filters if isinstance(one, Not) and isinstance(one.inner, HasAny) for tag in one.inner.tags
+    }
+    asked = (token_id for term in terms if term.sign > 0 for one in term.captions for token_id in one.token_ids)
+    return [token_id for token_id in dict.fromkeys(asked) if token_id - num_special in barred]
 
 
 def rating_filters(caption: Encoded) -> list[Filter]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from booru_embed_core.search.filters import Order, RatingIs, Within
-from booru_embed_core.search.metatags import MAX_NUMBER, ORDERS, UNANSWERED, is_metatag, read_metatag
+from booru_embed_core.search.metatags import (
+    MAX_NUMBER,
+    ORDERS,
+    UNANSWERED,
+    is_metatag,
+    read_metatag,
+    refuse_named_values,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +49,12 @@ def test_a_tag_before_a_weight_is_no_metatag() -> None:
 )
 def test_values_are_read(word: str, expected: object) -> None:
     assert read_metatag(word) == expected
+
+
+def test_an_unknown_name_with_a_value_is_refused() -> None:
+    refuse_named_values(["blorb", "artist:foo", "smile:3", "foo_(re:zero)", "x:a", "foo:_bar", ":d"])
+    with pytest.raises(ValueError, match=r"^style:pixel: the index knows .* but not 'style'; leave it out$"):
+        refuse_named_values(["blorb", "style:pixel"])
 
 
 def test_every_metatag_that_is_not_answered_is_named() -> None:

@@ -225,6 +225,14 @@ def test_an_order_is_read(text: str, order: Order) -> None:
     assert parsed(text).order == order
 
 
+@pytest.mark.parametrize(
+    "text", ["(hat:-1) solo", "solo, -1::hat::", "solo (hat:0)", "solo -(hat:1.2)", "-1::hat, solo"]
+)
+def test_a_weight_of_0_or_less_excludes(posts_table: PostsTable, text: str) -> None:
+    excluded = {"hat", "solo"} if text.startswith("-1") else {"hat"}
+    assert passing_ids(text, posts_table) == expected_ids(lambda post: not excluded & set(post.tags))
+
+
 def test_an_id_alone_means_posts_like_it() -> None:
     query = parsed("id:103 hat - id:7 solo")
     assert [(term.sign, term.post_ids) for term in query.terms] == [(1, (103,)), (-1, (7,))]
@@ -235,7 +243,7 @@ def test_an_id_alone_means_posts_like_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "unknown", "tags"), [("hat blorb", ("blorb",), ["hat"]), ("hat, re:foo", ("re:foo",), ["hat"])]
+    ("text", "unknown", "tags"), [("hat blorb", ("blorb",), ["hat"]), ("hat, artist:foo", ("artist:foo",), ["hat"])]
 )
 def test_unknown_plain_tags_are_told(text: str, unknown: tuple[str, ...], tags: list[str]) -> None:
     assert parsed(text).unknown() == unknown
@@ -250,6 +258,8 @@ def test_unknown_plain_tags_are_told(text: str, unknown: tuple[str, ...], tags: 
         ("-blue eyes solo", ["blue eyes: read as one tag"]),
         ("-(hat:1.2)", ["hat:1.2", "weights"]),
         ("hat <lora:x:1>", ["<lora:x:1>: left out"]),
+        ("1girl, -1::hat, solo::", ["-1::hat: weight -1, left out", "hat: excluded", "solo: excluded"]),
+        ("solo -solo", ["solo: asked for and excluded; no post has it"]),
     ],
 )
 def test_what_is_read_differently_is_noted(text: str, notes: list[str]) -> None:
@@ -274,6 +284,7 @@ def test_what_is_read_differently_is_noted(text: str, notes: list[str]) -> None:
         "width",
         "tagcount",
         "sort",
+        "whatever",
     ],
 )
 @pytest.mark.parametrize("text", ["1girl {}", "-{}", "~{} hat", "( hat ~ {} )", "1girl, {}"])
@@ -339,7 +350,6 @@ def test_what_cannot_be_answered_is_one_line(text: str, message: str) -> None:
         ("( hat ~ blorb )", "blorb"),
         ("hat or blorb", "blorb"),
         ("-purple zebra hair, hat", "purple_zebra_hair"),
-        ("-foo:bar", "foo:bar"),
         ("*_zebra", r"\*_zebra"),
         ("-artist:*", r"artist:\*"),
     ],
