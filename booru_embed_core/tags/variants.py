@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 _GROUP: Final = re.compile(
-    r"\{(?P<braced>[^{}\[\]\n]*\|[^{}\[\]\n]*)\}"
-    r"|\[(?P<drawn>[^{}\[\]\n]*\|[^{}\[\]\n]*)\]"
+    r"\{(?P<braced>[^{}\[\]\n|]*+\|[^{}\[\]\n]*+)\}"
+    r"|\[(?P<drawn>[^{}\[\]\n|]*+\|[^{}\[\]\n]*+)\]"
     r"|\[(?P<edited>[^{}\[\]\n:|]*:[^{}\[\]\n:|]*)(?P<when>:\s*(?:\d+\.?\d*|\.\d+)\s*)\]"
 )
 _BEFORE: Final = re.compile(r"[^,;|\n()\[\]{}:]*\Z")
