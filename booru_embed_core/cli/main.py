@@ -6,8 +6,10 @@ traceback of a failure. ``--json`` prints one JSON value on stdout and nothing e
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Final
 
 import click
@@ -23,7 +25,7 @@ from booru_embed_core.cli.inspect import inspect_app
 from booru_embed_core.cli.search import duplicates, index, search
 from booru_embed_core.cli.serve import serve
 from booru_embed_core.cli.shared import TagsCommand, say
-from booru_embed_core.errors import one_line
+from booru_embed_core.errors import DiskError, one_line
 
 _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "sklearn", "tokenizers"], "data") | {
     "torch": "torch",
@@ -63,8 +65,7 @@ def main() -> None:
         say(f"error: {one_line(error.format_message())} See `{command} --help`")
         code = error.exit_code
     except BrokenPipeError:
-        # The reader of the output has stopped. Without this, Python would report the closed pipe when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # its reader has stopped
         code = 1
     except click.exceptions.Abort:
         code = 130
@@ -77,6 +78,18 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if is_debug:
             raise
+        if isinstance(error, OSError) and not isinstance(error, DiskError) and _is_output_full(error):
+            error = DiskError(errno.ENOSPC, Path("standard output"), "write it to another disk")
+            _drop_output()
         say(f"error: {one_line(error)}")
         code = 1
     sys.exit(code or 0)
+
+
+def _is_output_full(error: OSError) -> bool:
+    return error.errno == errno.ENOSPC and error.filename is None
+
+
+def _drop_output() -> None:
+    """Drops what is still to be printed. Without this, Python would report the failure again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -145,3 +145,11 @@ def test_as_a_program_it_ends_quietly_when_its_reader_stops(trained: Trained) ->
 def test_help_and_data_commands_start_without_torch() -> None:
     code = "import sys; from booru_embed_core.cli import main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_behind_standard_output_is_told() -> None:
+    with Path("/dev/full").open("w") as full, program("search", "--help", stdout=full.fileno()) as process:
+        _, err = process.communicate()
+    told = "error: standard output: No space left on device; free some space, or write it to another disk\n"
+    assert (process.returncode, err) == (1, told)
