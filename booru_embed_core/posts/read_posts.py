@@ -80,10 +80,9 @@ def read_sources(
     state = Reading(settings, out_dir, PostsWriter(out_dir, at_once), RejectsWriter(out_dir / REJECTS_FILE))
     state.progress = Progress(say)
     state.left_out.extend(labels[file] for file in left_out)
-    with ExitStack() as unless_done:
+    with ExitStack() as unless_done, disk_errors(out_dir, ELSEWHERE):
         unless_done.callback(state.remove_files)
         with (
-            disk_errors(out_dir, ELSEWHERE),
             scratch_folder(temp_dir) as scratch,
             connect(duckdb_settings, scratch) as connection,
             state.parquet_parts,
@@ -110,8 +109,8 @@ def read_sources(
         _accept(report, state.reasons, settings)
         write_implications([source.implications for source in sources], out_dir)
         unless_done.pop_all()
-    (out_dir / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
-    write_checksums(out_dir)
+        (out_dir / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
+        write_checksums(out_dir)
     return report
 
 
