@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import socket
 import warnings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from booru_embed_core.web.tag_map import TagMap
 
 _STOP_SECONDS: Final = 10
+_PLAIN_MAP: Final = "two principal components are shown"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -175,7 +177,7 @@ class Sources:
         completer = Completer(embedder)
         completer.complete(PrefixQuery(""))  # warms up: the first pass is the slowest
         left_out: list[LeftOut] = []
-        posts, table = self._beside(folder)
+        posts, table = self._fitting(folder, left_out)
         name = folder.name if os.path.exists(self.checkpoint) else str(self.checkpoint)
         return Served(
             embedder,
@@ -192,6 +194,23 @@ class Sources:
         posts, table = (path if os.path.exists(path) else None for path in found)
         return self.posts or posts, self.tag_embeddings or table
 
+    def _fitting(self, folder: Path, left_out: list[LeftOut]) -> tuple[Path | None, Path | None]:
+        """As `_beside`, but nothing unnamed that the warehouse says is of another checkpoint."""
+        from booru_embed_core.web.served import LeftOut
+
+        posts, table = self._beside(folder)
+        if posts is not None and self.posts is None and (reason := _of_another(posts.resolve(), folder)):
+            left_out.append(LeftOut("posts", reason))
+            posts = None
+        if (
+            table is not None
+            and self.tag_embeddings is None
+            and (reason := _of_another(table.resolve().parent, folder))
+        ):
+            left_out.append(LeftOut("map", f"{reason}; {_PLAIN_MAP}"))
+            table = None
+        return posts, table
+
     def _embedder(self, folder: Path) -> BooruEmbedder:
         from booru_embed_core.embedder.embedder import BooruEmbedder
 
@@ -204,6 +223,21 @@ class Sources:
 
 def _table(warehouse: Path) -> Path:
     return warehouse / "tag_embeddings/current/tag_embeddings.parquet"
+
+
+def _of_another(product: Path, checkpoint: Path) -> str:
+    """Why the version `product` of an asset is not of `checkpoint`; empty if it is, or has no manifest.
+
+    The vectors alone do not always tell: those of a checkpoint that was trained a little longer are nearly the same.
+    """
+    try:
+        inputs = json.loads((product / "version.json").read_text(encoding="utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    version = inputs.get("checkpoint", checkpoint.name)
+    if version == checkpoint.name:
+        return ""
+    return f"{product}: made by checkpoint {version}, not {checkpoint.name}; materialize {product.parent.name} again"
 
 
 def _posts(
@@ -238,7 +272,7 @@ def _map(embedder: BooruEmbedder, table: Path | None, left_out: list[LeftOut], *
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if is_named or table is None:
             raise
-        left_out.append(LeftOut("map", f"{_reason(error, 'data')}; two principal components are shown"))
+        left_out.append(LeftOut("map", f"{_reason(error, 'data')}; {_PLAIN_MAP}"))
     return tag_map(embedder)
 
 

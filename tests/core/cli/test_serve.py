@@ -209,6 +209,24 @@ def test_what_lies_beside_the_checkpoint_is_served_where_it_fits(warehouse: Ware
     assert sources.version() == ()
 
 
+def test_a_manifest_tells_what_is_of_another_checkpoint_though_it_fits(warehouse: Warehouse) -> None:
+    for asset in ("post_embeddings", "tag_embeddings"):
+        manifest = warehouse.folder / asset / "v1/version.json"
+        manifest.write_text(json.dumps({"inputs": {"checkpoint": "v0", "vocab": "v1"}}))
+    found = Sources(warehouse.checkpoint).load()
+    assert found.posts is None
+    assert [what for what, _ in found.left_out] == ["posts", "map"]
+    assert (
+        "post_embeddings/v1: made by checkpoint v0, not v1; materialize post_embeddings again"
+        in found.left_out[0].reason
+    )
+    assert "materialize tag_embeddings again; two principal" in found.left_out[1].reason
+    for asset in ("post_embeddings", "tag_embeddings"):
+        manifest = warehouse.folder / asset / "v1/version.json"
+        manifest.write_text(json.dumps({"inputs": {"checkpoint": "v1"}}))
+    assert Sources(warehouse.checkpoint).load().left_out == ()
+
+
 def test_what_is_named_and_does_not_fit_is_an_error(warehouse: Warehouse, search_folder: Path, table: Path) -> None:
     named = Sources(warehouse.checkpoint, search_folder, table).load()
     assert named.posts is not None
