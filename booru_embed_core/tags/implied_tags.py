@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from scipy import sparse
 
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.arrow import read_parquet, schema_of, strings
@@ -208,6 +207,8 @@ def _shared(
         offsets: where those of each post start.
         is_asked: the tags that count, bool ``[num_tags]``.
     """
+    from scipy import sparse  # only here: Dagster's processes load this module with the definitions
+
     lengths = offsets[posts + 1] - offsets[posts]
     ends = _ends(lengths)
     places = np.repeat(offsets[posts] - ends[:-1], lengths) + np.arange(ends[-1])

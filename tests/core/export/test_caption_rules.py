@@ -117,7 +117,10 @@ def test_names_in_any_order_are_read_as_the_embedder_reads_them(
     if separator != " ":
         spellings = [(word, word.replace("_", " "), word.upper(), escaped(word)) for word in words]
         words = [data.draw(st.sampled_from(of_word)) for of_word in spellings]
-    text = separator.join(words) + data.draw(st.sampled_from(["", separator]))
+    end = data.draw(st.sampled_from(["", separator]))
+    if len(words) == 1 and " " in words[0]:
+        end = ","  # without any separator only the library looks for a tag in several words
+    text = separator.join(words) + end
     if separator == " " and not all(word in own.spellings for word in words):
         text = text.replace(":3", "")  # behind a space that may be a weight
     assert sorted(read(text)) == sorted(own.encode(text).token_ids), text
