@@ -23,7 +23,7 @@ from scipy import sparse
 
 from benchmarks._results import write
 from booru_embed_core.evaluation.baselines import Scorer, fit_ease
-from booru_embed_core.evaluation.implied import implied_pairs, without_implied
+from booru_embed_core.evaluation.implied import implied_pairs, without_implied, without_tags
 from booru_embed_core.evaluation.metrics import mean_metrics, metrics_of_ranks, rank_hidden
 from booru_embed_core.evaluation.scorers import model_scorers
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, hold_out
@@ -135,19 +135,7 @@ def _tasks(
 
 def _specific(held_out: HeldOut, implied: CaptionMatrix) -> HeldOut:
     """`held_out` without the hidden tags that are in `implied` ``[n, num_tags]``; they are not ranked either."""
-    ones = implied.astype(bool).astype(np.float32)
-    easy = held_out.hidden.multiply(ones).tocsr()
-    hidden, filtered = (held_out.hidden - easy).tocsr(), (held_out.filtered + easy).tocsr()
-    hidden.eliminate_zeros()
-    for matrix in (hidden, filtered):
-        matrix.sort_indices()
-    kept = np.flatnonzero(hidden.getnnz(axis=1))
-    return HeldOut(
-        visible=held_out.visible[kept],
-        hidden=hidden[kept],
-        filtered=filtered[kept],
-        post_index=held_out.post_index[kept],
-    )
+    return without_tags(held_out, held_out.hidden.multiply(implied.astype(bool).astype(np.float32)).tocsr())
 
 
 def _recalls(scorers: Sequence[Scorer], tasks: dict[str, tuple[HeldOut, HeldOut, HeldOut]]) -> dict[str, Any]:

@@ -46,13 +46,10 @@ def atomic_file(file: Path) -> Iterator[Path]:
     a killed process leaves one such file at most, which the next one overwrites. After an error it is removed.
     """
     partial = file.with_name(file.name + ".partial")
-    try:
+    with removed_on_error(partial):
         yield partial
         sync(partial)
         partial.replace(file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

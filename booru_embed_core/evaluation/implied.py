@@ -52,8 +52,12 @@ def without_implied(held_out: HeldOut, implied: Implications) -> HeldOut:
 
     Posts that are left without a hidden tag drop out. Visible tags stay the same.
     """
-    reached = held_out.visible @ implied.astype(np.float32)
-    filtered = (held_out.filtered + reached).tocsr()
+    return without_tags(held_out, held_out.visible @ implied.astype(np.float32))
+
+
+def without_tags(held_out: HeldOut, tags: CaptionMatrix) -> HeldOut:
+    """`held_out` without `tags` ``[n, num_tags]``, of each post those that are above 0; else as `without_implied`."""
+    filtered = (held_out.filtered + tags).tocsr()
     filtered.data = np.ones_like(filtered.data)
     filtered.sort_indices()
     hidden = (held_out.hidden - held_out.hidden.multiply(filtered)).tocsr()

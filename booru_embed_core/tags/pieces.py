@@ -124,6 +124,7 @@ class _Scan:
         """Where each part of a text with ``AND`` ends, and its weight."""
 
     def read(self, match: re.Match[str]) -> None:
+        """Takes the next sign or word of the text; they come in order."""
         start, end = match.span()
         match match.lastgroup:
             case "tag" if match.group().endswith(";"):
@@ -154,6 +155,7 @@ class _Scan:
                 self._separate(match.group(), start, end)
 
     def finish(self) -> None:
+        """Settles what depends on the whole text; comes between the last `read` and `pieces`."""
         if self._part_weights:
             self._end_part(len(self.text))
         if not self.is_list and self._tabs:  # in a list, tabs are spaces
@@ -162,6 +164,7 @@ class _Scan:
         self._cuts.sort()
 
     def pieces(self) -> list[Piece]:
+        """The stretches between the cuts, in order, without those of white space alone."""
         found: list[Piece] = []
         start, before, part = 0, "", 0
         for cut in [*self._cuts, _Cut(len(self.text), len(self.text), "")]:

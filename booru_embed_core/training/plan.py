@@ -190,6 +190,7 @@ class _Unpadded(SetEncoder):
         dtype: torch.dtype = torch.float32,
         weights: Tensor | None = None,
     ) -> Tensor:
+        """As `SetEncoder.forward`, in the order of ascending length: its cost is planned, not its values."""
         assert weights is None, "training gives none"
         heads = self.config.settings.num_heads
         buckets = SetLayout.build(lengths.sort().values, max_seqlen, heads, "buckets", bucket_step=1)
