@@ -100,12 +100,12 @@ def fill(
         found = embedder.fill(
             caption, n, temperature, seed, category or None, limits, rating, score, _kept(implied), banned or ()
         )
-    prompt = found.prompt(dialect.value)
+    prompt, notes = found.prompt(dialect.value), found.prompt_notes(dialect.value)
     if as_json:
         tags = [tag._asdict() for tag in found.tags]
-        print_json({"prompt": prompt, "tags": tags, "unknown": list(found.unknown), "notes": list(found.notes)})
+        print_json({"prompt": prompt, "tags": tags, "unknown": list(found.unknown), "notes": list(notes)})
         return
-    for note in found.notes:
+    for note in notes:
         say(f"note: {note}")
     print(prompt)
 

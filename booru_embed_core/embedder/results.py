@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from booru_embed_core.schema import Category
-from booru_embed_core.tags.prompts import Dialect, as_prompt
+from booru_embed_core.tags.prompts import Dialect, as_prompt, has_weights
 
 MAX_FILL_TAGS: Final = 200
 """Tags that may be drawn for one caption: each takes a pass through the network."""
@@ -111,3 +111,14 @@ class Filled:
             dialect,
             [*weights[:num_given], *(1.0 for _ in self.unknown), *weights[num_given:]],
         )
+
+    def prompt_notes(self, dialect: Dialect | str = "a1111") -> tuple[str, ...]:
+        """`notes`, with what a prompt in `dialect` cannot say: weights, in Danbooru's own spelling.
+
+        Raises:
+            ValueError: no such dialect.
+        """
+        weighted = [f"{one.tag} ({one.weight:g})" for one in self.tags if one.weight != 1]
+        if not weighted or has_weights(dialect):
+            return self.notes
+        return (*self.notes, f"a {dialect} prompt has no weights; left out: {', '.join(weighted)}")

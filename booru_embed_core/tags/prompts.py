@@ -57,13 +57,26 @@ def as_prompt(tags: Iterable[str], dialect: str = "a1111", weights: Sequence[flo
     Raises:
         ValueError: no such dialect.
     """
-    if dialect not in _DIALECTS:
-        raise ValueError(f"dialect {dialect!r} is not one of {', '.join(DIALECTS)}")
-    rules, names = _DIALECTS[dialect], list(tags)
+    rules, names = _rules(dialect), list(tags)
     written = [_written(tag, weight, rules) for tag, weight in zip(names, weights or [1.0] * len(names), strict=True)]
     text = rules.separator.join(written).rstrip()
     # The words of a tag that stands alone could be read as tags of their own; a comma makes it one piece.
     return text + "," if len(names) == 1 and " " in text and "," not in text else text
+
+
+def has_weights(dialect: str) -> bool:
+    """Whether prompts in `dialect` can give a tag a weight.
+
+    Raises:
+        ValueError: no such dialect.
+    """
+    return bool(_rules(dialect).weighted)
+
+
+def _rules(dialect: str) -> _Dialect:
+    if dialect not in _DIALECTS:
+        raise ValueError(f"dialect {dialect!r} is not one of {', '.join(DIALECTS)}")
+    return _DIALECTS[dialect]
 
 
 def _written(tag: str, weight: float, rules: _Dialect) -> str:

@@ -276,7 +276,7 @@ def _add_fills(app: FastAPI, fills: _Fills) -> None:
             tags=[models.FilledTag(**one._asdict()) for one in found.tags],
             prompt=found.prompt(asked.dialect),
             unknown=list(found.unknown),
-            notes=list(found.notes),
+            notes=list(found.prompt_notes(asked.dialect)),
         )
 
 

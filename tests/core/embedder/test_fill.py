@@ -154,6 +154,16 @@ def test_unknown_tags_stay_in_the_prompt(site: BooruEmbedder) -> None:
         site.fill("solo", 1, banned=["blorb"])
 
 
+def test_weights_that_a_dialect_cannot_say_are_noted(site: BooruEmbedder) -> None:
+    found = site.fill("(1girl:1.3), hat", n=0)
+    assert found.prompt_notes("danbooru") == (
+        *found.notes,
+        "a danbooru prompt has no weights; left out: 1girl (1.3)",
+    )
+    assert found.prompt_notes("novelai") == found.notes
+    assert site.fill("1girl, hat", n=0).prompt_notes("danbooru") == ()
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_prompt_reads_as_the_caption(site: BooruEmbedder, dialect: str) -> None:
     for seed in range(10):
