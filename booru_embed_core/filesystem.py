@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 
@@ -65,9 +68,30 @@ def removed_on_error(path: Path) -> Iterator[None]:
         raise
 
 
+def open_regular(file: Path) -> BufferedReader:
+    """`file`, open for reading, if it is a plain file or a link to one: a pipe without a writer would block for ever.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    stream = open(file, "rb", opener=_at_once)  # noqa: SIM115  the caller closes it
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "not a plain file", str(file))
+    return stream
+
+
+def _at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows, which has no such pipes
+
+
 def file_sha256(file: Path) -> str:
-    """The SHA-256 of the content of `file`, in hex."""
-    with file.open("rb") as stream:
+    """The SHA-256 of the content of `file`, in hex.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

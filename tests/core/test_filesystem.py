@@ -15,6 +15,7 @@ from booru_embed_core.filesystem import (
     file_sha256,
     folder_bytes,
     locked_folder,
+    open_regular,
     removed_on_error,
     scratch_folder,
     set_file_modes,
@@ -134,3 +135,15 @@ def test_what_is_unfinished_is_removed_after_an_error_alone(tmp_path: Path, is_f
     assert not path.exists()
     write(None)
     assert path.exists()
+
+
+def test_only_plain_files_and_links_to_them_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    with open_regular(tmp_path / "link") as stream:
+        assert stream.read() == b"abc"
+    assert file_sha256(tmp_path / "link") == hashlib.sha256(b"abc").hexdigest()
+    for name in ("pipe", ".", "missing"):
+        with pytest.raises(OSError, match="not a plain file|Is a directory|No such file"):
+            file_sha256(tmp_path / name)  # of the pipe it would wait for a writer
