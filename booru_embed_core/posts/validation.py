@@ -200,9 +200,9 @@ def check_columns(
         missing = list(tags)
     if missing or twice:
         sources = [conventions.source(name) or name for name in missing]
-        problem = f"missing: {','.join(sources)}" if missing else f"twice: {','.join(twice)[:200]}"
+        problem = f"missing: {','.join(sources)}" if missing else f"twice: {repr(','.join(twice))[1:-1][:200]}"
         raise ColumnsError(
-            f"{file}: wrong columns: found {','.join(found)[:400]!r}, wanted "
+            f"{file}: wrong columns: found {repr(','.join(found))[:400]}, wanted "
             f"{','.join(conventions.source(name) or name for name in wanted)}; {problem}; {_remedy(missing, found)}",
             found,
             missing,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Final, Literal
 
+from booru_embed_core.errors import first_line
 from booru_embed_core.schema import RATING_NAMES, RATINGS
 from booru_embed_core.search.filters import Order, RatingIs, Within
 from booru_embed_core.tags.normalize import PREFIXES
@@ -38,6 +39,8 @@ ORDERS: Final = {
 _COLUMNS: Final[dict[str, Literal["score", "post_id"]]] = {"score": "score", "id": "post_id"}
 NAME: Final = re.compile(r"([a-z][a-z0-9_]*):", re.IGNORECASE)
 """What a metatag begins with."""
+_SHOWN: Final = 80
+"""Characters of a word that a message shows."""
 _NAMED: Final = re.compile(r"([a-z][a-z0-9_]+):[a-z]\w*\Z", re.IGNORECASE)
 _INTEGER: Final = r"-?\d{1,18}"
 _BETWEEN: Final = re.compile(rf"({_INTEGER})?\.\.(\.?)({_INTEGER})?")
@@ -86,19 +89,22 @@ def read_metatag(word: str) -> RatingIs | Within | Order:
         ValueError: the index cannot answer it, or its value is not one that it may have.
     """
     name, value = name_and_value(word)
+    told = first_line(word, _SHOWN)
     if name == "rating":
-        return RatingIs(_ratings(word, value))
+        return RatingIs(_ratings(told, value))
     if name == "order":
         if value.casefold() not in ORDERS:
-            raise ValueError(f"{word}: posts can be ordered by {', '.join(ORDERS)}")
+            raise ValueError(f"{told}: posts can be ordered by {', '.join(ORDERS)}")
         return ORDERS[value.casefold()]
     if name in _COLUMNS:
-        return Within(_COLUMNS[name], tuple(_range(word, part) for part in value.split(",")))
+        return Within(_COLUMNS[name], tuple(_range(told, part) for part in value.split(",")))
     if name == "limit":
-        raise ValueError(f"{word}: give the number of posts as k (-k on the command line)")
+        raise ValueError(f"{told}: give the number of posts as k (-k on the command line)")
     close = get_close_matches(name, ANSWERED, 1, _ALIKE) if name not in UNANSWERED else []
-    meant = f"write {close[0]}:{value}" if close else "leave it out"
-    raise ValueError(f"{word}: the index knows tags, ratings, scores and ids of posts, but not {name!r}; {meant}")
+    meant = f"write {close[0]}:{value[:_SHOWN]}" if close else "leave it out"
+    raise ValueError(
+        f"{told}: the index knows tags, ratings, scores and ids of posts, but not {name[:_SHOWN]!r}; {meant}"
+    )
 
 
 def _ratings(word: str, value: str) -> frozenset[int]:
@@ -106,7 +112,8 @@ def _ratings(word: str, value: str) -> frozenset[int]:
     for name in names:
         if name not in RATING_NAMES:
             raise ValueError(
-                f"{word} in the query: {name!r} is not one of {', '.join(RATINGS)}; write rating:g or rating:g,s"
+                f"{word} in the query: {name[:_SHOWN]!r} is not one of {', '.join(RATINGS)}; write rating:g or "
+                "rating:g,s"
             )
     return frozenset(RATINGS.index(RATING_NAMES[name]) for name in names)
 
@@ -126,7 +133,8 @@ def _range(word: str, value: str) -> tuple[int, int]:
     if not between or not (between[1] or between[3]):
         name, _ = name_and_value(word)
         raise ValueError(
-            f"{word}: {value!r} is not a number or a range; write {name}:10, {name}:>=10, {name}:5..10 or {name}:1,2,3"
+            f"{word}: {value[:_SHOWN]!r} is not a number or a range; write {name}:10, {name}:>=10, {name}:5..10 or "
+            f"{name}:1,2,3"
         )
     lowest = int(between[1]) if between[1] else _MIN_NUMBER
     highest = int(between[3]) if between[3] else MAX_NUMBER

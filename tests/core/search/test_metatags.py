@@ -63,3 +63,13 @@ def test_every_metatag_that_is_not_answered_is_named() -> None:
         with pytest.raises(ValueError, match=f"^{name}:x: "):
             read_metatag(f"{name}:x")
     assert all(read_metatag(f"order:{name}") == order for name, order in ORDERS.items())
+
+
+@pytest.mark.parametrize("start", ["score:", "order:", "rating:", "limit:", "scor:", "user:", "id:1..", "rating:g,"])
+def test_a_message_shows_the_beginning_of_a_long_word(start: str) -> None:
+    with pytest.raises(ValueError, match=f"^{start}x+") as raised:
+        read_metatag(start + "x" * 10_000)
+    assert len(str(raised.value)) < 400
+    with pytest.raises(ValueError, match="the index knows") as raised:
+        read_metatag("x" * 10_000 + ":a")
+    assert len(str(raised.value)) < 400
