@@ -5,7 +5,6 @@ rebuilds one asset at a time, each in a run of its own, and looks for stale asse
 """
 
 from collections.abc import Callable
-from typing import Final
 
 import dagster as dg
 
@@ -20,11 +19,9 @@ from booru_embed_dagster.automation.observation import (
     settings_sources,
     unrecorded,
 )
+from booru_embed_dagster.automation.runs import REBUILD_TAG
 from booru_embed_dagster.automation.staleness import Lineage, made_from
 from booru_embed_dagster.resources import Pipeline, one_line_errors
-
-REBUILD_TAG: Final = "booru_embed/rebuild"
-"""The tag of the runs that one rebuild starts; its value is the id of the job's own run."""
 
 
 def rebuild_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:

@@ -61,7 +61,7 @@ def dagster_dev(project: Project, environment: Mapping[str, str] | None = None) 
         )
         server = Server(f"http://127.0.0.1:{port}", log)
         try:
-            wait_for(lambda: _answers(server), START_SECONDS, log)
+            wait_for(lambda: answers(server), START_SECONDS, log)
             yield server
         finally:
             process.send_signal(signal.SIGINT)
@@ -82,10 +82,25 @@ def wait_for(is_so: Callable[[], object], seconds: float, log: Path) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _answers(server: Server) -> bool:
+def answers(server: Server) -> bool:
+    """Whether the web server answers and its code location is loaded."""
     try:
         locations = server.graphql("{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }")
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
     entries = locations["workspaceOrError"]["locationEntries"]
     return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
+
+
+def processes_of(project: Project, part: str = "") -> set[int]:
+    """The processes that work on `project` and have `part` in their command line."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has just ended
+            continue
+        if f"DAGSTER_HOME={project.folder}/dagster_home".encode() in environment and part in line:
+            found.add(int(folder.name))
+    return found

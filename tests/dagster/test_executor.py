@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from booru_embed_dagster.executor import STEPS_VARIABLE, pick_executor
+from booru_embed_dagster.executor import STEPS_VARIABLE, in_process_executor, pick_executor
 from tests.dagster.kubernetes_helpers import Kubernetes, running_kubernetes
 from tests.dagster.project_helpers import REPOSITORY, Project
 
@@ -22,7 +22,7 @@ Built = tuple[Project, dg.ExecuteInProcessResult]
 @pytest.mark.slow
 def test_steps_share_the_process_of_the_run_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(STEPS_VARIABLE, raising=False)
-    assert pick_executor() is dg.in_process_executor
+    assert pick_executor() is in_process_executor
     code = "import sys, booru_embed_dagster.definitions; print('dagster_k8s' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

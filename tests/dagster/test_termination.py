@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from tests.dagster.project_helpers import Project, failure
-from tests.dagster.server_helpers import Server, dagster_dev
+from tests.dagster.server_helpers import Server, dagster_dev, processes_of
 from tests.dagster.training.fault_helpers import WAIT, python_path, ranks_of
 from tests.dagster.training.test_worker import wait_for_log
 
@@ -66,20 +66,6 @@ def until(look: Callable[[], _Answer], wanted: Callable[[_Answer], bool] = bool)
         assert time.monotonic() < end, f"still {seen!r} after {TIMEOUT_SECONDS} seconds"
         time.sleep(POLL_SECONDS)
     return seen
-
-
-def processes_of(project: Project, part: str = "") -> set[int]:
-    """The processes that work on `project` and have `part` in their command line."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it has just ended
-            continue
-        if f"DAGSTER_HOME={project.folder}/dagster_home".encode() in environment and part in line:
-            found.add(int(folder.name))
-    return found
 
 
 def step_of(state: Path) -> int:

@@ -9,8 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from booru_embed_dagster.automation.runs import REBUILD_TAG
 from booru_embed_dagster.definitions import defs
-from booru_embed_dagster.jobs.rebuild import REBUILD_TAG, rebuild_on_new_export, refresh_from_bigquery
+from booru_embed_dagster.jobs.rebuild import rebuild_on_new_export, refresh_from_bigquery
 from tests.dagster.project_helpers import Project, failure
 from tests.dagster.test_live_daemon import last_event, made_since
 
