@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import click
 import typer
 
 from booru_embed_core.cli.shared import (
@@ -17,6 +16,7 @@ from booru_embed_core.cli.shared import (
     JsonOption,
     RatingOption,
     ScoreOption,
+    UsageError,
     load_embedder,
     print_json,
     print_table,
@@ -135,7 +135,7 @@ def _limits(given: list[str]) -> dict[Category, int]:
     for one in given:
         name, _, number = one.partition("=")
         if name not in [category.value for category in CATEGORIES] or not number.isdecimal():
-            raise click.BadOptionUsage("limit", f"--limit {one}: give a category and a number, such as artist=0.")
+            raise UsageError(f"--limit {one}: give a category and a number, such as artist=0.")
         limits[Category(name)] = int(number)
     return limits
 

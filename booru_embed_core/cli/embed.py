@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import click
 import typer
 
 from booru_embed_core.cli.shared import (
@@ -19,6 +18,7 @@ from booru_embed_core.cli.shared import (
     JsonOption,
     RatingOption,
     ScoreOption,
+    UsageError,
     load_embedder,
     output_file,
     print_json,
@@ -101,7 +101,7 @@ def embed(
 ) -> None:
     """Print the embedding of each caption, one unit vector per line, or write all to a file."""
     if output is not None and as_json:
-        raise click.UsageError("--output writes a file and --json prints: give one of them.")
+        raise UsageError("--output writes a file and --json prints: give one of them.")
     is_stdin = _reads_stdin(captions or [], file)
     from booru_embed_core.embedder.job_identity import JobSettings
 
@@ -116,11 +116,11 @@ def embed(
     )
     if captions and not is_stdin:
         if input_format or column or id_column or restart:
-            raise click.UsageError("--input-format, --column, --id-column and --restart are for - and --file.")
+            raise UsageError("--input-format, --column, --id-column and --restart are for - and --file.")
         _embed_arguments(load_embedder(checkpoint, rating, score, dim), captions, output, settings, as_json=as_json)
         return
     if restart and output is None:
-        raise click.UsageError("--restart is for --output, which alone is resumed.")
+        raise UsageError("--restart is for --output, which alone is resumed.")
     source = _source(None if is_stdin else file, input_format, column, id_column)
     if output is not None:
         _check_output(output)
@@ -132,9 +132,9 @@ def embed(
 def _reads_stdin(captions: list[str], file: Path | None) -> bool:
     """Whether captions come from standard input; wrong use unless they come from one place."""
     if not captions and file is None:
-        raise click.UsageError("Name captions, - for standard input, or --file FILE.")
+        raise UsageError("Name captions, - for standard input, or --file FILE.")
     if captions and (file is not None or (_STDIN in captions and captions != [_STDIN])):
-        raise click.UsageError("Name captions, or - for standard input, or --file FILE: one of them.")
+        raise UsageError("Name captions, or - for standard input, or --file FILE: one of them.")
     return captions == [_STDIN] or str(file) == _STDIN
 
 
@@ -153,7 +153,7 @@ def _source(file: Path | None, form: _InputFormat | None, column: str | None, id
         raise FileNotFoundError(f"{file}: no such file; name a file of captions")
     known = format_of(file, InputFormat(form.value) if form else None)
     if known is InputFormat.TEXT and (column or id_column):
-        raise click.UsageError("--column and --id-column are for JSON lines and Parquet; text has one caption a line.")
+        raise UsageError("--column and --id-column are for JSON lines and Parquet; text has one caption a line.")
     return CaptionFile(file, known, column, id_column)
 
 

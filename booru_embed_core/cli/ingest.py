@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import click
 import typer
 
 from booru_embed_core.cli.explanation import print_explanation
-from booru_embed_core.cli.shared import JsonOption, print_json, say
+from booru_embed_core.cli.shared import JsonOption, UsageError, print_json, say
 from booru_embed_core.errors import disk_errors
 from booru_embed_core.schema import RATINGS, Output
 
@@ -83,9 +82,9 @@ def ingest(
 ) -> None:
     """Read an export, set invalid rows aside, and write each post once."""
     if (out is None) != explain:
-        raise click.UsageError("Name either --out DIR for the posts, or --explain to write nothing.")
+        raise UsageError("Name either --out DIR for the posts, or --explain to write nothing.")
     if sources and bigquery:
-        raise click.UsageError("Name either an export by SOURCE... or a table by --bigquery.")
+        raise UsageError("Name either an export by SOURCE... or a table by --bigquery.")
     chosen = _chosen(
         settings_file,
         exports={"export": sources or None, "bigquery_table": bigquery, "bigquery_project": project},
@@ -128,7 +127,7 @@ def _chosen(
     settings = load_settings(file) if file else Settings()
     exports, source, others = (_given(values) for values in (exports, source, others))
     if settings.posts.source and (exports or source):
-        raise click.UsageError(
+        raise UsageError(
             f"{file} has [[posts.source]], which set exports, tables, presets and separators. Set them there, or leave "
             "the settings file out."
         )
@@ -138,9 +137,9 @@ def _chosen(
         from_file = {key: value for key, value in from_file.items() if key not in _EXPORT_KEYS}
     values = {**from_file, **exports, **source, **others}
     if not ({"export", "bigquery_table"} & values.keys() or settings.posts.source):
-        raise click.UsageError("Name an export by SOURCE..., a table by --bigquery, or either by --settings.")
+        raise UsageError("Name an export by SOURCE..., a table by --bigquery, or either by --settings.")
     if "bigquery_project" in values and "bigquery_table" not in values:
-        raise click.UsageError("--project needs --bigquery.")
+        raise UsageError("--project needs --bigquery.")
     root = Path() if replaces_export else settings.root
     for key in ("aliases", "implications", "tag_categories"):
         if key in values:
@@ -153,7 +152,7 @@ def _chosen(
         first = error.errors()[0]
         key, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         option = _OPTIONS.get(f"[posts] {key}", "")
-        raise click.UsageError(f"{option} {first['input']!r}: {problem}." if option else f"{problem}.") from None
+        raise UsageError(f"{option} {first['input']!r}: {problem}." if option else f"{problem}.") from None
     return _Chosen(posts, settings.duckdb, root, file)
 
 
@@ -166,7 +165,7 @@ def _ratings(ratings: str | None) -> list[str] | None:
         return None
     unknown = sorted(set(ratings.split(",")) - set(RATINGS))
     if unknown:
-        raise click.UsageError(f"--ratings {ratings}: {unknown[0]!r} is not one of {', '.join(RATINGS)}.")
+        raise UsageError(f"--ratings {ratings}: {unknown[0]!r} is not one of {', '.join(RATINGS)}.")
     return ratings.split(",")
 
 

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Final
 
-import click
 import typer
 from typer.core import TyperCommand
 
@@ -24,7 +23,7 @@ from booru_embed_core.cli.ingest import ingest
 from booru_embed_core.cli.inspect import inspect_app
 from booru_embed_core.cli.search import duplicates, index, search
 from booru_embed_core.cli.serve import serve
-from booru_embed_core.cli.shared import TagsCommand, say
+from booru_embed_core.cli.shared import TagsCommand, UsageError, say
 from booru_embed_core.errors import DiskError, one_line
 
 _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "sklearn", "tokenizers"], "data") | {
@@ -57,17 +56,17 @@ def main() -> None:
     try:
         code = app(arguments, prog_name=app.info.name, standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = error.exit_code
-    except click.UsageError as error:
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(error.exit_code)
         command = error.ctx.command_path if error.ctx else app.info.name
         say(f"error: {one_line(error.format_message())} See `{command} --help`")
         code = error.exit_code
     except BrokenPipeError:
         _drop_output()  # its reader has stopped
         code = 1
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = 130
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])

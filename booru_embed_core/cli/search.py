@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import click
 import typer
 
 from booru_embed_core.cli.shared import (
@@ -14,6 +13,7 @@ from booru_embed_core.cli.shared import (
     POST_EMBEDDINGS,
     JsonOption,
     PackedOption,
+    UsageError,
     output_file,
     packed_file,
     print_json,
@@ -70,13 +70,13 @@ def search(
 ) -> None:
     """Print the posts that have most of the query's tags, the nearest first, among those that pass the filters."""
     if tags and (required or excluded or ratings or min_score is not None or by != "tags"):
-        raise click.UsageError("--tags prints tags; --with, --without, --rating, --min-score and --by choose posts.")
+        raise UsageError("--tags prints tags; --with, --without, --rating, --min-score and --by choose posts.")
     from booru_embed_core.embedder.embedder import BooruEmbedder
     from booru_embed_core.search.parser import parse_query
     from booru_embed_core.search.post_search import RANKINGS, PostSearch
 
     if by not in RANKINGS:
-        raise click.UsageError(f"--by {by} is not one of {', '.join(RANKINGS)}.")
+        raise UsageError(f"--by {by} is not one of {', '.join(RANKINGS)}.")
     searched, embedder = PostSearch.open(posts), BooruEmbedder.load(checkpoint)
     parsed = parse_query(query, embedder.tokenizer)
     for note in parsed.notes:
@@ -129,7 +129,7 @@ def duplicates(
 ) -> None:
     """Print groups of posts with nearly the same embedding, largest first; --json prints all groups."""
     if output is not None and (as_json or output.suffix not in (".parquet", ".csv")):
-        raise click.UsageError("--output writes a .parquet or .csv file and --json prints: give one of them.")
+        raise UsageError("--output writes a .parquet or .csv file and --json prints: give one of them.")
     from booru_embed_core.search.near_duplicates import near_duplicates
     from booru_embed_core.search.post_search import PostSearch
 

@@ -12,17 +12,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import click
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from booru_embed_core.errors import disk_errors
 from booru_embed_core.filesystem import atomic_file
 from booru_embed_core.schema import RATINGS, Category
 
 if TYPE_CHECKING:
+    import click
+
     from booru_embed_core.embedder.embedder import BooruEmbedder
     from booru_embed_core.embedder.results import Normalized
+
+    UsageError = click.UsageError
+else:  # click's class, or, since typer 0.26, the same of a copy in typer, which exports only classes derived from it
+    UsageError = typer.BadParameter.__base__
 
 WAREHOUSE: Final = Path("data/warehouse")
 CHECKPOINT: Final = WAREHOUSE / "checkpoint/current"
@@ -53,7 +58,7 @@ class TagsCommand(TyperCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As in click, but the only argument that no option explains is the text."""
         takes_value = {
-            name: not param.is_flag for param in self.params if isinstance(param, click.Option) for name in param.opts
+            name: not param.is_flag for param in self.params if isinstance(param, TyperOption) for name in param.opts
         }
         left: list[int] = []
         index = 0
@@ -112,12 +117,12 @@ def load_embedder(
 ) -> BooruEmbedder:
     """The embedder; options that contradict each other or the checkpoint end with exit code 2."""
     if score is not None and rating is None:
-        raise click.BadOptionUsage("score", "--score needs --rating: scores are compared among posts of one rating.")
+        raise UsageError("--score needs --rating: scores are compared among posts of one rating.")
     from booru_embed_core.embedder.embedder import BooruEmbedder
 
     embedder = BooruEmbedder.load(checkpoint)
     if dim is not None and dim > embedder.embedding_dim:
-        raise click.BadOptionUsage("dim", f"--dim {dim} exceeds the embedding's {embedder.embedding_dim} numbers.")
+        raise UsageError(f"--dim {dim} exceeds the embedding's {embedder.embedding_dim} numbers.")
     return embedder
 
 
