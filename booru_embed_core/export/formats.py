@@ -19,8 +19,8 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.model_card import ONNX_USE, SENTENCE_USE, card, loss_section
 from booru_embed_core.export.tag_vectors import write_parquet, write_projector, write_word2vec
-from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.model.encoder import SetEncoder
+from booru_embed_core.outputs import new_folder
 from booru_embed_core.schema import ExportFormat
 from booru_embed_core.tags.vocab import VOCAB_FILES, Vocab
 from booru_embed_core.training.checkpoint import load_checkpoint
@@ -66,18 +66,11 @@ def export(form: ExportFormat, source: CheckpointSource, out_dir: Path) -> None:
     """Writes `source` as `form` into the new folder `out_dir`, which appears when it is complete.
 
     Raises:
-        FileExistsError: `out_dir` exists and is not an empty folder.
+        ForeignPathError, FileExistsError: see `new_folder`.
         ValueError: the format cannot hold this checkpoint, or the evaluation or packed file is of another one.
     """
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise FileExistsError(f"{out_dir}: exists and is not an empty folder; remove it or name another")
-    parent = out_dir.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(parent) as scratch:
-        draft = scratch / "export"
-        draft.mkdir()
+    with new_folder(out_dir) as draft:
         _WRITERS[form](source, draft)
-        draft.replace(out_dir)
 
 
 def write_hub(source: CheckpointSource, out_dir: Path) -> None:

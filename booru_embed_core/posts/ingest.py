@@ -5,13 +5,11 @@ Reading is in ``read_export.py``. Here are the kinds of output, and the folder t
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.filesystem import locked_folder
+from booru_embed_core.outputs import new_folder
 from booru_embed_core.posts.checksums import CHECKSUMS_FILE
 from booru_embed_core.posts.database import connect, quoted, target_literal
 from booru_embed_core.posts.parquet_parts import part_files, posts_relation
@@ -41,40 +39,18 @@ def ingest(
     folder appears when it is complete. `say` is told what is being read.
 
     Raises:
-        FileExistsError: `out_dir` exists and is not an empty folder, or another process writes it.
+        ForeignPathError, FileExistsError: see `new_folder`.
         ExportError: see `read_export`.
     """
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise FileExistsError(f"{out_dir}: exists already and is not an empty folder; remove it or name another one")
-    out_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with _scratch_beside(out_dir.absolute()) as scratch:
-        draft = scratch / "posts"
-        draft.mkdir()
-        report = read_export(settings, root, draft, duckdb_settings, scratch, say)
+    with new_folder(out_dir, "--out") as draft:
+        report = read_export(settings, root, draft, duckdb_settings, draft.parent, say)
         if output is not Output.PARQUET:
             write_text(
                 draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings
             )
             for file in (*part_files(draft), draft / CHECKSUMS_FILE):
                 file.unlink()
-        draft.replace(out_dir)
     return report
-
-
-@contextlib.contextmanager
-def _scratch_beside(out_dir: Path) -> Iterator[Path]:
-    """An empty folder beside `out_dir`, always of the same name: what a killed run left there is removed first."""
-    folder = out_dir.parent / f".{out_dir.name}.booru-embed"
-    folder.mkdir(exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked_folder(folder))
-        except BlockingIOError:
-            raise FileExistsError(f"{out_dir}: another process writes it; wait for it or name another folder") from None
-        for left in folder.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        stack.callback(shutil.rmtree, folder)
-        yield folder
 
 
 def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: DuckdbSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -11,14 +12,19 @@ from pathlib import Path
 import pytest
 
 from booru_embed_core.filesystem import (
+    ForeignPathError,
     atomic_file,
     file_sha256,
     folder_bytes,
     locked_folder,
+    make_folder,
     open_regular,
+    remove,
+    remove_unfinished,
     removed_on_error,
     scratch_folder,
     set_file_modes,
+    sync,
     sync_tree,
 )
 
@@ -147,3 +153,69 @@ def test_only_plain_files_and_links_to_them_are_opened(tmp_path: Path) -> None:
     for name in ("pipe", ".", "missing"):
         with pytest.raises(OSError, match=r"not a plain file|Is a directory|No such file"):
             file_sha256(tmp_path / name)  # of the pipe it would wait for a writer
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "folder", "pipe"])
+def test_an_unfinished_file_is_written_through_no_link(tmp_path: Path, kind: str) -> None:
+    precious, partial = tmp_path / "precious", tmp_path / "file.partial"
+    precious.write_text("!")
+    {
+        "link": lambda: partial.symlink_to(precious),
+        "hard link": lambda: partial.hardlink_to(precious),
+        "folder": partial.mkdir,
+        "pipe": lambda: os.mkfifo(partial),
+    }[kind]()
+
+    def write() -> None:
+        with atomic_file(tmp_path / "file") as path:
+            path.write_text("new")
+
+    if kind == "hard link":
+        write()
+    else:
+        with pytest.raises(
+            ForeignPathError, match=rf"/file\.partial: is a {kind}, where an unfinished .*; move it away$"
+        ):
+            write()
+        assert partial.is_symlink() or partial.exists()
+    assert precious.read_text() == "!"
+
+
+def test_a_link_is_removed_or_replaced_itself(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("!")
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to("precious")
+    remove(tmp_path / "one")
+    with atomic_file(tmp_path / "two") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "two").read_text() == "new"
+    assert not (tmp_path / "two").is_symlink()
+    assert (tmp_path / "precious/file").read_text() == "!"
+    with pytest.raises(ForeignPathError, match="/two: is a file, where a folder is needed; move it away"):
+        make_folder(tmp_path / "two")
+
+
+def test_a_process_that_ends_amid_a_native_call_can_remove_what_is_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "done").touch()
+    with scratch_folder(tmp_path) as scratch, atomic_file(tmp_path / "file") as partial:
+        (scratch / "deep").mkdir()
+        assert partial.exists()
+        remove_unfinished()
+        assert [path.name for path in tmp_path.iterdir()] == ["done"]
+        partial.write_text("so that the block can end")
+    remove_unfinished()
+    assert (tmp_path / "file").exists()
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_error_and_a_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "fsync", refuse)
+    sync(tmp_path)
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync(tmp_path / "file")
