@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from safetensors import SafetensorError
 
 MAX_MESSAGE: Final = 400
 """Characters of another library's message that ours quote."""
+MAX_SHOWN: Final = 60
+"""Characters of a value that a message shows."""
+_MAX_DIGITS: Final = 40
 _REMEDIES: Final = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
@@ -89,6 +93,43 @@ def first_line(error: BaseException | str, max_length: int | None = MAX_MESSAGE)
     """
     lines = str(error).strip().splitlines()
     return one_line(lines[0] if lines else error, max_length)
+
+
+def shortened(text: str, max_length: int = MAX_SHOWN) -> str:
+    """`text` in one line, white space folded; of a longer one its beginning and ``…``.
+
+    Args:
+        text: any text; only its beginning is looked at.
+        max_length: characters to return at most.
+    """
+    start = " ".join(text[: 4 * max_length].split())
+    is_whole = len(text) <= 4 * max_length and len(start) <= max_length
+    return start if is_whole else start[: max_length - 1] + "…"
+
+
+def shown(value: object, max_length: int = MAX_SHOWN) -> str:
+    """How a message shows `value`: as in Python, in one line, a long one shortened and a deep one cut off.
+
+    Args:
+        value: a text, number, list, dictionary or anything else.
+        max_length: characters of it to show at most, not counting quotes.
+    """
+    return repr(shortened(value, max_length)) if isinstance(value, str) else shortened(_VALUES.repr(value), max_length)
+
+
+class _Values(reprlib.Repr):
+    """Values without the depth, length and digits at which `repr` fails or takes long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 4, MAX_MESSAGE, MAX_MESSAGE
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002
+        """As `repr`, which refuses an integer of more than 4,300 digits."""
+        return repr(x) if abs(x) < 10**_MAX_DIGITS else f"a number of more than {_MAX_DIGITS} digits"
+
+
+_VALUES: Final = _Values()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from booru_embed_core.embedder.captions import Caption
-from booru_embed_core.errors import first_line
+from booru_embed_core.errors import first_line, shortened, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +43,6 @@ _COLUMNS: Final = ("caption", "tags")
 """The columns, or keys, that are taken for the captions unless another is named."""
 _ID: Final = "id"
 _MAX_LINE_BYTES: Final = 1 << 20
-_MAX_SHOWN: Final = 80
 _MAX_ID: Final = 2**63
 STDIN: Final = "standard input"
 
@@ -197,9 +196,9 @@ def _json_rows(source: CaptionFile) -> Iterator[tuple[str, Any, Caption]]:
             if "\\u" in text:  # half a pair of surrogates is no text, and no file can hold it
                 json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            reason = "is nested too deeply" if isinstance(error, RecursionError) else first_line(error, _MAX_SHOWN)
+            reason = "is nested too deeply" if isinstance(error, RecursionError) else first_line(error, 80)
             raise CaptionFileError(
-                f"{place}: {_shown(text)} is no JSON value ({reason}); write one value a line, or say --input-format "
+                f"{place}: {shown(text)} is no JSON value ({reason}); write one value a line, or say --input-format "
                 "text"
             ) from None
         row_id, caption = _fields(source, value, place)
@@ -211,7 +210,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
+        raise ValueError(f"the key {shown(twice)} is there twice")
     return found
 
 
@@ -355,6 +354,5 @@ def _names(names: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = " ".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).split())
-    text = text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
-    return repr(text) if isinstance(value, str) else text
+    """`value` as JSON writes it, if it is no text, list or object."""
+    return shown(value) if isinstance(value, str | list | dict) else shortened(json.dumps(value, default=str))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.embedder.results import UnknownTagsError, UnknownTagsWarning
+from booru_embed_core.errors import shown
 from booru_embed_core.schema import TAG_SEPARATOR
 from booru_embed_core.tags.emphasis import MAX_WEIGHT
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
@@ -40,7 +41,9 @@ def each_caption(captions: Caption | Iterable[Caption]) -> Iterable[Caption]:
     if isinstance(captions, Set):
         raise ValueError("captions in a set have no order; give a list of captions, or [tags] for one caption")
     if isinstance(captions, bytes) or not isinstance(captions, Iterable):
-        raise ValueError(f"captions are {_shown(captions)}; give one caption or a list of captions")
+        raise ValueError(
+            f"captions are {type(captions).__name__} {shown(captions)}; give one caption or a list of captions"
+        )
     return captions
 
 
@@ -67,7 +70,7 @@ def encode(tokenizer: Tokenizer, caption: Caption) -> Encoded:
     if isinstance(caption, Set):
         caption = sorted(caption, key=str)
     if isinstance(caption, bytes) or not isinstance(caption, Iterable):
-        raise ValueError(f"a caption is {_shown(caption)}; {_FORMS}")
+        raise ValueError(f"a caption is {type(caption).__name__} {shown(caption)}; {_FORMS}")
     return _merged(tokenizer, [(tag, 1.0) for tag in caption])
 
 
@@ -114,7 +117,7 @@ def _merged(tokenizer: Tokenizer, weighted_tags: Iterable[tuple[Any, float]]) ->
     excluded: dict[int, None] = {}
     for tag, weight in weighted_tags:
         if not isinstance(tag, str):
-            raise ValueError(f"a tag of a caption is {_shown(tag)}; {_FORMS}")
+            raise ValueError(f"a tag of a caption is {type(tag).__name__} {shown(tag)}; {_FORMS}")
         if np.float32(weight) == 0:
             continue
         # With a comma, spaces inside a tag are read as underscores.
@@ -149,9 +152,3 @@ def _checked(tag: object, weight: object) -> float:
     if not 0 <= number <= MAX_WEIGHT:
         raise ValueError(f"{tag!r} has the weight {weight!r}; give a number from 0 to {MAX_WEIGHT:g}")
     return number
-
-
-def _shown(value: object) -> str:
-    """The type and the beginning of `value`, in one line."""
-    text = " ".join(repr(value).split())
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '…'}"

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from booru_embed_core.embedder.results import UnknownTagsError
+from booru_embed_core.errors import shown
 from booru_embed_core.search.filters import Either, Every, Filter, HasAny, Not, Order, Within
 from booru_embed_core.search.metatags import is_metatag, read_metatag, refuse_named_values
 from booru_embed_core.search.query import Query, Term, contradictions, rating_filters
 from booru_embed_core.search.unknown import LISTED, NOT_STORED, unknown_message
-from booru_embed_core.search.words import Kind, Token, is_wildcard, read_words, shown
+from booru_embed_core.search.words import Kind, Token, is_wildcard, read_words
 from booru_embed_core.tags.patterns import matching_tags
 from booru_embed_core.tags.tokenizer import Encoded, Tokenizer
 
@@ -382,7 +383,7 @@ class _Parser:
         return token
 
     def _error(self, token: Token, problem: str) -> ValueError:
-        where = shown(self._text) if token.kind is Kind.END else shown(self._text, token.start)
+        where = shown(self._text) if token.kind is Kind.END else shown(self._text[token.start :])
         return ValueError(f"{where}: {problem}")
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from booru_embed_core.embedder.captions import Caption
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.results import Neighbour, UnknownTagsError, UnknownTagsWarning
-from booru_embed_core.errors import first_line
+from booru_embed_core.errors import first_line, shown
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.search.filters import Every, Filter, HasAny, Mask, Not, Order, RatingIs, Within, passing
 from booru_embed_core.search.folder import REMEDY, IndexMetadata, check_sizes, part_name, part_vectors, read_metadata
@@ -29,7 +29,6 @@ from booru_embed_core.search.query import Query, Term
 from booru_embed_core.search.ranking import Rows, ranked
 from booru_embed_core.search.unknown import NOT_STORED, unknown_message
 from booru_embed_core.search.vector_index import INDEX_FILE, Float32, SearchError, VectorIndex
-from booru_embed_core.search.words import shown
 from booru_embed_core.vectors import top_k, unit_vectors
 
 _SAME_COSINE: Final = 0.98

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
+from booru_embed_core.errors import shortened
 from booru_embed_core.tags.tokenizer import Tokenizer
 
 NOT_STORED: Final = "posts cannot be filtered by what the index does not hold"
@@ -14,7 +15,6 @@ _MAX_NAMED: Final = 10
 """Unknown tags in one message."""
 _MAX_CORRECTED: Final = 3
 """Unknown tags in one message that others are proposed for."""
-_LONGEST: Final = 100
 _ALIKE: Final = 0.75
 _LENGTHS: Final = 3
 """Letters by which two names may differ in length."""
@@ -32,11 +32,8 @@ def unknown_message(tokenizer: Tokenizer, what: str, names: Sequence[str], conse
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     meant = [close for name in names[:_MAX_CORRECTED] for close in close_tags(tokenizer, name)]
     remedy = f"Did you mean {' or '.join(meant)}?" if meant else LISTED
-    return f"{what}: not in the vocabulary: {', '.join(map(_short, names[:_MAX_NAMED]))}{more}; {consequence}. {remedy}"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "\u2026"
+    unknown = ", ".join(map(shortened, names[:_MAX_NAMED]))
+    return f"{what}: not in the vocabulary: {unknown}{more}; {consequence}. {remedy}"
 
 
 def close_tags(tokenizer: Tokenizer, name: str, most: int = 2) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from booru_embed_core.errors import shown
 from booru_embed_core.search.metatags import ANSWERED, NAME, IsTag, is_metatag
 from booru_embed_core.tags.patterns import WILDCARD
 
@@ -39,8 +40,6 @@ _OPENING: Final = re.compile(r"(?<!\\)\(")
 _CLOSING: Final = re.compile(r"(?<!\\)\)")
 _WEIGHT: Final = re.compile(r"\)(:?[-+]?[\d.]+|[-+]+)$")
 _LONGEST_WEIGHT: Final = 16
-_SHOWN: Final = 60
-"""Characters of a query in a message."""
 
 
 class Kind(Enum):
@@ -280,11 +279,11 @@ def _grouped(text: str, tokens: list[Token], operators: list[bool], is_tag: IsTa
         elif token.kind is Kind.CLOSE:
             previous = made[index - 1] if index else token
             if previous.kind not in (Kind.WORD, Kind.TEXT) or previous.end != token.start:
-                raise ValueError(f"{shown(text, token.start)}: this parenthesis closes nothing; leave it out")
+                raise ValueError(f"{shown(text[token.start :])}: this parenthesis closes nothing; leave it out")
             made[index] = token._replace(kind=Kind.TEXT)
     if opened:
         start = tokens[opened[-1][0]].start
-        raise ValueError(f"{shown(text, start)}: this parenthesis is never closed; write ( a ~ b ) c")
+        raise ValueError(f"{shown(text[start:])}: this parenthesis is never closed; write ( a ~ b ) c")
     return made
 
 
@@ -296,9 +295,3 @@ def _ends_name(text: str, tokens: list[Token], opened: int, end: int, is_tag: Is
         if end - token.start <= _LONGEST_NAME and is_tag("_".join(text[token.start : end].split())):
             return True
     return False
-
-
-def shown(text: str, start: int = 0) -> str:
-    """The part of a query from `start` on that a message shows, in quotes."""
-    part = " ".join(text[start : start + _SHOWN].split())
-    return repr(part + ("…" if start + _SHOWN < len(text) else ""))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from booru_embed_core.errors import shortened
 from booru_embed_core.schema import TAG_SEPARATOR
 from booru_embed_core.tags.normalize import NARROW, NUMBER
 
@@ -33,7 +34,6 @@ _COMMAS: Final = ",;|\n\u060c\u061b\u3000\u3001\u3002\uff0c\uff1b\uff5c\uff61\uf
 _PARTS: Final = re.compile(f"[{_COMMAS}]|[^{_COMMAS}]+")
 _WORD: Final = re.compile(f"[^{TAG_SEPARATOR}]+")
 _FULL_WIDTH: Final = re.compile("[\uff01-\uff5e](?<![\uff0c\uff1b\uff5c])")
-_LONGEST_NOTE: Final = 60
 
 
 def without_settings(text: str, known: Collection[str], notes: list[str]) -> str:
@@ -60,12 +60,6 @@ def without_settings(text: str, known: Collection[str], notes: list[str]) -> str
 
     text = _JOINER.sub(r"\1", _NO_TAG.sub(drop, text))
     return _BULLET.sub(lambda match: match.group() if match.group().strip() in known else "", text).strip()
-
-
-def shortened(text: str) -> str:
-    """`text` in one line for a note, without its middle if it is long."""
-    text = " ".join(text[: 4 * _LONGEST_NOTE].split())
-    return text if len(text) <= _LONGEST_NOTE else text[: _LONGEST_NOTE - 1] + "\u2026"
 
 
 def _narrow(text: str, known: Collection[str], notes: list[str]) -> str:

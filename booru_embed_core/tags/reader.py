@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from booru_embed_core.tags.dialects import shortened, without_settings
+from booru_embed_core.errors import shortened
+from booru_embed_core.tags.dialects import without_settings
 from booru_embed_core.tags.emphasis import Emphasis, Mention
 from booru_embed_core.tags.names import LONGEST_RUN, Found, TagNames
 from booru_embed_core.tags.normalize import OPENING, Signs, joined

@@ -21,6 +21,8 @@ from booru_embed_core.errors import (
     first_line,
     is_disk_full,
     one_line,
+    shortened,
+    shown,
 )
 
 
@@ -46,6 +48,44 @@ def test_messages_are_cut_where_a_length_is_given() -> None:
     assert one_line(error, 3) == "xxx"
     assert first_line(error) == "x" * MAX_MESSAGE
     assert first_line(error, None) == "x" * 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("a\n b", "a b"),
+        ("x" * 60, "x" * 60),
+        ("x" * 61, "x" * 59 + "…"),
+        ("a" + " " * 1000 + "b", "a…"),
+        ("long text " * 10**5, ("long text " * 6)[:59] + "…"),
+    ],
+)
+def test_a_long_text_is_shortened(text: str, short: str) -> None:
+    assert shortened(text) == short
+    assert shown(text) == repr(short)
+
+
+def nested(depth: int) -> list[object]:
+    """Lists within each other."""
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_a_message_shows_any_value_in_a_few_words() -> None:
+    for value, short in (
+        (True, "True"),
+        ({"a": [1, None]}, "{'a': [1, None]}"),
+        (10**39, str(10**39)),
+        (10**5000, "a number of more than 40 digits"),
+        (-(10**5000), "a number of more than 40 digits"),
+        ([10**5000], "[a number of more than 40 digits]"),
+        (nested(100_000), "[[[[[...]]]]]"),
+        (list(range(1000)), "[0, 1, 2, 3, 4, 5, ...]"),
+        ([["x" * 100]], "[['" + "x" * 56 + "…"),
+    ):
+        assert shown(value) == short
 
 
 def fill(monkeypatch: pytest.MonkeyPatch, folder: Path, free: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.search.words import MAX_DEPTH, Kind, read_words, shown
+from booru_embed_core.search.words import MAX_DEPTH, Kind, read_words
 from tests.core.search.query_helpers import TAGS, TOKENIZER
 
 
@@ -74,8 +74,3 @@ def test_depth_is_limited() -> None:
         read_words("( " * (MAX_DEPTH + 1) + "cat ~ hat" + " )" * (MAX_DEPTH + 1), is_tag)
     with pytest.raises(ValueError, match="more than 50 signs before one word"):
         read_words("-" * (MAX_DEPTH + 1) + "cat", is_tag)
-
-
-def test_a_message_shows_the_beginning() -> None:
-    assert shown("cat\n hat", 0) == "'cat hat'"
-    assert shown("x" * 100) == repr("x" * 60 + "…")

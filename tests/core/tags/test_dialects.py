@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from booru_embed_core.tags.dialects import shortened, without_settings
+from booru_embed_core.tags.dialects import without_settings
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,3 @@ def test_what_names_no_tag_is_left_out_with_a_note(text: str, rest: str, notes: 
     known = {"__known__", "<known:1>", "\uff57", "a\u3000b"}
     assert without_settings(text, known, found) == rest
     assert found == notes
-
-
-def test_long_texts_are_shortened_in_notes() -> None:
-    assert shortened("a\n b") == "a b"
-    assert len(shortened("long text " * 100)) == 60
-    assert shortened("long text " * 100).endswith("\u2026")
