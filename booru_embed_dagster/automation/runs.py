@@ -38,6 +38,8 @@ _BOOT_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
 _PIDS_LINK: Final = Path("/proc/self/ns/pid")
 _UNSIGNED_SECONDS: Final = 60.0
 """A run is given this long from its start to its sign of life, which it takes milliseconds later."""
+_BEGINNING: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
+_GOING: Final = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 _RUNNING: Final = CheckRunHealthResult(WorkerStatus.RUNNING)
 _GONE: Final = CheckRunHealthResult(WorkerStatus.FAILED, PROCESS_GONE)
 
@@ -110,14 +112,20 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
     launcher = instance.run_launcher
     if not isinstance(launcher, MonitoredRunLauncher):
         return
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])):
-        if launcher.check_run_worker_health(run) != _GONE:
-            continue
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[*_BEGINNING, *_GOING])):
+        run = record.dagster_run
+        if run.status in _GOING:
+            is_gone = launcher.check_run_worker_health(run) == _GONE
+        else:
+            is_gone = time.time() - record.update_timestamp.timestamp() > instance.run_monitoring_start_timeout_seconds
         now = instance.get_run_by_id(run.run_id)
-        if now is not None and now.status == dg.DagsterRunStatus.CANCELING:
-            instance.report_run_canceled(now, PROCESS_GONE)
-        elif now is not None and now.status == dg.DagsterRunStatus.STARTED:
-            instance.report_run_failed(now, PROCESS_GONE)
+        if is_gone and now is not None and now.status == run.status:
+            report = (
+                instance.report_run_canceled
+                if now.status == dg.DagsterRunStatus.CANCELING
+                else instance.report_run_failed
+            )
+            report(now, PROCESS_GONE)
     _remove_unused(instance)
 
 

@@ -63,6 +63,7 @@ class Live:
     """For each run whose process was killed: after how many seconds it was ended, and as what."""
     damaged: list[str] = field(default_factory=list)
     settings: dict[str, float] = field(default_factory=lambda: {"keep_percentile": 95, "num_epochs": 1, "rate": 0.02})
+    shown: dict[str, str] = field(default_factory=dict)
     next_post: int = 10**9
     dev: subprocess.Popen[bytes] | None = None
     port: int = 0
@@ -181,23 +182,22 @@ class Live:
             time.sleep(POLL_SECONDS)
 
     def state(self) -> str:
-        """Runs by status, and the current version of each asset in short."""
+        """Runs by status, and the assets whose current version is another than when this was last asked."""
         statuses = collections.Counter(run.status.value for run in self.runs())
         current = {link.parent.name: link.readlink().name for link in self.project.warehouse.root.glob("*/current")}
-        short = " ".join(f"{name}={version[:6]}" for name, version in sorted(current.items()))
-        return f"{dict(sorted(statuses.items()))} {short}"
+        short = [
+            f"{name} {version[:6]}" for name, version in sorted(current.items()) if self.shown.get(name) != version
+        ]
+        self.shown = current
+        counts = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
+        return "; ".join([counts, *short])
 
     def write_settings(self, broken: str = "") -> None:
         """The settings as they are now, replaced at once as editors do."""
         chosen = self.settings
         draft = Project(self.project.folder / "draft")
         draft.folder.mkdir(exist_ok=True)
-        draft.set(
-            keep_percentile=chosen["keep_percentile"],
-            num_epochs=int(chosen["num_epochs"]),
-            trunk="deepsets",
-            initial_vectors="random",
-        )
+        draft.set(keep_percentile=chosen["keep_percentile"], num_epochs=int(chosen["num_epochs"]))
         text = draft.settings_file.read_text(encoding="utf-8")
         text = text.replace("learning_rate = 0.02", f"learning_rate = {chosen['rate']}")
         draft.settings_file.write_text(broken + text, encoding="utf-8")
@@ -227,8 +227,8 @@ def edit_percentile(live: Live) -> str:
 
 def edit_training(live: Live) -> str:
     """Other settings of the training."""
-    live.settings["num_epochs"] = live.random.randint(1, 12)
-    live.settings["rate"] = live.random.choice([0.005, 0.01, 0.02])
+    live.settings["num_epochs"] = live.random.randint(1, 6)
+    live.settings["rate"] = live.random.choice([0.01, 0.015, 0.02])
     live.write_settings()
     return f"num_epochs = {live.settings['num_epochs']}, learning_rate = {live.settings['rate']}"
 
@@ -384,6 +384,7 @@ EVENTS = [
     Event("kill daemon", 1, kill_one("dagster._daemon")),
     Event("kill web server", 0.7, kill_one("dagster_webserver")),
     Event("kill code server", 1, kill_one("dagster api grpc")),
+    Event("kill its proxy", 0.5, kill_one("dagster code-server")),
     Event("power cut", 1.5, power_cut),
     Event("command line", 2, start_command),
     Event("signal command line", 3, signal_command),
