@@ -7,6 +7,7 @@ import os
 import re
 import reprlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,12 +33,55 @@ _REMEDIES: Final = {
     errno.EIO: "check the disk and its connection (dmesg)",
     errno.ESTALE: "mount the network folder again",
 }
-"""What to do about each fault of a disk, by its number."""
-_ELSEWHERE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
-"""The faults that another folder would not have."""
+"""What to do about each fault of a disk that libraries quote in their messages, by its number."""
+_MORE_REMEDIES: Final = {
+    errno.ENODEV: "check the disk and its connection (dmesg)",
+    errno.ENXIO: "check the disk and its connection (dmesg)",
+    errno.ETIMEDOUT: "check the disk, or the network folder, and its connection (dmesg)",
+    errno.ENOTCONN: "mount the network folder again",
+    errno.EHOSTDOWN: "mount the network folder again",
+    errno.EHOSTUNREACH: "mount the network folder again",
+    errno.ENOLCK: "choose a folder on a local disk, where files can be locked",
+    errno.EOPNOTSUPP: "choose a folder on a local disk",
+    errno.ENOSYS: "choose a folder on a local disk",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "mend the links that it leads through",
+    errno.EBUSY: "end what is using it",
+    errno.ETXTBSY: "end what is using it",
+}
+"""The same for faults that only errors of the system itself tell of."""
+PATH_REMEDIES: Final = {
+    errno.ENOENT: "put it back, or correct the path",
+    errno.ENOTDIR: "a file is where a folder belongs; move it away",
+    errno.EISDIR: "a folder is where a file belongs; move it away",
+    errno.EEXIST: "move it away",
+    errno.ENOTEMPTY: "move away what is in it",
+}
+"""The same for what stands at a path, or does not: commonly a block expects these errors, so `disk_errors` does not."""
+_ALL_REMEDIES: Final = _REMEDIES | _MORE_REMEDIES | PATH_REMEDIES
+_UNWRITTEN: Final = (errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP)
+"""The faults that another folder would have as well."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_SHORT_WRITE: Final = re.compile(r"\d+ requested and \d+ written")
-"""numpy's message when a file could not be written whole, whatever the reason."""
+_SHORT_WRITE: Final = re.compile(
+    r"\d+ requested and \d+ written|inline_container\.cc|PytorchStreamWriter failed|database or disk is full"
+)
+"""What numpy, torch and SQLite say when a file could not be written whole, whatever the reason."""
+_UNKNOWN_REMEDY: Final = "check the disk, your quota and the limit of a file's size (ulimit -f)"
+_WORDS: Final = (
+    ("disk I/O error", errno.EIO),
+    ("attempt to write a readonly database", errno.EROFS),
+    ("unable to open database file", errno.EACCES),
+)
+"""SQLite's words for faults of a disk."""
+_LIBRARY_ERRORS: Final = (
+    ("duckdb", "IOException"),
+    ("duckdb", "OutOfMemoryException"),
+    ("sqlite3", "Error"),
+    ("sqlalchemy.exc", "DBAPIError"),
+    ("pyarrow.lib", "ArrowException"),
+    *(("onnxruntime.capi.onnxruntime_pybind11_state", name) for name in ("Fail", "RuntimeException", "EPFail")),
+)
+"""Module and name of those that derive from `Exception` alone, and that quote no content of a file."""
 _FULL_BYTES: Final = 1 << 20
 """A disk with less space than this is taken for the full one."""
 
@@ -56,8 +100,8 @@ class DiskError(OSError):
     def __init__(self, number: int, place: Path, elsewhere: str = "", detail: str = "", remedy: str = "") -> None:
         self.place = place
         self.detail = detail
-        self.remedy = remedy or _REMEDIES[number]
-        others = f", or {elsewhere}" if elsewhere and number in _ELSEWHERE else ""
+        self.remedy = remedy or _ALL_REMEDIES[number]
+        others = f", or {elsewhere}" if elsewhere and number not in _UNWRITTEN and number not in PATH_REMEDIES else ""
         super().__init__(number, f"{place}: {os.strerror(number)}{detail}; {self.remedy}{others}")
 
     def __str__(self) -> str:
@@ -149,25 +193,37 @@ def disk_errors(folder: Path, elsewhere: str = "") -> Iterator[None]:
         yield
     except DiskError as error:
         raise error.seen_from(folder, elsewhere) from None
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except library_errors() as error:
         found = disk_error(error, folder, elsewhere)
         if found is None:
             raise
         raise found from None
 
 
-def disk_error(error: BaseException, folder: Path, elsewhere: str) -> DiskError | None:
+def library_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """The types in which the system, and the libraries loaded so far, tell of a fault of the machine; and `others`."""
+    named = ((sys.modules.get(module), name) for module, name in _LIBRARY_ERRORS)
+    loaded = [getattr(module, name) for module, name in named if hasattr(module, name)]
+    return (OSError, RuntimeError, MemoryError, ImportError, SafetensorError, *loaded, *others)
+
+
+def disk_error(error: BaseException, folder: Path, elsewhere: str, of_paths: bool = False) -> DiskError | None:
     """The `DiskError` that says what `error` says of a disk, or None if it is another kind of error.
 
     Args:
         error: an error of the system, or of a library that quotes one in its message.
         folder: where it was written.
         elsewhere: how to choose another folder.
+        of_paths: whether what stands at a path, or does not, is such a fault too.
     """
     number = _fault(error)
+    if number is None and of_paths and isinstance(error, OSError) and error.errno in PATH_REMEDIES and error.filename:
+        number = error.errno
     if number is None:
         return None
     place = _place(error, folder, number)
+    if number == errno.ENOSPC and _SHORT_WRITE.search(str(error)) and not _is_full(place):
+        return DiskError(errno.EIO, folder, elsewhere, " (a file is not written whole)", _UNKNOWN_REMEDY)
     return DiskError(number, place, elsewhere if _is_below(place, folder) else "", space_left(place, number))
 
 
@@ -179,11 +235,18 @@ def is_disk_full(error: BaseException) -> bool:
 def _fault(error: BaseException) -> int | None:
     """The number of the fault of a disk that `error` tells of."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno if error.errno in _REMEDIES else None
+        return error.errno if error.errno in _REMEDIES or error.errno in _MORE_REMEDIES else None
     text = str(error)
-    if isinstance(error, OSError) and _SHORT_WRITE.search(text):
+    if isinstance(error, ValueError) or (isinstance(error, ImportError) and "shared object" not in text):
+        return None
+    return next((number for number in _REMEDIES if os.strerror(number) in text), _by_library(text))
+
+
+def _by_library(text: str) -> int | None:
+    """The number of a fault that a library tells of in words of its own."""
+    if _SHORT_WRITE.search(text):
         return errno.ENOSPC
-    return next((number for number in _REMEDIES if os.strerror(number) in text), None)
+    return next((number for words, number in _WORDS if words in text), None)
 
 
 def _place(error: BaseException, folder: Path, number: int) -> Path:

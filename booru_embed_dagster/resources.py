@@ -15,7 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from booru_embed_core.errors import DiskError, one_line
+from booru_embed_core.errors import library_errors, one_line
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import Settings, SettingsError, load_settings, section_version
 from booru_embed_core.tags.vocab import Vocab
@@ -27,6 +27,7 @@ from booru_embed_dagster.automation.observation import (
     settings_sources,
     unrecorded,
 )
+from booru_embed_dagster.failures import machine_failure
 from booru_embed_dagster.training.launcher import RanksLostError
 from booru_embed_dagster.warehouse.manifests import read_manifest
 from booru_embed_dagster.warehouse.warehouse import Draft, Product, Warehouse
@@ -37,6 +38,17 @@ MAX_RETRIES: Final = 2
 RETRY_SECONDS: Final = 10.0
 _TRANSIENT: Final = (ExportUnreachableError, RanksLostError)
 """Transient faults. Nothing else is retried: the same inputs would fail the same way."""
+
+_FEWER_POSTS: Final = "lower [training] batch_posts"
+_LESS_DUCKDB: Final = "lower [duckdb] memory_limit or threads"
+_LESS_MEMORY: Final[Mapping[str, str]] = {
+    "posts": _LESS_DUCKDB,
+    "tag_frequencies": _LESS_DUCKDB,
+    "checkpoint": _FEWER_POSTS,
+    "try_percentiles": _FEWER_POSTS,
+    "evaluation": "leave some of [evaluation] baselines out",
+}
+"""What lowers the need of memory of an asset or op."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -67,8 +79,8 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         """
         if context.instance is None or context.run is None:
             return
-        # A broken or missing source fails the asset that reads it, with its own message.
-        with contextlib.suppress(SettingsError, ExportError):
+        # A broken, missing or unreadable source fails the asset that reads it, with its own message.
+        with contextlib.suppress(SettingsError, ExportError, OSError):
             sources = settings_sources(self.settings)
             if dg.AssetKey("posts") in (context.run.asset_selection or ()):  # other assets do not wait for its hash
                 sources.append(export_source(self.export))
@@ -96,6 +108,13 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         if self._export is None:
             self._export = observe_export(self.settings)
         return self._export
+
+    @property
+    def warehouse_path(self) -> Path | None:
+        """The folder of the warehouse; None if the settings cannot be read, which is another error's message."""
+        with contextlib.suppress(SettingsError):
+            return self.settings.warehouse_path
+        return None
 
     @property
     def warehouse(self) -> Warehouse:
@@ -170,10 +189,11 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
 
 
 def one_line_errors(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Wraps `function` so that a ``ValueError`` or ``OSError`` becomes a `dagster.Failure` with the error's message.
+    """Wraps `function` so that an error of the core, or a fault of the machine, becomes a one-line `dagster.Failure`.
 
-    The core's errors name the value, its place and the remedy in one line; Dagster would bury that line below a stack
-    trace. A bare ``ValueError`` or ``OSError`` may come from another library, so its stack trace stays attached.
+    The core's errors name the value, its place and the remedy; Dagster would bury that line below a stack trace. A
+    fault of the machine, such as a full disk, is told by `machine_failure`. Another ``ValueError`` or ``OSError`` may
+    come from another library, so its stack trace stays attached.
 
     A transient fault is retried within the run. This is not a ``RetryPolicy``, which would also restart a step that a
     user has terminated.
@@ -185,8 +205,15 @@ def one_line_errors(function: Callable[_Arguments, _Result]) -> Callable[_Argume
             return function(*arguments, **keywords)
         except _TRANSIENT as error:
             raise dg.RetryRequested(MAX_RETRIES, RETRY_SECONDS) from dg.Failure(description=str(error))
-        except (ValueError, OSError) as error:
-            is_ours = isinstance(error, DiskError) or (isinstance(error, ValueError) and type(error) is not ValueError)
+        except library_errors(ValueError) as error:
+            given = (*arguments, *keywords.values())
+            pipeline = next((one for one in given if isinstance(one, Pipeline)), None)
+            warehouse = pipeline.warehouse_path if pipeline else None
+            if failure := machine_failure(error, warehouse, _LESS_MEMORY.get(function.__name__, "")):
+                raise failure from None
+            if not isinstance(error, ValueError | OSError):
+                raise
+            is_ours = isinstance(error, ValueError) and type(error) is not ValueError
             # The end of a training's output follows the first line of its error.
             text = str(error) if isinstance(error, ValueError) else one_line(error)
             raise dg.Failure(description=text, allow_retries=False) from None if is_ours else error

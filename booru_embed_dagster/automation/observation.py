@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
+from booru_embed_core.errors import disk_errors
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.posts.export_files import expand_export, files_in
 from booru_embed_core.posts.read_export import bigquery_state
@@ -188,12 +189,14 @@ def _of_folder(folder: Path, root: Path) -> ExportFile:
 
 @functools.lru_cache(maxsize=1024)
 def _sha256(file: Path, _num_bytes: int, _changed_ns: int) -> str:
-    return file_sha256(file)
+    with disk_errors(file):
+        return file_sha256(file)
 
 
 @functools.lru_cache(maxsize=64)
 def _folder_sha256(folder: Path, _listing: str) -> str:
     content = hashlib.sha256()
     for file in files_in(folder):
-        content.update(os.fsencode(file.relative_to(folder)) + b"\0" + bytes.fromhex(file_sha256(file)))
+        with disk_errors(file):
+            content.update(os.fsencode(file.relative_to(folder)) + b"\0" + bytes.fromhex(file_sha256(file)))
     return content.hexdigest()

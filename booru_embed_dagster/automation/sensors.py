@@ -30,6 +30,7 @@ from booru_embed_dagster.automation.observation import (
     unrecorded,
 )
 from booru_embed_dagster.automation.staleness import Lineage
+from booru_embed_dagster.failures import one_line_ticks
 
 # Our own condition needs it, and it is beta in Dagster 1.13.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*use_user_code_server.*")
@@ -83,12 +84,14 @@ REBUILD: Final = (
 
 
 @dg.sensor(minimum_interval_seconds=_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
+@one_line_ticks
 def observe_settings(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Records the changed sections of settings.toml, so that the assets made from them show as stale."""
     return _record(context.instance, settings_sources(load_settings()))
 
 
 @dg.sensor(minimum_interval_seconds=_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
+@one_line_ticks
 def observe_export_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Records the export when its files have changed and are completely written.
 

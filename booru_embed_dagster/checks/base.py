@@ -11,6 +11,8 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from booru_embed_core.errors import library_errors
+from booru_embed_dagster.failures import machine_failure
 from booru_embed_dagster.resources import Pipeline
 
 
@@ -35,7 +37,8 @@ _Decorator = Callable[[Callable[[Pipeline], Findings]], dg.AssetChecksDefinition
 def blocking(asset: str) -> _Decorator:
     """A decorator that turns a function of the pipeline into a check of `asset` that stops everything downstream.
 
-    A ``ValueError`` of the core, such as an unreadable file, fails the check with its message.
+    A ``ValueError`` of the core, such as a damaged file, fails the check with its message. After a fault of the machine
+    there is no result: the step fails, with one line.
     """
     return _check_of(asset, dg.AssetCheckSeverity.ERROR)
 
@@ -58,6 +61,11 @@ def _check_of(asset: str, severity: dg.AssetCheckSeverity) -> _Decorator:
                 findings = examine(pipeline)
             except ValueError as error:
                 findings = Findings([str(error)])
+            except library_errors() as error:
+                failure = machine_failure(error, pipeline.warehouse_path)
+                if failure is None:
+                    raise
+                raise failure from None
             if findings.problems:  # Dagster's own error only names the check
                 log = dg.get_dagster_logger()
                 (log.error if is_blocking else log.warning)(f"{asset}: {'; '.join(findings.problems)}")

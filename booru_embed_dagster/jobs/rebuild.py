@@ -21,6 +21,7 @@ from booru_embed_dagster.automation.observation import (
 )
 from booru_embed_dagster.automation.runs import REBUILD_TAG
 from booru_embed_dagster.automation.staleness import Lineage, made_from
+from booru_embed_dagster.failures import one_line_ticks
 from booru_embed_dagster.resources import Pipeline, one_line_errors
 
 
@@ -33,6 +34,7 @@ def rebuild_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:
     """
 
     @dg.op
+    @one_line_errors
     def rebuild_stale_assets(context: dg.OpExecutionContext, pipeline: Pipeline) -> None:
         """Observes the sources, then rebuilds each stale asset, from the top of the lineage down."""
         _observe(context.instance, pipeline)
@@ -87,6 +89,7 @@ refresh_from_bigquery = dg.ScheduleDefinition(
 
 # By its name: with the job itself, Dagster 1.13 warns of a beta parameter that it passes on itself.
 @dg.sensor(job_name="rebuild", minimum_interval_seconds=60)
+@one_line_ticks
 def rebuild_on_new_export(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Starts `rebuild` when the export's files differ from those that the posts were made from."""
     settings = load_settings()
