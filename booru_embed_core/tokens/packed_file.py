@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from booru_embed_core.errors import one_line, shown
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, RATINGS
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.vocab import Vocab
@@ -262,13 +263,13 @@ def _checked_metadata(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
             raise PackedFileError(f"{path}: not a packed file: the metadata lacks {key}; {_REMEDY}")
     if metadata["category_order"] != CATEGORY_ORDER:
         raise PackedFileError(
-            f"{path}: category_order {metadata['category_order']!r} instead of {CATEGORY_ORDER!r}; {_REMEDY}"
+            f"{path}: category_order {shown(metadata['category_order'])} instead of {CATEGORY_ORDER!r}; {_REMEDY}"
         )
     if metadata["header_sha256"] != header_sha256(header):
         raise PackedFileError(f"{path}: damaged header: wrong SHA-256; {_REMEDY}")
     for key in ("num_posts", "num_tokens"):
         if not (metadata[key].isascii() and metadata[key].isdigit() and len(metadata[key]) < 19):
-            raise PackedFileError(f"{path}: damaged header: {key} = {metadata[key]!r}; {_REMEDY}")
+            raise PackedFileError(f"{path}: damaged header: {key} = {shown(metadata[key])}; {_REMEDY}")
     return metadata
 
 
@@ -287,7 +288,8 @@ def _split_settings(path: Path, metadata: Mapping[str, str]) -> TokensSettings:
         )
     except ValueError:
         raise PackedFileError(
-            f"{path}: damaged header: shares {metadata['validation_share']!r}, {metadata['test_share']!r}; {_REMEDY}"
+            f"{path}: damaged header: shares {shown(metadata['validation_share'])}, {shown(metadata['test_share'])}; "
+            f"{_REMEDY}"
         ) from None
 
 
@@ -295,7 +297,7 @@ def _map_tensors(path: Path, header: Mapping[str, Any], data_start: int, metadat
     """The tensors as read-only memory maps, after checks of their types, shapes and sizes."""
     if set(header) != set(TENSOR_TYPES):
         raise PackedFileError(
-            f"{path}: not a packed file: holds the tensors {', '.join(sorted(header))[:200]}; {_REMEDY}"
+            f"{path}: not a packed file: holds the tensors {one_line(', '.join(sorted(header)), 200)}; {_REMEDY}"
         )
     num_posts, num_tokens = int(metadata["num_posts"]), int(metadata["num_tokens"])
     shapes = {
@@ -309,14 +311,15 @@ def _map_tensors(path: Path, header: Mapping[str, Any], data_start: int, metadat
         entry, shape = header[name], shapes.get(name, (num_posts,))
         if entry.get("dtype") not in TENSOR_TYPES[name] or entry.get("shape") != list(shape):
             raise PackedFileError(
-                f"{path}: damaged header: {name} is {entry.get('dtype')} {entry.get('shape')}, expected "
-                f"{' or '.join(TENSOR_TYPES[name])} {list(shape)}; {_REMEDY}"
+                f"{path}: damaged header: {name} is {one_line(str(entry.get('dtype')), 20)} "
+                f"{shown(entry.get('shape'))}, expected {' or '.join(TENSOR_TYPES[name])} {list(shape)}; {_REMEDY}"
             )
         dtype = np.dtype(DTYPES[entry["dtype"]])
         start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=object))
         if entry["data_offsets"] != [start, end]:
             raise PackedFileError(
-                f"{path}: damaged header: {name} is at {entry['data_offsets']}, expected {[start, end]}; {_REMEDY}"
+                f"{path}: damaged header: {name} is at {shown(entry['data_offsets'])}, expected {[start, end]}; "
+                f"{_REMEDY}"
             )
         spans[name] = (data_start + start, dtype, shape)
     size = os.path.getsize(path)

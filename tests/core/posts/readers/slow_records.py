@@ -91,7 +91,8 @@ def post_id(line: bytes, form: Form) -> int | None:
         field = next(csv.reader([text], delimiter=form.delimiter.decode()), [""])[0]
     except csv.Error:
         return None
-    return int(field) if re.fullmatch(r"-?[0-9]+(\.0+)?", field) else None
+    # A number that is longer than any id is none.
+    return int(field.partition(".")[0]) if re.fullmatch(r"-?[0-9]{1,19}(\.0+)?", field) else None
 
 
 def _is_sound(record: bytes, form: Form) -> bool:
