@@ -21,12 +21,14 @@ from booru_embed_core.cli.evaluate import evaluate
 from booru_embed_core.cli.export import export
 from booru_embed_core.cli.ingest import ingest
 from booru_embed_core.cli.inspect import inspect_app
+from booru_embed_core.cli.plugins import PluggableGroup
 from booru_embed_core.cli.search import duplicates, index, search
 from booru_embed_core.cli.serve import serve
 from booru_embed_core.cli.shared import TagsCommand, UsageError, say
 from booru_embed_core.errors import DiskError, one_line
 
 _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "sklearn", "tokenizers"], "data") | {
+    "dagster": "dag",
     "torch": "torch",
     "faiss": "search",
     "fastapi": "serve",
@@ -37,7 +39,13 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
 }
 """The extra that brings a package, for commands that a small installation cannot run."""
 
-app = typer.Typer(name="booru-embed", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="booru-embed",
+    cls=PluggableGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 app.add_typer(inspect_app, name="inspect")
 for command in (ingest, embed, complete, fill, similar, evaluate, export, index, search, duplicates, serve):
     app.command(cls=TagsCommand if command in (complete, fill, similar, search) else TyperCommand)(command)

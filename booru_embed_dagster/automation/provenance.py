@@ -54,6 +54,14 @@ def why(before: dg.AssetMaterialization | None, inputs: Inputs, code_version: st
     """
     if before is None:
         return ["built for the first time"]
+    lines = changes(before, inputs, code_version) or ["no input has changed: it was rebuilt on request"]
+    if (before.tags or {}).get(DATA_VERSION_TAG) == version:
+        lines.append("the result is the same as before: nothing downstream is rebuilt")
+    return lines
+
+
+def changes(before: dg.AssetMaterialization, inputs: Inputs, code_version: str | None) -> list[str]:
+    """How `inputs` and `code_version` differ from those of the materialization `before`, one line per change."""
     tags = before.tags or {}
     recorded = before.metadata.get(INPUTS)
     known: Inputs = recorded.value if isinstance(recorded, dg.JsonMetadataValue) else {}  # type: ignore[assignment]
@@ -62,10 +70,6 @@ def why(before: dg.AssetMaterialization | None, inputs: Inputs, code_version: st
         lines.append(f"code version {tags.get(CODE_VERSION_TAG)} → {code_version}")
     for name in sorted({*known, *inputs}):
         lines += _changes(name, known.get(name), inputs.get(name))
-    if not lines:
-        lines.append("no input has changed: it was rebuilt on request")
-    if tags.get(DATA_VERSION_TAG) == version:
-        lines.append("the result is the same as before: nothing downstream is rebuilt")
     return lines
 
 
