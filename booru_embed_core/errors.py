@@ -95,14 +95,18 @@ class DiskError(OSError):
         elsewhere: how to choose another folder; left out of the message if that would not help.
         detail: what more there is to say of the fault.
         remedy: what to do; by default what is usual for the fault.
+        reason: what is wrong; by default the system's words for the fault.
     """
 
-    def __init__(self, number: int, place: Path, elsewhere: str = "", detail: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, number: int, place: Path, elsewhere: str = "", detail: str = "", remedy: str = "", reason: str = ""
+    ) -> None:
         self.place = place
+        self.reason = reason or os.strerror(number)
         self.detail = detail
         self.remedy = remedy or _ALL_REMEDIES[number]
         others = f", or {elsewhere}" if elsewhere and number not in _UNWRITTEN and number not in PATH_REMEDIES else ""
-        super().__init__(number, f"{place}: {os.strerror(number)}{detail}; {self.remedy}{others}")
+        super().__init__(number, f"{place}: {self.reason}{detail}; {self.remedy}{others}")
 
     def __str__(self) -> str:
         """The line, without the number in front that other errors of the system have."""
@@ -114,7 +118,7 @@ class DiskError(OSError):
         if not _is_below(self.place, folder):
             return self
         place = folder if self.errno in _FULL else self.place
-        return DiskError(self.errno, place, elsewhere, self.detail, self.remedy)
+        return DiskError(self.errno, place, elsewhere, self.detail, self.remedy, self.reason)
 
 
 def one_line(error: BaseException | str, max_length: int | None = None) -> str:
@@ -267,14 +271,14 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def _is_full(folder: Path) -> bool:
-    return shutil.disk_usage(_existing(folder)).free < _FULL_BYTES
+    return shutil.disk_usage(existing(folder)).free < _FULL_BYTES
 
 
 def space_left(folder: Path, number: int = errno.ENOSPC) -> str:
     """What is left on the disk of `folder`, in brackets, if the fault `number` is a full disk."""
     if number != errno.ENOSPC:
         return ""
-    there = _existing(folder)
+    there = existing(folder)
     usage = shutil.disk_usage(there)
     mount = next((parent for parent in (there, *there.parents) if parent.is_mount()), there)
     if hasattr(os, "statvfs"):  # not on Windows
@@ -284,7 +288,7 @@ def space_left(folder: Path, number: int = errno.ENOSPC) -> str:
     return f" (the disk {mount} has {_megabytes(usage.free)} of {_megabytes(usage.total)} MB left, which is too little)"
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """`folder`, or the nearest folder above it that exists."""
     there = folder.absolute()
     return next(parent for parent in (there, *there.parents) if parent.exists())

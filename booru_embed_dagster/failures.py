@@ -19,7 +19,7 @@ from booru_embed_core.errors import library_errors, one_line
 from booru_embed_core.faults import machine_error
 from booru_embed_core.settings import SettingsError, load_settings
 
-_OTHER_WAREHOUSE: Final = "set [warehouse] path to a folder on another disk; then materialize again"
+OTHER_WAREHOUSE: Final = "set [warehouse] path to a folder on another disk; then materialize again"
 _OTHER_HOME: Final = "point DAGSTER_HOME to a folder on another disk"
 
 _Arguments = ParamSpec("_Arguments")
@@ -37,7 +37,7 @@ def machine_failure(error: BaseException, warehouse: Path | None = None, less_me
     if type(error).__module__.startswith(("sqlalchemy", "sqlite3")):  # Dagster's instance
         folder, elsewhere = Path(os.environ.get("DAGSTER_HOME") or tempfile.gettempdir()), _OTHER_HOME
     else:
-        folder, elsewhere = warehouse or _warehouse(), _OTHER_WAREHOUSE
+        folder, elsewhere = warehouse or _warehouse(), OTHER_WAREHOUSE
     found = machine_error(error, folder, elsewhere, less_memory)
     return None if found is None else dg.Failure(description=one_line(found), allow_retries=False)
 

@@ -15,6 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from booru_embed_core.disk_space import SMALL_PRODUCT, check_room
 from booru_embed_core.errors import library_errors, one_line
 from booru_embed_core.posts.validation import ExportError, ExportUnreachableError
 from booru_embed_core.settings import Settings, SettingsError, load_settings, section_version
@@ -27,7 +28,7 @@ from booru_embed_dagster.automation.observation import (
     settings_sources,
     unrecorded,
 )
-from booru_embed_dagster.failures import machine_failure
+from booru_embed_dagster.failures import OTHER_WAREHOUSE, machine_failure
 from booru_embed_dagster.training.launcher import RanksLostError
 from booru_embed_dagster.warehouse.manifests import read_manifest
 from booru_embed_dagster.warehouse.warehouse import Draft, Product, Warehouse
@@ -181,6 +182,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
         Its manifest records the versions of the products `inputs`, of the `sections` of the settings, and of the other
         `sources`.
         """
+        check_room(self.warehouse.root / asset, SMALL_PRODUCT, asset, OTHER_WAREHOUSE)
         versions = {product.asset: product.version for product in inputs}
         versions |= {f"settings/{name}": section_version(getattr(self.settings, name)) for name in sections}
         with self.warehouse.new_version(asset, versions | dict(sources or {}), defined_by) as draft:

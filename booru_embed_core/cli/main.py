@@ -6,8 +6,6 @@ traceback of a failure. ``--json`` prints one JSON value on stdout and nothing e
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,7 +23,9 @@ from booru_embed_core.cli.plugins import PluggableGroup
 from booru_embed_core.cli.search import duplicates, index, search
 from booru_embed_core.cli.serve import serve
 from booru_embed_core.cli.shared import TagsCommand, UsageError, say
-from booru_embed_core.errors import DiskError, one_line
+from booru_embed_core.cli.streams import drop_output, prepare_streams, stream_error
+from booru_embed_core.errors import library_errors, one_line
+from booru_embed_core.faults import machine_error
 
 _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "sklearn", "tokenizers"], "data") | {
     "dagster": "dag",
@@ -38,6 +38,8 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
     "onnxruntime": "export",
 }
 """The extra that brings a package, for commands that a small installation cannot run."""
+_SOME_FILE: Final = Path("a file of this command")
+"""Stands in a message for a file that an error does not name."""
 
 app = typer.Typer(
     name="booru-embed",
@@ -61,6 +63,7 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = len(arguments) < len(sys.argv) - 1
+    prepare_streams()
     try:
         code = app(arguments, prog_name=app.info.name, standalone_mode=False)
         sys.stdout.flush()
@@ -72,7 +75,7 @@ def main() -> None:
         say(f"error: {one_line(error.format_message())} See `{command} --help`")
         code = error.exit_code
     except BrokenPipeError:
-        _drop_output()  # its reader has stopped
+        drop_output()  # its reader has stopped
         code = 1
     except typer.Abort:
         code = 130
@@ -82,21 +85,16 @@ def main() -> None:
             raise
         say(f"error: {error.name} is not installed; pip install 'booru-embed[{extra}]'")
         code = 1
-    except (ValueError, OSError) as error:
-        if is_debug:
+    except library_errors(ValueError) as error:
+        line = _line_of(error)
+        if is_debug or line is None:
             raise
-        if isinstance(error, OSError) and not isinstance(error, DiskError) and _is_output_full(error):
-            error = DiskError(errno.ENOSPC, Path("standard output"), "write it to another disk")
-            _drop_output()
-        say(f"error: {one_line(error)}")
+        say(f"error: {line}")
         code = 1
     sys.exit(code or 0)
 
 
-def _is_output_full(error: OSError) -> bool:
-    return error.errno == errno.ENOSPC and error.filename is None
-
-
-def _drop_output() -> None:
-    """Drops what is still to be printed. Without this, Python would report the failure again when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _line_of(error: Exception) -> str | None:
+    """What is said of `error`; None for one that is neither the core's nor a fault of the machine."""
+    line = None if isinstance(error, ValueError) else stream_error(error) or machine_error(error, _SOME_FILE)
+    return one_line(line or error) if line or isinstance(error, ValueError | OSError) else None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from booru_embed_core.cli.streams import print_message
 from booru_embed_core.errors import disk_errors
 from booru_embed_core.filesystem import atomic_file
 from booru_embed_core.schema import RATINGS, Category
@@ -97,7 +98,7 @@ def output_file(output: Path) -> Iterator[Path]:
 
 def say(line: str) -> None:
     """Prints `line` on stderr, where it cannot mix with results."""
-    print(line, file=sys.stderr)
+    print_message(line)
 
 
 @contextmanager
@@ -136,7 +137,8 @@ def read_captions(embedder: BooruEmbedder, captions: list[str]) -> list[Normaliz
 
 def print_json(value: Any) -> None:
     """Prints `value` as one line of JSON."""
-    print(json.dumps(value, ensure_ascii=False))
+    # A terminal of another encoding shows escapes, which every program reads.
+    print(json.dumps(value, ensure_ascii=(sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")))
 
 
 def print_facts(facts: dict[str, Any]) -> None:

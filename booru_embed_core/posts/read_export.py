@@ -5,12 +5,13 @@ Google's client is imported only for a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from booru_embed_core.disk_space import check_room, posts_bytes
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.export_files import ExportFiles, find_export
 from booru_embed_core.posts.progress import silent
@@ -18,6 +19,7 @@ from booru_embed_core.posts.read_posts import count_wanted, read_sources
 from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.sources import Source
 from booru_embed_core.posts.validation import ExportError
+from booru_embed_core.schema import RATINGS
 from booru_embed_core.settings import DuckdbSettings, PostsSettings, SourceSettings
 
 if TYPE_CHECKING:
@@ -39,18 +41,28 @@ def read_export(
 
     Raises:
         ExportError: see `find_export`, `read_sources` and, for a table, ``bigquery.read_table``.
+        DiskError: the disk of `out_dir` has no room for the posts.
     """
     with ExitStack() as stack:
         exports = [
             stack.enter_context(_files(source, settings, root, duckdb_settings, temp_dir))
             for source in settings.sources
         ]
+        check_room(out_dir, _least_bytes(exports, settings), "posts")
         sources = [
             Source.load(export.files, source, root, export.searched)
             for source, export in zip(settings.sources, exports, strict=True)
         ]
         left_out = sorted({path for export in exports for path in export.left_out})
         return read_sources(sources, out_dir, settings, duckdb_settings, temp_dir, left_out, say)
+
+
+def _least_bytes(exports: Sequence[ExportFiles], settings: PostsSettings) -> float:
+    """A lower bound of what the posts take. What was found in a folder may hold something else than posts."""
+    files = (file for export in exports for file in export.files if file not in export.searched and file.is_file())
+    sizes = [(file.name, file.stat().st_size) for file in files]
+    is_whole = settings.limit_posts is None and settings.min_score is None and set(settings.ratings) == set(RATINGS)
+    return posts_bytes(sizes, is_whole)
 
 
 def bigquery_state(table: str, project: str | None) -> TableState:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from booru_embed_core.disk_space import check_room, search_bytes, still_needed
 from booru_embed_core.filesystem import atomic_file, file_sha256, locked_folder, scratch_folder
 from booru_embed_core.model.inference import encode_sets
 from booru_embed_core.posts.arrow import schema_of
@@ -111,9 +112,12 @@ def index_posts(
     Raises:
         CheckpointError, PackedFileError, VocabError: a file is damaged, or they do not belong together.
         SearchError: the packed file has no posts.
+        DiskError: the disk of `out_dir` has no room for the vectors.
     """
     embedding = _Embedding(checkpoint_dir, packed_path, device, precision)
     packed, vocab = embedding.packed, embedding.vocab
+    needed = search_bytes(packed.num_posts, embedding.model.config.settings.embedding_dim)
+    check_room(out_dir, still_needed(needed, work_dir), "post embeddings")
     for file in embed_parts(embedding, work_dir, log):
         shutil.copyfile(file, out_dir / file.name)
     packed = whole_packed(packed, vocab)

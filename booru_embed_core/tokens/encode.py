@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from booru_embed_core.disk_space import check_room, packed_bytes
 from booru_embed_core.filesystem import scratch_folder
 from booru_embed_core.posts.checksums import verify_checksums
 from booru_embed_core.posts.parquet_parts import count_posts, read_groups
@@ -90,6 +91,7 @@ def encode_posts(
 
     Raises:
         ChecksumError: the posts were changed after they were written.
+        DiskError: the disk of `out_dir` has no room for the packed file.
         ValueError: a post has more than 65,535 tags of one category.
     """
     verify_checksums(posts_dir, "posts")
@@ -98,6 +100,7 @@ def encode_posts(
     num_empty = 0
     dropping = _Dropping(vocab) if settings.drop_implied else None
     num_posts, num_expected = count_posts(posts_dir), int(vocab.counts.sum())
+    check_room(out_dir, packed_bytes(num_posts), "packed_tokens")
     file = out_dir / PACKED_FILE
     of_implications = vocab.implications.sha256 if dropping else None
     with (

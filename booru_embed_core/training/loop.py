@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from booru_embed_core.disk_space import check_room, still_needed, training_bytes
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import Losses
 from booru_embed_core.settings import ModelSettings, TrainingSettings, section_version
@@ -97,6 +98,7 @@ def train(
     Raises:
         PackedFileError: the packed file is damaged or was made with another vocabulary.
         CheckpointError: `work_dir` holds the state of another training, or only damaged states.
+        DiskError: the disk of `work_dir` has no room for the states, or was filled meanwhile.
         NonFiniteLossError: non-finite loss or gradient. The state before it is in `work_dir` as
             `states.FAILED_STATE_FILE`, for debugging; the saved states are unchanged.
         RankLostError: another rank ended.
@@ -104,6 +106,7 @@ def train(
     """
     vocab = Vocab.load(vocab_dir)
     packed = PackedFile.open(packed_path, vocab.hash)
+    check_room(work_dir, still_needed(_least_bytes(packed, vocab, model_settings, settings), work_dir), "training")
     with joined_ranks() as ranks:
         run = start_run(packed, vocab, model_settings, settings, ranks)
         fingerprint = _fingerprint(packed, vocab, model_settings, settings, run)
@@ -126,6 +129,13 @@ def train(
                 raise NonFiniteLossError(f"{error}; the state before it is in {file}", error.post_ids) from None
             events.copy_to(out_dir / EVENTS_FOLDER)
         return _publish(run, checkpoint_manager, out_dir, log)
+
+
+def _least_bytes(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, settings: TrainingSettings) -> float:
+    """A lower bound of what the states and checkpoints of the training take."""
+    is_validated = len(rows_of_split(packed, "validation")) > 0
+    num_states = min(settings.keep_states, settings.num_epochs)
+    return training_bytes(vocab.num_special + vocab.num_tags, model_settings.width, num_states, is_validated)
 
 
 @contextmanager

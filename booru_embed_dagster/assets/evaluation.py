@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from booru_embed_core.disk_space import check_room, tag_vectors_bytes
 from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
 from booru_embed_core.posts.arrow import strings
 from booru_embed_core.schema import Category
@@ -94,6 +95,7 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     inputs = pipeline.current("checkpoint", "vocab")
     embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device, "fp32")
     with pipeline.new_version("tag_embeddings", inputs=inputs, defined_by=[TAG_EMBEDDINGS_FILE]) as draft:
+        check_room(draft.path, tag_vectors_bytes(embedder.vocab.num_tags, embedder.embedding_dim), "tag_embeddings")
         table = with_positions(embeddings_table(embedder))
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
         plot = picture(draw_map(table), draft.path / "tag_map.png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from booru_embed_core.cli.shared import print_json
+from booru_embed_core.cli.streams import prepare_streams
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from tests.core.cli_helpers import Run, cli
 from tests.core.model_helpers import Trained
@@ -140,6 +144,83 @@ def test_as_a_program_it_ends_quietly_when_its_reader_stops(trained: Trained) ->
     with process.stderr:
         assert process.stderr.read() == ""
     assert process.wait() == 1
+
+
+def shell(line: str, *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the program with `arguments`, whose streams `line` redirects."""
+    command = ["bash", "-c", f'"$@" {line}', "bash", *RUN_MAIN, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's redirections")
+def test_a_closed_stream_is_told_or_does_without(trained: Trained, tmp_path: Path) -> None:
+    shown = ("inspect", "vocab", trained.corpus.vocab_dir, "-k", 1)
+    closed = "error: standard output: it is closed; open it, or send it to /dev/null\n"
+    assert shell(">&-", *shown) == (1, "", closed)
+    code, out, err = shell("<&- 2>&-", *shown)
+    assert (code, err) == (0, "")
+    assert "category" in out
+    assert shell(">&- 2>&-", "inspect", "vocab", tmp_path / "nowhere") == (1, "", "")
+
+
+def test_a_library_that_prints_does_not_print_into_a_file_that_is_opened_later(tmp_path: Path) -> None:
+    code = (
+        "import os; from booru_embed_core.cli.streams import prepare_streams; prepare_streams();"
+        f"os.open({str(tmp_path / 'product')!r}, os.O_WRONLY | os.O_CREAT); os.write(2, b'noise')"
+    )
+    command = ["bash", "-c", f'{sys.executable} -c "$0" <&- >&- 2>&-', code]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert (tmp_path / "product").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.EBADF, "Bad file descriptor"), "standard input: it is closed; pipe the text in, or name a file"),
+        (PermissionError(errno.EACCES, "", "x.npy"), "x.npy: Permission denied; give this user access (chmod, chown)"),
+        (
+            OSError(errno.EIO, ""),
+            "a file of this command: Input/output error; check the disk and its connection (dmesg)",
+        ),
+        (MemoryError(), "memory ran out; end other programs ("),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "a file of this command: "),
+        (OSError("a line of ours; mend it"), "a line of ours; mend it"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_fault_of_the_machine_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("booru_embed_core.tags.vocab.Vocab.load", fail)
+    assert run("inspect", "vocab", "anywhere").failed(1).startswith(line)
+
+
+def test_another_error_is_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("booru_embed_core.tags.vocab.Vocab.load", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run("inspect", "vocab", "anywhere")
+
+
+def test_text_is_printed_whatever_the_encoding_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii", line_buffering=True)
+    monkeypatch.setattr(sys, "stdout", output)
+    prepare_streams()
+    print_json(["caf\u00e9", "\udcff"])
+    assert output.buffer.getvalue() == '["caf\u00e9", "\\udcff"]\n'.encode()  # type: ignore[attr-defined]
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", line_buffering=True)
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    prepare_streams()
+    print_json(["caf\u00e9"])
+    print("caf\u00e9")
+    assert terminal.buffer.getvalue() == b'["caf\\u00e9"]\ncaf\\xe9\n'  # type: ignore[attr-defined]
 
 
 def test_help_and_data_commands_start_without_torch() -> None:
