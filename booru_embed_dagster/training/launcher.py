@@ -21,7 +21,15 @@ from typing import IO, Any, Final
 import dagster as dg
 
 from booru_embed_core.training.launch_variables import launch_variables, without_launch_variables
-from booru_embed_dagster.training.reasons import CRASH_FILE, FAILURE_FILE, LOST_FILES, reason_in, reserve_room
+from booru_embed_dagster.training.reasons import (
+    CRASH_FILE,
+    FAILURE_FILE,
+    LOST_FILES,
+    PIPE_VARIABLE,
+    reason_in,
+    reserve_room,
+    sent_reasons,
+)
 from booru_embed_dagster.training.worker import Job
 
 COMMAND: Final = (sys.executable, "-m", "booru_embed_dagster.training.worker")
@@ -72,33 +80,40 @@ def launch_training(
                 )
             )
         with output.open("wb") as sink, echoed(output):
-            code = run_to_end(session.get_bootstrap_env_vars(), sink)
+            code, sent = run_to_end(session.get_bootstrap_env_vars(), sink)
         if code == os.EX_TEMPFAIL:
-            raise RanksLostError(why_it_ended(job.out_dir, output, code))
+            raise RanksLostError(why_it_ended(job.out_dir, output, code, sent))
         if code != 0:
-            raise TrainingFailedError(why_it_ended(job.out_dir, output, code))
+            raise TrainingFailedError(why_it_ended(job.out_dir, output, code, sent))
     (report,) = session.get_custom_messages()
     result: dict[str, Any] = report
     return result
 
 
-def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> int:
-    """Runs the training process, which writes to `sink`; returns its exit code.
+def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> tuple[int, dict[str, str]]:
+    """Runs the training process, which writes to `sink`; returns its exit code, and the reasons that it sent by name.
 
     Any interruption of the wait, such as a termination in the UI, also ends the process and its ranks.
     """
-    # Its own session: Ctrl-C in a terminal reaches it once, through us, and its group can be ended without it.
-    process = subprocess.Popen(  # noqa: S603  our own command
-        COMMAND,
-        stdout=sink,
-        stderr=subprocess.STDOUT,
-        env={**without_launch_variables(os.environ), **environment},
-        start_new_session=True,
-    )
+    reading, writing = os.pipe()
     try:
-        return process.wait()
+        os.set_blocking(writing, False)
+        # Its own session: Ctrl-C in a terminal reaches it once, through us, and its group can be ended without it.
+        process = subprocess.Popen(  # noqa: S603  our own command
+            COMMAND,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env={**without_launch_variables(os.environ), **environment, PIPE_VARIABLE: str(writing)},
+            pass_fds=(writing,),
+            start_new_session=True,
+        )
+        try:
+            return process.wait(), sent_reasons(reading)
+        finally:
+            _end(process)
     finally:
-        _end(process)
+        os.close(reading)
+        os.close(writing)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -122,33 +137,45 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def why_it_ended(out_dir: Path, output: Path, code: int) -> str:
+def why_it_ended(out_dir: Path, output: Path, code: int, sent: Mapping[str, str] | None = None) -> str:
     """Why a training into `out_dir` ended with the exit code `code` after it wrote `output`.
 
     One line; after a crash, `TAIL_LINES` lines of the traceback or of `output` follow.
+
+    Args:
+        out_dir: holds the files of reasons, as far as they could be written.
+        output: what the process printed, as far as it could be written.
+        code: the exit code.
+        sent: the reasons that came through the pipe, by the names of those files.
     """
+
+    def reason_of(name: str) -> str:
+        return (sent or {}).get(name) or reason_in(out_dir, name)
+
     if code == -signal.SIGKILL:  # first: the ranks of a killed torchrun report that they were stopped
         reason = (
             "training was killed (SIGKILL), most likely because memory ran out: lower [training] batch_posts or free "
             "some memory, then materialize checkpoint: it resumes from the last saved state"
         )
-    elif failure := reason_in(out_dir, FAILURE_FILE):
+    elif failure := reason_of(FAILURE_FILE):
         return failure
-    elif lines := reason_in(out_dir, CRASH_FILE).splitlines():
+    elif lines := reason_of(CRASH_FILE).splitlines():
         return "\n".join([f"training crashed: {lines[-1]}", *lines[-TAIL_LINES:]])
     elif lost := sorted(out_dir.glob(LOST_FILES.format(rank="*"))):
         reason = reason_in(out_dir, lost[0].name) or "the ranks lost each other"
     else:
         ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        reason = f"training ended {ended} and left no reason; its last lines follow"
+        reason = f"training ended {ended} and left no reason"
+        reason += "; its last lines follow" if last_lines(output) else f": {output} is empty; look at the system's log"
     return "\n".join([reason, *last_lines(output)])
 
 
 def last_lines(file: Path) -> list[str]:
-    """The last `TAIL_LINES` lines of `file`."""
-    with file.open("rb") as written:
+    """The last `TAIL_LINES` lines of `file`; none if it cannot be read."""
+    with suppress(OSError), file.open("rb") as written:
         written.seek(max(0, file.stat().st_size - _TAIL_BYTES))
         return written.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+    return []
 
 
 @contextmanager

@@ -1,11 +1,15 @@
-"""Why a training ended: text files in the job's ``out_dir``, a failed process's only channel to its parent.
+"""Why a training ended: text files in the job's ``out_dir``, and a pipe from the process to its parent.
 
-Room for them is reserved while there is some, since a full disk is one of the reasons. Standard library only.
+A faulty disk is one of the reasons. So room for the files is reserved while there is some, and the pipe needs no disk.
+Only the first process has it: torchrun passes no descriptors on to the ranks. Standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +21,10 @@ LOST_FILES: Final = "lost-{rank}.txt"
 """The message of each rank that lost the others. A killed rank leaves none."""
 _RESERVES: Final = ".reserve-{rank}"
 RESERVED_BYTES: Final = 1 << 16
+PIPE_VARIABLE: Final = "BOORU_EMBED_REASON_PIPE"
+"""Holds the number of the pipe's descriptor in the process that trains."""
+_PIPE_CHARACTERS: Final = 2000
+"""Of the end of a text: less than 4,096 bytes are written at once or not at all, however full the pipe is."""
 
 
 def reserve_room(out_dir: Path, rank: int) -> None:
@@ -36,10 +44,12 @@ def release_room(out_dir: Path, rank: int) -> None:
 
 
 def leave_reason(out_dir: Path, name: str, text: str, rank: int) -> None:
-    """Writes the file `name`, with the end of `text`, into the room that was reserved for the rank.
+    """Tells the parent the end of `text` under the name `name`: by the pipe and by the file of that name.
 
-    If there is none and the disk is full, nothing is written: the same text is on stderr.
+    The file takes the room that was reserved for the rank. If there is none and the disk is full, it is not written:
+    the same text is on stderr.
     """
+    _send(name, text)
     reserve, content = out_dir / _RESERVES.format(rank=rank), text.encode(errors="replace")[-RESERVED_BYTES:]
     with contextlib.suppress(OSError):
         if not reserve.exists():
@@ -51,9 +61,26 @@ def leave_reason(out_dir: Path, name: str, text: str, rank: int) -> None:
         reserve.replace(out_dir / name)
 
 
+def _send(name: str, text: str) -> None:
+    line = json.dumps({"name": name, "text": text[-_PIPE_CHARACTERS:]}, ensure_ascii=False) + "\n"
+    with contextlib.suppress(OSError, ValueError):  # the parent is gone
+        descriptor = int(os.environ.get(PIPE_VARIABLE, "-1"))
+        if descriptor >= 0 and stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.write(descriptor, line.encode(errors="replace"))
+
+
+def sent_reasons(reading: int) -> dict[str, str]:
+    """The texts by name that a process which has ended left in the pipe `reading`."""
+    os.set_blocking(reading, False)  # a process of its group may still hold the other end
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        lines = os.read(reading, RESERVED_BYTES).decode(errors="replace").splitlines()
+        return {sent["name"]: sent["text"].strip() for sent in map(json.loads, lines)}
+    return {}
+
+
 def reason_in(out_dir: Path, name: str) -> str:
-    """The text of the file `name`; empty if there is none."""
+    """The text of the file `name`; empty if there is none, or none that can be read."""
     try:
-        return (out_dir / name).read_text(encoding="utf-8", errors="replace").strip()
-    except FileNotFoundError:
+        return (out_dir / name).read_text(encoding="utf-8", errors="replace").strip().strip("\0")
+    except OSError:
         return ""

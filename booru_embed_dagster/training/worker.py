@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
 from pydantic import BaseModel, ConfigDict
 
-from booru_embed_core.errors import DiskError, disk_error, disk_errors
+from booru_embed_core.errors import DiskError, disk_error, disk_errors, library_errors
+from booru_embed_core.faults import machine_error
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.launch_variables import (
     RANK,
@@ -38,6 +39,7 @@ from booru_embed_dagster.training.reasons import (
     CRASH_FILE,
     FAILURE_FILE,
     LOST_FILES,
+    PIPE_VARIABLE,
     leave_reason,
     reason_in,
     release_room,
@@ -135,8 +137,12 @@ def run_job(
     except RankLostError as error:
         say(str(error), LOST_FILES.format(rank=_rank()))
         return 1
-    except (ValueError, DiskError, TrainingInterrupted) as error:
-        say(str(error))
+    except library_errors(ValueError, TrainingInterrupted) as error:
+        is_ours = isinstance(error, ValueError | TrainingInterrupted)
+        told = error if is_ours else machine_error(error, folder, _ELSEWHERE, "lower [training] batch_posts")
+        if told is None:
+            raise
+        say(str(told))
         return 1
     release_room(job.out_dir, _rank())
     deliver(asdict(report))
@@ -199,7 +205,8 @@ def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) ->
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     process = subprocess.Popen(  # noqa: S603  our own command
         [*torchrun, "--module", "booru_embed_dagster.training.worker", *arguments],
-        env=without_launch_variables(os.environ),  # torchrun takes some in place of its own options
+        # torchrun takes some in place of its own options; the ranks do not have the pipe.
+        env={name: value for name, value in without_launch_variables(os.environ).items() if name != PIPE_VARIABLE},
     )
     while process.poll() is None:
         if stop():

@@ -66,11 +66,31 @@ def test_the_process_gets_no_variables_of_another_launcher(tmp_path: Path, monke
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", "import os; print(sorted(os.environ))"))
     with (tmp_path / "output.log").open("wb") as sink:
-        assert run_to_end({"ITS_OWN": "1"}, sink) == 0
+        assert run_to_end({"ITS_OWN": "1"}, sink) == (0, {})
     names = (tmp_path / "output.log").read_text()
     assert "'ITS_OWN'" in names
     assert "'PATH'" in names
     assert not any(repr(name) in names for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "PET_NNODES"))
+
+
+def test_a_reason_arrives_though_no_file_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from pathlib import Path; from booru_embed_dagster.training.reasons import leave_reason;"
+        f"leave_reason(Path({str(tmp_path / 'nowhere')!r}), 'failure.txt', 'the disk is fl\u00fcll' + 'l' * 9000, 0)"
+    )
+    monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", f"{code}; raise SystemExit(1)"))
+    with (tmp_path / "output.log").open("wb") as sink:
+        ended, sent = run_to_end({}, sink)
+    assert (ended, len(sent["failure.txt"])) == (1, 2000)
+    assert why_it_ended(tmp_path / "nowhere", tmp_path / "output.log", ended, sent) == sent["failure.txt"]
+    assert why_it_ended(tmp_path / "nowhere", tmp_path / "gone.log", 1).endswith(
+        "gone.log is empty; look at the system's log"
+    )
+
+
+def test_a_crash_that_was_sent_is_read_like_one_on_disk(tmp_path: Path, output: Path) -> None:
+    told = why_it_ended(tmp_path, output, 1, {CRASH_FILE: "frame 1\nKeyError: 'nobody'"})
+    assert told.splitlines() == ["training crashed: KeyError: 'nobody'", "frame 1", "KeyError: 'nobody'"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +161,7 @@ def test_what_a_killed_process_leaves_behind_is_ended(tmp_path: Path, monkeypatc
     monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", code))
     monkeypatch.setattr(launcher, "END_SECONDS", 1.0)  # where nobody buries orphans their group stays
     with (tmp_path / "output.log").open("wb") as sink:
-        assert run_to_end({}, sink) == -signal.SIGKILL
+        assert run_to_end({}, sink) == (-signal.SIGKILL, {})
     stat = Path("/proc", (tmp_path / "output.log").read_text().strip(), "stat")
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from booru_embed_dagster.training.reasons import (
     CRASH_FILE,
     FAILURE_FILE,
+    PIPE_VARIABLE,
     RESERVED_BYTES,
     leave_reason,
     reason_in,
     release_room,
     reserve_room,
+    sent_reasons,
 )
 
 
@@ -56,3 +59,19 @@ def test_of_a_long_traceback_the_end_is_left(tmp_path: Path) -> None:
 def test_without_reserved_room_a_reason_is_written_all_the_same(tmp_path: Path) -> None:
     leave_reason(tmp_path, FAILURE_FILE, "stopped at step 3", 0)
     assert reason_in(tmp_path, FAILURE_FILE) == "stopped at step 3"
+
+
+def test_a_reason_is_written_into_nothing_but_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "other").open("w") as other:  # the descriptor of another file, as in a rank
+        monkeypatch.setenv(PIPE_VARIABLE, str(other.fileno()))
+        leave_reason(tmp_path, FAILURE_FILE, "stopped at step 3", 0)
+    assert (tmp_path / "other").read_text() == ""
+
+
+@pytest.mark.parametrize("sent", [b"", b"not JSON\n", b"[]\n", b'{"name": "x"}\n'])
+def test_what_is_no_reason_is_not_taken_for_one(sent: bytes) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, sent)
+    assert sent_reasons(reading) == {}  # although the other end is open
+    for descriptor in (reading, writing):
+        os.close(descriptor)
