@@ -17,6 +17,7 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from booru_embed_core.errors import one_line
 from booru_embed_dagster.automation.runs import end_dead_runs, sign_of_life
 
 STEPS_VARIABLE: Final = "BOORU_EMBED_K8S_STEPS"
@@ -53,8 +54,11 @@ class InterruptibleExecutor(dg.Executor):
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         """Executes the steps; runs of this instance that died before are ended first."""
         instance, run = plan_context.instance, plan_context.dagster_run
-        sign_of_life(instance, run.run_id)
-        end_dead_runs(instance)
+        try:
+            sign_of_life(instance, run.run_id)
+            end_dead_runs(instance)
+        except OSError as error:  # the run itself may need nothing of that folder
+            plan_context.log.warning(f"{one_line(error)}; if this run is killed, terminate it in Dagster's UI")
         with _hangup_interrupts() as was_hung_up:
             try:
                 yield from self._inner.execute(plan_context, execution_plan)
@@ -80,14 +84,16 @@ def _hangup_interrupts() -> Iterator[Callable[[], bool]]:
         return
 
     def interrupt(*_: object) -> None:
-        received.set()
-        signal.raise_signal(signal.SIGTERM)  # whose handler is another in a step than between steps
+        if not received.is_set():  # the shell and the kernel send one each
+            received.set()
+            signal.raise_signal(signal.SIGTERM)  # whose handler is another in a step than between steps
 
     before = signal.signal(signal.SIGHUP, interrupt)
     try:
         yield received.is_set
     finally:
-        signal.signal(signal.SIGHUP, before)
+        # A late second one must not end this process before it has recorded how the run ended.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if received.is_set() else before)
 
 
 def _interruptible(context: dg.InitExecutorContext) -> InterruptibleExecutor:

@@ -85,8 +85,12 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
 
 
 def sign_of_life(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Signs that this process executes the run, until it ends; runs that this process has finished are let go."""
-    if not isinstance(instance.run_launcher, MonitoredRunLauncher):
+    """Signs that this process executes the run, until it ends; runs that this process has finished are let go.
+
+    Raises:
+        OSError: the instance's folder cannot be written.
+    """
+    if not _is_monitored(instance):
         return
     for known, descriptor in list(_held.items()):
         run = instance.get_run_by_id(known)
@@ -109,13 +113,12 @@ def sign_of_life(instance: dg.DagsterInstance, run_id: str) -> None:
 
 def end_dead_runs(instance: dg.DagsterInstance) -> None:
     """Ends the runs of `instance` whose process is gone, as Dagster's daemon does where one is running."""
-    launcher = instance.run_launcher
-    if not isinstance(launcher, MonitoredRunLauncher):
+    if not _is_monitored(instance):
         return
     for record in instance.get_run_records(dg.RunsFilter(statuses=[*_BEGINNING, *_GOING])):
         run = record.dagster_run
         if run.status in _GOING:
-            is_gone = launcher.check_run_worker_health(run) == _GONE
+            is_gone = instance.run_launcher.check_run_worker_health(run) == _GONE
         else:
             is_gone = time.time() - record.update_timestamp.timestamp() > instance.run_monitoring_start_timeout_seconds
         now = instance.get_run_by_id(run.run_id)
@@ -127,6 +130,12 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
             )
             report(now, PROCESS_GONE)
     _remove_unused(instance)
+
+
+def _is_monitored(instance: dg.DagsterInstance) -> bool:
+    # By its name: on Kubernetes another launcher could not even be created in every pod.
+    data = instance.get_ref().run_launcher_data if instance.is_persistent else None
+    return data is not None and data.class_name == MonitoredRunLauncher.__name__
 
 
 def _remove_unused(instance: dg.DagsterInstance) -> None:

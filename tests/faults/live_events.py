@@ -39,6 +39,7 @@ mutation($selector: JobOrPipelineSelector!) {
 }"""
 TERMINATE_RUN = """
 mutation($run: String!) { terminateRun(runId: $run) { __typename ... on PythonError { message } } }"""
+RELOAD = "mutation { reloadWorkspace { __typename } }"
 UNFINISHED = [
     status
     for status in dg.DagsterRunStatus
@@ -107,9 +108,19 @@ class Live:
         )
 
     def ensure_dev(self) -> None:
-        """Starts `dagster dev` if it does not run, as a person does who sees that it has ended."""
+        """Starts `dagster dev` if it does not run, as a person does who sees that it has ended.
+
+        It does not start a code server again that was killed: that is what the UI's button "Reload all" is for.
+        """
         if self.dev is not None and self.dev.poll() is None:
-            return
+            if not answers(self.server):
+                self.tell("reload", f"{_ask(self, RELOAD)}; it {self._wait_for_answer()}")
+            if answers(self.server):
+                return
+            self.tell("stop dev", "Ctrl-C")
+            self.dev.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.dev.wait(90)
         if self.dev is not None:
             self.tell("dev has ended", f"exit code {self.dev.returncode}")
             self.kill_all(self.pids("dagster_webserver") | self.pids("dagster._daemon") | self.pids("code-server"))
@@ -118,10 +129,13 @@ class Live:
             self.port = free.getsockname()[1]
         where = ["-w", str(REPOSITORY / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(self.port)]
         self.dev = self.spawn(sys.executable, "-m", "dagster", "dev", *where)
+        self.tell("dev is started", f"it {self._wait_for_answer()}")
+
+    def _wait_for_answer(self) -> str:
         end = time.monotonic() + START_SECONDS
-        while not answers(self.server) and self.dev.poll() is None and time.monotonic() < end:
+        while not answers(self.server) and self.dev and self.dev.poll() is None and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
-        self.tell("dev is started", "it answers" if answers(self.server) else "it does not answer")
+        return "answers" if answers(self.server) else "does not answer"
 
     def stop_dev(self) -> None:
         """Ends `dagster dev` as Ctrl-C does."""
