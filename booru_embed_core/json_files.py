@@ -6,13 +6,15 @@ covers deep nesting, numbers of thousands of digits, NaN, keys that occur twice,
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from booru_embed_core.errors import first_line
+from booru_embed_core.errors import first_line, shown
 from booru_embed_core.filesystem import open_regular
 
 MAX_JSON_BYTES: Final = 16 << 20
@@ -27,6 +29,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", strict=True)]
 FileName = Annotated[str, Field(strict=True), AfterValidator(lambda name: _plain_name(name))]
 """A file of the folder at hand: no path, so that it cannot lead out of it."""
 
+RelativeName = Annotated[str, Field(strict=True), AfterValidator(lambda name: _relative_name(name))]
+"""A file below the folder at hand, the parts of its path separated by ``/``; it cannot lead out of it."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -34,6 +39,24 @@ class JsonModel(BaseModel):
     """The content of a JSON file: strict types, no unknown keys, finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SealedModel(JsonModel):
+    """The content of a JSON file that holds its own checksum: a changed figure, name or switch is noticed."""
+
+    checksum: Sha256 | None = None
+    """`content_checksum` of the file; None in files of older builds, which have none."""
+
+    def to_json(self) -> str:
+        """The text of the file, indented, with its checksum."""
+        values = json.loads(self.model_dump_json(exclude={"checksum"}))
+        return json.dumps({**values, "checksum": content_checksum(values)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def content_checksum(values: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of `values` as JSON with sorted keys, the key ``checksum`` left out."""
+    rest = {key: value for key, value in values.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(
@@ -110,7 +133,8 @@ def parse_json(
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        values = json.loads(text, object_pairs_hook=_each_once, parse_constant=_refused)
+        constants = _refused if model.model_config.get("allow_inf_nan") is False else None
+        values = json.loads(text, object_pairs_hook=_each_once, parse_constant=constants)
     except RecursionError:
         raise error(f"{where}: is nested too deeply; {remedy}") from None
     except ValueError as fault:
@@ -118,7 +142,10 @@ def parse_json(
     if format_version is not None:
         found = values.get("format_version") if isinstance(values, dict) else None
         if found is not None and (type(found) is not int or found != format_version):
-            raise error(f"{where}: format_version {_shown(found)} instead of {format_version}; {remedy}")
+            raise error(f"{where}: format_version {shown(found)} instead of {format_version}; {remedy}")
+    is_sealed = isinstance(values, dict) and "checksum" in values and "checksum" in model.model_fields
+    if is_sealed and values["checksum"] != content_checksum(values):
+        raise error(f"{where}: was changed: its content has another checksum; {remedy}")
     try:
         # From the text again: only there does pydantic's strict mode take a JSON list for a tuple.
         return model.model_validate_json(text, strict=True)
@@ -137,7 +164,7 @@ def problem(fault: ValidationError) -> str:
         return f"lacks {field}"
     value = first["input"]
     is_shown = field and not isinstance(value, dict | list | tuple)
-    return first_line(f"{field}{f' = {_shown(value)}' if is_shown else ''}{': ' if field else ''}{message}")
+    return first_line(f"{field}{f' = {shown(value)}' if is_shown else ''}{': ' if field else ''}{message}")
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -160,16 +187,13 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _relative_name(name: str) -> str:
+    for part in name.split("/"):
+        _plain_name(part)
+    return name
+
+
 def _key(part: object) -> str:
     text = str(part)
     text = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
     return text if text.isprintable() else repr(text)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return repr(value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…")
-    if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN:
-        return "a number of more than 40 digits"
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

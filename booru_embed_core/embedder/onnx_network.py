@@ -6,6 +6,7 @@ A batch is padded to its longest set, since the graph takes rectangular inputs; 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.errors import one_line
 from booru_embed_core.schema import PAD_TOKEN, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS, SUMMARY_TOKEN
-from booru_embed_core.training.checkpoint_config import REMEDY, CheckpointConfig, CheckpointError
+from booru_embed_core.training.checkpoint_config import REMEDY, CheckpointConfig, CheckpointError, verify_weights
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -27,6 +28,7 @@ INT8_FILES: Final = {MODEL_FILE: "model_int8.onnx", COMPLETION_FILE: "completion
 VOCAB_KEY: Final = "vocab_hash"
 WEIGHTS_INPUT: Final = "weights"
 
+_EXPORT: Final = "export the checkpoint again"
 _PAD_ID: Final = SPECIAL_TOKENS.index(PAD_TOKEN)
 _SUMMARY_ID: Final = SPECIAL_TOKENS.index(SUMMARY_TOKEN)
 _FIRST_RATING_ID: Final = SPECIAL_TOKENS.index(RATING_TOKENS[0])
@@ -43,9 +45,31 @@ class OnnxNetwork:
         names = [INT8_FILES[name] if precision == "int8" else name for name in (MODEL_FILE, COMPLETION_FILE)]
         files = [folder.absolute() / name for name in names]
         self._loaded_from = (folder.absolute(), config, device, precision)
-        self._model, self._completion = (_session(file, config.vocab_hash, _providers(device)) for file in files)
+        providers = _providers(device)
+        for file in files:
+            verify_weights(file, config, _EXPORT)
+        self._model, self._completion = (_session(file, config.vocab_hash, providers) for file in files)
         self._stamps = [_stamp(file) for file in files]
         self._num_special = config.num_special
+        self._check(files[0], files[1], config)
+
+    def _check(self, model: Path, completion: Path, config: CheckpointConfig) -> None:
+        """Computes the empty caption, which shows sizes that are not those of `config`, and weights that are NaN.
+
+        Raises:
+            CheckpointError: it cannot be computed, or gives other sizes or numbers that are not finite.
+        """
+        nothing = TagSets.without_metadata(np.empty(0, np.int64), np.zeros(1, np.int64))
+        sizes = {"embedding": config.model.embedding_dim, "logits": sum(config.category_sizes)}
+        for file, session, name in ((model, self._model, "embedding"), (completion, self._completion, "logits")):
+            found = [_sizes(session, output.name) for output in session.get_outputs() if output.name == name]
+            if found != [[sizes[name]]]:
+                raise CheckpointError(f"{file}: gives {name} of {found} numbers instead of {sizes[name]}; {_EXPORT}")
+        with _errors_of(model):
+            values = self.embeddings(nothing), self.tag_scores(nothing)
+        for file, given in zip((model, completion), values, strict=True):
+            if not np.isfinite(given).all():
+                raise CheckpointError(f"{file}: has weights that are NaN or infinite; {_EXPORT}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self._loaded_from, self._stamps)
@@ -191,22 +215,35 @@ def _providers(device: str) -> list[str]:
     return on_gpu if has_gpu and device != "cpu" else on_cpu
 
 
+@contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    """Replaces the errors of onnxruntime, which have no common type of their own, by a `CheckpointError`."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    kinds: tuple[type[Exception], ...] = (RuntimeError, *(kind for kind in vars(state).values() if _is_error(kind)))
+    try:
+        yield
+    except state.NoSuchFile:
+        raise CheckpointError(f"{file}: no such file; {_EXPORT}") from None
+    except kinds as error:
+        raise CheckpointError(f"{file}: not a network ({one_line(error, 200)}); {_EXPORT}") from None
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
+
+
 def _session(file: Path, vocab_hash: str, providers: list[str]) -> InferenceSession:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; onnxruntime warns of every optional input
-    try:
+    with _errors_of(file):
         session = onnxruntime.InferenceSession(file, options, providers=providers)
-    except state.NoSuchFile:
-        raise CheckpointError(f"{file}: no such file; export the checkpoint again") from None
-    except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.Fail) as error:
-        raise CheckpointError(f"{file}: not a network ({one_line(error, 200)}); export the checkpoint again") from None
     made_with = session.get_modelmeta().custom_metadata_map.get(VOCAB_KEY, "")
     if made_with != vocab_hash:
         raise CheckpointError(
             f"{file}: made with the vocab {made_with[:16] or '(none)'}, but the vocab beside it is {vocab_hash[:16]}; "
-            f"export the checkpoint again, or {REMEDY}"
+            f"{_EXPORT}, or {REMEDY}"
         )
     return session

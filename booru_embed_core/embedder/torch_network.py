@@ -16,7 +16,7 @@ from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.inference import encode_sets, token_states
 from booru_embed_core.model.objective import read_tokens
-from booru_embed_core.training.checkpoint import load_model
+from booru_embed_core.training.checkpoint import load_model, model_of
 from booru_embed_core.training.checkpoint_config import CheckpointConfig
 from booru_embed_core.training.hardware import pick_device, pick_dtype
 
@@ -118,7 +118,6 @@ def _restored(
         ValueError: it was on a GPU, and there is none here.
     """
     on = pick_device(device)
-    with torch.random.fork_rng(devices=[]):  # a network starts from random numbers
-        model = SetEncoder(config)
-    model.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
-    return TorchNetwork(model.eval().to(on), dtype)
+    # Copies, for arrays of a pickle may be read-only.
+    model = model_of(config, {name: torch.tensor(values) for name, values in weights.items()})
+    return TorchNetwork(model.to(on), dtype)

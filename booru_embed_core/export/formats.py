@@ -24,7 +24,7 @@ from booru_embed_core.outputs import new_folder
 from booru_embed_core.schema import ExportFormat
 from booru_embed_core.tags.vocab import VOCAB_FILES, Vocab
 from booru_embed_core.training.checkpoint import load_checkpoint
-from booru_embed_core.training.checkpoint_config import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig
+from booru_embed_core.training.checkpoint_config import CARD_FILE, WEIGHTS_FILE, CheckpointConfig, write_config
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,23 @@ def export(form: ExportFormat, source: CheckpointSource, out_dir: Path) -> None:
 
 def write_hub(source: CheckpointSource, out_dir: Path) -> None:
     """Writes a folder for the Hub: the files of the checkpoint, and a card."""
-    _copy(source, out_dir, WEIGHTS_FILE, CONFIG_FILE, *VOCAB_FILES)
+    _copy(source, out_dir, WEIGHTS_FILE, *VOCAB_FILES)
+    write_config(out_dir, source.config, [WEIGHTS_FILE])
     _write_card(out_dir, card(source.config, source.vocab, source.evaluation))
 
 
 def write_onnx_folder(source: CheckpointSource, out_dir: Path) -> None:
     """Writes the graphs in float32 and int8, and the other files that `BooruEmbedder.load` needs."""
-    from booru_embed_core.embedder.onnx_network import OnnxNetwork
+    from booru_embed_core.embedder.onnx_network import INT8_FILES, OnnxNetwork
     from booru_embed_core.export.onnx_graphs import write_onnx
     from booru_embed_core.export.quantization_loss import recall_by_network
 
-    _copy(source, out_dir, CONFIG_FILE, *VOCAB_FILES)
+    _copy(source, out_dir, *VOCAB_FILES)
     write_onnx(source.model, source.vocab.hash, out_dir)
+    config = write_config(out_dir, source.config, [*INT8_FILES, *INT8_FILES.values()])
     found = None
     if source.tokens is not None:
-        networks = {name: OnnxNetwork.load(out_dir, source.config, "cpu", name) for name in ("fp32", "int8")}
+        networks = {name: OnnxNetwork.load(out_dir, config, "cpu", name) for name in ("fp32", "int8")}
         found = recall_by_network(networks, source.tokens, source.vocab)
     section = loss_section(found)
     _write_card(out_dir, card(source.config, source.vocab, source.evaluation, ONNX_USE, "onnxruntime", section))

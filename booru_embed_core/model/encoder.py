@@ -242,8 +242,8 @@ class SetEncoder(nn.Module):
         self.tag_bias = nn.Parameter(torch.zeros(config.num_tags))
         self.rating_head = Linear(dim, len(RATINGS))
         self.score_head = Linear(dim, 1)
-        sizes = torch.tensor(config.category_sizes)
-        categories = torch.repeat_interleave(torch.arange(NUM_CATEGORIES), sizes)
+        sizes = torch.tensor(config.category_sizes, device="cpu")  # also where the weights are made on no device
+        categories = torch.repeat_interleave(torch.arange(NUM_CATEGORIES, device="cpu"), sizes)
         self.register_buffer("tag_category", categories, persistent=False)
         self.tag_category: Tensor
         self._initialise()

@@ -8,12 +8,15 @@ derived from the vocabulary and its ``vocab_hash`` must match, so ids cannot shi
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from booru_embed_core.errors import one_line
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
@@ -26,10 +29,14 @@ from booru_embed_core.training.checkpoint_config import (
     CheckpointConfig,
     CheckpointError,
     read_checkpoint,
+    verify_weights,
+    write_config,
 )
 
 _VOCAB_KEY: Final = "vocab_hash"
 _BETWEEN: Final = "+"
+_TABLE: Final = "tokens.weight"
+_DTYPE: Final = "F32"
 
 
 def encoder_config(vocab: Vocab, settings: ModelSettings) -> EncoderConfig:
@@ -38,20 +45,20 @@ def encoder_config(vocab: Vocab, settings: ModelSettings) -> EncoderConfig:
 
 
 def save_checkpoint(out_dir: Path, model: SetEncoder, config: CheckpointConfig, vocab_dir: Path) -> None:
-    """Writes weights, ``config.json`` and a copy of the vocabulary's files into `out_dir`.
+    """Writes weights, ``config.json`` with their SHA-256, and a copy of the vocabulary's files into `out_dir`.
 
     Raises:
         CheckpointError: a weight is NaN or infinite.
     """
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(
-                f"{out_dir}: {name} has weights that are NaN or infinite; lower [training] learning_rate"
-            )
+    spoilt = _not_finite(weights)
+    if spoilt:
+        raise CheckpointError(
+            f"{out_dir}: {spoilt} has weights that are NaN or infinite; lower [training] learning_rate"
+        )
     # A single entry: safetensors writes several in random order, so equal weights would give different bytes.
     save_file(weights, out_dir / WEIGHTS_FILE, metadata={_VOCAB_KEY: _vocab_names(config)})
-    (out_dir / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_config(out_dir, config, [WEIGHTS_FILE])
     for name in VOCAB_FILES:
         shutil.copyfile(vocab_dir / name, out_dir / name)
 
@@ -77,24 +84,96 @@ def load_checkpoint(
 def load_model(checkpoint_dir: Path, config: CheckpointConfig, device: torch.device | str = "cpu") -> SetEncoder:
     """The model of `read_checkpoint`'s config in evaluation mode on `device`.
 
+    The file is compared with its checksum, and its header with the config, before memory is taken for a weight.
+
     Raises:
-        CheckpointError: the weights are missing, damaged, or belong to another vocabulary.
+        CheckpointError: the weights are missing, damaged, NaN or infinite, or belong to another vocabulary.
     """
     file = checkpoint_dir / WEIGHTS_FILE
+    verify_weights(file, config)
     shape = EncoderConfig(settings=config.model, num_special=config.num_special, category_sizes=config.category_sizes)
-    model = SetEncoder(shape)
     try:
         with safe_open(file, framework="pt") as weights:
             made_with = (weights.metadata() or {}).get(_VOCAB_KEY, "").split(_BETWEEN)[0]
-            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118  not a mapping
-        if made_with != config.vocab_hash:
-            raise CheckpointError(
-                f"{file}: weights of the vocab {made_with[:16] or '(none named)'}, but the vocab beside them is "
-                f"{config.vocab_hash[:16]}; restore the weights of that checkpoint, or {REMEDY}"
-            )
-        model.load_state_dict(tensors)
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: no such file; {REMEDY}") from None
-    except (SafetensorError, RuntimeError) as error:
+            names = list(weights.keys())
+            found = {name: _layout(weights.get_slice(name)) for name in names}
+            model = _without_weights(shape, found, file)
+            # Copies, for the tensors are views of the file.
+            tensors = {name: weights.get_tensor(name).clone() for name in names}
+    except SafetensorError as error:
         raise CheckpointError(f"{file}: not this model's weights ({one_line(error, 200)}); {REMEDY}") from None
+    if made_with != config.vocab_hash:
+        raise CheckpointError(
+            f"{file}: weights of the vocab {one_line(made_with, 16) or '(none named)'}, but the vocab beside them is "
+            f"{config.vocab_hash[:16]}; restore the weights of that checkpoint, or {REMEDY}"
+        )
+    spoilt = _not_finite(tensors)
+    if spoilt:
+        raise CheckpointError(f"{file}: {spoilt} has weights that are NaN or infinite; {REMEDY}")
+    model.load_state_dict(tensors, assign=True)
     return model.eval().to(device)
+
+
+def model_of(shape: EncoderConfig, weights: dict[str, Tensor]) -> SetEncoder:
+    """The network of `shape` in evaluation mode that takes over `weights`; it draws no random numbers."""
+    model = _outline(shape)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+class _NoInitialWeights(TorchFunctionMode):
+    """Leaves out all of ``torch.nn.init``, which would first import packages for seconds to fill nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def _outline(shape: EncoderConfig) -> SetEncoder:
+    """The network of `shape`, whose weights take no memory and have no values yet."""
+    with torch.device("meta"), _NoInitialWeights():
+        return SetEncoder(shape)
+
+
+def _layout(tensor: Any) -> tuple[str, tuple[int, ...]]:  # a type that safetensors does not name
+    """The type and the shape of a tensor, of the file's header."""
+    return tensor.get_dtype(), tuple(tensor.get_shape())
+
+
+def _without_weights(shape: EncoderConfig, found: Mapping[str, tuple[str, tuple[int, ...]]], file: Path) -> SetEncoder:
+    """The outline of the network of `shape`.
+
+    Raises:
+        CheckpointError: its weights are not those `found` in `file`.
+    """
+    table = found.get(_TABLE, ("", ()))[1]
+    if table != (shape.num_tokens, shape.settings.width) or shape.settings.num_layers > len(found):
+        raise CheckpointError(
+            f"{file}: not this model's weights: {len(found)} tensors, {_TABLE} of {list(table)}, and {CONFIG_FILE} has "
+            f"{shape.settings.num_layers} layers, {[shape.num_tokens, shape.settings.width]}; {REMEDY}"
+        )
+    model = _outline(shape)
+    wanted = {name: (_DTYPE, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
+    for name in sorted({*wanted, *found}):
+        if found.get(name) != wanted.get(name):
+            there, asked = (_described(layouts.get(name)) for layouts in (found, wanted))
+            raise CheckpointError(
+                f"{file}: not this model's weights: {one_line(name, 80)} is {there}, not {asked}; {REMEDY}"
+            )
+    return model
+
+
+def _described(layout: tuple[str, tuple[int, ...]] | None) -> str:
+    return "missing" if layout is None else f"{layout[0]} {list(layout[1])}"
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> str:
+    """The name of a tensor with a NaN or an infinity; empty if there is none."""
+    for name, tensor in weights.items():
+        if tensor.numel() and not all(bool(end.isfinite()) for end in tensor.aminmax()):
+            return name
+    return ""

@@ -18,7 +18,7 @@ from booru_embed_core.training.checkpoint import save_checkpoint
 from booru_embed_core.training.checkpoint_config import CARD_FILE, CheckpointConfig
 from booru_embed_core.training.model_card import model_card
 from booru_embed_core.training.progress import Progress
-from booru_embed_core.training.states import FAILED_STATE_FILE, load_state, save_state, write_state
+from booru_embed_core.training.states import FAILED_STATE_FILE, fitting, load_state, save_state, write_state
 from booru_embed_core.training.step import NonFiniteLossError, Run
 
 BEST_FOLDER: Final = "best-epoch-"
@@ -62,11 +62,12 @@ class CheckpointManager:
         run, state = self.run, load_state(self.work_dir, self.fingerprint)
         if state is None:
             return
-        run.model.load_state_dict(state["model"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        run.step, run.best_loss, run.best_epoch = state["step"], state["best_loss"], state["best_epoch"]
-        run.best_weights, run.started = state["best_weights"], time.monotonic() - state["seconds"]
-        run.unvalidated = Progress(**state["unvalidated"]) if state["unvalidated"] else None
+        with fitting(self.work_dir):
+            run.model.load_state_dict(state["model"])
+            run.optimizer.load_state_dict(state["optimizer"])
+            run.step, run.best_loss, run.best_epoch = state["step"], state["best_loss"], state["best_epoch"]
+            run.best_weights, run.started = state["best_weights"], time.monotonic() - state["seconds"]
+            run.unvalidated = Progress(**state["unvalidated"]) if state["unvalidated"] else None
 
     def save(self) -> str:
         """Saves the state and returns a message about it; call it on the training thread."""

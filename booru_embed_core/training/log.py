@@ -5,9 +5,44 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
 
 from booru_embed_core.filesystem import atomic_file
+from booru_embed_core.json_files import Count, parse_json, read_text
+
+_MAX_BYTES: Final = 1 << 30
+"""A record has 400 bytes: two million of them."""
+
+
+class LogRecord(BaseModel):
+    """A line of the log. Losses may be NaN, which a check of the checkpoint reports."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    step: Count
+    epoch: float
+    loss: float
+    terms: dict[str, float] | None = None
+    tokens_per_second: float | None = None
+    validation: dict[str, float] | None = None
+
+
+def read_records(file: Path, error: type[ValueError], remedy: str) -> list[dict[str, Any]]:
+    """The records of a whole log, in order.
+
+    Raises:
+        error: the log is missing, or a line of it is no `LogRecord`.
+    """
+    lines = read_text(file, error, remedy, max_bytes=_MAX_BYTES).removesuffix("\n").split("\n")
+    return [
+        _record(line, f"{file}:{number}", error, remedy) for number, line in enumerate(lines, 1) if line or lines[1:]
+    ]
+
+
+def _record(line: str, where: str, error: type[ValueError], remedy: str) -> dict[str, Any]:
+    return parse_json(line, LogRecord, where, error, remedy).model_dump(exclude_unset=True)
 
 
 class TrainingLog:
@@ -42,11 +77,12 @@ class TrainingLog:
 
 
 def _records_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The records of an unfinished log up to `step`; its last line may be cut short by a kill."""
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            record = json.loads(line)
-        except ValueError:  # the empty last line, or a line cut short by a kill
+            record = _record(line, path.name, ValueError, "")
+        except ValueError:  # the empty last line, or one that was cut short
             break
         if record["step"] > step:
             break

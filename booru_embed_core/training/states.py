@@ -11,18 +11,35 @@ import io
 import os
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from booru_embed_core.errors import disk_errors
-from booru_embed_core.filesystem import removed_on_error
+from booru_embed_core.errors import disk_errors, one_line
+from booru_embed_core.filesystem import open_regular, removed_on_error
 from booru_embed_core.training.checkpoint_config import CheckpointError
 
 FAILED_STATE_FILE: Final = "failed.pt"
 _PATTERN: Final = "state-*.pt"
 _REMEDY: Final = f"remove {_PATTERN} there to train from the start"
+
+
+_UNREADABLE: Final = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch raises for files that are no states, and for sizes in them that no file has."""
 
 
 class DamagedStateError(CheckpointError):
@@ -70,7 +87,7 @@ def read_state(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is damaged (`DamagedStateError`), or not a training state.
     """
-    with file.open("rb") as stream:
+    with _opened(file) as stream:
         digest, content = stream.read(hashlib.sha256().digest_size), stream.read()
     # torch reads flipped bits without an error.
     if hashlib.sha256(content).digest() != digest:
@@ -78,10 +95,26 @@ def read_state(file: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         _ = state["fingerprint"], state["step"]
-    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, EOFError) as error:
+    except _UNREADABLE as error:
         # Without torch's message, which suggests loading the file anyway.
         raise CheckpointError(f"{file}: not a training state ({type(error).__name__}); {_REMEDY}") from None
     return state
+
+
+def _opened(file: Path) -> BufferedReader:
+    try:
+        return open_regular(file)
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}); {_REMEDY}") from None
+
+
+@contextmanager
+def fitting(file: Path) -> Iterator[None]:
+    """Raises a `CheckpointError` where the block finds that the state in `file` does not fit the training."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{file}: not a state of this training ({one_line(error, 200)}); {_REMEDY}") from None
 
 
 def load_state(work_dir: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -61,7 +61,7 @@ REFUSED = {
     "unknown": ('{"share": 1, "shore": 2}', "unknown key shore"),
     "a long unknown key": ('{"share": 1, "' + "x" * 100_000 + '": 2}', f"unknown key {'x' * 40}…"),
     "a key of lines": ('{"share": 1, "a\\nb": 2}', "unknown key 'a\\nb'"),
-    "a long value": ('{"share": "' + "9" * 100_000 + '"}', f"share = '{'9' * 40}…'"),
+    "a long value": ('{"share": "' + "9" * 100_000 + '"}', "share = '999999"),
     "negative": (f'{{"share": 1, "parts": {{"a": {PART.replace("3", "-3")}}}}}', "parts.a.bytes = -3"),
     "huge": (f'{{"share": 1, "parts": {{"a": {PART.replace("3", "9" * 60)}}}}}', "parts.a.bytes = a number of more"),
     "no hash": (f'{{"share": 1, "parts": {{"a": {PART.replace("ab", "xy")}}}}}', "parts.a.sha256 = 'xyxy"),

@@ -13,6 +13,7 @@ from booru_embed_core.embedder.onnx_network import OnnxNetwork
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.schema import ExportFormat
+from booru_embed_core.training.checkpoint_config import read_config
 from tests.core.model_helpers import Trained
 from tests.core.network_helpers import some_sets, some_weights
 
@@ -24,7 +25,7 @@ def network(request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: 
         return TorchNetwork(source.model)
     folder: Path = tmp_path_factory.mktemp("networks") / "onnx"
     export(ExportFormat.ONNX, source, folder)
-    return OnnxNetwork.load(folder, source.config, "cpu", "fp32")
+    return OnnxNetwork.load(folder, read_config(folder), "cpu", "fp32")
 
 
 def reordered(sets: TagSets, order: np.ndarray) -> TagSets:

@@ -19,10 +19,10 @@ from booru_embed_core.embedder.onnx_network import OnnxNetwork
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.schema import ExportFormat
-from booru_embed_core.training.checkpoint_config import CheckpointError
+from booru_embed_core.training.checkpoint_config import CheckpointConfig, CheckpointError, read_config
 from booru_embed_core.vectors import unit_vectors
 from tests.core.model_helpers import Trained
-from tests.core.network_helpers import some_sets, some_weights
+from tests.core.network_helpers import some_sets, some_weights, unseal
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_it_is_the_network_of_torch(
     batch_tokens: int,
 ) -> None:
     monkeypatch.setattr(onnx_network, "_BATCH_TOKENS", batch_tokens)
-    network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
+    network = OnnxNetwork.load(folder, read_config(folder), "cpu", "auto")
     sets = some_sets(num, source.vocab.num_tags)
     embeddings = by_torch.embeddings(sets)
     assert network.embeddings(sets) == pytest.approx(unit_vectors(embeddings), abs=1e-5)
@@ -67,7 +67,7 @@ def test_it_is_the_network_of_torch(
 
 
 def test_no_batch_exceeds_its_bound_unless_one_set_does(folder: Path, source: CheckpointSource) -> None:
-    network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
+    network = OnnxNetwork.load(folder, read_config(folder), "cpu", "auto")
     sets = some_sets(300, source.vocab.num_tags)
     seen = []
     for rows, inputs in network._batches(sets):
@@ -88,7 +88,7 @@ def test_weights_count_as_in_torch(
     batch_tokens: int,
 ) -> None:
     monkeypatch.setattr(onnx_network, "_BATCH_TOKENS", batch_tokens)
-    network = OnnxNetwork.load(folder, source.config, "cpu", "auto")
+    network = OnnxNetwork.load(folder, read_config(folder), "cpu", "auto")
     sets = some_sets(20, source.vocab.num_tags)
     weighted = replace(sets, weights=some_weights(len(sets.tags)))
     expected = unit_vectors(by_torch.embeddings(weighted))
@@ -101,7 +101,7 @@ def test_weights_count_as_in_torch(
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_weights_of_one_change_no_bit(folder: Path, source: CheckpointSource, precision: str) -> None:
-    network = OnnxNetwork.load(folder, source.config, "cpu", precision)
+    network = OnnxNetwork.load(folder, read_config(folder), "cpu", precision)
     sets = some_sets(20, source.vocab.num_tags)
     for rows, inputs in network._batches(sets):
         ones = {**inputs, "weights": np.ones(inputs["input_ids"].shape, np.float32)}
@@ -119,6 +119,7 @@ def test_an_older_export_takes_only_weights_of_one(folder: Path, source: Checkpo
     (weights,) = [found for found in model.graph.input if found.name == "weights"]
     model.graph.input.remove(weights)
     onnx.save_model(model, older / "model.onnx")
+    unseal(older)
     embedder = BooruEmbedder.load(older, "cpu")
     plain = BooruEmbedder.load(folder, "cpu").embed("1girl tail")
     assert np.array_equal(embedder.embed("1girl tail"), plain)
@@ -180,19 +181,53 @@ def test_it_runs_where_torch_is_not(folder: Path) -> None:
 def test_files_that_do_not_fit_are_named(folder: Path, source: CheckpointSource, tmp_path: Path, name: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    other = source.config.model_copy(update={"vocab_hash": "0123456789abcdef0"})
+    config = read_config(copy)
+    other = config.model_copy(update={"vocab_hash": "0123456789abcdef0"})
     with pytest.raises(CheckpointError, match=r"model\.onnx: made with the vocab .* is 0123456789abcdef; export"):
         OnnxNetwork.load(copy, other, "cpu", "auto")
     content = (copy / name).read_bytes()
-    for damaged in (b"", b"no graph", content[: len(content) // 2]):
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    for damaged in (b"", b"no graph", content[: len(content) // 2], flipped):
         (copy / name).write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=f"{name}: .*export the checkpoint again"):
-            OnnxNetwork.load(copy, source.config, "cpu", "auto")
+        with pytest.raises(CheckpointError, match=f"{name}: was changed: .*export the checkpoint again"):
+            OnnxNetwork.load(copy, config, "cpu", "auto")
+        if damaged is not flipped:
+            with pytest.raises(CheckpointError, match=f"{name}: not a network .*export the checkpoint again"):
+                OnnxNetwork.load(copy, older(config), "cpu", "auto")
     (copy / name).unlink()
-    with pytest.raises(CheckpointError, match=f"{name}: no such file; export the checkpoint again"):
+    for without in (config, older(config)):
+        with pytest.raises(CheckpointError, match=f"{name}: no such file; export the checkpoint again"):
+            OnnxNetwork.load(copy, without, "cpu", "auto")
+    with pytest.raises(CheckpointError, match=r"model\.onnx: config\.json lists model\.safetensors and not this file"):
         OnnxNetwork.load(copy, source.config, "cpu", "auto")
 
 
-def test_a_gpu_that_is_not_there_is_an_error(folder: Path, source: CheckpointSource) -> None:
+def older(config: CheckpointConfig) -> CheckpointConfig:
+    """The config as builds before 0.3 wrote it, without checksums."""
+    return config.model_copy(update={"files": None})
+
+
+@pytest.mark.parametrize(("name", "said"), [("model.onnx", "embedding"), ("completion.onnx", "logits")])
+def test_graphs_of_another_size_or_with_weights_that_are_no_numbers_are_refused(
+    folder: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = older(read_config(copy))
+    sizes = {
+        "embedding": {"model": config.model.model_copy(update={"embedding_dim": 1 << 40})},
+        "logits": {"category_sizes": (1 << 40, 0, 0, 0, 0)},
+    }
+    with pytest.raises(CheckpointError, match=rf"{name}: gives {said} of .* instead of 1099511627776"):
+        OnnxNetwork.load(copy, config.model_copy(update=sizes[said]), "cpu", "auto")
+    graph = onnx.load(copy / name)
+    largest = max(graph.graph.initializer, key=lambda constant: len(constant.raw_data))
+    largest.raw_data = np.full(len(largest.raw_data) // 4, np.nan, np.float32).tobytes()
+    onnx.save(graph, copy / name)
+    with pytest.raises(CheckpointError, match=rf"{name}: has weights that are NaN or infinite; export"):
+        OnnxNetwork.load(copy, config, "cpu", "auto")
+
+
+def test_a_gpu_that_is_not_there_is_an_error(folder: Path) -> None:
     with pytest.raises(ValueError, match="onnxruntime finds no GPU"):
-        OnnxNetwork.load(folder, source.config, "cuda", "auto")
+        OnnxNetwork.load(folder, read_config(folder), "cuda", "auto")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.model_helpers import Corpus, Trained
+from tests.core.network_helpers import unseal
 from tests.core.training.training_helpers import LOGGED_STEPS, RESUMED, Bench
 
 
@@ -29,3 +30,10 @@ def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[str
 def copy(trained: Trained, tmp_path: Path) -> Path:
     """A copy of a checkpoint, for damaging."""
     return Path(shutil.copytree(trained.checkpoint, tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def unsealed(copy: Path) -> Path:
+    """A copy of a checkpoint as builds before 0.3 wrote them, without checksums."""
+    unseal(copy)
+    return copy
