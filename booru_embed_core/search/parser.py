@@ -19,7 +19,7 @@ from typing import Final
 
 from booru_embed_core.embedder.results import UnknownTagsError
 from booru_embed_core.errors import shown
-from booru_embed_core.search.filters import Either, Every, Filter, HasAny, Not, Order, Within
+from booru_embed_core.search.filters import Either, Every, Filter, HasAny, Not, Order, Within, either, negated
 from booru_embed_core.search.metatags import is_metatag, read_metatag, refuse_named_values
 from booru_embed_core.search.query import Query, Term, contradictions, rating_filters
 from booru_embed_core.search.unknown import LISTED, NOT_STORED, unknown_message
@@ -31,6 +31,8 @@ _NOTHING_BESIDE_SIGN: Final = "nothing on one side of a sign; write tag - tag + 
 _ORDER_STANDS_ALONE: Final = "an order takes no sign and stands outside of groups; write order:score_asc"
 _BULLET: Final = re.compile(r"\s*[-*\u2022][ \t]")
 _BULLET_LINE: Final = re.compile(r"\n[ \t]*(?=[-*\u2022][ \t])")
+MAX_PATTERNS: Final = 10
+"""Each is compared with all tags, and may stand for any number of them."""
 _MAX_NAME_TOKENS: Final = 8
 """Words and parentheses that may form one tag after a sign, as in ``-miku (fate)``."""
 
@@ -76,7 +78,7 @@ class _Clause:
     def closed(self) -> _Clause:
         """The clause itself, its optional conditions made one: at least one of them must hold."""
         if self.optional:
-            self.filters.append(_either(self.optional))
+            self.filters.append(either(self.optional))
             self.optional = []
         return self
 
@@ -103,6 +105,7 @@ class _Parser:
         self._after_minus: int | None = None
         """Where the term that is read begins, if a lone minus stands before it."""
         self._depth = 0
+        self._patterns: dict[str, Filter] = {}
         self._everywhere = _Clause()
         """What filters and sorts all posts, wherever it stands."""
 
@@ -138,7 +141,7 @@ class _Parser:
     def _made(self, clauses: list[tuple[int, _Clause]]) -> Query:
         terms, filters, orders = [], [], []
         for sign, clause in [*clauses, (1, self._everywhere.closed())]:
-            filters += clause.filters if sign > 0 else [_negated(one) for one in clause.filters]
+            filters += clause.filters if sign > 0 else [negated(one) for one in clause.filters]
             orders += clause.orders
             if sign < 0 and clause.orders:
                 raise ValueError(f"{shown(self._text)}: {_ORDER_STANDS_ALONE}")
@@ -217,7 +220,7 @@ class _Parser:
         while self._peek().kind is Kind.TILDE:
             self._index += 1
             alternatives.append(self._factor())
-        (made.optional if token.kind is Kind.OPTIONAL else made.filters).append(_either(alternatives))
+        (made.optional if token.kind is Kind.OPTIONAL else made.filters).append(either(alternatives))
 
     def _is_everywhere(self, token: Token) -> bool:
         """Whether the lone minus before this term leaves `token` alone.
@@ -248,7 +251,7 @@ class _Parser:
             found = self._pattern()
         else:
             found = self._named(self._name())
-        return _negated(found) if is_negated else found
+        return negated(found) if is_negated else found
 
     def _group(self) -> _Clause:
         """What stands between two parentheses."""
@@ -295,10 +298,14 @@ class _Parser:
         while self._has_separators and self._peek().kind is Kind.WORD and not self._is_metatag(self._peek()):
             words.append(self._word(self._next()))
         pattern = "_".join(words)
-        tags = matching_tags(self._tokenizer, pattern)
-        if not tags:
-            raise UnknownTagsError(f"{shown(pattern)}: no tag of the vocabulary is like this; {LISTED}")
-        return HasAny(tuple(tags))
+        if pattern not in self._patterns:
+            if len(self._patterns) == MAX_PATTERNS:
+                raise ValueError(f"{shown(self._text)}: has more than {MAX_PATTERNS} patterns; leave some out")
+            tags = matching_tags(self._tokenizer, pattern)
+            if not tags:
+                raise UnknownTagsError(f"{shown(pattern)}: no tag of the vocabulary is like this; {LISTED}")
+            self._patterns[pattern] = HasAny(tuple(tags))
+        return self._patterns[pattern]
 
     def _name(self) -> str:
         """The name of a tag after a sign: the longest run of words that is one, where it is needed; else one word.
@@ -385,16 +392,3 @@ class _Parser:
     def _error(self, token: Token, problem: str) -> ValueError:
         where = shown(self._text) if token.kind is Kind.END else shown(self._text[token.start :])
         return ValueError(f"{where}: {problem}")
-
-
-def _negated(one: Filter) -> Filter:
-    return one.inner if isinstance(one, Not) else Not(one)
-
-
-def _either(filters: list[Filter]) -> Filter:
-    """One filter for several alternatives; tags alone need a single mask."""
-    if len(filters) == 1:
-        return filters[0]
-    if all(isinstance(one, HasAny) for one in filters):
-        return HasAny(tuple(dict.fromkeys(tag for one in filters for tag in one.wanted())))
-    return Either(tuple(filters))

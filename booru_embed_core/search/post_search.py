@@ -20,12 +20,25 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.results import Neighbour, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.errors import first_line, shown
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
-from booru_embed_core.search.filters import Every, Filter, HasAny, Mask, Not, Order, RatingIs, Within, passing
-from booru_embed_core.search.folder import REMEDY, IndexMetadata, check_sizes, part_name, part_vectors, read_metadata
+from booru_embed_core.search.filters import (
+    MAX_MASKS,
+    Every,
+    Filter,
+    HasAny,
+    Mask,
+    Not,
+    Order,
+    RatingIs,
+    Within,
+    num_masks,
+    passing,
+)
+from booru_embed_core.search.folder import REMEDY, IndexMetadata, check_sizes, part_name, read_metadata
+from booru_embed_core.search.held_parts import HeldParts
 from booru_embed_core.search.metatags import MAX_NUMBER
 from booru_embed_core.search.parser import as_query
 from booru_embed_core.search.posts_table import PostsTable
-from booru_embed_core.search.query import Query, Term
+from booru_embed_core.search.query import MAX_TERMS, Query, Term
 from booru_embed_core.search.ranking import Rows, ranked
 from booru_embed_core.search.unknown import NOT_STORED, unknown_message
 from booru_embed_core.search.vector_index import INDEX_FILE, Float32, SearchError, VectorIndex
@@ -67,16 +80,21 @@ class PostSearch:
     adds and subtracts, and ``id:123`` stands for the embedding of that post and excludes the post.
     """
 
-    def __init__(self, folder: Path, metadata: IndexMetadata, table: PostsTable, index: VectorIndex) -> None:
+    def __init__(
+        self, folder: Path, metadata: IndexMetadata, table: PostsTable, index: VectorIndex, parts: HeldParts
+    ) -> None:
         self.folder = folder
         self.metadata = metadata
         self.table = table
         self.index = index
+        self._parts = parts
         self._checked: WeakSet[BooruEmbedder] = WeakSet()
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
         """The posts of `folder`, such as ``data/warehouse/post_embeddings/current``, mmapped.
+
+        They stay those that were opened, also when a link in `folder` moves or the folder is removed.
 
         Raises:
             SearchError: the folder is not one for search, has another format, or a file is missing or truncated.
@@ -86,9 +104,11 @@ class PostSearch:
         check_sizes(folder, metadata)
         try:
             table = PostsTable.open(folder)
+            names = [part_name(number) for number in range(-(-metadata.num_posts // metadata.part_posts))]
+            parts = HeldParts.open(folder, names, metadata.part_posts)
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise SearchError(f"{folder}: cannot be searched ({first_line(error)}); {REMEDY}") from None
-        return cls(folder, metadata, table, VectorIndex.open(folder / INDEX_FILE, metadata.nprobe))
+        return cls(folder, metadata, table, VectorIndex.open(folder / INDEX_FILE, metadata.nprobe), parts)
 
     @property
     def num_posts(self) -> int:
@@ -138,10 +158,12 @@ class PostSearch:
         filters = [*query.filters, *_argument_filters(embedder, ratings, min_score, required, excluded)]
         if by == "tags":
             filters += _tag_filters(embedder, query)
+        if num_masks(filters) > MAX_MASKS:
+            raise ValueError(f"{shown(query.text)}: has more than {MAX_MASKS:,} conditions; leave some out")
         mask = passing(filters, self.table)
         if query.post_ids:
             mask = np.ones(self.num_posts, np.bool_) if mask is None else mask
-            mask[[self._row(post_id) for post_id in query.post_ids]] = False
+            mask[self._rows(query.post_ids)] = False
         vector = self.query_vector(embedder, query)
         plain, first = _tags(embedder, query.token_ids(1)), _tags(embedder, query.first_token_ids())
         if query.order:
@@ -192,7 +214,7 @@ class PostSearch:
             SearchError: no such post, or another model embedded the posts.
         """
         self._check(embedder)
-        return self._found(embedder, self._row(post_id), 1.0, {})
+        return self._found(embedder, self._rows([post_id])[0], 1.0, {})
 
     def query_vector(self, embedder: BooruEmbedder, query: Query | str) -> Float32:
         """The embedding of a query, float32 ``[E]`` of unit length; the empty query means "anything".
@@ -209,12 +231,14 @@ class PostSearch:
 
     def _signed_vectors(self, embedder: BooruEmbedder, query: Query) -> tuple[list[int], list[Float32]]:
         """The sign and the embedding of each caption and each post in the terms of `query`."""
+        if query.num_parts > MAX_TERMS:
+            raise ValueError(f"{shown(query.text)}: has more than {MAX_TERMS} terms; leave some out")
         signed = [(term.sign, caption) for term in query.terms if (caption := _caption(embedder, query, term))]
         signs = [sign for sign, _ in signed]
         vectors = list(embedder.embed([caption for _, caption in signed]) if signed else ())
-        for term in query.terms:
-            signs += [term.sign] * len(term.post_ids)
-            vectors += list(self.vectors([self._row(post_id) for post_id in term.post_ids]))
+        if query.post_ids:
+            signs += [term.sign for term in query.terms for _ in term.post_ids]
+            vectors += list(self.vectors(self._rows(query.post_ids)))
         return signs, vectors
 
     def _filters_vector(self, embedder: BooruEmbedder, query: Query) -> Float32:
@@ -236,18 +260,16 @@ class PostSearch:
 
     def vectors(self, rows: Sequence[int]) -> Float32:
         """The embeddings of the posts in `rows`, float32 ``[n, E]``; reads each Parquet part that holds one whole."""
-        found = np.empty((len(rows), self.metadata.dim), np.float32)
-        part_of, row_in_part = np.divmod(np.asarray(rows, np.int64), self.metadata.part_posts)
-        for part in np.unique(part_of).tolist():
-            vectors = part_vectors(self.folder / part_name(part))
-            found[part_of == part] = vectors[row_in_part[part_of == part]]
-        return found
+        return self._parts.vectors(np.asarray(rows, np.int64), self.metadata.dim)
 
-    def _row(self, post_id: int) -> int:
-        rows = np.flatnonzero(self.table.post_id == post_id)
-        if not len(rows):
-            raise SearchError(f"post {post_id} is not among the {self.num_posts:,} of {self.folder}; check the id")
-        return int(rows[0])
+    def _rows(self, post_ids: Sequence[int]) -> list[int]:
+        """The row of each of `post_ids`."""
+        rows = np.flatnonzero(np.isin(self.table.post_id, post_ids))
+        row_of = dict(zip(self.table.post_id[rows].tolist(), rows.tolist(), strict=True))
+        for post_id in post_ids:
+            if post_id not in row_of:
+                raise SearchError(f"post {post_id} is not among the {self.num_posts:,} of this index; check the id")
+        return [row_of[post_id] for post_id in post_ids]
 
     def _found(self, embedder: BooruEmbedder, row: int, similarity: float, asked: Mapping[int, int]) -> FoundPost:
         vocab, indices = embedder.vocab, self.table.tags[row].tolist()

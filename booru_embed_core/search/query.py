@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.search.filters import Filter, HasAny, Not, Order, RatingIs
 from booru_embed_core.tags.tokenizer import Encoded
+
+MAX_TERMS: Final = 200
+"""Captions and posts that are added and subtracted: each takes a pass through the network, or reads a part."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class Query:
     notes: tuple[str, ...] = field(default=(), compare=False)
     text: str = field(default="", compare=False)
     vocab_hash: str = field(default="", compare=False)
+
+    @property
+    def num_parts(self) -> int:
+        """The captions and posts that are added and subtracted."""
+        return sum(bool(term.captions) + len(term.post_ids) for term in self.terms)
 
     @property
     def post_ids(self) -> tuple[int, ...]:
