@@ -6,7 +6,8 @@ each in its own thread. Completions, of which a typing person asks for many, are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -17,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -32,14 +34,15 @@ from booru_embed_core.web import models
 from booru_embed_core.web.batching import MicroBatcher
 from booru_embed_core.web.completions import Completer, PrefixQuery, ReadQuery, Suggestions
 from booru_embed_core.web.docs import docs_page
-from booru_embed_core.web.middleware import BodyLimit, SecurityHeaders
-from booru_embed_core.web.served import Loading, Served, without_folders
+from booru_embed_core.web.middleware import LOOPBACK_HOSTS, BodyLimit, HostCheck, SecurityHeaders
+from booru_embed_core.web.served import Loading, Served
 
 STATIC: Final = Path(__file__).parent / "static"
 _COMPRESSED_BYTES: Final = 100_000
 """Minimal size of an answer that gzip compresses: the map, and large embeddings."""
 MAX_FILLS: Final = 16
 """Captions that are filled together; more would keep the first ones waiting."""
+_JSON_TYPE: Final = re.compile(r"application/(?:[\w.+-]+\+)?json")
 _Completions: TypeAlias = MicroBatcher[PrefixQuery, tuple[Completer, ReadQuery], Suggestions]
 _Fills: TypeAlias = MicroBatcher[FillQuery, tuple[BooruEmbedder, ReadFill], Filled]
 
@@ -49,6 +52,7 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     for status, what in {
         400: "The body is not JSON.",
         413: "The body is too large.",
+        415: "The Content-Type is not application/json.",
         422: "A value is invalid, or no tag is known; the answer names the field.",
         503: "The model is loading.",
     }.items()
@@ -62,15 +66,36 @@ class _App(FastAPI):
     """FastAPI with layers around all others, also around its own that answers a 500."""
 
     allow_origins: Collection[str] = ()
+    hosts: Collection[str] = ()
 
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         if self.allow_origins:
             stack = CORSMiddleware(stack, self.allow_origins, allow_methods=("GET", "POST"))
-        return SecurityHeaders(stack)
+        return SecurityHeaders(HostCheck(stack, self.hosts))
 
 
-def create_app(loading: Loading, allow_origins: Collection[str] = ()) -> FastAPI:
+class _JsonRoute(APIRoute):
+    """A route that reads a body only where it is said to be JSON.
+
+    A page of any origin may send plain text without asking first; FastAPI before 0.132 reads that as JSON too.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def checked(request: Request) -> Response:
+            given = [one.partition(";")[0].strip().lower() for one in request.headers.getlist("content-type")]
+            if len(given) != 1 or not _JSON_TYPE.fullmatch(given[0]):
+                raise HTTPException(415, "the body is not said to be JSON; send Content-Type: application/json")
+            return await handle(request)
+
+        return checked
+
+
+def create_app(loading: Loading, allow_origins: Collection[str] = (), hosts: Collection[str] = ()) -> FastAPI:
     """The application, which starts `loading` when it starts and stops it when it ends.
 
     If the first load fails, every answer except ``/api/health`` is a 503 with its message.
@@ -78,6 +103,7 @@ def create_app(loading: Loading, allow_origins: Collection[str] = ()) -> FastAPI
     Args:
         loading: what is served.
         allow_origins: origins whose pages may read answers in a browser; ``*`` stands for all.
+        hosts: names and addresses that are answered, beside those of this machine alone; ``*`` stands for all.
     """
     completions, fills = _completions(loading), _fills(loading)
 
@@ -98,12 +124,15 @@ def create_app(loading: Loading, allow_origins: Collection[str] = ()) -> FastAPI
         openapi_url="/api/openapi.json",
         lifespan=lifespan,
     )
+    app.router.route_class = _JsonRoute
     app.allow_origins = allow_origins
+    app.hosts = (*LOOPBACK_HOSTS, *hosts)
     app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED_BYTES)
     app.add_middleware(BodyLimit)
     app.add_exception_handler(RequestValidationError, _refuse_values)
     app.add_exception_handler(HTTPException, _refuse)
-    app.add_exception_handler(ValueError, _refuse_value)
+    app.add_exception_handler(ValueError, _refuse_value_of(loading))
+    app.add_exception_handler(Exception, _fail)
     _add_status(app, loading)
     _add_tags(app, loading)
     _add_completions(app, completions)
@@ -172,8 +201,8 @@ def _add_status(app: FastAPI, loading: Loading) -> None:
             has_posts=served.posts is not None,
             has_map=served.tag_map is not None,
             checkpoint=served.checkpoint,
-            left_out=[models.LeftOut(what=what, reason=without_folders(reason)) for what, reason in served.left_out],
-            reload_error=None if loading.error is None else without_folders(loading.error),
+            left_out=[models.LeftOut(what=what, reason=loading.hidden(reason)) for what, reason in served.left_out],
+            reload_error=loading.reload_error,
         )
 
 
@@ -286,7 +315,7 @@ def _add_posts(app: FastAPI, loading: Loading) -> None:
         """The posts that have most of a query's tags, the nearest first, among those that pass the filters."""
         served = loading.served
         if served.posts is None:
-            raise HTTPException(404, _no_posts(served))
+            raise HTTPException(404, _no_posts(loading, served))
         from booru_embed_core.search.parser import parse_query
 
         query = parse_query(asked.tags, served.embedder.tokenizer)
@@ -302,8 +331,8 @@ def _add_posts(app: FastAPI, loading: Loading) -> None:
         )
 
 
-def _no_posts(served: Served) -> str:
-    reasons = [f"posts are left out: {without_folders(reason)}" for what, reason in served.left_out if what == "posts"]
+def _no_posts(loading: Loading, served: Served) -> str:
+    reasons = [f"posts are left out: {loading.hidden(reason)}" for what, reason in served.left_out if what == "posts"]
     return "; ".join(reasons) or "no posts are served here; make an index with `booru-embed index`"
 
 
@@ -332,8 +361,15 @@ async def _refuse(_request: Request, error: Exception) -> Response:
     return _error(error.status_code, str(error.detail), headers=error.headers)
 
 
-async def _refuse_value(_request: Request, error: Exception) -> Response:
-    return _error(422, str(error))
+def _refuse_value_of(loading: Loading) -> Callable[[Request, Exception], Coroutine[Any, Any, Response]]:
+    async def refuse(_request: Request, error: Exception) -> Response:
+        return _error(422, loading.hidden_in_answer(str(error)))
+
+    return refuse
+
+
+async def _fail(_request: Request, _error_raised: Exception) -> Response:
+    return _error(500, "a fault of the server; its log has the reason")
 
 
 async def _refuse_values(_request: Request, error: Exception) -> Response:

@@ -1,7 +1,10 @@
-"""ASGI middleware for all routes: security headers, and a limit for bodies."""
+"""ASGI middleware for all routes: security headers, the names that are answered, and a limit for bodies."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -9,6 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES: Final = 1_000_000
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+_HOST: Final = re.compile(r"(?:\[(?P<ip>[\da-f:.]+)\]|(?P<name>[^\s\[\]:/?#@\\]+))(?::\d{0,5})?", re.IGNORECASE)
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -29,6 +34,61 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class HostCheck:
+    """Answers only requests for the server's own names, with a 421 or 400 for others.
+
+    A page of a name that is made to point at this machine (DNS rebinding) is of the same origin as the server to a
+    browser. Its requests carry that name.
+
+    Args:
+        app: the application.
+        hosts: names and addresses, beside the address that a connection reached; ``*`` stands for all.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = {spelled_host(host) for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "*" not in self._hosts:
+            given = Headers(scope=scope).getlist("host")
+            host = host_of(given[0]) if len(given) == 1 else None
+            if host is None:
+                error = "a request names one host, in the header Host"
+                await JSONResponse({"error": error}, 400)(scope, receive, send)
+                return
+            server = scope.get("server") or ("",)
+            if host not in self._hosts and not (_is_address(host) and host == spelled_host(str(server[0]))):
+                error = f"{host} is not served here; start `booru-embed serve` with --allow-host {host}"
+                await JSONResponse({"error": error}, 421)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def host_of(header: str) -> str | None:
+    """The name or address in the value of a header Host, as `spelled_host` spells it; None if it is none."""
+    found = _HOST.fullmatch(header)
+    return spelled_host(found["ip"] or found["name"]) if found else None
+
+
+def spelled_host(host: str) -> str:
+    """A name in lower case and without a full stop at its end, or an address as it is usually spelled."""
+    host = host.lower().removesuffix(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    return str((isinstance(address, IPv6Address) and address.ipv4_mapped) or address)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class BodyLimit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from booru_embed_core.embedder.completion import Implied
 from booru_embed_core.embedder.results import DEFAULT_TEMPERATURE, MAX_FILL_TAGS, MAX_SEED, MAX_TEMPERATURE, Origin
@@ -15,7 +15,11 @@ from booru_embed_core.web.prefix_index import Match
 MAX_CAPTIONS: Final = 256
 MAX_CAPTION_LENGTH: Final = 10_000
 MAX_K: Final = 200
+MAX_LETTERS: Final = 200_000
+"""Of all captions of a request: reading them takes 1 s for usual ones, 4 s for the worst that were found."""
 MAX_BANNED: Final = 100
+MAX_BANNED_PATTERNS: Final = 50
+"""Each is compared with all tags."""
 
 # Strict: pydantic would otherwise accept true as a number.
 Caption = Annotated[str, Field(max_length=MAX_CAPTION_LENGTH, strict=True)]
@@ -23,6 +27,25 @@ Name = Annotated[str, Field(max_length=200, strict=True)]
 Count = Annotated[int, Field(ge=1, le=MAX_K, strict=True)]
 Rating = Annotated[str, Field(pattern="^[gsqe]$", strict=True)]
 Score = Annotated[int, Field(ge=-(2**31), lt=2**31, strict=True)]
+
+
+def _few_letters(captions: list[str]) -> list[str]:
+    if (letters := sum(map(len, captions))) > MAX_LETTERS:
+        raise ValueError(f"has {letters:,} letters, more than {MAX_LETTERS:,}; send fewer captions at once")
+    return captions
+
+
+def _few_patterns(names: list[str]) -> list[str]:
+    pieces = [piece for name in names for piece in name.split(",")]
+    if len(pieces) > MAX_BANNED:
+        raise ValueError(f"has {len(pieces):,} names between commas, more than {MAX_BANNED}; leave some out")
+    if (patterns := sum("*" in piece for piece in pieces)) > MAX_BANNED_PATTERNS:
+        raise ValueError(f"has {patterns:,} patterns, more than {MAX_BANNED_PATTERNS}; leave some out")
+    return names
+
+
+Captions = Annotated[list[Caption], Field(min_length=1, max_length=MAX_CAPTIONS), AfterValidator(_few_letters)]
+Banned = Annotated[list[Name], Field(max_length=MAX_BANNED), AfterValidator(_few_patterns)]
 
 
 class _Request(BaseModel):
@@ -35,7 +58,7 @@ class _Metadata(_Request):
 
 
 class EmbedRequest(_Metadata):
-    captions: list[Caption] = Field(min_length=1, max_length=MAX_CAPTIONS)
+    captions: Captions = Field(description="At most 200,000 letters together.")
     dim: Annotated[int, Field(ge=1, strict=True)] | None = Field(
         None, description="Length of the vectors, a prefix of the whole; all numbers by default."
     )
@@ -63,7 +86,7 @@ class CompleteRequest(_Metadata):
     )
     per_category: Annotated[bool, Field(strict=True)] = Field(False, description="k tags of each category.")
     implied: Implied = Field("drop", description="Whether to drop tags that the caption implies.")
-    banned: list[Name] = Field([], max_length=MAX_BANNED, description="Tags to leave out; * stands for any letters.")
+    banned: Banned = Field([], description="Tags to leave out; * stands for any letters, in 50 of them at most.")
 
 
 class Tag(BaseModel):
@@ -104,7 +127,7 @@ class FillRequest(_Metadata):
         {}, description="The most tags to add of a category."
     )
     implied: Implied = Field("drop", description="Whether to drop tags that others imply, or to add them.")
-    banned: list[Name] = Field([], max_length=MAX_BANNED, description="Tags never to add; * stands for any letters.")
+    banned: Banned = Field([], description="Tags never to add; * stands for any letters, in 50 of them at most.")
     dialect: Dialect = Field("a1111", description="The program that the prompt is for.")
 
 
@@ -148,8 +171,8 @@ class SearchRequest(_Request):
     k: Count = 20
     ratings: list[Rating] | None = Field(None, max_length=4)
     min_score: Score | None = None
-    required: list[Caption] = Field([], max_length=50, description="Tags that a post must have.")
-    excluded: list[Caption] = Field([], max_length=50, description="Tags that a post must not have.")
+    required: list[Name] = Field([], max_length=50, description="Tags that a post must have.")
+    excluded: list[Name] = Field([], max_length=50, description="Tags that a post must not have.")
 
 
 class Post(BaseModel):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from starlette.exceptions import HTTPException
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from booru_embed_core.search.post_search import PostSearch
 
 POLL_SECONDS: Final = 1.0
+T = TypeVar("T")
 _FOLDERS: Final = re.compile(r"(?<![\w/:.])/(?:[^/:;,'\"]+/)+")
 
 
@@ -67,6 +69,7 @@ class Loading:
         on_load: called after each load.
         say: prints a line for whoever runs the server.
         poll_seconds: time between two calls of `version`.
+        folders: of this machine, which answers do not name.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class Loading:
         on_load: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda _line: None,
         poll_seconds: float = POLL_SECONDS,
+        folders: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._load = load
         self._version = version
         self._on_load = on_load
         self._say = say
         self._poll_seconds = poll_seconds
+        self._folders = folders
         self._served: Served | None = None
         self._is_stopped = threading.Event()
         self.error: str | None = None
@@ -103,50 +108,75 @@ class Loading:
             HTTPException: 503, while the first load runs and after it failed.
         """
         if self._served is None:
-            raise HTTPException(503, self.error or "the model is loading; try again in a few seconds")
+            raise HTTPException(503, self.reload_error or "the model is loading; try again in a few seconds")
         return self._served
+
+    @property
+    def reload_error(self) -> str | None:
+        """Why the last load failed, for everybody: without folders of this machine."""
+        return None if self.error is None else self.hidden(self.error)
+
+    def hidden(self, message: str) -> str:
+        """A message of ours for everybody: without folders of this machine."""
+        return without_folders(message, self._folders())
+
+    def hidden_in_answer(self, message: str) -> str:
+        """Like `hidden`, but what a request names itself, such as a tag with slashes, stays as it is."""
+        return _without_known(message, self._folders())
 
     def _run(self) -> None:
         tried: list[Hashable] = []
         while not self._is_stopped.is_set():
-            version = self._version()
-            if tried != [version]:
-                tried = [version]
+            version = _settled(self._version)
+            # A version that cannot be told is loaded like any other, so that its error is said.
+            now = repr(version.exception()) if version.exception() else version.result()
+            if tried != [now]:
+                tried = [now]
                 self._load_once()
             self._is_stopped.wait(self._poll_seconds)
 
     def _load_once(self) -> None:
-        # A future, since no error of any kind may end the watch.
-        loaded = _call(self._load)
-        error = loaded.exception()
-        old = self._served
+        # Futures, since no error of any kind may end the watch: neither one of the load, nor a closed stderr.
+        loaded = _settled(self._load)
+        error, old = loaded.exception(), self._served
         if error is not None:
             self.error = _described(error)
-            self._say(f"error: {self.error}" + (f"; checkpoint {old.checkpoint} still answers" if old else ""))
+            still = f"; checkpoint {old.checkpoint} still answers" if old else ""
+            _settled(lambda: self._say(f"error: {self.error}{still}"))
             return
         self._served, self.error = loaded.result(), None
         del loaded
-        if old is not None:
-            self._say(f"checkpoint {self._served.checkpoint} answers now")
-        for what, reason in self._served.left_out:
-            self._say(f"left out: {what}: {reason}")
+        lines = [] if old is None else [f"checkpoint {self._served.checkpoint} answers now"]
+        lines += [f"left out: {what}: {reason}" for what, reason in self._served.left_out]
         del old
-        self._on_load()
+        _settled(lambda: [self._say(line) for line in lines])
+        _settled(self._on_load)
 
 
-def without_folders(message: str) -> str:
-    """`message` with only the names of files for absolute paths, which are nobody's business outside of the machine."""
-    return _FOLDERS.sub("", message)
+def without_folders(message: str, known: Collection[str] = ()) -> str:
+    """`message` with only the names of files for absolute paths, and for those below a folder of `known`."""
+    return _FOLDERS.sub("", _without_known(message, known))
+
+
+def _without_known(message: str, known: Collection[str]) -> str:
+    for folder in sorted(known, key=len, reverse=True):
+        name = os.path.basename(folder)
+        if name:  # not the root, nor nothing
+            own = rf"(?<![\w.-]){re.escape(folder)}"
+            message = re.sub(rf"{own}(?![\w./-])", name.replace("\\", r"\\"), re.sub(f"{own}/", "", message))
+    return message
 
 
 def _described(error: BaseException) -> str:
-    is_plain = isinstance(error, ValueError | OSError | ImportError)
-    return one_line(error) if is_plain else f"{type(error).__name__}: {one_line(error)}"
+    text = one_line(error)
+    if isinstance(error, ValueError | OSError | ImportError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _call(function: Callable[[], Served]) -> Future[Served]:
+def _settled(function: Callable[[], T]) -> Future[T]:
     """The settled future of `function`."""
-    future: Future[Served] = Future()
+    future: Future[T] = Future()
     try:
         future.set_result(function())
     except BaseException as error:  # noqa: BLE001  the future raises it again

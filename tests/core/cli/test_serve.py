@@ -25,12 +25,14 @@ import pytest
 import uvicorn
 from safetensors.torch import load_file, save_file
 
-from booru_embed_core.cli.serve import Sources
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.export.tag_vectors import embeddings_table
 from booru_embed_core.search.vector_index import SearchError
+from booru_embed_core.training.checkpoint_config import read_config, write_config
+from booru_embed_core.version_file import content_version
 from booru_embed_core.web.app import create_app
 from booru_embed_core.web.served import LeftOut, Loading
+from booru_embed_core.web.sources import Sources
 from booru_embed_core.web.tag_map import TagMapError
 from tests.core.cli_helpers import Run
 from tests.core.model_helpers import Trained
@@ -143,6 +145,7 @@ class Warehouse:
         weights["bottleneck.weight"] = weights["bottleneck.weight"].flip(0)
         metadata = {"vocab_hash": trained.corpus.vocab.hash}
         save_file(weights, folder / "checkpoint/v2/model.safetensors", metadata)
+        write_config(folder / "checkpoint/v2", read_config(folder / "checkpoint/v2"), ["model.safetensors"])
         shutil.copytree(search_folder, folder / "post_embeddings/v1")
         (folder / "tag_embeddings/v1").mkdir()
         shutil.copyfile(table, folder / "tag_embeddings/v1/tag_embeddings.parquet")
@@ -209,10 +212,17 @@ def test_what_lies_beside_the_checkpoint_is_served_where_it_fits(warehouse: Ware
     assert sources.version() == ()
 
 
+def write_manifest(file: Path, inputs: dict[str, str]) -> None:
+    """A manifest of the files beside it."""
+    names = sorted(path.name for path in file.parent.iterdir() if path != file)
+    version = content_version(file.parent, names)
+    file.write_text(json.dumps({"version": version, "inputs": inputs, "files": names}))
+
+
 def test_a_manifest_tells_what_is_of_another_checkpoint_though_it_fits(warehouse: Warehouse) -> None:
     for asset in ("post_embeddings", "tag_embeddings"):
         manifest = warehouse.folder / asset / "v1/version.json"
-        manifest.write_text(json.dumps({"inputs": {"checkpoint": "v0", "vocab": "v1"}}))
+        write_manifest(manifest, {"checkpoint": "v0", "vocab": "v1"})
     found = Sources(warehouse.checkpoint).load()
     assert found.posts is None
     assert [what for what, _ in found.left_out] == ["posts", "map"]
@@ -223,7 +233,7 @@ def test_a_manifest_tells_what_is_of_another_checkpoint_though_it_fits(warehouse
     assert "materialize tag_embeddings again; two principal" in found.left_out[1].reason
     for asset in ("post_embeddings", "tag_embeddings"):
         manifest = warehouse.folder / asset / "v1/version.json"
-        manifest.write_text(json.dumps({"inputs": {"checkpoint": "v1"}}))
+        write_manifest(manifest, {"checkpoint": "v1"})
     assert Sources(warehouse.checkpoint).load().left_out == ()
 
 

@@ -17,7 +17,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient as AnyHostClient
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.schema import CATEGORIES
@@ -47,6 +47,13 @@ def client(served: Served) -> Iterator[TestClient]:
         while running.get("/api/ready").status_code != 200:
             threading.Event().wait(0.01)
         yield running
+
+
+class TestClient(AnyHostClient):
+    """A client of the server under its usual name."""
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(app, base_url="http://localhost", **options)
 
 
 def post(client: TestClient, path: str, **body: Any) -> Any:
@@ -246,7 +253,7 @@ def test_a_body_too_large_is_refused(client: TestClient, chunked: bool) -> None:
             yield b" " * (MAX_BODY_BYTES // 10)
 
     content = chunks() if chunked else b" " * (MAX_BODY_BYTES + 1)
-    answer = client.post("/api/complete", content=content)
+    answer = client.post("/api/complete", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
     assert answer.json()["error"] == "the body is larger than 1,000,000 bytes; send fewer captions at once"
 

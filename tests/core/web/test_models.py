@@ -14,6 +14,7 @@ REQUESTS = (models.EmbedRequest, models.CompleteRequest, models.SimilarRequest, 
 SMALLEST: dict[type[BaseModel], dict[str, Any]] = {
     models.EmbedRequest: {"captions": [""]},
     models.CompleteRequest: {},
+    models.FillRequest: {},
     models.SimilarRequest: {"tag": "a"},
     models.SearchRequest: {},
 }
@@ -56,13 +57,24 @@ def test_scores_are_32_bits() -> None:
 
 def test_captions_are_bounded_in_number_and_length() -> None:
     longest = "x" * models.MAX_CAPTION_LENGTH
-    assert is_accepted(models.EmbedRequest, captions=[longest] * models.MAX_CAPTIONS)
+    most = models.MAX_LETTERS // models.MAX_CAPTION_LENGTH
+    assert is_accepted(models.EmbedRequest, captions=[longest] * most)
+    assert is_accepted(models.EmbedRequest, captions=["x"] * models.MAX_CAPTIONS)
+    assert not is_accepted(models.EmbedRequest, captions=[longest] * most + ["x"])
     assert not is_accepted(models.EmbedRequest, captions=["x"] * (models.MAX_CAPTIONS + 1))
     for request, field in ((models.CompleteRequest, "tags"), (models.SearchRequest, "tags")):
         assert is_accepted(request, **{field: longest})
         assert not is_accepted(request, **{field: longest + "x"})
-    assert not is_accepted(models.SearchRequest, required=[longest + "x"])
+    assert not is_accepted(models.SearchRequest, required=["x" * 201])
     assert not is_accepted(models.SearchRequest, excluded=["x"] * 51)
+
+
+@pytest.mark.parametrize("request_type", [models.CompleteRequest, models.FillRequest])
+def test_bans_are_bounded_between_commas_too(request_type: type[BaseModel]) -> None:
+    assert is_accepted(request_type, banned=["a,b"] * 50)
+    assert not is_accepted(request_type, banned=["a,b"] * 50 + ["c"])
+    assert is_accepted(request_type, banned=["a*,b"] * 50)
+    assert not is_accepted(request_type, banned=["a*,b"] * 49 + ["*,*"])
 
 
 def test_categories_are_those_of_the_schema() -> None:
