@@ -6,8 +6,9 @@ INSTALL := -m pip install --quiet --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
-.PHONY: run demo test test-fast ui serve lint reference docs bench screenshots page emulator lock clean
+.PHONY: run demo test test-fast ui serve lint reference docs bench screenshots page emulator lock hashes test-lowest clean
 
+# Dagster runs everything for a selection that names nothing: `booru-embed build` refuses one, and shows what it runs.
 # All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is stale.
 run: .venv/.installed  ## everything: export to trained embedder, evaluation and report
 	$(BIN)/dg launch --assets 'key:"*"'
@@ -73,18 +74,43 @@ emulator: .venv-emulator/.installed  ## what the tests of the BigQuery source ne
 		'import duckdb_extensions; duckdb_extensions.import_extension("spatial")'
 	@touch $@
 
-.venv/.installed: pyproject.toml constraints.txt
+# What a distribution's hash covers is installed as locked. torch is left to the index, which serves builds for CPUs or
+# for CUDA. An index with builds of its own has other hashes: make LOCK= installs by version alone.
+LOCK ?= requirements.lock
+.venv/.installed: pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "booru-embed needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[dag,dev]'
+	$(if $(LOCK),$(BIN)/python $(INSTALL) --no-deps --require-hashes --requirement $(LOCK))
+	$(BIN)/python $(INSTALL) $(if $(LOCK),--no-build-isolation) --constraint constraints.txt --editable '.[dag,dev]'
 	@touch $@
 
-lock: ## writes constraints.txt anew from the newest versions that pyproject.toml allows
+test-lowest: .venv-lowest/.installed  ## the quick tests with the oldest releases that pyproject.toml allows
+	.venv-lowest/bin/pytest -n 2 --dist worksteal -m 'not slow' --hypothesis-profile fast
+
+.venv-lowest/.installed: pyproject.toml | .venv/.installed
+	$(PYTHON) -m venv .venv-lowest
+	$(BIN)/uv pip compile --no-config --quiet --resolution lowest-direct --no-annotate --no-header \
+		--extra dag --extra dev --output-file .venv-lowest/lowest.txt pyproject.toml
+	.venv-lowest/bin/python $(INSTALL) --constraint .venv-lowest/lowest.txt --editable '.[dag,dev]'
+	@touch $@
+
+lock:  ## writes constraints.txt and the locks anew from the newest versions that pyproject.toml allows
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) --editable '.[dag,dev]'
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	$(MAKE) hashes
+	@touch .venv/.installed
+
+# uv keeps what is in the output file, so the same constraints.txt gives the same locks. No host of an index is named.
+hashes:  ## writes the locks with hashes, for all platforms, from the versions in constraints.txt
+	cat requirements.lock requirements-torch.lock > .venv/all.lock
+	$(BIN)/uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-header --no-emit-index-url --extra dag --extra dev --constraint constraints.txt \
+		--output-file .venv/all.lock pyproject.toml
+	awk '/^[a-z]/ {is_torch = /^(torch|triton|nvidia-|cuda-)/} \
+		{print > (is_torch ? "requirements-torch.lock" : "requirements.lock")}' .venv/all.lock
 
 clean:
-	rm -rf .venv .venv-docs .venv-emulator site .dagster_home/storage .dagster_home/history .dagster_home/schedules .dagster_home/logs data/warehouse data/*/warehouse
+	rm -rf .venv .venv-docs .venv-emulator .venv-lowest site .dagster_home/storage .dagster_home/history .dagster_home/schedules .dagster_home/logs data/warehouse data/*/warehouse
