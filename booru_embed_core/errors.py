@@ -58,7 +58,8 @@ PATH_REMEDIES: Final = {
     errno.ENOTEMPTY: "move away what is in it",
 }
 """The same for what stands at a path, or does not: commonly a block expects these errors, so `disk_errors` does not."""
-_ALL_REMEDIES: Final = _REMEDIES | _MORE_REMEDIES | PATH_REMEDIES
+REMEDIES: Final = _REMEDIES | _MORE_REMEDIES | PATH_REMEDIES
+"""What to do about each fault of a disk or path, by its number."""
 _UNWRITTEN: Final = (errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP)
 """The faults that another folder would have as well."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -104,7 +105,7 @@ class DiskError(OSError):
         self.place = place
         self.reason = reason or os.strerror(number)
         self.detail = detail
-        self.remedy = remedy or _ALL_REMEDIES[number]
+        self.remedy = remedy or REMEDIES[number]
         others = f", or {elsewhere}" if elsewhere and number not in _UNWRITTEN and number not in PATH_REMEDIES else ""
         super().__init__(number, f"{place}: {self.reason}{detail}; {self.remedy}{others}")
 

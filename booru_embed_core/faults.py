@@ -75,7 +75,7 @@ def _is_of_threads(error: BaseException) -> bool:
 
 
 def _memory_line(error: BaseException, less_memory: str) -> str:
-    quoted = "" if type(error) is MemoryError and not str(error) else f" ({first_line(error, _NUM_QUOTED)})"
+    quoted = _quoted(error)
     if isinstance(error, RuntimeError) and _ON_GPU.search(str(error)):
         return f"the memory of the GPU ran out{quoted}; {_joined('end what else uses it', less_memory)}"
     limit = _limit_bytes()
@@ -83,6 +83,13 @@ def _memory_line(error: BaseException, less_memory: str) -> str:
         raising = f"raise the limit of this process, {limit / 1e6:,.0f} MB (ulimit -v)"
         return f"memory ran out{quoted}; {_joined(raising, less_memory)}"
     return f"memory ran out{quoted}; {_joined(f'end other programs{_machine_memory()}', less_memory)}"
+
+
+def _quoted(error: BaseException) -> str:
+    """What `error` says, in brackets; of an error of the system the file."""
+    if isinstance(error, OSError):
+        return f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+    return f" ({first_line(error, _NUM_QUOTED)})" if str(error) else ""
 
 
 def _joined(remedy: str, other: str) -> str:

@@ -23,7 +23,7 @@ from booru_embed_core.cli.plugins import PluggableGroup
 from booru_embed_core.cli.search import duplicates, index, search
 from booru_embed_core.cli.serve import serve
 from booru_embed_core.cli.shared import TagsCommand, UsageError, say
-from booru_embed_core.cli.streams import drop_output, prepare_streams, stream_error
+from booru_embed_core.cli.streams import prepare_streams, stream_error
 from booru_embed_core.errors import library_errors, one_line
 from booru_embed_core.faults import machine_error
 
@@ -74,9 +74,6 @@ def main() -> None:
         command = error.ctx.command_path if error.ctx else app.info.name
         say(f"error: {one_line(error.format_message())} See `{command} --help`")
         code = error.exit_code
-    except BrokenPipeError:
-        drop_output()  # its reader has stopped
-        code = 1
     except typer.Abort:
         code = 130
     except ModuleNotFoundError as error:
@@ -87,14 +84,17 @@ def main() -> None:
         code = 1
     except library_errors(ValueError) as error:
         line = _line_of(error)
-        if is_debug or line is None:
+        if line is None or (is_debug and line):
             raise
-        say(f"error: {line}")
+        if line:
+            say(f"error: {line}")
         code = 1
     sys.exit(code or 0)
 
 
 def _line_of(error: Exception) -> str | None:
-    """What is said of `error`; None for one that is neither the core's nor a fault of the machine."""
-    line = None if isinstance(error, ValueError) else stream_error(error) or machine_error(error, _SOME_FILE)
-    return one_line(line or error) if line or isinstance(error, ValueError | OSError) else None
+    """What is said of `error`, if anything; None for one that is neither the core's nor a fault of the machine."""
+    if isinstance(error, OSError) and (line := stream_error(error)) is not None:
+        return line
+    told = error if isinstance(error, ValueError) else machine_error(error, _SOME_FILE)
+    return one_line(told or error) if told or isinstance(error, OSError) else None

@@ -7,13 +7,33 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TextIO
 
-from booru_embed_core.errors import DiskError
+from booru_embed_core.errors import REMEDIES, DiskError
 
 _IN, _OUT, _ERR = range(3)
+_OUTPUT: Final = "standard output"
 _OTHER_DISK: Final = "write it to another disk"
 _UNREADABLE: Final = (errno.EBADF, errno.EISDIR)
+
+
+class OutputError(OSError):
+    """Standard output could not be written."""
+
+
+class _Output(io.FileIO):
+    """Standard output whose errors can be told from those of other files."""
+
+    def write(self, content: Any) -> int:
+        """As in `io.FileIO`.
+
+        Raises:
+            OutputError: for any error of the system.
+        """
+        try:
+            return super().write(content)
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from None
 
 
 def prepare_streams() -> None:
@@ -27,12 +47,22 @@ def prepare_streams() -> None:
         if not _is_open(number):
             os.open(os.devnull, mode)  # the lowest number that is free
     sys.stdin = sys.stdin or os.fdopen(_IN, encoding="utf-8", closefd=False)
-    sys.stdout = sys.stdout or os.fdopen(_OUT, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(_ERR, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    before = sys.stdout
+    if before is None or _number(before) == _OUT:
+        output = _Output(_OUT, "w", closefd=False)
         # Programs read UTF-8 whatever the locale. Text that came in as bytes of no encoding is shown as in Python.
-        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
-        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+        encoding = before.encoding if before is not None and output.isatty() else "utf-8"
+        buffer = io.BufferedWriter(output)
+        sys.stdout = io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=output.isatty())
+
+
+def _number(stream: TextIO) -> int | None:
+    """The descriptor of `stream`; None for one in memory."""
+    try:
+        return stream.fileno()
+    except OSError:
+        return None
 
 
 def _is_open(number: int) -> bool:
@@ -43,30 +73,22 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def stream_error(error: BaseException) -> str | None:
-    """The line for an `error` of the standard output or input; None if it is one of a file."""
-    if not isinstance(error, OSError) or isinstance(error, DiskError) or error.filename is not None:
-        return None
-    found = _output_error() or (error if error.errno == errno.ENOSPC else None)
-    if found is not None:
+def stream_error(error: OSError) -> str | None:
+    """The line for an `error` of the standard output or input, empty if there is nothing to say; None for another one.
+
+    After an error of the output, what is still to be printed is dropped.
+    """
+    if isinstance(error, OutputError):
         drop_output()
-        if found.errno == errno.EBADF:
-            return "standard output: it is closed; open it, or send it to /dev/null"
-        if found.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            return str(DiskError(found.errno, Path("standard output"), _OTHER_DISK))
-        return f"standard output: {os.strerror(found.errno or 0)}; {_OTHER_DISK}"
-    if error.errno in _UNREADABLE:
+        if error.errno == errno.EPIPE:  # its reader has stopped
+            return ""
+        if error.errno == errno.EBADF:
+            return f"{_OUTPUT}: it is closed; open it, or send it to /dev/null"
+        remedy = "" if error.errno in REMEDIES else _OTHER_DISK
+        return str(DiskError(error.errno or 0, Path(_OUTPUT), _OTHER_DISK, remedy=remedy))
+    if error.filename is None and error.errno in _UNREADABLE:
         reason = "it is closed" if error.errno == errno.EBADF else os.strerror(error.errno)
         return f"standard input: {reason}; pipe the text in, or name a file"
-    return None
-
-
-def _output_error() -> OSError | None:
-    """The error of what is still to be printed: a failed write leaves it to be tried again."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        return error
     return None
 
 

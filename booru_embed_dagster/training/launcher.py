@@ -6,14 +6,16 @@ process itself runs ``worker.py``.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
@@ -26,6 +28,7 @@ from booru_embed_dagster.training.reasons import (
     FAILURE_FILE,
     LOST_FILES,
     PIPE_VARIABLE,
+    REPORT,
     reason_in,
     reserve_room,
     sent_reasons,
@@ -85,9 +88,22 @@ def launch_training(
             raise RanksLostError(why_it_ended(job.out_dir, output, code, sent))
         if code != 0:
             raise TrainingFailedError(why_it_ended(job.out_dir, output, code, sent))
-    (report,) = session.get_custom_messages()
-    result: dict[str, Any] = report
-    return result
+    return report_of(session.get_custom_messages(), sent)
+
+
+def report_of(messages: Sequence[Any], sent: Mapping[str, str]) -> dict[str, float | str]:
+    """The training's report among the `messages` of Pipes, or else in `sent`: their file may be on a full disk.
+
+    Raises:
+        TrainingFailedError: it is in neither.
+    """
+    if not messages and REPORT not in sent:
+        raise TrainingFailedError(
+            f"training ended, and its report was lost; free some space in {tempfile.gettempdir()}, or point TMPDIR to "
+            "another disk, then materialize checkpoint again: it resumes from the last saved state"
+        )
+    report: dict[str, float | str] = messages[0] if messages else json.loads(sent[REPORT])
+    return report
 
 
 def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> tuple[int, dict[str, str]]:
@@ -188,8 +204,9 @@ def echoed(file: Path) -> Iterator[None]:
             is_last = False
             while not is_last:
                 is_last = ended.wait(_POLL_SECONDS)  # asked before reading, so that nothing is left out
-                sys.stderr.write(lines.read())
-                sys.stderr.flush()
+                with suppress(OSError, ValueError, AttributeError):  # stderr is closed, full or None
+                    sys.stderr.write(lines.read())
+                    sys.stderr.flush()
 
     thread = threading.Thread(target=copy, name="echo", daemon=True)
     thread.start()

@@ -23,6 +23,8 @@ _RESERVES: Final = ".reserve-{rank}"
 RESERVED_BYTES: Final = 1 << 16
 PIPE_VARIABLE: Final = "BOORU_EMBED_REASON_PIPE"
 """Holds the number of the pipe's descriptor in the process that trains."""
+REPORT: Final = "report"
+"""The name of the training report in the pipe: JSON."""
 _PIPE_CHARACTERS: Final = 2000
 """Of the end of a text: less than 4,096 bytes are written at once or not at all, however full the pipe is."""
 
@@ -49,7 +51,7 @@ def leave_reason(out_dir: Path, name: str, text: str, rank: int) -> None:
     The file takes the room that was reserved for the rank. If there is none and the disk is full, it is not written:
     the same text is on stderr.
     """
-    _send(name, text)
+    send(name, text)
     reserve, content = out_dir / _RESERVES.format(rank=rank), text.encode(errors="replace")[-RESERVED_BYTES:]
     with contextlib.suppress(OSError):
         if not reserve.exists():
@@ -61,7 +63,8 @@ def leave_reason(out_dir: Path, name: str, text: str, rank: int) -> None:
         reserve.replace(out_dir / name)
 
 
-def _send(name: str, text: str) -> None:
+def send(name: str, text: str) -> None:
+    """Puts the end of `text` into the pipe to the parent, if there is one, under the name `name`."""
     line = json.dumps({"name": name, "text": text[-_PIPE_CHARACTERS:]}, ensure_ascii=False) + "\n"
     with contextlib.suppress(OSError, ValueError):  # the parent is gone
         descriptor = int(os.environ.get(PIPE_VARIABLE, "-1"))

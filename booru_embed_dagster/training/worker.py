@@ -9,6 +9,7 @@ Standard library and Pipes only at module level: the asset imports `Job` from he
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -24,9 +25,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from booru_embed_core.errors import DiskError, disk_error, disk_errors, library_errors
+from booru_embed_core.errors import DiskError, disk_error, disk_errors, first_line, library_errors
 from booru_embed_core.faults import machine_error
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.launch_variables import (
@@ -40,10 +41,12 @@ from booru_embed_dagster.training.reasons import (
     FAILURE_FILE,
     LOST_FILES,
     PIPE_VARIABLE,
+    REPORT,
     leave_reason,
     reason_in,
     release_room,
     reserve_room,
+    send,
 )
 from booru_embed_dagster.training.stopping import GRACE_SECONDS, ShutdownWatchdog, StopRequest
 from booru_embed_dagster.warehouse.warehouse import lock_folder
@@ -109,9 +112,7 @@ def run_job(
 
     def say(line: str, file: str = FAILURE_FILE) -> None:
         leave_reason(job.out_dir, file, line, _rank())
-        with suppress(OSError):  # stderr may be a file on a full disk
-            sys.stderr.write(f"training: {line}\n")
-            sys.stderr.flush()
+        _warn(line)
 
     # The first rank saves. It would notice the end of another rank, so the others wait until it has begun.
     grace_seconds = GRACE_SECONDS if _rank() == 0 else GRACE_SECONDS + 2
@@ -145,6 +146,7 @@ def run_job(
         say(str(told))
         return 1
     release_room(job.out_dir, _rank())
+    send(REPORT, json.dumps(asdict(report)))
     deliver(asdict(report))
     return 0
 
@@ -176,7 +178,12 @@ def main(arguments: Sequence[str]) -> int:
         with PipesDefaultContextLoader().load_context(params.load_context_params()) as data:
             job = Job.model_validate(data["extras"])
     else:
-        job = Job.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+        try:
+            job = Job.model_validate_json(Path(arguments[0]).read_bytes())
+        except (OSError, ValidationError) as error:
+            reason = error.strerror if isinstance(error, OSError) else first_line(error)
+            _warn(f"{arguments[0]}: not a training job ({reason}); name the JSON file of one")
+            return 1
     sys.excepthook = partial(_leave_traceback, job.out_dir)
     try:
         checked_variables()
@@ -184,7 +191,7 @@ def main(arguments: Sequence[str]) -> int:
     except (LaunchError, OSError) as error:
         line = str(disk_error(error, job.out_dir, _ELSEWHERE) or error)
         leave_reason(job.out_dir, FAILURE_FILE, line, 0)
-        sys.stderr.write(f"training: {line}\n")
+        _warn(line)
         return 1
     is_rank = RANK in os.environ
     stop = StopRequest(os.getppid() if is_started_by_dagster or is_rank else None)
@@ -225,6 +232,12 @@ def _leave_traceback(
 ) -> None:
     leave_reason(out_dir, CRASH_FILE, "".join(traceback.format_exception(kind, error, trace)), _rank())
     sys.__excepthook__(kind, error, trace)
+
+
+def _warn(line: str) -> None:
+    with suppress(OSError, AttributeError):  # stderr may be closed, or a file on a full disk
+        sys.stderr.write(f"training: {line}\n")
+        sys.stderr.flush()
 
 
 def _rank() -> int:

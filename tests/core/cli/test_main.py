@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from booru_embed_core.cli import streams
 from booru_embed_core.cli.shared import print_json
-from booru_embed_core.cli.streams import prepare_streams
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from tests.core.cli_helpers import Run, cli
 from tests.core.model_helpers import Trained
@@ -208,19 +208,35 @@ def test_another_error_is_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch)
         run("inspect", "vocab", "anywhere")
 
 
-def test_text_is_printed_whatever_the_encoding_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii", line_buffering=True)
-    monkeypatch.setattr(sys, "stdout", output)
-    prepare_streams()
-    print_json(["caf\u00e9", "\udcff"])
-    assert output.buffer.getvalue() == '["caf\u00e9", "\\udcff"]\n'.encode()  # type: ignore[attr-defined]
-    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", line_buffering=True)
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stdout", terminal)
-    prepare_streams()
-    print_json(["caf\u00e9"])
-    print("caf\u00e9")
-    assert terminal.buffer.getvalue() == b'["caf\\u00e9"]\ncaf\\xe9\n'  # type: ignore[attr-defined]
+PRINT = """
+from booru_embed_core.cli import shared, streams
+streams.prepare_streams()
+shared.print_json(["caf\u00e9", "\\udcff"])
+"""
+
+
+def test_results_are_utf8_in_every_locale() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == '["caf\u00e9", "\\udcff"]\n'.encode()
+
+
+def test_a_terminal_of_another_encoding_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller, terminal = os.openpty()
+    with os.fdopen(terminal, "w", encoding="ascii") as ascii_terminal:
+        monkeypatch.setattr(sys, "stdout", ascii_terminal)
+        monkeypatch.setattr(streams, "_OUT", terminal)
+        streams.prepare_streams()
+        print_json(["caf\u00e9"])
+        sys.stdout.write("caf\u00e9\n")
+        sys.stdout.flush()
+        assert os.read(controller, 100).split() == [b'["caf\\u00e9"]', b"caf\\xe9"]
+        monkeypatch.undo()
+    os.close(controller)
 
 
 def test_help_and_data_commands_start_without_torch() -> None:

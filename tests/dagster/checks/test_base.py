@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,26 @@ def test_an_error_of_the_core_fails_a_check_with_its_line(project: Project) -> N
 
     result = run_check(unreadable, project)
     assert (result.passed, result.description) == (False, "posts.parquet: damaged; materialize posts again")
+
+
+def test_a_fault_of_the_machine_fails_the_step_of_a_check_in_one_line(project: Project) -> None:
+    @blocking("posts")
+    def unreadable(pipeline: Pipeline) -> Findings:
+        """A faulty disk."""
+        raise OSError(errno.EIO, "Input/output error", "/wh/part-0.parquet")
+
+    with pytest.raises(dg.Failure) as caught:
+        run_check(unreadable, project)
+    assert str(caught.value.description).startswith("/wh/part-0.parquet: Input/output error; check the disk")
+    assert not caught.value.allow_retries
+
+    @blocking("posts")
+    def broken(pipeline: Pipeline) -> Findings:
+        """An error of the program."""
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run_check(broken, project)
 
 
 def test_other_columns_and_other_types_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -15,8 +16,15 @@ import pytest
 
 from booru_embed_dagster import resources
 from booru_embed_dagster.training import launcher
-from booru_embed_dagster.training.launcher import TAIL_LINES, echoed, run_to_end, why_it_ended
-from booru_embed_dagster.training.reasons import CRASH_FILE, FAILURE_FILE
+from booru_embed_dagster.training.launcher import (
+    TAIL_LINES,
+    TrainingFailedError,
+    echoed,
+    report_of,
+    run_to_end,
+    why_it_ended,
+)
+from booru_embed_dagster.training.reasons import CRASH_FILE, FAILURE_FILE, REPORT
 from tests.dagster.project_helpers import Project, failure
 from tests.dagster.training.fault_helpers import python_path, ranks_of
 
@@ -86,6 +94,23 @@ def test_a_reason_arrives_though_no_file_can_be_written(tmp_path: Path, monkeypa
     assert why_it_ended(tmp_path / "nowhere", tmp_path / "gone.log", 1).endswith(
         "gone.log is empty; look at the system's log"
     )
+
+
+def test_a_report_that_pipes_could_not_write_is_taken_from_the_pipe() -> None:
+    assert report_of([{"num_steps": 3}], {}) == report_of([], {REPORT: '{"num_steps": 3}'}) == {"num_steps": 3}
+    with pytest.raises(TrainingFailedError, match="its report was lost; free some space in "):
+        report_of([], {FAILURE_FILE: "not read when the exit code is 0"})
+
+
+def test_output_is_echoed_to_a_stderr_that_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "output.log"
+    for stream in (None, io.TextIOWrapper(io.BytesIO(), write_through=True)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        if stream is not None:
+            stream.buffer.close()
+        with file.open("w") as sink, echoed(file):
+            sink.write("first\n")
+        monkeypatch.undo()
 
 
 def test_a_crash_that_was_sent_is_read_like_one_on_disk(tmp_path: Path, output: Path) -> None:

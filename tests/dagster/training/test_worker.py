@@ -102,6 +102,39 @@ def test_a_job_that_succeeds_delivers_its_report(job: Job, monkeypatch: pytest.M
     assert not (job.out_dir / FAILURE_FILE).exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "memory ran out ("),
+        (MemoryError(), "memory ran out; "),
+        (OSError(errno.EROFS, "Read-only file system", "/wh/state"), "/wh/state: Read-only file system; mount it for"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_fault_of_the_machine_is_a_reason_of_one_line(
+    job: Job, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+) -> None:
+    def fake(*_: Any) -> Report:
+        raise error
+
+    monkeypatch.setattr(loop, "train", fake)
+    assert run_job(job, lambda _: None, lambda _: None, lambda: False) == 1
+    told = (job.out_dir / FAILURE_FILE).read_text()
+    assert told.startswith(line)
+    assert "\n" not in told
+    assert ("lower [training] batch_posts" in told) == line.startswith("memory")
+
+
+def test_what_is_no_job_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.json").write_text('{"packed_path": 3}')
+    for name, reason in (("odd.json", "validation errors for Job"), ("none.json", "No such file or directory")):
+        assert worker.main([str(tmp_path / name)]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"training: {tmp_path / name}: not a training job (")
+        assert reason in said
+        assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("error", [ValueError("no number; lower it"), loop.TrainingInterrupted("stopped at step 3")])
 def test_a_job_that_fails_leaves_its_reason(job: Job, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fake(*_: Any) -> Report:
