@@ -120,7 +120,8 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
     @property
     def warehouse(self) -> Warehouse:
         """The warehouse that the settings name."""
-        return Warehouse(self.settings.warehouse_path, self.settings.warehouse.keep_versions)
+        warn = dg.get_dagster_logger().warning
+        return Warehouse(self.settings.warehouse_path, self.settings.warehouse.keep_versions, warn=warn)
 
     def current(self, *assets: str) -> tuple[Product, ...]:
         """The current version of each of `assets`, in that order.
@@ -139,8 +140,7 @@ class Pipeline(dg.ConfigurableResource):  # type: ignore[type-arg]  # the class 
             WarehouseError: neither exists.
         """
         version = read_manifest(product.path).inputs.get(asset, "")
-        path = self.warehouse.root / asset / version
-        return Product(asset, version, path) if version and path.is_dir() else self.warehouse.current(asset)
+        return self.warehouse.find(asset, version) or self.warehouse.current(asset)
 
     def vocab(self, product: Product) -> Vocab:
         """The vocabulary in `product`, loaded once for an asset and all of its checks.

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.filesystem import file_sha256
+from booru_embed_core.json_files import RelativeName, SealedModel, read_json
+from booru_embed_core.version_file import VERSION_DIGITS, VERSION_FILE, content_version
 
-MANIFEST: Final = "version.json"
-VERSION_DIGITS: Final = 16
+MANIFEST: Final = VERSION_FILE
+__all__ = ["MANIFEST", "VERSION_DIGITS", "Manifest", "WarehouseError", "content_version"]
 
 
 class WarehouseError(ValueError):
     """A product is missing or cannot be published; the message names it and the remedy in one line."""
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(SealedModel):
     """The content of ``version.json``.
 
     Attributes:
@@ -34,54 +30,42 @@ class Manifest:
     asset: str
     version: str
     inputs: dict[str, str]
-    files: list[str]
+    files: list[RelativeName]
     created: str
 
 
-def content_version(folder: Path, files: Iterable[str]) -> str:
-    """The first 16 hex digits of the SHA-256 over names and bytes of `files` in `folder`, sorted by name."""
-    total = hashlib.sha256()
-    for name in sorted(files):
-        content = bytes.fromhex(file_sha256(folder / name))
-        # The name is hashed to a fixed length too, so that no name can be mistaken for the start of a content.
-        total.update(hashlib.sha256(name.encode()).digest() + content)
-    return total.hexdigest()[:VERSION_DIGITS]
-
-
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest in `folder`.
+    """The manifest in `folder`, which it names as the version's.
 
     Raises:
-        WarehouseError: ``version.json`` is missing or is not a manifest.
+        WarehouseError: ``version.json`` is missing, is not a manifest, or is that of another version.
     """
-    try:
-        return _manifest_of(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise _not_a_manifest(folder, error) from None
+    file = folder / MANIFEST
+    remedy = f"restore it from a copy, or remove the folder {folder}"
+    manifest = read_json(file, Manifest, WarehouseError, remedy)
+    if manifest.version != folder.name:
+        raise WarehouseError(f"{file}: is of the version {manifest.version!r}, not of {folder.name}; {remedy}")
+    return manifest
 
 
 def manifest_if_there(folder: Path) -> Manifest | None:
-    """The manifest in `folder` or None: sources have no manifest, and another process may prune `folder`."""
+    """The manifest in `folder` or None: sources have no manifest, and another process may prune `folder`.
+
+    Raises:
+        WarehouseError: as `read_manifest`, unless there is none.
+    """
     try:
-        return _manifest_of(folder)
-    except FileNotFoundError:
+        return read_manifest(folder)
+    except WarehouseError:
+        if (folder / MANIFEST).exists():
+            raise
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise _not_a_manifest(folder, error) from None
-
-
-def _manifest_of(folder: Path) -> Manifest:
-    return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-
-
-def _not_a_manifest(folder: Path, error: Exception) -> WarehouseError:
-    return WarehouseError(f"{folder / MANIFEST}: not a version manifest ({error}); remove the folder {folder}")
 
 
 def is_intact(folder: Path) -> bool:
     """Whether the files of the version in `folder` still have the hash that it is named by."""
     try:
         manifest = read_manifest(folder)
-        return content_version(folder, manifest.files) == manifest.version == folder.name
+        return content_version(folder, manifest.files) == manifest.version
     except (WarehouseError, OSError):
         return False

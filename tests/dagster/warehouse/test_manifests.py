@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,14 +47,17 @@ def write_version(parent: Path) -> tuple[Path, Manifest]:
     draft = parent / "draft"
     draft.mkdir()
     (draft / "tags.txt").write_text("cat_ears")
-    manifest = Manifest("vocab", content_version(draft, ["tags.txt"]), {"posts": "p"}, ["tags.txt"], "2026-01-01")
-    (draft / MANIFEST).write_text(json.dumps(asdict(manifest)))
+    version = content_version(draft, ["tags.txt"])
+    manifest = Manifest(asset="vocab", version=version, inputs={"posts": "p"}, files=["tags.txt"], created="2026-01-01")
+    (draft / MANIFEST).write_text(manifest.to_json())
     return draft.rename(parent / manifest.version), manifest
 
 
 def test_what_was_written_is_read_and_is_intact(tmp_path: Path) -> None:
     folder, manifest = write_version(tmp_path)
-    assert read_manifest(folder) == manifest_if_there(folder) == manifest
+    for found in (read_manifest(folder), manifest_if_there(folder)):
+        assert found is not None
+        assert found.model_dump(exclude={"checksum"}) == manifest.model_dump(exclude={"checksum"})
     assert is_intact(folder)
 
 
@@ -72,15 +75,50 @@ def test_what_is_damaged_is_not_intact(tmp_path: Path, damage: str) -> None:
     assert not is_intact(folder)
 
 
-@pytest.mark.parametrize("content", ["{", '{"asset": "vocab"}', "[]"])
-def test_what_is_no_manifest_is_named_with_the_remedy(tmp_path: Path, content: str) -> None:
-    (tmp_path / MANIFEST).write_text(content)
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda _: "{", "is not JSON"),
+        (lambda _: "[" * 100_000, "is nested too deeply"),
+        (lambda _: "[]", "should be an object"),
+        (lambda values: json.dumps({"asset": "vocab"}), "lacks version"),
+        (lambda values: json.dumps({**values, "inputs": ["x"]}), "inputs: "),
+        (lambda values: json.dumps({**values, "created": None}), "created = None"),
+        (lambda values: json.dumps({**values, "files": ["../../tags.txt"]}), r"files\.0 = '../../tags.txt'"),
+        (lambda values: json.dumps({**values, "files": ["/etc/passwd"]}), r"files\.0 = '/etc/passwd'"),
+        (lambda values: json.dumps({**values, "version": "../../home"}), r"is of the version '../../home', not of "),
+        (lambda values: json.dumps({**values, "version": "0" * 16}), "is of the version '0000000000000000', not of "),
+    ],
+)
+def test_what_is_no_manifest_is_named_with_the_remedy(
+    tmp_path: Path, change: Callable[[dict[str, object]], str], problem: str
+) -> None:
+    folder, manifest = write_version(tmp_path)
+    (folder / MANIFEST).write_text(change(manifest.model_dump(exclude={"checksum"})))  # as before there were checksums
     for read in (read_manifest, manifest_if_there):
-        with pytest.raises(WarehouseError, match=r"version\.json: not a version manifest .*; remove the folder "):
-            read(tmp_path)
+        with pytest.raises(
+            WarehouseError, match=rf"version\.json: .*{problem}.*, or remove the folder {folder}$"
+        ) as told:
+            read(folder)
+        assert "\n" not in str(told.value)
+    assert not is_intact(folder)
+
+
+def test_a_changed_manifest_is_noticed_and_one_of_an_older_build_has_no_checksum(tmp_path: Path) -> None:
+    folder, _ = write_version(tmp_path)
+    file = folder / MANIFEST
+    written = file.read_text()
+    file.write_text(written.replace('"posts": "p"', '"posts": "q"'))
+    with pytest.raises(WarehouseError, match="was changed: its content has another checksum"):
+        read_manifest(folder)
+    values = json.loads(written)
+    del values["checksum"]
+    file.write_text(json.dumps(values))
+    assert read_manifest(folder).inputs == {"posts": "p"}
+    assert is_intact(folder)
 
 
 def test_none_is_an_error_or_none(tmp_path: Path) -> None:
-    with pytest.raises(WarehouseError, match="not a version manifest"):
+    with pytest.raises(WarehouseError, match=r"version\.json: no such file; restore it from a copy, or remove"):
         read_manifest(tmp_path)
     assert manifest_if_there(tmp_path) is None
