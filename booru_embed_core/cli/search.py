@@ -105,15 +105,13 @@ def index(
     as_json: JsonOption = False,
 ) -> None:
     """Embed all posts of a packed file and index them for `search`; resumes after an interruption."""
-    from dataclasses import asdict
-
     from booru_embed_core.errors import disk_errors
     from booru_embed_core.search.build import make_search_folder
 
     with disk_errors(out.absolute().parent, "choose an --out on another disk"):
         metadata = make_search_folder(checkpoint, packed_file(packed), out, log=say)
     if as_json:
-        print_json(asdict(metadata))
+        print_json(metadata.model_dump(mode="json", exclude={"checksum"}))
     else:
         print(f"{out}: {metadata.num_posts:,} posts, recall@10 {metadata.recall:.3f}")
 

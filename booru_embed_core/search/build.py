@@ -143,6 +143,7 @@ def index_posts(
         recall=recall,
         index=index.kind,
         file_bytes={file.name: file.stat().st_size for file in files},
+        sha256={file.name: file_sha256(file) for file in files},
     )
     metadata.write(out_dir)
     return metadata

@@ -2,78 +2,96 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import AliasChoices, ConfigDict, Field
 
-from booru_embed_core.errors import first_line
+from booru_embed_core.filesystem import file_sha256
+from booru_embed_core.json_files import Count, FileName, SealedModel, Sha256, read_json
 from booru_embed_core.posts.arrow import read_parquet
-from booru_embed_core.search.vector_index import Float16, SearchError
+from booru_embed_core.search.posts_table import POSTS_FILE, TAGS_FILE
+from booru_embed_core.search.vector_index import INDEX_FILE, Float16, SearchError
+from booru_embed_core.version_file import verify_version
 
 FORMAT_VERSION: Final = 1
 METADATA_FILE: Final = "search.json"
 PART_FILES: Final = "part-*.parquet"
+MAPPED_FILES: Final = (INDEX_FILE, POSTS_FILE, TAGS_FILE)
+"""Files that searches read anywhere at any time, so they are verified when the folder is opened."""
 REMEDY: Final = "rebuild it with `booru-embed index`"
+_MAX_THREADS: Final = 4
+
+_Positive = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-@dataclass(frozen=True)
-class IndexMetadata:
-    """The content of ``search.json``.
+class IndexMetadata(SealedModel):
+    """The content of ``search.json``."""
 
-    Attributes:
-        format_version: version of the folder's format.
-        num_posts: number of posts in the Parquet parts and in the index.
-        dim: length of a vector.
-        vocab_hash: hash of the vocabulary whose tag indices are stored.
-        part_posts: posts in each Parquet part but the last.
-        nprobe: inverted lists that a query reads.
-        recall: recall@10 of the index on the queries that it was tuned on.
-        index: kind of index, and the version of faiss.
-        file_bytes: the size of each file.
-    """
+    model_config = ConfigDict(populate_by_name=True)
 
-    format_version: int
-    num_posts: int
-    dim: int
+    format_version: int = FORMAT_VERSION
+    num_posts: Annotated[int, Field(ge=1, lt=2**40)]
+    """Posts in the Parquet parts and in the index."""
+    dim: _Positive
+    """Length of a vector."""
     vocab_hash: str
-    part_posts: int
-    nprobe: int
+    """Hash of the vocabulary whose tag indices are stored."""
+    part_posts: _Positive
+    """Posts in each Parquet part but the last."""
+    # The second is its name in folders of booru-embed 0.1.
+    nprobe: Annotated[int, Field(ge=1, lt=2**31, validation_alias=AliasChoices("nprobe", "probes"))]
+    """Inverted lists that a query reads."""
     recall: float
+    """recall@10 of the index on the queries that it was tuned on."""
     index: str
-    file_bytes: dict[str, int]
+    """Kind of index, and the version of faiss."""
+    file_bytes: dict[FileName, Count]
+    """The size of each file."""
+    sha256: dict[FileName, Sha256] | None = None
+    """The SHA-256 of each file; None in folders of older builds."""
 
     def write(self, folder: Path) -> None:
         """Writes ``search.json`` into `folder`."""
-        (folder / METADATA_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        (folder / METADATA_FILE).write_text(self.to_json(), encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> IndexMetadata:
     """The metadata in ``search.json`` of `folder`.
 
     Raises:
-        SearchError: the file is missing or has another format.
+        SearchError: the file is missing, damaged, or has another format.
     """
-    file = folder / METADATA_FILE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        version = values.get("format_version")
-        if version != FORMAT_VERSION:
-            raise SearchError(f"{file}: format_version {version!r} instead of {FORMAT_VERSION}; {REMEDY}")
-        if "probes" in values:  # its name in folders of booru-embed 0.1
-            values["nprobe"] = values.pop("probes")
-        return IndexMetadata(**values)
-    except (FileNotFoundError, NotADirectoryError):
-        raise SearchError(
-            f"{file}: no such file; make it with `booru-embed index` or materialize post_embeddings"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise SearchError(f"{file}: not the metadata of an index ({first_line(error)}); {REMEDY}") from None
+    metadata = read_json(
+        folder / METADATA_FILE,
+        IndexMetadata,
+        SearchError,
+        REMEDY,
+        missing="make it with `booru-embed index` or materialize post_embeddings",
+        format_version=FORMAT_VERSION,
+    )
+    needed = {*MAPPED_FILES, *(part_name(number) for number in range(num_parts(metadata)))}
+    for names in (set(metadata.file_bytes), set(metadata.sha256 or metadata.file_bytes)):
+        if names != needed:
+            different = sorted(needed.symmetric_difference(names))[0]
+            raise SearchError(
+                f"{folder / METADATA_FILE}: {metadata.num_posts:,} posts in parts of {metadata.part_posts:,} are not "
+                f"in the files that it lists: {different}; {REMEDY}"
+            )
+    return metadata
+
+
+def num_parts(metadata: IndexMetadata) -> int:
+    """Number of Parquet parts; no more than the listed files, whatever the number of posts."""
+    return min(-(-metadata.num_posts // metadata.part_posts), len(metadata.file_bytes) + 1)
 
 
 def check_sizes(folder: Path, metadata: IndexMetadata) -> None:
@@ -83,6 +101,49 @@ def check_sizes(folder: Path, metadata: IndexMetadata) -> None:
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
         if size != num_bytes:
             raise SearchError(f"{folder / name}: has {size} bytes instead of {num_bytes}; {REMEDY}")
+    vector_bytes = 2 * metadata.dim * metadata.num_posts
+    if metadata.file_bytes[INDEX_FILE] < vector_bytes:
+        raise SearchError(
+            f"{folder / METADATA_FILE}: {metadata.num_posts:,} vectors of {metadata.dim:,} numbers take "
+            f"{vector_bytes:,} bytes, but {INDEX_FILE} has {metadata.file_bytes[INDEX_FILE]:,}; {REMEDY}"
+        )
+
+
+def verify_files(folder: Path, metadata: IndexMetadata) -> bool:
+    """Whether checksums cover `folder`; if so, `MAPPED_FILES` are read once and compared, several at a time.
+
+    That takes 1.1 CPU seconds a gigabyte: 3 s for an index of 5.8 million posts, 1.7 s on several cores. Parts are
+    verified when they are first read (`verify_part`). A folder of an older build has checksums only as a version in
+    its warehouse; then all its files are read.
+
+    Raises:
+        SearchError: a file was changed.
+    """
+    if metadata.sha256 is None:
+        return verify_version(folder / METADATA_FILE, SearchError, REMEDY)
+    expected = metadata.sha256
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for name, found in zip(MAPPED_FILES, pool.map(lambda name: _hash(folder / name), MAPPED_FILES), strict=True):
+            _compare(folder / name, found, expected[name])
+    return True
+
+
+def verify_part(file: Path, content: bytes | memoryview | pa.Buffer, metadata: IndexMetadata) -> None:
+    """Raises a `SearchError` unless `content` is that of the part `file`; does nothing without checksums."""
+    if metadata.sha256 is not None:
+        _compare(file, hashlib.sha256(memoryview(content)).hexdigest(), metadata.sha256[file.name])
+
+
+def _hash(file: Path) -> str:
+    try:
+        return file_sha256(file)
+    except OSError as error:
+        raise SearchError(f"{file}: cannot be read ({error.strerror}); {REMEDY}") from None
+
+
+def _compare(file: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise SearchError(f"{file}: was changed: its SHA-256 is not that in {METADATA_FILE}; {REMEDY}")
 
 
 def read_vectors(folder: Path) -> Float16:

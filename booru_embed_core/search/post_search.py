@@ -33,7 +33,7 @@ from booru_embed_core.search.filters import (
     num_masks,
     passing,
 )
-from booru_embed_core.search.folder import REMEDY, IndexMetadata, check_sizes, part_name, read_metadata
+from booru_embed_core.search.folder import REMEDY, IndexMetadata, check_sizes, read_metadata, verify_files
 from booru_embed_core.search.held_parts import HeldParts
 from booru_embed_core.search.metatags import MAX_NUMBER
 from booru_embed_core.search.parser import as_query
@@ -97,18 +97,19 @@ class PostSearch:
         They stay those that were opened, also when a link in `folder` moves or the folder is removed.
 
         Raises:
-            SearchError: the folder is not one for search, has another format, or a file is missing or truncated.
+            SearchError: the folder is not one for search, has another format, or a file is missing or was changed.
         """
         folder = Path(folder)
         metadata = read_metadata(folder)
         check_sizes(folder, metadata)
+        is_verified = verify_files(folder, metadata)
         try:
-            table = PostsTable.open(folder)
-            names = [part_name(number) for number in range(-(-metadata.num_posts // metadata.part_posts))]
-            parts = HeldParts.open(folder, names, metadata.part_posts)
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            table = PostsTable.open(folder, metadata.num_posts, is_verified=is_verified)
+            parts = HeldParts.open(folder, metadata)
+        except (OSError, ValueError, LookupError, pa.ArrowException) as error:
             raise SearchError(f"{folder}: cannot be searched ({first_line(error)}); {REMEDY}") from None
-        return cls(folder, metadata, table, VectorIndex.open(folder / INDEX_FILE, metadata.nprobe), parts)
+        shape = (metadata.num_posts, metadata.dim)
+        return cls(folder, metadata, table, VectorIndex.open(folder / INDEX_FILE, metadata.nprobe, shape), parts)
 
     @property
     def num_posts(self) -> int:
@@ -258,7 +259,7 @@ class PostSearch:
         by_row = dict(zip(found.tolist(), cosines.tolist(), strict=True))
         return rows, np.array([by_row[row] for row in rows.tolist()], np.float32)
 
-    def vectors(self, rows: Sequence[int]) -> Float32:
+    def vectors(self, rows: Sequence[int] | Rows) -> Float32:
         """The embeddings of the posts in `rows`, float32 ``[n, E]``; reads each Parquet part that holds one whole."""
         return self._parts.vectors(np.asarray(rows, np.int64), self.metadata.dim)
 

@@ -14,8 +14,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from booru_embed_core.errors import shown
+from booru_embed_core.schema import RATINGS
+
 POSTS_FILE: Final = "posts.arrow"
 TAGS_FILE: Final = "tags.arrow"
+
+
+_FIXED: Final = {"post_id": pa.int64(), "rating": pa.uint8(), "score": pa.int32()}
+_POSTS: Final = [
+    pa.schema({**_FIXED, "tags": pa.large_list(pa.field("item", tag))}) for tag in (pa.uint16(), pa.uint32())
+]
+_TAGS: Final = [pa.schema({"rows": pa.large_list(pa.field("item", pa.uint32()))})]
 
 
 @dataclass(frozen=True)
@@ -51,16 +61,41 @@ class PostsTable:
     rows: _Lists
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, num_posts: int | None = None, *, is_verified: bool = True) -> Self:
         """The table in `folder`, mmapped.
+
+        Args:
+            folder: holds both files.
+            num_posts: the rows that it must have; None takes any number.
+            is_verified: whether checksums cover the files. Otherwise every number in them is checked.
 
         Raises:
             OSError: a file is missing.
-            pa.ArrowInvalid: a file is not an Arrow file.
+            ValueError: a file is not an Arrow file (`pa.ArrowInvalid`), or not such a table.
         """
         posts, tags = (_mapped(folder / name) for name in (POSTS_FILE, TAGS_FILE))
+        for name, table, schemas in ((POSTS_FILE, posts, _POSTS), (TAGS_FILE, tags, _TAGS)):
+            if table.schema.remove_metadata() not in schemas or (len(table) and table.column(0).num_chunks != 1):
+                raise ValueError(f"{name} has other columns: {shown(table.schema.to_string(), 200)}")
+            if not is_verified:
+                table.validate(full=True)
+        if num_posts not in (None, len(posts)) or not len(posts) or not len(tags):
+            raise ValueError(f"{POSTS_FILE} has {len(posts):,} posts instead of {num_posts}")
         columns = {name: posts[name].chunk(0).to_numpy() for name in ("post_id", "rating", "score")}
-        return cls(**columns, tags=_lists(posts["tags"]), rows=_lists(tags["rows"]))
+        opened = cls(**columns, tags=_lists(posts["tags"]), rows=_lists(tags["rows"]))
+        if not is_verified:
+            opened._check_numbers()
+        return opened
+
+    def _check_numbers(self) -> None:
+        """Raises a ValueError for a number that stands for no rating, tag or post."""
+        for what, numbers, end in (
+            ("rating", self.rating, len(RATINGS)),
+            ("tag", self.tags.values, len(self.rows)),
+            ("row", self.rows.values, self.num_posts),
+        ):
+            if numbers.max(initial=0) >= end:
+                raise ValueError(f"{what} {int(numbers.max())} is not below {end:,}")
 
     @property
     def num_posts(self) -> int:

@@ -16,6 +16,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.errors import first_line
+
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
 
@@ -30,6 +32,9 @@ _MIN_ROWS_PER_LIST: Final = 39
 _TRAINING_ROWS_PER_LIST: Final = 64
 _SEED: Final = 7
 _CHUNK_ROWS: Final = 65_536
+
+
+_REMEDY: Final = "rebuild it with `booru-embed index`"
 
 
 class SearchError(ValueError):
@@ -76,18 +81,28 @@ class VectorIndex:
         return cls(index, 1)
 
     @classmethod
-    def open(cls, file: Path, nprobe: int) -> Self:
+    def open(cls, file: Path, nprobe: int, shape: tuple[int, int] | None = None) -> Self:
         """The index saved as `file`, with mmapped vectors; a query reads `nprobe` lists.
 
+        Args:
+            file: what `save` wrote.
+            nprobe: lists that a query reads; more than it has are all.
+            shape: the number of vectors that it must have, and their length.
+
         Raises:
-            SearchError: the file is missing or is not an index.
+            SearchError: the file is missing or is not such an index.
         """
         try:
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP)
-        except RuntimeError as error:
-            reason = str(error).rpartition("Error: ")[2]
-            raise SearchError(f"{file}: not an index ({reason}); rebuild it with `booru-embed index`") from None
-        return cls(index, nprobe)
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            reason = first_line(str(error).rpartition("Error: ")[2] or error)
+            raise SearchError(f"{file}: not an index ({reason}); {_REMEDY}") from None
+        if not isinstance(index, faiss.IndexIVFScalarQuantizer) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise SearchError(f"{file}: another kind of index ({type(index).__name__}); {_REMEDY}")
+        found = (int(index.ntotal), int(index.d))
+        if shape is not None and found != shape:
+            raise SearchError(f"{file}: has {found[0]:,} vectors of {found[1]:,} numbers, not {shape}; {_REMEDY}")
+        return cls(index, min(nprobe, int(index.nlist)))
 
     def save(self, file: Path) -> None:
         """Writes the index to `file`."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.results import UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.search.folder import read_vectors
+from booru_embed_core.search.folder import read_metadata, read_vectors
 from booru_embed_core.search.parser import parse_query
 from booru_embed_core.search.post_search import PostSearch
 from booru_embed_core.search.query import Query
@@ -306,8 +306,7 @@ def copied(search_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_posts_of_another_vocabulary_are_refused(copied: Path, search_embedder: BooruEmbedder) -> None:
-    metadata = json.loads((copied / "search.json").read_text())
-    (copied / "search.json").write_text(json.dumps({**metadata, "vocab_hash": "0" * 64}))
+    read_metadata(copied).model_copy(update={"vocab_hash": "0" * 64}).write(copied)
     with pytest.raises(SearchError, match="made with the vocab 0000000000000000, but the model has"):
         PostSearch.open(copied).search(search_embedder, "sword")
 
@@ -334,9 +333,9 @@ def test_a_file_of_something_else_is_refused_in_one_line(copied: Path, name: str
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not the metadata of an index"),
-        ("[]", "not the metadata of an index"),
-        ('{"format_version": 1}', "not the metadata of an index"),
+        ("{", "is not JSON"),
+        ("[]", "should be an object"),
+        ('{"format_version": 1}', "lacks num_posts"),
         ('{"format_version": 99}', "format_version 99 instead of 1"),
     ],
 )
@@ -354,6 +353,7 @@ def test_a_folder_without_a_search_is_named(tmp_path: Path) -> None:
 def test_search_folders_of_version_0_1_are_read(copied: Path) -> None:
     metadata = json.loads((copied / "search.json").read_text())
     metadata["probes"] = metadata.pop("nprobe")
+    del metadata["sha256"], metadata["checksum"]
     (copied / "search.json").write_text(json.dumps(metadata))
     assert PostSearch.open(copied).index.nprobe == metadata["probes"]
 
