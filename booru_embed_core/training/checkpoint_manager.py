@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from booru_embed_core.errors import disk_errors
-from booru_embed_core.filesystem import removed_on_error
+from booru_embed_core.filesystem import removed_on_error, sync, sync_tree
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import ratings_of
 from booru_embed_core.training.checkpoint import save_checkpoint
@@ -97,9 +97,11 @@ class CheckpointManager:
         with removed_on_error(partial), disk_errors(self.work_dir):
             partial.mkdir()
             self.write_checkpoint(partial)
+            sync_tree(partial)
         best = self.work_dir / f"{BEST_FOLDER}{self.run.best_epoch:.0f}"
         shutil.rmtree(best, ignore_errors=True)
         partial.rename(best)
+        sync(self.work_dir)
         for other in self.work_dir.glob(BEST_FOLDER + "*"):
             if other != best:
                 shutil.rmtree(other)

@@ -20,7 +20,7 @@ from typing import Any, Final
 import torch
 
 from booru_embed_core.errors import disk_errors, one_line
-from booru_embed_core.filesystem import open_regular, removed_on_error
+from booru_embed_core.filesystem import open_regular, removed_on_error, sync
 from booru_embed_core.training.checkpoint_config import CheckpointError
 
 FAILED_STATE_FILE: Final = "failed.pt"
@@ -79,6 +79,7 @@ def write_state(file: Path, state: dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(file)
+    sync(file.parent)  # before older states are removed: a power cut leaves one of them
 
 
 def read_state(file: Path) -> dict[str, Any]:
