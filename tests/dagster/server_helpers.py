@@ -85,11 +85,14 @@ def wait_for(is_so: Callable[[], object], seconds: float, log: Path) -> None:
 def answers(server: Server) -> bool:
     """Whether the web server answers and its code location is loaded."""
     try:
-        locations = server.graphql("{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }")
+        locations = server.graphql(
+            "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } } }"
+        )
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
     entries = locations["workspaceOrError"]["locationEntries"]
-    return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
+    loaded = {"loadStatus": "LOADED", "locationOrLoadError": {"__typename": "RepositoryLocation"}}
+    return bool(entries) and all(entry == loaded for entry in entries)
 
 
 def processes_of(project: Project, part: str = "") -> set[int]:

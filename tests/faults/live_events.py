@@ -24,7 +24,7 @@ from booru_embed_dagster.automation.sensors import AUTOMATION_VARIABLE
 from tests.dagster.project_helpers import REPOSITORY, Project
 from tests.dagster.server_helpers import Server, answers, processes_of
 
-QUIET_SECONDS = (8.0, 55.0)
+QUIET_SECONDS = (6.0, 40.0)
 """How long nothing more happens after an event."""
 START_SECONDS = 180
 POLL_SECONDS = 2.0
@@ -63,7 +63,7 @@ class Live:
     ended: list[tuple[float, str]] = field(default_factory=list)
     """For each run whose process was killed: after how many seconds it was ended, and as what."""
     damaged: list[str] = field(default_factory=list)
-    settings: dict[str, float] = field(default_factory=lambda: {"keep_percentile": 95, "num_epochs": 1, "rate": 0.02})
+    settings: dict[str, float] = field(default_factory=lambda: {"keep_percentile": 95, "num_epochs": 3, "rate": 0.02})
     shown: dict[str, str] = field(default_factory=dict)
     next_post: int = 10**9
     dev: subprocess.Popen[bytes] | None = None
@@ -241,7 +241,7 @@ def edit_percentile(live: Live) -> str:
 
 def edit_training(live: Live) -> str:
     """Other settings of the training."""
-    live.settings["num_epochs"] = live.random.randint(1, 6)
+    live.settings["num_epochs"] = live.random.randint(3, 6)
     live.settings["rate"] = live.random.choice([0.01, 0.015, 0.02])
     live.write_settings()
     return f"num_epochs = {live.settings['num_epochs']}, learning_rate = {live.settings['rate']}"
