@@ -26,6 +26,7 @@ from booru_embed_core.cli.shared import (
     say,
     unknown_tags_on_stderr,
 )
+from booru_embed_core.outputs import check_output_file
 
 if TYPE_CHECKING:
     from booru_embed_core.embedder.caption_files import CaptionFile
@@ -117,13 +118,15 @@ def embed(
     if captions and not is_stdin:
         if input_format or column or id_column or restart:
             raise UsageError("--input-format, --column, --id-column and --restart are for - and --file.")
+        if output is not None:
+            _check_output(output)
         _embed_arguments(load_embedder(checkpoint, rating, score, dim), captions, output, settings, as_json=as_json)
         return
     if restart and output is None:
         raise UsageError("--restart is for --output, which alone is resumed.")
     source = _source(None if is_stdin else file, input_format, column, id_column)
     if output is not None:
-        _check_output(output)
+        _check_output(output, file)
     settings = replace(settings, input_form=str(source.form))
     embedder = load_embedder(checkpoint, rating, score, dim)
     _embed_source(embedder, checkpoint, source, output, settings, restart=restart, as_json=as_json)
@@ -138,12 +141,13 @@ def _reads_stdin(captions: list[str], file: Path | None) -> bool:
     return captions == [_STDIN] or str(file) == _STDIN
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, file: Path | None = None) -> None:
     from booru_embed_core.embedder.vector_files import vector_format
 
     vector_format(output)
-    if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{output.parent}: no such folder, for --output {output.name}; create it first")
+    check_output_file(output)
+    if file is not None and output.exists() and file.exists() and output.samefile(file):
+        raise UsageError(f"--output {output} is the file of the captions, which it would replace; name another one.")
 
 
 def _source(file: Path | None, form: _InputFormat | None, column: str | None, id_column: str | None) -> CaptionFile:
@@ -230,8 +234,6 @@ def _embed_arguments(
     as_json: bool,
 ) -> None:
     """Embeds the `captions` of the command line at once."""
-    if output is not None:
-        _check_output(output)
     with unknown_tags_on_stderr():
         vectors = embedder.embed(captions, settings.rating, settings.score, settings.dim, settings.on_unknown)
     read = read_captions(embedder, captions)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, JsonOption, print_json
+from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, JsonOption, print_json, say
 from booru_embed_core.errors import disk_errors
+from booru_embed_core.outputs import check_output_folder
 from booru_embed_core.schema import ExportFormat
+from booru_embed_core.version_file import read_version
+
+
+class _ManifestError(ValueError):
+    """The current evaluation does not say what it was made from."""
 
 
 def export(
@@ -33,6 +38,7 @@ def export(
     from booru_embed_core.export.formats import export as write
     from booru_embed_core.training.checkpoint_config import read_config
 
+    check_output_folder(output)
     folder = find_checkpoint(checkpoint)
     tokens = tokens or _tokens_of(folder, read_config(folder).packed_tokens)
     source = CheckpointSource.open(folder, evaluation or _evaluation_of(folder), tokens)
@@ -49,11 +55,13 @@ def export(
 def _evaluation_of(checkpoint: Path) -> Path | None:
     """The current evaluation in the warehouse of `checkpoint`, if it evaluates this checkpoint."""
     folder = checkpoint.parent.parent / "evaluation" / "current"
-    file, made_from = folder / "evaluation.json", folder / "version.json"
-    if not (file.exists() and made_from.exists()):
+    file = folder / "evaluation.json"
+    try:
+        made_from = read_version(folder, _ManifestError, "--evaluation names another one") if file.exists() else None
+    except _ManifestError as error:
+        say(f"warning: the card is without figures of an evaluation: {error}")
         return None
-    inputs = json.loads(made_from.read_text(encoding="utf-8")).get("inputs", {})
-    return file if inputs.get("checkpoint") == checkpoint.name else None
+    return file if made_from is not None and made_from.inputs.get("checkpoint") == checkpoint.name else None
 
 
 def _tokens_of(checkpoint: Path, version: str) -> Path | None:

@@ -1,12 +1,13 @@
 """The command ``booru-embed``: its subcommands assembled, and how failures end.
 
-Exit code 0 on success, 2 for wrong use, 1 for a failure. Both errors are one line on stderr; ``--debug`` adds the
-traceback of a failure. ``--json`` prints one JSON value on stdout and nothing else.
+Exit code 0 on success, 2 for wrong use, 1 for a failure, 130 after Ctrl-C, 143 after SIGTERM. All of these are one line
+on stderr; ``--debug`` adds the traceback of a failure. ``--json`` prints one JSON value on stdout and nothing else.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -19,7 +20,7 @@ from booru_embed_core.cli.evaluate import evaluate
 from booru_embed_core.cli.export import export
 from booru_embed_core.cli.ingest import ingest
 from booru_embed_core.cli.inspect import inspect_app
-from booru_embed_core.cli.plugins import PluggableGroup
+from booru_embed_core.cli.interrupts import InterruptibleGroup, Stopped, StopSignals
 from booru_embed_core.cli.search import duplicates, index, search
 from booru_embed_core.cli.serve import serve
 from booru_embed_core.cli.shared import TagsCommand, UsageError, say
@@ -38,12 +39,17 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
     "onnxruntime": "export",
 }
 """The extra that brings a package, for commands that a small installation cannot run."""
+_OUR_SIGNALS: Final = (
+    *("ingest", "embed", "complete", "fill", "similar", "evaluate", "inspect"),
+    *("export", "index", "search", "duplicates"),
+)
+"""The commands that `StopSignals` ends; the server drains, and commands of other packages end as they do themselves."""
 _SOME_FILE: Final = Path("a file of this command")
 """Stands in a message for a file that an error does not name."""
 
 app = typer.Typer(
     name="booru-embed",
-    cls=PluggableGroup,
+    cls=InterruptibleGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -64,13 +70,25 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = len(arguments) < len(sys.argv) - 1
     prepare_streams()
+    has_own_handlers = arguments[:1] not in [[command] for command in _OUR_SIGNALS]
+    with nullcontext() if has_own_handlers else StopSignals() as stop:
+        code = _run(arguments, is_debug, stop)
+    sys.exit(code or 0)
+
+
+def _run(arguments: list[str], is_debug: bool, stop: StopSignals | None) -> int | None:
+    """The exit code of the command, None for success; failures are told."""
     try:
-        code = app(arguments, prog_name=app.info.name, standalone_mode=False)
+        code: int | None = app(arguments, prog_name=app.info.name, standalone_mode=False, obj=stop)
         sys.stdout.flush()
+    except Stopped as kept:
+        code = stop.code if stop else 130
+        if str(kept) or (stop and stop.number):
+            say(f"stopped; {kept}" if str(kept) or not stop else stop.line)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
-            sys.exit(error.exit_code)
+            return int(error.exit_code)
         command = error.ctx.command_path if error.ctx else app.info.name
         say(f"error: {one_line(error.format_message())} See `{command} --help`")
         code = error.exit_code
@@ -89,7 +107,7 @@ def main() -> None:
         if line:
             say(f"error: {line}")
         code = 1
-    sys.exit(code or 0)
+    return code
 
 
 def _line_of(error: Exception) -> str | None:

@@ -21,6 +21,7 @@ from booru_embed_core.cli.shared import (
     say,
     unknown_tags_on_stderr,
 )
+from booru_embed_core.outputs import check_output_file
 from booru_embed_core.schema import Category
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def index(
     as_json: JsonOption = False,
 ) -> None:
     """Embed all posts of a packed file and index them for `search`; resumes after an interruption."""
+
     from booru_embed_core.errors import disk_errors
     from booru_embed_core.search.build import make_search_folder
 
@@ -128,6 +130,8 @@ def duplicates(
     """Print groups of posts with nearly the same embedding, largest first; --json prints all groups."""
     if output is not None and (as_json or output.suffix not in (".parquet", ".csv")):
         raise UsageError("--output writes a .parquet or .csv file and --json prints: give one of them.")
+    if output is not None:
+        check_output_file(output)
     from booru_embed_core.search.near_duplicates import near_duplicates
     from booru_embed_core.search.post_search import PostSearch
 

@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperOption
 from booru_embed_core.cli.streams import print_message
 from booru_embed_core.errors import disk_errors
 from booru_embed_core.filesystem import atomic_file
+from booru_embed_core.outputs import check_output_file
 from booru_embed_core.schema import RATINGS, Category
 
 if TYPE_CHECKING:
@@ -87,11 +88,10 @@ def output_file(output: Path) -> Iterator[Path]:
     """A path to write to; it becomes `output` when the block ends without an error.
 
     Raises:
-        FileNotFoundError: the folder of `output` does not exist.
+        FileNotFoundError, ForeignPathError: see `check_output_file`, which is called before the work as well.
         DiskError: its disk is full, read-only or closed to this user.
     """
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"{output.parent}: no such folder, for --output {output.name}; create it first")
+    check_output_file(output)
     with atomic_file(output) as partial, disk_errors(output.absolute().parent, "choose an --output on another disk"):
         yield partial
 

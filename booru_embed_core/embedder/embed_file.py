@@ -15,11 +15,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
+from pydantic import Field, TypeAdapter
 
 from booru_embed_core.embedder.caption_files import CaptionFile, CaptionFileError, Row
 from booru_embed_core.embedder.captions import OnUnknown, encode, warn_of_unknown
@@ -28,21 +30,26 @@ from booru_embed_core.embedder.job_identity import JobSettings, Prefix
 from booru_embed_core.embedder.metadata import rating_and_score_bin
 from booru_embed_core.embedder.results import UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.embedder.vector_files import Block, vector_format, write_vectors
-from booru_embed_core.errors import disk_errors, one_line
-from booru_embed_core.filesystem import atomic_file, locked_folder
+from booru_embed_core.errors import disk_errors, first_line, one_line
+from booru_embed_core.filesystem import FILE, atomic_file, kind_of
+from booru_embed_core.json_files import Count, JsonModel, read_json
+from booru_embed_core.outputs import check_output_file, claimed_folder
 from booru_embed_core.tags.tokenizer import Encoded
 
 PROGRESS_FILE: Final = "progress.json"
 _VECTORS_FILE: Final = "vectors.f32"
 _ROWS_FILE: Final = "rows.jsonl"
+_KEPT: Final = (PROGRESS_FILE, f"{PROGRESS_FILE}.partial", _VECTORS_FILE, _ROWS_FILE)
 _COMMIT_SECONDS: Final = 2.0
 _REPORT_SECONDS: Final = 5.0
 _BLOCK_ROWS: Final = 16_384
 _NUM_EXAMPLES: Final = 5
+_PartRow: Final[TypeAdapter[tuple[int | str, list[str]]]] = TypeAdapter(tuple[int | str, list[str]])
+"""A line of `_ROWS_FILE`: the id of a row, and its unknown tags."""
 
 
 class EmbedJobError(ValueError):
-    """The parts beside the output are those of another job, or another process writes them."""
+    """The parts beside the output are those of another job."""
 
 
 def num_rows(num: int) -> str:
@@ -88,17 +95,16 @@ class Counts:
             examples += [one for one in dict.fromkeys(found) if one not in examples][: _NUM_EXAMPLES - len(examples)]
 
 
-@dataclass
-class _State:
+class _State(JsonModel):
     """What ``progress.json`` holds: how far the parts are valid."""
 
-    settings: dict[str, Any]
-    num_rows: int = 0
-    vector_bytes: int = 0
-    row_bytes: int = 0
+    settings: dict[str, str | int | None]
+    num_rows: Count = 0
+    vector_bytes: Count = 0
+    row_bytes: Count = 0
     prefix: str = ""
     """The hash of the captions and ids so far."""
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: Counts = Field(default_factory=Counts)
     ended_at_row: bool = False
     """Whether a row that cannot be embedded has ended the job, so that its file may be corrected."""
 
@@ -162,18 +168,17 @@ def embed_file(
     Raises:
         CaptionFileError: a row that cannot be embedded; what was done before it is kept.
         EmbedJobError: what is left there is of another job.
+        ForeignPathError: see `check_output_file` and `claimed_folder`.
+        KeyboardInterrupt: its message says what is kept.
         VectorFileError: the suffix of `output` is of no format.
         DiskError: the disk is full, read-only or closed to this user.
     """
     form = vector_format(output)
     folder = output.with_name(output.name + ".parts")
+    check_output_file(output)
     with ExitStack() as stack:
         stack.enter_context(disk_errors(output.absolute().parent, "choose an --output on another disk"))
-        folder.mkdir(exist_ok=True)
-        try:
-            stack.enter_context(locked_folder(folder))
-        except BlockingIOError:
-            raise EmbedJobError(f"{folder}: another process writes it; wait for it or name another --output") from None
+        stack.enter_context(claimed_folder(folder, _KEPT))
         parts = stack.enter_context(_Parts(folder, settings, restart))
         counts = _embed_rest(embedder, source, parts, settings, say)
         assert counts.num_rows == parts.state.num_rows, (counts, parts.state.num_rows)
@@ -188,7 +193,7 @@ def _embed_rest(
     embedder: BooruEmbedder, source: CaptionFile, parts: _Parts, settings: JobSettings, say: Callable[[str], object]
 ) -> Counts:
     """Embeds what the parts do not hold yet; records how far they are valid, whatever ends it."""
-    counts, prefix, rows = Counts(**parts.state.counts), Prefix(), iter(source)
+    counts, prefix, rows = deepcopy(parts.state.counts), Prefix(), iter(source)
     done = parts.state.num_rows
     if done:
         for row in itertools.islice(rows, done):
@@ -203,12 +208,12 @@ def _embed_rest(
             parts.append(block, counts, prefix)
             progress.update(parts.state.num_rows)
     except CaptionFileError as error:
-        parts.state.ended_at_row = True
+        parts.end_at_row()
         kept = f". {parts.state.kept}: the same command goes on from there"
         raise CaptionFileError(f"{error}{kept if parts.state.num_rows else ''}") from None
     except KeyboardInterrupt:
-        say(f"stopped; {parts.state.kept}: the same command goes on from there")
-        raise
+        kept = f"{parts.state.kept}: the same command goes on from there"
+        raise KeyboardInterrupt(kept if parts.state.num_rows else "") from None
     finally:
         parts.commit()
     return counts
@@ -219,7 +224,7 @@ class _Parts:
 
     def __init__(self, folder: Path, settings: JobSettings, restart: bool) -> None:
         self.folder = folder
-        self.state = _State(settings.identity())
+        self.state = _State(settings=settings.identity())
         record = folder / PROGRESS_FILE
         if restart:
             record.unlink(missing_ok=True)
@@ -235,13 +240,11 @@ class _Parts:
             EmbedJobError: it is damaged, or of a job with other settings.
         """
         remedy = "--restart begins anew"
-        try:
-            found = _State(**json.loads(record.read_text(encoding="utf-8")))
-            sizes = [(self.folder / name).stat().st_size for name in (_VECTORS_FILE, _ROWS_FILE)]
-            is_whole = sizes[0] >= found.vector_bytes and sizes[1] >= found.row_bytes
-        except (OSError, ValueError, TypeError):
-            is_whole = False
-        if not is_whole:
+        found = read_json(record, _State, EmbedJobError, remedy)
+        wanted = {_VECTORS_FILE: found.vector_bytes, _ROWS_FILE: found.row_bytes}
+        are_there = all(kind_of(self.folder / name) == FILE for name in wanted)
+        is_whole = are_there and all((self.folder / name).stat().st_size >= size for name, size in wanted.items())
+        if not is_whole or found.counts.num_rows != found.num_rows:
             raise EmbedJobError(f"{record}: damaged record of an interrupted job; {remedy}")
         changed = JobSettings.differences(found.settings, self.state.settings, found.ended_at_row)
         if changed:
@@ -249,7 +252,7 @@ class _Parts:
                 f"{self.folder}: holds {num_rows(found.num_rows)} of an interrupted job with {', '.join(changed)}; run "
                 f"it with these again to go on, or {remedy}"
             )
-        return replace(found, settings=self.state.settings, ended_at_row=False)
+        return found.model_copy(update={"settings": self.state.settings, "ended_at_row": False})
 
     def check_prefix(self, prefix: Prefix, name: str) -> None:
         """Checks that the rows that are done are those of the file now.
@@ -284,16 +287,20 @@ class _Parts:
         for stream, content in zip(self._streams, (vectors, lines), strict=True):
             stream.write(content)
         state = self.state
-        self.state = replace(
-            state,
+        self.state = _State(
+            settings=state.settings,
             num_rows=state.num_rows + len(block.ids),
             vector_bytes=state.vector_bytes + len(vectors),
             row_bytes=state.row_bytes + len(lines),
             prefix=prefix.hexdigest(),
-            counts=asdict(counts),
+            counts=deepcopy(counts),
         )
         if time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
             self.commit()
+
+    def end_at_row(self) -> None:
+        """Takes note that a row cannot be embedded."""
+        self.state = self.state.model_copy(update={"ended_at_row": True})
 
     def commit(self) -> None:
         """Records how far the parts are valid, after they are on disk."""
@@ -301,15 +308,25 @@ class _Parts:
             stream.flush()
             os.fsync(stream.fileno())
         with atomic_file(self.folder / PROGRESS_FILE) as partial:
-            partial.write_text(json.dumps(asdict(self.state)), encoding="utf-8")
+            partial.write_text(self.state.model_dump_json(), encoding="utf-8")
         self._committed_at = time.monotonic()
 
     def blocks(self, dim: int) -> Iterator[Block]:
-        """All rows, in blocks."""
+        """All rows, in blocks.
+
+        Raises:
+            EmbedJobError: the parts are damaged.
+        """
         with (self.folder / _VECTORS_FILE).open("rb") as vectors, (self.folder / _ROWS_FILE).open("rb") as lines:
-            while rows := [json.loads(line) for line in itertools.islice(lines, _BLOCK_ROWS)]:
-                found = np.frombuffer(vectors.read(4 * dim * len(rows)), "<f4").reshape(len(rows), dim)
-                yield Block(found, [row[0] for row in rows], [row[1] for row in rows])
+            while block := list(itertools.islice(lines, _BLOCK_ROWS)):
+                try:
+                    rows = [_PartRow.validate_json(line) for line in block]
+                    found = np.frombuffer(vectors.read(4 * dim * len(rows)), "<f4").reshape(len(rows), dim)
+                except ValueError as error:
+                    told = f"{self.folder}: damaged ({first_line(error)}); --restart begins anew"
+                    raise EmbedJobError(told) from None
+                ids: Any = [row[0] for row in rows]
+                yield Block(found, ids, [row[1] for row in rows])
 
 
 class _Progress:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +20,17 @@ import torch
 from numpy.typing import NDArray
 
 from booru_embed_core.disk_space import check_room, search_bytes, still_needed
-from booru_embed_core.filesystem import atomic_file, file_sha256, locked_folder, scratch_folder
+from booru_embed_core.filesystem import (
+    SCRATCH_PREFIX,
+    atomic_file,
+    file_sha256,
+    remove,
+    removed_on_error,
+    sync,
+    sync_tree,
+)
 from booru_embed_core.model.inference import encode_sets
+from booru_embed_core.outputs import check_output_folder, claimed_folder
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.search.folder import FORMAT_VERSION, PART_FILES, IndexMetadata, part_name, read_vectors
@@ -43,6 +51,9 @@ NUM_QUERIES: Final = 512
 _QUERY_TAGS: Final = 4
 _SEED: Final = 7
 _MADE_FROM: Final = b"made_from"
+_DRAFT: Final = "index"
+_KEPT: Final = (PART_FILES, f"{PART_FILES}.partial", _DRAFT, f"{SCRATCH_PREFIX}*")
+"""What an interrupted or killed run leaves; scratch folders are of booru-embed 0.2."""
 
 Log = Callable[[str], None]
 
@@ -114,7 +125,10 @@ def index_posts(
         SearchError: the packed file has no posts.
         DiskError: the disk of `out_dir` has no room for the vectors.
     """
-    embedding = _Embedding(checkpoint_dir, packed_path, device, precision)
+    return _index(_Embedding(checkpoint_dir, packed_path, device, precision), out_dir, work_dir, log)
+
+
+def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log) -> IndexMetadata:
     packed, vocab = embedding.packed, embedding.vocab
     needed = search_bytes(packed.num_posts, embedding.model.config.settings.embedding_dim)
     check_room(out_dir, still_needed(needed, work_dir), "post embeddings")
@@ -153,34 +167,40 @@ def make_search_folder(checkpoint_dir: Path, packed_path: Path, out_dir: Path, l
     """Runs `index_posts` outside a warehouse; the new folder `out_dir` appears when it is complete.
 
     Finished parts are kept in ``<out_dir>.parts`` until then, so that the same call resumes after an interruption.
+    Without a finished part nothing is left.
 
     Raises:
-        SearchError: `out_dir` exists already, or its parent does not.
+        SearchError: the parent of `out_dir` does not exist.
+        ForeignPathError, FileExistsError: see `check_output_folder` and `claimed_folder`.
+        KeyboardInterrupt: its message says what is kept.
         ValueError: as `index_posts`.
     """
-    if out_dir.exists():
-        raise SearchError(f"{out_dir}: exists already; remove it, or name another folder")
-    if not out_dir.parent.is_dir():
+    check_output_folder(out_dir, "--out")
+    if not out_dir.absolute().parent.is_dir():
         raise SearchError(f"{out_dir.parent}: no such folder, for {out_dir.name}; create it first")
-    work_dir = out_dir.with_name(out_dir.name + ".parts")
-    work_dir.mkdir(exist_ok=True)
-    with _locked(work_dir), scratch_folder(work_dir) as folder:
-        draft = folder / "index"
-        draft.mkdir()
-        metadata = index_posts(checkpoint_dir, packed_path, draft, work_dir, log=log)
-        draft.rename(out_dir)
-    shutil.rmtree(work_dir)
+    embedding = _Embedding(checkpoint_dir, packed_path, "auto", "auto")  # the inputs are read before anything is made
+    work_dir = out_dir.absolute().with_name(f"{out_dir.name}.parts")
+    with claimed_folder(work_dir, _KEPT, "--out"):
+        draft = work_dir / _DRAFT
+        try:
+            with removed_on_error(draft):
+                remove(draft)
+                draft.mkdir()
+                metadata = _index(embedding, draft, work_dir, log)
+                sync_tree(draft)
+                draft.replace(out_dir)
+                sync(work_dir.parent)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_kept(work_dir, out_dir)) from None
+        for left in work_dir.iterdir():
+            remove(left)
     return metadata
 
 
-@contextmanager
-def _locked(work_dir: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked_folder(work_dir))
-        except BlockingIOError:
-            raise SearchError(f"{work_dir}: another process writes to it; wait, or name another folder") from None
-        yield
+def _kept(work_dir: Path, out_dir: Path) -> str:
+    num_parts = len(list(work_dir.glob(PART_FILES)))
+    kept = f"up to {num_parts * PART_POSTS:,} embedded posts are kept in {out_dir}.parts: the same command goes on from"
+    return f"{kept} there" if num_parts else ""
 
 
 def embed_parts(embedding: _Embedding, work_dir: Path, log: Log) -> list[Path]:

@@ -38,13 +38,18 @@ def test_the_card_takes_the_evaluation_of_this_checkpoint_alone(
     folder.mkdir(parents=True)
     found = {"num_tags": 36, "tasks": {}, "split_sizes": {"test": 4321}, "caveats": []}
     (folder / "evaluation.json").write_text(json.dumps(found), encoding="utf-8")
-    (folder / "version.json").write_text(json.dumps({"inputs": {"checkpoint": made_from}}), encoding="utf-8")
+    manifest = {"version": "v1", "inputs": {"checkpoint": made_from}, "files": ["evaluation.json"]}
+    (folder / "version.json").write_text(json.dumps(manifest), encoding="utf-8")
     checkpoint = warehouse / "checkpoint/current"
     assert run("export", "hub", "-c", checkpoint, "-o", tmp_path / "hub").code == 0
     assert ("On 4,321 test posts" in (tmp_path / "hub/README.md").read_text(encoding="utf-8")) == is_found
     named = run("export", "hub", "-c", checkpoint, "-o", tmp_path / "named", "--evaluation", folder / "evaluation.json")
     assert named.code == 0
     assert "On 4,321 test posts" in (tmp_path / "named/README.md").read_text(encoding="utf-8")
+    (folder / "version.json").write_text('{"inputs": ["x"]}', encoding="utf-8")
+    damaged = run("export", "hub", "-c", checkpoint, "-o", tmp_path / "damaged")
+    assert damaged.code == 0
+    assert damaged.err.startswith("warning: the card is without figures of an evaluation: ")
 
 
 def test_what_cannot_be_written_is_said_in_one_line(run: Run, trained: Trained, tmp_path: Path) -> None:

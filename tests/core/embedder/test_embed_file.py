@@ -20,7 +20,7 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.job_identity import JobSettings, input_hash
 from booru_embed_core.embedder.results import UnknownTagsWarning
 from booru_embed_core.errors import DiskError
-from booru_embed_core.filesystem import locked_folder
+from booru_embed_core.filesystem import ForeignPathError, locked_folder
 
 CAPTIONS = [
     "1girl, cat ears",
@@ -81,16 +81,17 @@ def test_a_job_that_is_stopped_anywhere_goes_on_to_the_same_bytes(run_job: Embed
         lines: list[str] = []
         with pytest.MonkeyPatch.context() as patch:
             Stopped(patch, batch, KeyboardInterrupt())
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt) as told:
                 run_job(output, say=lines.append)
         kept = 3 * (batch - 1)
-        assert lines == [f"stopped; {kept} rows are kept: the same command goes on from there"]
+        assert str(told.value) == (f"{kept} rows are kept: the same command goes on from there" if kept else "")
+        assert lines == []
         assert not output.exists()
         with pytest.MonkeyPatch.context() as patch:
             rest = Stopped(patch, 99, KeyError())
             assert run_job(output, say=lines.append) == counts
         assert rest.num_batches == 4 - batch + 1
-        assert lines[1:] == ([f"resuming after {kept} rows"] if kept else [])
+        assert lines == ([f"resuming after {kept} rows"] if kept else [])
         assert output.read_bytes() == whole.read_bytes()
         output.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", f"whole{suffix}"]
@@ -210,22 +211,53 @@ def test_rows_that_were_embedded_and_have_changed_are_noticed(run_job: Embed, in
         run_job(interrupted, **same_hash)
 
 
-@pytest.mark.parametrize("damage", ["record", "vectors"])
+@pytest.mark.parametrize("damage", ["record", "types", "counts", "vectors"])
 def test_damaged_parts_are_not_gone_on_from(run_job: Embed, interrupted: Path, damage: str) -> None:
     folder = interrupted.with_name("out.npy.parts")
     if damage == "record":
         (folder / PROGRESS_FILE).write_text("{}")
-    else:
+    elif damage == "vectors":
         (folder / "vectors.f32").write_bytes(b"")
-    with pytest.raises(EmbedJobError, match=r"progress\.json: damaged record .*; --restart begins anew$"):
+    else:
+        values = json.loads((folder / PROGRESS_FILE).read_text())
+        values["num_rows"] = "6" if damage == "types" else 5
+        (folder / PROGRESS_FILE).write_text(json.dumps(values))
+    told = {"record": "lacks settings", "types": "num_rows = '6': should be a valid integer"}
+    with pytest.raises(
+        EmbedJobError, match=rf"progress\.json: {told.get(damage, 'damaged record')}.*; --restart begins anew$"
+    ):
         run_job(interrupted)
     assert run_job(interrupted, restart=True).num_rows == 10
+
+
+def test_damaged_rows_of_the_parts_are_told(run_job: Embed, interrupted: Path) -> None:
+    rows = interrupted.with_name("out.npy.parts") / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes().replace(b'["xyzzy"]', b'{"xyzz":1}'[:9], 1))
+    with pytest.raises(EmbedJobError, match=r"out\.npy\.parts: damaged \(.*\); --restart begins anew$"):
+        run_job(interrupted)
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "vectors.f32"])
+def test_parts_take_nobodys_place_and_follow_no_link(run_job: Embed, tmp_path: Path, name: str) -> None:
+    folder, precious = tmp_path / "out.npy.parts", tmp_path / "precious"
+    precious.write_text("!")
+    folder.mkdir()
+    if name == "vectors.f32":
+        (folder / name).symlink_to(precious)
+    else:
+        (folder / name).write_text("mine")
+    with pytest.raises(
+        ForeignPathError, match=rf"/{name}: stands where booru-embed keeps unfinished files, .* --output$"
+    ):
+        run_job(tmp_path / "out.npy")
+    assert precious.read_text() == "!"
+    assert [path.name for path in folder.iterdir()] == [name]
 
 
 def test_two_processes_do_not_write_one_output(run_job: Embed, interrupted: Path) -> None:
     with (
         locked_folder(interrupted.with_name("out.npy.parts")),
-        pytest.raises(EmbedJobError, match=r"another process writes it; .* name another --output$"),
+        pytest.raises(ForeignPathError, match=r"another process writes it; .* name another --output$"),
     ):
         run_job(interrupted)
 

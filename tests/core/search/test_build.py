@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.filesystem import file_sha256, locked_folder
+from booru_embed_core.filesystem import ForeignPathError, file_sha256, locked_folder
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.search import build
 from booru_embed_core.search.build import make_search_folder, vectors_schema
@@ -83,8 +83,10 @@ def test_a_folder_appears_when_it_is_complete(
     out = tmp_path / "searched"
     with monkeypatch.context() as patch:
         patch.setattr(build, "write_posts_table", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match=r"embedded posts are kept in .*/searched\.parts: the same command"):
             make_search_folder(trained.checkpoint, trained.corpus.packed_path, out)
+    (out.with_name("searched.parts") / "index").mkdir()  # as after a kill
+    (out.with_name("searched.parts") / "booru-embed-old").mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["searched.parts"]
     lines: list[str] = []
     metadata = make_search_folder(trained.checkpoint, trained.corpus.packed_path, out, lines.append)
@@ -93,7 +95,7 @@ def test_a_folder_appears_when_it_is_complete(
     assert metadata.num_posts == 300
     assert metadata.recall >= 0.97
     assert len(PostSearch.open(out).search(search_embedder, "1girl", 3)) == 3
-    with pytest.raises(SearchError, match="exists already"):
+    with pytest.raises(FileExistsError, match="exists and is not an empty folder; remove it or name another --out"):
         make_search_folder(trained.checkpoint, trained.corpus.packed_path, out)
     with pytest.raises(SearchError, match="no such folder, for two"):
         make_search_folder(trained.checkpoint, trained.corpus.packed_path, tmp_path / "one" / "two")
@@ -102,6 +104,30 @@ def test_a_folder_appears_when_it_is_complete(
 def test_two_processes_do_not_write_to_one_folder(trained: Trained, tmp_path: Path) -> None:
     work_dir = tmp_path / "searched.parts"
     work_dir.mkdir()
-    with locked_folder(work_dir), pytest.raises(SearchError, match=r"searched\.parts: another process writes to it"):
+    with locked_folder(work_dir), pytest.raises(ForeignPathError, match=r"searched\.parts: another process writes it"):
         make_search_folder(trained.checkpoint, trained.corpus.packed_path, tmp_path / "searched")
     assert list(tmp_path.iterdir()) == [work_dir]
+
+
+def test_what_is_refused_or_interrupted_before_the_first_part_leaves_nothing(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="no such"):
+        make_search_folder(tmp_path / "nope", trained.corpus.packed_path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(build, "_write_part", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt) as told:
+        make_search_folder(trained.checkpoint, trained.corpus.packed_path, tmp_path / "out")
+    assert str(told.value) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_stand_in_nobodys_place(trained: Trained, tmp_path: Path) -> None:
+    photos = tmp_path / "out.parts/photos"
+    photos.mkdir(parents=True)
+    (tmp_path / "other.parts").symlink_to(photos.parent)
+    for name in ("out", "other"):
+        with pytest.raises(ForeignPathError, match="move it away"):
+            make_search_folder(trained.checkpoint, trained.corpus.packed_path, tmp_path / name)
+    assert photos.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"out.parts", "other.parts"}
