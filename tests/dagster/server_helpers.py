@@ -22,6 +22,8 @@ from tests.dagster.project_helpers import REPOSITORY, Project
 START_SECONDS = 120
 STOP_SECONDS = 60
 POLL_SECONDS = 1.0
+LOCATIONS = """{ workspaceOrError { ... on Workspace {
+    locationEntries { loadStatus locationOrLoadError { __typename } } } } }"""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,7 @@ def wait_for(is_so: Callable[[], object], seconds: float, log: Path) -> None:
 def answers(server: Server) -> bool:
     """Whether the web server answers and its code location is loaded."""
     try:
-        locations = server.graphql(
-            "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } } }"
-        )
+        locations = server.graphql(LOCATIONS)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
     entries = locations["workspaceOrError"]["locationEntries"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import socket
@@ -51,6 +52,16 @@ def test_every_container_of_dagster_reaches_the_database() -> None:
         assert set(services[name]["environment"]) >= PG_VARIABLES
         assert services[name]["environment"]["PGHOST"] in services
     assert {"PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"} == PG_VARIABLES
+
+
+def test_both_instances_end_dead_runs_and_the_containers_of_compose_see_each_other_s() -> None:
+    database, files = (read(name) for name in ("dagster.postgres.yaml", "../.dagster_home/dagster.yaml"))
+    assert {**files, "storage": database["storage"]} == database
+    launcher = database["run_launcher"]
+    assert issubclass(getattr(importlib.import_module(launcher["module"]), launcher["class"]), dg.DefaultRunLauncher)
+    containers = [read("compose.yaml")["services"][name] for name in ("code", "webserver", "daemon")]
+    assert len({container["hostname"] for container in containers}) == 1
+    assert all("logs:/opt/dagster/home/storage" in container["volumes"] for container in containers)
 
 
 def test_the_workspace_leads_to_the_code_location_of_compose() -> None:
