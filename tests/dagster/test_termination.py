@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import dagster as dg
 import pytest
 
+from booru_embed_dagster.automation.runs import sign_of_life
+from tests.dagster.automation.test_runs import begin, sign
 from tests.dagster.project_helpers import Project, failure
 from tests.dagster.server_helpers import Server, dagster_dev, processes_of
 from tests.dagster.training.fault_helpers import WAIT, python_path, ranks_of
@@ -137,3 +139,16 @@ def test_one_run_at_a_time_computes_on_the_gpu_and_none_shares_a_folder(served: 
     assert "another process works on these inputs" in failure(project.materialize("checkpoint"))
     terminate(server, training)
     assert until(lambda: run_status(server, waiting), lambda status: status != "QUEUED") != "FAILURE"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_daemon_ends_a_run_whose_process_is_gone(served: tuple[Project, Server]) -> None:
+    project, server = served
+    with project.instance() as instance:
+        dead, lives = begin(instance), begin(instance)
+        sign(instance, dead)
+        sign_of_life(instance, lives.run_id)
+        until(lambda: run_status(server, dead.run_id), lambda status: status != "STARTED")
+        assert [run_status(server, run.run_id) for run in (dead, lives)] == ["FAILURE", "STARTED"]
+        instance.report_run_canceled(lives)
