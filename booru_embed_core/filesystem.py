@@ -173,7 +173,11 @@ def file_sha256(file: Path) -> str:
         OSError: as `open_regular`.
     """
     with open_regular(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        try:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            error.filename = str(file)  # a read names no file
+            raise
 
 
 def folder_bytes(folder: Path) -> int:

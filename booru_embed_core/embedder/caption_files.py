@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from booru_embed_core.embedder.captions import Caption
-from booru_embed_core.errors import first_line, shortened, shown
+from booru_embed_core.errors import disk_errors, first_line, shortened, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,7 +92,12 @@ class CaptionFile:
 
         Raises:
             CaptionFileError: see there.
+            DiskError: the file cannot be read to its end.
         """
+        with nullcontext() if self.file is None else disk_errors(self.file):
+            yield from self._rows()
+
+    def _rows(self) -> Iterator[Row]:
         if self.form is InputFormat.PARQUET:
             found = _parquet_rows(self)
         elif self.form is InputFormat.JSONL:

@@ -219,3 +219,13 @@ def test_a_folder_that_cannot_be_flushed_is_no_error_and_a_file_is(
     sync(tmp_path)
     with pytest.raises(OSError, match="Invalid argument"):
         sync(tmp_path / "file")
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "weights").touch()
+    monkeypatch.setattr("hashlib.file_digest", fail)
+    with pytest.raises(OSError, match=r"Input/output error: '.*weights'"):
+        file_sha256(tmp_path / "weights")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from booru_embed_core.embedder import caption_files
 from booru_embed_core.embedder.caption_files import CaptionFile, CaptionFileError, InputFormat, format_of
+from booru_embed_core.errors import DiskError
 
 JSONL, PARQUET, TEXT = InputFormat.JSONL, InputFormat.PARQUET, InputFormat.TEXT
 
@@ -222,3 +226,15 @@ def test_a_row_of_any_json_object_is_read_in_its_own_order(tmp_path: Path) -> No
     tags = {f"tag_{number}": number / 10 for number in (3, 1, 2)}
     ((_, caption),) = rows(json_file(tmp_path, json.dumps(tags)))
     assert list(caption) == list(tags)
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(_: CaptionFile) -> Iterator[tuple[int, str]]:
+        yield 1, "1girl"
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(caption_files, "_lines", faulty)
+    found = iter(CaptionFile(tmp_path / "in.txt", TEXT))
+    assert next(found).caption == "1girl"
+    with pytest.raises(DiskError, match=r"in\.txt: Input/output error; check the disk and its connection"):
+        next(found)
