@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from booru_embed_core.errors import shown
 from booru_embed_core.json_files import RelativeName, SealedModel, read_json
 from booru_embed_core.version_file import VERSION_DIGITS, VERSION_FILE, content_version
 
@@ -44,7 +45,7 @@ def read_manifest(folder: Path) -> Manifest:
     remedy = f"restore it from a copy, or remove the folder {folder}"
     manifest = read_json(file, Manifest, WarehouseError, remedy)
     if manifest.version != folder.name:
-        raise WarehouseError(f"{file}: is of the version {manifest.version!r}, not of {folder.name}; {remedy}")
+        raise WarehouseError(f"{file}: is of the version {shown(manifest.version)}, not of {folder.name}; {remedy}")
     return manifest
 
 

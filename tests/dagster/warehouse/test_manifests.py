@@ -87,6 +87,7 @@ def test_what_is_damaged_is_not_intact(tmp_path: Path, damage: str) -> None:
         (lambda values: json.dumps({**values, "files": ["../../tags.txt"]}), r"files\.0 = '../../tags.txt'"),
         (lambda values: json.dumps({**values, "files": ["/etc/passwd"]}), r"files\.0 = '/etc/passwd'"),
         (lambda values: json.dumps({**values, "version": "../../home"}), r"is of the version '../../home', not of "),
+        (lambda values: json.dumps({**values, "version": "0" * 9999}), "is of the version '0{59}…', not of "),
         (lambda values: json.dumps({**values, "version": "0" * 16}), "is of the version '0000000000000000', not of "),
     ],
 )
