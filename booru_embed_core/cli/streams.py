@@ -97,6 +97,14 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), _OUT)
 
 
+def print_notice(line: str) -> None:
+    """Prints `line` on standard output at once; a server does not end because nobody can read it."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        drop_output()
+
+
 def print_message(line: str) -> None:
     """Prints `line` on stderr; without a reader it is dropped."""
     try:
