@@ -21,6 +21,7 @@ from booru_embed_core.cli.shared import (
     print_facts,
     print_json,
     print_table,
+    say,
 )
 from booru_embed_core.schema import SPLITS, Category
 
@@ -144,13 +145,21 @@ def inspect_checkpoint(
 ) -> None:
     """Print the shape, sizes and provenance of a checkpoint."""
     from booru_embed_core.training.checkpoint import load_checkpoint
+    from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE, verify_weights
 
     model, config, vocab = load_checkpoint(folder)
+    has_checksum = verify_weights(folder / WEIGHTS_FILE, config)
     facts = {
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_tags": vocab.num_tags,
+        "has_checksum": has_checksum,
         **config.model_dump(mode="json", exclude={"score_bin_edges"}),
     }
+    if not has_checksum:
+        say(
+            f"note: {folder / WEIGHTS_FILE} has no checksum, as an older booru-embed wrote it: a changed bit is not "
+            "noticed; `booru-embed export hub` writes a copy with one"
+        )
     if as_json:
         print_json(facts)
     else:

@@ -32,6 +32,7 @@ from booru_embed_core.evaluation.probes import ProbeResult, run_probes
 from booru_embed_core.evaluation.suggestions import Suggestions, suggestions_of
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_rows, split_halves
 from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed
+from booru_embed_core.json_files import content_checksum
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
@@ -143,8 +144,9 @@ class Evaluation:
     suggestions: Mapping[str, Suggestions] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Indented JSON with the keys in the order of the fields."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        """Indented JSON with the keys in the order of the fields, and the checksum of them."""
+        values = asdict(self)
+        return json.dumps({**values, "checksum": content_checksum(values)}, indent=2, ensure_ascii=False)
 
 
 def run_evaluation(

@@ -35,6 +35,7 @@ from booru_embed_core.evaluation.metrics import rank_hidden
 from booru_embed_core.evaluation.scorers import BottleneckScorer, PooledStates
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, hold_out, sample_rows
 from booru_embed_core.filesystem import atomic_file
+from booru_embed_core.json_files import Count, JsonModel, read_json
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.settings import Settings, VocabSettings
 from booru_embed_core.tags.build import build_vocab, save_vocab
@@ -68,6 +69,22 @@ SWEEP_SCHEMA: Final = schema_of(
 of the tags hidden. ``seconds_per_epoch`` depend on the machine's other load, ``flops_per_epoch`` do not."""
 
 _ALL_TAGS: Final = VocabSettings(keep_percentile=100.0, min_count=1)
+
+
+class _Row(JsonModel):
+    """A finished percentile, as it is kept on disk."""
+
+    vocab_size: Count
+    coverage: float
+    num_tokens: Count
+    packed_bytes: Count
+    num_parameters: Count
+    flops_per_epoch: float
+    seconds_per_epoch: float
+    recall_one: float
+    recall_half: float
+    recall_one_within: float
+    recall_half_within: float
 
 
 class Train(Protocol):
@@ -128,7 +145,7 @@ def sweep_percentiles(
             row = _try_vocab(vocab, posts_dir, folder, settings, questions, train)
             with atomic_file(done) as partial:
                 partial.write_text(json.dumps(row), encoding="utf-8")
-        rows.append({"percentile": percentile, **json.loads(done.read_text(encoding="utf-8"))})
+        rows.append({"percentile": percentile, **read_json(done, _Row, ValueError, "remove it").model_dump()})
         report(_line(rows[-1]))
     return pa.Table.from_pylist(rows, schema=SWEEP_SCHEMA)
 

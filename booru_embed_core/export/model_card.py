@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from booru_embed_core.evaluation.evaluation_file import EvaluationFile, read_evaluation
 from booru_embed_core.evaluation.markdown import TITLES, metrics_table, verdict
 from booru_embed_core.evaluation.report import Margin
 from booru_embed_core.schema import CATEGORIES
@@ -130,37 +130,34 @@ def _metrics(vocab: Vocab, evaluation: Path | None) -> str:
     title = "## Metrics"
     if evaluation is None:
         return f"{title}\n\nNot measured: the checkpoint had no evaluation when this card was written."
-    found = read_evaluation(evaluation, vocab.num_tags)
+    found = _evaluation(evaluation, vocab.num_tags)
     lines = [
         title,
         "",
-        f"On {found['split_sizes']['test']:,} test posts that training never saw. Some tags of each post are hidden, "
+        f"On {found.split_sizes.test:,} test posts that training never saw. Some tags of each post are hidden, "
         "and all tags but the visible ones are ranked. recall@k = hits / min(k, hidden tags), averaged over posts; "
         "the best is bold. Baselines are fitted on the same training posts and tuned on the validation posts.",
     ]
-    for hide, task in found["tasks"].items():
-        lines += ["", f"### {TITLES[hide]}", "", *metrics_table(task["models"]), ""]
-        for model, margins in task["margins"].items():
-            lines.append(verdict(model, {metric: Margin(**margin) for metric, margin in margins.items()}))
-    lines += ["", *(f"- {caveat}" for caveat in found["caveats"])]
+    titles = {str(hide): title for hide, title in TITLES.items()}
+    for hide, task in found.tasks.items():
+        lines += ["", f"### {titles.get(hide, hide)}", "", *(metrics_table(task.models) if task.models else ()), ""]
+        for model, margins in task.margins.items():
+            known = {metric: Margin(**margin.model_dump()) for metric, margin in margins.items()}
+            lines.append(verdict(model, known))
+    lines += ["", *(f"- {caveat}" for caveat in found.caveats)]
     return "\n".join(lines).rstrip()
 
 
-def read_evaluation(file: Path, num_tags: int) -> dict[str, Any]:
+def _evaluation(file: Path, num_tags: int) -> EvaluationFile:
     """The content of ``evaluation.json`` for a model of `num_tags` tags.
 
     Raises:
         ValueError: the file is not an evaluation, or one with another vocabulary.
     """
     remedy = "materialize evaluation again, or leave --evaluation out"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        known = found["num_tags"], found["tasks"], found["split_sizes"], found["caveats"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: not an evaluation ({type(error).__name__}: {error}); {remedy}") from None
-    if known[0] != num_tags:
-        raise ValueError(f"{file}: of a model with {known[0]:,} tags, but this one has {num_tags:,}; {remedy}")
-    assert isinstance(found, dict)
+    found = read_evaluation(file, remedy)
+    if found.num_tags != num_tags:
+        raise ValueError(f"{file}: of a model with {found.num_tags:,} tags, but this one has {num_tags:,}; {remedy}")
     return found
 
 

@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from booru_embed_core.filesystem import file_sha256
+from booru_embed_core.json_files import Count, FileName, JsonModel, Sha256, read_json
 
 CHECKSUMS_FILE: Final = "manifest.json"
 FORMAT_VERSION: Final = 1
 _TABLES: Final = "*.parquet"
+
+
+class _Entry(JsonModel):
+    bytes: Count
+    sha256: Sha256
+
+
+class _Listing(JsonModel):
+    """The content of ``manifest.json``."""
+
+    format_version: int
+    files: dict[FileName, _Entry]
 
 
 class ChecksumError(ValueError):
@@ -50,27 +63,19 @@ def verify_checksums(folder: Path, product: str) -> None:
         file = folder / name
         if name not in there:
             raise ChecksumError(f"{file}: is in {CHECKSUMS_FILE}, but there is no such file; {remedy}")
-        size = file.stat().st_size
-        if size != entry.get("bytes"):
-            raise ChecksumError(f"{file}: {size} bytes, {entry.get('bytes')} in {CHECKSUMS_FILE}; {remedy}")
-        if file_sha256(file) != entry.get("sha256"):
+        try:
+            size, sha256 = file.stat().st_size, file_sha256(file)
+        except OSError as error:
+            raise ChecksumError(f"{file}: cannot be read ({error.strerror}); check the path") from None
+        if size != entry.bytes:
+            raise ChecksumError(f"{file}: {size} bytes, {entry.bytes} in {CHECKSUMS_FILE}; {remedy}")
+        if sha256 != entry.sha256:
             raise ChecksumError(f"{file}: was changed: its SHA-256 is not that in {CHECKSUMS_FILE}; {remedy}")
 
 
-def _listed(file: Path, remedy: str) -> dict[str, dict[str, Any]]:
+def _listed(file: Path, remedy: str) -> dict[str, _Entry]:
     """Size and hash by name, as `file` lists them."""
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise ChecksumError(f"{file}: no such file; {remedy}") from None
-    except OSError as error:
-        raise ChecksumError(f"{file}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, RecursionError):
-        raise ChecksumError(f"{file}: is not JSON; {remedy}") from None
-    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-        found = content.get("format_version") if isinstance(content, dict) else None
-        raise ChecksumError(f"{file}: format_version {str(found)[:20]!r} instead of {FORMAT_VERSION}; {remedy}")
-    files = content.get("files")
-    if not isinstance(files, dict) or not files or not all(isinstance(entry, dict) for entry in files.values()):
+    content = read_json(file, _Listing, ChecksumError, remedy, format_version=FORMAT_VERSION)
+    if not content.files:
         raise ChecksumError(f"{file}: lists no files; {remedy}")
-    return files
+    return content.files

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
+from pydantic import RootModel
+
+from booru_embed_core.json_files import parse_json, read_text
+
 REPORT_FILE: Final = "report.json"
+_REMEDY: Final = "ingest the posts again"
 MAX_SHARE_OF_OTHER_FILES: Final = 0.01
 """More posts of a file with ids of another file's posts are a sign of two sites: files of one site rarely overlap."""
 
@@ -110,12 +116,23 @@ class PostsReport:
         return cls(**sums, **others, files=tuple(files))
 
     @classmethod
-    def from_json(cls, text: str) -> PostsReport:
-        """The report that `to_json` wrote."""
-        values = json.loads(text)
-        values.pop("reconciles")
-        files = tuple(
-            FileCounts(**{**counts, "null_words": tuple(counts.get("null_words", ()))})
-            for counts in values.pop("files")
-        )
-        return cls(**{**values, "left_out": tuple(values.get("left_out", ()))}, files=files)
+    def from_json(cls, text: str, where: str = REPORT_FILE) -> PostsReport:
+        """The report that `to_json` wrote.
+
+        Raises:
+            ValueError: `text` is no report; the message begins with `where`.
+        """
+        return parse_json(text, _ReportFile, where, ValueError, _REMEDY).root
+
+    @classmethod
+    def read(cls, file: Path) -> PostsReport:
+        """The report in `file`.
+
+        Raises:
+            ValueError: it is missing, damaged, or no report.
+        """
+        return cls.from_json(read_text(file, ValueError, _REMEDY), str(file))
+
+
+class _ReportFile(RootModel[PostsReport]):
+    """The content of ``report.json``."""

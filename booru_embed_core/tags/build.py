@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from booru_embed_core.filesystem import file_sha256
+from booru_embed_core.json_files import content_checksum
 from booru_embed_core.posts.arrow import joined, schema_of, strings
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import VocabSettings
@@ -35,7 +36,6 @@ from booru_embed_core.tags.vocab import (
     CutLoss,
     Vocab,
     VocabError,
-    checksum,
     implications_text,
 )
 
@@ -223,7 +223,7 @@ def save_vocab(vocab: Vocab, out_dir: Path) -> None:
         "tags": {category.value: vocab.tags_of(category) for category in CATEGORIES},
         "counts": {CATEGORIES[i].value: vocab.counts[vocab.categories == i].tolist() for i in every},
     }
-    description["checksum"] = checksum(description)
+    description["checksum"] = content_checksum(description)
     text = json.dumps(description, ensure_ascii=False, indent=1)
     (out_dir / VOCAB_FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -24,6 +24,7 @@ from booru_embed_core.tags.implications import Implications
 
 if TYPE_CHECKING:
     from booru_embed_core.settings import VocabSettings
+    from booru_embed_core.tags.vocab_file import VocabFile
 
 FORMAT_VERSION: Final = 3
 _HASHED_VERSION: Final = 1
@@ -34,6 +35,7 @@ TOKENIZER_FILE: Final = "tokenizer.json"
 IMPLICATIONS_FILE: Final = "implications.parquet"
 """For other programs, and not copied: ``vocab.json`` has implications too."""
 VOCAB_FILES: Final = (VOCAB_TABLE_FILE, VOCAB_FILE, TOKENIZER_FILE)
+_REMEDY: Final = "build the vocab again"
 
 
 class VocabError(ValueError):
@@ -169,41 +171,41 @@ class Vocab:
         Raises:
             VocabError: a file is missing, damaged, of another format, or not the content that its hash names.
         """
+        # Imported only now, with pydantic: serving starts without.
+        from booru_embed_core.json_files import read_json
+        from booru_embed_core.tags.vocab_file import MAX_VOCAB_BYTES, VocabFile
+
         file = vocab_dir / VOCAB_FILE
+        found = read_json(
+            file,
+            VocabFile,
+            VocabError,
+            _REMEDY,
+            missing="build the vocab first",
+            max_bytes=MAX_VOCAB_BYTES,
+            format_version=FORMAT_VERSION,
+        )
+        _check_files(file, found.files)
+        return _checked(file, found)
+
+
+def _check_files(file: Path, listed: Mapping[str, str]) -> None:
+    """Raises where a file beside `file` is not the one that it lists."""
+    for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE, IMPLICATIONS_FILE):
+        beside = file.with_name(name)
         try:
-            description = json.loads(file.read_bytes())
-            beside = [vocab_dir / name for name in (VOCAB_TABLE_FILE, TOKENIZER_FILE, IMPLICATIONS_FILE)]
-            hashes = {path.name: file_sha256(path) for path in beside if path.exists()}
-        except FileNotFoundError as error:
-            raise VocabError(f"{error.filename or vocab_dir}: no such file; build the vocab first") from None
-        except (ValueError, RecursionError) as error:
-            raise VocabError(f"{file}: not a readable vocab ({first_line(error)}); build the vocab again") from None
+            if beside.exists() and file_sha256(beside) != listed.get(name):
+                raise VocabError(
+                    f"{beside}: was changed or belongs to another vocab: its SHA-256 is not that in {VOCAB_FILE}; "
+                    f"{_REMEDY}"
+                )
         except OSError as error:
-            raise VocabError(f"{error.filename or vocab_dir}: cannot be read ({error.strerror}); check it") from None
-        _check_files(file, description, hashes)
-        return _checked(file, description)
+            raise VocabError(f"{beside}: cannot be read ({error.strerror}); check it") from None
 
 
-def _check_files(file: Path, description: Any, hashes: Mapping[str, str]) -> None:  # JSON from outside
-    """Raises where a bit was changed: only these checksums cover the settings and the counts of lost tags."""
-    found = description.get("format_version") if isinstance(description, dict) else None
-    if found != FORMAT_VERSION:
-        raise VocabError(f"{file}: format_version {found!r} instead of {FORMAT_VERSION}; build the vocab again")
-    if description.get("checksum") != checksum(description):
-        raise VocabError(f"{file}: was changed: its content has another checksum; build the vocab again")
-    listed = description.get("files")
-    for name, found_hash in hashes.items():
-        if not isinstance(listed, dict) or listed.get(name) != found_hash:
-            raise VocabError(
-                f"{file.with_name(name)}: was changed or belongs to another vocab: its SHA-256 is not that in "
-                f"{VOCAB_FILE}; build the vocab again"
-            )
-
-
-def _implications(description: Mapping[str, Any], num_tags: int) -> Implications:
+def _implications(effects_of: Mapping[str, str], num_tags: int) -> Implications:
     """What `implications_text` wrote; none in the description of an older vocabulary."""
-    effects_of = description.get("implications", {})
-    effects = [str(text).split() for text in effects_of.values()]
+    effects = [text.split() for text in effects_of.values()]
     causes = np.repeat(np.array(list(effects_of), np.int64), [len(one) for one in effects])
     return Implications.of_pairs(causes, np.array(list(itertools.chain.from_iterable(effects)), np.int64), num_tags)
 
@@ -217,38 +219,29 @@ def implications_text(implications: Implications) -> dict[str, str]:
     return {cause: " ".join(one) for cause, one in found.items()}
 
 
-def checksum(description: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of what ``vocab.json`` says, the checksum itself left out."""
-    rest = {key: value for key, value in description.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _checked(file: Path, description: Mapping[str, Any]) -> Vocab:
+def _checked(file: Path, found: VocabFile) -> Vocab:
+    every = [*CATEGORIES]
+    if {*found.tags} != {*every} or {*found.counts} != {*every} or {*(found.lost or every)} != {*every}:
+        raise VocabError(f"{file}: lacks a category of {', '.join(CATEGORIES)}; {_REMEDY}")
+    tags = tuple(itertools.chain.from_iterable(found.tags[category] for category in every))
+    sizes = {category: len(found.tags[category]) for category in every}
+    if sizes != found.sizes or sizes != {category: len(found.counts[category]) for category in every}:
+        raise VocabError(f"{file}: sizes, tags and counts are not equally many in each category; {_REMEDY}")
+    numbers = (len(SPECIAL_TOKENS), len(tags), len(SPECIAL_TOKENS) + len(tags))
+    special = {token: token_id for token_id, token in enumerate(SPECIAL_TOKENS)}
+    if (found.num_special, found.num_tags, found.num_tokens) != numbers or found.special_ids != special:
+        raise VocabError(f"{file}: special tokens, tags and tokens are not {numbers}; {_REMEDY}")
     try:
-        by_category = [description["tags"][category.value] for category in CATEGORIES]
-        tags = tuple(itertools.chain.from_iterable(by_category))
-        numbers = [count for category in CATEGORIES for count in description["counts"][category.value]]
-        if not set(map(type, tags)) <= {str} or len(tags) != len(numbers):
-            raise ValueError(f"{len(tags)} tags, each a string, need as many counts, not {len(numbers)}")
-        counts = np.array(numbers, dtype=np.int64)
-        settings = _vocab_settings(description["settings"])
-        lost = description["lost"] and {
-            category: CutLoss(**description["lost"][category.value]) for category in CATEGORIES
-        }
-        aliases = {
-            Category(name): {alias: str(tag) for alias, tag in tag_of.items()}
-            for name, tag_of in description.get("aliases", {}).items()
-        }
-        implications = _implications(description, len(tags))
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        implications = _implications(found.implications, len(tags))
+    except (ValueError, OverflowError, LookupError) as error:
+        raise VocabError(f"{file}: implications that are none ({first_line(error)}); {_REMEDY}") from None
+    lost = None if found.lost is None else {of: CutLoss(**found.lost[of].model_dump()) for of in every}
+    counts = np.array([count for category in every for count in found.counts[category]], dtype=np.int64)
+    categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), list(sizes.values()))
+    vocab = Vocab(tags, categories, counts, found.settings, lost, found.aliases, implications)
+    if vocab.hash != found.sha256:
         raise VocabError(
-            f"{file}: unknown category, type or settings ({first_line(error)}); build the vocab again"
-        ) from None
-    categories = np.repeat(np.arange(NUM_CATEGORIES, dtype=np.uint8), [len(listed) for listed in by_category])
-    vocab = Vocab(tags, categories, counts, settings, lost, aliases, implications)
-    if vocab.hash != description.get("sha256"):
-        raise VocabError(
-            f"{file}: its sha256 {description.get('sha256')!r} is not that of its tags ({vocab.hash}); "
-            "one of the two was changed: build the vocab again"
+            f"{file}: its sha256 {found.sha256!r} is not that of its tags ({vocab.hash}); "
+            f"one of the two was changed: {_REMEDY}"
         )
     return vocab

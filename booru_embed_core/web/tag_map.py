@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.errors import first_line
+from booru_embed_core.filesystem import open_regular
+from booru_embed_core.version_file import verify_version
 
 _SAME_COSINE: Final = 0.98
 """Mean cosine above which two tables of tag embeddings are of one model: bf16 changes the third digit of a vector."""
+
+
+_REMEDY: Final = "materialize tag_embeddings again"
 
 
 class TagMapError(ValueError):
@@ -37,7 +42,7 @@ def tag_map(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
     """The coordinates in `table` (the asset ``tag_embeddings``); without one, the two principal components.
 
     Raises:
-        TagMapError: `table` has no coordinates, or is of another checkpoint.
+        TagMapError: `table` has no coordinates, was changed, or is of another checkpoint.
     """
     if table is None:
         known = np.flatnonzero(~embedder.vocab.is_unknown)
@@ -46,24 +51,25 @@ def tag_map(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    verify_version(table, TagMapError, _REMEDY)
+    dim = embedder.embedding_dim
     try:
-        columns = pq.read_table(table, columns=["tag", "category", "vector", "x", "y"], partitioning=None)
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise TagMapError(
-            f"{table}: no coordinates of tags ({first_line(error)}); materialize tag_embeddings again"
-        ) from None
+        with open_regular(table) as stream:
+            columns = pq.read_table(stream, columns=["tag", "category", "vector", "x", "y"])
+        points = np.stack([columns[axis].to_numpy().astype(np.float32) for axis in ("x", "y")], axis=1)
+        vectors = np.asarray(pc.list_flatten(columns["vector"]).to_numpy(), np.float32)
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError, pa.ArrowException) as error:
+        raise TagMapError(f"{table}: no coordinates of tags ({first_line(error)}); {_REMEDY}") from None
     vocab = embedder.vocab
     every_id = range(vocab.num_special, vocab.num_tokens)
     index_of = {(category.value, tag): i for i, (category, tag) in enumerate(embedder.tokenizer.decode(every_id))}
     named = zip(columns["category"].to_pylist(), columns["tag"].to_pylist(), strict=True)
     indices = np.array([index_of.get((str(category), str(tag)), -1) for category, tag in named], dtype=np.int64)
-    dim = embedder.embedding_dim
-    vectors = pc.list_flatten(columns["vector"]).to_numpy()
     is_other = (indices < 0).any() or vectors.size != len(indices) * dim
-    if is_other or np.mean((vectors.reshape(-1, dim) * embedder.tag_embeddings()[indices]).sum(1)) < _SAME_COSINE:
-        raise TagMapError(f"{table}: of another checkpoint; materialize tag_embeddings again, or leave it out")
-    points = np.stack([columns[axis].to_numpy().astype(np.float32) for axis in ("x", "y")], axis=1)
-    has_point = ~np.isnan(points).any(axis=1)
+    # Also where the mean is NaN.
+    if is_other or not np.mean((vectors.reshape(-1, dim) * embedder.tag_embeddings()[indices]).sum(1)) >= _SAME_COSINE:
+        raise TagMapError(f"{table}: of another checkpoint; {_REMEDY}, or leave it out")
+    has_point = np.isfinite(points).all(axis=1)
     return TagMap(indices[has_point], points[has_point])
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from booru_embed_core.evaluation.evaluation_file import EvaluationFile, TaskFile, read_evaluation
 from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE
 from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.tags.vocab import Vocab
@@ -105,25 +105,23 @@ def _vectors(table: pa.Table) -> NDArray[np.float32]:
     return flat.reshape(table.num_rows, -1)
 
 
-def _tasks(evaluation: Product) -> dict[str, dict[str, Any]]:
-    tasks: dict[str, dict[str, Any]] = _content(evaluation)["tasks"]
-    return tasks
+def _tasks(evaluation: Product) -> dict[str, TaskFile]:
+    return _content(evaluation).tasks
 
 
-def _content(evaluation: Product) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((evaluation.path / EVALUATION_FILE).read_text(encoding="utf-8"))
-    return content
+def _content(evaluation: Product) -> EvaluationFile:
+    return read_evaluation(evaluation.path / EVALUATION_FILE)
 
 
-def _recall(task: dict[str, Any], model: str, default: float = math.nan) -> float:
-    return float(task["models"].get(model, {}).get(_METRIC, default))
+def _recall(task: TaskFile, model: str, default: float = math.nan) -> float:
+    return task.models.get(model, {}).get(_METRIC, default)
 
 
 def _asked(evaluation: Product) -> tuple[str | None, list[object]]:
     """The version of the checkpoint, and the data that determine the hidden tags."""
     inputs, content = read_manifest(evaluation.path).inputs, _content(evaluation)
-    sizes = [(hide, task["num_posts"], task["num_hidden"]) for hide, task in content["tasks"].items()]
-    return inputs.get("checkpoint"), [inputs.get("packed_tokens"), content["seed"], sizes]
+    sizes = [(hide, task.num_posts, task.num_hidden) for hide, task in content.tasks.items()]
+    return inputs.get("checkpoint"), [inputs.get("packed_tokens"), content.seed, sizes]
 
 
 def _compared(evaluation: Product, others: dict[str, float], name: str, remedy: str) -> Findings:
@@ -136,7 +134,8 @@ def _compared(evaluation: Product, others: dict[str, float], name: str, remedy: 
     figures: dict[str, float] = {}
     for hide, task in _tasks(evaluation).items():
         ours, other = _recall(task, _OURS), others.get(hide, math.nan)
-        error = float(task["margins"].get(_OURS, {}).get(_METRIC, {}).get("standard_error", 0.0))
+        margin = task.margins.get(_OURS, {}).get(_METRIC)
+        error = 0.0 if margin is None else margin.standard_error
         figures |= {f"{hide}_hidden": ours, f"{hide}_hidden_other": other, f"{hide}_standard_error": error}
         if ours < other - error:
             problems.append(f"{hide} hidden: recall@10 {ours:.3f}, {name} {other:.3f} (± {error:.3f}); {remedy}")

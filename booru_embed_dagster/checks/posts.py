@@ -27,7 +27,7 @@ def posts_have_their_columns(pipeline: Pipeline) -> Findings:
 def posts_reconcile(pipeline: Pipeline) -> Findings:
     """Every line of the export is a post, was filtered, or is in `rejects.parquet`, as the report counts them."""
     (posts,) = pipeline.current("posts")
-    report = PostsReport.from_json((posts.path / REPORT_FILE).read_text(encoding="utf-8"))
+    report = PostsReport.read(posts.path / REPORT_FILE)
     num_posts = count_posts(posts.path)
     num_set_aside = int(pq.read_metadata(posts.path / REJECTS_FILE).num_rows)
     problems = []
@@ -50,7 +50,7 @@ def posts_reconcile(pipeline: Pipeline) -> Findings:
 def few_tags_are_unknown(pipeline: Pipeline) -> Findings:
     """Where posts have all tags in one field, at most 1% of the uses are of tags that `tag_categories` lacks."""
     (posts,) = pipeline.current("posts")
-    report = PostsReport.from_json((posts.path / REPORT_FILE).read_text(encoding="utf-8"))
+    report = PostsReport.read(posts.path / REPORT_FILE)
     num_unknown, num_tags = report.num_unknown_tags, report.num_split_tags
     if not num_tags:
         return Findings([], note="every file has a column of tags for each category")
@@ -69,6 +69,6 @@ def few_tags_are_unknown(pipeline: Pipeline) -> Findings:
 def few_posts_are_in_two_files(pipeline: Pipeline) -> Findings:
     """Of no file do more than 1% of the posts have the id of a post in an earlier file, as posts of two sites do."""
     (posts,) = pipeline.current("posts")
-    report = PostsReport.from_json((posts.path / REPORT_FILE).read_text(encoding="utf-8"))
+    report = PostsReport.read(posts.path / REPORT_FILE)
     num_posts = sum(counts.num_duplicate_of_other_files for counts in report.files)
     return Findings(report.overlaps, {"num_duplicate_of_other_files": num_posts})

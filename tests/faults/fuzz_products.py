@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from booru_embed_core.json_files import content_checksum
 from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS
 from booru_embed_core.search.folder import METADATA_FILE, IndexMetadata, read_metadata
 from booru_embed_core.search.vector_index import SearchError
 from booru_embed_core.settings import ModelSettings, SettingsError, TokensSettings, TrainingSettings, load_settings
 from booru_embed_core.tags.build import save_vocab
-from booru_embed_core.tags.vocab import VOCAB_FILE, Vocab, VocabError, checksum
+from booru_embed_core.tags.vocab import VOCAB_FILE, Vocab, VocabError
 from booru_embed_core.tokens.packed_file import PackedFile, PackedFileError, header_sha256
 from booru_embed_core.tokens.packed_writer import packed_metadata, write_packed_file
 from booru_embed_core.training.checkpoint_config import CONFIG_FILE, CheckpointConfig, CheckpointError, read_config
@@ -155,7 +156,7 @@ def with_right_sums(content: bytes) -> bytes:
         description["sha256"] = whole.hash if tags else description.get("sha256")
         assert names
         assert SPECIAL_TOKENS
-        description["checksum"] = checksum(description)
+        description["checksum"] = content_checksum(description)
         return json.dumps(description).encode()
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from booru_embed_core.tokens.lengths import short_posts
 from tests.core.cli_helpers import Run
 from tests.core.export_helpers import Walked, csv_bytes, row, walk
 from tests.core.model_helpers import Trained
+from tests.core.network_helpers import unseal
 
 
 @pytest.fixture
@@ -79,6 +81,21 @@ def test_inspect_checkpoint_says_what_it_was_made_of(run: Run, trained: Trained)
     assert found["model"]["width"] == 32
     table = run("inspect", "checkpoint", trained.checkpoint).out
     assert [line.split()[0] for line in table.splitlines()] == list(found)
+
+
+def test_inspect_checkpoint_says_that_an_older_one_has_no_checksum(run: Run, trained: Trained, tmp_path: Path) -> None:
+    whole = run("inspect", "checkpoint", trained.checkpoint, "--json")
+    assert whole.json["has_checksum"]
+    assert whole.err == ""
+    older = Path(shutil.copytree(trained.checkpoint, tmp_path / "older"))
+    unseal(older)
+    found = run("inspect", "checkpoint", older, "--json")
+    assert not found.json["has_checksum"]
+    assert found.err.startswith(
+        f"note: {older / 'model.safetensors'} has no checksum, as an older booru-embed wrote it"
+    )
+    assert run("export", "hub", "-c", older, "-o", tmp_path / "again").code == 0
+    assert run("inspect", "checkpoint", tmp_path / "again", "--json").json["has_checksum"]
 
 
 def test_inspect_vocab_says_what_the_cut_lost(run: Run, walked: Walked) -> None:

@@ -48,10 +48,13 @@ def test_the_card_has_metrics_beside_baselines(source: CheckpointSource, evaluat
     assert f"{source.config.num_train_posts} training posts" in text
 
 
-@pytest.mark.parametrize(("text", "message"), [("[]", "not an evaluation"), ("{", "not an evaluation")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "should be an object"), ("{", "is not JSON"), ("[" * 100_000, "is nested"), ('{"num_tags": 36}', "lacks")],
+)
 def test_what_is_no_evaluation_is_named(source: CheckpointSource, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "evaluation.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"evaluation.json: {message} .*; materialize evaluation again"):
+    with pytest.raises(ValueError, match=rf"evaluation\.json: {message}.*; materialize evaluation again"):
         card(source.config, source.vocab, tmp_path / "evaluation.json")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -92,6 +93,14 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]
     return apply
 
 
+ENTRY = {"bytes": 1, "sha256": "a" * 64}
+
+
+def as_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -106,16 +115,22 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]
         ),
         (lambda folder: (folder / CHECKSUMS_FILE).unlink(), r"/manifest\.json: no such file; build the posts again"),
         (shutil.rmtree, r"/manifest\.json: no such file"),
-        (lambda folder: (folder / CHECKSUMS_FILE).write_text("[" * 100_000), r"/manifest\.json: is not JSON"),
-        (lambda folder: (folder / CHECKSUMS_FILE).write_text("[]"), r"format_version 'None' instead of 1"),
+        (lambda folder: (folder / CHECKSUMS_FILE).write_text("[" * 100_000), r"/manifest\.json: is nested too deeply"),
+        (lambda folder: (folder / CHECKSUMS_FILE).write_text("[]"), r"/manifest\.json: should be an object"),
         (edit(lambda content: content.update(files={})), r"/manifest\.json: lists no files"),
-        (edit(lambda content: content.update(files={"a": 1})), r"/manifest\.json: lists no files"),
+        (edit(lambda content: content.update(files={"a": 1})), r"/manifest\.json: files\.a"),
         (
-            edit(lambda content: content["files"].update({"../a": {}})),
-            r"/\.\./a: is in manifest\.json, but there is no ",
+            edit(lambda content: content["files"].update({"../a": ENTRY})),
+            r"'\.\./a': should be the name of a file",
         ),
-        (edit(lambda content: content["files"].update({"\ud800": {}})), r"is in manifest\.json, but there is no such "),
-        (edit(lambda content: content.update(format_version=2)), r"format_version '2' instead of 1"),
+        (edit(lambda content: content["files"].update({"a": {**ENTRY, "bytes": -1}})), r"files\.a\.bytes = -1: should"),
+        (
+            edit(lambda content: content["files"].update({"a": ENTRY})),
+            r"/a: is in manifest\.json, but there ",
+        ),
+        (edit(lambda content: content["files"].update({"\ud800": ENTRY})), r"manifest\.json: Invalid JSON"),
+        (edit(lambda content: content.update(format_version=2)), r"format_version 2 instead of 1"),
+        (lambda folder: as_pipe(folder / "rejects.parquet"), r"/rejects\.parquet: cannot be read \(not a plain file\)"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(folder: Path, damage: Callable[[Path], object], message: str) -> None:

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.filesystem import file_sha256
+from booru_embed_core.json_files import content_checksum
 from booru_embed_core.posts.checksums import write_checksums
 from booru_embed_core.tags.build import save_vocab
 from booru_embed_core.tags.frequency import FREQUENCY_SCHEMA
-from booru_embed_core.tags.vocab import VOCAB_FILE, VOCAB_TABLE_FILE, Vocab, checksum
+from booru_embed_core.tags.vocab import VOCAB_FILE, VOCAB_TABLE_FILE, Vocab
 from booru_embed_dagster.assets import tags as assets
 from booru_embed_dagster.checks import tags as checks
 from tests.dagster.checks.check_helpers import Built, change_product, failed_checks, run_check, spoil, started
@@ -113,7 +114,9 @@ def another_table(folder: Path) -> None:
     another_count(folder)
     description = json.loads((folder / VOCAB_FILE).read_text(encoding="utf-8"))
     description["files"][VOCAB_TABLE_FILE] = file_sha256(folder / VOCAB_TABLE_FILE)
-    (folder / VOCAB_FILE).write_text(json.dumps(description | {"checksum": checksum(description)}), encoding="utf-8")
+    (folder / VOCAB_FILE).write_text(
+        json.dumps(description | {"checksum": content_checksum(description)}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
