@@ -45,6 +45,7 @@ from booru_embed_core.training.checkpoint import save_checkpoint
 from booru_embed_core.training.checkpoint_config import CheckpointConfig
 from booru_embed_core.training.states import DamagedStateWarning, load_state, save_state
 from booru_embed_core.web.tag_map import tag_map
+from booru_embed_dagster.warehouse.warehouse import Warehouse
 from tests.core.export_helpers import KEEP_ALL, ONE_THREAD, Walked, csv_bytes, walk
 from tests.core.model_helpers import model_settings, topic_posts, training_settings
 
@@ -62,7 +63,11 @@ class Made:
 
     @property
     def checkpoint(self) -> Path:
-        return self.base / "checkpoint"
+        return self.version("checkpoint")
+
+    def version(self, asset: str) -> Path:
+        """The current version of `asset` in the warehouse of this set."""
+        return Warehouse(self.base / "warehouse").current(asset).path
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,10 @@ class Product:
     Attributes:
         folder: where it lies in a set of products.
         read: reads it from a folder of the same content; gives what the reader works with.
-        unread: patterns of files that only people read.
     """
 
     folder: Callable[[Made], Path]
     read: Callable[[Path, Made], object]
-    unread: tuple[str, ...] = ()
 
 
 def make(base: Path, seed: int) -> Made:
@@ -94,17 +97,20 @@ def make(base: Path, seed: int) -> Made:
         training=training_settings(), splits=TokensSettings(), packed_tokens="packed", score_bin_edges=[[0.0] * 9] * 4,
         trained_ratings=("g", "s"), num_train_posts=100, best_epoch=1.0, validation_loss=2.5,
     )  # fmt: skip
-    made.checkpoint.mkdir()
-    save_checkpoint(made.checkpoint, SetEncoder(shape), config, walked.vocab_dir)
-    for name in ("search", "work", "tags", "states"):
+    warehouse = Warehouse(base / "warehouse")
+    with warehouse.new_version("checkpoint", defined_by=["model.safetensors"]) as draft:
+        save_checkpoint(draft.path, SetEncoder(shape), config, walked.vocab_dir)
+    for name in ("work", "states"):
         (base / name).mkdir()
-    index_posts(made.checkpoint, walked.packed_path, base / "search", base / "work", "cpu", "fp32", lambda _: None)
+    with warehouse.new_version("post_embeddings") as draft:
+        index_posts(made.checkpoint, walked.packed_path, draft.path, base / "work", "cpu", "fp32", lambda _: None)
     embedder = BooruEmbedder.load(made.checkpoint, "cpu", "fp32")
     table = embeddings_table(embedder)
     points = np.random.default_rng(seed).random((2, len(table))).astype(np.float32)
     for axis, values in zip("xy", points, strict=True):
         table = table.append_column(axis, pa.array(values))
-    pq.write_table(table, base / "tags" / "tag_embeddings.parquet", compression="zstd")
+    with warehouse.new_version("tag_embeddings", defined_by=["*.parquet"]) as draft:
+        pq.write_table(table, draft.path / "tag_embeddings.parquet", compression="zstd")
     for step in (4, 8):
         state = {"fingerprint": base.name, "step": step, "model": {"a": torch.full((99,), float(step + seed))}}
         save_state(base / "states", state, num_kept=2)
@@ -193,8 +199,8 @@ PRODUCTS = {
     "vocab": Product(lambda made: made.walked.vocab_dir, read_vocab),
     "packed tokens": Product(lambda made: made.walked.packed_path.parent, read_packed),
     "checkpoint": Product(lambda made: made.checkpoint, read_embedder),
-    "post embeddings": Product(lambda made: made.base / "search", read_search),
-    "tag embeddings": Product(lambda made: made.base / "tags", read_tag_map),
+    "post embeddings": Product(lambda made: made.version("post_embeddings"), read_search),
+    "tag embeddings": Product(lambda made: made.version("tag_embeddings"), read_tag_map),
     "training states": Product(lambda made: made.base / "states", read_states),
 }
 
@@ -235,9 +241,10 @@ def damages(name: str, made: Made, other: Made, num: int, seed: int) -> list[Dam
     return found
 
 
-def outcome(damage: Damage, made: Made, folder: Path, whole: str) -> str:
-    """What the reader makes of a damaged product in the new folder `folder`: ``refused``, ``same``, or ``other: …``."""
+def outcome(damage: Damage, made: Made, parent: Path, whole: str) -> str:
+    """What the reader makes of a damaged product in the new folder `parent`: ``refused``, ``same``, or ``other: …``."""
     product = PRODUCTS[damage.product]
+    folder = parent / product.folder(made).name
     shutil.copytree(product.folder(made), folder)
     (folder / damage.file).write_bytes(damage.content)
     try:
@@ -291,7 +298,7 @@ def tried(name: str, made: Made, other: Made, num: int, seed: int, base: Path) -
     whole = in_child(lambda: whole_of(name, made, base))
     assert not whole.startswith("other"), (name, whole)
     for damage in damages(name, made, other, num, seed):
-        yield damage, in_child(partial(outcome, damage, made, base / "damaged" / "product", whole))
+        yield damage, in_child(partial(outcome, damage, made, base / "damaged", whole))
         shutil.rmtree(base / "damaged")
 
 
@@ -323,7 +330,7 @@ def main() -> None:
 
 def whole_of(name: str, made: Made, base: Path) -> str:
     """What the reader of a product works with if nothing is damaged."""
-    folder = base / "whole" / name
+    folder = base / "whole" / name / PRODUCTS[name].folder(made).name
     shutil.copytree(PRODUCTS[name].folder(made), folder)
     return digest(PRODUCTS[name].read(folder, made))
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from booru_embed_core.json_files import content_checksum
-from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS
+from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.search.folder import METADATA_FILE, IndexMetadata, read_metadata
 from booru_embed_core.search.vector_index import SearchError
 from booru_embed_core.settings import ModelSettings, SettingsError, TokensSettings, TrainingSettings, load_settings
@@ -151,11 +151,8 @@ def with_right_sums(content: bytes) -> bytes:
         tags = [tag for listed in by_category for tag in listed]
         counts = [count for category in CATEGORIES for count in description["counts"][category.value]]
         ids = [index for index, listed in enumerate(by_category) for _ in listed]
-        names = [category.value for category in CATEGORIES]
         whole = Vocab(tuple(tags), np.array(ids, np.uint8), np.array(counts, np.int64))
         description["sha256"] = whole.hash if tags else description.get("sha256")
-        assert names
-        assert SPECIAL_TOKENS
         description["checksum"] = content_checksum(description)
         return json.dumps(description).encode()
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
@@ -178,23 +175,35 @@ def config_seeds() -> list[bytes]:
         training=TrainingSettings(), splits=TokensSettings(), packed_tokens="v1", score_bin_edges=[[0.0] * 9] * 4,
         trained_ratings=("g",), num_train_posts=3, best_epoch=1.0, validation_loss=None,
     )  # fmt: skip
-    IndexMetadata(1, 3, 16, "0" * 64, 64, 1, 1.0, "flat", {"a": 1}).write(scratch())
+    IndexMetadata(
+        format_version=1, num_posts=3, dim=16, vocab_hash="0" * 64, part_posts=64, nprobe=1, recall=1.0, index="flat",
+        file_bytes={"a": 1},
+    ).write(scratch())  # fmt: skip
     index = (scratch() / METADATA_FILE).read_bytes()
     manifest = {"asset": "vocab", "version": "0" * 16, "inputs": {"a": "b"}, "files": ["x"], "created": "2026"}
     settings = [path.read_bytes() for path in sorted([ROOT / "settings.toml", *(ROOT / "data/sample").glob("*.toml")])]
     return [
-        b"\0" + config.model_dump_json().encode(),
-        b"\1" + index,
+        b"\4" + config.model_dump_json().encode(),
+        b"\5" + index,
         b"\2" + json.dumps(manifest).encode(),
         *(b"\3" + text for text in settings),
     ]
 
 
+def with_right_checksum(text: bytes) -> bytes:
+    """JSON with its own checksum."""
+    try:
+        values = json.loads(text)
+        return json.dumps({**values, "checksum": content_checksum(values)}).encode()
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return text
+
+
 def read_config_file(content: bytes) -> None:
     """Reads a config, the metadata of an index, a manifest, or settings."""
-    folder, kind = scratch(), content[:1]
-    name = {b"\1": METADATA_FILE, b"\2": MANIFEST, b"\3": "settings.toml"}.get(kind, CONFIG_FILE)
-    (folder / name).write_bytes(content[1:])
+    folder, kind = scratch(), (content or b"\0")[0]
+    name = (CONFIG_FILE, METADATA_FILE, MANIFEST, "settings.toml")[kind % 4]
+    (folder / name).write_bytes(with_right_checksum(content[1:]) if kind % 8 > 3 else content[1:])
     if name == METADATA_FILE:
         read_metadata(folder)
     elif name == MANIFEST:

@@ -44,7 +44,7 @@ def broken_promises(calls: Sequence[Call], folder: Path, new_files: Iterable[str
                 kept = {one for one in moved if is_kept(target / one.relative_to(path), folder, new_files)}
                 for one in sorted(kept):
                     yield f"{shown(target, folder)}: {one.relative_to(path.parent)} was not synced before the rename"
-                if target.name == "current" and target.parent in dirty:
+                if target.name == "current" and target.parent in renamed:
                     yield f"{shown(target, folder)}: its version's name was not synced before the link moved"
                 renamed[target.parent] = shown(target, folder)
             dirty.add(target.parent)
@@ -65,9 +65,13 @@ def broken_promises(calls: Sequence[Call], folder: Path, new_files: Iterable[str
 
 
 def is_kept(path: Path, folder: Path, new_files: Iterable[str]) -> bool:
-    """Whether `path` is there in the end; what is not may be a temporary file whose rename no library call shows."""
+    """Whether `path` is there in the end, or may have been removed since.
+
+    safetensors writes to ``.tmp…`` and renames that by a system call of its own, which the injector does not see.
+    """
     name = shown(path, folder)
-    return any(one == name or one.startswith(f"{name}/") for one in new_files) or WORK in path.parts
+    is_removed = WORK in path.parts and not path.name.startswith(".tmp")
+    return any(one == name or one.startswith(f"{name}/") for one in new_files) or is_removed
 
 
 def is_published(path: Path, folder: Path) -> bool:

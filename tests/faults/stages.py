@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import gzip
 import importlib
 import io
@@ -148,6 +149,7 @@ def preload() -> None:
     """Imports what the stages import late: each child would do so again."""
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.freeze()  # else each child's collector writes to the pages of all these objects, and so copies them
 
 
 def asset(module: Any, name: str) -> Stage:
@@ -239,8 +241,7 @@ def grow_project(folder: Path) -> None:
 
 def make_command_folder(folder: Path, project: Path) -> None:
     """What the commands read and write: an export, captions, and vectors of an earlier call."""
-    folder.mkdir()
-    (folder / "tmp").mkdir()
+    (folder / "tmp").mkdir(parents=True)
     shutil.copyfile(project / "export" / "posts.csv", folder / "export.csv")
     with (folder / "export.csv").open(encoding="utf-8", newline="") as source:
         captions = [row["tag_string_general"] for row in csv.DictReader(source)]
