@@ -8,8 +8,8 @@ import sys
 
 import benchmarks
 
-TOOLS = ("corpus", "mutation", "tables")
-"""Modules to run on their own: they generate inputs or pages, or take hours."""
+TOOLS = ("corpus", "mutation", "soak", "tables")
+"""Modules to run on their own: they generate inputs or pages, take hours, or need a trained model."""
 
 
 def main(names: list[str]) -> None:

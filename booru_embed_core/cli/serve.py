@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import typer
 
 from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, say
+from booru_embed_core.cli.streams import print_notice
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -73,9 +74,7 @@ def serve(
     warnings.simplefilter("ignore", UnknownTagsWarning)  # answers name unknown tags
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
-    print(
-        f"booru-embed on http://{shown}:{port} (the API: http://{shown}:{port}/api/docs); Ctrl-C stops it", flush=True
-    )
+    print_notice(f"booru-embed on http://{shown}:{port} (the API: http://{shown}:{port}/api/docs); Ctrl-C stops it")
     loading = Loading(sources.load, sources.version, _freeze, say, folders=sources.folders)
     app = create_app(loading, origins, [host, *hosts])
     _end_quietly_on_sigterm()
@@ -133,10 +132,11 @@ def _checked_host(name: str) -> str:
     Raises:
         BadParameter: it is empty, or has a scheme, a port or a path.
     """
-    from booru_embed_core.web.middleware import host_of
+    from booru_embed_core.web.middleware import host_of, is_address
 
-    bare = name.removeprefix("[").removesuffix("]")
-    if name == "*" or (bare and host_of(f"[{bare}]" if ":" in bare else bare) and not set(name) & set(",*")):
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    is_name = bool(bare) and ":" not in bare and host_of(bare) is not None and not set(bare) & set(",*")
+    if name == "*" or is_name or is_address(bare):
         return bare
     raise typer.BadParameter(
         f"{name!r} is not a host; give a name or an address without scheme and port, such as example.org, or *",

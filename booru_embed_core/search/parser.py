@@ -97,6 +97,8 @@ class _Parser:
         self._typed = text
         self._tokenizer = tokenizer
         self._notes: list[str] = []
+        self._known: dict[str, bool] = {}
+        self._encoded: dict[str, Encoded] = {}
         self._text = self._without_settings(text)
         words = read_words(self._text, self._is_tag)
         self._tokens, self._has_grammar = words.tokens, words.has_grammar
@@ -364,13 +366,16 @@ class _Parser:
         return [HasAny((token_id - self._tokenizer.vocab.num_special,)) for token_id in token_ids]
 
     def _encode(self, text: str) -> Encoded:
-        encoded = self._tokenizer.encode(text)
+        encoded = self._encoded.get(text) or self._tokenizer.encode(text)
+        self._encoded[text] = encoded
         refuse_named_values(encoded.unknown)
         self._notes += encoded.notes
         return encoded
 
     def _is_tag(self, word: str) -> bool:
-        return self._tokenizer.tag_named(word) is not None
+        if word not in self._known:
+            self._known[word] = self._tokenizer.tag_named(word) is not None
+        return self._known[word]
 
     def _is_metatag(self, token: Token) -> bool:
         return is_metatag(self._word(token), self._is_tag)

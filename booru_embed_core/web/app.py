@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
@@ -42,6 +43,8 @@ _COMPRESSED_BYTES: Final = 100_000
 """Minimal size of an answer that gzip compresses: the map, and large embeddings."""
 MAX_FILLS: Final = 16
 """Captions that are filled together; more would keep the first ones waiting."""
+MAX_THREADS: Final = 8
+"""That read and search at once: they share the interpreter's lock, and each keeps memory of its own."""
 _JSON_TYPE: Final = re.compile(r"application/(?:[\w.+-]+\+)?json")
 _Completions: TypeAlias = MicroBatcher[PrefixQuery, tuple[Completer, ReadQuery], Suggestions]
 _Fills: TypeAlias = MicroBatcher[FillQuery, tuple[BooruEmbedder, ReadFill], Filled]
@@ -53,6 +56,7 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
         400: "The body is not JSON.",
         413: "The body is too large.",
         415: "The Content-Type is not application/json.",
+        421: "The Host is not a name of this server.",
         422: "A value is invalid, or no tag is known; the answer names the field.",
         503: "The model is loading.",
     }.items()
@@ -109,6 +113,7 @@ def create_app(loading: Loading, allow_origins: Collection[str] = (), hosts: Col
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
         loading.start()
         yield
         loading.stop()

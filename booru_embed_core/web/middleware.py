@@ -60,7 +60,7 @@ class HostCheck:
                 await JSONResponse({"error": error}, 400)(scope, receive, send)
                 return
             server = scope.get("server") or ("",)
-            if host not in self._hosts and not (_is_address(host) and host == spelled_host(str(server[0]))):
+            if host not in self._hosts and not (is_address(host) and host == spelled_host(str(server[0]))):
                 error = f"{host} is not served here; start `booru-embed serve` with --allow-host {host}"
                 await JSONResponse({"error": error}, 421)(scope, receive, send)
                 return
@@ -83,7 +83,8 @@ def spelled_host(host: str) -> str:
     return str((isinstance(address, IPv6Address) and address.ipv4_mapped) or address)
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether `host` is an address of IPv4 or IPv6, without brackets."""
     try:
         ip_address(host)
     except ValueError:

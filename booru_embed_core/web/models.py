@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -52,7 +52,15 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+_SCORE_NEEDS_RATING: Final[dict[str, Any]] = {
+    "if": {"properties": {"score": {"type": "integer"}}, "required": ["score"]},
+    "then": {"properties": {"rating": {"type": "string"}}, "required": ["rating"]},
+}
+
+
 class _Metadata(_Request):
+    model_config = ConfigDict(json_schema_extra=_SCORE_NEEDS_RATING)
+
     rating: Rating | None = Field(None, description="Rating of the image; one that the model was trained with.")
     score: Score | None = Field(None, description="Score of the image; needs a rating.")
 
@@ -118,7 +126,7 @@ class FillRequest(_Metadata):
     n: Annotated[int, Field(ge=0, le=MAX_FILL_TAGS, strict=True)] = Field(
         20, description="How many tags to add; 0 only writes the prompt."
     )
-    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = Field(
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, strict=True, allow_inf_nan=False)] = Field(
         DEFAULT_TEMPERATURE, description="Of the draws; 0 takes the most probable tag each time."
     )
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] = Field(0, description="The same one, the same tags.")

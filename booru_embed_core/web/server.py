@@ -102,7 +102,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Chooses who answers: the application, or a refusal."""
         self._has_headers = True
         self._start_timer(BODY_SECONDS)
-        header_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        header_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         self.app = self.config.loaded_app
         if header_bytes > MAX_HEADER_BYTES:
             self.app = _refusal(*_TOO_LARGE)

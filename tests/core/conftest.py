@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from booru_embed_core.embedder.embedder import BooruEmbedder
     from booru_embed_core.search.post_search import PostSearch
     from tests.core.model_helpers import Corpus, Trained
+    from tests.core.web.warehouse_helpers import Warehouse
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,3 +113,20 @@ def search_embedder(trained: Trained) -> BooruEmbedder:
     from booru_embed_core.embedder.embedder import BooruEmbedder
 
     return BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")
+
+
+@pytest.fixture(scope="session")
+def tag_table(search_embedder: BooruEmbedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of the asset `tag_embeddings`."""
+    from tests.core.web.warehouse_helpers import write_table
+
+    file = tmp_path_factory.mktemp("table") / "tag_embeddings.parquet"
+    write_table(search_embedder, file)
+    return file
+
+
+@pytest.fixture
+def warehouse(trained: Trained, search_folder: Path, tag_table: Path, tmp_path: Path) -> Warehouse:
+    from tests.core.web.warehouse_helpers import Warehouse
+
+    return Warehouse(tmp_path / "warehouse", trained, search_folder, tag_table)

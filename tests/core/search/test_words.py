@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from booru_embed_core.search.parser import parse_query
 from booru_embed_core.search.words import MAX_DEPTH, Kind, read_words
 from tests.core.search.query_helpers import TAGS, TOKENIZER
 
@@ -74,3 +78,24 @@ def test_depth_is_limited() -> None:
         read_words("( " * (MAX_DEPTH + 1) + "cat ~ hat" + " )" * (MAX_DEPTH + 1), is_tag)
     with pytest.raises(ValueError, match="more than 50 signs before one word"):
         read_words("-" * (MAX_DEPTH + 1) + "cat", is_tag)
+
+
+def cpu_seconds(text: str) -> float:
+    """The least that reading `text` took of two times, as a query and as a caption."""
+    took = []
+    for _ in range(2):
+        start = time.process_time()
+        TOKENIZER.encode(text)
+        with contextlib.suppress(ValueError):
+            parse_query(text, TOKENIZER)
+        took.append(time.process_time() - start)
+    return min(took)
+
+
+@pytest.mark.parametrize(
+    "unit", [*' (|:*["1,\\-', ")", "::", "( ", " or ", "AND ", "- ", "1.2::", "hat ", "(hat ~ ", "\n", "'", "{", "a:"]
+)
+def test_reading_takes_time_linear_in_any_text(unit: str) -> None:
+    """Four times as many letters take four times as long; a square would be sixteen times."""
+    short, long = ("b" + unit * (letters // len(unit)) + "b" for letters in (600, 2_400))
+    assert cpu_seconds(long) < 9 * cpu_seconds(short) + 0.01

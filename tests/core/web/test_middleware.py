@@ -1,4 +1,4 @@
-"""Headers and the limit for bodies, on an application that echoes what it is sent."""
+"""Headers, names of the server and the limit for bodies, on an application that echoes what it is sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from booru_embed_core.web.middleware import BodyLimit, SecurityHeaders
+from booru_embed_core.web.middleware import LOOPBACK_HOSTS, BodyLimit, HostCheck, SecurityHeaders
 
 LIMIT = 10
 
@@ -22,7 +22,9 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def call(app: Any, chunks: list[bytes], headers: dict[str, str], kind: str = "http") -> tuple[list[Any], int]:
+def call(
+    app: Any, chunks: list[bytes], headers: dict[str, str], kind: str = "http", **scope_values: Any
+) -> tuple[list[Any], int]:
     """What `app` sends for a body in `chunks`, and how many of them it took."""
     sent: list[Any] = []
     messages = [{"type": "http.request", "body": c, "more_body": i < len(chunks) - 1} for i, c in enumerate(chunks)]
@@ -35,7 +37,7 @@ def call(app: Any, chunks: list[bytes], headers: dict[str, str], kind: str = "ht
         sent.append(message)
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": kind, "method": "POST", "path": "/", "headers": raw}
+    scope = {"type": kind, "method": "POST", "path": "/", "headers": raw, **scope_values}
     asyncio.run(app(scope, receive, send))
     return sent, len(messages) + 1 - len(left)
 
@@ -96,3 +98,52 @@ def test_every_answer_has_the_security_headers_beside_its_own() -> None:
 def test_other_protocols_pass_unchanged() -> None:
     plain, _ = call(echo, [b"x" * 99], {}, "lifespan")
     assert call(SecurityHeaders(BodyLimit(echo, LIMIT)), [b"x" * 99], {}, "lifespan")[0] == plain
+
+
+def status_for(host: str | None, hosts: tuple[str, ...] = LOOPBACK_HOSTS, server: Any = ("127.0.0.1", 80)) -> int:
+    headers = {} if host is None else {"host": host}
+    return int(call(HostCheck(echo, hosts), [b""], headers, server=server)[0][0]["status"])
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LocalHost:8010", "localhost.", "127.0.0.1:80", "[::1]", "[0:0::1]:80", "[::ffff:127.0.0.1]"],
+)
+def test_the_servers_own_names_are_answered(host: str) -> None:
+    assert status_for(host) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "rebound.example",
+        "localhost.rebound.example",
+        "127.0.0.1.rebound.example",
+        "127.0.0.2",
+        "127.1",
+        "0.0.0.0",
+        "[::2]",
+        "localhost..",
+    ],
+)
+def test_other_names_are_misdirected(host: str) -> None:
+    assert status_for(host) == 421
+
+
+@pytest.mark.parametrize("host", [None, "", ":80", "a b", "user@localhost", "localhost:80:80", "[::1", "local/host"])
+def test_a_request_names_one_host(host: str | None) -> None:
+    assert status_for(host) == 400
+
+
+def test_two_hosts_are_refused() -> None:
+    sent, _ = call(HostCheck(echo, LOOPBACK_HOSTS), [b""], {"Host": "localhost", "host": "localhost"}, server=None)
+    assert sent[0]["status"] == 400
+
+
+def test_named_hosts_and_the_reached_address_are_answered() -> None:
+    assert status_for("Tags.Example.:80", ("tags.example",)) == 200
+    assert status_for("192.168.1.5:8010", server=("192.168.1.5", 8010)) == 200
+    assert status_for("[fe80::1]", server=("fe80:0::1", 80)) == 200
+    assert status_for("192.168.1.5", server=None) == 421
+    assert status_for("/run/server.sock", server=("/run/server.sock", None)) == 400
+    assert status_for("any.example", ("*",)) == 200

@@ -101,6 +101,55 @@ def test_a_first_load_that_fails_is_said_and_mended_by_the_next() -> None:
     assert said == ["error: no such file", "left out: posts: made by another model"]
 
 
+class Odd(BaseException):
+    """As the panics of libraries in Rust are: no `Exception`."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (AttributeError("'list' object has no attribute 'items'"), "AttributeError: 'list' object has no"),
+        (RecursionError("too deep"), "RecursionError: too deep"),
+        (MemoryError(), "MemoryError"),
+        (ValueError(), "ValueError"),
+        (SystemExit(3), "SystemExit: 3"),
+        (Odd("panicked\nat x.rs"), "Odd: panicked at x.rs"),
+    ],
+)
+def test_whatever_fails_is_said_and_the_watch_goes_on(error: BaseException, message: str) -> None:
+    files, said = Files(), list[str]()
+    files.broken["v1"] = error
+    with running(files, said) as loading:
+        wait_until(lambda: loading.error is not None)
+        with pytest.raises(HTTPException, match=message) as caught:
+            assert loading.served
+        assert caught.value.status_code == 503
+        files.version = "v2"
+        wait_until(lambda: loading._served is not None)
+
+
+def test_neither_a_closed_stderr_nor_an_odd_version_ends_the_watch() -> None:
+    files = Files()
+
+    def broken() -> None:
+        raise BrokenPipeError
+
+    def version() -> Hashable:
+        if files.version == "odd":
+            raise RuntimeError("cannot be told")
+        return files.version
+
+    loading = Loading(files.load, version, broken, lambda _line: broken(), poll_seconds=0.001)
+    loading.start()
+    try:
+        for number, version_now in enumerate(("v1", "odd", "v2")):
+            files.version = version_now
+            wait_until(lambda number=number: files.num_loads == number + 1)
+        wait_until(lambda: loading.served.checkpoint == "v2")
+    finally:
+        loading.stop()
+
+
 def test_a_stopped_watch_loads_no_more() -> None:
     files = Files()
     with running(files, []) as loading:
@@ -121,3 +170,16 @@ def test_a_stopped_watch_loads_no_more() -> None:
 )
 def test_folders_of_the_machine_are_not_told(message: str, short: str) -> None:
     assert without_folders(message) == short
+
+
+def test_known_folders_are_not_told_whatever_their_names() -> None:
+    known = ["/srv/a,b/wh", "data/wh", "/srv/a,b"]
+    assert without_folders("/srv/a,b/wh/x/config.json: no such file", known) == "x/config.json: no such file"
+    assert without_folders("data/wh/x.json: no such file, of data/wh", known) == "x.json: no such file, of wh"
+    assert without_folders("mydata/wh/x, data/whole/y", known) == "mydata/wh/x, data/whole/y"
+
+
+def test_answers_hide_known_folders_and_keep_what_was_asked() -> None:
+    loading = Loading(lambda: pytest.fail("not called"), folders=lambda: ["/srv/wh", "/", ""])
+    assert loading.hidden_in_answer("/a/b/: unknown; /srv/wh/x is gone") == "/a/b/: unknown; x is gone"
+    assert loading.hidden("/a/b/c is gone") == "c is gone"
