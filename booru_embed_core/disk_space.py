@@ -81,8 +81,8 @@ def training_bytes(num_tokens: int, width: int, num_states: int, is_validated: b
 
 
 def search_bytes(num_posts: int, dim: int) -> float:
-    """Of the vectors of all posts, float16: finished parts, their copies, and the index."""
-    return max(SMALL_PRODUCT, 3 * num_posts * dim * 2)
+    """Of the vectors of all posts, float16: finished parts and the index. Copies of parts may share their blocks."""
+    return max(SMALL_PRODUCT, 2 * num_posts * dim * 2)
 
 
 def tag_vectors_bytes(num_tags: int, dim: int) -> float:

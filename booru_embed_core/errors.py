@@ -232,6 +232,12 @@ def disk_error(error: BaseException, folder: Path, elsewhere: str, of_paths: boo
     return DiskError(number, place, elsewhere if _is_below(place, folder) else "", space_left(place, number))
 
 
+def cannot_be_read(error: OSError, remedy: str) -> str:
+    """What is said of a file that cannot be read, with the remedy for the fault; `remedy` for one that has none."""
+    known = _REMEDIES | _MORE_REMEDIES | {errno.ENOMEM: "end other programs, which leave too little memory"}
+    return f"cannot be read ({error.strerror}); {known.get(error.errno or 0, remedy)}"
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether `error`, of the system or of a library, tells of a full disk or quota."""
     return _fault(error) in _FULL

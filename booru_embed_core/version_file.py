@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
+from booru_embed_core.errors import cannot_be_read
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.json_files import JsonModel, RelativeName, read_json
 
@@ -64,7 +65,7 @@ def verify_version(file: Path, error: type[ValueError], remedy: str) -> bool:
     try:
         version = content_version(file.parent, found.files)
     except OSError as fault:
-        raise error(f"{fault.filename or file}: cannot be read ({fault.strerror}); {remedy}") from None
+        raise error(f"{fault.filename or file}: {cannot_be_read(fault, remedy)}") from None
     if version != found.version:
         others = ", ".join(name for name in found.files if name != file.name)[:_MAX_SHOWN]
         beside = f" (or another file of the version: {others})" if others else ""

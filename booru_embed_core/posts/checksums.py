@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from booru_embed_core.errors import cannot_be_read
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.json_files import Count, FileName, JsonModel, Sha256, read_json
 
@@ -66,7 +67,7 @@ def verify_checksums(folder: Path, product: str) -> None:
         try:
             size, sha256 = file.stat().st_size, file_sha256(file)
         except OSError as error:
-            raise ChecksumError(f"{file}: cannot be read ({error.strerror}); check the path") from None
+            raise ChecksumError(f"{file}: {cannot_be_read(error, 'check the path')}") from None
         if size != entry.bytes:
             raise ChecksumError(f"{file}: {size} bytes, {entry.bytes} in {CHECKSUMS_FILE}; {remedy}")
         if sha256 != entry.sha256:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import AliasChoices, ConfigDict, Field
 
+from booru_embed_core.errors import cannot_be_read
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.json_files import Count, FileName, SealedModel, Sha256, read_json
 from booru_embed_core.posts.arrow import read_parquet
@@ -138,7 +139,7 @@ def _hash(file: Path) -> str:
     try:
         return file_sha256(file)
     except OSError as error:
-        raise SearchError(f"{file}: cannot be read ({error.strerror}); {REMEDY}") from None
+        raise SearchError(f"{file}: {cannot_be_read(error, REMEDY)}") from None
 
 
 def _compare(file: Path, found: str, expected: str) -> None:

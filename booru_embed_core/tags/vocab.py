@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.errors import first_line
+from booru_embed_core.errors import cannot_be_read, first_line
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.tags.implications import Implications
@@ -200,7 +200,7 @@ def _check_files(file: Path, listed: Mapping[str, str]) -> None:
                     f"{_REMEDY}"
                 )
         except OSError as error:
-            raise VocabError(f"{beside}: cannot be read ({error.strerror}); check it") from None
+            raise VocabError(f"{beside}: {cannot_be_read(error, 'check it')}") from None
 
 
 def _implications(effects_of: Mapping[str, str], num_tags: int) -> Implications:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from booru_embed_core.errors import cannot_be_read
 from booru_embed_core.filesystem import file_sha256, open_regular
 from booru_embed_core.json_files import Count, FileName, SealedModel, Sha256, read_json
 from booru_embed_core.schema import CATEGORIES, NUM_SCORE_BINS, RATINGS
@@ -130,9 +131,7 @@ def verify_weights(file: Path, config: CheckpointConfig, remedy: str = REMEDY) -
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file; {remedy}") from None
     except OSError as error:
-        raise CheckpointError(
-            f"{file}: cannot be read ({error.strerror}); check the file and its permissions"
-        ) from None
+        raise CheckpointError(f"{file}: {cannot_be_read(error, 'check the file')}") from None
     return True
 
 

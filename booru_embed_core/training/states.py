@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import torch
 
-from booru_embed_core.errors import disk_errors, one_line
+from booru_embed_core.errors import cannot_be_read, disk_errors, one_line
 from booru_embed_core.filesystem import open_regular, removed_on_error, sync
 from booru_embed_core.training.checkpoint_config import CheckpointError
 
@@ -106,7 +106,7 @@ def _opened(file: Path) -> BufferedReader:
     try:
         return open_regular(file)
     except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}); {_REMEDY}") from None
+        raise CheckpointError(f"{file}: {cannot_be_read(error, _REMEDY)}") from None
 
 
 @contextmanager

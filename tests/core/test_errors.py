@@ -16,6 +16,7 @@ from booru_embed_core import errors
 from booru_embed_core.errors import (
     MAX_MESSAGE,
     DiskError,
+    cannot_be_read,
     disk_error,
     disk_errors,
     first_line,
@@ -199,3 +200,17 @@ def test_a_file_beyond_the_limit_of_the_system_is_told(tmp_path: Path) -> None:
             (tmp_path / "file").write_bytes(b"x" * 2000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "(Input/output error); check the disk and its connection (dmesg)"),
+        (PermissionError(errno.EACCES, "Denied"), "(Denied); give this user access (chmod, chown)"),
+        (OSError(errno.ENOMEM, "No memory"), "(No memory); end other programs, which leave too little memory"),
+        (OSError(errno.EMFILE, "Too many"), "(Too many); raise the limit of open files (ulimit -n)"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), "(Is a directory); rebuild it"),
+    ],
+)
+def test_what_cannot_be_read_is_not_to_be_rebuilt_for_a_fault_of_the_machine(error: OSError, said: str) -> None:
+    assert cannot_be_read(error, "rebuild it") == f"cannot be read {said}"

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from booru_embed_core.errors import cannot_be_read
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
 from booru_embed_core.posts.identity import hashed_ids
 from booru_embed_core.posts.readers.base import BATCH_RECORDS, HIDDEN_COLUMN, PATH_COLUMN, ExportPath
@@ -284,7 +285,7 @@ def _num_bytes(tags: Sequence[str]) -> int:
 
 def unreadable(error: OSError | ValueError) -> str:
     """The reason for `error`, which came instead of a file's content."""
-    return f"cannot be read ({error.strerror}); check the file" if isinstance(error, OSError) else str(error)
+    return cannot_be_read(error, "check the file") if isinstance(error, OSError) else str(error)
 
 
 def _unescaped(split: Namespaced) -> dict[Category, list[str]]:
