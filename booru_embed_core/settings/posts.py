@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+import re
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from booru_embed_core.errors import shortened, shown
 from booru_embed_core.schema import RATINGS, Category
-from booru_embed_core.settings.base import PositiveInt, Section, Share
+from booru_embed_core.settings.base import (
+    MAX_ENTRIES,
+    Name,
+    PathValue,
+    Pattern,
+    PositiveInt,
+    Section,
+    Share,
+    Switch,
+    Text,
+)
 from booru_embed_core.settings.presets import PresetName, with_preset
 
-ColumnName = Annotated[str, Field(pattern=r'^[^"]*$')]
+_SITE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+
+def _column(name: str) -> str:
+    if '"' in name:
+        raise ValueError('holds a ", which no column may')
+    return name
+
+
+def _site(name: str) -> str:
+    if not _SITE.fullmatch(name):
+        raise ValueError("should be a name of a-z, 0-9, point, hyphen and underscore, such as 'e621'")
+    return name
+
+
+ColumnName = Annotated[Text, AfterValidator(_column)]
+Words: TypeAlias = Annotated[tuple[Text, ...], Field(max_length=MAX_ENTRIES)]
 Rating: TypeAlias = Literal["g", "s", "q", "e"]
 Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31, strict=True)]
 
@@ -40,16 +67,16 @@ class PostColumns(Section):
         named = [name for name in self.model_dump(exclude_unset=True).values() if name]
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"column '{twice}' is named twice; name each column once")
+            raise ValueError(f"column {shown(twice)} is named twice; name each column once")
         return self
 
 
 class TrueValues(Section):
     """For each flag, the values that mean true; all others mean false."""
 
-    is_deleted: tuple[str, ...] | None = None
-    is_banned: tuple[str, ...] | None = None
-    is_flagged: tuple[str, ...] | None = None
+    is_deleted: Words | None = None
+    is_banned: Words | None = None
+    is_flagged: Words | None = None
 
 
 class SourceSettings(Section):
@@ -60,22 +87,22 @@ class SourceSettings(Section):
     an SQLite database.
     """
 
-    site: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] | None = None
+    site: Annotated[Text, AfterValidator(_site)] | None = None
     preset: PresetName | None = None
-    export: Annotated[tuple[str, ...], Field(min_length=1)] = ("data/sample/*.csv.gz",)
-    bigquery_table: Annotated[str, Field(min_length=1)] | None = None
-    bigquery_project: Annotated[str, Field(min_length=1)] | None = None
-    table: Annotated[str, Field(min_length=1)] | None = None
-    aliases: Path | None = None
-    implications: Path | None = None
-    tag_categories: Path | None = None
+    export: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=MAX_ENTRIES)] = ("data/sample/*.csv.gz",)
+    bigquery_table: Name | None = None
+    bigquery_project: Name | None = None
+    table: Name | None = None
+    aliases: PathValue | None = None
+    implications: PathValue | None = None
+    tag_categories: PathValue | None = None
     columns: PostColumns = PostColumns()
-    rating_names: dict[str, Rating] = Field(default_factory=dict)
-    category_numbers: dict[str, Category] = Field(default_factory=dict)
+    rating_names: dict[Text, Rating] = Field(default_factory=dict, max_length=MAX_ENTRIES)
+    category_numbers: dict[Text, Category] = Field(default_factory=dict, max_length=MAX_ENTRIES)
     true_values: TrueValues = TrueValues()
     tag_separator: Literal["auto", " ", ",", ";", "|", "\n", "list"] = "auto"
-    html_entities: bool = False
-    null_words: tuple[str, ...] | None = None
+    html_entities: Switch = False
+    null_words: Words | None = None
     missing_id: Literal["reject", "row"] = "reject"
     missing_rating: Literal["reject", "g", "s", "q", "e"] = "reject"
     missing_score: Literal["reject"] | Int32 = "reject"
@@ -83,9 +110,13 @@ class SourceSettings(Section):
     @model_validator(mode="after")
     def _one_export(self) -> Self:
         if self.bigquery_table is not None and "export" in self.model_fields_set:
-            raise ValueError(f"export and bigquery_table ({self.bigquery_table}) are both set; remove one of them")
+            raise ValueError(
+                f"export and bigquery_table ({shortened(self.bigquery_table)}) are both set; remove one of them"
+            )
         if self.bigquery_project is not None and self.bigquery_table is None:
-            raise ValueError(f"bigquery_project ({self.bigquery_project}) is set without a bigquery_table; name both")
+            raise ValueError(
+                f"bigquery_project ({shortened(self.bigquery_project)}) is set without a bigquery_table; name both"
+            )
         return self
 
     @property
@@ -97,8 +128,8 @@ class SourceSettings(Section):
 class PostsSettings(SourceSettings):
     """The export to read, or several of them in `source`, and which posts to keep."""
 
-    source: tuple[SourceSettings, ...] = ()
-    ratings: Annotated[tuple[Rating, ...], Field(min_length=1)] = RATINGS
+    source: Annotated[tuple[SourceSettings, ...], Field(max_length=1000)] = ()
+    ratings: Annotated[tuple[Rating, ...], Field(min_length=1, max_length=100)] = RATINGS
     min_score: Int32 | None = None
     limit_posts: PositiveInt | None = None
     max_rejected_share: Share = 0.01

@@ -10,15 +10,20 @@ from pydantic import Field, model_validator
 
 from booru_embed_core.schema import Category
 from booru_embed_core.settings.base import (
-    NonNegative,
+    MAX_COUNT,
+    OPERATIONAL,
+    MemorySize,
     OpenShare,
-    OperationalInt,
+    PathValue,
+    Penalty,
     Percentile,
-    Positive,
     PositiveInt,
     Section,
     Seed,
     Share,
+    Switch,
+    Text,
+    Weight,
 )
 from booru_embed_core.settings.posts import PostsSettings
 
@@ -26,15 +31,15 @@ from booru_embed_core.settings.posts import PostsSettings
 class WarehouseSettings(Section):
     """Where products are kept. Not observed, because moving the warehouse changes no content."""
 
-    path: Path = Path("data/warehouse")
-    keep_versions: PositiveInt = 3
+    path: PathValue = Path("data/warehouse")
+    keep_versions: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 3
 
 
 class DuckdbSettings(Section):
     """Resources of the data stages. Not observed, because they do not change the output."""
 
-    threads: PositiveInt = 2
-    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(MB|MiB|GB|GiB)$")] = "1GB"
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 2
+    memory_limit: MemorySize = "1GB"
 
 
 class CategoryCut(Section):
@@ -54,7 +59,7 @@ class VocabSettings(Section):
     min_count: PositiveInt = 5
     unpopular: Literal["drop", "unk"] = "drop"
     implied_threshold: Annotated[float, Field(ge=0.9, le=1, strict=True)] = 0.98
-    implied_min_count: Annotated[int, Field(ge=20, strict=True)] = 20
+    implied_min_count: Annotated[int, Field(ge=20, le=MAX_COUNT, strict=True)] = 20
     general: CategoryCut = CategoryCut()
     artist: CategoryCut = CategoryCut()
     copyright: CategoryCut = CategoryCut()
@@ -73,8 +78,8 @@ class TokensSettings(Section):
 
     validation_share: Share = 0.05
     test_share: Share = 0.10
-    split_key: str = "booru-embed"
-    drop_implied: bool = False
+    split_key: Text = "booru-embed"
+    drop_implied: Switch = False
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> Self:
@@ -83,17 +88,20 @@ class TokensSettings(Section):
         return self
 
 
+Width: TypeAlias = Annotated[int, Field(ge=1, le=32_768, strict=True)]
+
+
 class ModelSettings(Section):
     """The network's shape; the vocabulary's size comes from the vocab."""
 
     trunk: Literal["attention", "deepsets"] = "attention"
-    width: PositiveInt = 256
-    num_layers: PositiveInt = 1
-    num_heads: PositiveInt = 8
-    ffn_width: PositiveInt = 512
-    decoder_width: PositiveInt = 512
-    embedding_dim: PositiveInt = 128
-    matryoshka_dims: tuple[PositiveInt, ...] = (16, 32, 64)
+    width: Width = 256
+    num_layers: Annotated[int, Field(ge=1, le=128, strict=True)] = 1
+    num_heads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
+    ffn_width: Width = 512
+    decoder_width: Width = 512
+    embedding_dim: Width = 128
+    matryoshka_dims: Annotated[tuple[Width, ...], Field(max_length=64)] = (16, 32, 64)
     dropout: Share = 0.0
 
     @model_validator(mode="after")
@@ -115,26 +123,26 @@ class TrainingSettings(Section):
     """How the model is trained."""
 
     seed: Seed = 7
-    num_epochs: PositiveInt = 8
-    batch_posts: PositiveInt | None = 256
-    batch_tokens: PositiveInt | None = None
+    num_epochs: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 8
+    batch_posts: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = 256
+    batch_tokens: Annotated[int, Field(ge=1, le=100_000_000, strict=True)] | None = None
     initial_vectors: Literal["ppmi_svd", "random"] = "ppmi_svd"
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: Positive = 4e-3
+    learning_rate: Annotated[float, Field(gt=0, le=10, strict=True)] = 4e-3
     warmup_share: Share = 0.05
-    weight_decay: NonNegative = 0.05
-    clip_norm: Positive = 1.0
+    weight_decay: Weight = 0.05
+    clip_norm: Annotated[float, Field(gt=0, le=1e6, strict=True)] = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    split_draws: PositiveInt = 2
-    duplicate_weight: NonNegative = 0.05
-    contrastive_weight: NonNegative = 0.1
-    contrastive_temperature: Positive = 0.07
-    metadata_weight: NonNegative = 0.2
+    split_draws: Annotated[int, Field(ge=1, le=1000, strict=True)] = 2
+    duplicate_weight: Weight = 0.05
+    contrastive_weight: Weight = 0.1
+    contrastive_temperature: Annotated[float, Field(ge=1e-3, le=1000, strict=True)] = 0.07
+    metadata_weight: Weight = 0.2
     metadata_keep_share: Share = 0.5
-    checkpoint_every_steps: OperationalInt = 200
-    keep_states: OperationalInt = 2
-    num_processes: OperationalInt = 1
+    checkpoint_every_steps: Annotated[PositiveInt, OPERATIONAL] = 200
+    keep_states: Annotated[int, Field(ge=1, le=1000, strict=True), OPERATIONAL] = 2
+    num_processes: Annotated[int, Field(ge=1, le=1024, strict=True), OPERATIONAL] = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -160,7 +168,7 @@ class EvaluationSettings(Section):
 
     seed: Seed = 7
     max_posts: PositiveInt = 20_000
-    baselines: tuple[BaselineName, ...] = (
+    baselines: Annotated[tuple[BaselineName, ...], Field(max_length=100)] = (
         "popularity",
         "naive_bayes",
         "item_knn",
@@ -170,9 +178,23 @@ class EvaluationSettings(Section):
         "ease",
         "edlae",
     )
-    max_fitted_tags: PositiveInt = 8192
-    ease_lambdas: Annotated[tuple[Positive, ...], Field(min_length=1)] = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
-    edlae_dropouts: Annotated[tuple[OpenShare, ...], Field(min_length=1)] = (0.03, 0.1, 0.25, 0.4, 0.5, 0.6)
+    max_fitted_tags: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 8192
+    ease_lambdas: Annotated[tuple[Penalty, ...], Field(min_length=1, max_length=100)] = (
+        30.0,
+        100.0,
+        300.0,
+        1000.0,
+        3000.0,
+        10_000.0,
+    )
+    edlae_dropouts: Annotated[tuple[OpenShare, ...], Field(min_length=1, max_length=100)] = (
+        0.03,
+        0.1,
+        0.25,
+        0.4,
+        0.5,
+        0.6,
+    )
     implied_threshold: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.98
     implied_min_count: PositiveInt = 20
 
