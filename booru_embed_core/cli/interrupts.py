@@ -19,7 +19,7 @@ from booru_embed_core.filesystem import remove_unfinished
 if TYPE_CHECKING:
     import click
 
-GRACE_SECONDS: Final = 3.0
+GRACE_SECONDS: Final = 2.0
 """How long a call of a library may still run after a signal."""
 _NAMES: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _END: Final = b"\0"

@@ -22,8 +22,10 @@ CURRENT: Final = "current"
 DRAFTS: Final = ".drafts"
 WORK: Final = ".work"
 HISTORY: Final = ".history"
+WORK_HISTORY: Final = ".work-history"
 LOCK: Final = ".lock"
 _VERSION: Final = re.compile(f"[0-9a-f]{{{VERSION_DIGITS}}}")
+_DRAFT: Final = re.compile("[0-9a-f]{32}")
 _NO_LINKS: Final = "nothing is written or removed through links"
 
 
@@ -42,8 +44,8 @@ def check_home(home: Path) -> None:
     if kind is None:
         return
     check_current(home)
-    for name, wanted in ((DRAFTS, FOLDER), (WORK, FOLDER), (LOCK, FILE), (HISTORY, FILE)):
-        _check(home / name, kind_of(home / name), wanted)
+    for name in (DRAFTS, WORK, LOCK, HISTORY, WORK_HISTORY):
+        _check(home / name, kind_of(home / name), FOLDER if name in (DRAFTS, WORK) else FILE)
 
 
 def _check(path: Path, kind: str | None, wanted: str) -> None:
@@ -102,19 +104,37 @@ def subfolders(folder: Path) -> list[Path]:
     return []
 
 
-def history(folder: Path) -> list[str]:
-    """The names in ``.history`` of `folder`, the latest last; what a crash or a bad disk made of a line is left out."""
-    with contextlib.suppress(OSError), open_regular(folder / HISTORY) as stream:
+def draft_folders(home: Path) -> list[Path]:
+    """The drafts of an asset, by their names: what else a person keeps there is not touched."""
+    return [folder for folder in subfolders(home / DRAFTS) if _DRAFT.fullmatch(folder.name)]
+
+
+def work_folders(home: Path) -> list[Path]:
+    """The work folders of an asset, the newest first; those without a history by their time."""
+    folders = [folder for folder in subfolders(home / WORK) if is_version(folder.name)]
+    names = [folder.name for folder in sorted(folders, key=_changed, reverse=True)]
+    return [home / WORK / name for name in latest_first(names, history(home / WORK_HISTORY))]
+
+
+def _changed(folder: Path) -> float:
+    with contextlib.suppress(FileNotFoundError):
+        return folder.stat().st_mtime
+    return 0.0
+
+
+def history(file: Path) -> list[str]:
+    """The names in `file`, the latest last; what a crash or a bad disk made of a line is the name of nothing."""
+    with contextlib.suppress(OSError), open_regular(file) as stream:
         return stream.read().decode("ascii", errors="replace").split()
     return []
 
 
-def add_to_history(folder: Path, name: str) -> None:
-    """Adds `name` to ``.history`` of `folder`, on disk when this returns, unless it is the latest."""
-    if history(folder)[-1:] == [name]:
+def add_to_history(file: Path, name: str) -> None:
+    """Adds `name` to `file`, on disk when this returns, unless it is the latest."""
+    if history(file)[-1:] == [name]:
         return
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    with open(os.open(folder / HISTORY, flags, 0o666), "r+b", buffering=0) as stream:
+    with open(os.open(file, flags, 0o666), "r+b", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
         is_torn = size > 0 and os.pread(stream.fileno(), 1, size - 1) != b"\n"  # by a power cut
         stream.write(f"{chr(10) * is_torn}{name}\n".encode())

@@ -22,8 +22,9 @@ from booru_embed_core.filesystem import LINK, kind_of
 from booru_embed_core.json_files import read_json
 from booru_embed_dagster.warehouse.folders import (
     CURRENT,
-    DRAFTS,
+    HISTORY,
     check_current,
+    draft_folders,
     history,
     is_version,
     latest_first,
@@ -142,18 +143,17 @@ class Versions:
                     broken.append(folder)
                     self._warn(f"passed over and kept: {one_line(error)}")
         found.sort(key=lambda manifest: (manifest.created, manifest.version), reverse=True)
-        names = latest_first([manifest.version for manifest in found], [*history(home), linked(home) or ""])
+        names = latest_first([manifest.version for manifest in found], [*history(home / HISTORY), linked(home) or ""])
         return [Product(asset, name, home / name) for name in names], broken
 
     def earlier(self, asset: str) -> list[Product]:
-        """The previous current versions of `asset`, latest first, without those that were pruned.
+        """The previous current versions of `asset`, latest first, without those that were pruned or are damaged.
 
         The order is that of being current, not of creation: after a, b and a again, the previous version is b.
         """
         home = self.root / asset
-        current = linked(home)
-        found = [self.find(asset, version) for version in dict.fromkeys(reversed(history(home))) if version != current]
-        return [product for product in found if product]
+        current, before = linked(home), set(history(home / HISTORY))
+        return [one for one in self.versions(asset) if one.version in before and one.version != current]
 
     def surplus(self) -> list[Product]:
         """The versions beyond the newest `keep_versions` that nothing uses.
@@ -190,7 +190,7 @@ class Versions:
         versions = [*(product.version for product in finals), *moved]
         roots = [pair for version in versions for pair in self._inputs_of(self.final_asset, version)]
         for asset in self.assets:
-            for draft in subfolders(_real(self.root / asset) / DRAFTS):
+            for draft in draft_folders(_real(self.root / asset)):
                 with contextlib.suppress(WarehouseError):  # its writer has just begun or ended
                     roots += read_json(draft / INPUTS, _Inputs, WarehouseError, "").root.items()
         return roots

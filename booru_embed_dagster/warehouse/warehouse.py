@@ -7,7 +7,8 @@ Pure Python: no Dagster, no settings, no knowledge of what a product holds. The 
     <root>/vocab/current          a relative link to the version that readers open
     <root>/vocab/.history         the versions that were current before, one per line, the latest last
     <root>/vocab/.drafts/<id>/    a version being written, locked by its writer; the next writer removes dead ones
-    <root>/vocab/.work/<key>/     the state that an interrupted run resumes from; .work/.history has their order
+    <root>/vocab/.work/<key>/     the state that an interrupted run resumes from
+    <root>/vocab/.work-history    their keys in the order in which runs asked for them
     <root>/vocab/.lock            held while names change, never while a product is being written
 
 Nothing is written or removed through a link. Locks are ``flock``s: a killed process loses them, so nothing needs to be
@@ -42,18 +43,19 @@ from booru_embed_core.filesystem import (
 from booru_embed_dagster.warehouse.folders import (
     CURRENT,
     DRAFTS,
+    HISTORY,
     WORK,
+    WORK_HISTORY,
     add_to_history,
     check_home,
-    history,
+    draft_folders,
     is_locked,
-    latest_first,
     linked,
     lock_folder,
     lock_names,
     make_home,
     remove_unless_locked,
-    subfolders,
+    work_folders,
 )
 from booru_embed_dagster.warehouse.manifests import (
     MANIFEST,
@@ -158,7 +160,7 @@ class Warehouse(Versions):
             if not home.exists() or not self._is_sound(home):
                 continue
             with lock_names(home):  # no draft begins meanwhile
-                drafts, work = subfolders(home / DRAFTS), _work_folders(home)
+                drafts, work = draft_folders(home), work_folders(home)
                 dead = [draft for draft in drafts if not is_locked(draft)]
                 idle = work[1:] if len(dead) == len(drafts) else []
                 for folder in (*dead, *(folder for folder in idle if not is_locked(folder))):
@@ -168,7 +170,11 @@ class Warehouse(Versions):
         return found
 
     def work_folder(self, asset: str, key: str) -> Path:
-        """The folder that an interrupted run of `asset` with the inputs `key` resumes from; created if missing.
+        """The folder that an interrupted run of `asset` resumes from; created if missing.
+
+        Args:
+            asset: the asset's name.
+            key: of the inputs, as `Draft.inputs_key` has it.
 
         Raises:
             WarehouseError: something else stands in the place of the asset's folders and files.
@@ -179,13 +185,13 @@ class Warehouse(Versions):
         folder = home / WORK / key
         for one in (folder.parent, folder):
             make_folder(one)
-        add_to_history(folder.parent, key)
+        add_to_history(home / WORK_HISTORY, key)
         return folder
 
     def clear_work(self, asset: str) -> None:
         """Removes the work folders of `asset` that no other process has locked."""
         if self._is_sound(self.root / asset):
-            for folder in subfolders(self.root / asset / WORK):
+            for folder in work_folders(self.root / asset):
                 remove_unless_locked(folder)
 
     def _is_sound(self, home: Path) -> bool:
@@ -240,14 +246,8 @@ class Warehouse(Versions):
         return True
 
 
-def _work_folders(home: Path) -> list[Path]:
-    """The work folders of an asset, the newest first; those without a history by their time."""
-    folders = sorted(subfolders(home / WORK), key=_changed, reverse=True)
-    return [home / WORK / name for name in latest_first([folder.name for folder in folders], history(home / WORK))]
-
-
 def _new_draft(home: Path, inputs: dict[str, str]) -> Path:
-    for dead in subfolders(home / DRAFTS):
+    for dead in draft_folders(home):
         remove_unless_locked(dead)
     folder = home / DRAFTS / uuid.uuid4().hex
     (folder / "product").mkdir(parents=True)
@@ -265,12 +265,6 @@ def _point(home: Path, version: str, spare: Path) -> None:
     if before == version:
         return
     if before is not None:
-        add_to_history(home, before)
+        add_to_history(home / HISTORY, before)
     os.symlink(version, spare / CURRENT)
     os.replace(spare / CURRENT, home / CURRENT)
-
-
-def _changed(folder: Path) -> float:
-    with contextlib.suppress(FileNotFoundError):
-        return folder.stat().st_mtime
-    return 0.0
