@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -221,7 +221,8 @@ def implications_text(implications: Implications) -> dict[str, str]:
 
 def _checked(file: Path, found: VocabFile) -> Vocab:
     every = [*CATEGORIES]
-    if {*found.tags} != {*every} or {*found.counts} != {*every} or {*(found.lost or every)} != {*every}:
+    listed: list[Iterable[Category]] = [found.tags, found.counts, every if found.lost is None else found.lost]
+    if any({*one} != {*every} for one in listed):
         raise VocabError(f"{file}: lacks a category of {', '.join(CATEGORIES)}; {_REMEDY}")
     tags = tuple(itertools.chain.from_iterable(found.tags[category] for category in every))
     sizes = {category: len(found.tags[category]) for category in every}

@@ -308,7 +308,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="faults of each stage; all by default")
     parser.add_argument("--seed", type=int, default=18)
     options = parser.parse_args()
-    stages.preload()
+    stages.preload(options.stages)
     campaign = Campaign(options.work.resolve(), options.stages)
     campaign.prepare()
     random = Random(options.seed)

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,16 +76,11 @@ baselines = ["popularity"]
 COMMAND_FOLDER = "command"
 PRELOADED = (
     "booru_embed_core.embedder.embed_file",
-    "booru_embed_core.embedder.onnx_network",
     "booru_embed_core.evaluation.markdown",
     "booru_embed_core.evaluation.scorers",
     "booru_embed_core.export.formats",
-    "booru_embed_core.export.onnx_graphs",
-    "booru_embed_core.export.quantization_loss",
-    "booru_embed_core.export.sentence_transformers",
     "booru_embed_core.posts.ingest",
     "booru_embed_core.training.loop",
-    "onnxruntime.quantization",
     "dateutil.relativedelta",
     "pyarrow.csv",
     "pyarrow.dataset",
@@ -93,6 +88,15 @@ PRELOADED = (
     "torch._dynamo",
     "torch.utils.tensorboard",
 )
+PRELOADED_FOR = {
+    "export onnx": (
+        "booru_embed_core.embedder.onnx_network",
+        "booru_embed_core.export.onnx_graphs",
+        "booru_embed_core.export.quantization_loss",
+        "onnxruntime.quantization",
+    ),
+    "export sentence-transformers": ("booru_embed_core.export.sentence_transformers",),
+}
 
 
 class FailedInOneLineError(Exception):
@@ -145,10 +149,10 @@ class NoPlots:
         return lambda *_, **__: PIXEL
 
 
-def preload() -> None:
-    """Imports what the stages import late: each child would do so again."""
-    for name in PRELOADED:
-        importlib.import_module(name)
+def preload(names: Iterable[str]) -> None:
+    """Imports what the stages of these names import late: each child would do so again."""
+    for module in itertools.chain(PRELOADED, *(PRELOADED_FOR.get(name, ()) for name in names)):
+        importlib.import_module(module)
     gc.freeze()  # else each child's collector writes to the pages of all these objects, and so copies them
 
 

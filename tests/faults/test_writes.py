@@ -33,7 +33,9 @@ STAGES = (
     *("export sentence-transformers", "export onnx", "export parquet", "export word2vec", "export projector"),
 )
 FEWER = tuple(
-    name for name in STAGES if not name.startswith(("export s", "export p", "export w", "ingest csv", "vocab_cost"))
+    name
+    for name in STAGES
+    if not name.startswith(("export s", "export o", "export p", "export w", "ingest csv", "vocab_cost"))
 )
 """Without those that write as another one does."""
 

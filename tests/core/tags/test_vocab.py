@@ -85,6 +85,7 @@ def swap_two_tags(description: dict[str, Any]) -> None:
         (lambda folder: reseal(folder, sha256="0ab"), r"vocab\.json: sha256 = '0ab': String should match"),
         (change_json(swap_two_tags), r"vocab\.json: its sha256 .* is not that of"),
         (change_json(lambda d: d["tags"].pop("meta")), r"vocab\.json: lacks a category of general, artist"),
+        (change_json(lambda d: d["lost"].clear()), r"vocab\.json: lacks a category of general, artist"),
         (change_json(lambda d: d["lost"].pop("meta")), r"vocab\.json: lacks a category of general, artist"),
         (change_json(lambda d: d["tags"]["general"].append("more")), r"tags and counts are not equally many"),
         (change_json(lambda d: d["sizes"].update(general=1 << 60)), r"tags and counts are not equally many"),
