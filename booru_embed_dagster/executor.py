@@ -93,7 +93,7 @@ def _hangup_interrupts() -> Iterator[Callable[[], bool]]:
         yield received.is_set
     finally:
         # A late second one must not end this process before it has recorded how the run ended.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN if received.is_set() else before)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if received.is_set() else before or signal.SIG_DFL)
 
 
 def _interruptible(context: dg.InitExecutorContext) -> InterruptibleExecutor:
