@@ -36,11 +36,11 @@ from booru_embed_core.web.batching import MicroBatcher
 from booru_embed_core.web.completions import Completer, PrefixQuery, ReadQuery, Suggestions
 from booru_embed_core.web.docs import docs_page
 from booru_embed_core.web.middleware import LOOPBACK_HOSTS, BodyLimit, HostCheck, SecurityHeaders
-from booru_embed_core.web.served import Loading, Served
+from booru_embed_core.web.served import COMPRESS_LEVEL, Loading, Served
 
 STATIC: Final = Path(__file__).parent / "static"
 _COMPRESSED_BYTES: Final = 100_000
-"""Minimal size of an answer that gzip compresses: the map, and large embeddings."""
+"""Minimal size of an answer that gzip compresses while it is sent, such as many embeddings."""
 MAX_FILLS: Final = 16
 """Captions that are filled together; more would keep the first ones waiting."""
 MAX_THREADS: Final = 8
@@ -132,7 +132,7 @@ def create_app(loading: Loading, allow_origins: Collection[str] = (), hosts: Col
     app.router.route_class = _JsonRoute
     app.allow_origins = allow_origins
     app.hosts = (*LOOPBACK_HOSTS, *hosts)
-    app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED_BYTES)
+    app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED_BYTES, compresslevel=COMPRESS_LEVEL)
     app.add_middleware(BodyLimit)
     app.add_exception_handler(RequestValidationError, _refuse_values)
     app.add_exception_handler(HTTPException, _refuse)
@@ -236,20 +236,17 @@ def _add_tags(app: FastAPI, loading: Loading) -> None:
         found = loading.served.embedder.similar_tags(asked.tag, asked.k, asked.category)
         return models.SimilarAnswer(tag=asked.tag, neighbours=[models.SimilarTag(**one._asdict()) for one in found])
 
-    @app.get("/api/map", responses={503: _REFUSED[503], **_NOT_FOUND})
-    def tag_map() -> models.TagMap:
+    @app.get("/api/map", response_model=models.TagMap, responses={503: _REFUSED[503], **_NOT_FOUND})
+    def tag_map(request: Request) -> Response:
         """The coordinates of every tag on the map; similar tags lie together."""
-        served = loading.served
-        if served.tag_map is None:
+        answer = loading.served.map_answer
+        if answer is None:
             raise HTTPException(404, "no map is served here; start `booru-embed serve` with --map")
-        indices, vocab = served.tag_map.tag_indices, served.embedder.vocab
-        return models.TagMap(
-            tags=[vocab.tags[index] for index in indices.tolist()],
-            categories=vocab.categories[indices].tolist(),
-            counts=vocab.counts[indices].tolist(),
-            x=served.tag_map.points[:, 0].tolist(),
-            y=served.tag_map.points[:, 1].tolist(),
-        )
+        content, compressed = answer
+        headers = {"Vary": "Accept-Encoding"}
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(content, 200, headers, "application/json")
+        return Response(compressed, 200, {**headers, "Content-Encoding": "gzip"}, "application/json")
 
 
 def _known(read: Normalized) -> Caption:

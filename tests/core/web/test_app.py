@@ -199,6 +199,11 @@ def test_the_map_has_every_tag(client: TestClient, served: Served) -> None:
     assert found["counts"] == served.embedder.vocab.counts.tolist()
     assert set(found["categories"]) <= set(range(len(CATEGORIES)))
     assert np.isfinite(found["x"] + found["y"]).all()
+    plain, compressed = (client.get("/api/map", headers={"Accept-Encoding": name}) for name in ("identity", "gzip"))
+    assert "content-encoding" not in plain.headers
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert compressed.json() == plain.json() == found
+    assert plain.headers["vary"] == compressed.headers["vary"] == "Accept-Encoding"
 
 
 @pytest.mark.parametrize(
