@@ -56,8 +56,8 @@ def serve(
     # torch reads this when it is imported. A second thread saves at most one of the four milliseconds of a completion,
     # keeps another core busy while it waits for the next one, and has to wait while the event loop computes.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Captions have any number of tags. torch keeps what it prepared for 1,024 shapes in every thread, beside oneDNN, which
-    # keeps the same once for all threads: with less of the first, passes are faster and memory is bounded.
+    # Captions have any number of tags. torch keeps what it prepared for 1,024 shapes in every thread, and oneDNN keeps
+    # the same once for all of them: with less of the first, passes are faster and memory is bounded.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
     from booru_embed_core.embedder.results import UnknownTagsWarning
     from booru_embed_core.training.checkpoint_config import read_config
