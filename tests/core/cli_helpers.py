@@ -1,8 +1,10 @@
-"""The outcome of a run of the command line."""
+"""The command line, run in this process or as a program, and its outcome."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +14,16 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # typer 0.25 imports what click 8.5 has deprecated
     from booru_embed_core.cli import main as cli
 
-__all__ = ["Outcome", "Run", "cli"]
+__all__ = ["RUN_MAIN", "Outcome", "Run", "cli", "program"]
+
+RUN_MAIN = [sys.executable, "-c", "from booru_embed_core.cli.main import main; main()"]
+
+
+def program(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """The command line as a process of its own."""
+    return subprocess.Popen(
+        [*RUN_MAIN, *map(str, arguments)], stdout=stdout, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
 
 
 @dataclass(frozen=True)
