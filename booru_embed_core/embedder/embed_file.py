@@ -185,7 +185,7 @@ def embed_file(
         dim = embedder.embedding_dim if settings.dim is None else settings.dim
         with atomic_file(output) as partial:
             write_vectors(partial, form, counts.num_rows, dim, parts.blocks(dim))
-        shutil.rmtree(folder, ignore_errors=True)
+        parts.remove()
     return counts
 
 
@@ -310,6 +310,12 @@ class _Parts:
         with atomic_file(self.folder / PROGRESS_FILE) as partial:
             partial.write_text(self.state.model_dump_json(), encoding="utf-8")
         self._committed_at = time.monotonic()
+
+    def remove(self) -> None:
+        """Removes the files, the record first: one that cannot be removed is still that of whole parts."""
+        with suppress(OSError):
+            (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def blocks(self, dim: int) -> Iterator[Block]:
         """All rows, in blocks.

@@ -45,16 +45,15 @@ def ingest(
     with new_folder(out_dir, "--out") as draft:
         report = read_export(settings, root, draft, duckdb_settings, draft.parent, say)
         if output is not Output.PARQUET:
-            write_text(
-                draft, draft / f"{CAPTIONS_FILE}.{output}", "," if output is Output.CSV else "\t", duckdb_settings
-            )
+            delimiter = "," if output is Output.CSV else "\t"
+            write_text(draft, draft / f"{CAPTIONS_FILE}.{output}", delimiter, duckdb_settings, draft.parent)
             for file in (*part_files(draft), draft / CHECKSUMS_FILE):
                 file.unlink()
     return report
 
 
-def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: DuckdbSettings) -> None:
-    """Writes the posts of `posts_dir` to `file` as text with a header, in their order."""
+def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: DuckdbSettings, temp_dir: Path) -> None:
+    """Writes the posts of `posts_dir` to `file` as text with a header, in their order; spills below `temp_dir`."""
     # DuckDB quotes an empty string to tell it from NULL, and awk would see the two quotes.
     fields = [
         f"nullif(array_to_string({field}, {quoted(TAG_SEPARATOR)}), '') as {tag_column(field)}"
@@ -62,5 +61,5 @@ def write_text(posts_dir: Path, file: Path, delimiter: str, duckdb_settings: Duc
     ]
     query = f"select id, rating, score, {', '.join(fields)} from {posts_relation(posts_dir)}"  # noqa: S608
     options = f"format csv, header, delimiter {quoted(delimiter)}, quote '\"', escape '\"', nullstr ''"
-    with connect(duckdb_settings, file.parent) as connection:
+    with connect(duckdb_settings, temp_dir) as connection:
         connection.execute(f"copy ({query}) to {target_literal(file)} ({options})")

@@ -64,7 +64,7 @@ def count_tags(
             pq.write_table(table, frequency_file(out_dir, category), compression="zstd")
             tables[category] = table
             summaries[category] = FrequencySummary(num_tags=len(table), num_uses=num_uses)
-    write_implied_tags(posts_dir, tables, out_dir)
+    write_implied_tags(posts_dir, tables, out_dir, temp_dir)
     write_checksums(out_dir)
     return summaries
 

@@ -47,15 +47,17 @@ _COUNTED_USES: Final = 1 << 20
 """Uses of tags that are counted at once, beside each sampled one."""
 
 
-def write_implied_tags(posts_dir: Path, frequencies: Mapping[Category, pa.Table], out_dir: Path) -> None:
+def write_implied_tags(
+    posts_dir: Path, frequencies: Mapping[Category, pa.Table], out_dir: Path, temp_dir: Path | None = None
+) -> None:
     """Writes ``implications.parquet``, as `IMPLIED_SCHEMA`: by ascending category, then count of the tag.
 
     First come the pairs of tags of which more than 90% of the posts with the first also have the second, then those of
-    tables. The posts' tags wait in a file below `out_dir`, 4 bytes each. Memory: about 16 bytes a post, and 16 for
-    each use that is looked at, about 256 a tag at most.
+    tables. The posts' tags wait in a file below `temp_dir` (None: `out_dir`), 4 bytes each. Memory: about 16 bytes a
+    post, and 16 for each use that is looked at, about 256 a tag at most.
     """
     tags = _Tags(frequencies)
-    with scratch_folder(out_dir) as scratch, _PostTags(scratch / "uses") as post_tags:
+    with scratch_folder(temp_dir or out_dir) as scratch, _PostTags(scratch / "uses") as post_tags:
         sampled = [np.empty(0, np.int64)]
         for group in read_groups(posts_dir, CATEGORIES):
             uses, lengths = tags.uses_of(group)

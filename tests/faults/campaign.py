@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import sys
@@ -29,7 +30,7 @@ from tests.faults.order import broken_promises
 from tests.faults.stages import ASSETS, STAGES, FailedInOneLineError, Stage
 
 Tree = dict[str, str]
-"""By relative path: the hash of a file, the target of a link, or nothing for a folder."""
+"""By relative path: the hash of a file, the target of a link, the whole lines of a history, or nothing for a folder."""
 VOLATILE = ("version.json", "training_log.jsonl", "tensorboard")
 """Files and folders with times: that they are there is all that can be said."""
 HIDDEN = (".drafts", ".work", ".lock", ".history")
@@ -77,6 +78,8 @@ def tree_of(folder: Path) -> Tree:
             key = path.relative_to(folder).as_posix()
             if path.is_symlink():
                 found[key] = f"-> {os.readlink(path)}"
+            elif name == ".history":
+                found[key] = " ".join(re.findall(r"^[0-9a-f]{16}$", path.read_text(encoding="utf-8"), re.MULTILINE))
             elif name in VOLATILE:
                 found[key] = "has times"
             elif key != "tmp":

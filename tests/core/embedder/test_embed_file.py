@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -272,6 +273,27 @@ def test_a_full_disk_keeps_what_was_recorded(run_job: Embed, tmp_path: Path, mon
     run_job(tmp_path / "out.npy", say=lines.append)
     assert lines == ["resuming after 6 rows"]
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+@pytest.mark.parametrize("name", [PROGRESS_FILE, "vectors.f32"])
+def test_parts_that_cannot_be_removed_are_gone_on_from(
+    run_job: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run_job(tmp_path / "whole.npy")
+    real = os.unlink
+
+    def unlink(path: Any, **keywords: Any) -> None:
+        if os.fspath(path).endswith(name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        real(path, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        run_job(tmp_path / "out.npy")
+    assert (tmp_path / "out.npy.parts" / name).exists()
+    run_job(tmp_path / "out.npy")
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert not (tmp_path / "out.npy.parts").exists()
 
 
 def test_progress_is_told_with_its_share_and_the_time_that_is_left(

@@ -136,3 +136,15 @@ def test_the_sample_implies_what_its_names_say(sample: Walked) -> None:
     assert {("witch_hat", "hat"), ("hair_ribbon", "ribbon"), ("large_breasts", "breasts")} <= pairs
     assert ("hat", "witch_hat") not in pairs
     assert pq.read_schema(sample.freq_dir / "implications.parquet").names == IMPLIED_SCHEMA.names
+
+
+def test_what_waits_on_the_disk_lies_outside_of_the_product(
+    sample: Walked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Path | None] = []
+    real = module.scratch_folder
+    monkeypatch.setattr(module, "scratch_folder", lambda folder: used.append(folder) or real(folder))
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir()
+    count_tags(sample.posts_dir, tmp_path / "out", ONE_THREAD, tmp_path / "scratch")
+    assert used == [tmp_path / "scratch"]
