@@ -33,7 +33,8 @@ Tree = dict[str, str]
 """By relative path: the hash of a file, the target of a link, the whole lines of a history, or nothing for a folder."""
 VOLATILE = ("version.json", "training_log.jsonl", "tensorboard")
 """Files and folders with times: that they are there is all that can be said."""
-HIDDEN = (".drafts", ".work", ".lock", ".history")
+HISTORIES = (".history", ".work-history")
+HIDDEN = (".drafts", ".work", ".lock", *HISTORIES)
 """In an asset's folder: what readers do not look at."""
 FAULTS = (How.FULL, How.ONCE, How.KILL)
 
@@ -78,7 +79,7 @@ def tree_of(folder: Path) -> Tree:
             key = path.relative_to(folder).as_posix()
             if path.is_symlink():
                 found[key] = f"-> {os.readlink(path)}"
-            elif name == ".history":
+            elif name in HISTORIES:
                 found[key] = " ".join(re.findall(r"^[0-9a-f]{16}$", path.read_text(encoding="utf-8"), re.MULTILINE))
             elif name in VOLATILE:
                 found[key] = "has times"
