@@ -59,9 +59,11 @@ def serve(
     # Captions have any number of tags. torch keeps what it prepared for 1,024 shapes in every thread, and oneDNN keeps
     # the same once for all of them: with less of the first, passes are faster and memory is bounded.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
     from booru_embed_core.embedder.results import UnknownTagsWarning
     from booru_embed_core.training.checkpoint_config import read_config
     from booru_embed_core.web.app import create_app
+    from booru_embed_core.web.memory import give_back_memory
     from booru_embed_core.web.served import Loading
     from booru_embed_core.web.server import DrainingServer, server_config
     from booru_embed_core.web.sources import Sources
@@ -77,6 +79,7 @@ def serve(
     loading = Loading(sources.load, sources.version, _freeze, say, folders=sources.folders)
     app = create_app(loading, origins, [host, *hosts])
     _end_quietly_on_sigterm()
+    give_back_memory()
     before = set(threading.enumerate())
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
         DrainingServer(server_config(app, access_log=access_log)).run(sockets=[listening])
