@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from booru_embed_core.errors import first_line, shown
+from booru_embed_core.errors import cannot_be_read, first_line, shown
 from booru_embed_core.filesystem import open_regular
 
 MAX_JSON_BYTES: Final = 16 << 20
@@ -104,7 +104,7 @@ def read_text(
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"{file}: no such file; {missing or remedy}") from None
     except OSError as fault:
-        raise error(f"{file}: cannot be read ({fault.strerror}); check the file and its permissions") from None
+        raise error(f"{file}: {cannot_be_read(fault, 'check the file')}") from None
     except UnicodeDecodeError as fault:
         raise error(f"{file}: is not UTF-8 at byte {fault.start:,}; {remedy}") from None
 
@@ -133,8 +133,7 @@ def parse_json(
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        constants = _refused if model.model_config.get("allow_inf_nan") is False else None
-        values = json.loads(text, object_pairs_hook=_each_once, parse_constant=constants)
+        values = loads(text, allow_nan=model.model_config.get("allow_inf_nan") is not False)
     except RecursionError:
         raise error(f"{where}: is nested too deeply; {remedy}") from None
     except ValueError as fault:
@@ -151,6 +150,16 @@ def parse_json(
         return model.model_validate_json(text, strict=True)
     except ValidationError as fault:
         raise error(f"{where}: {problem(fault)}; {remedy}") from None
+
+
+def loads(text: str | bytes, *, allow_nan: bool = False) -> Any:
+    """The values of JSON `text`.
+
+    Raises:
+        ValueError: it is not JSON, a key occurs twice in one object, or a number is NaN or infinite.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_each_once, parse_constant=None if allow_nan else _refused)
 
 
 def problem(fault: ValidationError) -> str:

@@ -235,13 +235,19 @@ def _write_part(file: Path, embedding: _Embedding, rows: NDArray[np.int64]) -> N
     table = pa.Table.from_arrays(columns, schema=schema.with_metadata({_MADE_FROM: embedding.made_from}))
     with atomic_file(file) as partial:  # vectors hardly compress
         pq.write_table(
-            table, partial, compression={"vector": "none", "post_id": "zstd", "rating": "zstd", "score": "zstd"}
+            table,
+            partial,
+            compression={"vector": "none", "post_id": "zstd", "rating": "zstd", "score": "zstd"},
+            write_page_checksum=True,
         )
 
 
 def _is_finished(file: Path, made_from: str, num_posts: int) -> bool:
+    """Whether `file` is a whole part of these posts; one with a changed bit is not."""
     try:
         footer = pq.read_metadata(file)
-    except (FileNotFoundError, pa.ArrowInvalid):
+        if (footer.metadata or {}).get(_MADE_FROM) != made_from.encode() or footer.num_rows != num_posts:
+            return False
+        return pq.read_table(file, partitioning=None, page_checksum_verification=True).num_rows == num_posts
+    except (OSError, pa.ArrowException):
         return False
-    return (footer.metadata or {}).get(_MADE_FROM) == made_from.encode() and footer.num_rows == num_posts

@@ -80,7 +80,7 @@ def read_metadata(folder: Path) -> IndexMetadata:
         format_version=FORMAT_VERSION,
     )
     needed = {*MAPPED_FILES, *(part_name(number) for number in range(num_parts(metadata)))}
-    for names in (set(metadata.file_bytes), set(metadata.sha256 or metadata.file_bytes)):
+    for names in (set(metadata.file_bytes), needed if metadata.sha256 is None else set(metadata.sha256)):
         if names != needed:
             different = sorted(needed.symmetric_difference(names))[0]
             raise SearchError(
@@ -148,8 +148,19 @@ def _compare(file: Path, found: str, expected: str) -> None:
 
 
 def read_vectors(folder: Path) -> Float16:
-    """All vectors of the Parquet parts in `folder`, float16 ``[N, E]``, in the order of the packed file."""
-    files = sorted(folder.glob(PART_FILES))
+    """All vectors of the Parquet parts in `folder`, float16 ``[N, E]``, in the order of the packed file.
+
+    Raises:
+        SearchError: ``search.json`` is there, and a part is missing or not the one that it names.
+    """
+    if (folder / METADATA_FILE).exists():
+        metadata = read_metadata(folder)
+        files = [folder / part_name(number) for number in range(num_parts(metadata))]
+        for file in files:
+            if metadata.sha256 is not None:
+                _compare(file, _hash(file), metadata.sha256[file.name])
+    else:  # while the folder is built
+        files = sorted(folder.glob(PART_FILES))
     num_posts = sum(int(pq.read_metadata(file).num_rows) for file in files)
     vectors = np.empty((num_posts, pq.read_schema(files[0]).field("vector").type.list_size), np.float16)
     start = 0

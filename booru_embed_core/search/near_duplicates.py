@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from booru_embed_core.schema import RATINGS
+from booru_embed_core.search.folder import read_vectors
 from booru_embed_core.search.post_search import PostSearch
 from booru_embed_core.search.vector_index import Float32
 from booru_embed_core.vectors import unit_vectors
@@ -41,7 +42,7 @@ def near_duplicates(search: PostSearch, above: float, log: Callable[[str], None]
     if not 0 < above <= 1:
         raise ValueError(f"above {above} is not between 0 and 1; give a cosine, such as 0.99")
     rows = np.flatnonzero(np.diff(search.table.tags.offsets))
-    vectors = unit_vectors(search.vectors(rows))
+    vectors = unit_vectors(read_vectors(search.folder)[rows].astype(np.float32))
     groups, best = np.arange(len(rows)), np.full(len(rows), -1.0, np.float32)
     blocks = (
         _exact_pairs(vectors, above) if len(rows) <= MAX_EXACT_POSTS else _indexed_pairs(search, rows, vectors, above)

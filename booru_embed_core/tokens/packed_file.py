@@ -30,7 +30,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from booru_embed_core.errors import one_line, shown
+from booru_embed_core.errors import cannot_be_read, one_line, shown
+from booru_embed_core.filesystem import open_regular
+from booru_embed_core.json_files import loads
 from booru_embed_core.schema import CATEGORIES, NUM_CATEGORIES, RATINGS
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.vocab import Vocab
@@ -231,7 +233,7 @@ def header_sha256(header: Mapping[str, Any]) -> str:
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The parsed header of `path` and the byte at which data starts."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             length = int.from_bytes(stream.read(8), "little")
             if not 2 <= length <= _MAX_HEADER_BYTES:
                 raise PackedFileError(f"{path}: not a packed file: no safetensors header at its start; {_REMEDY}")
@@ -239,11 +241,11 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     except FileNotFoundError:
         raise PackedFileError(f"{path}: no such packed file; materialize packed_tokens") from None
     except OSError as error:
-        raise PackedFileError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        raise PackedFileError(f"{path}: {cannot_be_read(error, 'check the path')}") from None
     if len(text) < length:
         raise PackedFileError(f"{path}: truncated within its header; {_REMEDY}")
     try:
-        header = json.loads(text)
+        header = loads(text)
     except (ValueError, RecursionError):
         raise PackedFileError(f"{path}: not a packed file: its header is not JSON; {_REMEDY}") from None
     if not isinstance(header, dict):

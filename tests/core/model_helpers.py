@@ -76,6 +76,11 @@ def training_settings(**values: object) -> TrainingSettings:
     return TrainingSettings.model_validate({**short, **values})
 
 
+def beyond_bounds(**values: object) -> TrainingSettings:
+    """`training_settings` with values that a settings file may not have."""
+    return training_settings().model_copy(update=values)
+
+
 def encoder(category_sizes: tuple[int, ...] = CATEGORY_SIZES, seed: int = 0, **values: object) -> SetEncoder:
     """An untrained network in which no parameter is zero, so that nothing is equal for the wrong reason."""
     torch.manual_seed(seed)

@@ -5,6 +5,7 @@ A stage that reads it gets what was written, or one line that names the file: ne
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from random import Random
 
 import pytest
 
+from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.posts.checksums import CHECKSUMS_FILE, ChecksumError
+from booru_embed_core.search.post_search import PostSearch
+from booru_embed_core.search.vector_index import SearchError
 from booru_embed_core.settings import TokensSettings
 from booru_embed_core.tags.build import build_vocab
 from booru_embed_core.tags.cut import cost_curve
@@ -21,7 +25,9 @@ from booru_embed_core.tags.frequency import count_tags
 from booru_embed_core.tags.vocab import IMPLICATIONS_FILE, TOKENIZER_FILE, VOCAB_TABLE_FILE, Vocab, VocabError
 from booru_embed_core.tokens.encode import encode_posts
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile, PackedFileError
+from booru_embed_core.training.checkpoint_config import CheckpointError
 from tests.core.export_helpers import KEEP_ALL, ONE_THREAD, Walked, csv_bytes, row, walk
+from tests.core.model_helpers import Trained
 
 NUM_FLIPS = 40
 
@@ -159,3 +165,51 @@ def test_a_packed_file_of_another_vocabulary_is_refused_by_name(walked: Walked, 
 def test_what_was_written_says_what_belongs_to_it(walked: Walked) -> None:
     for folder in (walked.posts_dir, walked.freq_dir):
         assert (folder / CHECKSUMS_FILE).is_file()
+
+
+def embedded(folder: Path) -> object:
+    return BooruEmbedder.load(folder, "cpu", "fp32").embed("1girl tail").tobytes()
+
+
+def searched(folder: Path, embedder: BooruEmbedder) -> object:
+    posts = PostSearch.open(folder)
+    found = posts.search(embedder, "1girl", 5, required=["tail"], by="embedding")
+    return found, posts.vectors(range(0, posts.num_posts, 7)).tobytes()
+
+
+@pytest.mark.parametrize("product", ["checkpoint", "search"])
+def test_models_and_posts_for_search_are_refused_by_name_or_the_same(
+    trained: Trained, search_folder: Path, search_embedder: BooruEmbedder, tmp_path: Path, product: str
+) -> None:
+    folder, random = tmp_path / product, Random(18)
+    shutil.copytree(trained.checkpoint if product == "checkpoint" else search_folder, folder)
+    errors = (CheckpointError, VocabError) if product == "checkpoint" else (SearchError,)
+
+    def outcome() -> tuple[object, str]:
+        try:
+            return (embedded(folder) if product == "checkpoint" else searched(folder, search_embedder)), ""
+        except errors as error:
+            return None, str(error)
+
+    whole, _ = outcome()
+    num_refused = 0
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        content = file.read_bytes()
+        places = [random.randrange(len(content)) for _ in range(6)]
+        flips = [content[:at] + bytes([content[at] ^ 1 << random.randrange(8)]) + content[at + 1 :] for at in places]
+        for damaged in (b"", content[: places[0]], *flips):
+            file.write_bytes(damaged)
+            found, problem = outcome()
+            assert found == whole or file.name in problem, (file.name, problem)
+            assert "\n" not in problem
+            num_refused += found is None
+        file.unlink()
+        for make in (lambda _: None, Path.mkdir, os.mkfifo):
+            make(file)
+            found, problem = outcome()
+            assert found == whole or file.name in problem, (file.name, problem)
+            if file.exists():
+                file.rmdir() if file.is_dir() else file.unlink()
+        file.write_bytes(content)
+    assert num_refused > 20
+    assert outcome() == (whole, "")

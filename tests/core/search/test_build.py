@@ -65,6 +65,17 @@ def test_an_interrupted_run_goes_on_with_the_parts_that_are_finished(
     assert contents(tmp_path / "again") == contents(search_folder)
 
 
+def test_a_kept_part_with_a_changed_bit_is_embedded_again(search_folder: Path, tmp_path: Path) -> None:
+    file, whole = tmp_path / "part", (search_folder / "part-00001.parquet").read_bytes()
+    file.write_bytes(whole)
+    made_from = pq.read_metadata(file).metadata[b"made_from"].decode()
+    assert build._is_finished(file, made_from, 64)
+    at = whole.index(read_vectors(search_folder)[64:65].tobytes())  # the vectors, and not the room between pages
+    for damaged in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[: at + 40], whole[:-1], b""):
+        file.write_bytes(damaged)
+        assert not build._is_finished(file, made_from, 64)
+
+
 def test_parts_of_another_checkpoint_are_not_taken(trained: Trained, tmp_path: Path) -> None:
     index(trained, tmp_path / "out", tmp_path / "work")
     before = contents(tmp_path / "work")

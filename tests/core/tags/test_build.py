@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import tokenizers
 
+from booru_embed_core.json_files import content_checksum
 from booru_embed_core.schema import CATEGORIES, SPECIAL_TOKENS, UNKNOWN_TAGS, Category
 from booru_embed_core.settings import CategoryCut, VocabSettings
 from booru_embed_core.tags.build import (
@@ -22,7 +23,7 @@ from booru_embed_core.tags.build import (
     what_is_lost,
 )
 from booru_embed_core.tags.implications import Implications
-from booru_embed_core.tags.vocab import Vocab, VocabError, checksum
+from booru_embed_core.tags.vocab import Vocab, VocabError
 from tests.core.export_helpers import Walked, write_frequencies
 
 UNK = VocabSettings(keep_percentile=80, min_count=2, unpopular="unk")
@@ -170,7 +171,7 @@ def test_a_vocabulary_from_before_implications_has_none(tmp_path: Path) -> None:
     save_vocab(build_vocab(tmp_path, UNK), tmp_path)
     description = json.loads((tmp_path / "vocab.json").read_text())
     del description["implications"], description["checksum"]
-    (tmp_path / "vocab.json").write_text(json.dumps({**description, "checksum": checksum(description)}))
+    (tmp_path / "vocab.json").write_text(json.dumps({**description, "checksum": content_checksum(description)}))
     loaded = Vocab.load(tmp_path)
     assert loaded.implications.num_pairs == 0
     assert loaded.implications.num_tags == loaded.num_tags
@@ -182,6 +183,6 @@ def test_implications_of_no_tags_are_an_error(tmp_path: Path, wrong: object) -> 
     save_vocab(build_vocab(tmp_path, UNK), tmp_path)
     description = json.loads((tmp_path / "vocab.json").read_text())
     description = {**description, "implications": wrong, "checksum": None}
-    (tmp_path / "vocab.json").write_text(json.dumps({**description, "checksum": checksum(description)}))
+    (tmp_path / "vocab.json").write_text(json.dumps({**description, "checksum": content_checksum(description)}))
     with pytest.raises(VocabError, match=r"vocab.json: .*; build the vocab again"):
         Vocab.load(tmp_path)

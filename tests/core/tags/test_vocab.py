@@ -121,7 +121,7 @@ def swap_two_tags(description: dict[str, Any]) -> None:
         (text_of("vocab.json", "{"), r"vocab\.json: is not JSON"),
         (text_of("vocab.json", "[" * 100_000), r"vocab\.json: is nested too deeply"),
         (text_of("vocab.json", "[]"), r"vocab\.json: should be an object"),
-        (text_of("vocab.json", '{"format_version": 3}'), r"vocab\.json: lacks sha256"),
+        (text_of("vocab.json", '{"format_version": 3}'), r"vocab\.json: lacks checksum"),
         (text_of("tokenizer.json", "{}"), r"tokenizer\.json: was changed or belongs to another vocab"),
         (shutil.rmtree, r"vocab\.json: no such file; build the vocab first"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -281,6 +282,16 @@ def test_a_header_nested_beyond_measure_is_refused(tmp_path: Path) -> None:
     path.write_bytes((500_000).to_bytes(8, "little") + b"[" * 500_000)
     with pytest.raises(PackedFileError, match="its header is not JSON"):
         PackedFile.open(path)
+
+
+def test_a_header_with_a_key_twice_and_a_pipe_are_refused(tmp_path: Path) -> None:
+    text = b'{"tokens": {}, "tokens": {}}'
+    (tmp_path / "twice").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(PackedFileError, match="twice: not a packed file: its header is not JSON"):
+        PackedFile.open(tmp_path / "twice")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PackedFileError, match=r"pipe: cannot be read \(not a plain file\)"):
+        PackedFile.open(tmp_path / "pipe")
 
 
 def test_a_model_is_no_packed_file(tmp_path: Path) -> None:

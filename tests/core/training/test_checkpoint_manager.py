@@ -26,7 +26,7 @@ from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.states import FAILED_STATE_FILE, DamagedStateWarning, read_state, state_files
 from booru_embed_core.training.step import NonFiniteLossError, Run
-from tests.core.model_helpers import training_settings
+from tests.core.model_helpers import beyond_bounds, training_settings
 from tests.core.training.training_helpers import LOGGED_STEPS, RESUMED, Bench, stop_after
 
 
@@ -160,7 +160,7 @@ def test_a_step_that_fails_leaves_the_state_before_it_to_look_into(
 
 def test_after_a_failure_another_setting_is_another_training(bench: Bench) -> None:
     with pytest.raises(NonFiniteLossError, match=r"lower \[training\] learning_rate \(now 1e\+30\)"):
-        bench.train("wild", training_settings(learning_rate=1e30, warmup_share=0.0, checkpoint_every_steps=1))
+        bench.train("wild", beyond_bounds(learning_rate=1e30, warmup_share=0.0, checkpoint_every_steps=1))
     with pytest.raises(CheckpointError, match=r"other inputs or settings; remove state-\*\.pt there to train from the"):
         bench.train("wild", training_settings())
     for file in state_files(bench.work_dir("wild")):

@@ -9,7 +9,7 @@ import pytest
 
 from booru_embed_core.training.log import TrainingLog
 
-RECORDS = [{"step": step, "loss": 1 / step, "terms": {"head": 0.5}} for step in (10, 20, 30)]
+RECORDS = [{"step": step, "epoch": step / 30, "loss": 1 / step, "terms": {"head": 0.5}} for step in (10, 20, 30)]
 
 
 def written(path: Path) -> bytes:

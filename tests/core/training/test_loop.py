@@ -20,7 +20,7 @@ from booru_embed_core.training.events import EVENTS_FOLDER
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
 from booru_embed_core.training.step import NonFiniteLossError
-from tests.core.model_helpers import Corpus, Trained, model_settings, training_settings
+from tests.core.model_helpers import Corpus, Trained, beyond_bounds, model_settings, training_settings
 from tests.core.training.training_helpers import ARRAYS, Bench, write_packed
 
 
@@ -84,7 +84,7 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_gives_others(ben
 
 def test_a_huge_learning_rate_stops_with_step_and_posts(bench: Bench) -> None:
     with pytest.raises(NonFiniteLossError) as error:
-        bench.train("wild", training_settings(learning_rate=1e30, warmup_share=0.0))
+        bench.train("wild", beyond_bounds(learning_rate=1e30, warmup_share=0.0))
     message = str(error.value)
     assert re.match(r"step \d+: (validation )?(loss|gradient norm) (nan|inf)", message)
     assert re.search(r"on a batch of \d+ posts with ids \d+, ", message)

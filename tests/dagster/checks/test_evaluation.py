@@ -26,7 +26,7 @@ Tasks = dict[str, dict[str, Any]]
 def edit(folder: Path, change: Callable[[Tasks], object]) -> None:
     file = folder / "evaluation.json"
     figures = json.loads(file.read_text())
-    del figures["checksum"]
+    figures.pop("checksum", None)
     change(figures["tasks"])
     file.write_text(json.dumps(figures))
 

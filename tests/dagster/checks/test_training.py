@@ -13,6 +13,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from booru_embed_core.training.checkpoint_config import read_config, write_config
 from booru_embed_dagster.checks import collapse
 from booru_embed_dagster.checks import training as checks
 from tests.dagster.checks.check_helpers import run_check
@@ -71,6 +72,7 @@ def test_a_model_that_embeds_every_post_alike_fails(copy: Project) -> None:
     tensors = load_file(file)
     tensors["bottleneck.weight"][1:] = 0  # one number of the embedding is left
     save_file(tensors, file, metadata=header)
+    write_config(file.parent, read_config(file.parent), [WEIGHTS])
     result = run_check(checks.post_embeddings_have_not_collapsed, copy)
     assert not result.passed
     assert "the embeddings have collapsed: they use 1.0 of 16 directions" in str(result.description)
