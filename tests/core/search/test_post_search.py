@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.results import UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.search.folder import read_metadata, read_vectors
+from booru_embed_core.search.folder import UnverifiedWarning, read_metadata, read_vectors
 from booru_embed_core.search.parser import parse_query
 from booru_embed_core.search.post_search import PostSearch
 from booru_embed_core.search.query import Query
@@ -355,7 +355,8 @@ def test_search_folders_of_version_0_1_are_read(copied: Path) -> None:
     metadata["probes"] = metadata.pop("nprobe")
     del metadata["sha256"], metadata["checksum"]
     (copied / "search.json").write_text(json.dumps(metadata))
-    assert PostSearch.open(copied).index.nprobe == metadata["probes"]
+    with pytest.warns(UnverifiedWarning):
+        assert PostSearch.open(copied).index.nprobe == metadata["probes"]
 
 
 def test_a_query_is_parsed_once(
