@@ -59,7 +59,7 @@ def serve(
     # Captions have any number of tags. torch keeps what it prepared for 1,024 shapes in every thread, and oneDNN keeps
     # the same once for all of them: with less of the first, passes are faster and memory is bounded.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     from booru_embed_core.embedder.results import UnknownTagsWarning
     from booru_embed_core.training.checkpoint_config import read_config
     from booru_embed_core.web.app import create_app

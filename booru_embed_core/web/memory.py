@@ -11,14 +11,14 @@ import threading
 import time
 from typing import Final
 
-TRIM_SECONDS: Final = 5.0
+TRIM_SECONDS: Final = 1.0
 _MAX_ARENAS: Final = 2
 _M_ARENA_MAX: Final = -8
 """The parameter of glibc's ``mallopt``."""
 
 
 def give_back_memory() -> bool:
-    """Starts a thread that returns freed memory every few seconds; False where the C library is not glibc."""
+    """Starts a thread that returns freed memory every second; False where the C library is not glibc."""
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if libc is None or not hasattr(libc, "malloc_trim"):
         return False
