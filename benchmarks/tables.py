@@ -285,6 +285,18 @@ def page(result: Mapping[str, Any]) -> str:
     )
 
 
+def soak(result: Mapping[str, Any]) -> str:
+    """Resident memory of the server, minute after minute, and what was left over."""
+    minutes = ", ".join(f"{megabytes:,.0f}" for megabytes in result["megabytes_each_minute"])
+    text = (
+        f"{result['num_requests']:,} requests in {result['minutes']:g} minutes, {result['answers_5xx']:,} answers of "
+        f"500 or above. Resident MB at the start of each minute: {minutes}. From the second minute on memory grows by "
+        f"{result['megabytes_per_minute']:.2f} MB a minute. Open descriptors: {result['descriptors_before']} before, "
+        f"{result['descriptors_at_most']} at most, {result['descriptors_after']} after. {_where(result)}."
+    )
+    return textwrap.fill(text, _WIDTH)
+
+
 def serving(result: Mapping[str, Any]) -> str:
     """Latencies and requests per second, at a fixed rate and as fast as possible."""
     header = ["", "requests per s", "p50, ms", "p95, ms", "p99, ms", "server's CPU ms per request"]
@@ -318,6 +330,7 @@ TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "search": search,
     "page": page,
     "serving": serving,
+    "soak": soak,
 }
 
 

@@ -250,10 +250,12 @@ def cli_page() -> str:
 
 
 def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):  # with those that other packages add
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from _commands(command, f"{path} {name}")
-        elif not command.hidden:
+        elif command is not None and not command.hidden:
             yield f"{path} {name}", command
 
 

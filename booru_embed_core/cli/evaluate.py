@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, JsonOption, print_json, print_table, say
+from booru_embed_core.cli.shared import CHECKPOINT, MAX_SEED, CheckpointOption, JsonOption, print_json, print_table, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ def evaluate(
     posts: Annotated[Path, typer.Option("--posts", help="Export with the posts to test on.", metavar="FILE")],
     checkpoint: CheckpointOption = CHECKPOINT,
     hide: Annotated[Hide, typer.Option("--hide", help="Hide one tag of each post, or half of them.")] = Hide.ONE,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which tags are hidden.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Decides which tags are hidden.")] = 7,
     tokens: Annotated[
         Path | None,
         typer.Option("--tokens", help="Packed file that the checkpoint was trained on; by default from its warehouse."),

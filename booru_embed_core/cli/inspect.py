@@ -11,6 +11,7 @@ import typer
 
 from booru_embed_core.cli.shared import (
     CHECKPOINT,
+    MAX_COUNT,
     PACKED_TOKENS,
     WAREHOUSE,
     CategoryOption,
@@ -176,12 +177,14 @@ def inspect_plan(
     packed: PackedOption = PACKED_TOKENS,
     mean_length: Annotated[
         int | None,
-        typer.Option("--mean-length", min=1, help="Tags of every post, instead of a packed file."),
+        typer.Option("--mean-length", min=1, max=65_535, help="Tags of every post, instead of a packed file."),
     ] = None,
-    num_posts: Annotated[int, typer.Option("--posts", min=1, help="Training posts, with --mean-length.")] = 1_000_000,
+    num_posts: Annotated[
+        int, typer.Option("--posts", min=1, max=MAX_COUNT, help="Training posts, with --mean-length.")
+    ] = 1_000_000,
     tflops: Annotated[
         float | None,
-        typer.Option("--tflops", min=1e-6, help="TFLOP/s of the device, to estimate the time."),
+        typer.Option("--tflops", min=1e-6, max=1e9, help="TFLOP/s of the device, to estimate the time."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -9,6 +9,8 @@ import typer
 
 from booru_embed_core.cli.shared import (
     CHECKPOINT,
+    MAX_COUNT,
+    MAX_SCORE,
     PACKED_TOKENS,
     POST_EMBEDDINGS,
     JsonOption,
@@ -46,7 +48,7 @@ def search(
             '"hatsune_miku - twintails + short_hair" with signs between spaces; id:123 for posts like that one.'
         ),
     ],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many posts, or tags with --tags.")] = 20,
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_COUNT, help="How many posts, or tags with --tags.")] = 20,
     required: Annotated[
         list[str] | None, typer.Option("--with", help="Only posts with this tag; may be repeated.", metavar="TAG")
     ] = None,
@@ -57,7 +59,10 @@ def search(
         list[str] | None,
         typer.Option("--rating", help="Only posts of this rating; may be repeated.", metavar="g|s|q|e"),
     ] = None,
-    min_score: Annotated[int | None, typer.Option("--min-score", help="Only posts with at least this score.")] = None,
+    min_score: Annotated[
+        int | None,
+        typer.Option("--min-score", min=-MAX_SCORE, max=MAX_SCORE, help="Only posts with at least this score."),
+    ] = None,
     by: Annotated[
         str,
         typer.Option(
@@ -119,8 +124,8 @@ def index(
 
 
 def duplicates(
-    above: Annotated[float, typer.Option("--above", help="Minimal cosine of two posts, 0 to 1.")] = 0.99,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many groups to print.")] = 20,
+    above: Annotated[float, typer.Option("--above", min=0, max=1, help="Minimal cosine of two posts, 0 to 1.")] = 0.99,
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_COUNT, help="How many groups to print.")] = 20,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write all groups to this .parquet or .csv file instead.")
     ] = None,

@@ -38,7 +38,12 @@ POST_EMBEDDINGS: Final = WAREHOUSE / "post_embeddings/current"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 CategoryOption = Annotated[Category | None, typer.Option("--category", help="Only tags of this category.")]
-CountOption = Annotated[int, typer.Option("-k", min=1, help="How many tags.")]
+MAX_COUNT: Final = 1_000_000_000
+"""The most that an option may ask for of anything."""
+MAX_SCORE: Final = 2**31 - 1
+"""The highest score of a post."""
+MAX_SEED: Final = 2**63 - 1
+CountOption = Annotated[int, typer.Option("-k", min=1, max=MAX_COUNT, help="How many tags.")]
 CheckpointOption = Annotated[Path, typer.Option("--checkpoint", "-c", help="Checkpoint folder.", metavar="DIR")]
 PackedOption = Annotated[Path, typer.Option("--packed", help="Packed file, or its folder.", metavar="FILE")]
 
@@ -47,7 +52,10 @@ Rating = StrEnum("Rating", {rating: rating for rating in RATINGS})  # type: igno
 RatingOption = Annotated[
     Rating | None, typer.Option("--rating", help="Rating of the image, given to the model; withheld by default.")
 ]
-ScoreOption = Annotated[int | None, typer.Option("--score", help="Score of the image; needs --rating.")]
+ScoreOption = Annotated[
+    int | None,
+    typer.Option("--score", min=-MAX_SCORE, max=MAX_SCORE, help="Score of the image; needs --rating."),
+]
 CAPTION_HELP: Final = 'Tags, such as "1girl, cat ears" or "1girl cat_ears".'
 
 _ATTACHED: Final = re.compile(r"-[kn]\d+")

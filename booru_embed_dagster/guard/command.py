@@ -28,7 +28,6 @@ def build(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be built, and build nothing.")] = False,
 ) -> None:
     """Build assets of the pipeline, after showing which, why, and what they cost the last time."""
-
     from booru_embed_core.settings import load_settings
     from booru_embed_dagster.definitions import defs
     from booru_embed_dagster.guard.plan import plan_run
@@ -39,6 +38,7 @@ def build(
     with _open_instance() as instance:
         planned = plan_run(instance, graph, set(keys), load_settings())
     _show(planned, [key for key in keys if key not in graph.materializable_asset_keys])
+    sys.stdout.flush()  # before the question, which is asked on stderr
     if dry_run:
         return
     if not yes:

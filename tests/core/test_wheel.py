@@ -7,6 +7,8 @@ to their own requirements. ``python tests/core/install_extras.py`` installs them
 from __future__ import annotations
 
 import subprocess
+import sys
+import tarfile
 import venv
 import zipfile
 from email.parser import HeaderParser
@@ -21,6 +23,8 @@ from packaging.utils import canonicalize_name
 from booru_embed_core import BooruEmbedder
 from tests.core.install_helpers import ROOT, SMOKE, build_wheel, handed, smoke
 from tests.core.model_helpers import Trained
+
+PAGE_SOURCES = "booru_embed_core/web/page/"
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +91,30 @@ def test_an_extra_brings_what_it_needs_and_no_more(wheel: Path, extra: str, trai
         assert np.load(vectors) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_the_wheel_has_the_built_page_and_not_its_sources(wheel: Path) -> None:
-    names = [name for name in zipfile.ZipFile(wheel).namelist() if "/web/" in name and not name.endswith(".py")]
-    built = {f"booru_embed_core/web/static/{path.name}" for path in (ROOT / "booru_embed_core/web/static").iterdir()}
-    assert set(names) == built
+def tracked() -> set[str]:
+    """The files of both packages that git knows, without the sources of the page."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z", "booru_embed_core", "booru_embed_dagster"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return {name for name in names if name and (ROOT / name).exists() and not name.startswith(PAGE_SOURCES)}
+
+
+def test_the_wheel_has_our_files_with_the_built_page_and_no_other(wheel: Path) -> None:
+    """Code of others is in the page alone; `LICENSES` beside it names it, as `test_built_page` checks."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    own = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "licenses/LICENSE"}
+    info = {name for name in names if ".dist-info/" in name}
+    assert {name.partition(".dist-info/")[2] for name in info} == own
+    assert names - info == tracked()
+    assert "booru_embed_core/web/static/LICENSES" in names
+
+
+def test_the_source_distribution_has_our_files_and_no_other(wheel: Path) -> None:
+    source = wheel.parent / "source"
+    code = "import setuptools.build_meta as backend; backend.build_sdist('..')"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, stdout=subprocess.DEVNULL)
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(archive) as content:
+        names = {member.name.partition("/")[2] for member in content if member.isfile()}
+    made = {"PKG-INFO", "setup.cfg"}
+    own = {name for name in names if not name.startswith("booru_embed.egg-info/")} - made
+    assert own == tracked() | {"LICENSE", "README.md", "pyproject.toml"}

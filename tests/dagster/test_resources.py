@@ -151,20 +151,27 @@ def test_a_value_error_becomes_a_failure_of_its_line(error: ValueError, has_caus
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (DiskError(errno.ENOSPC, Path("/wh/posts"), "set x", " (0 of 9 MB free)"), "/wh/posts: No space left on device (0 "),
+        (
+            DiskError(errno.ENOSPC, Path("/wh/posts"), "set x", " (0 of 9 MB free)"),
+            "/wh/posts: No space left on device (0 ",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), "{warehouse}: No space left on device (the disk "),
-        (OSError(errno.EIO, "Input/output error"), "{warehouse}: Input/output error; check the disk and its connection"),
+        (
+            OSError(errno.EIO, "Input/output error"),
+            "{warehouse}: Input/output error; check the disk and its connection",
+        ),
         (PermissionError(errno.EACCES, "", "/wh/a"), "/wh/a: Permission denied; give this user access (chmod, chown)"),
         (FileNotFoundError(errno.ENOENT, "", "posts.csv"), "posts.csv: No such file or directory; put it back, or "),
         (MemoryError(), "memory ran out; end other programs ("),
         (RuntimeError("CUDA out of memory.\nTried 2 GiB"), "the memory of the GPU ran out (CUDA out of memory.); end "),
-        (RuntimeError("can't start new thread"), "no further thread or process can be started (can't start new thread); "),
+        (
+            RuntimeError("can't start new thread"),
+            "no further thread or process can be started (can't start new thread); ",
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_a_fault_of_the_machine_becomes_a_failure_of_one_line(
-    pipeline: Pipeline, error: Exception, line: str
-) -> None:
+def test_a_fault_of_the_machine_becomes_a_failure_of_one_line(pipeline: Pipeline, error: Exception, line: str) -> None:
     @one_line_errors
     def fail(pipeline: Pipeline) -> None:
         raise error
@@ -175,7 +182,11 @@ def test_a_fault_of_the_machine_becomes_a_failure_of_one_line(
     assert told.startswith(line.format(warehouse=pipeline.warehouse.root))
     assert "\n" not in told
     assert "; " in told
-    assert (caught.value.allow_retries, caught.value.__cause__, caught.value.__suppress_context__) == (False, None, True)
+    assert (caught.value.allow_retries, caught.value.__cause__, caught.value.__suppress_context__) == (
+        False,
+        None,
+        True,
+    )
 
 
 def test_an_error_of_the_system_without_a_number_keeps_its_stack_trace() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -121,14 +122,14 @@ def test_a_run_terminated_in_the_ui_ends_every_rank_and_the_next_one_goes_on(
     assert result.success
     # Speeds are in the log: lines that are the same were not written again.
     log = (project.warehouse.current("checkpoint").path / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
-    assert log[: len(saved)] == saved
+    assert [json.loads(line) for line in log[: len(saved)]] == [json.loads(line) for line in saved]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_one_run_at_a_time_computes_on_the_gpu_and_none_shares_a_folder(served: tuple[Project, Server]) -> None:
     project, server = served
-    project.set(num_epochs=100_000, trunk="deepsets", initial_vectors="random")
+    project.set(num_epochs=10_000, trunk="deepsets", initial_vectors="random")
     training = launch(server, "checkpoint")
     wait_for_log(project)
     waiting, other = launch(server, "tag_embeddings"), launch(server, "caption_lengths")

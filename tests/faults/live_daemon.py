@@ -59,9 +59,10 @@ def leftovers(project: Project) -> list[str]:
     found = []
     for home in sorted(path for path in project.warehouse.root.iterdir() if path.is_dir()):
         kept = {product.version for product in project.warehouse.versions(home.name)}
-        known = {"current", ".drafts", ".history", ".lock", ".work"} | kept
+        known = {"current", ".drafts", ".history", ".lock", ".work", ".work-history"} | kept
         found += [str(path) for path in home.iterdir() if path.name not in known]
-        found += [str(path) for name in (".drafts", ".work") for path in (home / name).glob("*")]
+        inner = [path for name in (".drafts", ".work") for path in (home / name).glob("*")]
+        found += [str(path) for path in inner if path.name != ".history"]
     return found
 
 

@@ -15,9 +15,9 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from booru_embed_core.web.sources import Sources
 from booru_embed_core.web.app import create_app
 from booru_embed_core.web.served import Loading
+from booru_embed_core.web.sources import Sources
 
 pytestmark = [
     pytest.mark.timeout(600),

@@ -9,6 +9,7 @@ from booru_embed_core.search import near_duplicates as module
 from booru_embed_core.search.folder import read_vectors
 from booru_embed_core.search.near_duplicates import near_duplicates
 from booru_embed_core.search.post_search import PostSearch
+from booru_embed_core.vectors import unit_vectors
 
 
 def expected_groups(search: PostSearch, above: float) -> tuple[set[frozenset[int]], dict[int, float]]:
@@ -41,6 +42,7 @@ def test_groups_are_those_that_pairs_link(
     monkeypatch.setattr(module, "MAX_EXACT_POSTS", max_exact)
     monkeypatch.setattr(module, "_BLOCK_NUMBERS", 7000)
     monkeypatch.setattr(module, "_INDEXED_ROWS", 70)
+    monkeypatch.setattr(module, "_MAX_PAIRS", 50)
     table = near_duplicates(post_search, above)
     expected, best = expected_groups(post_search, above)
     rows = table.to_pylist()
@@ -62,6 +64,25 @@ def test_without_near_duplicates_the_table_is_empty(post_search: PostSearch, mon
     table = near_duplicates(post_search, 0.5)
     assert table.num_rows == 0
     assert table.column_names == ["group", "num_posts", "post_id", "rating", "score", "similarity"]
+
+
+def test_pairs_come_in_pieces_however_many_are_near(post_search: PostSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    num = post_search.num_posts
+    alike = np.ones((num, 16), np.float32) + np.random.default_rng(0).normal(0, 0.1, (num, 16)).astype(np.float32)
+    monkeypatch.setattr(module, "_MAX_PAIRS", 100)
+    monkeypatch.setattr(module, "_BLOCK_NUMBERS", 20 * num)
+    vectors = unit_vectors(alike)
+    pieces = [pair for _, pair, _ in module._exact_pairs(vectors, 0.01)]
+    assert max(len(one) for one, _ in pieces) <= 100
+    seen = [(int(one), int(other)) for ones, others in pieces for one, other in zip(ones, others, strict=True)]
+    assert sorted(seen) == [(one, other) for one in range(num) for other in range(one + 1, num)]
+    monkeypatch.setattr(module, "read_vectors", lambda _: alike.astype(np.float16))
+    found = near_duplicates(post_search, 0.01)
+    assert set(found["group"].to_pylist()) == {0}
+    unit = unit_vectors(alike.astype(np.float16).astype(np.float32))
+    has_tags = np.flatnonzero(np.diff(post_search.table.tags.offsets))
+    cosines = unit[has_tags] @ unit[has_tags].T - 2 * np.eye(len(has_tags))
+    assert found["similarity"].to_pylist() == pytest.approx(cosines.max(axis=1).tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("above", [0, -0.5, 1.01, float("nan")])
