@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from booru_embed_core.errors import disk_errors
-from booru_embed_core.filesystem import removed_on_error, sync, sync_tree
+from booru_embed_core.filesystem import remove, removed_on_error, sync, sync_tree
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import ratings_of
 from booru_embed_core.training.checkpoint import save_checkpoint
@@ -104,7 +104,7 @@ class CheckpointManager:
         sync(self.work_dir)
         for other in self.work_dir.glob(BEST_FOLDER + "*"):
             if other != best:
-                shutil.rmtree(other)
+                remove(other)  # what a fault of the disk leaves goes the next time
 
     def write_checkpoint(self, folder: Path) -> None:
         """Writes the current model and its card into `folder`."""

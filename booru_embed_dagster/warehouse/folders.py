@@ -10,11 +10,22 @@ import fcntl
 import os
 import re
 import shlex
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from booru_embed_core.filesystem import FILE, FOLDER, LINK, kind_of, locked_folder, open_regular, remove, sync
+from booru_embed_core.filesystem import (
+    FILE,
+    FOLDER,
+    LINK,
+    kind_of,
+    locked_folder,
+    make_folder,
+    open_regular,
+    remove,
+    sync,
+)
 from booru_embed_core.version_file import read_version
 from booru_embed_dagster.warehouse.manifests import MANIFEST, VERSION_DIGITS, WarehouseError
 
@@ -181,9 +192,15 @@ def is_locked(folder: Path) -> bool:
 
 
 def remove_unless_locked(folder: Path) -> None:
-    """Removes `folder`, which may vanish at any moment: its owner removes it when done."""
-    with contextlib.suppress(WarehouseError, FileNotFoundError), lock_folder(folder):
-        remove(folder)
+    """Removes the draft or work folder `folder`, which may vanish at any moment: its owner removes it when done.
+
+    It is renamed first: a kill while deleting leaves a dead draft, and no part of a training to resume from.
+    """
+    grave = folder.parent.with_name(DRAFTS) / uuid.uuid4().hex
+    with contextlib.suppress(WarehouseError, OSError), lock_folder(folder):
+        make_folder(grave.parent)
+        os.rename(folder, grave)
+        remove(grave)
 
 
 @contextlib.contextmanager

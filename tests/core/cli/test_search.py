@@ -151,7 +151,7 @@ def test_index_makes_a_folder_to_search(run: Run, trained: Trained, tmp_path: Pa
     made = run("index", *options, "--json")
     assert (made.json["num_posts"], made.json["dim"]) == (300, 16)
     assert "300 of 300 posts embedded" in made.err
-    assert "exists already" in run("index", *options).failed(1)
+    assert "exists and is not an empty folder; remove it or name another --out" in run("index", *options).failed(1)
     posts = run("search", "sword", "-c", trained.checkpoint, "-p", out, "--json").json["posts"]
     assert len(posts) == 20
 
@@ -175,7 +175,7 @@ def test_duplicates_are_printed_or_written(run: Run, base: Path, tmp_path: Path)
     for arguments in (("-o", tmp_path / "a.txt"), ("-o", tmp_path / "a.csv", "--json")):
         assert "--output writes a .parquet or .csv file" in run("duplicates", "-p", folder, *arguments).failed(2)
     assert "no such folder" in run("duplicates", "-p", folder, "-o", tmp_path / "no" / "a.csv").failed(1)
-    assert "is not between 0 and 1" in run("duplicates", "-p", folder, "--above", 2).failed(1)
+    assert "2.0 is not in the range 0<=x<=1" in run("duplicates", "-p", folder, "--above", 2).failed(2)
 
 
 @pytest.mark.parametrize("options", [(), ("--tags",), ("--json",)])

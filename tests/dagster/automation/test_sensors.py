@@ -197,9 +197,10 @@ def test_a_failure_in_the_middle_leaves_what_is_below_as_it_is(world: World, mon
     assert world.settle() == [["vocab"], ["packed_tokens"], *MODEL]
 
 
-def test_the_same_edit_is_tried_again_after_it_was_taken_back(world: World) -> None:
+def test_the_same_edit_is_tried_again_after_it_was_taken_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     good = world.project.settings_file.read_text(encoding="utf-8")
-    bad = good.replace("learning_rate = 0.02", "learning_rate = 1e30")
+    bad = good.replace('device = "cpu"', 'device = "cuda"')
     assert bad != good
     for text, expected in ((bad, [["checkpoint"]]), (good, [["checkpoint"]]), (bad, [["checkpoint"]] * 2)):
         world.project.settings_file.write_text(text, encoding="utf-8")

@@ -71,8 +71,8 @@ def test_it_shows_what_would_run_and_runs_only_what_is_confirmed(
     header, *lines, total, observed = shown.out.splitlines()
     assert header.split() == ["asset", "last", "time", "size", "why"]
     assert [line.split()[0] for line in lines] == ["vocab", "vocab_cost"]
-    assert lines[0].endswith(" MB   `settings/vocab`: keep_percentile 95.0 → 90.0")
-    assert lines[1].endswith(" MB   nothing has changed")
+    assert lines[0].endswith(" MB  `settings/vocab`: keep_percentile 95.0 → 90.0")
+    assert lines[1].endswith(" MB  nothing has changed")
     assert total.startswith("total")
     assert observed == "observed: settings/vocab"
     refused = build("vocab")

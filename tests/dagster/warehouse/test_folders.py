@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from booru_embed_dagster.warehouse import folders
 from booru_embed_dagster.warehouse.manifests import MANIFEST, WarehouseError
 from booru_embed_dagster.warehouse.warehouse import Warehouse, lock_folder
 from tests.dagster.warehouse.warehouse_helpers import publish, texts
@@ -132,3 +133,17 @@ def test_work_folders_survive_until_cleared_but_for_those_in_use(warehouse: Ware
     assert other.exists()
     warehouse.clear_work("checkpoint")
     assert not other.exists()
+
+
+def test_a_kill_while_a_work_folder_is_removed_leaves_no_part_to_resume_from(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = warehouse.work_folder("checkpoint", "a" * 16)
+    (folder / "state.pt").write_text("step 100")
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "remove", lambda path: (path / "state.pt").unlink())
+        warehouse.clear_work("checkpoint")
+    assert not folder.exists()
+    (dead,) = warehouse.abandoned(remove=True)
+    assert dead.parent.name == ".drafts"
+    assert not dead.exists()
