@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias, cast
 
@@ -34,6 +34,9 @@ LINE_SEPARATOR: Final = "\n"
 TAG_FIELDS: Final = (*TAG_COLUMNS, ALL_TAGS_COLUMN)
 SAMPLE_RECORDS: Final = 1000
 """How many records of a file are looked at."""
+
+MAX_POST_TAGS: Final = 65_535
+"""A post with more tags is rejected: the packed file counts the tags of a category in 16 bits."""
 
 ALWAYS_NULL: Final = "\\N"
 """No tag of any site, but what PostgreSQL and MySQL write for nothing."""
@@ -146,7 +149,26 @@ def canonical_fields(batch: pa.RecordBatch, conventions: Conventions) -> tuple[p
     for name in (name for name in TAG_FIELDS if name in columns):
         columns[name], num = _canonical(columns[name], conventions)
         num_words += num
+    _reject_long(columns)
     return pa.RecordBatch.from_pydict(columns), num_words
+
+
+def _reject_long(columns: dict[str, pa.Array[Any]]) -> None:
+    """Sets a field of tags to null in posts of more than `MAX_POST_TAGS`."""
+    names = [name for name in TAG_FIELDS if name in columns]
+    num_bytes = np.zeros(len(columns[names[0]]) if names else 0, dtype=np.int64)
+    for name in names:
+        num_bytes += np.diff(bytes_of(columns[name])[0])
+    rows = np.flatnonzero(num_bytes > MAX_POST_TAGS)  # a tag and its separator have two bytes or more
+    if not len(rows):
+        return
+    longest: Any = pa.array(rows)
+    fields = [columns[name].take(longest).fill_null("").to_pylist() for name in names]
+    posts = (TAG_SEPARATOR.join(post) for post in zip(*fields, strict=True))
+    num_tags = np.array([len(list(filter(None, post.split(TAG_SEPARATOR)))) for post in posts])
+    is_long = np.zeros(len(num_bytes), dtype=np.bool_)
+    is_long[rows[num_tags > MAX_POST_TAGS]] = True
+    columns[names[0]] = pc.if_else(pa.array(is_long), pa.scalar(None, pa.string()), columns[names[0]])
 
 
 def _canonical(column: pa.Array[Any], conventions: Conventions) -> tuple[pa.Array[Any], int]:
@@ -273,6 +295,19 @@ def _unescaped(match: re.Match[str]) -> str:
     if code is None:
         return {"n": "\n", "t": "\t", "r": "\r"}.get(match[4], match[4])
     return chr(int(code, 16)) if int(code, 16) < 0x110000 else match[0]
+
+
+def length_problem(values: Mapping[str, RawValue], conventions: Conventions) -> str | None:
+    """Why a post with the raw `values` has too many tags; None where it has not."""
+    num_tags = 0
+    for value in (values.get(name) for name in TAG_FIELDS):
+        if isinstance(value, str) and conventions.tag_separator == "list":
+            num_tags += len(list_items(value) or ())
+        elif isinstance(value, str):
+            num_tags += len(re.split(f"[{re.escape(conventions.tag_separator)}]+", value.strip()))
+        elif value is not None:
+            num_tags += len(value)
+    return f"{num_tags} tags, more than {MAX_POST_TAGS}" if num_tags > MAX_POST_TAGS else None
 
 
 def field_problem(name: str, value: RawValue, conventions: Conventions) -> str | None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from booru_embed_core.posts.conventions import DANBOORU, NULL_WORDS, Conventions, flag_words
 from booru_embed_core.posts.readers.dialect import RFC_4180, Dialect, delimiter_of
-from booru_embed_core.posts.tag_fields import TAG_FIELDS, RawValue, field_problem
+from booru_embed_core.posts.tag_fields import TAG_FIELDS, RawValue, field_problem, length_problem
 from booru_embed_core.posts.tag_tables.columns import describes_tags
 from booru_embed_core.schema import (
     ALL_TAGS_COLUMN,
@@ -116,6 +116,7 @@ def values_problem(values: Mapping[str, RawValue], conventions: Conventions = DA
         (_number_problem("score", texts.get("score"), INT32_RANGE, conventions),),
         (_flag_problem(name, texts[name], conventions) for name in FLAG_COLUMNS if name in texts),
         (field_problem(name, values[name], conventions) for name in TAG_FIELDS if name in values),
+        (length_problem(values, conventions),),
     )
     return next(filter(None, problems), None)
 

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from booru_embed_core.posts.conventions import DANBOORU, Conventions
-from booru_embed_core.posts.tag_fields import INVALID_TAGS, canonical_fields, field_problem, settled
+from booru_embed_core.posts.tag_fields import (
+    INVALID_TAGS,
+    MAX_POST_TAGS,
+    canonical_fields,
+    field_problem,
+    length_problem,
+    settled,
+)
 from booru_embed_core.schema import ALL_TAGS_COLUMN, TAG_COLUMNS
 
 OPEN = Conventions(tag_separator="auto", null_words=None)
@@ -225,3 +232,28 @@ def test_the_field_of_all_tags_is_read_like_the_others() -> None:
 
 def test_a_line_break_costs_the_field() -> None:
     assert canonical(["a\nb", "a\rb", "a b"], DANBOORU) == [None, None, "a b"]
+
+
+@pytest.mark.parametrize(
+    ("separator", "type_"), [(" ", None), (",", None), ("list", None), ("\n", None), (" ", pa.list_(pa.string()))]
+)
+def test_a_post_with_more_tags_than_the_packed_file_counts_is_invalid(
+    separator: str, type_: pa.DataType | None
+) -> None:
+    conventions = replace(DANBOORU, tag_separator=separator)
+    most = [f"t{number}" for number in range(MAX_POST_TAGS)]
+    written = {"list": str, "\n": "\n".join, " ": " ".join, ",": ", ".join}[separator]
+    values: list[Any] = [tags if type_ else written(tags) for tags in (most, [*most, "u"], ["a"])]
+    read = canonical(values, conventions, type_)
+    assert read[0] == " ".join(most)
+    assert read[1:] == [None, "a"]
+    problems = [length_problem({GENERAL: value}, conventions) for value in values]
+    assert problems == [None, f"{MAX_POST_TAGS + 1} tags, more than {MAX_POST_TAGS}", None]
+
+
+def test_the_tags_of_all_fields_count_towards_the_most_of_a_post() -> None:
+    half = " ".join(f"t{number}" for number in range(MAX_POST_TAGS // 2 + 1))
+    columns = pa.RecordBatch.from_pydict({name: pa.array([half, "a"], pa.string()) for name in (GENERAL, ARTIST)})
+    read, _ = canonical_fields(columns, DANBOORU)
+    assert [None in row.values() for row in read.to_pylist()] == [True, False]
+    assert length_problem(columns.to_pylist()[0], DANBOORU) is not None
