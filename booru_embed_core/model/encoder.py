@@ -239,7 +239,7 @@ class SetEncoder(nn.Module):
         self.decoder_in = Linear(dim, width)
         self.decoder = FeedForward(width, settings.decoder_width)
         self.head = FeedForward(width, settings.decoder_width)
-        self.tag_bias = nn.Parameter(torch.zeros(config.num_tags))
+        self.tag_bias: Tensor = nn.Parameter(torch.zeros(config.num_tags))
         self.rating_head = Linear(dim, len(RATINGS))
         self.score_head = Linear(dim, 1)
         sizes = torch.tensor(config.category_sizes, device="cpu")  # also where the weights are made on no device
@@ -274,6 +274,10 @@ class SetEncoder(nn.Module):
         """float32 ``[V, d]``: each tag's vector plus its category's, shared by encoder and decoder."""
         vectors: Tensor = self.tokens.weight[self.config.num_special :] + self.categories(self.tag_category)
         return vectors
+
+    def score_bias(self) -> Tensor:
+        """float32 ``[V]``: what the objective adds to each tag's score."""
+        return self.tag_bias
 
     def token_vectors(self, token_ids: Tensor) -> Tensor:
         """float32 ``[R, d]``: the encoder's input vectors of `token_ids` (int64 ``[R]``)."""

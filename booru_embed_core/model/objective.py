@@ -312,7 +312,7 @@ def objective(
     duplicates = []
     vectors = model.tag_vectors()
     for name, decoded in (("bottleneck", model.decode(prefixes)), ("head", model.complete(pooled))):
-        per_set, duplicate, has_targets = tag_losses(decoded, vectors, model.tag_bias, captions, views)
+        per_set, duplicate, has_targets = tag_losses(decoded, vectors, model.score_bias(), captions, views)
         terms[name] = (per_set * has_targets).sum() / num_with_targets
         duplicates.append(duplicate.sum() / (2 * num))
     terms["duplicates"] = torch.stack(duplicates).mean()

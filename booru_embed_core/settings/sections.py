@@ -126,6 +126,7 @@ class TrainingSettings(Section):
     num_epochs: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 8
     batch_posts: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = 256
     batch_tokens: Annotated[int, Field(ge=1, le=100_000_000, strict=True)] | None = None
+    num_sampled_tags: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 8192
     initial_vectors: Literal["ppmi_svd", "random"] = "ppmi_svd"
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: Annotated[float, Field(gt=0, le=10, strict=True)] = 4e-3

@@ -65,6 +65,8 @@ class CheckpointManager:
         with fitting(self.work_dir):
             run.model.load_state_dict(state["model"])
             run.optimizer.load_state_dict(state["optimizer"])
+            if run.tables is not None:
+                run.tables.load_state_dict(state["tables"])
             run.step, run.best_loss, run.best_epoch = state["step"], state["best_loss"], state["best_epoch"]
             run.best_weights, run.started = state["best_weights"], time.monotonic() - state["seconds"]
             run.unvalidated = Progress(**state["unvalidated"]) if state["unvalidated"] else None
@@ -136,6 +138,7 @@ class CheckpointManager:
             "step": run.step,
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
+            "tables": run.tables.state_dict() if run.tables else None,
             "best_loss": run.best_loss,
             "best_epoch": run.best_epoch,
             "best_weights": run.best_weights,

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from booru_embed_core.disk_space import check_room, still_needed, training_bytes
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import Losses
+from booru_embed_core.model.sampled_network import TABLES
 from booru_embed_core.settings import ModelSettings, TrainingSettings, section_version
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
@@ -42,6 +43,7 @@ from booru_embed_core.training.initial_vectors import start_from_ppmi
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
+from booru_embed_core.training.sampled_tables import SampledTables
 from booru_embed_core.training.schedule import Steps, learning_rate
 from booru_embed_core.training.step import NonFiniteLossError, Run, check_finite, compute_step, validate
 
@@ -141,7 +143,7 @@ def _least_bytes(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings
 @contextmanager
 def _encoding_by_shards(run: Run) -> Iterator[None]:
     """`run` encodes by the model that the ranks share; afterwards nothing holds it, as `Ranks.wrap` asks."""
-    run.encode = run.ranks.wrap(run.model)
+    run.encode = run.ranks.wrap(run.network)
     try:
         yield
     finally:
@@ -163,13 +165,15 @@ def _run_steps(
     speed = _Speed(time.monotonic(), run.step)
     with prefetch(run.batches.read_from(*run.steps.position(run.step), run.settings.num_epochs)) as batches:
         for batch in batches:
+            run.draw_tags(batch)
             with run.computing():
                 losses = compute_step(run, batch)
             rate = learning_rate(run.step, run.num_steps, run.settings)
-            run.optimizer.step(rate)
-            run.step += 1
+            run.take_step(rate)
             speed.num_tokens += len(batch.tokens)
             ends_epoch = run.step in run.steps.ends
+            if ends_epoch and run.tables is not None:
+                run.tables.catch_up_all(run.step)
             is_saved = run.step % run.settings.checkpoint_every_steps == 0
             if ends_epoch or is_saved or run.step % _LOG_EVERY_STEPS == 0:
                 progress = _progress(run, losses, rate, speed)
@@ -275,7 +279,12 @@ def start_run(
     dtype = pick_dtype(settings.precision, device)
     compile_for_device(model, device, dtype)
     edges = score_bin_edges(packed.rating[rows], packed.score[rows])
-    return Run(model, Optimizer(model, settings), batches, steps, settings, device, dtype, edges, ranks)
+    tables = None
+    if vocab.num_tags > 2 * settings.num_sampled_tags:
+        rates = [learning_rate(step, steps.num_steps, settings) for step in range(steps.num_steps)]
+        tables = SampledTables(model, torch.from_numpy(vocab.counts), settings.num_sampled_tags, rates)
+    optimizer = Optimizer(model, settings, TABLES if tables else ())
+    return Run(model, optimizer, batches, steps, settings, device, dtype, edges, ranks, tables)
 
 
 def _publish(run: Run, checkpoint_manager: CheckpointManager, out_dir: Path, log: TrainingLog) -> TrainReport:

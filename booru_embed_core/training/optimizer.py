@@ -7,7 +7,7 @@ and maps of a few rows stay with AdamW, which scales its step per parameter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import torch
@@ -15,17 +15,23 @@ from torch import nn
 
 from booru_embed_core.settings import TrainingSettings
 
-_BETAS: Final = (0.9, 0.98)
+BETAS: Final = (0.9, 0.98)
 MIN_MATRIX_SIDE: Final = 8
 _TABLES: Final = ("tokens", "categories")
 
 
 class Optimizer:
-    """A model's torch optimizers, stepped together at one learning rate."""
+    """A model's torch optimizers, stepped together at one learning rate.
 
-    def __init__(self, model: nn.Module, settings: TrainingSettings) -> None:
+    Args:
+        model: whose parameters they update.
+        settings: name the optimizer and the weight decay.
+        left_out: names of parameters that something else updates.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainingSettings, left_out: Collection[str] = ()) -> None:
         # Only matrices decay: vectors of rare tags seldom get a gradient and would shrink.
-        named = list(model.named_parameters())
+        named = [(name, p) for name, p in model.named_parameters() if name not in left_out]
         matrices = [p for name, p in named if p.ndim == 2 and not name.startswith(_TABLES)]
         others = [p for name, p in named if p.ndim != 2 or name.startswith(_TABLES)]
         decay, rate = settings.weight_decay, settings.learning_rate
@@ -40,7 +46,7 @@ class Optimizer:
             matrices = small
         groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
         is_fused = not others[0].is_meta  # `plan` measures a step on the meta device
-        self._optimizers["adamw"] = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, fused=is_fused)
+        self._optimizers["adamw"] = torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=is_fused)
 
     @property
     def parameters(self) -> list[torch.Tensor]:

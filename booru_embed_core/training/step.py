@@ -28,6 +28,7 @@ from booru_embed_core.tokens.score_bins import score_bins
 from booru_embed_core.training.distributed import Ranks
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
+from booru_embed_core.training.sampled_tables import SampledTables
 from booru_embed_core.training.schedule import Steps, derive_seed
 
 VALIDATION_SEED: Final = 0x5EED
@@ -59,8 +60,10 @@ class Run:
     dtype: torch.dtype
     edges: list[list[float]]
     ranks: Ranks
+    tables: SampledTables | None = None
+    """The tables of a vocabulary of which each step scores a sample; None if it scores every tag."""
     encode: Callable[..., Tensor] | None = None
-    """The model's `forward`, wrapped so that `backward` sums gradients over the ranks; None with a single rank."""
+    """The `forward` of `network`, wrapped so that `backward` sums gradients over the ranks; None with a single rank."""
     step: int = 0
     best_loss: float = math.inf
     best_epoch: float = 0.0
@@ -84,6 +87,11 @@ class Run:
             self.changes.acquire()
 
     @property
+    def network(self) -> SetEncoder:
+        """The network that computes the objective: the model, or one with the tables of a step's sample."""
+        return self.model if self.tables is None else self.tables.network
+
+    @property
     def seconds(self) -> float:
         """Seconds of training so far, over all its processes."""
         return time.monotonic() - self.started
@@ -103,11 +111,28 @@ class Run:
         """Number of steps in all epochs."""
         return self.steps.num_steps
 
+    def draw_tags(self, batch: Batch, generator: torch.Generator | None = None) -> None:
+        """Draws the tags that the step of `batch` scores, by default by the step's own number, and loads their rows.
+
+        Does nothing if every tag is scored. It changes the state: call it outside `computing`.
+        """
+        if self.tables is not None:
+            tags = batch.tag_indices(self.model.config.category_sizes).to(self.device)
+            self.tables.load(tags, generator or self.generator(self.step, 2), self.step)
+
     def captions(self, batch: Batch) -> CaptionBatch:
-        """`batch` as input for the objective, on the run's device."""
+        """`batch` as input for the objective of `network`, on the run's device."""
         edges = torch.tensor(self.edges, dtype=torch.float64, device=batch.scores.device)
         bins = score_bins(batch.scores, edges[batch.ratings])
-        return captions_of(batch, self.model.config.category_sizes, bins, self.device)
+        captions = captions_of(batch, self.model.config.category_sizes, bins, self.device)
+        return captions if self.tables is None else self.tables.network.localized(captions)
+
+    def take_step(self, rate: float) -> None:
+        """Updates the weights from their gradients, at learning rate `rate`."""
+        self.optimizer.step(rate)
+        if self.tables is not None:
+            self.tables.step(self.step)
+        self.step += 1
 
     def weight(self, batch: Batch) -> float:
         """The weight of the mean loss of `batch`: its number of records over the mean; 1 with `batch_posts`."""
@@ -143,11 +168,15 @@ def compute_step(run: Run, batch: Batch) -> Losses:
     losses = rank_losses(run, batch, run.ranks.shard)
     run.optimizer.zero_grad()
     (losses.total * run.weight(batch)).backward()  # type: ignore[no-untyped-call]
+    rows = () if run.tables is None else run.tables.leaves
+    for leaf in rows:
+        assert leaf.grad is not None
+        leaf.grad = run.ranks.sum(leaf.grad)
     if run.ranks.num_ranks > 1:
         sums = run.ranks.sum(torch.stack([term.detach() for term in losses.terms.values()]))
         terms = dict(zip(losses.terms, sums, strict=True))
         losses = Losses(weighted_total(terms, run.settings), terms)
-    norm = torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_([*run.optimizer.parameters, *rows], run.settings.clip_norm)
     # Synchronises with a GPU, so that the weights are still unchanged if the step fails.
     check_finite(run, run.step, {"loss": losses.total.item(), "gradient norm": norm.item()})
     return losses
@@ -158,7 +187,7 @@ def rank_losses(run: Run, batch: Batch, shard: RankShard) -> Losses:
     key = (run.step, 1, shard.rank) if shard.rank else (run.step, 1)
     torch.manual_seed(derive_seed(run.settings.seed, *key))  # for dropout
     generator = run.generator(run.step)
-    return objective(run.model, run.captions(batch), run.settings, generator, run.dtype, run.encode, shard)
+    return objective(run.network, run.captions(batch), run.settings, generator, run.dtype, run.encode, shard)
 
 
 @torch.no_grad()
@@ -178,7 +207,8 @@ def validate(run: Run, rows: NDArray[np.int64]) -> dict[str, float]:
         start, end = bounds[number]
         batch = run.batches.read_rows(rows[start:end])
         generator = torch.Generator(run.device).manual_seed(derive_seed(VALIDATION_SEED, number))
-        terms = objective(run.model, run.captions(batch), run.settings, generator, run.dtype).terms
+        run.draw_tags(batch, generator)
+        terms = objective(run.network, run.captions(batch), run.settings, generator, run.dtype).terms
         loss = terms["bottleneck"] + terms["head"]
         values[number] = torch.stack([loss, *(terms[name] for name in TERMS)])
     run.model.train()

@@ -164,3 +164,14 @@ def test_weights_that_turn_nan_stop_the_next_step_and_keep_the_last_state(
     # The state of step 14 is sound: without the poison, training ends as if it had never met it.
     bench.train("nan", RESUMED)
     assert (bench.weights_sha256("nan"), bench.log("nan")) == whole
+
+
+def test_a_training_with_sampled_tags_that_was_stopped_ends_in_the_same_bits(bench: Bench) -> None:
+    settings = RESUMED.model_copy(update={"num_sampled_tags": 1})
+    bench.train("whole", settings)
+    for num_steps in (1, 11, 5, 1):  # 17 steps end the first epoch
+        with pytest.raises(TrainingInterrupted):
+            bench.train("stopped", settings, should_stop=stop_after(num_steps))
+    bench.train("stopped", settings)
+    assert bench.weights_sha256("stopped") == bench.weights_sha256("whole")
+    assert bench.log("stopped") == bench.log("whole")
