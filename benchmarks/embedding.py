@@ -34,6 +34,7 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.posts.read_posts import read_posts
+from booru_embed_core.schema import NUM_SCORE_BINS, RATINGS
 from booru_embed_core.settings import (
     DuckdbSettings,
     ModelSettings,
@@ -102,7 +103,7 @@ def untrained_embedder(vocab: Vocab, shape: ModelSettings, device: str, dtype: t
         training=TrainingSettings(),
         splits=TokensSettings(),
         packed_tokens="none",
-        score_bin_edges=[],
+        score_bin_edges=[[float(edge) for edge in range(NUM_SCORE_BINS - 1)]] * len(RATINGS),
         trained_ratings=(),
         num_train_posts=0,
         best_epoch=0,
