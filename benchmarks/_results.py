@@ -24,11 +24,11 @@ def display_name(key: str) -> str:
     return name.replace("bare_parse", "bare parse").replace("our file", "packed file")
 
 
-def write(name: str, figures: dict[str, Any]) -> Path:
-    """Writes `figures` with commit, time and machine as ``results/<name>.json`` and returns its path."""
+def about() -> dict[str, Any]:
+    """The commit, the time, the machine and torch's version; a commit with uncommitted changes ends in ``+``."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
-    about = {
+    return {
         "commit": commit.stdout.strip() + ("+" if dirty.stdout.strip() else ""),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
@@ -39,8 +39,12 @@ def write(name: str, figures: dict[str, Any]) -> Path:
         },
         "torch": torch.__version__,
     }
+
+
+def write(name: str, figures: dict[str, Any]) -> Path:
+    """Writes `figures` with commit, time and machine as ``results/<name>.json`` and returns its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({**about, **figures}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**about(), **figures}, indent=2) + "\n", encoding="utf-8")
     print(f"-> {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path

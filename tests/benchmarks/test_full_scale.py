@@ -1,0 +1,55 @@
+"""The full-scale benchmark: which stages run, and what is written of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import full_scale
+from benchmarks._full_scale import Place, Stage, measured
+
+
+def test_a_stage_that_has_figures_is_not_measured_again() -> None:
+    every = list(full_scale.stages())
+    assert full_scale.wanted([], {"posts": {}}, again=False) == every[1:]
+    assert full_scale.wanted([], {"posts": {}}, again=True) == every
+    assert full_scale.wanted(["vocab", "posts"], {}, again=False) == ["posts", "vocab"]
+    with pytest.raises(SystemExit, match="no stage vocabb; choose from posts, "):
+        full_scale.wanted(["vocabb"], {}, again=False)
+
+
+def test_limits_and_earlier_figures_are_of_figures_that_a_stage_has() -> None:
+    names = {"cpu_seconds", "peak_mb", "disk_mb", "rows_per_cpu_second", "p95_ms", "page_mb"}
+    for stage in full_scale.stages().values():
+        assert {*stage.limits, *stage.before} <= names, stage.name
+
+
+def test_figures_of_a_stage_are_those_of_its_work(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def run(place: Place) -> dict[str, int]:
+        assert made == ["prepared"]
+        return {"rows": len(str(sum(range(10**6)))) - 12 + 500, "peak_mb": 7}
+
+    place = Place(tmp_path / "settings.toml", tmp_path)
+    figures = measured(Stage("tried", run, lambda _: made.append("prepared")), place)
+    assert figures["rows"] == 500
+    assert figures["peak_mb"] == 7
+    assert figures["rows_per_cpu_second"] > 500
+    assert measured(Stage("tried", lambda _: {}), place)["peak_mb"] > 50
+
+
+def test_figures_are_added_in_the_order_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "full_scale.json"
+    tried = {name: Stage(name, lambda _: {}, limits={"peak_mb": 9}) for name in ("one", "two")}
+    monkeypatch.setattr(full_scale, "stages", lambda: tried)
+    for name in ("two", "one", "two"):
+        full_scale.add_result(name, {"cpu_seconds": 1.5, "peak_mb": 8}, file)
+    found = json.loads(file.read_text(encoding="utf-8"))["stages"]
+    assert list(found) == ["one", "two"]
+    assert found["two"]["limits"] == {"peak_mb": 9}
+    assert found["two"]["cpu_seconds"] == 1.5
+    assert {"commit", "machine"} <= found["one"].keys()
+    assert full_scale.read_results(file) == found
