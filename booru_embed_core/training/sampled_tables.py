@@ -44,6 +44,11 @@ class SampledTables:
         self._bias.catch_up(sample.tags, num_steps)
         self.network.load(sample)
 
+    def set_rates(self, rates: Sequence[float]) -> None:
+        """Sets the learning rate of every step; every row must be up to date with the steps done."""
+        self._tokens.set_rates(rates)
+        self._bias.set_rates(rates)
+
     @property
     def leaves(self) -> tuple[Tensor, Tensor]:
         """The rows that get gradients."""

@@ -38,14 +38,18 @@ class TableOptimizer:
         self._first, self._second = torch.zeros_like(table), torch.zeros_like(table)
         self._num_steps = torch.zeros(len(table), *[1] * (table.ndim - 1), dtype=torch.int32, device=table.device)
         """The number of steps that each row is up to date with."""
-        beta1, beta2 = betas
+        self._ratio = betas[0] / math.sqrt(betas[1])
+        self.set_rates(rates)
+
+    def set_rates(self, rates: Sequence[float]) -> None:
+        """Sets the learning rate of every step; every row must be up to date with the steps done."""
+        beta1, beta2 = self._betas
         steps = np.arange(1, len(rates) + 1)
         self._rates = np.asarray(rates) * np.sqrt(1 - beta2**steps) / (1 - beta1**steps)
-        self._ratio = beta1 / math.sqrt(beta2)
         sums = np.zeros(len(rates) + 1)
         for step in range(len(rates) - 1, -1, -1):
             sums[step] = self._ratio * (self._rates[step] + sums[step + 1])
-        self._sums = torch.from_numpy(sums).to(table)
+        self._sums = torch.from_numpy(sums).to(self.table)
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor, num_steps: int) -> None:
