@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -42,17 +43,21 @@ class TagNames:
 
     def __init__(self, vocab: Vocab) -> None:
         self.vocab = vocab
-        self.by_category: list[dict[str, int]] = [{} for _ in CATEGORIES]
-        for tag_index, (tag, category_id) in enumerate(zip(vocab.tags, vocab.categories.tolist(), strict=True)):
-            self.by_category[category_id][tag] = vocab.num_special + tag_index
+        self.by_category: list[dict[str, int]] = [
+            dict(zip(vocab.tags_of(category), itertools.count(vocab.first_token_id(category)), strict=False))
+            for category in CATEGORIES
+        ]
         self.unknown_ids = [
             self.by_category[category_id].pop(UNKNOWN_TAGS[category], None)
             for category_id, category in enumerate(CATEGORIES)
         ]
         self.spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
         self.ids = {name: token_id for name, token_id in self.spellings.items() if TAG_SEPARATOR not in name}
-        # Empty for Danbooru, whose tags are lower case.
-        self._folded = {folded: token_id for name, token_id in self.ids.items() if (folded := name.casefold()) != name}
+        self._folded: dict[str, int] = {}
+        every = "\0".join(self.ids)
+        if every.casefold() != every:  # not for Danbooru, whose tags are lower case
+            folded = ((name.casefold(), name, token_id) for name, token_id in self.ids.items())
+            self._folded = {spelled: token_id for spelled, name, token_id in folded if spelled != name}
         self.aliases = self._known_aliases()
 
     def find(self, text: str) -> Found | None:
@@ -106,9 +111,13 @@ class TagNames:
     def _longest(self) -> dict[str, int]:
         longest: dict[str, int] = {}
         for name in self.names():
-            words = len(_BETWEEN_LETTERS.split(name))
+            spaced = name
+            if not name.isascii() or TAG_SEPARATOR in name or not name.isprintable():  # other white space is neither
+                spaced = "_".join(_BETWEEN_LETTERS.split(name))
+            folded = spaced.casefold().replace("-", "_")
+            words = folded.count("_") + 1
             if words > 1:
-                first = _first_word(name.casefold())
+                first = folded[: folded.index("_")]
                 longest[first] = min(LONGEST_RUN, max(words, longest.get(first, 1)))
         return longest
 

@@ -21,6 +21,8 @@ _SCAN: Final = (
 )
 _MAY_BE_CUT: Final = re.compile(r"[,;|\n\t]|::|:\d")
 _BRACKET: Final = re.compile(r"[()\[\]{}]")
+_PLAIN: Final = re.compile(r"(?:[^,;|\n\t:()\[\]{}]++(?:\([^,;|\n\t:()\[\]{}]*+\))?)++\Z")
+"""Most names by far: neither separators nor colons, and no brackets but single pairs of round ones."""
 _WEIGHT_AT_END: Final = re.compile(rf"\s*:\s*({NUMBER})\s*\Z")
 _SUFFIX: Final = re.compile(r"(?:\d{1,2}(?:\.\d{1,4})?|\.\d{1,4}|[+-]{1,20})?(?=\s)")
 _MAX_COLONS: Final = 8
@@ -86,7 +88,8 @@ class PieceCutter:
         cut = [
             name
             for name in names
-            if (_MAY_BE_CUT.search(name) and self._is_cut(name)) or (_BRACKET.search(name) and _is_unbalanced(name))
+            if not _PLAIN.match(name)
+            and ((_MAY_BE_CUT.search(name) and self._is_cut(name)) or (_BRACKET.search(name) and _is_unbalanced(name)))
         ]
         if cut:
             kept = "|".join(map(_pattern, sorted(cut, key=len, reverse=True)))

@@ -15,20 +15,24 @@ def unique_spellings(tags: Sequence[str], categories: Sequence[int], counts: Seq
     A spelling is the bare tag. Of two tags of one name, the less used is spelled ``category:tag``; if both are used
     equally often, the later one is. The prefix is repeated while another tag has that spelling.
     """
+    every = set(tags)
+    if len(every) == len(tags):
+        return dict(zip(tags, range(len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + len(tags)), strict=True))
     owner: dict[str, int] = {}
     for tag_index, tag in enumerate(tags):
         if tag not in owner or counts[tag_index] > counts[owner[tag]]:
             owner[tag] = tag_index
-    ids: dict[str, int] = {}
+    spellings = list(tags)
+    taken = every
     for tag_index, tag in enumerate(tags):
-        spelling = tag
         if owner[tag] != tag_index:
             prefix = f"{CATEGORIES[categories[tag_index]].value}:"
             spelling = prefix + tag
-            while spelling in owner or spelling in ids:
+            while spelling in taken:
                 spelling = prefix + spelling
-        ids[spelling] = len(SPECIAL_TOKENS) + tag_index
-    return ids
+            spellings[tag_index] = spelling
+            taken.add(spelling)
+    return dict(zip(spellings, range(len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + len(tags)), strict=True))
 
 
 def tokenizers_json(spellings: Mapping[str, int]) -> str:
