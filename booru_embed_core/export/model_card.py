@@ -109,7 +109,7 @@ def _shape(config: CheckpointConfig) -> str:
     return (
         f"Prefixes of {dims} numbers work as shorter embeddings. "
         f"A set transformer: {model.trunk}, width {model.width}, {model.num_layers} layers, {model.num_heads} heads; "
-        f"trained from scratch for {config.training.num_epochs} epochs."
+        f"trained from scratch for {config.training_length}."
     )
 
 

@@ -124,6 +124,8 @@ class TrainingSettings(Section):
 
     seed: Seed = 7
     num_epochs: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 8
+    max_steps: PositiveInt | None = None
+    max_minutes: Annotated[float, Field(gt=0, le=1e6, strict=True)] | None = None
     batch_posts: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = 256
     batch_tokens: Annotated[int, Field(ge=1, le=100_000_000, strict=True)] | None = None
     num_sampled_tags: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 8192
@@ -196,6 +198,7 @@ class EvaluationSettings(Section):
         0.5,
         0.6,
     )
+    max_baseline_seconds: PositiveInt = 300
     implied_threshold: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.98
     implied_min_count: PositiveInt = 20
 

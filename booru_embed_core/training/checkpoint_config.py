@@ -56,10 +56,32 @@ class CheckpointConfig(SealedModel):
     best_epoch: float
     validation_loss: float | None
     """The lowest validation loss, of bottleneck plus completion head; None without a validation split."""
+    num_steps: Count | None = None
+    """Steps of the training; None in checkpoints of older builds."""
+    num_planned_steps: Count | None = None
+    """Steps of all epochs. A practice run takes fewer; None in checkpoints of older builds."""
     implications_sha256: str | None = None
     """Of the vocabulary's implications, which its hash does not cover; None if it has none."""
     files: dict[FileName, Sha256] | None = None
     """The SHA-256 of each file of weights beside it; None in checkpoints of older builds."""
+
+    @property
+    def is_practice(self) -> bool:
+        """Whether ``[training] max_steps`` or ``max_minutes`` ended the training before its last epoch did."""
+        return self.num_steps is not None and self.num_steps < (self.num_planned_steps or 0)
+
+    @property
+    def training_length(self) -> str:
+        """How long it was trained, such as ``8 epochs``; says so if that was a practice run."""
+        num_epochs = self.training.num_epochs
+        if not self.is_practice:
+            return f"{num_epochs} epochs"
+        assert self.num_steps is not None
+        assert self.num_planned_steps is not None
+        done = num_epochs * self.num_steps / self.num_planned_steps
+        return (
+            f"{done:.2g} of {num_epochs} epochs, a practice run: {self.num_steps:,} of {self.num_planned_steps:,} steps"
+        )
 
 
 def write_config(folder: Path, config: CheckpointConfig, weights: Iterable[str]) -> CheckpointConfig:

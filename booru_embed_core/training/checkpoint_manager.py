@@ -53,16 +53,17 @@ class CheckpointManager:
         self.run.is_over = True
         self.run.changes.release()
 
-    def restore(self) -> None:
-        """Loads the last saved state into the run, if there is one.
+    def restore(self) -> bool:
+        """Loads the last saved state into the run; whether there is one.
 
         Raises:
             CheckpointError: see `states.load_state`.
         """
         run, state = self.run, load_state(self.work_dir, self.fingerprint)
         if state is None:
-            return
+            return False
         with fitting(self.work_dir):
+            run.limit(state.get("num_steps"))  # older states have none
             run.model.load_state_dict(state["model"])
             run.optimizer.load_state_dict(state["optimizer"])
             if run.tables is not None:
@@ -70,6 +71,7 @@ class CheckpointManager:
             run.step, run.best_loss, run.best_epoch = state["step"], state["best_loss"], state["best_epoch"]
             run.best_weights, run.started = state["best_weights"], time.monotonic() - state["seconds"]
             run.unvalidated = Progress(**state["unvalidated"]) if state["unvalidated"] else None
+        return True
 
     def save(self) -> str:
         """Saves the state and returns a message about it; call it on the training thread."""
@@ -100,7 +102,7 @@ class CheckpointManager:
             partial.mkdir()
             self.write_checkpoint(partial)
             sync_tree(partial)
-        best = self.work_dir / f"{BEST_FOLDER}{self.run.best_epoch:.0f}"
+        best = self.work_dir / f"{BEST_FOLDER}{self.run.best_epoch:g}"
         shutil.rmtree(best, ignore_errors=True)
         partial.rename(best)
         sync(self.work_dir)
@@ -126,6 +128,8 @@ class CheckpointManager:
             num_train_posts=len(rows),
             best_epoch=run.best_epoch,
             validation_loss=run.validation_loss,
+            num_steps=run.num_steps,
+            num_planned_steps=run.steps.num_planned,
             implications_sha256=implications.sha256 if implications.num_pairs else None,
         )
         save_checkpoint(folder, run.model, config, self.vocab_dir)
@@ -136,6 +140,7 @@ class CheckpointManager:
         return {
             "fingerprint": self.fingerprint,
             "step": run.step,
+            "num_steps": run.num_steps,
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "tables": run.tables.state_dict() if run.tables else None,

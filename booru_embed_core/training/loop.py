@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ from booru_embed_core.tokens.device_corpus import DeviceCorpus, fits_on
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
 from booru_embed_core.tokens.score_bins import score_bin_edges
+from booru_embed_core.training.budget import limit_to_minutes, validated_rows
 from booru_embed_core.training.checkpoint import encoder_config
 from booru_embed_core.training.checkpoint_config import LOG_FILE
 from booru_embed_core.training.checkpoint_manager import CheckpointManager
@@ -44,7 +45,7 @@ from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
 from booru_embed_core.training.sampled_tables import SampledTables
-from booru_embed_core.training.schedule import Steps, learning_rate
+from booru_embed_core.training.schedule import Steps, learning_rate, learning_rates
 from booru_embed_core.training.step import NonFiniteLossError, Run, check_finite, compute_step, validate
 
 _LOG_EVERY_STEPS: Final = 10
@@ -80,6 +81,7 @@ def train(
     report: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     offer_save: Callable[[Callable[[], str | None]], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> TrainReport:
     """Trains on the training split and writes the best weights by validation loss as a checkpoint into `out_dir`.
 
@@ -96,6 +98,7 @@ def train(
         offer_save: called before the first step with a save function for another thread. During a step or a
             validation, that function saves the state from before it, without waiting for it to finish. It returns the
             message of `TrainingInterrupted`, or None if training is over.
+        announce: called with a line about what is done before the first report, on the first rank only.
 
     Raises:
         PackedFileError: the packed file is damaged or was made with another vocabulary.
@@ -106,15 +109,17 @@ def train(
         RankLostError: another rank ended.
         TrainingInterrupted: `should_stop` returned True on any rank.
     """
+    started = time.monotonic()
     vocab = Vocab.load(vocab_dir)
     packed = PackedFile.open(packed_path, vocab.hash)
     check_room(work_dir, still_needed(_least_bytes(packed, vocab, model_settings, settings), work_dir), "training")
     with joined_ranks() as ranks:
         run = start_run(packed, vocab, model_settings, settings, ranks)
+        run.started = started
         fingerprint = _fingerprint(packed, vocab, model_settings, settings, run)
         work_dir.mkdir(parents=True, exist_ok=True)
         checkpoint_manager = CheckpointManager(run, vocab, vocab_dir, work_dir, fingerprint)
-        checkpoint_manager.restore()
+        is_resumed = checkpoint_manager.restore()
         ranks.check_agreement("the training", f"{fingerprint[:16]} at step {run.step}")
         log = TrainingLog(work_dir / LOG_FILE, run.step, ranks.is_first)
         offer_save(checkpoint_manager.save_meanwhile)
@@ -124,6 +129,8 @@ def train(
             EventLog(work_dir / EVENTS_FOLDER, run.step, ranks.is_first) as events,
         ):
             try:
+                if settings.max_minutes is not None and not is_resumed:
+                    limit_to_minutes(run, rows_of_split(packed, "validation"), settings.max_minutes, announce)
                 _run_steps(run, checkpoint_manager, (log, events), report, should_stop)
             except NonFiniteLossError as error:
                 file = checkpoint_manager.save_failed(error)
@@ -136,7 +143,8 @@ def train(
 def _least_bytes(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, settings: TrainingSettings) -> float:
     """A lower bound of what the states and checkpoints of the training take."""
     is_validated = len(rows_of_split(packed, "validation")) > 0
-    num_states = min(settings.keep_states, settings.num_epochs)
+    is_limited = settings.max_steps is not None or settings.max_minutes is not None
+    num_states = 1 if is_limited else min(settings.keep_states, settings.num_epochs)
     return training_bytes(vocab.num_special + vocab.num_tags, model_settings.width, num_states, is_validated)
 
 
@@ -157,13 +165,16 @@ def _run_steps(
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Trains from `run.step` to the end, batch by batch, and validates at the end of each epoch."""
-    validation_rows = rows_of_split(run.batches.packed, "validation")
+    """Trains from `run.step` to the end, batch by batch, and validates at the end of each epoch and of the training."""
+    validation_rows = validated_rows(run.steps, rows_of_split(run.batches.packed, "validation"))
     if run.unvalidated is not None:  # the state was saved during a validation
         _record(_validated(run, run.unvalidated, validation_rows), run, checkpoint_manager, logs, report)
         _stop_if_asked(run, checkpoint_manager, should_stop)
     speed = _Speed(time.monotonic(), run.step)
-    with prefetch(run.batches.read_from(*run.steps.position(run.step), run.settings.num_epochs)) as batches:
+    rest = islice(
+        run.batches.read_from(*run.steps.position(run.step), run.settings.num_epochs), run.num_steps - run.step
+    )
+    with prefetch(rest) as batches:
         for batch in batches:
             run.draw_tags(batch)
             with run.computing():
@@ -171,7 +182,7 @@ def _run_steps(
             rate = learning_rate(run.step, run.num_steps, run.settings)
             run.take_step(rate)
             speed.num_tokens += len(batch.tokens)
-            ends_epoch = run.step in run.steps.ends
+            ends_epoch = run.steps.is_end(run.step)
             if ends_epoch and run.tables is not None:
                 run.tables.catch_up_all(run.step)
             is_saved = run.step % run.settings.checkpoint_every_steps == 0
@@ -269,7 +280,8 @@ def start_run(
     rows = rows_of_split(packed, "train")
     read_rows = DeviceCorpus(packed, device).read if fits_on(packed, device) else None
     batches = EpochBatches(packed, rows, settings.batch_posts, settings.seed, settings.batch_tokens, read_rows)
-    steps = Steps(tuple(accumulate(batches.num_batches(epoch) for epoch in range(settings.num_epochs))))
+    ends = tuple(accumulate(batches.num_batches(epoch) for epoch in range(settings.num_epochs)))
+    steps = Steps(ends, settings.max_steps)
     torch.manual_seed(settings.seed)
     model = SetEncoder(encoder_config(vocab, model_settings))
     model.start_from_frequencies(torch.from_numpy(vocab.counts / max(1, packed.num_posts)))
@@ -281,7 +293,7 @@ def start_run(
     edges = score_bin_edges(packed.rating[rows], packed.score[rows])
     tables = None
     if vocab.num_tags > 2 * settings.num_sampled_tags:
-        rates = [learning_rate(step, steps.num_steps, settings) for step in range(steps.num_steps)]
+        rates = learning_rates(steps.num_steps, settings)
         tables = SampledTables(model, torch.from_numpy(vocab.counts), settings.num_sampled_tags, rates)
     optimizer = Optimizer(model, settings, TABLES if tables else ())
     return Run(model, optimizer, batches, steps, settings, device, dtype, edges, ranks, tables)
@@ -291,7 +303,7 @@ def _publish(run: Run, checkpoint_manager: CheckpointManager, out_dir: Path, log
     if run.best_weights is not None:
         run.model.load_state_dict(run.best_weights)
     else:  # no validation split
-        run.best_epoch = float(run.settings.num_epochs)
+        run.best_epoch = run.steps.epochs_done(run.num_steps)
     if run.ranks.is_first:
         checkpoint_manager.write_checkpoint(out_dir)
         log.copy_to(out_dir / LOG_FILE)

@@ -26,7 +26,7 @@ Its prefixes {dims} work on their own.
 |---|---|
 | trunk | {model.trunk}, width {model.width}, {model.num_layers} layers, {num_parameters:,} parameters |
 | vocabulary | {vocab.num_tags:,} tags: {sizes} |
-| trained on | {config.num_train_posts:,} posts, {config.training.num_epochs} epochs; best after {config.best_epoch:g} |
+| trained on | {config.num_train_posts:,} posts, {config.training_length}; best after {config.best_epoch:.3g} |
 | validation loss | {loss} (bottleneck + completion head) |
 | vocab SHA-256 | `{config.vocab_hash}` |
 

@@ -62,6 +62,11 @@ class Optimizer:
                 group["lr"] = rate
             optimizer.step()
 
+    def restart(self) -> None:
+        """Forgets all steps."""
+        for optimizer in self._optimizers.values():
+            optimizer.state.clear()
+
     def zero_grad(self) -> None:
         """Frees the gradients."""
         for optimizer in self._optimizers.values():

@@ -49,6 +49,11 @@ class SampledTables:
         self._tokens.set_rates(rates)
         self._bias.set_rates(rates)
 
+    def restart(self, rates: Sequence[float]) -> None:
+        """Forgets all steps; those to come have learning rates `rates`."""
+        self._tokens.restart(rates)
+        self._bias.restart(rates)
+
     @property
     def leaves(self) -> tuple[Tensor, Tensor]:
         """The rows that get gradients."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from booru_embed_core.settings import TrainingSettings
 
@@ -17,11 +17,27 @@ class Steps:
 
     ends: tuple[int, ...]
     """Number of steps done at the end of each epoch."""
+    limit: int | None = None
+    """The most steps that are taken, which may end an epoch early; None takes all."""
+
+    @property
+    def num_planned(self) -> int:
+        """Number of steps in all epochs."""
+        return self.ends[-1]
 
     @property
     def num_steps(self) -> int:
-        """Number of steps in all epochs."""
-        return self.ends[-1]
+        """Number of steps that are taken."""
+        return self.num_planned if self.limit is None else min(self.limit, self.num_planned)
+
+    def limited(self, limit: int | None) -> Steps:
+        """These steps, of which no more than `limit` are taken."""
+        limits = [one for one in (self.limit, limit) if one is not None]
+        return replace(self, limit=min(limits, default=None))
+
+    def is_end(self, step: int) -> bool:
+        """Whether an epoch or the training ends after `step` steps."""
+        return step in self.ends or step == self.num_steps
 
     def position(self, step: int) -> tuple[int, int]:
         """(epoch, index within the epoch) of `step`, all 0-based; (number of epochs, 0) after the last step."""
@@ -41,6 +57,11 @@ def learning_rate(step: int, num_steps: int, settings: TrainingSettings) -> floa
         return settings.learning_rate * (step + 1) / num_warmup
     done = (step - num_warmup) / max(1, num_steps - num_warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def learning_rates(num_steps: int, settings: TrainingSettings) -> list[float]:
+    """The learning rate of every step of a training of `num_steps`."""
+    return [learning_rate(step, num_steps, settings) for step in range(num_steps)]
 
 
 def derive_seed(*numbers: int) -> int:

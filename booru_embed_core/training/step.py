@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,7 +29,7 @@ from booru_embed_core.training.distributed import Ranks
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
 from booru_embed_core.training.sampled_tables import SampledTables
-from booru_embed_core.training.schedule import Steps, derive_seed
+from booru_embed_core.training.schedule import Steps, derive_seed, learning_rates
 
 VALIDATION_SEED: Final = 0x5EED
 
@@ -108,8 +108,24 @@ class Run:
 
     @property
     def num_steps(self) -> int:
-        """Number of steps in all epochs."""
+        """Number of steps of the training."""
         return self.steps.num_steps
+
+    def limit(self, num_steps: int | None) -> None:
+        """Ends the training after `num_steps` steps: its schedule is that of as many."""
+        self.steps = self.steps.limited(num_steps)
+        if self.tables is not None:
+            self.tables.set_rates(self._rates)
+
+    def restart(self, rates: Sequence[float] | None = None) -> None:
+        """Forgets all steps but not what they changed; `rates` of those to come are by default the schedule's."""
+        self.optimizer.restart()
+        if self.tables is not None:
+            self.tables.restart(self._rates if rates is None else rates)
+
+    @property
+    def _rates(self) -> list[float]:
+        return learning_rates(self.num_steps, self.settings)
 
     def draw_tags(self, batch: Batch, generator: torch.Generator | None = None) -> None:
         """Draws the tags that the step of `batch` scores, by default by the step's own number, and loads their rows.
@@ -138,7 +154,7 @@ class Run:
         """The weight of the mean loss of `batch`: its number of records over the mean; 1 with `batch_posts`."""
         if self.settings.batch_tokens is None:
             return 1.0
-        mean = len(self.batches.post_index) * self.settings.num_epochs / self.num_steps
+        mean = len(self.batches.post_index) * self.settings.num_epochs / self.steps.num_planned
         return len(batch.post_index) / mean
 
     def generator(self, *key: int) -> torch.Generator:

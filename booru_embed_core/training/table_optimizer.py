@@ -51,6 +51,12 @@ class TableOptimizer:
             sums[step] = self._ratio * (self._rates[step] + sums[step + 1])
         self._sums = torch.from_numpy(sums).to(self.table)
 
+    def restart(self, rates: Sequence[float]) -> None:
+        """Forgets all steps; those to come have learning rates `rates`."""
+        for state in self.state_dict().values():
+            state.zero_()
+        self.set_rates(rates)
+
     @torch.no_grad()
     def catch_up(self, rows: Tensor, num_steps: int) -> None:
         """Makes up for the steps that `rows`, which are distinct, missed when `num_steps` are done."""

@@ -21,6 +21,7 @@ def test_the_card_names_sizes_training_and_vocabulary(trained: Trained) -> None:
     assert f"{trained.report.num_train_posts} posts, 6 epochs; best after {config.best_epoch:g}" in card
     assert f"| validation loss | {config.validation_loss:.4f} " in card
     assert vocab.hash in card
+    assert not config.is_practice
 
 
 def test_the_cards_example_runs(trained: Trained) -> None:

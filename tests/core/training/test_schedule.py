@@ -56,3 +56,14 @@ def test_steps_are_the_batches_of_epochs_one_after_another(sizes: list[int]) -> 
     assert [steps.epochs_done(step) for step in range(steps.num_steps)] == [e + i / sizes[e] for e, i in positions]
     assert steps.position(steps.num_steps) == (len(sizes), 0)
     assert steps.epochs_done(steps.num_steps) == len(sizes)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 40), st.integers(1, 40))
+def test_a_limit_ends_the_same_steps_early(sizes: list[int], limit: int, other: int) -> None:
+    whole = Steps(tuple(itertools.accumulate(sizes)))
+    steps = whole.limited(limit).limited(other).limited(None)
+    assert steps.num_steps == min(limit, other, sum(sizes))
+    assert steps.num_planned == whole.num_steps
+    ends = [step for step in range(1, steps.num_steps + 1) if steps.is_end(step)]
+    assert ends == sorted({*(end for end in whole.ends if end < steps.num_steps), steps.num_steps})
+    assert [steps.position(step) for step in ends] == [whole.position(step) for step in ends]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.evaluation.scorers import EMBEDDING_NAME
+from booru_embed_core.training.checkpoint_config import CONFIG_FILE, read_config
 from booru_embed_dagster.checks import evaluation as checks
 from booru_embed_dagster.warehouse.manifests import read_manifest
 from tests.dagster.checks.check_helpers import run_check
@@ -50,6 +51,12 @@ def test_an_embedding_no_better_than_popularity_fails(copy: Project, recall: flo
     result = run_check(checks.embedding_beats_popularity, copy)
     assert not result.passed
     assert str(result.description).startswith("half hidden: recall@10 ")
+    assert str(result.description).endswith("; train longer or lower learning_rate")
+    checkpoint = copy.warehouse.current("checkpoint").path
+    config = read_config(checkpoint).model_copy(update={"num_steps": 30, "num_planned_steps": 400})
+    (checkpoint / CONFIG_FILE).write_text(config.to_json())
+    short = "train longer (so far 0.075 of 1 epochs, a practice run: 30 of 400 steps) or lower learning_rate"
+    assert str(run_check(checks.embedding_beats_popularity, copy).description).endswith(f"; {short}")
     assert set(result.metadata) == {"one_hidden", "one_hidden_popularity", "half_hidden", "half_hidden_popularity"}
 
 
