@@ -14,8 +14,8 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -29,9 +29,10 @@ from booru_embed_core.errors import one_line
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
 from booru_embed_core.training.launch_variables import LaunchError, checked_variables, described
+from booru_embed_core.training.lifeline import Lifeline, Store, end_connections, lifeline
 
 _TIMEOUT: Final = timedelta(minutes=30)
-"""How long a rank waits for one that does not respond. A rank that ended is noticed at once."""
+"""How long a rank waits for one that does not respond. One that ended, or whose link is cut, is noticed before."""
 JOIN_TIMEOUT: Final = timedelta(seconds=120)
 """How long a rank waits for the first contact with the others, which are to be started at the same time."""
 _RANK_LOST: Final = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out", re.IGNORECASE)
@@ -47,6 +48,10 @@ class Ranks:
 
     rank: int = 0
     num_ranks: int = 1
+    store: Store | None = field(default=None, repr=False, compare=False)
+    """Through which the ranks have found each other."""
+    link: Lifeline | None = field(default=None, repr=False, compare=False)
+    """The connections that tell whether the others are still there."""
 
     @property
     def is_first(self) -> bool:
@@ -72,6 +77,31 @@ class Ranks:
     def wait(self) -> None:
         """Returns when every rank has called it."""
         self.any(False)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether another rank is known to have ended, or not to answer any more."""
+        return self.link is not None and self.link.loss is not None
+
+    def dealt(self, name: str, num: int) -> Iterator[int]:
+        """Those of the numbers from 0 to `num` - 1 that this rank takes: each is the next that no rank has taken.
+
+        A fast rank takes more of them. Every rank asks for the same names in the same order; a name is used once.
+
+        Raises:
+            RankLostError: another rank ended.
+        """
+        if self.store is None:
+            yield from range(num)
+            return
+        while (number := self._next(name)) < num:
+            yield number
+
+    def _next(self, name: str) -> int:
+        assert self.store is not None
+        if self.is_alone:
+            raise RuntimeError("its connection ended")  # `joined_ranks` tells it
+        return self.store.add(f"dealt/{name}", 1) - 1
 
     def check_agreement(self, name: str, value: str) -> None:
         """Checks that every rank has the same `value`.
@@ -127,20 +157,55 @@ def joined_ranks(environment: Mapping[str, str] | None = None) -> Iterator[Ranks
     if torch.cuda.is_available():
         torch.cuda.set_device(int(environment["LOCAL_RANK"]) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=_TIMEOUT, **_shared_store(environment))
-    ranks = Ranks(dist.get_rank(), num_ranks)
+    shared = _shared_store(environment)
+    dist.init_process_group(backend, timeout=_TIMEOUT, **shared)
+    ranks = Ranks(dist.get_rank(), num_ranks, shared.get("store"))
     try:
-        yield ranks
+        with _linked(ranks, environment) as linked:
+            ranks = linked
+            yield ranks
     except RuntimeError as error:
-        if not _RANK_LOST.search(str(error)) or "out of memory" in str(error):  # this rank's own error
+        is_lost = ranks.is_alone or _RANK_LOST.search(str(error))
+        if not is_lost or "out of memory" in str(error):  # this rank's own error
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the wrapped model: see `Ranks.wrap`
+        reason = (ranks.link and ranks.link.loss) or one_line(error, 160)
         raise RankLostError(
-            f"rank {ranks.rank} of {num_ranks}: another rank ended or fell silent ({one_line(error, 160)}); read its "
-            f"message and start again: training resumes from the last saved state, with any number of ranks"
+            f"rank {ranks.rank} of {num_ranks}: another rank ended or fell silent ({reason}); read its message and "
+            "start again: the work resumes from what is saved, with any number of ranks"
         ) from None
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _linked(ranks: Ranks, environment: Mapping[str, str]) -> Iterator[Ranks]:
+    """`ranks` with a lifeline, whose break ends what waits for other ranks.
+
+    Raises:
+        LaunchError: the others cannot be reached within `JOIN_TIMEOUT`.
+    """
+    if ranks.store is None:
+        yield ranks
+        return
+    address = (environment["MASTER_ADDR"], int(environment["MASTER_PORT"]))
+    with ExitStack() as stack:
+        try:
+            line = stack.enter_context(
+                lifeline(ranks.store, address, ranks.rank, ranks.num_ranks, JOIN_TIMEOUT, _end_collectives)
+            )
+        except OSError as error:
+            raise LaunchError(
+                f"{described(environment)}: the ranks met, but cannot reach each other ({one_line(error, 160)}); let "
+                "their machines open any port of each other"
+            ) from None
+        yield replace(ranks, link=line)
+
+
+def _end_collectives() -> None:
+    end_connections()
+    if torch.cuda.is_available() and dist.group.WORLD is not None:
+        dist.group.WORLD.abort()  # NCCL's, which need not be connections
 
 
 def _shared_store(environment: Mapping[str, str]) -> dict[str, Any]:
