@@ -202,6 +202,7 @@ if __name__ == "__main__":
     parser.add_argument("--train", nargs=2, type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.train:
-        print(json.dumps(train_steps(*asked.train, NUM_STEPS)))
+        asked_vocab, asked_packed = asked.train
+        print(json.dumps(train_steps(asked_vocab, asked_packed, NUM_STEPS)))
     else:
         main(asked.before, asked.rounds, asked.warehouse)

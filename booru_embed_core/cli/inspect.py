@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -186,10 +186,24 @@ def inspect_plan(
         float | None,
         typer.Option("--tflops", min=1e-6, max=1e9, help="TFLOP/s of the device, to estimate the time."),
     ] = None,
+    float32_tflops: Annotated[
+        float | None,
+        typer.Option(
+            "--float32-tflops",
+            min=1e-6,
+            max=1e9,
+            help="TFLOP/s in float32, in which tags are scored; default: that of --tflops.",
+        ),
+    ] = None,
+    device_name: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option("--device", help="Device to plan for, which may be missing here; default: that of the settings."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate a training: parameters, operations, peak memory, and time at a given throughput."""
     import numpy as np
+    import torch
 
     from booru_embed_core.settings import load_settings
     from booru_embed_core.tags.vocab import Vocab
@@ -205,11 +219,14 @@ def inspect_plan(
         lengths = np.diff(file.offsets).astype(np.int64)[rows_of_split(file, "train")]
     else:
         lengths = np.full(num_posts, mean_length, dtype=np.int64)
-    device = pick_device(chosen.training.device)
-    dtype = pick_dtype(chosen.training.precision, device)
+    device = pick_device(chosen.training.device) if device_name is None else torch.device(device_name)
+    is_elsewhere = device.type == "cuda" and not torch.cuda.is_available()
+    precision = "bf16" if is_elsewhere and chosen.training.precision == "auto" else chosen.training.precision
+    dtype = pick_dtype(precision, device)
     config = encoder_config(made_with, chosen.model)
-    plan = plan_training(config, chosen.training, lengths, dtype, on_gpu=device.type == "cuda")
-    facts = plan_facts(plan, chosen.training.num_epochs, tflops)
+    on_gpu = device.type == "cuda"
+    plan = plan_training(config, chosen.training, lengths, dtype, on_gpu, made_with.counts)
+    facts = plan_facts(plan, chosen.training.num_epochs, tflops, float32_tflops)
     if as_json:
         print_json({"device": device.type, "precision": str(dtype).removeprefix("torch."), **facts})
         return

@@ -248,7 +248,7 @@ def _costs(packed: PackedFile, vocab: Vocab, encoded: EncodeReport, settings: Se
     device = pick_device(settings.training.device)
     dtype = pick_dtype(settings.training.precision, device)
     config = encoder_config(vocab, settings.model)
-    plan = plan_training(config, settings.training, lengths, dtype, on_gpu=device.type == "cuda")
+    plan = plan_training(config, settings.training, lengths, dtype, device.type == "cuda", vocab.counts)
     kept = sum(encoded.kept_uses.values())
     lost = sum(encoded.dropped_uses.values()) + sum(encoded.unknown_uses.values())
     return {

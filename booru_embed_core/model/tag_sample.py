@@ -60,12 +60,15 @@ class TagSampler:
         """V."""
         return len(self._sizes)
 
+    def size(self, num_own: int) -> int:
+        """C with `num_own` distinct tags of the captions."""
+        part = -(-self.num_sampled // _PARTS)
+        return min(-(-(num_own + self.num_sampled) // part) * part, self.num_tags)
+
     def draw(self, caption_tags: Tensor, generator: torch.Generator) -> TagSample:
         """A sample with all of `caption_tags` (int64 ``[T]``), the same for the same generator."""
         own = torch.unique(caption_tags)
-        part = -(-self.num_sampled // _PARTS)
-        num = -(-(len(own) + self.num_sampled) // part) * part
-        num_others = min(num, self.num_tags) - len(own)
+        num_others = self.size(len(own)) - len(own)
         probabilities = _inclusion(self._sizes.index_fill(0, own, 0.0), num_others)
         uniform = torch.rand(self.num_tags, generator=generator, device=own.device, dtype=torch.float64)
         keys = (uniform / (1 - uniform) * (1 - probabilities) / probabilities).index_fill_(0, own, torch.inf)

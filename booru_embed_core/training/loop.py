@@ -44,7 +44,7 @@ from booru_embed_core.training.initial_vectors import start_from_ppmi
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
-from booru_embed_core.training.sampled_tables import SampledTables
+from booru_embed_core.training.sampled_tables import SampledTables, are_sampled
 from booru_embed_core.training.schedule import Steps, learning_rate, learning_rates
 from booru_embed_core.training.step import NonFiniteLossError, Run, check_finite, compute_step, validate
 
@@ -292,7 +292,7 @@ def start_run(
     compile_for_device(model, device, dtype)
     edges = score_bin_edges(packed.rating[rows], packed.score[rows])
     tables = None
-    if vocab.num_tags > 2 * settings.num_sampled_tags:
+    if are_sampled(vocab.num_tags, settings):
         rates = learning_rates(steps.num_steps, settings)
         tables = SampledTables(model, torch.from_numpy(vocab.counts), settings.num_sampled_tags, rates)
     optimizer = Optimizer(model, settings, TABLES if tables else ())

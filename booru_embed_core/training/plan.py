@@ -5,6 +5,7 @@ content. It takes seconds and no memory for any size of network. Sources of the 
 
 * Measured: FLOPs of matmuls (torch's ``FlopCounterMode``, a multiply-add counting as two), and the bytes of all tensors
   that are alive at once.
+* Of a large vocabulary, a step scores a sample of the tags: those that its captions are expected to have, and others.
 * Sampled: the step's captions have the quantiles of the corpus' lengths. Of several random splits, the step uses the
   one whose attention cost is nearest to their mean.
 * Attributed: a module's backward pass takes twice the FLOPs of its forward pass; the rest is the output layer's.
@@ -34,9 +35,14 @@ from booru_embed_core.model.attention import BUCKET_STEP, SetLayout
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.objective import CaptionBatch, contrastive_loss, objective, split_captions
 from booru_embed_core.model.output_layer import MAX_BYTES
+from booru_embed_core.model.sampled_network import SampledNetwork
+from booru_embed_core.model.tag_sample import TagSample
 from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.training.optimizer import Optimizer
+from booru_embed_core.training.sampled_tables import SampledTables, are_sampled
 
+LOW_PRECISION: Final = ("blocks", "pool", "attention", "Muon")
+"""Parts that compute in bf16 by default; all others compute in float32."""
 _NUM_SPLITS: Final = 32
 _INDEXING: Final = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
 
@@ -95,6 +101,7 @@ def plan_training(
     lengths: NDArray[np.int64],
     dtype: torch.dtype,
     on_gpu: bool = False,
+    counts: NDArray[np.int64] | None = None,
 ) -> Plan:
     """The plan of training on captions of `lengths`.
 
@@ -104,28 +111,39 @@ def plan_training(
         lengths: int64 ``[n]``, tags per training post.
         dtype: the trunk's compute dtype.
         on_gpu: whether flash kernels run, which need no padding.
+        counts: int64 ``[V]``, how often posts have each tag, which tells how many distinct tags a batch has. With None,
+            no two of its tags are the same. It matters only if steps score a sample of the tags.
 
     Raises:
         ValueError: `lengths` is empty.
     """
     if not len(lengths):
         raise ValueError("no training captions to plan for; lower the validation and test shares")
-    captions = _captions(lengths, _num_captions(settings, lengths), config.num_tags)
+    num_captions = _num_captions(settings, lengths)
+    captions = _captions(lengths, num_captions, _num_distinct(lengths, num_captions, config.num_tags, counts))
     batch, seed = _mean_split(captions, config, settings, 1 if on_gpu else BUCKET_STEP)
-    model = (_Unpadded if on_gpu else SetEncoder)(config).to("meta")
-    forward, step, held = _measured_step(model, captions, settings, dtype, seed)
+    with torch.device("meta"):
+        model = (_Unpadded if on_gpu else SetEncoder)(config)
+    forward, step, held = _measured_step(_Planned(model, settings), captions, dtype, seed)
     return Plan(_parameters(model), batch, len(lengths) / batch.num_captions, forward, step, held)
 
 
-def plan_facts(plan: Plan, num_epochs: int, tflops: float | None = None) -> dict[str, Any]:
+def plan_facts(
+    plan: Plan, num_epochs: int, tflops: float | None = None, float32_tflops: float | None = None
+) -> dict[str, Any]:
     """The plan as a dictionary of numbers; a figure with parts is a dictionary that ends with its total.
 
     Args:
         plan: the plan of the training.
         num_epochs: number of epochs.
         tflops: throughput of the device in 1e12 operations per second; None leaves times unknown.
+        float32_tflops: the same in float32, for all parts but those of `LOW_PRECISION`; by default `tflops`.
     """
-    seconds = None if tflops is None else plan.flops * plan.num_steps_of_epoch / (tflops * 1e12)
+    seconds = None
+    if tflops is not None:
+        low = sum(plan.step_flops.get(part, 0.0) for part in LOW_PRECISION)
+        of_step = low / tflops + (plan.flops - low) / (float32_tflops or tflops)
+        seconds = of_step * plan.num_steps_of_epoch / 1e12
     return {
         "parameters": plan.parameters | {"total": plan.num_parameters},
         "mean_step": asdict(plan.batch),
@@ -158,8 +176,18 @@ def _num_captions(settings: TrainingSettings, lengths: NDArray[np.int64]) -> int
     return min(len(lengths), max(1, num))
 
 
+def _num_distinct(
+    lengths: NDArray[np.int64], num_captions: int, num_tags: int, counts: NDArray[np.int64] | None
+) -> int:
+    """The expected number of distinct tags in `num_captions` captions, each with tags in proportion to `counts`."""
+    if counts is None:
+        return min(num_tags, round(num_captions * float(lengths.mean())))
+    shares = np.minimum(1.0, counts * (float(lengths.mean()) / max(1.0, float(counts.sum()))))
+    return max(1, round(float(-np.expm1(num_captions * np.log1p(-np.minimum(shares, 1 - 1e-12))).sum())))
+
+
 def _captions(lengths: NDArray[np.int64], num: int, num_tags: int) -> CaptionBatch:
-    """`num` captions whose lengths are quantiles of `lengths`; their tags are arbitrary."""
+    """`num` captions whose lengths are quantiles of `lengths`; of the first `num_tags` tags, otherwise arbitrary."""
     sampled = np.sort(lengths)[((np.arange(num) + 0.5) * len(lengths) / num).astype(np.int64)]
     zeros = torch.zeros(num, dtype=torch.int64)
     tags = torch.arange(int(sampled.sum())) % num_tags
@@ -239,6 +267,46 @@ class _MetaMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.held_bytes -= num_bytes
 
 
+class _UnpaddedSample(SampledNetwork):
+    """A network with the tables of a sample and the attention cost of flash kernels."""
+
+    forward = _Unpadded.forward
+
+
+class _Planned:
+    """A network on ``meta``, its optimizers, and how a step uses them."""
+
+    def __init__(self, model: SetEncoder, settings: TrainingSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self.tables: SampledTables | None = None
+        if are_sampled(model.config.num_tags, settings):
+            counts = torch.empty(model.config.num_tags, device="meta")
+            self.tables = SampledTables(model, counts, settings.num_sampled_tags, [1.0, 1.0])
+            if isinstance(model, _Unpadded):
+                self.tables.network = _UnpaddedSample(model)
+        self.network = self.tables.network if self.tables else model
+        self.optimizer = Optimizer(self.network, settings)
+
+    def load(self, captions: CaptionBatch) -> None:
+        """Loads the rows that a step on `captions` scores."""
+        if self.tables is not None:
+            num_own = int(captions.tags.max()) + 1
+            tags = torch.empty(self.tables.size(num_own), dtype=torch.int64, device="meta")
+            self.tables.take(TagSample(tags, torch.empty(len(tags), device="meta"), num_own), 0)
+
+    def take_step(self) -> None:
+        """Updates the weights from their gradients."""
+        self.optimizer.step(1.0)
+        if self.tables is not None:
+            self.tables.step(0)
+
+    def tensors(self) -> list[Tensor]:
+        """The weights, and the state that optimizers of tables have from the start."""
+        states = self.tables.state_dict().values() if self.tables else ()
+        return [*self.model.parameters(), *(tensor for state in states for tensor in state.values())]
+
+
 @dataclass
 class _StepCost:
     """The measured cost of one step."""
@@ -251,45 +319,46 @@ class _StepCost:
 
 
 def _count_step(
-    model: SetEncoder, optimizer: Optimizer, captions: CaptionBatch, settings: TrainingSettings, dtype: torch.dtype,
-    seed: int, memory: _MetaMemory,
-) -> _StepCost:  # fmt: skip
-    """The cost of a step on the split drawn by `seed`; `model` is on ``meta``."""
+    planned: _Planned, captions: CaptionBatch, dtype: torch.dtype, seed: int, memory: _MetaMemory
+) -> _StepCost:
+    """The cost of a step on the split drawn by `seed`."""
+    planned.load(captions)
     marks = [memory.held_bytes]
     memory.peak_bytes = memory.held_bytes
 
     def encode(*arguments: Any) -> Tensor:
-        pooled: Tensor = model(*arguments)
+        pooled: Tensor = planned.network(*arguments)
         marks.append(memory.held_bytes)
         return pooled
 
     with FlopCounterMode(display=False) as counter:
-        losses = objective(model, captions, settings, torch.Generator().manual_seed(seed), dtype, encode)
+        generator = torch.Generator().manual_seed(seed)
+        losses = objective(planned.network, captions, planned.settings, generator, dtype, encode)
         marks.append(memory.held_bytes)
         forward = counter.get_flop_counts()
-        optimizer.zero_grad()
+        planned.optimizer.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
     start, after_pool, after_losses = marks
     sizes = {"activations": after_pool - start, "output layer and losses": after_losses - after_pool}
     sizes["gradients and temporaries"] = memory.peak_bytes - sum(sizes.values())
-    return _StepCost(forward, counter.get_total_flops(), _flops_of(lambda: optimizer.step(1.0)), sizes)
+    return _StepCost(forward, counter.get_total_flops(), _flops_of(planned.take_step), sizes)
 
 
 def _measured_step(
-    model: SetEncoder, captions: CaptionBatch, settings: TrainingSettings, dtype: torch.dtype, seed: int
+    planned: _Planned, captions: CaptionBatch, dtype: torch.dtype, seed: int
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """FLOPs of the forward pass and of the whole step, and bytes at its peak, by part; `model` is on ``meta``."""
-    optimizer, root = Optimizer(model, settings), type(model).__name__
+    """FLOPs of the forward pass and of the whole step, and bytes at its peak, by part."""
+    model, root = planned.model, type(planned.network).__name__
     num, dim = len(captions.lengths), model.config.settings.embedding_dim
     with _MetaMemory() as memory:
-        for parameter in model.parameters():
-            memory.hold(parameter.untyped_storage())
-        weights = memory.held_bytes
+        for tensor in planned.tensors():
+            memory.hold(tensor.untyped_storage())
+        weights = sum(parameter.untyped_storage().nbytes() for parameter in model.parameters())
+        learned = sum(parameter.untyped_storage().nbytes() for parameter in planned.optimizer.parameters)
         # A step starts with the optimizer's state and the gradients of the previous one, here a step on one caption.
-        one = _captions(captions.lengths.numpy(), 1, model.config.num_tags)
-        _count_step(model, optimizer, one, settings, dtype, seed, memory)
-        state = memory.held_bytes - 2 * weights
-        step = _count_step(model, optimizer, captions, settings, dtype, seed, memory)
+        _count_step(planned, _captions(captions.lengths.numpy(), 1, model.config.num_tags), dtype, seed, memory)
+        state = memory.held_bytes - weights - learned
+        step = _count_step(planned, captions, dtype, seed, memory)
         embedding = torch.empty(2 * num, dim, device="meta", requires_grad=True)
         infonce: list[Tensor] = []
         infonce_forward = _flops_of(lambda: infonce.append(contrastive_loss(embedding, 1.0)))
@@ -298,7 +367,7 @@ def _measured_step(
     whole = {part: 3 * flops for part, flops in forward.items()} | {"InfoNCE": infonce_forward + infonce_gradients}
     forward["output layer"] = sum(step.forward["Global"].values()) - sum(forward.values())
     whole["output layer"] = step.with_gradients - sum(whole.values())
-    if settings.optimizer == "muon":
+    if planned.settings.optimizer == "muon":
         whole["Muon"] = step.optimizer
     sizes = {"weights": float(weights), "optimizer": float(state), **step.bytes}
     sizes["gradients and temporaries"] -= weights + state

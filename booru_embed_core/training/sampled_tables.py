@@ -10,9 +10,15 @@ from torch import Tensor
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.sampled_network import SampledNetwork
-from booru_embed_core.model.tag_sample import TagSampler
+from booru_embed_core.model.tag_sample import TagSample, TagSampler
+from booru_embed_core.settings import TrainingSettings
 from booru_embed_core.training.optimizer import BETAS
 from booru_embed_core.training.table_optimizer import TableOptimizer
+
+
+def are_sampled(num_tags: int, settings: TrainingSettings) -> bool:
+    """Whether a step scores a sample of `num_tags` tags. One of more than half of them would not be worth it."""
+    return num_tags > 2 * settings.num_sampled_tags
 
 
 class SampledTables:
@@ -39,10 +45,17 @@ class SampledTables:
             generator: draws the sample.
             num_steps: steps done so far.
         """
-        sample = self._sampler.draw(caption_tags, generator)
+        self.take(self._sampler.draw(caption_tags, generator), num_steps)
+
+    def take(self, sample: TagSample, num_steps: int) -> None:
+        """Brings the rows of `sample` up to date with `num_steps` steps, and loads them."""
         self._tokens.catch_up(self.network.token_ids_of(sample), num_steps)
         self._bias.catch_up(sample.tags, num_steps)
         self.network.load(sample)
+
+    def size(self, num_own: int) -> int:
+        """Tags of the sample for captions with `num_own` distinct tags."""
+        return self._sampler.size(num_own)
 
     def set_rates(self, rates: Sequence[float]) -> None:
         """Sets the learning rate of every step; every row must be up to date with the steps done."""

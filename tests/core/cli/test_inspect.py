@@ -172,5 +172,8 @@ def test_inspect_plan_counts_what_a_training_takes(run: Run, trained: Trained, t
     assert longer["steps_of_epoch"] == 2000
     assert longer["seconds_of_epoch"] is None
     assert longer["peak_bytes"]["total"] > found["peak_bytes"]["total"]
+    elsewhere = run("inspect", "plan", *options, "--mean-length", 40, "--device", "cuda", "--json").json
+    assert (elsewhere["device"], elsewhere["precision"]) == ("cuda", "bfloat16")
+    assert elsewhere["mean_step"]["num_slots"] == elsewhere["mean_step"]["num_tokens"]
     lines = run("inspect", "plan", *options, "--mean-length", 40).out.splitlines()
     assert ["steps", "of", "epoch", "3,906"] in [line.split() for line in lines]

@@ -128,18 +128,23 @@ def accumulate(monkeypatch: pytest.MonkeyPatch, num_ranks: int) -> None:
         run.optimizer.zero_grad()
         losses = accumulated_losses(run, batch, num_ranks)
         terms = {name: torch.stack([loss.terms[name] for loss in losses]).sum() for name in losses[0].terms}
-        torch.nn.utils.clip_grad_norm_(run.optimizer.parameters, run.settings.clip_norm)
+        rows = () if run.tables is None else run.tables.leaves
+        torch.nn.utils.clip_grad_norm_([*run.optimizer.parameters, *rows], run.settings.clip_norm)
         return step.Losses(step.weighted_total(terms, run.settings), terms)
 
     monkeypatch.setattr(loop, "compute_step", computed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize(
+    "values",
+    [{"optimizer": "muon"}, {"optimizer": "adamw"}, {"num_sampled_tags": 1, "num_epochs": 1}],
+    ids=["muon", "adamw", "sampled tags"],
+)
 def test_two_ranks_end_in_the_bits_of_one_process_that_accumulates(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, values: dict[str, object]
 ) -> None:
-    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
+    settings = SETTINGS.model_copy(update=values)
     is_done, weights = run_ranks(bench, "ranks", 2, settings)
     assert is_done, weights
     assert len(weights) == 2

@@ -16,6 +16,7 @@ from booru_embed_core.model.objective import contrastive_loss, objective, split_
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.plan import Plan, plan_facts, plan_training
+from booru_embed_core.training.sampled_tables import SampledTables, are_sampled
 from tests.core.model_helpers import NUM_SPECIAL, captions, model_settings, training_settings
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,7 @@ SHAPES: dict[str, tuple[dict[str, object], int, int, str]] = {
     "dropout": ({**MEDIUM, "dropout": 0.1}, 494, 64, "fp32"),
     "deepsets": ({**MEDIUM, "trunk": "deepsets"}, 494, 128, "fp32"),
 }
+SAMPLED: dict[str, object] = {"num_sampled_tags": 512}
 
 
 class Steps:
@@ -40,25 +42,38 @@ class Steps:
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         sizes = (num_tags - 5, 2, 3, 0, 0)
         config = EncoderConfig(settings=model_settings(**shape), num_special=NUM_SPECIAL, category_sizes=sizes)
-        self.model = SetEncoder(config)
-        self.optimizer = Optimizer(self.model, self.settings)
+        self.model = self.network = SetEncoder(config)
+        counts = np.ones(num_tags, np.int64)
+        self.tables = None
+        if are_sampled(num_tags, self.settings):
+            rates = [1e-3] * 10
+            self.tables = SampledTables(self.model, torch.from_numpy(counts), self.settings.num_sampled_tags, rates)
+            self.network = self.tables.network
+        self.optimizer = Optimizer(self.network, self.settings)
         rows = [numbers.permutation(num_tags)[: numbers.integers(10, 51)].tolist() for _ in range(num_captions)]
         self.batch = captions(rows)
-        self.plan: Plan = plan_training(config, self.settings, self.batch.lengths.numpy(), self.dtype)
+        self.plan: Plan = plan_training(config, self.settings, self.batch.lengths.numpy(), self.dtype, False, counts)
 
     def step(self, number: int) -> None:
-        generator = torch.Generator().manual_seed(number)
-        losses = objective(self.model, self.batch, self.settings, generator, self.dtype)
+        generator, batch = torch.Generator().manual_seed(number), self.batch
+        if self.tables is not None:
+            self.tables.load(batch.tags, generator, number)
+            batch = self.tables.network.localized(batch)
+        losses = objective(self.network, batch, self.settings, generator, self.dtype)
         self.optimizer.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(1e-3)
+        if self.tables is not None:
+            self.tables.step(number)
 
     def peak_bytes(self) -> int:
         """Peak bytes of the second step: what is alive before it, plus the peak of torch's allocations during it."""
         self.step(0)
         optimizers = self.optimizer._optimizers.values()
         states = [one for optimizer in optimizers for state in optimizer.state.values() for one in state.values()]
-        held = [*self.model.parameters(), *(one for one in states if torch.is_tensor(one))]
+        states += [] if self.tables is None else [x for y in self.tables.state_dict().values() for x in y.values()]
+        leaves = [] if self.tables is None else [x for leaf in self.tables.leaves for x in (leaf, leaf.grad)]
+        held = [*self.model.parameters(), *leaves, *(one for one in states if torch.is_tensor(one))]
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             self.step(1)
         events = [one for one in profiler.profiler.kineto_results.events() if one.name() == "[memory]"]
@@ -82,10 +97,14 @@ def test_parameters_are_the_networks(steps_of: Callable[..., Steps], name: str) 
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [*(pytest.param(name, {}, id=name) for name in SHAPES), pytest.param("medium", {"optimizer": "adamw"}, id="adamw")],
+    [
+        *(pytest.param(name, {}, id=name) for name in SHAPES),
+        pytest.param("medium", {"optimizer": "adamw"}, id="adamw"),
+        pytest.param("many tags", SAMPLED, id="sampled tags"),
+    ],
 )
 def test_operations_are_those_that_torch_counts(
-    steps_of: Callable[..., Steps], name: str, values: dict[str, str]
+    steps_of: Callable[..., Steps], name: str, values: dict[str, object]
 ) -> None:
     steps = steps_of(name, **values)
     num_rounds = 2  # splits are random: the plan is their mean
@@ -103,9 +122,11 @@ def test_infonce_costs_what_torch_counts_on_both_views(steps_of: Callable[..., S
     assert steps.plan.step_flops["InfoNCE"] == counter.get_total_flops() > 0
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_peak_memory_is_what_is_measured(steps_of: Callable[..., Steps], name: str) -> None:
-    steps = steps_of(name)
+@pytest.mark.parametrize(
+    ("name", "values"), [*((name, {}) for name in SHAPES), pytest.param("many tags", SAMPLED, id="sampled tags")]
+)
+def test_peak_memory_is_what_is_measured(steps_of: Callable[..., Steps], name: str, values: dict[str, int]) -> None:
+    steps = steps_of(name, **values)
     found = steps.peak_bytes()
     assert steps.plan.peak_bytes == pytest.approx(found, rel=0.05)
 
@@ -155,3 +176,6 @@ def test_facts_end_with_totals_and_times_follow_from_throughput(steps_of: Callab
     assert facts["seconds_of_epoch"] == pytest.approx(plan.flops * plan.num_steps_of_epoch / 0.5e12)
     assert facts["seconds_of_training"] == pytest.approx(4 * facts["seconds_of_epoch"])
     assert plan_facts(plan, 4)["seconds_of_training"] is None
+    in_float32 = sum(plan.step_flops[name] for name in ("bottleneck, decoder and head", "InfoNCE", "output layer"))
+    slower = plan_facts(plan, num_epochs=4, tflops=0.5, float32_tflops=0.25)["seconds_of_epoch"]
+    assert slower - facts["seconds_of_epoch"] == pytest.approx(in_float32 * plan.num_steps_of_epoch / 0.5e12)
