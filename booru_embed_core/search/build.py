@@ -7,9 +7,10 @@ part is kept if both are the same.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -33,14 +34,17 @@ from booru_embed_core.model.inference import encode_sets
 from booru_embed_core.outputs import check_output_folder, claimed_folder
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.search.folder import FORMAT_VERSION, PART_FILES, IndexMetadata, part_name, read_vectors
+from booru_embed_core.search.folder import FORMAT_VERSION, PART_FILES, IndexMetadata, part_name, part_vectors
+from booru_embed_core.search.index_file import write_index
 from booru_embed_core.search.posts_table import POSTS_FILE, TAGS_FILE, write_posts_table
-from booru_embed_core.search.vector_index import INDEX_FILE, SearchError, VectorIndex
+from booru_embed_core.search.vector_index import INDEX_FILE, SearchError
+from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import read_batch
 from booru_embed_core.tokens.packed_file import PackedFile
-from booru_embed_core.tokens.restored import whole_packed
+from booru_embed_core.tokens.restored import whole_tags
 from booru_embed_core.training.checkpoint import load_checkpoint
 from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
+from booru_embed_core.training.distributed import ONE_RANK, Ranks
 from booru_embed_core.training.hardware import pick_device, pick_dtype
 from booru_embed_core.vectors import unit_vectors
 
@@ -48,6 +52,8 @@ PART_POSTS: Final = 16_384
 """Posts per Parquet part: 15 seconds on one core."""
 NUM_QUERIES: Final = 512
 """Number of queries that the index is tuned on."""
+_TAG_POSTS: Final = 65_536
+"""Posts whose tags are in memory at once."""
 _QUERY_TAGS: Final = 4
 _SEED: Final = 7
 _MADE_FROM: Final = b"made_from"
@@ -108,31 +114,59 @@ def index_posts(
     device: str = "auto",
     precision: str = "auto",
     log: Log = print,
+    ranks: Ranks = ONE_RANK,
 ) -> IndexMetadata:
     """Writes the files that `PostSearch` opens into `out_dir`; returns their metadata.
+
+    With several ranks the first one calls this and the others `help_to_index`. The bytes are the same for any number.
 
     Args:
         checkpoint_dir: folder of the model.
         packed_path: packed file of the posts, made with the checkpoint's vocabulary.
         out_dir: an existing, empty folder.
-        work_dir: an existing folder that keeps finished parts, so that the same call can resume.
+        work_dir: an existing folder that keeps finished parts, so that the same call can resume. All ranks see it.
         device: as in `BooruEmbedder.load`.
         precision: of the network, as in `BooruEmbedder.load`; vectors are always float16.
         log: receives lines of progress.
+        ranks: this one and those that help.
 
     Raises:
+        RankLostError: another rank ended; finished parts stay.
         CheckpointError, PackedFileError, VocabError: a file is damaged, or they do not belong together.
         SearchError: the packed file has no posts.
         DiskError: the disk of `out_dir` has no room for the vectors.
     """
-    return _index(_Embedding(checkpoint_dir, packed_path, device, precision), out_dir, work_dir, log)
+    embedding = _agreed(_Embedding(checkpoint_dir, packed_path, device, precision), ranks)
+    return _index(embedding, out_dir, work_dir, log, ranks)
 
 
-def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log) -> IndexMetadata:
+def help_to_index(
+    checkpoint_dir: Path,
+    packed_path: Path,
+    work_dir: Path,
+    ranks: Ranks,
+    device: str = "auto",
+    precision: str = "auto",
+    log: Log = print,
+) -> None:
+    """Does this rank's share of the work of `index_posts`, which the first of `ranks` calls with the same arguments.
+
+    Raises:
+        ValueError: as `index_posts`.
+    """
+    embed_parts(_agreed(_Embedding(checkpoint_dir, packed_path, device, precision), ranks), work_dir, log, ranks)
+
+
+def _agreed(embedding: _Embedding, ranks: Ranks) -> _Embedding:
+    ranks.check_agreement("the checkpoint or the packed file", embedding.made_from[:16])
+    return embedding
+
+
+def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log, ranks: Ranks = ONE_RANK) -> IndexMetadata:
     packed, vocab = embedding.packed, embedding.vocab
     needed = search_bytes(packed.num_posts, embedding.model.config.settings.embedding_dim)
     check_room(out_dir, still_needed(needed, work_dir), "post embeddings")
-    for file in embed_parts(embedding, work_dir, log):
+    for file in embed_parts(embedding, work_dir, log, ranks):
         shutil.copyfile(file, out_dir / file.name)
     packed = whole_packed(packed, vocab)
     offsets = packed.offsets.astype(np.int64)
@@ -161,6 +195,21 @@ def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log) -> In
     )
     metadata.write(out_dir)
     return metadata
+
+
+def _shared(file: Path, folder: Path) -> Path:
+    """`file` in `folder`: a second name of it, which takes no room, or a copy where the disk has no such names."""
+    try:
+        os.link(file, folder / file.name)
+    except OSError:
+        shutil.copyfile(file, folder / file.name)
+    return folder / file.name
+
+
+def _tags(packed: PackedFile, vocab: Vocab) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The tag indices of all posts, block after block, and the number of each post."""
+    for start in range(0, packed.num_posts, _TAG_POSTS):
+        yield whole_tags(packed, vocab, np.arange(start, min(start + _TAG_POSTS, packed.num_posts)))
 
 
 def make_search_folder(checkpoint_dir: Path, packed_path: Path, out_dir: Path, log: Log = print) -> IndexMetadata:
@@ -203,23 +252,26 @@ def _kept(work_dir: Path, out_dir: Path) -> str:
     return f"{kept} there" if num_parts else ""
 
 
-def embed_parts(embedding: _Embedding, work_dir: Path, log: Log) -> list[Path]:
-    """The Parquet parts of all posts, in `work_dir`; embeds only those that are not finished yet."""
-    num_posts, files = embedding.packed.num_posts, []
-    num_made, started = 0, time.monotonic()
-    for number, start in enumerate(range(0, num_posts, PART_POSTS)):
-        file = work_dir / part_name(number)
-        files.append(file)
-        rows = np.arange(start, min(start + PART_POSTS, num_posts))
-        if _is_finished(file, embedding.made_from, len(rows)):
+def embed_parts(embedding: _Embedding, work_dir: Path, log: Log, ranks: Ranks = ONE_RANK) -> list[Path]:
+    """The Parquet parts of all posts, in `work_dir`; embeds only those that are not finished yet.
+
+    Each of the `ranks` takes the next part that none has taken, until there are none; all return at the end.
+    """
+    num_posts = embedding.packed.num_posts
+    files = [work_dir / part_name(number) for number in range(-(-num_posts // PART_POSTS))]
+    num_made, num_kept, started = 0, 0, time.monotonic()
+    for number in ranks.dealt("parts", len(files)):
+        rows = np.arange(number * PART_POSTS, min((number + 1) * PART_POSTS, num_posts))
+        if _is_finished(files[number], embedding.made_from, len(rows)):
+            num_kept += len(rows)
             continue
-        _write_part(file, embedding, rows)
+        _write_part(files[number], embedding, rows)
         num_made += len(rows)
-        rate = num_made / max(1e-9, time.monotonic() - started)
+        rate = num_made * ranks.num_ranks / max(1e-9, time.monotonic() - started)
         left = (num_posts - int(rows[-1]) - 1) / rate
         log(f"{rows[-1] + 1:,} of {num_posts:,} posts embedded, {rate:,.0f} a second, {left:,.0f} s to go")
-    if num_made < num_posts:
-        log(f"{num_posts - num_made:,} of {num_posts:,} posts were embedded before")
+    if num_kept := int(ranks.sum(torch.tensor(num_kept))):
+        log(f"{num_kept:,} of {num_posts:,} posts were embedded before")
     return files
 
 

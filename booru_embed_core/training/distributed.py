@@ -1,4 +1,6 @@
-"""The ranks of a training: torchrun's processes, each of which computes a shard of every batch.
+"""The ranks of a training or another stage: torchrun's processes, which share its work.
+
+In a training each of them computes a shard of every batch; other stages deal their parts.
 
 Every rank knows the whole batch and draws random numbers for all of it, so draws do not depend on the number of ranks.
 Dropout is the exception: each rank draws it for its own captions. Gradients are summed over the ranks, not averaged,
@@ -13,14 +15,15 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
@@ -30,6 +33,8 @@ from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
 from booru_embed_core.training.launch_variables import LaunchError, checked_variables, described
 from booru_embed_core.training.lifeline import Lifeline, Store, end_connections, lifeline
+
+Array: TypeAlias = NDArray[Any]
 
 _TIMEOUT: Final = timedelta(minutes=30)
 """How long a rank waits for one that does not respond. One that ended, or whose link is cut, is noticed before."""
@@ -103,6 +108,20 @@ class Ranks:
             raise RuntimeError("its connection ended")  # `joined_ranks` tells it
         return self.store.add(f"dealt/{name}", 1) - 1
 
+    def each(self, name: str, num: int, compute: Callable[[int], Array]) -> list[Array]:
+        """``compute(number)`` for each number from 0 to `num` - 1, in that order, on every rank; `dealt` to the ranks.
+
+        Raises:
+            RankLostError: another rank ended.
+        """
+        own = {number: compute(number) for number in self.dealt(name, num)}
+        if self.num_ranks == 1:
+            return list(own.values())
+        of_ranks: list[Any] = [None] * self.num_ranks
+        dist.all_gather_object(of_ranks, own)
+        found = {number: array for of_rank in of_ranks for number, array in of_rank.items()}
+        return [found[number] for number in range(num)]
+
     def check_agreement(self, name: str, value: str) -> None:
         """Checks that every rank has the same `value`.
 
@@ -132,6 +151,10 @@ class Ranks:
         wrapped.broadcast_buffers = False  # buffers never change; torch 2.13 renamed the argument
         wrapped.register_comm_hook(None, lambda _, bucket: _add_gradients(bucket))
         return wrapped
+
+
+ONE_RANK: Final = Ranks()
+"""This process alone."""
 
 
 @contextmanager

@@ -8,9 +8,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
-import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 from booru_embed_core.training.lifeline import Lifeline, _loss, end_connections, lifeline, tcp_connections
 
@@ -19,11 +20,11 @@ SECONDS = 20
 
 
 @pytest.fixture
-def store() -> dist.TCPStore:
-    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+def store() -> Any:
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
-def joined(store: dist.TCPStore, num_ranks: int, ends: dict[int, Callable[[Lifeline], object]]) -> dict[int, list[str]]:
+def joined(store: Any, num_ranks: int, ends: dict[int, Callable[[Lifeline], object]]) -> dict[int, list[str]]:
     """The losses that each of `num_ranks` ranks noticed before `ends` of it, or the loss, ended its block."""
     noticed: dict[int, list[str]] = {rank: [] for rank in range(num_ranks)}
     left: list[threading.Barrier] = [threading.Barrier(num_ranks)]
@@ -49,7 +50,7 @@ def joined(store: dist.TCPStore, num_ranks: int, ends: dict[int, Callable[[Lifel
     return noticed
 
 
-def test_all_notice_the_first_rank_s_end_and_it_notices_that_of_another(store: dist.TCPStore) -> None:
+def test_all_notice_the_first_rank_s_end_and_it_notices_that_of_another(store: Any) -> None:
     def break_off(line: Lifeline) -> None:
         for connection in line._connections.values():
             connection.shutdown(socket.SHUT_RDWR)
@@ -59,7 +60,7 @@ def test_all_notice_the_first_rank_s_end_and_it_notices_that_of_another(store: d
     assert lost[1] == ["rank 0 at 127.0.0.1 ended"]  # which has left because of rank 2
 
 
-def test_a_rank_that_leaves_in_order_is_not_lost(store: dist.TCPStore) -> None:
+def test_a_rank_that_leaves_in_order_is_not_lost(store: Any) -> None:
     others_left = threading.Event()
     waiting: dict[int, Callable[[Lifeline], object]] = {
         0: lambda line: (others_left.wait(SECONDS), line.loss is None or pytest.fail(line.loss)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -29,7 +30,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> str:
 
 
 def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    failures = {3: object(), 2: object()}
+    failures: Any = {3: object(), 2: object()}
     child = ChildFailedError.__new__(ChildFailedError)
     child.failures = failures
     assert fail_with(monkeypatch, child) == "torchrun: ranks 2, 3 of this machine failed; their messages stand above"
