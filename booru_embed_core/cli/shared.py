@@ -122,13 +122,25 @@ def unknown_tags_on_stderr() -> Iterator[None]:
 
 
 def load_embedder(
-    checkpoint: Path, rating: str | None = None, score: int | None = None, dim: int | None = None
+    checkpoint: Path,
+    rating: str | None = None,
+    score: int | None = None,
+    dim: int | None = None,
+    *,
+    is_for_one: bool = False,
 ) -> BooruEmbedder:
-    """The embedder; options that contradict each other or the checkpoint end with exit code 2."""
+    """The embedder; options that contradict each other or the checkpoint end with exit code 2.
+
+    One that `is_for_one` caption is ready sooner and computes in float32.
+    """
     if score is not None and rating is None:
         raise UsageError("--score needs --rating: scores are compared among posts of one rating.")
+    from booru_embed_core.embedder.backend import find_and_read, load_light_network
     from booru_embed_core.embedder.embedder import BooruEmbedder
 
+    if is_for_one:
+        folder, config, vocab = find_and_read(checkpoint)
+        return BooruEmbedder(load_light_network(folder, config), config, vocab)
     embedder = BooruEmbedder.load(checkpoint)
     if dim is not None and dim > embedder.embedding_dim:
         raise UsageError(f"--dim {dim} exceeds the embedding's {embedder.embedding_dim} numbers.")

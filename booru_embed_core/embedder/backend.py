@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING
 from booru_embed_core.embedder.network import Network
 
 if TYPE_CHECKING:
+    from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
+
+
+def find_and_read(checkpoint: Path | str) -> tuple[Path, CheckpointConfig, Vocab]:
+    """The folder of a checkpoint that `find_checkpoint` takes, its config and its vocabulary.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+        VocabError: its vocabulary is damaged.
+    """
+    from booru_embed_core.embedder.locate import find_checkpoint
+    from booru_embed_core.training.checkpoint_config import read_checkpoint
+
+    folder = find_checkpoint(checkpoint)
+    return folder, *read_checkpoint(folder)
 
 
 def load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Network:
@@ -31,3 +46,20 @@ def load_network(checkpoint_dir: Path, config: CheckpointConfig, device: str, pr
     from booru_embed_core.embedder.torch_network import TorchNetwork
 
     return TorchNetwork.load(checkpoint_dir, config, device, precision)
+
+
+def load_light_network(checkpoint_dir: Path, config: CheckpointConfig) -> Network:
+    """The network for a few captions, on the CPU: by numpy in float32, which is ready before torch is imported.
+
+    A folder of ONNX files takes onnxruntime. Checkpoints of older builds, whose weights have no checksum, take torch,
+    which looks at each of them.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged, or of another vocabulary.
+        ValueError: a package that is needed is not installed.
+    """
+    if (checkpoint_dir / "model.onnx").exists() or config.files is None:
+        return load_network(checkpoint_dir, config, "auto", "auto")
+    from booru_embed_core.embedder.numpy_network import NumpyNetwork
+
+    return NumpyNetwork.load(checkpoint_dir, config)

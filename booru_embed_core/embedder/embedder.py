@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.backend import load_network
+from booru_embed_core.embedder.backend import find_and_read, load_network
 from booru_embed_core.embedder.captions import (
     UNKNOWN_REMEDY,
     Caption,
@@ -92,11 +92,7 @@ class BooruEmbedder:
         """
         if precision not in _PRECISIONS:
             raise ValueError(f"precision {precision!r} is not one of {', '.join(_PRECISIONS)}")
-        from booru_embed_core.embedder.locate import find_checkpoint
-        from booru_embed_core.training.checkpoint_config import read_checkpoint
-
-        folder = find_checkpoint(checkpoint)
-        config, vocab = read_checkpoint(folder)
+        folder, config, vocab = find_and_read(checkpoint)
         return cls(load_network(folder, config, device, precision), config, vocab)
 
     @property

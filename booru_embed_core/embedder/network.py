@@ -8,11 +8,17 @@ vocabularies or unit length. Several threads may call it at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from booru_embed_core.schema import RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS, SUMMARY_TOKEN
+
+_SUMMARY_ID: Final = SPECIAL_TOKENS.index(SUMMARY_TOKEN)
+_FIRST_RATING_ID: Final = SPECIAL_TOKENS.index(RATING_TOKENS[0])
+_FIRST_SCORE_ID: Final = SPECIAL_TOKENS.index(SCORE_TOKENS[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +87,23 @@ class Network(Protocol):
 
         The tokens of a set are the summary token, those of its rating and score if given, then its tags in their order.
         """
+
+
+def token_ids(sets: TagSets, num_special: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids int64 ``[T]``, set after set, and the length of each, int64 ``[n]``; as `objective.read_tokens`."""
+    every = np.arange(len(sets.lengths))
+    ids, owners = [np.full_like(every, _SUMMARY_ID)], [every]
+    for values, first_id in ((sets.ratings, _FIRST_RATING_ID), (sets.score_bins, _FIRST_SCORE_ID)):
+        given = values >= 0
+        ids.append(values[given] + first_id)
+        owners.append(every[given])
+    owner = np.concatenate([*owners, np.repeat(every, sets.lengths)])
+    order = np.argsort(owner, kind="stable")
+    return np.concatenate([*ids, sets.tags + num_special])[order], np.bincount(owner, minlength=len(every))
+
+
+def sorted_tags(sets: TagSets) -> TagSets:
+    """`sets` with the tags of each in ascending order, so that results do not depend on their order at all."""
+    owners = np.repeat(np.arange(len(sets.lengths)), sets.lengths)
+    order = np.lexsort((sets.tags, owners))
+    return replace(sets, tags=sets.tags[order], weights=None if sets.weights is None else sets.weights[order])

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.embedder.network import TagSets
+from booru_embed_core.embedder.network import TagSets, sorted_tags, token_ids
 from booru_embed_core.errors import one_line
-from booru_embed_core.schema import PAD_TOKEN, RATING_TOKENS, SCORE_TOKENS, SPECIAL_TOKENS, SUMMARY_TOKEN
+from booru_embed_core.schema import PAD_TOKEN, SPECIAL_TOKENS
 from booru_embed_core.training.checkpoint_config import REMEDY, CheckpointConfig, CheckpointError, verify_weights
 
 if TYPE_CHECKING:
@@ -30,9 +29,6 @@ WEIGHTS_INPUT: Final = "weights"
 
 _EXPORT: Final = "export the checkpoint again"
 _PAD_ID: Final = SPECIAL_TOKENS.index(PAD_TOKEN)
-_SUMMARY_ID: Final = SPECIAL_TOKENS.index(SUMMARY_TOKEN)
-_FIRST_RATING_ID: Final = SPECIAL_TOKENS.index(RATING_TOKENS[0])
-_FIRST_SCORE_ID: Final = SPECIAL_TOKENS.index(SCORE_TOKENS[0])
 _BATCH_TOKENS: Final = 4096
 """Tokens of one call, padding included: 4 MB of states at width 256."""
 
@@ -96,7 +92,7 @@ class OnnxNetwork:
         """The bottleneck of each set, float32 ``[n, E]``, of unit length."""
         (size,) = _sizes(self._model, "embedding")
         embeddings = np.empty((len(sets.lengths), size), dtype=np.float32)
-        for rows, inputs in self._batches(_sorted(sets)):
+        for rows, inputs in self._batches(sorted_tags(sets)):
             (embeddings[rows],) = self._model.run(["embedding"], inputs)
         return embeddings
 
@@ -104,14 +100,14 @@ class OnnxNetwork:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
         (size,) = _sizes(self._completion, "logits")
         scores = np.empty((len(sets.lengths), size), dtype=np.float32)
-        for rows, inputs in self._batches(_sorted(sets)):
+        for rows, inputs in self._batches(sorted_tags(sets)):
             (state,) = self._model.run(["state"], inputs)
             (scores[rows],) = self._completion.run(["logits"], {"state": state})
         return scores
 
     def token_states(self, sets: TagSets) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """The state of every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
-        _, lengths = _token_ids(sets, self._num_special)
+        _, lengths = token_ids(sets, self._num_special)
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
         *_, width = _sizes(self._model, "hidden_states")
         states = np.empty((cu_seqlens[-1], width), dtype=np.float32)
@@ -123,7 +119,7 @@ class OnnxNetwork:
 
     def _batches(self, sets: TagSets) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
         """Row indices of `sets`, int64 ``[b]``, and the inputs of the encoder's graph; shorter sets first."""
-        ids, lengths = _token_ids(sets, self._num_special)
+        ids, lengths = token_ids(sets, self._num_special)
         weights = self._token_weights(sets, ids)
         starts = np.cumsum(lengths) - lengths
         order = np.argsort(lengths, kind="stable")
@@ -177,26 +173,6 @@ def _stamp(file: Path) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds."""
     found = file.stat()
     return found.st_size, found.st_mtime_ns
-
-
-def _token_ids(sets: TagSets, num_special: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Token ids int64 ``[T]``, set after set, and the length of each, int64 ``[n]``; as `objective.read_tokens`."""
-    every = np.arange(len(sets.lengths))
-    ids, owners = [np.full_like(every, _SUMMARY_ID)], [every]
-    for values, first_id in ((sets.ratings, _FIRST_RATING_ID), (sets.score_bins, _FIRST_SCORE_ID)):
-        given = values >= 0
-        ids.append(values[given] + first_id)
-        owners.append(every[given])
-    owner = np.concatenate([*owners, np.repeat(every, sets.lengths)])
-    order = np.argsort(owner, kind="stable")
-    return np.concatenate([*ids, sets.tags + num_special])[order], np.bincount(owner, minlength=len(every))
-
-
-def _sorted(sets: TagSets) -> TagSets:
-    """`sets` with the tags of each in ascending order, so that results do not depend on their order at all."""
-    owners = np.repeat(np.arange(len(sets.lengths)), sets.lengths)
-    order = np.lexsort((sets.tags, owners))
-    return replace(sets, tags=sets.tags[order], weights=None if sets.weights is None else sets.weights[order])
 
 
 def _sizes(session: InferenceSession, output: str) -> list[int]:

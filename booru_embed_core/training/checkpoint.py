@@ -32,6 +32,7 @@ from booru_embed_core.training.checkpoint_config import (
     verify_weights,
     write_config,
 )
+from booru_embed_core.training.mapped_weights import MappedWeights
 
 _VOCAB_KEY: Final = "vocab_hash"
 _BETWEEN: Final = "+"
@@ -44,13 +45,27 @@ def encoder_config(vocab: Vocab, settings: ModelSettings) -> EncoderConfig:
     return EncoderConfig(settings=settings, num_special=vocab.num_special, category_sizes=tuple(vocab.sizes.values()))
 
 
-def save_checkpoint(out_dir: Path, model: SetEncoder, config: CheckpointConfig, vocab_dir: Path) -> None:
+def save_checkpoint(
+    out_dir: Path,
+    model: SetEncoder,
+    config: CheckpointConfig,
+    vocab_dir: Path,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes weights, ``config.json`` with their SHA-256, and a copy of the vocabulary's files into `out_dir`.
+
+    Args:
+        out_dir: an empty folder.
+        model: the network.
+        config: its config.
+        vocab_dir: holds the vocabulary's files.
+        weights: those to write, by default those of `model`.
 
     Raises:
         CheckpointError: a weight is NaN or infinite.
     """
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict() if weights is None else weights
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
     spoilt = _not_finite(weights)
     if spoilt:
         raise CheckpointError(
@@ -90,28 +105,58 @@ def load_model(checkpoint_dir: Path, config: CheckpointConfig, device: torch.dev
         CheckpointError: the weights are missing, damaged, NaN or infinite, or belong to another vocabulary.
     """
     file = checkpoint_dir / WEIGHTS_FILE
+    model = _outline_of(file, config)
+    with safe_open(file, framework="pt") as weights:
+        # Copies, for the tensors are views of the file.
+        tensors = {name: weights.get_tensor(name).clone() for name in weights.keys()}  # noqa: SIM118  it is no dict
+    _check_finite(file, _not_finite(tensors))
+    model.load_state_dict(tensors, assign=True)
+    return model.eval().to(device)
+
+
+def load_mapped(checkpoint_dir: Path, config: CheckpointConfig) -> tuple[SetEncoder, MappedWeights]:
+    """As `load_model` on the CPU, but the tags' vectors stay in the file and take memory only where they are read.
+
+    Raises:
+        CheckpointError: as in `load_model`.
+    """
+    file = checkpoint_dir / WEIGHTS_FILE
+    model = _outline_of(file, config)
+    weights = MappedWeights(file)
+    _check_finite(file, weights.spoilt())
+    tensors = {name: torch.from_numpy(array) for name, array in weights.arrays.items()}
+    # Copies of the others, which are aligned in memory: products with them have the same last digits everywhere.
+    tensors = {name: tensor if name == _TABLE else tensor.clone() for name, tensor in tensors.items()}
+    model.load_state_dict(tensors, assign=True)
+    return model.eval(), weights
+
+
+def _outline_of(file: Path, config: CheckpointConfig) -> SetEncoder:
+    """The network of `config` without weights, if `file` has them, as its checksum and its header say.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another vocabulary.
+    """
     verify_weights(file, config)
     shape = EncoderConfig(settings=config.model, num_special=config.num_special, category_sizes=config.category_sizes)
     try:
         with safe_open(file, framework="pt") as weights:
             made_with = (weights.metadata() or {}).get(_VOCAB_KEY, "").split(_BETWEEN)[0]
-            names = list(weights.keys())
-            found = {name: _layout(weights.get_slice(name)) for name in names}
-            model = _without_weights(shape, found, file)
-            # Copies, for the tensors are views of the file.
-            tensors = {name: weights.get_tensor(name).clone() for name in names}
+            found = {name: _layout(weights.get_slice(name)) for name in list(weights.keys())}
     except SafetensorError as error:
         raise CheckpointError(f"{file}: not this model's weights ({one_line(error, 200)}); {REMEDY}") from None
+    model = _without_weights(shape, found, file)
     if made_with != config.vocab_hash:
         raise CheckpointError(
             f"{file}: weights of the vocab {one_line(made_with, 16) or '(none named)'}, but the vocab beside them is "
             f"{config.vocab_hash[:16]}; restore the weights of that checkpoint, or {REMEDY}"
         )
-    spoilt = _not_finite(tensors)
+    return model
+
+
+def _check_finite(file: Path, spoilt: str) -> None:
     if spoilt:
         raise CheckpointError(f"{file}: {spoilt} has weights that are NaN or infinite; {REMEDY}")
-    model.load_state_dict(tensors, assign=True)
-    return model.eval().to(device)
 
 
 def model_of(shape: EncoderConfig, weights: dict[str, Tensor]) -> SetEncoder:
