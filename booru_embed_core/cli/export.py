@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, JsonOption, print_json, say
+from booru_embed_core.cli.shared import CHECKPOINT, MAX_COUNT, CheckpointOption, JsonOption, print_json, say
 from booru_embed_core.errors import disk_errors
 from booru_embed_core.outputs import check_output_folder
 from booru_embed_core.schema import ExportFormat
@@ -30,6 +30,10 @@ def export(
         Path | None,
         typer.Option("--tokens", help="Packed file to measure int8 on; by default from the warehouse.", metavar="FILE"),
     ] = None,
+    loss_posts: Annotated[
+        int,
+        typer.Option("--posts", min=2, max=MAX_COUNT, help="Test posts to measure int8 on; more take longer."),
+    ] = 1000,
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint in a format of another program."""
@@ -41,7 +45,7 @@ def export(
     check_output_folder(output)
     folder = find_checkpoint(checkpoint)
     tokens = tokens or _tokens_of(folder, read_config(folder).packed_tokens)
-    source = CheckpointSource.open(folder, evaluation or _evaluation_of(folder), tokens)
+    source = CheckpointSource.open(folder, evaluation or _evaluation_of(folder), tokens, loss_posts)
     with disk_errors(output.absolute().parent, "choose an --output on another disk"):
         write(form, source, output)
     files = {str(path): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()}

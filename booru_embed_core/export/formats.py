@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +18,20 @@ import torch
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.model_card import ONNX_USE, SENTENCE_USE, card, loss_section
+from booru_embed_core.export.quantization_loss import LOSS_POSTS, quantization_loss
 from booru_embed_core.export.tag_vectors import write_parquet, write_projector, write_word2vec
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.outputs import new_folder
 from booru_embed_core.schema import ExportFormat
 from booru_embed_core.tags.vocab import VOCAB_FILES, Vocab
-from booru_embed_core.training.checkpoint import load_checkpoint
-from booru_embed_core.training.checkpoint_config import CARD_FILE, WEIGHTS_FILE, CheckpointConfig, write_config
+from booru_embed_core.training.checkpoint import load_mapped
+from booru_embed_core.training.checkpoint_config import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    CheckpointConfig,
+    read_checkpoint,
+    write_config,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class CheckpointSource:
         vocab: of the checkpoint.
         evaluation: ``evaluation.json`` of the checkpoint, for the card.
         tokens: the packed file that it was trained on, whose test posts measure the loss of int8.
+        loss_posts: the most test posts for that.
     """
 
     checkpoint: Path
@@ -46,15 +54,23 @@ class CheckpointSource:
     vocab: Vocab
     evaluation: Path | None
     tokens: Path | None
+    loss_posts: int = LOSS_POSTS
 
     @classmethod
-    def open(cls, checkpoint: Path, evaluation: Path | None = None, tokens: Path | None = None) -> CheckpointSource:
+    def open(
+        cls,
+        checkpoint: Path,
+        evaluation: Path | None = None,
+        tokens: Path | None = None,
+        loss_posts: int = LOSS_POSTS,
+    ) -> CheckpointSource:
         """The source of a checkpoint's folder.
 
         Raises:
-            CheckpointError: as in `load_checkpoint`.
+            CheckpointError: as in `load_mapped`; or the vocabulary is damaged.
         """
-        return cls(checkpoint, *load_checkpoint(checkpoint), evaluation, tokens)
+        config, vocab = read_checkpoint(checkpoint)
+        return cls(checkpoint, load_mapped(checkpoint, config)[0], config, vocab, evaluation, tokens, loss_posts)
 
     @cached_property
     def embedder(self) -> BooruEmbedder:
@@ -84,15 +100,16 @@ def write_onnx_folder(source: CheckpointSource, out_dir: Path) -> None:
     """Writes the graphs in float32 and int8, and the other files that `BooruEmbedder.load` needs."""
     from booru_embed_core.embedder.onnx_network import INT8_FILES, OnnxNetwork
     from booru_embed_core.export.onnx_graphs import write_onnx
-    from booru_embed_core.export.quantization_loss import recall_by_network
 
     _copy(source, out_dir, *VOCAB_FILES)
     write_onnx(source.model, source.vocab.hash, out_dir)
     config = write_config(out_dir, source.config, [*INT8_FILES, *INT8_FILES.values()])
     found = None
     if source.tokens is not None:
-        networks = {name: OnnxNetwork.load(out_dir, config, "cpu", name) for name in ("fp32", "int8")}
-        found = recall_by_network(networks, source.tokens, source.vocab)
+        exact, rounded = (
+            partial(OnnxNetwork.load, out_dir, config, "cpu", precision) for precision in ("fp32", "int8")
+        )
+        found = quantization_loss(exact, rounded, source.tokens, source.vocab, source.loss_posts)
     section = loss_section(found)
     _write_card(out_dir, card(source.config, source.vocab, source.evaluation, ONNX_USE, "onnxruntime", section))
 

@@ -11,8 +11,7 @@ from booru_embed_core.evaluation.report import Margin
 from booru_embed_core.schema import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from booru_embed_core.export.quantization_loss import QuantizationLoss
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
@@ -90,16 +89,20 @@ def card(
     return "\n\n".join(sections) + "\n"
 
 
-def loss_section(found: Mapping[str, Mapping[str, float]] | None) -> str:
-    """The section on int8: a table of the result of `recall_by_network`, or a note that nothing was measured."""
+def loss_section(found: QuantizationLoss | None) -> str:
+    """The section on int8: a table of what was measured, or a note that nothing was."""
     title = "## Loss of int8"
     if found is None:
         return f"{title}\n\nNot measured: the packed file that the checkpoint was trained on was missing."
     rows = [
-        f"| {metric} | {recall['fp32']:.4f} | {recall['int8']:.4f} | {recall['int8'] - recall['fp32']:+.4f} |"
-        for metric, recall in found.items()
+        f"| {metric} | {one.exact:.4f} | {one.rounded:.4f} | {one.difference:+.4f} ± {one.standard_error:.4f} |"
+        for metric, one in found.recall.items()
     ]
-    text = "On the test posts. The completion head ranks tags; the embedding compares the halves of a post."
+    text = (
+        f"On {found.num_posts:,} test posts, the same for both; ± is the standard error of the difference. The "
+        "completion head ranks tags. The embedding finds the other half of a post among those of these posts, so that "
+        "its recall depends on their number."
+    )
     return "\n".join([title, "", text, "", "| | float32 | int8 | difference |", "|---|---:|---:|---:|", *rows])
 
 

@@ -8,6 +8,7 @@ Shape legend: B captions, L tokens of the longest, H heads, D head dimension, d 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from booru_embed_core.embedder.onnx_network import COMPLETION_FILE, INT8_FILES, MODEL_FILE, VOCAB_KEY, WEIGHTS_INPUT
 from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, SetEncoder, rms_norm
@@ -27,6 +28,8 @@ _MASKED: Final = -1e4  # far below any score, and finite in fp16 too
 _WEIGHT_LEVELS: Final = 63
 _STATE_LEVELS: Final = 127
 _ZERO: Final = np.uint8(128)
+_ROUNDED_ROWS: Final = 16_384
+"""Rows that are rounded at once: all of 189,000 tags would take three times the bytes of their vectors."""
 
 
 def write_onnx(model: SetEncoder, vocab_hash: str, out_dir: Path) -> None:
@@ -37,35 +40,45 @@ def write_onnx(model: SetEncoder, vocab_hash: str, out_dir: Path) -> None:
     ``[B, E]`` of unit length. Weights are those of the tags, at least 0, and 1 for special tokens and padding.
     ``completion.onnx``: ``state`` to ``logits`` ``[B, V]``.
     """
-    for name, graph_of in ((MODEL_FILE, encoder_graph), (COMPLETION_FILE, completion_graph)):
+    for name, graph_of in ((MODEL_FILE, _encoder), (COMPLETION_FILE, _completion)):
         for int8, file in ((False, name), (True, INT8_FILES[name])):
-            onnx_model = helper.make_model(
-                graph_of(model, int8),
-                producer_name="booru-embed",
-                ir_version=_IR_VERSION,
-                opset_imports=[helper.make_opsetid("", _OPSET)],
-            )
-            helper.set_model_props(onnx_model, {VOCAB_KEY: vocab_hash})
-            onnx.save_model(onnx_model, out_dir / file)
+            _write(graph_of, model, int8, vocab_hash, out_dir / file)
+
+
+def _write(
+    graph_of: Callable[[SetEncoder, _Graph], None], model: SetEncoder, int8: bool, vocab_hash: str, file: Path
+) -> None:
+    onnx_model = helper.make_model(
+        onnx.GraphProto(),
+        producer_name="booru-embed",
+        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+    )
+    graph_of(model, _Graph(onnx_model.graph, int8))
+    helper.set_model_props(onnx_model, {VOCAB_KEY: vocab_hash})
+    onnx.save_model(onnx_model, file)
 
 
 def rounded(rows: NDArray[np.float32], levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """`rows` ``[n, m]`` as multiples of a scale of each row, int8 between -`levels` and `levels`, and the scales."""
-    scales = np.maximum(np.abs(rows).max(1), 1e-12) / levels
-    return np.rint(rows / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+    levels_of, scales = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _ROUNDED_ROWS):
+        part = slice(start, start + _ROUNDED_ROWS)
+        own = np.maximum(np.abs(rows[part]).max(1), 1e-12) / levels
+        levels_of[part], scales[part] = np.rint(rows[part] / own[:, None]), own
+    return levels_of, scales
 
 
 class _Graph:
-    """The nodes and constants of a graph, with unique names.
+    """Adds nodes and constants to a graph in place, with unique names: helpers of onnx copy all tables thrice.
 
     With `int8`, linear maps and lookups have weights of 8 bits. States are rounded at run time, each token's by a scale
     of its own, so that a caption's numbers do not depend on the others of its batch, as with onnxruntime's own dynamic
     quantization, which takes one scale for all.
     """
 
-    def __init__(self, int8: bool = False) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+    def __init__(self, graph: onnx.GraphProto, int8: bool) -> None:
+        self.graph = graph
         self._int8 = int8
         self._rounded_states: dict[str, tuple[str, str]] = {}
 
@@ -77,19 +90,25 @@ class _Graph:
             value = np.array(value, dtype=np.int64)
         elif isinstance(value, float):
             value = np.array(value, dtype=np.float32)
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
-        return name
+        return self._add(np.asarray(value), f"constant_{len(self.graph.initializer)}")
 
     def optional(self, name: str, default: float) -> str:
         """Gives the input `name` ``[1, 1]`` numbers for calls that leave it out; returns its name."""
-        self.constants.append(numpy_helper.from_array(np.full((1, 1), default, dtype=np.float32), name))
+        return self._add(np.full((1, 1), default, dtype=np.float32), name)
+
+    def _add(self, value: NDArray[Any], name: str) -> str:
+        tensor = self.graph.initializer.add()
+        tensor.dims.extend(value.shape)
+        tensor.name = name
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+        tensor.raw_data = value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
         return name
 
     def __call__(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Adds a node; returns the name of its output."""
-        output = output or f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"node_{len(self.nodes)}", **attributes))
+        number = len(self.graph.node)
+        output = output or f"{operator.lower()}_{number}"
+        self.graph.node.append(helper.make_node(operator, inputs, [output], name=f"node_{number}", **attributes))
         return output
 
     def linear(self, x: str, weight: torch.Tensor) -> str:
@@ -147,16 +166,18 @@ class _Graph:
         mixed = self("Transpose", self("MatMul", weights, values), perm=[0, 2, 1, 3])
         return self.linear(self("Reshape", mixed, self.constant([0, 0, heads * head_dim])), part.output.weight)
 
-    def proto(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.GraphProto:
-        return helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
+    def finish(self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> None:
+        """Names the graph, its inputs and its outputs."""
+        self.graph.name = name
+        self.graph.input.extend(inputs)
+        self.graph.output.extend(outputs)
 
 
 @torch.inference_mode()
-def encoder_graph(model: SetEncoder, int8: bool = False) -> onnx.GraphProto:
-    """The graph from token ids to states and embedding."""
+def _encoder(model: SetEncoder, graph: _Graph) -> None:
+    """Makes `graph` that from token ids to states and embedding."""
     settings = model.config.settings
     width, dim = settings.width, settings.embedding_dim
-    graph = _Graph(int8)
     table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
     is_token = graph("Cast", "attention_mask", to=TensorProto.FLOAT)
     penalty = graph("Mul", graph("Sub", graph.constant(1.0), is_token), graph.constant(_MASKED))
@@ -189,19 +210,18 @@ def encoder_graph(model: SetEncoder, int8: bool = False) -> onnx.GraphProto:
     inputs = [_tensor(name, TensorProto.INT64, "batch", "length") for name in ("input_ids", "attention_mask")]
     inputs.append(_floats(WEIGHTS_INPUT, "weights_batch", "weights_length"))  # 1 or the batch, 1 or the length
     outputs = [_floats("hidden_states", "batch", "length", width), _floats("state", "batch", width)]
-    return graph.proto("encoder", inputs, [*outputs, _floats("embedding", "batch", dim)])
+    graph.finish("encoder", inputs, [*outputs, _floats("embedding", "batch", dim)])
 
 
 @torch.inference_mode()
-def completion_graph(model: SetEncoder, int8: bool = False) -> onnx.GraphProto:
-    """The graph from the pooled state to the logits of the completion head."""
+def _completion(model: SetEncoder, graph: _Graph) -> None:
+    """Makes `graph` that from the pooled state to the logits of the completion head."""
     width = model.config.settings.width
-    graph = _Graph(int8)
     decoded = graph.norm(graph("Add", "state", graph.feed_forward(model.head, "state")), width)
     scores = graph.linear(decoded, model.tag_vectors())
     graph("Add", scores, graph.constant(model.tag_bias), output="logits")
     outputs = [_floats("logits", "batch", model.config.num_tags)]
-    return graph.proto("completion", [_floats("state", "batch", width)], outputs)
+    graph.finish("completion", [_floats("state", "batch", width)], outputs)
 
 
 def _tensor(name: str, kind: int, *shape: str | int) -> onnx.ValueInfoProto:

@@ -9,6 +9,7 @@ import pytest
 
 from booru_embed_core.export.formats import CheckpointSource
 from booru_embed_core.export.model_card import LIBRARY_USE, ONNX_USE, SENTENCE_USE, card, loss_section
+from booru_embed_core.export.quantization_loss import Compared, QuantizationLoss
 from tests.core.model_helpers import Trained
 
 
@@ -87,9 +88,11 @@ def test_the_facts_of_the_checkpoint_are_in_the_card(source: CheckpointSource) -
 
 
 def test_the_loss_is_the_difference_of_both_recalls() -> None:
-    text = loss_section({"recall@10": {"fp32": 0.5, "int8": 0.475}, "R@1": {"fp32": 0.25, "int8": 0.26}})
+    recall = {"recall@10": Compared(0.5, 0.475, 0.01234), "R@1": Compared(0.25, 0.26, 0.002)}
+    text = loss_section(QuantizationLoss(1234, recall))
+    assert text.splitlines()[2].startswith("On 1,234 test posts, the same for both; ± is the standard error")
     assert text.splitlines()[-2:] == [
-        "| recall@10 | 0.5000 | 0.4750 | -0.0250 |",
-        "| R@1 | 0.2500 | 0.2600 | +0.0100 |",
+        "| recall@10 | 0.5000 | 0.4750 | -0.0250 ± 0.0123 |",
+        "| R@1 | 0.2500 | 0.2600 | +0.0100 ± 0.0020 |",
     ]
     assert loss_section(None).splitlines()[0] == text.splitlines()[0] == "## Loss of int8"
