@@ -9,13 +9,16 @@ ranked below these, by popularity.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
+from scipy.linalg import lapack
 
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, Float32
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, Float32, Float64
 
 NAIVE_BAYES_DAMPINGS: Final = (0.1, 0.2, 0.25, 0.3, 0.35, 0.5, 0.7, 1.0)
 ITEM_KNN_NEIGHBOURS: Final = (5, 10, 20, 50)
@@ -24,6 +27,8 @@ ITEM_KNN_EXPONENTS: Final = (0.3, 0.5, 0.8, 0.9)
 
 _NAIVE_BAYES_PRIOR_POSTS: Final = 10.0
 """Pseudo-posts in which a tag is independent of the others; on the sample 1, 10 and 100 differ by .002."""
+
+_BLOCK: Final = 512
 
 
 class Scorer(Protocol):
@@ -48,6 +53,33 @@ class EmbeddingScorer(Scorer, Protocol):
         ...
 
 
+@runtime_checkable
+class FittedScorer(Scorer, Protocol):
+    """A scorer that knows the tags of `pairs` alone, and ranks the others below these, by popularity."""
+
+    @property
+    def pairs(self) -> Cooccurrence:
+        """Counts, which also name the fitted tags."""
+        ...
+
+    def fitted_scores(self, visible: CaptionMatrix) -> Float32:
+        """A score for each of the m fitted tags, [n, m]."""
+        ...
+
+
+class Fitted:
+    """What baselines share: scores of all tags from those of the fitted ones."""
+
+    pairs: Cooccurrence
+
+    def fitted_scores(self, visible: CaptionMatrix) -> Float32:
+        raise NotImplementedError
+
+    def scores(self, visible: CaptionMatrix) -> Float32:
+        """Scores of all tags, [n, num_tags]."""
+        return self.pairs.expand(self.fitted_scores(visible))
+
+
 @dataclass(frozen=True, eq=False)
 class Popularity:
     """The most used tags for every post: s_t = P(t)."""
@@ -55,13 +87,17 @@ class Popularity:
     pairs: Cooccurrence
     name: str = "popularity"
 
+    def fitted_scores(self, visible: CaptionMatrix) -> Float32:
+        """P(t) of the fitted tags in each row, [n, m]."""
+        return self.scores(visible)[:, self.pairs.fitted]
+
     def scores(self, visible: CaptionMatrix) -> Float32:
         """P(t) in each row, [n, num_tags]."""
         return np.broadcast_to(self.pairs.shares.astype(np.float32), visible.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class NaiveBayes:
+class NaiveBayes(Fitted):
     """Damped naive Bayes on the visible tags: s_t = log P(t) + d · Σ_{v visible} log [P(v | t) / P(v)].
 
     P(v | t) = (n(v and t) + α P(v)) / (n(t) + α), α = 10: Laplace smoothing towards independence.
@@ -74,31 +110,42 @@ class NaiveBayes:
     damping: float
     name: str = "naive_bayes"
 
-    def scores(self, visible: CaptionMatrix) -> Float32:
-        """Damped log posteriors up to a constant per row, [n, num_tags]."""
+    def fitted_scores(self, visible: CaptionMatrix) -> Float32:
+        """Damped log posteriors up to a constant per row, [n, m]."""
         evidence = self.pairs.select(visible) @ self.log_ratio
-        return self.pairs.expand(self.log_prior + np.float32(self.damping) * evidence)
+        scores: Float32 = self.log_prior + np.float32(self.damping) * evidence
+        return scores
 
 
 def fit_naive_bayes(pairs: Cooccurrence, damping: float) -> NaiveBayes:
     """Fits naive Bayes with d = `damping`."""
+    return next(fit_naive_bayes_each(pairs, (damping,)))
+
+
+def fit_naive_bayes_each(pairs: Cooccurrence, dampings: Iterable[float]) -> Iterator[NaiveBayes]:
+    """Fits naive Bayes with each of `dampings`; they share the counts' logarithms."""
     shares, alpha = pairs.shares[pairs.fitted], _NAIVE_BAYES_PRIOR_POSTS
-    lifted = pairs.together / shares[:, None] + alpha
-    log_ratio = np.log(lifted / (pairs.counts[pairs.fitted] + alpha))
-    return NaiveBayes(pairs, np.log(shares).astype(np.float32), log_ratio.astype(np.float32), damping)
+    log_ratio = np.empty(pairs.together.shape, np.float32)
+    for rows in blocks(len(shares)):
+        lifted = pairs.together[rows] / shares[rows, None] + alpha
+        log_ratio[rows] = np.log(lifted / (pairs.counts[pairs.fitted] + alpha))
+    log_prior = np.log(shares).astype(np.float32)
+    for damping in dampings:
+        yield NaiveBayes(pairs, log_prior, log_ratio, damping)
 
 
 @dataclass(frozen=True, eq=False)
-class Ease:
+class Ease(Fitted):
     """A linear model of each tag on all others: s = x B with diag(B) = 0, [m, m]."""
 
     pairs: Cooccurrence
     weights: Float32
     name: str = "ease"
 
-    def scores(self, visible: CaptionMatrix) -> Float32:
-        """x B, [n, num_tags]."""
-        return self.pairs.expand(self.pairs.select(visible) @ self.weights)
+    def fitted_scores(self, visible: CaptionMatrix) -> Float32:
+        """x B, [n, m]."""
+        scores: Float32 = self.pairs.select(visible) @ self.weights
+        return scores
 
 
 def fit_ease(pairs: Cooccurrence, ridge: float, dropout: float = 0.0) -> Ease:
@@ -115,23 +162,46 @@ def fit_ease(pairs: Cooccurrence, ridge: float, dropout: float = 0.0) -> Ease:
     if not (ridge > 0 and 0 <= dropout < 1):
         raise ValueError(f"EASE with ridge {ridge} and dropout {dropout}; ridge must be above 0, dropout in [0, 1)")
     penalty = ridge + dropout / (1 - dropout) * pairs.counts[pairs.fitted]
-    precision = np.linalg.inv(pairs.together + np.diag(penalty))
-    weights = -precision / np.diag(precision)
+    precision = _inverse(pairs.together, penalty)
+    weights = np.empty(precision.shape, np.float32)
+    for rows in blocks(len(weights)):
+        weights[rows] = -precision[rows] / np.diag(precision)
     np.fill_diagonal(weights, 0)
-    return Ease(pairs, weights.astype(np.float32), "edlae" if dropout else "ease")
+    return Ease(pairs, weights, "edlae" if dropout else "ease")
+
+
+def _inverse(together: NDArray[np.int32], penalty: Float64) -> Float64:
+    """(`together` + diag(`penalty`))⁻¹, [m, m], by Cholesky in one matrix of float64.
+
+    Raises:
+        ValueError: the matrix is not positive definite.
+    """
+    gram = together.astype(np.float64, order="F")
+    gram[np.diag_indices_from(gram)] += penalty
+    factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1)
+    inverse, is_singular = (factor, 1) if failed else lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if failed or is_singular:
+        raise ValueError("EASE: the counts of pairs are not positive definite; raise the lowest of ease_lambdas")
+    whole: Float64 = inverse
+    for rows in blocks(len(whole)):  # LAPACK fills one triangle
+        whole[rows, rows.stop :] = whole[rows.stop :, rows].T
+        block = whole[rows, rows]
+        block[np.triu_indices(len(block), 1)] = block.T[np.triu_indices(len(block), 1)]
+    return whole
 
 
 @dataclass(frozen=True, eq=False)
-class ItemKnn:
+class ItemKnn(Fitted):
     """Tags that co-occur with the visible ones: s_t = Σ_{v visible} sim(v, t), sim [m, m] sparse, diagonal 0."""
 
     pairs: Cooccurrence
     similarities: CaptionMatrix
     name: str = "item_knn"
 
-    def scores(self, visible: CaptionMatrix) -> Float32:
-        """x sim, [n, num_tags]."""
-        return self.pairs.expand((self.pairs.select(visible) @ self.similarities).toarray())
+    def fitted_scores(self, visible: CaptionMatrix) -> Float32:
+        """x sim, [n, m]."""
+        scores: Float32 = (self.pairs.select(visible) @ self.similarities).toarray()
+        return scores
 
 
 def fit_item_knn(pairs: Cooccurrence, num_neighbours: int, exponent: float) -> ItemKnn:
@@ -140,10 +210,36 @@ def fit_item_knn(pairs: Cooccurrence, num_neighbours: int, exponent: float) -> I
     a = ½ is the cosine of two tags over posts, a = 1 is P(t | v) (Aiolli 2013, "Efficient Top-N Recommendation for Very
     Large Scale Binary Rated Datasets", section 3). Ties go to the lower tag index.
     """
-    counts = np.maximum(pairs.counts[pairs.fitted], 1)
-    similarities = pairs.together / np.outer(counts**exponent, counts ** (1 - exponent))
-    np.fill_diagonal(similarities, 0)
-    nearest = np.argsort(-similarities, axis=0, kind="stable")[:num_neighbours]
-    kept = np.zeros_like(similarities)
-    np.put_along_axis(kept, nearest, np.take_along_axis(similarities, nearest, axis=0), axis=0)
-    return ItemKnn(pairs, sparse.csr_matrix(kept.astype(np.float32)))
+    return NearestTags(pairs, num_neighbours, exponent).item_knn(num_neighbours)
+
+
+class NearestTags:
+    """The most similar tags of each tag, which item-kNN with at most as many neighbours shares."""
+
+    def __init__(self, pairs: Cooccurrence, num_neighbours: int, exponent: float) -> None:
+        self.pairs = pairs
+        counts = np.maximum(pairs.counts[pairs.fitted], 1)
+        heavier, lighter = counts**exponent, counts ** (1 - exponent)
+        num_tags = len(counts)
+        self._nearest = np.empty((min(num_neighbours, num_tags), num_tags), np.int64)
+        self._similarities = np.empty(self._nearest.shape)
+        for tags in blocks(num_tags):
+            similarities = pairs.together[:, tags] / np.outer(heavier, lighter[tags])
+            similarities[np.arange(num_tags)[tags], np.arange(similarities.shape[1])] = 0
+            nearest = np.argsort(-similarities, axis=0, kind="stable")[:num_neighbours]
+            self._nearest[:, tags] = nearest
+            self._similarities[:, tags] = np.take_along_axis(similarities, nearest, axis=0)
+
+    def item_knn(self, num_neighbours: int) -> ItemKnn:
+        """The scorer with the `num_neighbours` nearest tags of each."""
+        nearest, kept = self._nearest[:num_neighbours], self._similarities[:num_neighbours].astype(np.float32)
+        tags = np.broadcast_to(np.arange(nearest.shape[1]), nearest.shape)
+        shape = (nearest.shape[1], nearest.shape[1])
+        similarities = sparse.csr_matrix((kept.ravel(), (nearest.ravel(), tags.ravel())), shape=shape)
+        similarities.eliminate_zeros()
+        return ItemKnn(self.pairs, similarities)
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """Slices of at most 512 rows of a matrix of `size` rows: what is computed from them stays small."""
+    return (slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))

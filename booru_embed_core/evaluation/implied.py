@@ -5,46 +5,140 @@ A hidden tag that a visible tag implies is trivial to find, so figures without s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from booru_embed_core.evaluation.tasks import HeldOut
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix
+from booru_embed_core.tokens.cooccurrence import (
+    CaptionMatrix,
+    Captions,
+    Cooccurrence,
+    caption_chunks,
+    caption_matrix,
+    count_tags,
+    take_captions,
+)
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     Implications: TypeAlias = "sparse.csr_matrix[np.bool_]"
 
-_MAX_PAIRS: Final = 2**24
-"""Pairs of tags that are counted at once: 128 MiB at most."""
+_FIRST_POSTS: Final = 8
+"""Posts of a rare tag that are looked at first, which drops nearly all pairs."""
+_USES_AT_A_TIME: Final = 2**17
+_KNUTH: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
-def implied_pairs(captions: CaptionMatrix, threshold: float, min_count: int) -> Implications:
+def implied_pairs(
+    captions: Captions, threshold: float, min_count: int, pairs: Cooccurrence | None = None
+) -> Implications:
     """bool [num_tags, num_tags], true at (a, b) where P(b | a) = n(a and b) / n(a) > `threshold`, for a ≠ b.
+
+    Pairs of the most used tags are those of `pairs`. Of another tag a, some posts are looked at first. No pair is
+    missed: with s posts looked at, n(a and b) is at most what these have, plus n(a) - s.
 
     Args:
         captions: training captions, [num_posts, num_tags].
         threshold: in (0, 1].
         min_count: minimal number of posts with a; with fewer, P(b | a) is too noisy.
+        pairs: counts of the same captions, if they are known.
     """
+    counts = count_tags(captions) if pairs is None else pairs.counts.astype(np.int64)
+    num_tags = len(counts)
+    is_counted = np.zeros(num_tags, np.bool_)
+    found = [np.empty(0, np.int64)]
+    if pairs is not None:
+        others = np.delete(counts, pairs.fitted)
+        # A more used tag than this implies no tag that is not fitted: there are not enough posts with such a tag.
+        is_counted[pairs.fitted] = counts[pairs.fitted] * threshold >= others.max(initial=0)
+        found += _of_counted(pairs, is_counted, threshold, min_count)
+    wanted = np.where((counts >= min_count) & ~is_counted, _FIRST_POSTS + 4 * (1 - threshold) * counts, 0)
+    uses = _looked_at(captions, wanted / np.maximum(1, counts)) if wanted.any() else found[0]
+    possible = [np.empty(0, np.int64)]
+    for causes, effects, together, looked_at in _counted(captions, uses):
+        keep = (together + (counts[causes] - looked_at) > threshold * counts[causes]) & (causes != effects)
+        possible.append(causes[keep] * num_tags + effects[keep])
+    asked = np.sort(np.concatenate(possible))
+    found.append(asked[_count_pairs(captions, asked) > threshold * counts[asked // num_tags]])
+    every = np.concatenate(found)
+    places = np.divmod(every, num_tags)
+    return sparse.csr_matrix((np.ones(len(every), np.bool_), places), shape=(num_tags, num_tags))
+
+
+def _of_counted(
+    pairs: Cooccurrence, is_counted: NDArray[np.bool_], threshold: float, min_count: int
+) -> Iterator[NDArray[np.int64]]:
+    """Implied pairs a · num_tags + b of the tags a that `is_counted` chooses."""
+    for row, a in enumerate(pairs.fitted.tolist()):
+        if is_counted[a] and pairs.counts[a] >= min_count:
+            effects = pairs.fitted[pairs.together[row] > threshold * pairs.counts[a]]
+            yield a * len(pairs.counts) + effects[effects != a]
+
+
+def _looked_at(captions: Captions, shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """About a share `shares` [num_tags] of the uses of each tag, and the first, ``tag << 32 | post``, ascending."""
+    chosen, start = [np.empty(0, np.int64)], 0
+    is_new = shares > 0
+    for chunk in caption_chunks(captions):
+        posts = np.repeat(np.arange(start, start + chunk.shape[0]), np.diff(chunk.indptr))
+        # A multiplicative hash: posts in a row are spread evenly (Knuth, volume 3, section 6.4).
+        chance = (posts.astype(np.uint64) * _KNUTH >> np.uint64(11)) * 2.0**-53
+        keep = chance < shares[chunk.indices]
+        new = np.flatnonzero(is_new[chunk.indices])
+        keep[new[np.unique(chunk.indices[new], return_index=True)[1]]] = True
+        is_new[chunk.indices[new]] = False
+        chosen.append(chunk.indices[keep].astype(np.int64) << 32 | posts[keep])
+        start += chunk.shape[0]
+    uses = np.concatenate(chosen)
+    uses.sort()
+    return uses
+
+
+_Counts: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]"
+
+
+def _counted(captions: Captions, uses: NDArray[np.int64]) -> Iterator[_Counts]:
+    """Of pairs that share one of the posts in `uses`: both tags, the posts with both, and those with the first."""
+    tags = uses >> 32
+    starts = np.append(np.flatnonzero(np.diff(tags, prepend=-1)), len(uses))
+    first = 0
+    while first < len(starts) - 1:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + _USES_AT_A_TIME, side="right")) - 1)
+        places = starts[first : last + 1]
+        num_posts = np.diff(places)
+        posts, at = np.unique(uses[places[0] : places[-1]] & 0xFFFFFFFF, return_inverse=True)
+        groups = caption_matrix(at, places - places[0], len(posts))
+        together = (groups @ take_captions(captions, posts)).tocoo()
+        yield (
+            tags[places[together.row]],
+            together.col.astype(np.int64),
+            together.data.astype(np.int64),
+            num_posts[together.row],
+        )
+        first = last
+
+
+def _count_pairs(captions: Captions, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Posts with both tags of each of `pairs` ``a · num_tags + b``, ascending, int64[num_pairs]."""
     num_tags = captions.shape[1]
-    counts = captions.getnnz(axis=0)
-    often = np.flatnonzero(counts >= min_count)
-    posts_of_tag = captions.T.tocsr()
-    causes, effects = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    step = max(1, _MAX_PAIRS // num_tags)
-    for start in range(0, len(often), step):
-        tags = often[start : start + step]
-        together = (posts_of_tag[tags] @ captions).tocoo()
-        cause = tags[together.row]
-        implied = (together.data > threshold * counts[cause]) & (cause != together.col)
-        causes.append(cause[implied])
-        effects.append(together.col[implied].astype(np.int64))
-    pairs = (np.concatenate(causes), np.concatenate(effects))
-    return sparse.csr_matrix((np.ones(len(pairs[0]), np.bool_), pairs), shape=(num_tags, num_tags))
+    together = np.zeros(len(pairs), np.int64)
+    starts = np.searchsorted(pairs, np.arange(num_tags + 1, dtype=np.int64) * num_tags)
+    num_effects = np.diff(starts)
+    for chunk in caption_chunks(captions) if len(pairs) else ():
+        posts = np.repeat(np.arange(chunk.shape[0]), np.diff(chunk.indptr))
+        tags = chunk.indices.astype(np.int64)
+        asks = num_effects[tags] > 0
+        each = num_effects[tags[asks]]
+        ends = np.cumsum(each)
+        places = np.repeat(starts[tags[asks]] - (ends - each), each) + np.arange(each.sum())
+        wanted = np.repeat(posts[asks] * num_tags, each) + pairs[places] % num_tags
+        held = posts * num_tags + tags
+        at = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
+        together += np.bincount(places[held[at] == wanted], minlength=len(pairs))
+    return together
 
 
 def without_implied(held_out: HeldOut, implied: Implications) -> HeldOut:

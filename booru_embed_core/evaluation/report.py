@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from booru_embed_core.evaluation.groups import groups_of_tags
 from booru_embed_core.evaluation.implied import implied_pairs, without_implied
 from booru_embed_core.evaluation.metrics import (
     SPLIT_HALF_METRIC,
+    SPLIT_HALF_RETRIEVAL,
     Metrics,
     PostMetrics,
     Ranked,
@@ -31,15 +32,21 @@ from booru_embed_core.evaluation.metrics import (
 from booru_embed_core.evaluation.probes import ProbeResult, run_probes
 from booru_embed_core.evaluation.suggestions import Suggestions, suggestions_of
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_rows, split_halves
-from booru_embed_core.evaluation.tuning import Baselines, Params, baselines_from_packed
+from booru_embed_core.evaluation.tuning import (
+    Baselines,
+    Params,
+    TunedBaseline,
+    chosen_params,
+    tune_baselines,
+    validation_tasks,
+)
 from booru_embed_core.json_files import content_checksum
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix, captions_from_packed
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, PackedCaptions, captions_from_packed, count_cooccurrence
 
 if TYPE_CHECKING:
-    from booru_embed_core.evaluation.implied import Implications
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.packed_file import PackedFile
 
@@ -171,32 +178,44 @@ def run_evaluation(
         ValueError: a split has nothing to fit, tune or test on, or a model has a baseline's name.
         ScoreError: a model's scores cannot be ranked.
     """
-    rows = sample_rows(packed, "test", settings)
+    rows = sample_rows(packed, "test", settings, vocab.num_tags)
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
     asked = {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
     if not asked["one"].num_posts:
         raise ValueError("no test post has two tags of the vocabulary; give more posts or raise test_share")
-    baselines = baselines_from_packed(packed, vocab, settings, report)
-    train = captions_from_packed(packed, vocab, rows_of_split(packed, "train"))
-    implied = implied_pairs(train, settings.implied_threshold, settings.implied_min_count)
-    groups = groups_of_tags(vocab, train)
-    results = {
-        hide: _evaluate_task(scorers, baselines.scorers[hide], held_out, implied, groups, report)
-        for hide, held_out in asked.items()
-    }
+    validation = validation_tasks(packed, vocab, settings)
+    train = PackedCaptions(packed, vocab, rows_of_split(packed, "train"))
+    pairs = count_cooccurrence(train, settings.max_fitted_tags)
+    report(f"counted the tags of {pairs.num_posts:,} posts")
+    implied = implied_pairs(train, settings.implied_threshold, settings.implied_min_count, pairs)
+    tasks = {hide: _Task(held_out, without_implied(held_out, implied)) for hide, held_out in asked.items()}
     halves = split_halves(captions, post_ids, settings.seed, vocab.is_unknown)
+    retrieval: dict[str, Metrics] = {}
+    for scorer in scorers:
+        for task in tasks.values():
+            task.rank(scorer, report)
+        _split_half(scorer, halves, retrieval)
+    baselines = tune_baselines(train, pairs, validation, settings, report)
+    chosen, left_out = _rank_baselines(baselines, tasks, halves, retrieval, report)
+    groups = groups_of_tags(vocab, pairs.counts)
+    split_sizes = {split: len(rows_of_split(packed, split)) for split in SPLITS}
+    results = {hide: task.figures(groups, [scorer.name for scorer in scorers]) for hide, task in tasks.items()}
     return Evaluation(
         seed=settings.seed,
-        split_sizes={split: len(rows_of_split(packed, split)) for split in SPLITS},
+        split_sizes=split_sizes,
         num_tags=vocab.num_tags,
-        num_fitted_tags=baselines.num_fitted_tags,
+        num_fitted_tags=len(pairs.fitted),
         tasks={hide: result.whole for hide, result in results.items()},
         without_implied={hide: result.without_implied for hide, result in results.items()},
         num_implied_pairs=implied.nnz,
         implied_threshold=settings.implied_threshold,
-        split_half_retrieval=_split_half_retrieval([*scorers, *baselines.embedders], halves, report),
-        chosen=baselines.chosen,
-        caveats=(*_caveats(results["half"], captions, packed.rating[rows]), *baselines.left_out),
+        split_half_retrieval=SplitHalfResult(halves[0].shape[0], retrieval),
+        chosen=chosen,
+        caveats=(
+            *_caveats(results["half"], captions, packed.rating[rows]),
+            *_fewer_posts(len(rows), split_sizes["test"], vocab.num_tags, settings),
+            *left_out,
+        ),
         probes=run_probes(scorers, packed, vocab, settings, report),
         by_group={hide: result.by_group for hide, result in results.items()},
         by_group_without_implied={hide: result.by_group_without_implied for hide, result in results.items()},
@@ -205,6 +224,31 @@ def run_evaluation(
             (suggestions_of(one, captions, post_ids, vocab, settings.seed) for one in scorers if one.name == _HEAD), {}
         ),
     )
+
+
+def _rank_baselines(
+    baselines: Iterable[TunedBaseline],
+    tasks: Mapping[Hide, _Task],
+    halves: tuple[CaptionMatrix, CaptionMatrix],
+    retrieval: dict[str, Metrics],
+    report: Callable[[str], None],
+) -> tuple[Mapping[str, Mapping[str, Params]], list[str]]:
+    """Ranks each of `baselines` on `tasks` and `halves` before the next is fitted.
+
+    Returns their hyper-parameters, and a sentence for each that is left out.
+    """
+    params: dict[str, Mapping[str, Params]] = {}
+    left_out = []
+    for baseline in baselines:
+        for hide, task in tasks.items():
+            if hide in baseline.best:
+                task.rank(baseline.best[hide].fit(), report)
+        if SPLIT_HALF_RETRIEVAL in baseline.best:
+            _split_half(baseline.best[SPLIT_HALF_RETRIEVAL].fit(), halves, retrieval)
+        params[baseline.name] = baseline.params
+        left_out += [baseline.left_out] if baseline.left_out else []
+        del baseline  # its scorers take memory
+    return chosen_params(params), left_out
 
 
 def evaluate_captions(
@@ -248,29 +292,31 @@ class _TaskFigures:
     visible_share: Mapping[str, float]
 
 
-def _evaluate_task(
-    scorers: Sequence[Scorer],
-    baselines: Sequence[Scorer],
-    held_out: HeldOut,
-    implied: Implications,
-    groups: Mapping[str, NDArray[np.bool_]],
-    report: Callable[[str], None],
-) -> _TaskFigures:
-    """All figures of a task; each scorer scores the posts once."""
-    asked = (held_out, without_implied(held_out, implied))
-    ranked: dict[str, list[Ranked]] = {}
-    for scorer in (*scorers, *baselines):
-        if scorer.name in ranked:
+class _Task:
+    """A task with and without implied tags, and the ranks that each scorer gave its hidden tags."""
+
+    def __init__(self, held_out: HeldOut, left: HeldOut) -> None:
+        self.asked = (held_out, left)
+        self._ranked: dict[str, list[Ranked]] = {}
+
+    def rank(self, scorer: Scorer, report: Callable[[str], None]) -> None:
+        """Scores the posts once."""
+        if scorer.name in self._ranked:
             raise ValueError(f"two scorers are called {scorer.name!r}; rename one")
-        ranked[scorer.name] = rank_hidden(scorer, asked)
-        report(f"evaluated {scorer.name} on {held_out.num_posts} posts")
-    models, names = [scorer.name for scorer in scorers], [scorer.name for scorer in baselines]
-    whole, left = (
-        _figures(task.hidden, {name: both[i].ranks for name, both in ranked.items()}, groups, models, names)
-        for i, task in enumerate(asked)
-    )
-    shares = {name: float(ranked[name][0].visible_share.mean()) for name in models}
-    return _TaskFigures(whole[0], left[0], whole[1], left[1], shares)
+        self._ranked[scorer.name] = rank_hidden(scorer, self.asked)
+        report(f"evaluated {scorer.name} on {self.asked[0].num_posts} posts")
+
+    def figures(self, groups: Mapping[str, NDArray[np.bool_]], models: Sequence[str]) -> _TaskFigures:
+        """All figures; what is not one of `models` is a baseline."""
+        baselines = [name for name in self._ranked if name not in models]
+        whole, left = (
+            _figures(
+                task.hidden, {name: both[i].ranks for name, both in self._ranked.items()}, groups, models, baselines
+            )
+            for i, task in enumerate(self.asked)
+        )
+        shares = {name: float(self._ranked[name][0].visible_share.mean()) for name in models}
+        return _TaskFigures(whole[0], left[0], whole[1], left[1], shares)
 
 
 def _figures(
@@ -310,18 +356,21 @@ def _result(
     return TaskResult(hidden.shape[0], hidden.nnz, means, margins)
 
 
-def _split_half_retrieval(
-    scorers: Sequence[Scorer], halves: tuple[CaptionMatrix, CaptionMatrix], report: Callable[[str], None]
-) -> SplitHalfResult:
-    """Split-half retrieval of those of `scorers` that embed."""
-    first, second = halves
-    models = {
-        scorer.name: {SPLIT_HALF_METRIC: split_half_recall(scorer.embed(first), scorer.embed(second))}
-        for scorer in scorers
-        if isinstance(scorer, EmbeddingScorer)
-    }
-    report(f"evaluated split-half retrieval on {first.shape[0]} posts")
-    return SplitHalfResult(first.shape[0], models)
+def _split_half(scorer: Scorer, halves: tuple[CaptionMatrix, CaptionMatrix], found: dict[str, Metrics]) -> None:
+    """Adds split-half retrieval of `scorer` to `found` if it embeds."""
+    if isinstance(scorer, EmbeddingScorer):
+        first, second = halves
+        found[scorer.name] = {SPLIT_HALF_METRIC: split_half_recall(scorer.embed(first), scorer.embed(second))}
+
+
+def _fewer_posts(num_posts: int, num_test: int, num_tags: int, settings: EvaluationSettings) -> list[str]:
+    """A caveat if the vocabulary is so large that fewer posts are tested than ``max_posts``."""
+    if num_posts == min(num_test, settings.max_posts):
+        return []
+    return [
+        f"Tested on {num_posts:,} posts, not on {min(num_test, settings.max_posts):,}: with {num_tags:,} tags, these "
+        f"would take more than [evaluation] max_scores = {settings.max_scores:,} scores; raise that to have them."
+    ]
 
 
 def _caveats(half: _TaskFigures, captions: CaptionMatrix, ratings: NDArray[np.uint8]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from booru_embed_core.evaluation.baselines import Scorer
 from booru_embed_core.model.encoder import SetEncoder
@@ -21,7 +22,7 @@ from booru_embed_core.tokens.cooccurrence import CaptionMatrix, caption_matrix
 
 EMBEDDING_NAME: Final = "booru-embed"
 COMPLETION_HEAD_NAME: Final = "booru-embed-head"
-_KEPT_CHUNKS: Final = 128
+_KEPT_POSTS: Final = 131_072
 _FIRST: Final = 1e4
 """Larger than any difference between logarithms of shares."""
 
@@ -30,7 +31,7 @@ class PooledStates:
     """A cache of the pooled states of visible captions, shared by the scorers of one model.
 
     The encoder is nearly all of the work, and the bottleneck, its prefixes and the completion head read the same state.
-    The newest 128 chunks are kept: 134 MB for chunks of 1,024 posts at width 256.
+    The newest 131,072 are kept: 134 MB at width 256.
     """
 
     def __init__(self, model: SetEncoder, implications: Implications | None = None) -> None:
@@ -42,6 +43,8 @@ class PooledStates:
             num_tags = implications.num_tags
             self._closure = caption_matrix(implications.targets, implications.offsets, num_tags)
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._num_kept = 0
+        self._vectors: torch.Tensor | None = None
 
     def of(self, visible: CaptionMatrix) -> torch.Tensor:
         """float32 ``[n, d]`` of `visible` ``[n, num_tags]``."""
@@ -54,9 +57,17 @@ class PooledStates:
                 rows = np.repeat(np.arange(len(lengths)), lengths)
                 indices, lengths = indices[keep], np.bincount(rows[keep], minlength=len(lengths))
             self._kept[key] = encode_sets(self.model, indices, lengths)
-            if len(self._kept) > _KEPT_CHUNKS:
-                self._kept.popitem(last=False)
+            self._num_kept += len(lengths)
+            while self._num_kept > _KEPT_POSTS and len(self._kept) > 1:
+                self._num_kept -= len(self._kept.popitem(last=False)[1])
         return self._kept[key]
+
+    def tag_scores(self, decoded: torch.Tensor) -> NDArray[np.float32]:
+        """`SetEncoder.tag_scores` ``[n, num_tags]`` of decoded states ``[n, d]``; the tags' vectors are made once."""
+        if self._vectors is None:
+            self._vectors = self.model.tag_vectors()
+        scores: NDArray[np.float32] = F.linear(decoded, self._vectors).add_(self.model.tag_bias).float().cpu().numpy()
+        return scores
 
     def restored(self, scores: NDArray[np.float32], visible: CaptionMatrix) -> NDArray[np.float32]:
         """`scores` ``[n, num_tags]`` of a model that was trained without implied tags, as scores of whole posts.
@@ -93,7 +104,7 @@ class BottleneckScorer:
         model = self.states.model
         embedding = model.embed(self.states.of(visible))
         embedding[:, self.dim :] = 0
-        return self.states.restored(model.tag_scores(model.decode(embedding)).float().cpu().numpy(), visible)
+        return self.states.restored(self.states.tag_scores(model.decode(embedding)), visible)
 
     @torch.inference_mode()
     def embed(self, visible: CaptionMatrix) -> NDArray[np.float32]:
@@ -117,7 +128,7 @@ class CompletionHeadScorer:
     def raw_scores(self, visible: CaptionMatrix) -> NDArray[np.float32]:
         """The logits of all tags, float32 ``[n, num_tags]``, from which completions take their probabilities."""
         model = self.states.model
-        return model.tag_scores(model.complete(self.states.of(visible))).float().cpu().numpy()
+        return self.states.tag_scores(model.complete(self.states.of(visible)))
 
 
 def model_scorers(model: SetEncoder, implications: Implications | None = None) -> list[Scorer]:

@@ -19,6 +19,8 @@ from booru_embed_core.tokens.cooccurrence import CaptionMatrix
 
 _VISIBLE_TAGS: Final = 6
 _POSTS_AT_A_TIME: Final = 1024
+_MAX_CELLS: Final = 2**22
+"""Probabilities that are in memory at once: 32 MiB of float64."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,8 @@ def suggestions_table(found: Mapping[str, Suggestions]) -> list[str]:
 
 
 def _figures(scorer: Scorer, visible: CaptionMatrix, vocab: Vocab) -> Suggestions:
-    chunks = [
-        _of_chunk(scorer, visible[start : start + _POSTS_AT_A_TIME], vocab)
-        for start in range(0, visible.shape[0], _POSTS_AT_A_TIME)
-    ]
+    step = max(1, min(_POSTS_AT_A_TIME, _MAX_CELLS // max(1, vocab.num_tags)))
+    chunks = [_of_chunk(scorer, visible[start : start + step], vocab) for start in range(0, visible.shape[0], step)]
     means = np.concatenate(chunks, axis=1).mean(axis=1)
     return Suggestions(visible.shape[0], *(float(mean) for mean in means))
 

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from booru_embed_core.evaluation.baselines import Fitted, blocks
 from booru_embed_core.tokens.cooccurrence import (
     CaptionMatrix,
     Cooccurrence,
@@ -32,7 +33,7 @@ LSA_DIMS: Final = (16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True, eq=False)
-class TagVectors:
+class TagVectors(Fitted):
     """An input vector and an output vector for each tag; a caption's embedding is the mean of its input vectors.
 
     Attributes:
@@ -51,9 +52,10 @@ class TagVectors:
     centre: Float32
     prior: Float32
 
-    def scores(self, visible: CaptionMatrix) -> Float32:
-        """prior_t + Σ_{v visible} vectors_v · targets_t, [n, num_tags]."""
-        return self.pairs.expand(self.prior + (self.pairs.select(visible) @ self.vectors) @ self.targets.T)
+    def fitted_scores(self, visible: CaptionMatrix) -> Float32:
+        """prior_t + Σ_{v visible} vectors_v · targets_t of the fitted tags t, [n, m]."""
+        scores: Float32 = self.prior + (self.pairs.select(visible) @ self.vectors) @ self.targets.T
+        return scores
 
     def embed(self, visible: CaptionMatrix) -> Float32:
         """The mean of the tags' vectors minus `centre`, [n, dim]; zero for a caption without fitted tags."""
@@ -127,5 +129,8 @@ def factor_lsa(pairs: Cooccurrence, dim: int, weighting: Weighting) -> LsaFactor
     """
     counts = np.maximum(pairs.counts[pairs.fitted], 1)
     weights = np.log1p(pairs.num_posts / counts) if weighting == "idf" else np.ones_like(counts)
-    right = truncated_svd(pairs.together * np.outer(weights, weights), dim)[2]
+    weighted = pairs.together.astype(np.float64)
+    for rows in blocks(len(weights)):
+        weighted[rows] *= np.outer(weights[rows], weights)
+    right = truncated_svd(weighted, dim)[2]
     return LsaFactors(pairs, weights, right)

@@ -140,10 +140,21 @@ def sample_posts(post_ids: NDArray[np.int64], max_posts: int, seed: int) -> NDAr
     return np.sort(np.argsort(keyed_hash(post_ids, f"sampled posts {seed}"), kind="stable")[:max_posts])
 
 
-def sample_rows(packed: PackedFile, split: str, settings: EvaluationSettings) -> NDArray[np.int64]:
-    """Ascending int64 rows of `packed` of at most ``settings.max_posts`` posts of `split` (`sample_posts`)."""
+def sample_rows(
+    packed: PackedFile, split: str, settings: EvaluationSettings, num_tags: int | None = None
+) -> NDArray[np.int64]:
+    """Ascending int64 rows of `packed` of at most ``settings.max_posts`` posts of `split` (`sample_posts`).
+
+    If each of `num_tags` tags is scored, at most ``settings.max_scores`` scores are.
+    """
     rows = rows_of_split(packed, split)
-    return rows[sample_posts(packed.post_id[rows], settings.max_posts, settings.seed)]
+    most = settings.max_posts if num_tags is None else max_scored_posts(settings, num_tags)
+    return rows[sample_posts(packed.post_id[rows], most, settings.seed)]
+
+
+def max_scored_posts(settings: EvaluationSettings, num_tags: int) -> int:
+    """Posts of a task of which `num_tags` tags each are scored."""
+    return max(1, min(settings.max_posts, settings.max_scores // max(1, num_tags)))
 
 
 def _num_known(captions: CaptionMatrix, is_unknown: NDArray[np.bool_]) -> NDArray[np.int64]:

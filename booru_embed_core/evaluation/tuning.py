@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from booru_embed_core.evaluation.baselines import (
@@ -12,12 +13,13 @@ from booru_embed_core.evaluation.baselines import (
     ITEM_KNN_NEIGHBOURS,
     NAIVE_BAYES_DAMPINGS,
     EmbeddingScorer,
+    NearestTags,
     Popularity,
     Scorer,
     fit_ease,
-    fit_item_knn,
-    fit_naive_bayes,
+    fit_naive_bayes_each,
 )
+from booru_embed_core.evaluation.budget import baseline_seconds
 from booru_embed_core.evaluation.item2vec import (
     GENSIM_IS_MISSING,
     ITEM2VEC_DIM,
@@ -31,14 +33,21 @@ from booru_embed_core.evaluation.tag_vectors import LSA_DIMS, PPMI_DIM, RULES, W
 from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_rows
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Cooccurrence, captions_from_packed, count_cooccurrence
+from booru_embed_core.tokens.cooccurrence import (
+    Captions,
+    Cooccurrence,
+    PackedCaptions,
+    captions_from_packed,
+    count_cooccurrence,
+)
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.packed_file import PackedFile
 
 Params: TypeAlias = "dict[str, float | str]"
-Candidates: TypeAlias = "Iterator[tuple[Params, Scorer]]"
+Candidates: TypeAlias = "Iterator[tuple[Params, Callable[[], Scorer]]]"
+"""Hyper-parameters, and a function that fits with them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,57 +70,113 @@ class Baselines:
 
 
 @dataclass(frozen=True, eq=False)
-class _TunedBaseline:
-    """A candidate and its metric on validation."""
+class Candidate:
+    """A baseline's metric on validation, its hyper-parameters, and a function that fits it.
+
+    Scorers of all pairs of tags are fitted again when they are needed: at 8,192 tags each takes 268 MB.
+    """
 
     value: float
     params: Params
-    scorer: Scorer
+    fit: Callable[[], Scorer]
 
 
-def fit_baselines(
-    train: CaptionMatrix,
+@dataclass(frozen=True, eq=False)
+class TunedBaseline:
+    """The best candidate for each task, and for `SPLIT_HALF_RETRIEVAL` if it embeds; none of one that is left out.
+
+    `left_out` is a sentence that says why, and empty otherwise.
+    """
+
+    name: str
+    best: Mapping[str, Candidate]
+    left_out: str = ""
+
+    @property
+    def params(self) -> dict[str, Params]:
+        """The hyper-parameters of each candidate."""
+        return {task: candidate.params for task, candidate in self.best.items()}
+
+
+def tune_baselines(
+    train: Captions,
+    pairs: Cooccurrence,
     validation: Mapping[Hide, HeldOut],
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
-) -> Baselines:
-    """Fits ``settings.baselines`` on `train` and tunes them by recall@10 on each task of `validation`.
+) -> Iterator[TunedBaseline]:
+    """Fits ``settings.baselines`` on `train`, one after another, and tunes them by recall@10 on each task.
+
+    What one was tuned with is freed before the next: at 8,192 tags a scorer takes 268 MB.
 
     Args:
         train: [num_posts, num_tags].
+        pairs: its counts.
         validation: task → held-out tags of other posts; ``"half"`` also tunes split-half retrieval.
-        settings: names, grids, and the number of tags to fit.
+        settings: names and grids.
         report: called with a line after each baseline.
 
     Raises:
         ValueError: `train` has no tag, or a task of `validation` no post.
     """
-    if not train.nnz:
+    if not pairs.counts.any():
         raise ValueError("the training split has no tag of the vocabulary; give more posts or a smaller test_share")
     if not all(held_out.num_posts for held_out in validation.values()):
         raise ValueError("no validation post has two tags of the vocabulary; give more posts or raise validation_share")
-    pairs = count_cooccurrence(train, settings.max_fitted_tags)
-    best: dict[str, dict[str, _TunedBaseline]] = {}
-    left_out: list[str] = []
+    num_validation = max(held_out.num_posts for held_out in validation.values())
     for name in settings.baselines:
-        if name == "item2vec" and not is_installed():
-            left_out.append(GENSIM_IS_MISSING)
-            report(GENSIM_IS_MISSING)
+        left_out = _left_out(name, pairs, num_validation, settings)
+        if left_out:
+            report(left_out)
+            yield TunedBaseline(name, {}, left_out)
             continue
-        best[name] = _search(_candidates(name, pairs, train, settings), validation)
-        figures = (f"{task} {fitted.value:.3f} {fitted.params or ''}".strip() for task, fitted in best[name].items())
+        best = _search(_candidates(name, pairs, train, settings), validation)
+        figures = (f"{task} {fitted.value:.3f} {fitted.params or ''}".strip() for task, fitted in best.items())
         report(f"fitted {name}; on validation: {', '.join(figures)}")
-    embedders = [fitted[SPLIT_HALF_RETRIEVAL].scorer for fitted in best.values() if SPLIT_HALF_RETRIEVAL in fitted]
-    return Baselines(
-        scorers={hide: [fitted[hide].scorer for fitted in best.values()] for hide in validation},
-        embedders=[scorer for scorer in embedders if isinstance(scorer, EmbeddingScorer)],
-        chosen={
-            task: {name: fitted[task].params for name, fitted in best.items() if task in fitted}
-            for task in (*validation, SPLIT_HALF_RETRIEVAL)
-        },
-        num_fitted_tags=len(pairs.fitted),
-        left_out=tuple(left_out),
+        yield TunedBaseline(name, best)
+        del best
+
+
+def _left_out(name: str, pairs: Cooccurrence, num_validation: int, settings: EvaluationSettings) -> str:
+    """Why the baseline `name` is not fitted, and how to have it; empty if it is."""
+    if name == "item2vec" and not is_installed():
+        return GENSIM_IS_MISSING
+    seconds = baseline_seconds(name, pairs, num_validation, settings)
+    if seconds <= settings.max_baseline_seconds:
+        return ""
+    return (
+        f"{name} is left out: it would take about {seconds:,.0f} CPU seconds, more than [evaluation] "
+        f"max_baseline_seconds = {settings.max_baseline_seconds:,}; raise that to have it"
     )
+
+
+def fit_baselines(
+    train: Captions,
+    validation: Mapping[Hide, HeldOut],
+    settings: EvaluationSettings,
+    report: Callable[[str], None] = lambda _: None,
+) -> Baselines:
+    """All of `tune_baselines`, in memory.
+
+    Raises:
+        ValueError: as `tune_baselines`.
+    """
+    pairs = count_cooccurrence(train, settings.max_fitted_tags)
+    best = list(tune_baselines(train, pairs, validation, settings, report))
+    embedders = [one.best[SPLIT_HALF_RETRIEVAL].fit() for one in best if SPLIT_HALF_RETRIEVAL in one.best]
+    return Baselines(
+        scorers={hide: [one.best[hide].fit() for one in best if hide in one.best] for hide in validation},
+        embedders=[scorer for scorer in embedders if isinstance(scorer, EmbeddingScorer)],
+        chosen=chosen_params({one.name: one.params for one in best}),
+        num_fitted_tags=len(pairs.fitted),
+        left_out=tuple(one.left_out for one in best if one.left_out),
+    )
+
+
+def chosen_params(of_baselines: Mapping[str, Mapping[str, Params]]) -> dict[str, dict[str, Params]]:
+    """Task or `SPLIT_HALF_RETRIEVAL` → baseline → its hyper-parameters, from baseline → task → these."""
+    tasks = (*HIDES, SPLIT_HALF_RETRIEVAL)
+    return {task: {name: params[task] for name, params in of_baselines.items() if task in params} for task in tasks}
 
 
 def baselines_from_packed(
@@ -126,75 +191,88 @@ def baselines_from_packed(
         ValueError: as `fit_baselines`.
         PackedFileError: `packed` was made with another vocabulary.
     """
-    train = captions_from_packed(packed, vocab, rows_of_split(packed, "train"))
+    train = PackedCaptions(packed, vocab, rows_of_split(packed, "train"))
+    return fit_baselines(train, validation_tasks(packed, vocab, settings), settings, report)
+
+
+def validation_tasks(packed: PackedFile, vocab: Vocab, settings: EvaluationSettings) -> dict[Hide, HeldOut]:
+    """Task → at most ``max_posts`` validation posts of `packed` with hidden tags."""
     rows = sample_rows(packed, "validation", settings)
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
-    validation = {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
-    return fit_baselines(train, validation, settings, report)
+    return {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
 
 
-def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, _TunedBaseline]:
-    """The best candidate of each task, and of split-half retrieval if candidates embed; only these stay in memory.
+def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, Candidate]:
+    """The best candidate of each task, and of split-half retrieval if candidates embed.
 
     A tie keeps the earlier candidate.
     """
-    best: dict[str, _TunedBaseline] = {}
-    for params, scorer in candidates:
+    best: dict[str, Candidate] = {}
+    for params, fit in candidates:
+        scorer = fit()
         values = {str(hide): evaluate_scorer(scorer, asked)[HEADLINE] for hide, asked in validation.items()}
         if isinstance(scorer, EmbeddingScorer) and "half" in validation:
             half = validation["half"]
             values[SPLIT_HALF_RETRIEVAL] = split_half_recall(scorer.embed(half.visible), scorer.embed(half.hidden))
         for task, value in values.items():
             if task not in best or value > best[task].value:
-                best[task] = _TunedBaseline(value, params, scorer)
+                best[task] = Candidate(value, params, fit)
+        del scorer, fit  # or it would stay in memory while the next one is fitted
     return best
 
 
-def _candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix, settings: EvaluationSettings) -> Candidates:
+def _as_is(scorer: Scorer) -> Scorer:
+    return scorer
+
+
+def _candidates(name: str, pairs: Cooccurrence, train: Captions, settings: EvaluationSettings) -> Candidates:
     """All points of the grid of baseline `name`, fitted one at a time."""
     if name == "popularity":
-        yield {}, Popularity(pairs)
+        yield {}, partial(Popularity, pairs)
     elif name == "naive_bayes":
-        for damping in NAIVE_BAYES_DAMPINGS:
-            yield {"damping": damping}, fit_naive_bayes(pairs, damping)
+        for fitted in fit_naive_bayes_each(pairs, NAIVE_BAYES_DAMPINGS):
+            yield {"damping": fitted.damping}, partial(_as_is, fitted)
     elif name == "item_knn":
-        for neighbours, exponent in itertools.product(ITEM_KNN_NEIGHBOURS, ITEM_KNN_EXPONENTS):
-            yield {"neighbours": neighbours, "exponent": exponent}, fit_item_knn(pairs, neighbours, exponent)
+        nearest = [NearestTags(pairs, max(ITEM_KNN_NEIGHBOURS), exponent) for exponent in ITEM_KNN_EXPONENTS]
+        for neighbours, (exponent, tags) in itertools.product(
+            ITEM_KNN_NEIGHBOURS, zip(ITEM_KNN_EXPONENTS, nearest, strict=True)
+        ):
+            yield {"neighbours": neighbours, "exponent": exponent}, partial(tags.item_knn, neighbours)
     elif name == "ease":
         for ridge in settings.ease_lambdas:
-            yield {"lambda": ridge}, fit_ease(pairs, ridge)
+            yield {"lambda": ridge}, partial(fit_ease, pairs, ridge)
     elif name == "edlae":
         ridge = min(settings.ease_lambdas)
         for dropout in settings.edlae_dropouts:
-            yield {"lambda": ridge, "dropout": dropout}, fit_ease(pairs, ridge, dropout)
+            yield {"lambda": ridge, "dropout": dropout}, partial(fit_ease, pairs, ridge, dropout)
     else:
         yield from _embedding_candidates(name, pairs, train)
 
 
-def _embedding_candidates(name: str, pairs: Cooccurrence, train: CaptionMatrix) -> Candidates:
+def _embedding_candidates(name: str, pairs: Cooccurrence, train: Captions) -> Candidates:
     """`_candidates` of the baselines with a vector for each tag."""
     if name == "ppmi_svd":
         factors = factor_ppmi(pairs, PPMI_DIM)
         size = len(factors.singular)
         for dim in sorted({max(1, size // 4), max(1, size // 2), size}):
             for rule in RULES:
-                yield {"dim": dim, "rule": rule}, factors.scorer(dim, rule)
+                yield {"dim": dim, "rule": rule}, partial(_as_is, factors.scorer(dim, rule))
     elif name == "lsa":
         dims = sorted({min(dim, len(pairs.fitted)) for dim in LSA_DIMS})
         for weighting in WEIGHTINGS:
             lsa = factor_lsa(pairs, dims[-1], weighting)
             for dim in dims:
-                yield {"dim": dim, "weighting": weighting}, lsa.scorer(dim)
+                yield {"dim": dim, "weighting": weighting}, partial(_as_is, lsa.scorer(dim))
     elif name == "tag_table":
-        table = TagTable(pairs, train, TAG_TABLE_DIM, max(TAG_TABLE_EPOCHS))
+        table = TagTable(pairs, train[:], TAG_TABLE_DIM, max(TAG_TABLE_EPOCHS))
         for epoch in table.epochs():
             if epoch in TAG_TABLE_EPOCHS:
                 for rule in RULES:
-                    yield {"epochs": epoch, "rule": rule}, table.scorer(rule)
+                    yield {"epochs": epoch, "rule": rule}, partial(_as_is, table.scorer(rule))
     elif name == "item2vec":
-        vectors = train_item2vec(pairs, train, ITEM2VEC_DIM, ITEM2VEC_EPOCHS)
-        yield {"rule": "cosine"}, vectors.cosine_scorer()
+        vectors = train_item2vec(pairs, train[:], ITEM2VEC_DIM, ITEM2VEC_EPOCHS)
+        yield {"rule": "cosine"}, vectors.cosine_scorer
         for damping in NAIVE_BAYES_DAMPINGS:
-            yield {"rule": "prior", "damping": damping}, vectors.scorer(damping)
+            yield {"rule": "prior", "damping": damping}, partial(vectors.scorer, damping)
     else:
         raise AssertionError(name)

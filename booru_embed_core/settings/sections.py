@@ -42,6 +42,15 @@ class DuckdbSettings(Section):
     memory_limit: MemorySize = "1GB"
 
 
+Processes: TypeAlias = Annotated[int, Field(ge=1, le=1024, strict=True)]
+
+
+class ProcessesSettings(Section):
+    """Processes of the stages after training. Not observed, because they do not change the output."""
+
+    post_embeddings: Processes = 1
+
+
 class CategoryCut(Section):
     """One category's own values; None takes the value of ``[vocab]``."""
 
@@ -143,9 +152,10 @@ class TrainingSettings(Section):
     contrastive_temperature: Annotated[float, Field(ge=1e-3, le=1000, strict=True)] = 0.07
     metadata_weight: Weight = 0.2
     metadata_keep_share: Share = 0.5
-    checkpoint_every_steps: Annotated[PositiveInt, OPERATIONAL] = 200
+    checkpoint_every_minutes: Annotated[float, Field(gt=0, le=1e6, strict=True), OPERATIONAL] = 5.0
+    checkpoint_every_steps: Annotated[PositiveInt | None, OPERATIONAL] = None
     keep_states: Annotated[int, Field(ge=1, le=1000, strict=True), OPERATIONAL] = 2
-    num_processes: Annotated[int, Field(ge=1, le=1024, strict=True), OPERATIONAL] = 1
+    num_processes: Annotated[Processes, OPERATIONAL] = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -198,6 +208,7 @@ class EvaluationSettings(Section):
         0.5,
         0.6,
     )
+    max_scores: Annotated[int, Field(ge=1, le=10**15, strict=True)] = 2_000_000_000
     max_baseline_seconds: PositiveInt = 300
     implied_threshold: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.98
     implied_min_count: PositiveInt = 20
@@ -208,6 +219,7 @@ class Settings(Section):
 
     warehouse: WarehouseSettings = WarehouseSettings()
     duckdb: DuckdbSettings = DuckdbSettings()
+    processes: ProcessesSettings = ProcessesSettings()
     posts: PostsSettings = PostsSettings()
     vocab: VocabSettings = VocabSettings()
     tokens: TokensSettings = TokensSettings()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from booru_embed_core.evaluation import implied as implied_module
 from booru_embed_core.evaluation.implied import implied_pairs, without_implied
+from booru_embed_core.tokens import cooccurrence
+from booru_embed_core.tokens.cooccurrence import count_cooccurrence
 from tests.core.evaluation.evaluation_helpers import CAPTIONS, NUM_TAGS, captions_of, held_out_of, rows_of
 
 RULES = st.tuples(st.sampled_from([0.3, 0.5, 0.98, 1.0]), st.integers(1, 3))
@@ -30,12 +32,18 @@ def test_implications_are_those_of_the_loop(rows: list[list[int]], rule: tuple[f
     assert found.shape == (NUM_TAGS, NUM_TAGS)
 
 
-def test_implications_do_not_depend_on_the_size_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    captions = captions_of([[0, 1, 2], [0, 1], [3, 4, 5, 6], [3, 4], [2, 3]])
-    whole = implied_pairs(captions, 0.6, 1)
-    monkeypatch.setattr(implied_module, "_MAX_PAIRS", 2 * NUM_TAGS)
-    assert whole.nnz
-    assert (implied_pairs(captions, 0.6, 1) != whole).nnz == 0
+@given(CAPTIONS, RULES, st.integers(1, NUM_TAGS), st.integers(1, 2))
+@settings(deadline=None, max_examples=25)
+def test_no_implication_is_missed_whatever_is_counted_or_looked_at_first(
+    rows: list[list[int]], rule: tuple[float, int], max_tags: int, first_posts: int
+) -> None:
+    captions = captions_of(rows)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(implied_module, "_FIRST_POSTS", first_posts)
+        patched.setattr(implied_module, "_USES_AT_A_TIME", 1)
+        patched.setattr(cooccurrence, "_CHUNK_POSTS", 2)
+        found = implied_pairs(captions, *rule, count_cooccurrence(captions, max_tags))
+    assert set(zip(*(axis.tolist() for axis in found.nonzero()), strict=True)) == implied_slowly(rows, *rule)
 
 
 @given(CAPTIONS, st.sets(st.tuples(st.integers(0, NUM_TAGS - 1), st.integers(0, NUM_TAGS - 1)), max_size=12))

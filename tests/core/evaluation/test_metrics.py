@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from booru_embed_core.evaluation import metrics as metrics_module
+from booru_embed_core.evaluation.baselines import Ease
 from booru_embed_core.evaluation.implied import without_implied
 from booru_embed_core.evaluation.metrics import (
     ScoreError,
@@ -20,7 +22,16 @@ from booru_embed_core.evaluation.metrics import (
     split_half_recall,
 )
 from booru_embed_core.evaluation.tasks import HeldOut
-from tests.core.evaluation.evaluation_helpers import CAPTIONS, NUM_TAGS, FixedScorer, captions_of, held_out_of, rows_of
+from booru_embed_core.tokens.cooccurrence import count_cooccurrence
+from tests.core.evaluation.evaluation_helpers import (
+    CAPTIONS,
+    NUM_TAGS,
+    FixedScorer,
+    captions_of,
+    held_out_of,
+    rows_of,
+    topic_rows,
+)
 
 KS = (1, 2, 5)
 
@@ -73,6 +84,28 @@ def test_ranks_do_not_depend_on_the_size_of_steps(rows: list[list[int]], seed: i
     table = table_of(held_out, seed, 3)
     ranks = hidden_ranks(table.copy(), held_out.filtered, held_out.hidden)
     assert hidden_ranks(table.copy(), held_out.filtered, held_out.hidden, max_cells).tolist() == ranks.tolist()
+
+
+def test_long_rows_are_ranked_like_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = held_out_of([[0, 1, 2, 3, 4, 5], [6, 7], [2, 8]])
+    table = table_of(held_out, 5, 3)
+    ranks = hidden_ranks(table, held_out.filtered, held_out.hidden)
+    monkeypatch.setattr(metrics_module, "_LONG_ROW", 1)
+    assert hidden_ranks(table, held_out.filtered, held_out.hidden).tolist() == ranks.tolist()
+
+
+@given(CAPTIONS, st.integers(0, 999), st.integers(1, NUM_TAGS - 1), st.integers(1, 4))
+def test_a_baseline_that_knows_some_tags_is_ranked_as_by_scores_of_all(
+    rows: list[list[int]], seed: int, max_tags: int, chunk: int
+) -> None:
+    held_out = held_out_of(rows)
+    left = without_implied(held_out, captions_of([[1, 2], [0], [], [5], [], [1, 8], [], [], []]).astype(bool))
+    pairs = count_cooccurrence(captions_of(topic_rows(60, NUM_TAGS, seed=seed)), max_tags)
+    weights = np.random.default_rng(seed).integers(-2, 3, (max_tags, max_tags)).astype(np.float32)
+    known = Ease(pairs, weights)
+    whole = FixedScorer(known.scores(held_out.visible))
+    found, expected = (rank_hidden(scorer, [held_out, left], chunk) for scorer in (known, whole))
+    assert [one.ranks.tolist() for one in found] == [one.ranks.tolist() for one in expected]
 
 
 def test_a_perfect_and_a_worst_ranking_reach_the_ends() -> None:

@@ -26,7 +26,7 @@ from booru_embed_core.schema import UNKNOWN_TAGS, Category
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix, count_cooccurrence
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, PackedCaptions, count_cooccurrence
 from booru_embed_core.tokens.packed_file import PackedFile
 from tests.core.evaluation.evaluation_helpers import FixedScorer, captions_of, rows_of, topic_rows
 from tests.core.in_memory_helpers import packed_of
@@ -243,13 +243,13 @@ def test_test_posts_reach_no_fit(
         assert np.array_equal(first.scores(probe), second.scores(probe))
 
     # Implications come from training posts: validation posts without the pair 22 → 23 do not break it.
-    seen: list[CaptionMatrix] = []
+    seen: list[PackedCaptions] = []
     original = report_module.implied_pairs
     monkeypatch.setattr(
         report_module, "implied_pairs", lambda train, *rest: seen.append(train) or original(train, *rest)
     )
     run_evaluation([], packed, vocab, EvaluationSettings(baselines=("popularity",)))
-    assert rows_of(seen[0]) == [ROWS[row] for row in rows_of_split(packed, "train")]
+    assert rows_of(seen[0][:]) == [ROWS[row] for row in rows_of_split(packed, "train")]
 
 
 def test_a_test_split_without_posts_is_an_error() -> None:

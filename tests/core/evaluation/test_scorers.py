@@ -117,7 +117,7 @@ def test_a_model_without_implied_tags_is_asked_without_them(embedder: BooruEmbed
 
 
 def test_the_oldest_states_make_room(embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorers, "_KEPT_CHUNKS", 2)
+    monkeypatch.setattr(scorers, "_KEPT_POSTS", 2)
     states = PooledStates(embedder.network.model)
     asked = [captions_of([[tag]], embedder.vocab.num_tags) for tag in range(3)]
     kept = [states.of(visible) for visible in asked]

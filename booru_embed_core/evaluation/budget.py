@@ -1,0 +1,50 @@
+"""What a baseline costs: CPU seconds by counts and measured constants, the same on every machine.
+
+The report says which baseline is left out for its cost, so a clock must not decide it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from booru_embed_core.evaluation.baselines import ITEM_KNN_EXPONENTS, ITEM_KNN_NEIGHBOURS, NAIVE_BAYES_DAMPINGS
+from booru_embed_core.evaluation.item2vec import ITEM2VEC_EPOCHS
+from booru_embed_core.evaluation.tag_table import TAG_TABLE_EPOCHS
+from booru_embed_core.evaluation.tag_vectors import LSA_DIMS, RULES, WEIGHTINGS
+
+if TYPE_CHECKING:
+    from booru_embed_core.settings import EvaluationSettings
+    from booru_embed_core.tokens.cooccurrence import Cooccurrence
+
+_RANK: Final = 2.5e-8
+_INVERT: Final = 6e-11
+_FACTOR: Final = 5e-7
+_SORT: Final = 1.2e-7
+_TRAIN: Final = 5.8e-8
+_SKIP_GRAM: Final = 2e-5
+
+
+def baseline_seconds(name: str, pairs: Cooccurrence, num_validation: int, settings: EvaluationSettings) -> float:
+    """CPU seconds to fit and tune the baseline `name`: of one core, to within a factor of two.
+
+    Args:
+        name: of the settings.
+        pairs: counts of the training posts.
+        num_validation: validation posts of a task.
+        settings: grids.
+    """
+    m = len(pairs.fitted)
+    uses = float(pairs.counts[pairs.fitted].sum())
+    fits = {
+        "popularity": (1, 0.0),
+        "naive_bayes": (len(NAIVE_BAYES_DAMPINGS), 0.0),
+        "item_knn": (len(ITEM_KNN_NEIGHBOURS) * len(ITEM_KNN_EXPONENTS), len(ITEM_KNN_EXPONENTS) * _SORT * m**2),
+        "ppmi_svd": (3 * len(RULES), _FACTOR * m**2),
+        "lsa": (len(WEIGHTINGS) * len(LSA_DIMS), len(WEIGHTINGS) * _FACTOR * m**2),
+        "tag_table": (len(TAG_TABLE_EPOCHS) * len(RULES), max(TAG_TABLE_EPOCHS) * _TRAIN * pairs.num_posts * m),
+        "item2vec": (1 + len(NAIVE_BAYES_DAMPINGS), ITEM2VEC_EPOCHS * _SKIP_GRAM * uses),
+        "ease": (len(settings.ease_lambdas), len(settings.ease_lambdas) * _INVERT * m**3),
+        "edlae": (len(settings.edlae_dropouts), len(settings.edlae_dropouts) * _INVERT * m**3),
+    }
+    num_candidates, fitting = fits[name]
+    return fitting + 2 * num_candidates * _RANK * num_validation * m
