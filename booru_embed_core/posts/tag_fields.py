@@ -304,7 +304,7 @@ def length_problem(values: Mapping[str, RawValue], conventions: Conventions) -> 
         if isinstance(value, str) and conventions.tag_separator == "list":
             num_tags += len(list_items(value) or ())
         elif isinstance(value, str):
-            num_tags += len(re.split(f"[{re.escape(conventions.tag_separator)}]+", value.strip()))
+            num_tags += sum(map(bool, value.split(conventions.tag_separator)))
         elif value is not None:
             num_tags += len(value)
     return f"{num_tags} tags, more than {MAX_POST_TAGS}" if num_tags > MAX_POST_TAGS else None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import strategies as st
 
 from booru_embed_core.posts.arrow import read_parquet
@@ -116,6 +117,14 @@ def csv_bytes(
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode("utf-8")
+
+
+def write_parquet(table: pa.Table, path: Path, **options: Any) -> None:
+    """Writes `table`; skips the test where this release of pyarrow cannot write one of its types."""
+    try:
+        pq.write_table(table, path, **options)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(str(error))
 
 
 def read_rows(posts_dir: Path) -> list[dict[str, object]]:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from booru_embed_core.posts.tag_table import read_tag_table
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import CATEGORIES, Category
+from tests.core.export_helpers import write_parquet
 
 TAGS = {
     "1girl": Category.GENERAL,
@@ -101,7 +101,7 @@ def test_parquet_gives_them_too(tmp_path: Path, kind: pa.DataType, number: pa.Da
     names = pa.array(list(TAGS)).cast(kind)
     numbers = pa.array([NUMBERS[category] for category in TAGS.values()]).cast(number)
     table = pa.table({"words": [["a"]] * len(TAGS), "category": numbers, "name": names})
-    pq.write_table(table, tmp_path / "tags.parquet", row_group_size=4)
+    write_parquet(table, tmp_path / "tags.parquet", row_group_size=4)
     assert tags_in(tmp_path / "tags.parquet") == TAGS
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from booru_embed_core.posts import parquet_parts as parts_module
 from booru_embed_core.posts.parquet_parts import part_files
+from booru_embed_core.posts.validation import TooManyRejectsError
 from booru_embed_core.schema import CATEGORIES, RATINGS, UNKNOWN_TAGS, Category, tag_column
 from booru_embed_core.settings import DuckdbSettings, TokensSettings, VocabSettings
 from booru_embed_core.tags.build import build_vocab
@@ -217,7 +218,7 @@ def test_a_field_of_exactly_as_many_tags_as_16_bits_count_is_encoded(tmp_path: P
     packed = walk(tmp_path / "most.csv", tmp_path / "most").packed
     assert packed.field_lengths.tolist() == [[2**16 - 1, 0, 0, 0, 0]]
     assert sorted(packed.tokens.tolist()) == list(range(2**16 - 1))
-    with pytest.raises(ValueError, match="post 1: 65536 tags in general, more than 65535; remove the post"):
+    with pytest.raises(TooManyRejectsError, match="line 2: 65536 tags, more than 65535"):
         walk(tmp_path / "more.csv", tmp_path / "more")
 
 

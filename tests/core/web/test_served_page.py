@@ -35,7 +35,7 @@ def url(search_embedder: BooruEmbedder, post_search: PostSearch, may_load: threa
         may_load.wait(SHOWN_SECONDS)
         return Served(search_embedder, Completer(search_embedder), post_search, tag_map(search_embedder))
 
-    server = uvicorn.Server(uvicorn.Config(create_app(Loading(load)), port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(Loading(load)), port=0, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

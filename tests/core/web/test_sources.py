@@ -162,7 +162,7 @@ def test_no_request_is_dropped_while_the_checkpoint_moves(warehouse: Warehouse) 
     sources = Sources(warehouse.checkpoint)
     said: list[str] = []
     loading = Loading(sources.load, sources.version, say=said.append, poll_seconds=0.001)
-    server = uvicorn.Server(uvicorn.Config(create_app(loading), port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(loading), port=0, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.posts.read_export import read_export
@@ -17,7 +16,7 @@ from booru_embed_core.posts.report import PostsReport
 from booru_embed_core.posts.validation import ExportError
 from booru_embed_core.schema import TAG_COLUMNS
 from booru_embed_core.settings import PostsSettings
-from tests.core.export_helpers import ONE_THREAD, read_rejects, read_rows
+from tests.core.export_helpers import ONE_THREAD, read_rejects, read_rows, write_parquet
 
 ROWS = 4
 
@@ -30,7 +29,7 @@ def base(**columns: Any) -> dict[str, Any]:
 def read(folder: Path, table: pa.Table, **settings: Any) -> tuple[PostsReport, Path]:
     out = folder / f"out-{len(list(folder.iterdir()))}"
     out.mkdir()
-    pq.write_table(table, folder / "p.parquet")
+    write_parquet(table, folder / "p.parquet")
     values = PostsSettings.model_validate({"export": ["p.parquet"], "max_rejected_share": 0.9, **settings})
     return read_export(values, folder, out, ONE_THREAD), out
 
