@@ -55,6 +55,7 @@ def limit_to_minutes(run: Run, rows: NDArray[np.int64], minutes: float, announce
         minutes: on the clock; includes everything that the training did before.
         announce: called with a line about what was found.
     """
+    announce("measures the speed of a few steps")
     step_seconds = _step_seconds(run, minutes)
     post_seconds = _timed(partial(validate, run, rows[:_TRIED_POSTS])) / len(rows[:_TRIED_POSTS]) if len(rows) else 0.0
     left = 60 * minutes - run.seconds

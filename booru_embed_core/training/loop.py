@@ -28,7 +28,7 @@ from booru_embed_core.model.objective import Losses
 from booru_embed_core.model.sampled_network import TABLES
 from booru_embed_core.settings import ModelSettings, TrainingSettings, section_version
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
+from booru_embed_core.tokens.batches import Batch, EpochBatches, rows_of_split
 from booru_embed_core.tokens.device_corpus import DeviceCorpus, fits_on
 from booru_embed_core.tokens.packed_file import PackedFile
 from booru_embed_core.tokens.prefetch import prefetch
@@ -114,28 +114,27 @@ def train(
     packed = PackedFile.open(packed_path, vocab.hash)
     check_room(work_dir, still_needed(_least_bytes(packed, vocab, model_settings, settings), work_dir), "training")
     with joined_ranks() as ranks:
-        run = start_run(packed, vocab, model_settings, settings, ranks)
+        say = announce if ranks.is_first else (lambda _: None)
+        run = start_run(packed, vocab, model_settings, settings, ranks, say)
         run.started = started
+        say("reads the posts once, to know them again when training resumes")
         fingerprint = _fingerprint(packed, vocab, model_settings, settings, run)
         work_dir.mkdir(parents=True, exist_ok=True)
         checkpoint_manager = CheckpointManager(run, vocab, vocab_dir, work_dir, fingerprint)
         is_resumed = checkpoint_manager.restore()
         ranks.check_agreement("the training", f"{fingerprint[:16]} at step {run.step}")
         log = TrainingLog(work_dir / LOG_FILE, run.step, ranks.is_first)
-        offer_save(checkpoint_manager.save_meanwhile)
         with (
             checkpoint_manager,
             _encoding_by_shards(run),
             EventLog(work_dir / EVENTS_FOLDER, run.step, ranks.is_first) as events,
         ):
-            try:
+            with _failed_state_kept(run, checkpoint_manager):
                 if settings.max_minutes is not None and not is_resumed:
-                    limit_to_minutes(run, rows_of_split(packed, "validation"), settings.max_minutes, announce)
-                _run_steps(run, checkpoint_manager, (log, events), report, should_stop)
-            except NonFiniteLossError as error:
-                file = checkpoint_manager.save_failed(error)
-                ranks.wait()  # torchrun kills the other ranks as soon as one exits
-                raise NonFiniteLossError(f"{error}; the state before it is in {file}", error.post_ids) from None
+                    limit_to_minutes(run, rows_of_split(packed, "validation"), settings.max_minutes, say)
+                offer_save(checkpoint_manager.save_meanwhile)
+                say(_beginning(run))
+                _run_steps(run, checkpoint_manager, (log, events), report, should_stop, say)
             events.copy_to(out_dir / EVENTS_FOLDER)
         return _publish(run, checkpoint_manager, out_dir, log)
 
@@ -146,6 +145,17 @@ def _least_bytes(packed: PackedFile, vocab: Vocab, model_settings: ModelSettings
     is_limited = settings.max_steps is not None or settings.max_minutes is not None
     num_states = 1 if is_limited else min(settings.keep_states, settings.num_epochs)
     return training_bytes(vocab.num_special + vocab.num_tags, model_settings.width, num_states, is_validated)
+
+
+@contextmanager
+def _failed_state_kept(run: Run, checkpoint_manager: CheckpointManager) -> Iterator[None]:
+    """Saves the state before a step that fails, for debugging, and names its file in the error."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        file = checkpoint_manager.save_failed(error)
+        run.ranks.wait()  # torchrun kills the other ranks as soon as one exits
+        raise NonFiniteLossError(f"{error}; the state before it is in {file}", error.post_ids) from None
 
 
 @contextmanager
@@ -164,6 +174,7 @@ def _run_steps(
     logs: tuple[TrainingLog, EventLog],
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    announce: Callable[[str], None],
 ) -> None:
     """Trains from `run.step` to the end, batch by batch, and validates at the end of each epoch and of the training."""
     validation_rows = validated_rows(run.steps, rows_of_split(run.batches.packed, "validation"))
@@ -177,21 +188,34 @@ def _run_steps(
     with prefetch(rest) as batches:
         for batch in batches:
             run.draw_tags(batch)
-            with run.computing():
+            with run.computing(checkpoint_manager.hand_over):
                 losses = compute_step(run, batch)
             rate = learning_rate(run.step, run.num_steps, run.settings)
             run.take_step(rate)
             speed.num_tokens += len(batch.tokens)
+            if run.step == speed.first_step + 1:
+                announce(_first_step(run, batch, time.monotonic() - speed.started))
             ends_epoch = run.steps.is_end(run.step)
             if ends_epoch and run.tables is not None:
                 run.tables.catch_up_all(run.step)
-            is_saved = run.step % run.settings.checkpoint_every_steps == 0
-            if ends_epoch or is_saved or run.step % _LOG_EVERY_STEPS == 0:
+            if ends_epoch or _is_saved(run.step, run.settings) or run.step % _LOG_EVERY_STEPS == 0:
                 progress = _progress(run, losses, rate, speed)
                 if ends_epoch and len(validation_rows):
                     progress = _validated(run, progress, validation_rows)
                 _record(progress, run, checkpoint_manager, logs, report)
             _stop_if_asked(run, checkpoint_manager, should_stop)
+
+
+def _beginning(run: Run) -> str:
+    """What is about to be trained, as a line for people."""
+    steps = f"{run.num_steps:,} steps" + (f", {run.step:,} of them done" if run.step else "")
+    return f"trains {run.num_parameters:,} parameters on {run.device.type}: {steps}"
+
+
+def _first_step(run: Run, batch: Batch, seconds: float) -> str:
+    """How long the first step of this process took, as a line for people."""
+    size = f"{len(batch.post_index):,} posts and {len(batch.tokens):,} tags"
+    return f"step {run.step}/{run.num_steps}  took {seconds:.1f} s for {size}; later ones may be faster"
 
 
 @dataclass
@@ -242,7 +266,7 @@ def _record(
     logs: tuple[TrainingLog, EventLog],
     report: Callable[[Progress], None],
 ) -> None:
-    """Logs and reports `progress`, then saves the best checkpoint and the state if they are due."""
+    """Logs and reports `progress`, then has the best checkpoint and the state saved if they are due."""
     record = {name: value for name, value in vars(progress).items() if value is not None}
     for log in logs:
         log.append(record)
@@ -250,8 +274,13 @@ def _record(
         report(progress)
     if progress.validation is not None and run.best_epoch == progress.epoch:
         checkpoint_manager.keep_best()
-    if progress.validation is not None or progress.step % run.settings.checkpoint_every_steps == 0:
-        checkpoint_manager.save()
+    if progress.validation is not None or _is_saved(progress.step, run.settings):
+        checkpoint_manager.save_beside()
+
+
+def _is_saved(step: int, settings: TrainingSettings) -> bool:
+    """Whether the state is saved after `step` steps whatever the clock says."""
+    return settings.checkpoint_every_steps is not None and step % settings.checkpoint_every_steps == 0
 
 
 def _stop_if_asked(run: Run, checkpoint_manager: CheckpointManager, should_stop: Callable[[], bool]) -> None:
@@ -267,9 +296,14 @@ def _stop_if_asked(run: Run, checkpoint_manager: CheckpointManager, should_stop:
 
 
 def start_run(
-    packed: PackedFile, vocab: Vocab, model_settings: ModelSettings, settings: TrainingSettings, ranks: Ranks
+    packed: PackedFile,
+    vocab: Vocab,
+    model_settings: ModelSettings,
+    settings: TrainingSettings,
+    ranks: Ranks,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> Run:
-    """A training before its first step.
+    """A training before its first step; `announce` is called with lines about what takes a while.
 
     Raises:
         ValueError: "cuda" without a GPU, or no training posts.
@@ -278,6 +312,7 @@ def start_run(
     if device.type == "cuda":  # with an index: a prefetching thread has its own current device
         device = torch.device("cuda", torch.cuda.current_device())
     rows = rows_of_split(packed, "train")
+    announce(f"prepares batches of {len(rows):,} posts and {vocab.num_tags:,} tags")
     read_rows = DeviceCorpus(packed, device).read if fits_on(packed, device) else None
     batches = EpochBatches(packed, rows, settings.batch_posts, settings.seed, settings.batch_tokens, read_rows)
     ends = tuple(accumulate(batches.num_batches(epoch) for epoch in range(settings.num_epochs)))
@@ -286,6 +321,7 @@ def start_run(
     model = SetEncoder(encoder_config(vocab, model_settings))
     model.start_from_frequencies(torch.from_numpy(vocab.counts / max(1, packed.num_posts)))
     if settings.initial_vectors == "ppmi_svd":
+        announce("computes initial tag vectors from co-occurrence")
         start_from_ppmi(model, packed, vocab, rows)
     model.to(device)
     dtype = pick_dtype(settings.precision, device)

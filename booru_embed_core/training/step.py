@@ -78,9 +78,14 @@ class Run:
     """Held by the training thread, except during `computing`."""
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
-        """A block in which the training's state does not change, so that another thread may save it."""
-        self.changes.release()
+    def computing(self, hand_over: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """A block in which the training's state does not change, so that another thread may save it.
+
+        Args:
+            hand_over: whether another thread was given `changes`. That thread releases it; the block's end waits.
+        """
+        if not hand_over():
+            self.changes.release()
         try:
             yield
         finally:

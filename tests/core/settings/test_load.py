@@ -124,7 +124,10 @@ def test_a_budget_of_tokens_takes_the_place_of_the_number_of_posts(load: Load) -
         ("[training]\nnum_epoch = 5", "unknown setting 'training.num_epoch'; known here: num_epochs, "),
         ("[vocab.artists]\nmin_count = 5", "unknown setting 'vocab.artists'; known here: artist, character, copyright"),
         ("[vocab.artist]\nkeep = 5", "unknown setting 'vocab.artist.keep'; known here: keep_percentile, min_count"),
-        ("[colour]\na = 1", "unknown setting 'colour'; known here: duckdb, evaluation, model, posts, tokens, training"),
+        (
+            "[colour]\na = 1",
+            "unknown setting 'colour'; known here: duckdb, evaluation, model, posts, processes, tokens, training",
+        ),
         ("num_epochs = 3", "unknown setting 'num_epochs'; known here: duckdb, "),
         ('"a\\nb" = 3', "unknown setting 'a b'; known here: duckdb, "),
         ('root = "/"', "unknown setting 'root'; remove it"),
@@ -287,7 +290,8 @@ def test_every_value_that_says_what_to_make_is_part_of_its_sections_version(name
         after = before.model_copy(update={path[0]: inner.model_copy(update={last: changed(getattr(inner, last))})})
     else:
         after = before.model_copy(update={last: changed(getattr(before, last))})
-    merely_how = {"training.checkpoint_every_steps", "training.keep_states", "training.num_processes"}
+    operational = ("checkpoint_every_minutes", "checkpoint_every_steps", "keep_states", "num_processes")
+    merely_how = {f"training.{key}" for key in operational}
     assert (section_version(after) == section_version(before)) == (name in merely_how)
 
 

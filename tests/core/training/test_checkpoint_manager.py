@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from typing import Any
 import pytest
 import torch
 
+from booru_embed_core.errors import DiskError
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.model.objective import CaptionBatch, Losses
-from booru_embed_core.tokens.batches import EpochBatches, rows_of_split
-from booru_embed_core.training import loop
+from booru_embed_core.tokens.batches import Batch, EpochBatches, rows_of_split
+from booru_embed_core.training import loop, states
 from booru_embed_core.training import step as step_module
 from booru_embed_core.training.checkpoint import load_checkpoint
 from booru_embed_core.training.checkpoint_config import LOG_FILE, WEIGHTS_FILE, CheckpointError, read_config
@@ -25,7 +28,7 @@ from booru_embed_core.training.events import EVENTS_FOLDER
 from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.states import FAILED_STATE_FILE, DamagedStateWarning, read_state, state_files
-from booru_embed_core.training.step import NonFiniteLossError, Run
+from booru_embed_core.training.step import NonFiniteLossError, Run, compute_step
 from tests.core.model_helpers import beyond_bounds, training_settings
 from tests.core.training.training_helpers import LOGGED_STEPS, RESUMED, Bench, stop_after
 
@@ -88,6 +91,56 @@ def test_nothing_is_saved_by_another_thread_while_the_weights_change(
     assert line is not None
     assert line.startswith("stopped at step ")
     assert not line.startswith("stopped at step 0 ")
+
+
+def test_a_state_is_copied_while_the_next_step_computes_and_before_its_weights_change(
+    bench: Bench, whole: tuple[str, list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow: a step computes meanwhile, but waits with its update until the state is copied."""
+    real_copy, real_step = states._copy, Optimizer.step
+    events: list[str] = []
+    has_computed = threading.Event()
+    real_compute = compute_step
+
+    def slow_copy(state: Any, stream: Any) -> None:
+        if state["step"] == 7:
+            assert has_computed.wait(timeout=60)
+            events.append("copies")
+            time.sleep(0.1)
+        real_copy(state, stream)
+        events.append(f"copied {state['step']}")
+
+    def noted_compute(run: Run, batch: Batch) -> Losses:
+        losses = real_compute(run, batch)
+        if run.step == 7:
+            has_computed.set()
+        return losses
+
+    def noted_step(optimizer: Optimizer, rate: float) -> None:
+        events.append("changes")
+        real_step(optimizer, rate)
+
+    monkeypatch.setattr(states, "_copy", slow_copy)
+    monkeypatch.setattr(loop, "compute_step", noted_compute)
+    monkeypatch.setattr(Optimizer, "step", noted_step)
+    with pytest.raises(TrainingInterrupted):
+        bench.train("slow", RESUMED, should_stop=stop_after(8))
+    assert events == [*["changes"] * 7, "copies", "copied 7", "changes", "copied 8"]
+    bench.train("slow", RESUMED)
+    assert (bench.weights_sha256("slow"), bench.log("slow")) == whole
+
+
+def test_a_state_that_cannot_be_written_beside_the_training_stops_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(states, "_copy", full)
+        with pytest.raises(DiskError, match="no space left"):
+            bench.train("full", RESUMED)
+    assert [file.name for file in bench.work_dir("full").iterdir() if "state" in file.name] == []
 
 
 def test_the_last_states_and_the_best_checkpoint_are_there_while_training_runs(bench: Bench) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import pickle
 import random
 from pathlib import Path
@@ -12,7 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from booru_embed_core.training.states import DamagedStateWarning, load_state, save_state, state_files, write_state
+from booru_embed_core.training import states
+from booru_embed_core.training.states import (
+    PARTIAL_FILE,
+    DamagedStateWarning,
+    load_state,
+    save_state,
+    state_files,
+    write_state,
+)
 from tests.core.model_helpers import encoder
 from tests.core.training.training_helpers import refused
 
@@ -111,6 +121,41 @@ def test_a_kill_while_saving_leaves_the_previous_state(tmp_path: Path, monkeypat
     state = load_state(tmp_path, "mine")
     assert state is not None
     assert state["step"] == 3
+
+
+def test_progress_is_seen_until_a_state_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a slow disk looks at size and time of the unfinished file."""
+    monkeypatch.setattr(states, "_PIECE_BYTES", 4096)
+    partial = tmp_path / PARTIAL_FILE
+    seen: list[int] = []
+    copied: list[int] = []
+    real = os.utime
+
+    def note(file: Path) -> None:
+        real(file, ns=(len(seen), len(seen)))  # the clock of a file system may be coarse
+        seen.append(partial.stat().st_mtime_ns)
+
+    monkeypatch.setattr("os.utime", note)
+    state = {**STATE, "model": {"weight": torch.arange(9000.0)}}
+    file = save_state(tmp_path, state, when_copied=lambda: copied.append(partial.stat().st_size))
+    assert copied == [file.stat().st_size]
+    assert seen == list(range(-(-copied[0] // 4096)))
+    found = load_state(tmp_path, "mine")
+    assert found is not None
+    assert torch.equal(found["model"]["weight"], state["model"]["weight"])
+
+
+def test_a_full_disk_is_told_as_it_is() -> None:
+    """torch would tell of an unexpected position in its archive."""
+
+    class Full(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if self.tell() > 1000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(content)
+
+    with pytest.raises(OSError, match="No space left"):
+        states._copy(STATE, Full())
 
 
 class Hostile:
