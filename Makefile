@@ -6,7 +6,7 @@ INSTALL := -m pip install --quiet --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
-.PHONY: run demo test test-fast ui serve lint reference docs bench screenshots page emulator lock hashes test-lowest clean
+.PHONY: run demo practice test test-fast ui serve lint reference docs bench screenshots page emulator lock hashes test-lowest clean
 
 # Dagster runs everything for a selection that names nothing: `booru-embed build` refuses one, and shows what it runs.
 # All keys rather than '*': the export and the settings are observed too, so that Dagster knows what is stale.
@@ -18,6 +18,10 @@ run: .venv/.installed  ## everything: export to trained embedder, evaluation and
 demo: export BOORU_EMBED_SETTINGS := $(CURDIR)/data/sample/quick.toml
 demo: run  ## a quick look: two passes of training, then the page
 	$(BIN)/booru-embed serve
+
+# EXPORT may be a pattern. SETTINGS names a file whose [posts] and [vocab] are taken, such as one with a preset.
+practice: .venv/.installed  ## your own export through every asset in less than an hour, in data/practice
+	@$(BIN)/python -m booru_embed_dagster.practice $(if $(SETTINGS),--settings '$(SETTINGS)') '$(EXPORT)'
 
 # Three workers for two cores: those that run servers wait most of the time.
 test: .venv/.installed  ## the whole suite
