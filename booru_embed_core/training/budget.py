@@ -44,7 +44,7 @@ def _num_validated(steps: Steps, num_rows: int) -> int:
     return min(num_rows, max(_MIN_VALIDATED, round(share * num_rows)))
 
 
-def limit_to_minutes(run: Run, rows: NDArray[np.int64], minutes: float, announce: Callable[[str], None]) -> None:
+def limit_to_minutes(run: Run, rows: NDArray[np.int64], minutes: float, announce: Callable[[str], object]) -> None:
     """Limits `run`, which is before its first step, to the steps that end `minutes` after ``run.started``.
 
     All ranks call it, and agree on the number.

@@ -81,7 +81,7 @@ def train(
     report: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     offer_save: Callable[[Callable[[], str | None]], None] = lambda _: None,
-    announce: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], object] = lambda _: None,
 ) -> TrainReport:
     """Trains on the training split and writes the best weights by validation loss as a checkpoint into `out_dir`.
 
@@ -174,7 +174,7 @@ def _run_steps(
     logs: tuple[TrainingLog, EventLog],
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
-    announce: Callable[[str], None],
+    announce: Callable[[str], object],
 ) -> None:
     """Trains from `run.step` to the end, batch by batch, and validates at the end of each epoch and of the training."""
     validation_rows = validated_rows(run.steps, rows_of_split(run.batches.packed, "validation"))
@@ -301,7 +301,7 @@ def start_run(
     model_settings: ModelSettings,
     settings: TrainingSettings,
     ranks: Ranks,
-    announce: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], object] = lambda _: None,
 ) -> Run:
     """A training before its first step; `announce` is called with lines about what takes a while.
 

@@ -37,7 +37,7 @@ from booru_embed_dagster.training.worker import Job
 
 COMMAND: Final = (sys.executable, "-m", "booru_embed_dagster.training.worker")
 END_SECONDS: Final = 12.0
-"""Time to save the state after a stop; `stopping` abandons a step after 3 to 5 of these seconds."""
+"""How long a stopped training may write nothing of its state; `stopping` abandons a step after 3 to 5 of these."""
 TAIL_LINES: Final = 20
 _TAIL_BYTES: Final = 1 << 14
 _POLL_SECONDS: Final = 0.1
@@ -83,7 +83,7 @@ def launch_training(
                 )
             )
         with output.open("wb") as sink, echoed(output):
-            code, sent = run_to_end(session.get_bootstrap_env_vars(), sink)
+            code, sent = run_to_end(session.get_bootstrap_env_vars(), sink, job.work_dir)
         if code == os.EX_TEMPFAIL:
             raise RanksLostError(why_it_ended(job.out_dir, output, code, sent))
         if code != 0:
@@ -106,10 +106,11 @@ def report_of(messages: Sequence[Any], sent: Mapping[str, str]) -> dict[str, flo
     return report
 
 
-def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> tuple[int, dict[str, str]]:
+def run_to_end(environment: Mapping[str, str], sink: IO[bytes], work_dir: Path) -> tuple[int, dict[str, str]]:
     """Runs the training process, which writes to `sink`; returns its exit code, and the reasons that it sent by name.
 
-    Any interruption of the wait, such as a termination in the UI, also ends the process and its ranks.
+    Its state is saved in `work_dir`. Any interruption of the wait, such as a termination in the UI, also ends the
+    process and its ranks.
     """
     reading, writing = os.pipe()
     try:
@@ -126,16 +127,17 @@ def run_to_end(environment: Mapping[str, str], sink: IO[bytes]) -> tuple[int, di
         try:
             return process.wait(), sent_reasons(reading)
         finally:
-            _end(process)
+            _end(process, work_dir)
     finally:
         os.close(reading)
         os.close(writing)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks `process`, or the children of a killed one, to stop; kills them after `END_SECONDS`.
+def _end(process: subprocess.Popen[bytes], work_dir: Path) -> None:
+    """Asks `process`, or the children of a killed one, to stop; kills them when nothing grows for `END_SECONDS`.
 
-    Ranks are torchrun's children in their own sessions. They end by themselves when torchrun is gone.
+    What grows is what they write into `work_dir`: a state of gigabytes takes minutes on a slow disk. Ranks are
+    torchrun's children in their own sessions. They end by themselves when torchrun is gone.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
@@ -143,14 +145,26 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 process.terminate()  # it tells torchrun, which aborts when it is told twice
             else:
                 os.killpg(process.pid, number)
-        end = time.monotonic() + END_SECONDS
+        end, before = time.monotonic() + END_SECONDS, _unfinished(work_dir)
         while time.monotonic() < end:
+            if number == signal.SIGTERM and (now := _unfinished(work_dir)) != before:
+                end, before = time.monotonic() + END_SECONDS, now
             process.poll()  # an unreaped process still counts as a member of its group
             try:
                 os.killpg(process.pid, 0)
             except ProcessLookupError:
                 return
             time.sleep(_POLL_SECONDS)
+
+
+def _unfinished(work_dir: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of the files of `work_dir` that are being written."""
+    found = []
+    for file in sorted([*work_dir.glob("*.partial"), *work_dir.glob("*.partial/*")]):
+        with suppress(OSError):  # it was finished meanwhile
+            facts = file.stat()
+            found.append((file.name, facts.st_size, facts.st_mtime_ns))
+    return found
 
 
 def why_it_ended(out_dir: Path, output: Path, code: int, sent: Mapping[str, str] | None = None) -> str:

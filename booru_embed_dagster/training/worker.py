@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 _LOG_EVERY_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
+_SHUTDOWN_SECONDS: Final = 900
+"""How long torchrun waits for its ranks after a stop. `launcher` watches them, and its own default is 30 seconds."""
 _ELSEWHERE: Final = (
     "set [warehouse] path to a folder on another disk; then materialize checkpoint again: on the same disk it resumes "
     "from its last saved state"
@@ -134,6 +136,7 @@ def run_job(
                     ProgressLog(log),
                     stop,
                     lambda save: watchdog.offer_save(partial(_saved, save, folder)),
+                    log,
                 )
     except RankLostError as error:
         say(str(error), LOST_FILES.format(rank=_rank()))
@@ -210,6 +213,7 @@ def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) ->
     """
     num_processes = job.training.num_processes
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    torchrun += ["--shutdown-timeout", str(_SHUTDOWN_SECONDS)]
     process = subprocess.Popen(  # noqa: S603  our own command
         [*torchrun, "--module", "booru_embed_dagster.training.worker", *arguments],
         # torchrun takes some in place of its own options; the ranks do not have the pipe.

@@ -48,7 +48,7 @@ class Bench:
         report: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
         offer_save: Callable[[Callable[[], str | None]], None] = lambda _: None,
-        announce: Callable[[str], None] = lambda _: None,
+        announce: Callable[[str], object] = lambda _: None,
     ) -> TrainReport:
         self.out_dir(name).mkdir(exist_ok=True)
         return train(

@@ -74,7 +74,7 @@ def test_the_process_gets_no_variables_of_another_launcher(tmp_path: Path, monke
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", "import os; print(sorted(os.environ))"))
     with (tmp_path / "output.log").open("wb") as sink:
-        assert run_to_end({"ITS_OWN": "1"}, sink) == (0, {})
+        assert run_to_end({"ITS_OWN": "1"}, sink, tmp_path) == (0, {})
     names = (tmp_path / "output.log").read_text()
     assert "'ITS_OWN'" in names
     assert "'PATH'" in names
@@ -88,7 +88,7 @@ def test_a_reason_arrives_though_no_file_can_be_written(tmp_path: Path, monkeypa
     )
     monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", f"{code}; raise SystemExit(1)"))
     with (tmp_path / "output.log").open("wb") as sink:
-        ended, sent = run_to_end({}, sink)
+        ended, sent = run_to_end({}, sink, tmp_path)
     assert (ended, len(sent["failure.txt"])) == (1, 2000)
     assert why_it_ended(tmp_path / "nowhere", tmp_path / "output.log", ended, sent) == sent["failure.txt"]
     assert why_it_ended(tmp_path / "nowhere", tmp_path / "gone.log", 1).endswith(
@@ -157,10 +157,27 @@ def test_no_more_than_the_end_of_long_output_is_read(tmp_path: Path) -> None:
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(99)"
 
 
-@pytest.mark.usefixtures("_process_hooks")
-def test_an_interrupt_ends_also_what_does_not_want_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", STUBBORN))
-    monkeypatch.setattr(launcher, "END_SECONDS", 0.5)
+SLOW = """
+import os, signal, sys, time
+
+def save(*_):
+    with open("state.partial", "w") as file:
+        for number in range(10):
+            time.sleep(0.2)
+            print(number, end="", file=file, flush=True)
+    os.rename("state.partial", "state-000000001.pt")
+    sys.exit(1)
+
+signal.signal(signal.SIGTERM, save)
+print("on", flush=True)
+time.sleep(99)
+"""
+
+
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> int:
+    """The exit code of the training `code`, after Ctrl-C in the process that waits for it."""
+    monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(launcher, "END_SECONDS", 1.0)
     process: list[subprocess.Popen[bytes]] = []
     started = subprocess.Popen
     monkeypatch.setattr(launcher.subprocess, "Popen", lambda *a, **k: process.append(started(*a, **k)) or process[0])
@@ -176,9 +193,24 @@ def test_an_interrupt_ends_also_what_does_not_want_to_end(tmp_path: Path, monkey
     thread = threading.Thread(target=interrupt)
     thread.start()
     with file.open("wb") as sink, pytest.raises(KeyboardInterrupt):
-        run_to_end({}, sink)
+        run_to_end({}, sink, tmp_path)
     thread.join()
-    assert process[0].returncode == -signal.SIGKILL
+    return process[0].returncode
+
+
+@pytest.mark.usefixtures("_process_hooks")
+@pytest.mark.parametrize(
+    ("code", "saved", "exit_code"), [(STUBBORN, "", -signal.SIGKILL), (SLOW, "0123456789", 1)], ids=["stuck", "slow"]
+)
+def test_a_stopped_training_is_killed_when_nothing_of_its_state_grows_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, saved: str, exit_code: int
+) -> None:
+    """The slow disk takes twice the seconds that a training may write nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "state.partial").touch()
+    assert interrupted(tmp_path, monkeypatch, code) == exit_code
+    state = tmp_path / "state-000000001.pt"
+    assert (state.read_text() if state.exists() else "") == saved
 
 
 def test_what_a_killed_process_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +218,7 @@ def test_what_a_killed_process_leaves_behind_is_ended(tmp_path: Path, monkeypatc
     monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", code))
     monkeypatch.setattr(launcher, "END_SECONDS", 1.0)  # where nobody buries orphans their group stays
     with (tmp_path / "output.log").open("wb") as sink:
-        assert run_to_end({}, sink) == (-signal.SIGKILL, {})
+        assert run_to_end({}, sink, tmp_path) == (-signal.SIGKILL, {})
     stat = Path("/proc", (tmp_path / "output.log").read_text().strip(), "stat")
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
