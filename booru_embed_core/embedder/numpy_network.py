@@ -119,10 +119,13 @@ class NumpyNetwork:
             weights = every_weight[start:end]
             x = self._tokens(ids[start:end])
             for block in range(self._settings.num_layers):
+                if self._settings.feed_forward_first:
+                    x = x + self._feed_forward(f"blocks.{block}.feed_forward", _rms_norm(x))
                 if self._settings.trunk == "attention":
                     normed = _rms_norm(x)
                     x = x + self._attention(f"blocks.{block}", normed, normed, np.log(weights))
-                x = x + self._feed_forward(f"blocks.{block}.feed_forward", _rms_norm(x))
+                if not self._settings.feed_forward_first:
+                    x = x + self._feed_forward(f"blocks.{block}.feed_forward", _rms_norm(x))
             yield x, weights
 
     def _tokens(self, ids: NDArray[np.int64]) -> Float32:

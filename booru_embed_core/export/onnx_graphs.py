@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from booru_embed_core.embedder.onnx_network import COMPLETION_FILE, INT8_FILES, MODEL_FILE, VOCAB_KEY, WEIGHTS_INPUT
-from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, SetEncoder, rms_norm
+from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, SetEncoder
 
 _OPSET: Final = 18
 _IR_VERSION: Final = 9  # onnxruntime 1.16 and newer read it
@@ -178,18 +178,23 @@ def _encoder(model: SetEncoder, graph: _Graph) -> None:
     """Makes `graph` that from token ids to states and embedding."""
     settings = model.config.settings
     width, dim = settings.width, settings.embedding_dim
-    table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
+    first_block = model.blocks[0]
+    assert isinstance(first_block, Block)
+    table = first_block.before_attention(model.input_vectors())
     is_token = graph("Cast", "attention_mask", to=TensorProto.FLOAT)
     penalty = graph("Mul", graph("Sub", graph.constant(1.0), is_token), graph.constant(_MASKED))
     penalty = graph("Add", penalty, graph("Log", graph.optional(WEIGHTS_INPUT, 1.0)))
     masked = graph("Unsqueeze", penalty, graph.constant([1, 2]))
     x = graph.lookup(table, "input_ids")
-    for block in model.blocks:
+    for index, block in enumerate(model.blocks):
         assert isinstance(block, Block)
+        if block.feed_forward_first and index:
+            x = graph("Add", x, graph.feed_forward(block.feed_forward, graph.norm(x, width)))
         if block.attention is not None:
             normed = graph.norm(x, width)
             x = graph("Add", x, graph.attention(block.attention, normed, normed, masked))
-        x = graph("Add", x, graph.feed_forward(block.feed_forward, graph.norm(x, width)))
+        if not block.feed_forward_first:
+            x = graph("Add", x, graph.feed_forward(block.feed_forward, graph.norm(x, width)))
     x = graph("Mul", x, graph("Unsqueeze", is_token, graph.constant([2])), output="hidden_states")
     pool = model.pool
     if pool.attention is None:

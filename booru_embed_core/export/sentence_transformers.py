@@ -13,16 +13,17 @@ Rules of the ``tokenizers`` library read the text: see ``caption_rules``.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from booru_embed_core.export.caption_rules import PAD_ENTRY, tokenizer_json
-from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, Pool, SetEncoder, rms_norm
+from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, Pool, SetEncoder
 from booru_embed_core.schema import PAD_TOKEN, SPECIAL_TOKENS
 from booru_embed_core.tags.vocab import Vocab
 
@@ -107,15 +108,31 @@ def transformer_config(model: SetEncoder) -> dict[str, Any]:
 def transformer_weights(model: SetEncoder) -> dict[str, Tensor]:
     """The weights by their names in transformers, float32."""
     width = model.config.settings.width
-    table = rms_norm(torch.cat([model.tokens.weight[: model.config.num_special], model.tag_vectors()]))
+    first, *later = model.blocks
+    assert isinstance(first, Block)
+    table = first.before_attention(model.input_vectors())
     weights = {"embed_tokens.weight": table, "norm.weight": torch.ones(width)}
-    for index, block in enumerate([*model.blocks, model.pool]):
+    # transformers' layers end with their feed-forward. Where a block begins with it, the layer before has it, and the
+    # table has the first one.
+    following: list[nn.Module | None] = [*later, None] if first.feed_forward_first else [*model.blocks]
+    for index, (block, owner) in enumerate(zip([*model.blocks, model.pool], [*following, model.pool], strict=True)):
         assert isinstance(block, Block | Pool)
         assert block.attention is not None
-        layer = _attention_weights(block.attention) | _feed_forward_weights(block.feed_forward)
+        layer = _attention_weights(block.attention) | _feed_forward_weights(_feed_forward_of(owner, first))
         layer |= {f"{name}_layernorm.weight": torch.ones(width) for name in ("input", "post_attention")}
         weights |= {f"layers.{index}.{name}": value for name, value in layer.items()}
     return {name: value.detach().clone().contiguous() for name, value in weights.items()}
+
+
+def _feed_forward_of(owner: nn.Module | None, other: Block) -> FeedForward:
+    """The feed-forward of `owner`; without one, an idle one of the size of that of `other`."""
+    if owner is not None:
+        assert isinstance(owner, Block | Pool)
+        return owner.feed_forward
+    idle = copy.deepcopy(other.feed_forward)
+    for parameter in idle.parameters():
+        parameter.zero_()
+    return idle
 
 
 def _attention_weights(part: Attention) -> dict[str, Tensor]:

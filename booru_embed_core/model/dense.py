@@ -36,15 +36,19 @@ class _Run(NamedTuple):
 class DenseEncoder:
     """Computes pooled states of sets whose tokens are in `distinct`; holds ``4 * R * d`` numbers of `dtype`."""
 
+    @torch.inference_mode()
     def __init__(self, model: SetEncoder, distinct: Tensor, dtype: torch.dtype) -> None:
         """Precomputes tables for `distinct` (int64 ``[R]`` token ids); the weights must not change afterwards."""
         self.model = model
         self._rows = torch.zeros(model.config.num_tokens, dtype=torch.int64)
         self._rows[distinct] = torch.arange(len(distinct))
         self._table = rms_norm(model.token_vectors(distinct)).to(dtype)
-        first = model.blocks[0].attention if len(model.blocks) else None
+        block = model.blocks[0]
+        assert isinstance(block, Block)
+        self._table = block.before_attention(self._table)
+        first = block.attention
         self._first = None
-        if isinstance(first, Attention):
+        if first is not None:
             states = rms_norm(self._table)
             self._first = [x.reshape(-1, first.head_dim) for x in first.project(states, states)]
 
@@ -63,10 +67,11 @@ class DenseEncoder:
         x = F.embedding(rows, self._table)
         for index, block in enumerate(self.model.blocks):
             assert isinstance(block, Block)
+            x = x if index == 0 else block.before_attention(x)
             if (attention := block.attention) is not None:
                 tables = self._first if index == 0 else None
                 x += attention.output(_mixed(attention, x, rows, tables, runs, log_weights))
-            x += block.feed_forward(rms_norm(x))
+            x = block.after_attention(x)
         return rms_norm(_pooled(self.model.pool, x, runs, weights).float())
 
 

@@ -6,6 +6,8 @@ Design choices:
 * A token is a tag: its vector is the tag's plus its category's. The decoder uses the same tag vectors.
 * Every set begins with the summary token, so that an empty caption has a state. The pooling block attends with the
   summary token as its only query, which costs next to nothing.
+* A block's feed-forward comes before its attention. Without positions, the first one depends only on the tag, so a CPU
+  computes it once per tag of the vocabulary instead of once per token. `feed_forward_first=False` is the usual order.
 * Pre-RMSNorm without gains, QK-norm, SwiGLU, no biases: stable at high learning rates, with nothing to tune.
 * The bottleneck is a Matryoshka embedding: its prefixes work on their own. The decoder reads the unit-length vector:
   what predicts tags is exactly what a user gets.
@@ -167,26 +169,39 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, both pre-norm and residual; without attention for DeepSets."""
+    """Feed-forward and attention, both pre-norm and residual; without attention for DeepSets."""
 
     def __init__(self, settings: ModelSettings, with_attention: bool) -> None:
         super().__init__()
+        self.feed_forward_first = settings.feed_forward_first
         self.attention = Attention(settings) if with_attention else None
         self.feed_forward = FeedForward(settings.width, settings.ffn_width)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, x: Tensor, layout: SetLayout, distinct: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: SetLayout, rows: Tensor | None = None) -> Tensor:
         """States ``[T, d]`` after the block.
 
         Args:
-            x: token states ``[T, d]``.
+            x: token states ``[T, d]``, or distinct ones ``[R, d]``.
             layout: the sets of the tokens.
-            distinct: `x` as a table ``[R, d]`` of distinct tokens and each token's row, int64 ``[T]``.
+            rows: int64 ``[T]``: each token's row of `x`; None if it has a row per token.
         """
+        states = self.before_attention(x)
+        # In float32: its gradient sums over thousands of tokens.
+        x = states if rows is None else F.embedding(rows, states.float()).to(states.dtype)
         if self.attention is not None:
-            states, rows = (x, None) if distinct is None else distinct
-            normed = rms_norm(states)
-            x = x + self.dropout(self.attention(normed, layout, rows))
+            x = x + self.dropout(self.attention(rms_norm(states), layout, rows))
+        return self.after_attention(x)
+
+    def before_attention(self, x: Tensor) -> Tensor:
+        """`x` ``[…, d]`` after the part of the block that depends on no other token."""
+        return self._fed_forward(x) if self.feed_forward_first else x
+
+    def after_attention(self, x: Tensor) -> Tensor:
+        """The block's result ``[…, d]`` of `x` with attention added."""
+        return x if self.feed_forward_first else self._fed_forward(x)
+
+    def _fed_forward(self, x: Tensor) -> Tensor:
         return x + self.dropout(self.feed_forward(rms_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -279,6 +294,10 @@ class SetEncoder(nn.Module):
         """float32 ``[V]``: what the objective adds to each tag's score."""
         return self.tag_bias
 
+    def input_vectors(self) -> Tensor:
+        """float32 ``[R, d]``: what the first block reads for each of the R token ids."""
+        return rms_norm(torch.cat([self.tokens.weight[: self.config.num_special], self.tag_vectors()]))
+
     def token_vectors(self, token_ids: Tensor) -> Tensor:
         """float32 ``[R, d]``: the encoder's input vectors of `token_ids` (int64 ``[R]``)."""
         vectors: Tensor = self.tokens(token_ids)
@@ -288,14 +307,13 @@ class SetEncoder(nn.Module):
 
     def states(self, token_ids: Tensor, layout: SetLayout, dtype: torch.dtype) -> Tensor:
         """The token states before the pool, ``[T, d]`` in `dtype`; each set must begin with the summary token."""
-        table = torch.cat([self.tokens.weight[: self.config.num_special], self.tag_vectors()])
-        table = rms_norm(table)
-        x = F.embedding(token_ids, table).to(dtype)
+        table = self.input_vectors()
         # Without positions, the first block's projections depend only on the token. A CPU computes them once per table
         # row if there are fewer rows than tokens. On a GPU, summing gradients by row costs more than the matmuls.
-        distinct = (table.to(dtype), token_ids) if layout.backend == "buckets" and len(table) < len(x) else None
+        rows = token_ids if layout.backend == "buckets" and len(table) < len(token_ids) else None
+        x = (table if rows is not None else F.embedding(token_ids, table)).to(dtype)
         for block in self.blocks:
-            x, distinct = block(x, layout, distinct), None
+            x, rows = block(x, layout, rows), None
         return x
 
     def forward(

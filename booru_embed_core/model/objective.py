@@ -257,8 +257,9 @@ def random_prefixes(
     generator: torch.Generator,
     num: int | None = None,
     shard: RankShard = SINGLE_RANK,
+    whole_share: float = 0.5,
 ) -> Tensor:
-    """`embedding` ``[S, E]``, each row zeroed beyond a random Matryoshka prefix; half of the rows stay whole.
+    """`embedding` ``[S, E]``, each row zeroed beyond a random Matryoshka prefix; a share of the rows stays whole.
 
     One random prefix per row trains all prefixes at the cost of one; Kusupati et al. (2022, §3) sum over them.
 
@@ -268,13 +269,15 @@ def random_prefixes(
         generator: draws a prefix for every set of the batch.
         num: number of captions in the batch, over all ranks; None with a single rank.
         shard: this rank's captions.
+        whole_share: share of the rows that stay whole; the others are divided evenly between the prefixes.
     """
     if not dims:
         return embedding
     full = embedding.shape[-1]
-    choices = torch.tensor([*dims, *([full] * len(dims))], device=embedding.device)
+    choices = torch.tensor([*dims, full], device=embedding.device)
     num_drawn = len(embedding) if num is None else 2 * num
-    picked = torch.randint(len(choices), (num_drawn,), generator=generator, device=embedding.device)
+    drawn = torch.rand(num_drawn, generator=generator, device=embedding.device)
+    picked = (drawn * (len(dims) / (1 - whole_share))).long().clamp(max=len(dims))
     if shard.num_ranks > 1:
         rows = shard.rows(num_drawn // 2, embedding.device)
         picked = picked[torch.cat([rows, rows + num_drawn // 2])]
@@ -307,7 +310,9 @@ def objective(
     views = caption_views(captions, split, model.config.num_special)
     pooled = (encode or model)(views.token_ids, views.lengths, captions.max_length + 3, dtype)
     embedding = model.embed(pooled)
-    prefixes = random_prefixes(embedding, model.config.settings.matryoshka_dims, generator, num, shard)
+    prefixes = random_prefixes(
+        embedding, model.config.settings.matryoshka_dims, generator, num, shard, settings.whole_share
+    )
     terms: dict[str, Tensor] = {}
     duplicates = []
     vectors = model.tag_vectors()

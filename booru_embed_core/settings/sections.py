@@ -108,6 +108,7 @@ class ModelSettings(Section):
     num_layers: Annotated[int, Field(ge=1, le=128, strict=True)] = 1
     num_heads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
     ffn_width: Width = 512
+    feed_forward_first: Switch = False
     decoder_width: Width = 512
     embedding_dim: Width = 128
     matryoshka_dims: Annotated[tuple[Width, ...], Field(max_length=64)] = (16, 32, 64)
@@ -142,11 +143,13 @@ class TrainingSettings(Section):
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: Annotated[float, Field(gt=0, le=10, strict=True)] = 4e-3
     warmup_share: Share = 0.05
+    decay: Literal["linear", "cosine"] = "cosine"
     weight_decay: Weight = 0.05
     clip_norm: Annotated[float, Field(gt=0, le=1e6, strict=True)] = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     split_draws: Annotated[int, Field(ge=1, le=1000, strict=True)] = 2
+    whole_share: Share = 0.5
     duplicate_weight: Weight = 0.05
     contrastive_weight: Weight = 0.1
     contrastive_temperature: Annotated[float, Field(ge=1e-3, le=1000, strict=True)] = 0.07

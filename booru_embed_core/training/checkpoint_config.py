@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from booru_embed_core.errors import cannot_be_read
 from booru_embed_core.filesystem import file_sha256, open_regular
@@ -64,6 +64,12 @@ class CheckpointConfig(SealedModel):
     """Of the vocabulary's implications, which its hash does not cover; None if it has none."""
     files: dict[FileName, Sha256] | None = None
     """The SHA-256 of each file of weights beside it; None in checkpoints of older builds."""
+
+    @field_validator("model")
+    @classmethod
+    def _of_older_builds(cls, value: ModelSettings, info: ValidationInfo) -> ModelSettings:
+        is_older = info.mode == "json" and "feed_forward_first" not in value.model_fields_set
+        return value.model_copy(update={"feed_forward_first": False}) if is_older else value
 
     @property
     def is_practice(self) -> bool:

@@ -51,12 +51,13 @@ class Steps:
 
 
 def learning_rate(step: int, num_steps: int, settings: TrainingSettings) -> float:
-    """The learning rate of `step` (0-based): linear warm-up, then half a cosine down to zero at `num_steps`."""
+    """The learning rate of `step` (0-based): linear warm-up, then down to zero at `num_steps`."""
     num_warmup = max(1, round(settings.warmup_share * num_steps))
     if step < num_warmup:
         return settings.learning_rate * (step + 1) / num_warmup
     done = (step - num_warmup) / max(1, num_steps - num_warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    left = 1 - done if settings.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return settings.learning_rate * left
 
 
 def learning_rates(num_steps: int, settings: TrainingSettings) -> list[float]:

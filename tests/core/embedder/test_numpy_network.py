@@ -26,7 +26,7 @@ from tests.core.network_helpers import some_sets, some_weights, unseal
 @pytest.mark.parametrize("is_weighted", [False, True])
 def test_numbers_are_those_of_torch(trained: Trained, tmp_path: Path, trunk: str, is_weighted: bool) -> None:
     _, config, vocab = load_checkpoint(trained.checkpoint)
-    settings = config.model.model_copy(update={"trunk": trunk})
+    settings = config.model.model_copy(update={"trunk": trunk, "feed_forward_first": is_weighted})
     model = encoder(config.category_sizes, **settings.model_dump())
     with torch.no_grad():
         for weight in model.parameters():  # none of them at the zeros of its start

@@ -21,7 +21,13 @@ from booru_embed_core.model.objective import read_tokens
 from tests.core.model_helpers import CATEGORY_SIZES, NUM_SPECIAL, encoder, random_captions
 
 NUM_TAGS = sum(CATEGORY_SIZES)
-SHAPES = [{}, {"num_layers": 1}, {"num_layers": 3, "num_heads": 4}, {"trunk": "deepsets"}]
+SHAPES = [
+    {},
+    {"feed_forward_first": False},
+    {"num_layers": 1},
+    {"num_layers": 3, "num_heads": 4},
+    {"trunk": "deepsets"},
+]
 
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)

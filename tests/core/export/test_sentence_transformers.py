@@ -75,7 +75,11 @@ def test_the_vectors_are_those_of_the_embedder(embedder: BooruEmbedder, encode: 
     assert encode(typed) == pytest.approx(embedder.embed(typed), abs=1e-5)
 
 
-@pytest.mark.parametrize("shape", [{"num_layers": 1}, {"num_layers": 3, "num_heads": 4, "width": 64}], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [{"num_layers": 1}, {"num_layers": 3, "num_heads": 4, "width": 64}, {"feed_forward_first": False}],
+    ids=str,
+)
 def test_other_shapes_are_laid_out_as_well(shape: dict[str, int]) -> None:
     transformers = pytest.importorskip("transformers")
     model = encoder(**shape)

@@ -17,6 +17,7 @@ NUM_TAGS = sum(CATEGORY_SIZES)
 MODELS = {
     "one block": encoder(num_layers=1),
     "three blocks": encoder(num_layers=3),
+    "attention first": encoder(num_layers=2, feed_forward_first=False),
     "deepsets": encoder(trunk="deepsets"),
 }
 

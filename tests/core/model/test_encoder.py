@@ -139,6 +139,30 @@ def test_the_forward_pass_in_bf16_is_near_that_in_float32() -> None:
     assert F.cosine_similarity(exact, rounded).min() > 0.999
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_token_of_4000_sets_gets_its_whole_gradient_in_bf16(first: bool) -> None:
+    model = encoder(num_layers=1, feed_forward_first=first)
+    ids, lengths, longest = read([[tag % NUM_TAGS, 0] if tag % NUM_TAGS else [0] for tag in range(4000)])
+    weights, found = torch.randn(model.config.settings.width, generator=torch.Generator().manual_seed(0)), []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.zero_grad()
+        (model(ids, lengths, longest, dtype) @ weights).sum().backward()
+        assert model.tokens.weight.grad is not None
+        found.append(model.tokens.weight.grad[[SUMMARY_ID, NUM_SPECIAL]].clone())
+    # A sum in bf16 of so many rows stops at the 256th of them.
+    assert float((found[1] - found[0]).norm() / found[0].norm()) < 0.02
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_block_reads_a_table_of_distinct_tokens_as_it_reads_tokens(first: bool) -> None:
+    model = encoder(num_layers=1, feed_forward_first=first)
+    (block,) = model.blocks
+    ids, lengths, longest = read([[0, 1], [1, 2, 3], list(range(NUM_TAGS))])
+    layout = SetLayout.build(lengths, longest, 2, "buckets")
+    table = model.input_vectors()
+    torch.testing.assert_close(block(table, layout, ids), block(table[ids], layout), rtol=0, atol=1e-5)
+
+
 def test_the_decoder_reads_the_direction_of_an_embedding_alone() -> None:
     model = encoder()
     with torch.no_grad():

@@ -254,6 +254,10 @@ def test_random_prefixes_cut_rows_to_each_length() -> None:
     assert all(shares[num] == pytest.approx(1 / 6, abs=0.03) for num in (2, 4, 8))
     assert torch.equal(random_prefixes(rows, (2, 4, 8), seeded(1)), cut)
     assert torch.equal(random_prefixes(rows, (), seeded(1)), rows)
+    mostly_whole = (random_prefixes(rows, (2, 4, 8), seeded(1), whole_share=0.9) != 0).sum(1)
+    assert float((mostly_whole == 16).float().mean()) == pytest.approx(0.9, abs=0.02)
+    assert all(float((mostly_whole == num).float().mean()) == pytest.approx(0.1 / 3, abs=0.01) for num in (2, 4, 8))
+    assert set((random_prefixes(rows, (4,), seeded(1), whole_share=0.0) != 0).sum(1).tolist()) == {4}
 
 
 def losses(rows: list[list[int]], **values: object) -> tuple[Tensor, dict[str, Tensor]]:

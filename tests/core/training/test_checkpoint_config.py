@@ -53,6 +53,15 @@ def test_an_unknown_or_wrong_key_is_named(copy: Path) -> None:
     assert f"{copy / CONFIG_FILE}: unknown key colour; materialize" in refused(lambda: read_config(copy))
 
 
+def test_blocks_of_older_builds_attend_first(copy: Path) -> None:
+    model = json.loads((copy / CONFIG_FILE).read_text(encoding="utf-8"))["model"]
+    assert model["feed_forward_first"]
+    assert read_config(copy).model.feed_forward_first
+    del model["feed_forward_first"]
+    change_config(copy, model=model)
+    assert not read_config(copy).model.feed_forward_first
+
+
 WRONG: dict[str, list[object]] = {
     "vocab_hash": [None, 1, []],
     "num_special": ["17", 17.0, True, -1, 18, 10**400, None],

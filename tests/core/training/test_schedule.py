@@ -13,10 +13,17 @@ from booru_embed_core.training.schedule import Steps, derive_seed, learning_rate
 from tests.core.model_helpers import training_settings
 
 
-@given(num_steps=st.integers(1, 400), share=st.floats(0, 0.99), peak=st.floats(1e-5, 1.0))
+@given(
+    num_steps=st.integers(1, 400),
+    share=st.floats(0, 0.99),
+    peak=st.floats(1e-5, 1.0),
+    decay=st.sampled_from(["linear", "cosine"]),
+)
 @settings(deadline=None)
-def test_the_learning_rate_climbs_to_its_peak_and_falls_towards_zero(num_steps: int, share: float, peak: float) -> None:
-    settings = training_settings(learning_rate=peak, warmup_share=share)
+def test_the_learning_rate_climbs_to_its_peak_and_falls_towards_zero(
+    num_steps: int, share: float, peak: float, decay: str
+) -> None:
+    settings = training_settings(learning_rate=peak, warmup_share=share, decay=decay)
     rates = [learning_rate(step, num_steps, settings) for step in range(num_steps)]
     num_warmup = max(1, round(share * num_steps))
     assert all(rate > 0 for rate in rates)
@@ -28,10 +35,13 @@ def test_the_learning_rate_climbs_to_its_peak_and_falls_towards_zero(num_steps: 
 
 
 def test_the_learning_rate_is_the_formula() -> None:
-    settings = training_settings(learning_rate=0.8, warmup_share=0.25)
+    settings = training_settings(learning_rate=0.8, warmup_share=0.25, decay="cosine")
     rates = [learning_rate(step, 8, settings) for step in range(8)]
     cosine = [0.4 * (1 + math.cos(math.pi * done / 6)) for done in range(6)]
     assert rates == pytest.approx([0.4, 0.8, *cosine])
+    linear = settings.model_copy(update={"decay": "linear"})
+    rates = [learning_rate(step, 8, linear) for step in range(8)]
+    assert rates == pytest.approx([0.4, 0.8, *(0.8 * left / 6 for left in (6, 5, 4, 3, 2, 1))])
 
 
 def test_a_training_of_one_step_has_the_peak() -> None:
