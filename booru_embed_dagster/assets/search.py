@@ -6,7 +6,8 @@ from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.presentation.metadata import materialized, parquet_metadata
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
-from booru_embed_dagster.warehouse.warehouse import lock_folder
+from booru_embed_dagster.training.launcher import do_stage
+from booru_embed_dagster.training.stages import StageJob
 
 
 @dg.asset(
@@ -23,16 +24,22 @@ def post_embeddings(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg
 
     An interrupted run keeps its finished parts when this is materialized again from the same inputs.
     """
-    from booru_embed_core.search.build import index_posts
-    from booru_embed_core.search.folder import PART_FILES
+    from booru_embed_core.search.folder import PART_FILES, read_metadata
 
     checkpoint, tokens, vocab = pipeline.current("checkpoint", "packed_tokens", "vocab")
-    device = pipeline.settings.training.device
     with pipeline.new_version("post_embeddings", inputs=[checkpoint, tokens, vocab]) as draft:
         work_dir = pipeline.warehouse.work_folder("post_embeddings", draft.inputs_key)
-        with lock_folder(work_dir):
-            packed = tokens.path / PACKED_FILE
-            metadata = index_posts(checkpoint.path, packed, draft.path, work_dir, device, log=context.log.info)
+        job = StageJob(
+            stage="post_embeddings",
+            checkpoint_dir=checkpoint.path,
+            packed_path=tokens.path / PACKED_FILE,
+            work_dir=work_dir,
+            out_dir=draft.path,
+            device=pipeline.settings.training.device,
+            num_processes=pipeline.settings.processes.post_embeddings,
+        )
+        do_stage(context, job, draft.scratch / "output.log")
+        metadata = read_metadata(draft.path)
     pipeline.warehouse.clear_work("post_embeddings")
     shown = parquet_metadata(sorted(draft.product.path.glob(PART_FILES)))
     figures: dict[str, str | float] = {

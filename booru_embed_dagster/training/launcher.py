@@ -33,7 +33,9 @@ from booru_embed_dagster.training.reasons import (
     reserve_room,
     sent_reasons,
 )
+from booru_embed_dagster.training.stages import StageJob
 from booru_embed_dagster.training.worker import Job
+from booru_embed_dagster.warehouse.warehouse import lock_folder
 
 COMMAND: Final = (sys.executable, "-m", "booru_embed_dagster.training.worker")
 END_SECONDS: Final = 12.0
@@ -52,9 +54,9 @@ class RanksLostError(TrainingFailedError):
 
 
 def launch_training(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext, job: Job, output: Path
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, job: Job | StageJob, output: Path
 ) -> dict[str, float | str]:
-    """Runs `job` in a process that logs to `context`; returns its report.
+    """Runs `job` in a process that logs to `context`; returns its report, which is empty for a `StageJob`.
 
     The process writes to the file `output`, which is echoed to this process's stderr. A pipe would break if this
     process were killed, and the state could then not be saved.
@@ -66,10 +68,10 @@ def launch_training(
     """
     if inherited := launch_variables(os.environ):
         context.log.warning(
-            f"left out of the training's environment: {', '.join(inherited)}: another launcher has set them; "
-            "[training] num_processes is the number of ranks"
+            f"left out of the environment of {job.name}: {', '.join(inherited)}: another launcher has set them; "
+            f"the number of ranks is {job.num_processes}, by the settings"
         )
-    for rank in range(job.training.num_processes):
+    for rank in range(job.num_processes):
         reserve_room(job.out_dir, rank)
     with ExitStack() as stack:
         with warnings.catch_warnings():  # Dagster 1.13 warns of a preview feature that it uses itself
@@ -85,10 +87,25 @@ def launch_training(
         with output.open("wb") as sink, echoed(output):
             code, sent = run_to_end(session.get_bootstrap_env_vars(), sink, job.work_dir)
         if code == os.EX_TEMPFAIL:
-            raise RanksLostError(why_it_ended(job.out_dir, output, code, sent))
+            raise RanksLostError(why_it_ended(job.out_dir, output, code, sent, job.stage))
         if code != 0:
-            raise TrainingFailedError(why_it_ended(job.out_dir, output, code, sent))
-    return report_of(session.get_custom_messages(), sent)
+            raise TrainingFailedError(why_it_ended(job.out_dir, output, code, sent, job.stage))
+    return {} if isinstance(job, StageJob) else report_of(session.get_custom_messages(), sent)
+
+
+def do_stage(context: dg.AssetExecutionContext, job: StageJob, output: Path) -> None:
+    """Does `job` in this process, or in its ranks if there are several, as `launch_training` does a training.
+
+    Raises:
+        TrainingFailedError, RanksLostError, OSError: as `launch_training`.
+    """
+    if job.num_processes > 1:
+        launch_training(context, job, output)
+        return
+    from booru_embed_core.training.distributed import ONE_RANK
+
+    with lock_folder(job.work_dir):
+        job.compute(ONE_RANK, context.log.info)
 
 
 def report_of(messages: Sequence[Any], sent: Mapping[str, str]) -> dict[str, float | str]:
@@ -167,8 +184,10 @@ def _unfinished(work_dir: Path) -> list[tuple[str, int, int]]:
     return found
 
 
-def why_it_ended(out_dir: Path, output: Path, code: int, sent: Mapping[str, str] | None = None) -> str:
-    """Why a training into `out_dir` ended with the exit code `code` after it wrote `output`.
+def why_it_ended(
+    out_dir: Path, output: Path, code: int, sent: Mapping[str, str] | None = None, asset: str = "checkpoint"
+) -> str:
+    """Why a training, or another stage, into `out_dir` ended with the exit code `code` after it wrote `output`.
 
     One line; after a crash, `TAIL_LINES` lines of the traceback or of `output` follow.
 
@@ -177,25 +196,32 @@ def why_it_ended(out_dir: Path, output: Path, code: int, sent: Mapping[str, str]
         output: what the process printed, as far as it could be written.
         code: the exit code.
         sent: the reasons that came through the pipe, by the names of those files.
+        asset: what is being made.
     """
+
+    name, less, resumes = (
+        ("training", "lower [training] batch_posts", "it resumes from the last saved state")
+        if asset == "checkpoint"
+        else (asset, f"lower [processes] {asset}", "what is finished is kept")
+    )
 
     def reason_of(name: str) -> str:
         return (sent or {}).get(name) or reason_in(out_dir, name)
 
     if code == -signal.SIGKILL:  # first: the ranks of a killed torchrun report that they were stopped
         reason = (
-            "training was killed (SIGKILL), most likely because memory ran out: lower [training] batch_posts or free "
-            "some memory, then materialize checkpoint: it resumes from the last saved state"
+            f"{name} was killed (SIGKILL), most likely because memory ran out: {less} or free some memory, then "
+            f"materialize {asset}: {resumes}"
         )
     elif failure := reason_of(FAILURE_FILE):
         return failure
     elif lines := reason_of(CRASH_FILE).splitlines():
-        return "\n".join([f"training crashed: {lines[-1]}", *lines[-TAIL_LINES:]])
+        return "\n".join([f"{name} crashed: {lines[-1]}", *lines[-TAIL_LINES:]])
     elif lost := sorted(out_dir.glob(LOST_FILES.format(rank="*"))):
         reason = reason_in(out_dir, lost[0].name) or "the ranks lost each other"
     else:
         ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        reason = f"training ended {ended} and left no reason"
+        reason = f"{name} ended {ended} and left no reason"
         reason += "; its last lines follow" if last_lines(output) else f": {output} is empty; look at the system's log"
     return "\n".join([reason, *last_lines(output)])
 

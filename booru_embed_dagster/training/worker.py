@@ -3,6 +3,7 @@
 Training has its own process so that it can be stopped, logged and distributed over ranks. With ``num_processes`` above
 1 this process starts torchrun and waits. Every rank reads the same job; only rank 0 talks to Dagster. Without Dagster
 the job is a JSON file, the only argument, and torchrun may start this module directly, on any number of machines.
+The stages of ``stages`` are started the same way.
 
 Standard library and Pipes only at module level: the asset imports `Job` from here, and torch would slow it down.
 """
@@ -22,10 +23,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
 from booru_embed_core.errors import DiskError, disk_error, disk_errors, first_line, library_errors
 from booru_embed_core.faults import machine_error
@@ -48,6 +49,7 @@ from booru_embed_dagster.training.reasons import (
     reserve_room,
     send,
 )
+from booru_embed_dagster.training.stages import StageJob, run_stage
 from booru_embed_dagster.training.stopping import GRACE_SECONDS, ShutdownWatchdog, StopRequest
 from booru_embed_dagster.warehouse.warehouse import lock_folder
 
@@ -79,6 +81,26 @@ class Job(BaseModel):
     out_dir: Path
     model: ModelSettings
     training: TrainingSettings
+    stage: Literal["checkpoint"] = "checkpoint"
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "training"
+
+    @property
+    def num_processes(self) -> int:
+        """Ranks that the training starts by itself, on one machine."""
+        return self.training.num_processes
+
+
+_AnyJob: Final[TypeAdapter[Job | StageJob]] = TypeAdapter(
+    Annotated[
+        Annotated[Job, Tag("training")] | Annotated[StageJob, Tag("stage")],
+        Discriminator(lambda job: "training" if job.get("stage", "checkpoint") == "checkpoint" else "stage"),
+    ]
+)
+"""A job of ``stage`` ``checkpoint``, or without one, is a training."""
 
 
 class ProgressLog:
@@ -179,13 +201,13 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     if is_started_by_dagster:
         with PipesDefaultContextLoader().load_context(params.load_context_params()) as data:
-            job = Job.model_validate(data["extras"])
+            job = _AnyJob.validate_python(data["extras"])
     else:
         try:
-            job = Job.model_validate_json(Path(arguments[0]).read_bytes())
+            job = _AnyJob.validate_json(Path(arguments[0]).read_bytes())
         except (OSError, ValidationError) as error:
             reason = error.strerror if isinstance(error, OSError) else first_line(error)
-            _warn(f"{arguments[0]}: not a training job ({reason}); name the JSON file of one")
+            _warn(f"{arguments[0]}: not a job ({reason}); name the JSON file of one")
             return 1
     sys.excepthook = partial(_leave_traceback, job.out_dir)
     try:
@@ -198,20 +220,29 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     is_rank = RANK in os.environ
     stop = StopRequest(os.getppid() if is_started_by_dagster or is_rank else None)
-    if job.training.num_processes > 1 and not is_rank:
+    if job.num_processes > 1 and not is_rank:
         return start_ranks(job, arguments, stop)
     if is_started_by_dagster and _rank() == 0:
         with open_dagster_pipes() as pipes:
-            return run_job(job, pipes.log.info, pipes.report_custom_message, stop)
-    return run_job(job, logging.getLogger(__name__).info, lambda _: None, stop)
+            return _run(job, pipes.log.info, pipes.report_custom_message, stop)
+    return _run(job, logging.getLogger(__name__).info, lambda _: None, stop)
 
 
-def start_ranks(job: Job, arguments: Sequence[str], stop: Callable[[], bool]) -> int:
+def _run(
+    job: Job | StageJob,
+    log: Callable[[str], object],
+    deliver: Callable[[dict[str, Any]], object],
+    stop: Callable[[], bool],
+) -> int:
+    return run_job(job, log, deliver, stop) if isinstance(job, Job) else run_stage(job, log, deliver, stop)
+
+
+def start_ranks(job: Job | StageJob, arguments: Sequence[str], stop: Callable[[], bool]) -> int:
     """Runs the ranks of `job` on this machine with torchrun, and passes a stop on; returns the exit code.
 
     It is ``os.EX_TEMPFAIL`` if every rank reported that it lost the others, so that none failed or was killed.
     """
-    num_processes = job.training.num_processes
+    num_processes = job.num_processes
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     torchrun += ["--shutdown-timeout", str(_SHUTDOWN_SECONDS)]
     process = subprocess.Popen(  # noqa: S603  our own command

@@ -130,7 +130,7 @@ def test_what_is_no_job_is_told_in_one_line(tmp_path: Path, capsys: pytest.Captu
     for name, reason in (("odd.json", "validation errors for Job"), ("none.json", "No such file or directory")):
         assert worker.main([str(tmp_path / name)]) == 1
         said = capsys.readouterr().err
-        assert said.startswith(f"training: {tmp_path / name}: not a training job (")
+        assert said.startswith(f"training: {tmp_path / name}: not a job (")
         assert reason in said
         assert said.count("\n") == 1
 

@@ -1,0 +1,109 @@
+"""Stages after training whose work ranks share: what they are told, and what each rank does.
+
+``worker`` starts them as it starts a training: alone, by torchrun on one machine, or by torchrun on several. Standard
+library and settings only at module level: assets import the jobs from here, and torch would slow them down.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from booru_embed_core.errors import disk_errors, library_errors
+from booru_embed_core.faults import machine_error
+from booru_embed_core.training.launch_variables import RANK
+from booru_embed_dagster.training.reasons import FAILURE_FILE, LOST_FILES, leave_reason, release_room
+from booru_embed_dagster.training.stopping import ShutdownWatchdog
+from booru_embed_dagster.warehouse.warehouse import lock_folder
+
+if TYPE_CHECKING:
+    from booru_embed_core.training.distributed import Ranks
+
+_ELSEWHERE: Final = "set [warehouse] path to a folder on another disk"
+_LESS_MEMORY: Final = "lower [processes] {stage}: each process holds the model and its part of the work"
+
+
+class StageJob(BaseModel):
+    """The inputs and folders of a stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: Literal["post_embeddings"]
+    checkpoint_dir: Path
+    packed_path: Path
+    work_dir: Path
+    """Keeps finished parts. All ranks see it."""
+    out_dir: Path
+    """An existing, empty folder; the first rank writes into it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_processes: int = Field(default=1, ge=1)
+    """Ranks that the stage starts by itself, on one machine."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.stage
+
+    def compute(self, ranks: Ranks, log: Callable[[str], object]) -> None:
+        """Does what this rank takes of the work, and on the first rank the rest."""
+        from booru_embed_core.search.build import help_to_index, index_posts
+
+        made_of = (self.checkpoint_dir, self.packed_path)
+        if ranks.is_first:
+            index_posts(*made_of, self.out_dir, self.work_dir, self.device, log=log, ranks=ranks)
+        else:
+            help_to_index(*made_of, self.work_dir, ranks, self.device, log=log)
+
+
+def run_stage(
+    job: StageJob, log: Callable[[str], object], deliver: Callable[[dict[str, Any]], object], stop: Callable[[], bool]
+) -> int:
+    """Runs `job`, or one rank of it; returns 0, or 1 after writing the reason.
+
+    The reason is in `FAILURE_FILE`, or in this rank's file of `LOST_FILES` if it lost the others.
+
+    Args:
+        job: the stage.
+        log: called with progress lines.
+        deliver: called once at the end, with nothing: the result is in files.
+        stop: asked continuously by a thread, which ends the process: only whole parts count.
+    """
+    from booru_embed_core.training.distributed import RankLostError, joined_ranks
+
+    rank = int(os.environ.get(RANK, "0"))
+
+    def say(line: str, file: str = FAILURE_FILE) -> None:
+        leave_reason(job.out_dir, file, line, rank)
+        with suppress(OSError, AttributeError):  # stderr may be closed, or a file on a full disk
+            sys.stderr.write(f"{job.name}: {line}\n")
+            sys.stderr.flush()
+
+    job.work_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            disk_errors(job.work_dir, _ELSEWHERE),
+            lock_folder(job.work_dir) if rank == 0 else nullcontext(),
+            ShutdownWatchdog(stop, say, 0.0) as watchdog,
+        ):
+            watchdog.offer_save(lambda: "stopped; what is finished is kept: start it again and it resumes from there")
+            with joined_ranks() as ranks:
+                job.compute(ranks, log)
+    except RankLostError as error:
+        say(str(error), LOST_FILES.format(rank=rank))
+        return 1
+    except library_errors(ValueError) as error:
+        less = _LESS_MEMORY.format(stage=job.stage)
+        told = error if isinstance(error, ValueError) else machine_error(error, job.work_dir, _ELSEWHERE, less)
+        if told is None:
+            raise
+        say(str(told))
+        return 1
+    release_room(job.out_dir, rank)
+    deliver({})
+    return 0
