@@ -162,6 +162,7 @@ def run_evaluation(
     vocab: Vocab,
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
+    notes: Sequence[str] = (),
 ) -> Evaluation:
     """Figures of `scorers` and of the baselines on at most ``settings.max_posts`` test posts of `packed`.
 
@@ -173,6 +174,7 @@ def run_evaluation(
         vocab: its vocabulary.
         settings: seed, baselines and their grids.
         report: called with a line after each step.
+        notes: sentences about the models that come first among the caveats.
 
     Raises:
         ValueError: a split has nothing to fit, tune or test on, or a model has a baseline's name.
@@ -212,6 +214,7 @@ def run_evaluation(
         split_half_retrieval=SplitHalfResult(halves[0].shape[0], retrieval),
         chosen=chosen,
         caveats=(
+            *notes,
             *_caveats(results["half"], captions, packed.rating[rows]),
             *_fewer_posts(len(rows), split_sizes["test"], vocab.num_tags, settings),
             *left_out,

@@ -60,6 +60,8 @@ class IndexMetadata(SealedModel):
     """recall@10 of the index on the queries that it was tuned on."""
     index: str
     """Kind of index, and the version of faiss."""
+    practice: str = ""
+    """A warning if the vectors are of a practice run's model; else empty."""
     file_bytes: dict[FileName, Count]
     """The size of each file."""
     sha256: dict[FileName, Sha256] | None = None

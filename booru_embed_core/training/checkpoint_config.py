@@ -89,6 +89,13 @@ class CheckpointConfig(SealedModel):
             f"{done:.2g} of {num_epochs} epochs, a practice run: {self.num_steps:,} of {self.num_planned_steps:,} steps"
         )
 
+    @property
+    def practice_note(self) -> str:
+        """A sentence that warns of a model of a practice run; empty for a whole training."""
+        if not self.is_practice:
+            return ""
+        return f"The model was trained for {self.training_length}. Its figures are a lower bound."
+
 
 def write_config(folder: Path, config: CheckpointConfig, weights: Iterable[str]) -> CheckpointConfig:
     """Writes ``config.json`` for the files `weights` in `folder`, with the SHA-256 of each; returns what it holds."""

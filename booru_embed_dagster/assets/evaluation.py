@@ -17,7 +17,13 @@ from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
 from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.automation.observation import settings_key
 from booru_embed_dagster.presentation import plots
-from booru_embed_dagster.presentation.metadata import evaluation_metadata, materialized, picture, table_metadata
+from booru_embed_dagster.presentation.metadata import (
+    evaluation_metadata,
+    materialized,
+    picture,
+    practice_metadata,
+    table_metadata,
+)
 from booru_embed_dagster.presentation.tag_map import MAX_DRAWN_TAGS, map_tags, most_used
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
 
@@ -75,7 +81,8 @@ def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tup
         raise ValueError(f"{checkpoint_dir}: trained with other splits than {packed_path} has; materialize checkpoint")
     log = dg.get_dagster_logger().info
     dropped = vocab.implications if config.splits.drop_implied else None
-    result = run_evaluation(model_scorers(model, dropped), packed, vocab, settings.evaluation, log)
+    practice = (config.practice_note,) if config.practice_note else ()
+    result = run_evaluation(model_scorers(model, dropped), packed, vocab, settings.evaluation, log, practice)
     return result, render_markdown(result)
 
 
@@ -99,7 +106,8 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         table = with_positions(embeddings_table(embedder))
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
         plot = picture(draw_map(table), draft.path / "tag_map.png")
-    return materialized(pipeline, draft, **table_metadata(table), plot=plot)
+    practice = practice_metadata(embedder.config)
+    return materialized(pipeline, draft, **table_metadata(table), **practice, plot=plot)
 
 
 def with_positions(table: pa.Table) -> pa.Table:

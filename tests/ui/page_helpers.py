@@ -78,6 +78,7 @@ class StandIn:
 
     has_posts: bool = True
     left_out: list[dict[str, str]] = field(default_factory=list)
+    practice: str = ""
     ratings: list[str] = field(default_factory=lambda: ["g", "s"])
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
@@ -131,7 +132,7 @@ class StandIn:
     def info(self, _body: dict[str, Any]) -> dict[str, Any]:
         info: dict[str, Any] = {"embedding_dim": 16, "num_tags": len(VOCAB), "has_map": True}
         info["categories"] = {name: sum(one.category == name for one in VOCAB) for name in CATEGORIES}
-        told = {"checkpoint": "0123", "left_out": self.left_out, "reload_error": None}
+        told = {"checkpoint": "0123", "practice": self.practice, "left_out": self.left_out, "reload_error": None}
         return {**info, **told, "ratings": self.ratings, "has_posts": self.has_posts}
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -110,9 +110,10 @@ def test_posts_say_which_tags_they_have_and_take_conditions(page: Page, stand_in
     expect(posts(page).get_by_role("alert")).to_contain_text("user:me")
 
 
-def test_what_the_server_left_out_has_its_reason_on_the_page(page: Page, stand_in: StandIn) -> None:
+def test_a_practice_run_and_what_the_server_left_out_are_told_on_the_page(page: Page, stand_in: StandIn) -> None:
+    stand_in.practice = "Trained for minutes."
     stand_in.left_out = [{"what": "map", "reason": "of another checkpoint; materialize tag_embeddings again"}]
     page.goto("/")
-    expect(page.get_by_role("region", name="Left out")).to_have_text(
-        "No map: of another checkpoint; materialize tag_embeddings again"
+    expect(page.get_by_role("region", name="Left out").locator("p")).to_have_text(
+        ["Trained for minutes.", "No map: of another checkpoint; materialize tag_embeddings again"]
     )

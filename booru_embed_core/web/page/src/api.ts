@@ -61,6 +61,7 @@ export interface Info {
   has_posts: boolean;
   has_map: boolean;
   /** What was found beside the checkpoint and does not belong to it. */
+  practice?: string;
   left_out: { what: string; reason: string }[];
   reload_error: string | null;
 }

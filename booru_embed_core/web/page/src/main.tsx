@@ -22,10 +22,11 @@ function Header() {
   );
 }
 
-/** What the server found and does not serve, so that a missing panel has a reason. */
+/** A practice run's warning, and what the server found and does not serve, so that a missing panel has a reason. */
 function LeftOut() {
   const facts = info.value.value;
   const reasons = facts?.left_out.map(({ what, reason }) => `No ${what}: ${reason}`) ?? [];
+  if (facts?.practice) reasons.unshift(facts.practice);
   if (facts?.reload_error != null) reasons.push(`The newer checkpoint is not served: ${facts.reload_error}`);
   if (reasons.length === 0) return null;
   return <section class="card left-out" aria-label="Left out">{reasons.map((reason) => <p key={reason}>{reason}</p>)}</section>;
