@@ -38,11 +38,11 @@ def posts_table(folder: Path, made: Generated) -> PostsTable:
     num_posts = len(made.lengths)
     owners = np.repeat(np.arange(num_posts), made.lengths)
     pairs = np.unique(owners * NUM_TAGS + made.tags)  # a post has a tag once
-    offsets = np.searchsorted(pairs, np.arange(num_posts + 1) * NUM_TAGS)
+    lengths = np.bincount(pairs // NUM_TAGS, minlength=num_posts)
     numbers = np.random.default_rng(_SEED)
     ratings = numbers.choice(4, num_posts, p=[0.3, 0.4, 0.2, 0.1]).astype(np.uint8)
     scores = numbers.integers(0, 100, num_posts).astype(np.int32)
-    write_posts_table(folder, np.arange(num_posts), ratings, scores, pairs % NUM_TAGS, offsets, NUM_TAGS)
+    write_posts_table(folder, np.arange(num_posts), ratings, scores, [(pairs % NUM_TAGS, lengths)], NUM_TAGS)
     return PostsTable.open(folder)
 
 

@@ -61,7 +61,7 @@ _DRAFT: Final = "index"
 _KEPT: Final = (PART_FILES, f"{PART_FILES}.partial", _DRAFT, f"{SCRATCH_PREFIX}*")
 """What an interrupted or killed run leaves; scratch folders are of booru-embed 0.2."""
 
-Log = Callable[[str], None]
+Log = Callable[[str], object]
 
 
 def vectors_schema(dim: int) -> pa.Schema:
@@ -75,7 +75,8 @@ class _Embedding:
 
     def __init__(self, checkpoint_dir: Path, packed_path: Path, device: str, precision: str) -> None:
         on = pick_device(device)
-        self.model, _, self.vocab = load_checkpoint(checkpoint_dir, on)
+        self.model, config, self.vocab = load_checkpoint(checkpoint_dir, on)
+        self.practice = config.practice_note
         self.packed = PackedFile.open(packed_path, self.vocab.hash)
         self.dtype = pick_dtype(precision, on)
         sources = (checkpoint_dir / WEIGHTS_FILE, packed_path)
@@ -166,16 +167,14 @@ def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log, ranks
     packed, vocab = embedding.packed, embedding.vocab
     needed = search_bytes(packed.num_posts, embedding.model.config.settings.embedding_dim)
     check_room(out_dir, still_needed(needed, work_dir), "post embeddings")
-    for file in embed_parts(embedding, work_dir, log, ranks):
-        shutil.copyfile(file, out_dir / file.name)
-    packed = whole_packed(packed, vocab)
-    offsets = packed.offsets.astype(np.int64)
-    tags = packed.global_token_ids(vocab) - vocab.num_special
-    write_posts_table(out_dir, packed.post_id, packed.rating, packed.score, tags, offsets, vocab.num_tags)
+    parts = [_shared(file, out_dir) for file in embed_parts(embedding, work_dir, log, ranks)]
+    log("writing the posts of each tag")
+    write_posts_table(out_dir, packed.post_id, packed.rating, packed.score, _tags(packed, vocab), vocab.num_tags)
+    log("building the index")
     started = time.monotonic()
-    index = VectorIndex.build(read_vectors(out_dir))
-    recall = index.tune(embedding.queries())
-    index.save(out_dir / INDEX_FILE)
+    index, recall = write_index(
+        out_dir / INDEX_FILE, packed.num_posts, lambda: map(part_vectors, parts), embedding.queries()
+    )
     log(
         f"index: {index.num_rows:,} posts in {index.num_lists:,} lists, recall@10 {recall:.3f} with {index.nprobe} "
         f"lists per query, {time.monotonic() - started:,.0f} s"
@@ -190,6 +189,7 @@ def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log, ranks
         nprobe=index.nprobe,
         recall=recall,
         index=index.kind,
+        practice=embedding.practice,
         file_bytes={file.name: file.stat().st_size for file in files},
         sha256={file.name: file_sha256(file) for file in files},
     )

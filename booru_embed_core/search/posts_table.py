@@ -6,9 +6,11 @@ tag, in the order of the vocabulary, with the rows of the posts that have the ta
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +19,12 @@ from numpy.typing import NDArray
 from booru_embed_core.errors import shown
 from booru_embed_core.schema import RATINGS
 
+if TYPE_CHECKING:
+    from scipy import sparse
+
 POSTS_FILE: Final = "posts.arrow"
 TAGS_FILE: Final = "tags.arrow"
-
+_BLOCK_ROWS: Final = 65_536
 
 _FIXED: Final = {"post_id": pa.int64(), "rating": pa.uint8(), "score": pa.int32()}
 _POSTS: Final = [
@@ -108,37 +113,72 @@ def write_posts_table(
     post_id: NDArray[np.int64],
     rating: NDArray[np.uint8],
     score: NDArray[np.int32],
-    tags: NDArray[np.integer],
-    offsets: NDArray[np.integer],
+    tags: Iterable[tuple[NDArray[np.integer], NDArray[np.integer]]],
     num_tags: int,
 ) -> None:
-    """Writes both files into `folder`.
+    """Writes both files into `folder`; memory has room for the tags of all posts once.
 
     Args:
         folder: an existing folder.
         post_id: ids ``[N]``.
         rating: indices ``[N]`` into `RATINGS`.
         score: scores ``[N]``.
-        tags: tag indices of all posts, concatenated.
-        offsets: ``[N + 1]``, where the tags of each post start.
+        tags: of all posts, block after block: their tag indices, concatenated, and the number of each post.
         num_tags: size of the vocabulary.
     """
+    dtype = np.uint16 if num_tags <= 1 << 16 else np.uint32
+    counts, lengths = np.zeros(num_tags, np.int64), [np.zeros(1, np.int64)]
+    with tempfile.TemporaryFile(dir=folder) as scratch:
+        for of_block, num_of_each in tags:
+            sorted_tags = _by_row(of_block, num_of_each, num_tags).indices
+            counts += np.bincount(sorted_tags, minlength=num_tags)
+            lengths.append(num_of_each.astype(np.int64))
+            scratch.write(sorted_tags.astype(dtype).tobytes())
+        offsets = np.cumsum(np.concatenate(lengths))
+        scratch.flush()
+        values = np.memmap(scratch, dtype, "r") if offsets[-1] else np.empty(0, dtype)
+        columns = {"post_id": pa.array(post_id), "rating": pa.array(rating), "score": pa.array(score)}
+        _write(folder / POSTS_FILE, columns | {"tags": _list_array(values, offsets)})
+        del values, columns
+        scratch.seek(0)
+        rows = _rows_of_tags(scratch, dtype, offsets, counts)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    _write(folder / TAGS_FILE, {"rows": _list_array(rows, ends)})
+
+
+def _rows_of_tags(
+    stream: IO[bytes], dtype: type[np.unsignedinteger[Any]], offsets: NDArray[np.int64], counts: NDArray[np.int64]
+) -> NDArray[np.uint32]:
+    """The rows of each tag, ascending, tag after tag, uint32 ``[T]``.
+
+    Args:
+        stream: the tags of all posts.
+        dtype: of a tag in `stream`.
+        offsets: int64 ``[N + 1]``, where the tags of each post start.
+        counts: int64 ``[num_tags]``, the number of rows of each tag.
+    """
+    rows = np.empty(int(offsets[-1]), np.uint32)
+    free = np.cumsum(counts) - counts
+    for start in range(0, len(offsets) - 1, _BLOCK_ROWS):
+        ends = offsets[start : start + _BLOCK_ROWS + 1]
+        content = stream.read(int(ends[-1] - ends[0]) * np.dtype(dtype).itemsize)
+        by_tag = _by_row(np.frombuffer(content, dtype), np.diff(ends), len(counts)).tocsc()
+        num_of_each = np.diff(by_tag.indptr)
+        places = np.repeat(free - by_tag.indptr[:-1], num_of_each) + np.arange(by_tag.nnz)
+        rows[places] = by_tag.indices + start
+        free += num_of_each
+    return rows
+
+
+def _by_row(tags: NDArray[np.integer], lengths: NDArray[np.integer], num_tags: int) -> sparse.csr_matrix[np.int8]:
+    """A matrix with a row per post and a column per tag, and sorted indices."""
     from scipy import sparse
 
-    # scipy sorts by counting: 4 bytes per tag of a post beside its result.
-    ones = np.ones(len(tags), np.int8)
-    by_post = sparse.csr_matrix((ones, tags, offsets), shape=(len(post_id), num_tags))
-    by_tag = by_post.tocsc()
-    by_post = by_tag.tocsr()  # sorts the tags of each post
-    dtype = np.uint16 if num_tags <= 1 << 16 else np.uint32
-    columns = {
-        "post_id": pa.array(post_id),
-        "rating": pa.array(rating),
-        "score": pa.array(score),
-        "tags": _list_array(by_post.indices.astype(dtype), by_post.indptr),
-    }
-    _write(folder / POSTS_FILE, columns)
-    _write(folder / TAGS_FILE, {"rows": _list_array(by_tag.indices.astype(np.uint32), by_tag.indptr)})
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    found = sparse.csr_matrix((np.ones(len(tags), np.int8), tags, offsets), shape=(len(lengths), num_tags))
+    if not found.has_sorted_indices:
+        found.sort_indices()
+    return found
 
 
 def _list_array(values: NDArray[Any], offsets: NDArray[np.integer]) -> pa.Array[Any]:

@@ -68,8 +68,7 @@ def table_of(folder: Path, made: list[Post]) -> PostsTable:
         np.array([post.id for post in made]),
         np.array([RATINGS.index(post.rating) for post in made], np.uint8),
         np.array([post.score for post in made], np.int32),
-        np.array([tag for record in records for tag in record], np.int64),
-        np.cumsum([0, *map(len, records)]),
+        [(np.array([tag for record in records for tag in record], np.int64), np.array([*map(len, records)]))],
         len(TAGS),
     )
     return PostsTable.open(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,12 @@ NUM_TAGS = 9
 RECORDS = st.lists(st.lists(st.integers(0, NUM_TAGS - 1), max_size=6, unique=True), min_size=1, max_size=20)
 
 
+def blocks_of(records: list[list[int]], size: int = 3) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(records), size):
+        block = records[start : start + size]
+        yield np.array([tag for record in block for tag in record], np.int64), np.array([*map(len, block)])
+
+
 def write(folder: Path, records: list[list[int]], num_tags: int = NUM_TAGS) -> PostsTable:
     num = len(records)
     write_posts_table(
@@ -22,8 +29,7 @@ def write(folder: Path, records: list[list[int]], num_tags: int = NUM_TAGS) -> P
         np.arange(num, dtype=np.int64) * 7,
         (np.arange(num) % 4).astype(np.uint8),
         (np.arange(num) - 3).astype(np.int32),
-        np.array([tag for record in records for tag in record], np.int64),
-        np.cumsum([0, *map(len, records)]),
+        blocks_of(records),
         num_tags,
     )
     return PostsTable.open(folder)

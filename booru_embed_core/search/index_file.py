@@ -1,0 +1,176 @@
+"""Writes the file that `VectorIndex.open` reads from blocks of vectors: memory does not grow with the vectors.
+
+Three passes over the blocks: a sample trains the lists; then each row gets its list, and the exact neighbours of the
+queries are found; then the lists are written one after another. So the number of lists that a query has to read is
+known without searching the index: its neighbours are found where their lists are among those that it reads.
+
+    queries' neighbours    in the lists nearest to the query, counted from 0    found with nprobe 2
+    7 1 4                  0 1 5                                                7 1, recall .67
+
+The bytes are those that faiss writes for the same lists, whatever the number of threads: each block is one task, and
+faiss works in one thread within it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from booru_embed_core.search.vector_index import (
+    RECALL_K,
+    WANTED_RECALL,
+    Float16,
+    Float32,
+    VectorIndex,
+    empty_index,
+    sampled_rows,
+    trained_lists,
+)
+
+Blocks = Callable[[], Iterator[Float16]]
+"""Goes through all vectors, float16 ``[n, dim]`` of unit length, in the order of their rows."""
+
+_MAX_THREADS: Final = 4
+_GROUP_BYTES: Final = 1 << 28
+"""Vectors that are put in the order of their lists at once. Each group reads all blocks again."""
+_NO_LISTS: Final = b"sprs" + bytes(8)
+"""What faiss writes at the end of an index without rows: a sparse table of sizes, which is empty."""
+
+
+def write_index(file: Path, num_rows: int, blocks: Blocks, queries: Float32) -> tuple[VectorIndex, float]:
+    """Writes the index of `blocks` to `file`; returns it, opened, and its recall@10 on `queries`.
+
+    Its `nprobe` is doubled until that recall reaches `WANTED_RECALL`.
+
+    Args:
+        file: is overwritten.
+        num_rows: vectors in `blocks`, above 0.
+        blocks: all vectors; it is called several times.
+        queries: float32 ``[Q, dim]``, of unit length.
+    """
+    centroids = trained_lists(_sample(num_rows, blocks), num_rows)
+    lists, neighbours = _assigned(num_rows, blocks, centroids, queries)
+    nprobe, recall = _tuned(centroids, lists[neighbours], queries)
+    _write(file, blocks, centroids, lists)
+    return VectorIndex.open(file, nprobe, (num_rows, centroids.shape[1])), recall
+
+
+def _sample(num_rows: int, blocks: Blocks) -> Float32:
+    """The vectors that the lists are trained on, float32 ``[n, dim]``."""
+    rows = sampled_rows(num_rows)
+    found, start, filled = None, 0, 0
+    for block in blocks():
+        first, last = np.searchsorted(rows, (start, start + len(block)))
+        if found is None:
+            found = np.empty((len(rows), block.shape[1]), np.float32)
+        found[first:last] = block[rows[first:last] - start]
+        start, filled = start + len(block), last
+    assert found is not None, "there are blocks"
+    assert (start, filled) == (num_rows, len(rows)), "the blocks hold num_rows vectors"
+    return found
+
+
+def _assigned(
+    num_rows: int, blocks: Blocks, centroids: Float32, queries: Float32
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The list of each row, int32 ``[N]``, and the rows nearest to each query, int64 ``[Q, k]``."""
+    quantizer = faiss.IndexFlatIP(centroids.shape[1])
+    quantizer.add(centroids)
+    k = min(RECALL_K, num_rows)
+
+    def task(block: Float16) -> tuple[NDArray[np.int64], Float32, NDArray[np.int64]]:
+        vectors = block.astype(np.float32)
+        exact = faiss.IndexFlatIP(vectors.shape[1])
+        exact.add(vectors)
+        return quantizer.search(vectors, 1)[1][:, 0], *exact.search(queries, min(k, len(vectors)))
+
+    lists, nearest = np.empty(num_rows, np.int32), faiss.ResultHeap(len(queries), k, keep_max=True)
+    num_threads, start = min(_MAX_THREADS, len(os.sched_getaffinity(0))), 0
+    with ThreadPoolExecutor(num_threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        left = blocks()
+        while window := list(islice(left, num_threads)):
+            for of_block, scores, rows in pool.map(task, window):
+                lists[start : start + len(of_block)] = of_block
+                nearest.add_result(scores, rows + start)
+                start += len(of_block)
+    nearest.finalize()
+    return lists, nearest.I
+
+
+def _tuned(centroids: Float32, wanted: NDArray[np.int32], queries: Float32) -> tuple[int, float]:
+    """The number of lists that a query reads, and the share of its neighbours that it finds there.
+
+    Args:
+        centroids: float32 ``[L, dim]``.
+        wanted: int32 ``[Q, k]``, the lists that hold the neighbours of each query.
+        queries: float32 ``[Q, dim]``.
+    """
+    num_lists = len(centroids)
+    order = np.argsort(-(queries @ centroids.T), axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(num_lists)[None], axis=1)
+    of_neighbours = np.take_along_axis(ranks, wanted.astype(np.int64), axis=1)
+    nprobe = 1
+    while (recall := float(np.mean(of_neighbours < nprobe))) < WANTED_RECALL and nprobe < num_lists:
+        nprobe = min(2 * nprobe, num_lists)
+    return nprobe, recall
+
+
+def _write(file: Path, blocks: Blocks, centroids: Float32, lists: NDArray[np.int32]) -> None:
+    """Writes what `VectorIndex.save` would: the header of faiss, the sizes of the lists, then vectors and rows of each.
+
+    Args:
+        file: is overwritten.
+        blocks: all vectors.
+        centroids: float32 ``[L, dim]``.
+        lists: int32 ``[N]``, the list of each row.
+    """
+    num_lists, dim = centroids.shape
+    sizes = np.bincount(lists, minlength=num_lists)
+    ends = np.cumsum(sizes)
+    rows = np.argsort(lists, kind="stable")
+    place_of = np.empty_like(rows)
+    place_of[rows] = np.arange(len(rows))
+    header = empty_index(centroids)
+    header.ntotal = len(lists)
+    content = faiss.serialize_index(header).tobytes()
+    assert content.endswith(_NO_LISTS), f"faiss {faiss.__version__} writes another format of lists"
+    with file.open("wb") as stream:
+        stream.write(content.removesuffix(_NO_LISTS) + b"full" + np.uint64(num_lists).tobytes())
+        stream.write(sizes.astype(np.uint64).tobytes())
+        for first, last in _groups(sizes, max(1, _GROUP_BYTES // (2 * dim))):
+            begin, end = int(ends[first] - sizes[first]), int(ends[last - 1])
+            vectors = _gathered(blocks, place_of, begin, end, dim)
+            for one in range(first, last):
+                of_list = slice(int(ends[one] - sizes[one]), int(ends[one]))
+                stream.write(vectors[of_list.start - begin : of_list.stop - begin].tobytes())
+                stream.write(rows[of_list].astype(np.int64).tobytes())
+
+
+def _groups(sizes: NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
+    """First list and end of each run of lists that hold at most `limit` rows, or are one list."""
+    ends, first = np.cumsum(sizes), 0
+    while first < len(sizes):
+        before = int(ends[first] - sizes[first])
+        last = max(first + 1, int(np.searchsorted(ends, before + limit, side="right")))
+        yield first, last
+        first = last
+
+
+def _gathered(blocks: Blocks, place_of: NDArray[np.int64], begin: int, end: int, dim: int) -> Float16:
+    """The vectors whose place lies from `begin` to `end`, in the order of their places, float16 ``[n, dim]``."""
+    found, start = np.empty((end - begin, dim), np.float16), 0
+    for block in blocks():
+        places = place_of[start : start + len(block)] - begin
+        here = np.flatnonzero((places >= 0) & (places < end - begin))
+        found[places[here]] = block[here]
+        start += len(block)
+    return found
