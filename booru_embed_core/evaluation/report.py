@@ -190,6 +190,7 @@ def run_evaluation(
     pairs = count_cooccurrence(train, settings.max_fitted_tags)
     report(f"counted the tags of {pairs.num_posts:,} posts")
     implied = implied_pairs(train, settings.implied_threshold, settings.implied_min_count, pairs)
+    train.give_back()
     tasks = {hide: _Task(held_out, without_implied(held_out, implied)) for hide, held_out in asked.items()}
     halves = split_halves(captions, post_ids, settings.seed, vocab.is_unknown)
     retrieval: dict[str, Metrics] = {}

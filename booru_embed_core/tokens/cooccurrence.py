@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -58,11 +59,13 @@ class PackedCaptions:
         packed: the file.
         vocab: its vocabulary.
         rows: int64[num_posts], rows of the file.
+        is_restored: see `captions_from_packed`.
     """
 
     packed: PackedFile
     vocab: Vocab
     rows: NDArray[np.int64]
+    is_restored: bool = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +74,15 @@ class PackedCaptions:
 
     def __getitem__(self, index: slice | NDArray[np.int64]) -> CaptionMatrix:
         """CaptionMatrix of some of the posts, by their places in `rows`."""
-        return captions_from_packed(self.packed, self.vocab, self.rows[index])
+        return captions_from_packed(self.packed, self.vocab, self.rows[index], is_restored=self.is_restored)
+
+    def give_back(self) -> None:
+        """Gives back the memory of the file's pages, which are read again when they are needed."""
+        mapped: Any = self.packed.tokens
+        while mapped is not None and not isinstance(mapped, mmap.mmap):
+            mapped = getattr(mapped, "base", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 Captions: TypeAlias = "CaptionMatrix | PackedCaptions"
