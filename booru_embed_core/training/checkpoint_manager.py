@@ -42,8 +42,8 @@ class CheckpointManager:
     """Saves `run` in `work_dir`, on the first rank only. A context manager for the training thread.
 
     Only the training thread changes the run. Another thread may save it while that thread computes (`Run.computing`).
-    States are saved beside the training: they are copied into the system's cache during the next step, which a step
-    need not wait for unless it is shorter, and hashed and flushed to disk meanwhile.
+    States are saved beside the training: a thread copies them into the system's cache while the next step computes,
+    whose update waits for that, and then hashes them and flushes them to disk.
 
     Args:
         run: the training.
@@ -190,7 +190,7 @@ class CheckpointManager:
         try:
             save_state(self.work_dir, state, self.run.settings.keep_states, when_copied)
         except BaseException as error:  # noqa: BLE001  raised by the training thread
-            self._error = error
+            self._error, self._best = error, self._best or best
         finally:
             if not is_released.is_set():
                 self.run.changes.release()

@@ -19,9 +19,10 @@ _POLL_SECONDS: Final = 0.1
 
 
 class StopRequest:
-    """Whether training should stop: after SIGINT or SIGTERM, or when the parent process is gone.
+    """Whether training should stop: after SIGINT, SIGTERM or SIGHUP, or when the parent process is gone.
 
-    The signals are caught even if the parent ignores them, which a shell's background job inherits.
+    The signals are caught even if the parent ignores them, which a shell's background job inherits. SIGHUP stays
+    ignored: ``nohup`` asks for that.
     """
 
     def __init__(self, parent: int | None) -> None:
@@ -30,7 +31,8 @@ class StopRequest:
         self._signals, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        for number in (signal.SIGINT, signal.SIGTERM, *([] if is_nohup else [signal.SIGHUP])):
             signal.signal(number, lambda *_: None)
 
     def __call__(self) -> bool:

@@ -117,7 +117,7 @@ def stored(request: pytest.FixtureRequest, settled: Project, tmp_path: Path) -> 
 def _process_hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leaves signals, and what is done with an uncaught exception, as they were."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():

@@ -24,13 +24,21 @@ from tests.dagster.project_helpers import Project
 pytestmark = pytest.mark.usefixtures("_process_hooks")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_training_to_stop(number: signal.Signals) -> None:
-    signal.signal(number, signal.SIG_IGN)  # as a shell leaves it for a job in the background
+    if number != signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)  # as a shell leaves it for a job in the background
     stop = StopRequest(parent=os.getppid())
     assert not stop()
     os.kill(os.getpid(), number)
     assert stop()
+
+
+def test_nohup_outlives_its_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopRequest(parent=os.getppid())
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop()
 
 
 def test_an_orphan_stops() -> None:
