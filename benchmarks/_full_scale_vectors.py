@@ -1,9 +1,154 @@
-"""Stages of the full-scale benchmark: embeddings of tags and posts, the index, and search."""
+"""Stages of the full-scale benchmark: embeddings of tags and posts, the index, and search.
+
+The index is that of generated vectors (`_post_vectors.py`), one for each post: embedding all posts takes an hour of a
+core, and `embedding` measures the rate on some of them. Searches read that index and the posts' own tags.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
 
-from benchmarks._full_scale import Stage
+import numpy as np
 
-STAGES: Final[tuple[Stage, ...]] = ()
+from benchmarks._full_scale import Place, Stage, asset_stage, own_peak_mb
+from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+
+NUM_EMBEDDED: Final = 200_000
+NUM_SEARCHES: Final = 256
+DIM: Final = 128
+_BLOCK: Final = 16_384
+_TUNING: Final = 512
+_VECTORS: Final = "vectors.npy"
+_QUERIES: Final = "queries.npy"
+_SEED: Final = 7
+_K: Final = 20
+
+
+def embedding(place: Place) -> dict[str, Any]:
+    """Embeds the first `NUM_EMBEDDED` posts, part by part, as ``post_embeddings`` does."""
+    from booru_embed_core.search.build import PART_POSTS, _Embedding
+
+    made = _Embedding(place.current("checkpoint"), place.current("packed_tokens") / PACKED_FILE, "auto", "auto")
+    num = min(NUM_EMBEDDED, made.packed.num_posts)
+    for start in range(0, num, PART_POSTS):
+        made.embed(*made.tags_of(np.arange(start, min(num, start + PART_POSTS))))
+    return {"rows": num}
+
+
+def generate_vectors(scratch: Path, num_posts: int) -> None:
+    """Writes a vector for each post and queries to `scratch`."""
+    from benchmarks._post_vectors import generate
+
+    made = generate(num_posts, _TUNING + NUM_SEARCHES, DIM)
+    np.save(scratch / _QUERIES, made.typed)
+    np.save(scratch / _VECTORS, made.vectors)
+
+
+def _generate(place: Place) -> None:
+    num_posts = _packed(place).num_posts
+    if (place.scratch / _VECTORS).exists() and len(np.load(place.scratch / _VECTORS, mmap_mode="r")) == num_posts:
+        return
+    call = f"generate_vectors(Path({str(place.scratch)!r}), {num_posts})"
+    code = f"from pathlib import Path; from benchmarks._full_scale_vectors import generate_vectors; {call}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _packed(place: Place) -> PackedFile:
+    return PackedFile.open(place.current("packed_tokens") / PACKED_FILE, is_verified=True)
+
+
+def _blocks(file: Path) -> Iterator[Any]:
+    mapped = np.load(file, mmap_mode="r")
+    shape, first = mapped.shape, mapped.offset
+    del mapped
+    with file.open("rb") as stream:
+        stream.seek(first)
+        for start in range(0, shape[0], _BLOCK):
+            num = min(_BLOCK, shape[0] - start)
+            yield np.fromfile(stream, np.float16, num * shape[1]).reshape(num, shape[1])
+
+
+def index(place: Place) -> dict[str, Any]:
+    """Writes the index of as many vectors as there are posts."""
+    from booru_embed_core.search.index_file import write_index
+    from booru_embed_core.search.vector_index import INDEX_FILE
+
+    num_posts, file = _packed(place).num_posts, place.scratch / INDEX_FILE
+    queries = np.load(place.scratch / _QUERIES)[:_TUNING]
+    made, recall = write_index(file, num_posts, lambda: _blocks(place.scratch / _VECTORS), queries)
+    figures = {"nprobe": made.nprobe, "num_lists": made.num_lists, "recall@10": recall}
+    return {"rows": num_posts, "disk_bytes": file.stat().st_size, "peak_mb": own_peak_mb(), **figures}
+
+
+def posts_table(place: Place) -> dict[str, Any]:
+    """Writes the tags of each post and the posts of each tag."""
+    from booru_embed_core.search.build import _tags
+    from booru_embed_core.search.posts_table import POSTS_FILE, TAGS_FILE, write_posts_table
+    from booru_embed_core.tags.vocab import Vocab
+
+    packed, vocab = _packed(place), Vocab.load(place.current("vocab"))
+    tags = _tags(packed, vocab)
+    write_posts_table(place.scratch, packed.post_id, packed.rating, packed.score, tags, vocab.num_tags)
+    num_bytes = sum((place.scratch / name).stat().st_size for name in (POSTS_FILE, TAGS_FILE))
+    return {"rows": packed.num_posts, "disk_bytes": num_bytes}
+
+
+def search(place: Place) -> dict[str, Any]:
+    """Searches by 1 to 4 tags of a post, in turn without a condition, without a further tag, and with a rating."""
+    import faiss
+
+    from booru_embed_core.search.filters import Filter, HasAny, Not, RatingIs, passing
+    from booru_embed_core.search.posts_table import PostsTable
+    from booru_embed_core.search.ranking import ranked
+    from booru_embed_core.search.vector_index import INDEX_FILE, VectorIndex
+
+    faiss.omp_set_num_threads(1)
+    table = PostsTable.open(place.scratch)
+    found = VectorIndex.open(place.scratch / INDEX_FILE, _nprobe(), (table.num_posts, DIM))
+    numbers, queries = np.random.default_rng(_SEED), np.load(place.scratch / _QUERIES)[_TUNING:]
+    conditions: list[list[Filter]] = [[], [Not(HasAny((0,)))], [RatingIs(frozenset([0, 1]))]]
+    seconds: dict[str, list[float]] = {"": [], "_without_a_tag": [], "_with_ratings": [], "_by_embedding": []}
+    for vector in queries:
+        tags = numbers.permutation(table.tags[int(numbers.integers(table.num_posts))])[: numbers.integers(1, 5)]
+        for name, filters in zip(seconds, [*conditions, []], strict=True):
+            asked = [] if name == "_by_embedding" else tags.tolist()
+            started = time.process_time()
+            ranked(table, found, vector, _K, asked, asked, passing(filters, table))
+            seconds[name].append(time.process_time() - started)
+    figures = {f"median_ms{name}": _milliseconds(taken, 0.5) for name, taken in seconds.items()}
+    return figures | {f"p95_ms{name}": _milliseconds(taken, 0.95) for name, taken in seconds.items()}
+
+
+def _nprobe() -> int:
+    from benchmarks.full_scale import read_results
+
+    return int(read_results().get("index", {}).get("nprobe", 256))
+
+
+def _milliseconds(seconds: list[float], share: float) -> float:
+    return round(1e3 * float(np.quantile(seconds, share)), 2)
+
+
+STAGES: Final[tuple[Stage, ...]] = (
+    asset_stage(
+        "tag_embeddings",
+        "dagster/row_count",
+        limits={"cpu_seconds": 180, "peak_mb": 1000},
+        before={"cpu_seconds": 533, "peak_mb": 2000, "disk_mb": 93},
+    ),
+    Stage("embedding", embedding, before={"rows_per_cpu_second": 2090, "peak_mb": 2200}),
+    Stage(
+        "index",
+        index,
+        _generate,
+        limits={"cpu_seconds": 480, "peak_mb": 2000},
+        before={"cpu_seconds": 1012, "peak_mb": 6800},  # with the table of the posts
+    ),
+    Stage("posts_table", posts_table, limits={"peak_mb": 2000}),
+    Stage("search", search, limits={"p95_ms": 20}),
+)

@@ -103,7 +103,10 @@ class RatingIs:
 
     def mask(self, table: PostsTable) -> Mask:
         """As `Filter.mask`."""
-        return np.isin(table.rating, sorted(self.ratings))
+        found = np.zeros(table.num_posts, np.bool_)
+        for rating in sorted(self.ratings):  # a tenth of the time of `np.isin`
+            found |= table.rating == rating
+        return found
 
     def wanted(self) -> tuple[int, ...]:
         """As `Filter.wanted`."""

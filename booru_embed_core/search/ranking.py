@@ -49,15 +49,22 @@ def ranked(
     levels += 1
     if passing is not None:
         levels *= passing  # level 0 is never chosen
-    num_on = np.bincount(levels)
-    num_from = np.cumsum(num_on[::-1])[::-1]
-    enough = np.flatnonzero(num_from[1:] >= k)
-    last = int(enough[-1]) + 1 if len(enough) else 1
-    num_above = int(num_from[last + 1]) if last + 1 < len(num_from) else 0
+    last, num_above = _last_level(levels, k)
     above, cosines_above = index.search(vector, num_above, levels > last)
     order = np.argsort(-levels[above].astype(np.int64), kind="stable")  # the search puts the nearest first
     on_last, cosines_on_last = index.search(vector, k - num_above, levels == last)
     return np.concatenate([above[order], on_last]), np.concatenate([cosines_above[order], cosines_on_last])
+
+
+def _last_level(levels: NDArray[Any], k: int) -> tuple[int, int]:
+    """The level above 0 on which the best `k` rows end, and the number of rows above it.
+
+    Counting one level of 5.8 million rows takes a millisecond, and all of them at once 45. The highest are the few.
+    """
+    level, num_above = int(levels.max(initial=1)), 0
+    while level > 1 and num_above + (num_on := int(np.count_nonzero(levels == level))) < k:
+        level, num_above = level - 1, num_above + num_on
+    return level, num_above
 
 
 def tags_held(table: PostsTable, tags: Sequence[int], step: int = 1) -> NDArray[Any]:
