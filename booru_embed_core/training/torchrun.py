@@ -22,7 +22,7 @@ from booru_embed_core.training.lifeline import SILENT_SECONDS, tcp_connections
 _PERIOD_SECONDS: Final = 1.0
 
 
-def limit_silence(seconds: float = SILENT_SECONDS) -> None:
+def limit_silence(seconds: float) -> None:
     """Has the kernel end those TCP connections of this process on which what was sent stays unanswered for so long."""
     for connection in tcp_connections():
         with contextlib.suppress(OSError):
@@ -35,7 +35,7 @@ def main() -> None:
 
     def watch() -> None:
         while not ended.wait(_PERIOD_SECONDS):
-            limit_silence()
+            limit_silence(SILENT_SECONDS)
 
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
         threading.Thread(target=watch, name="connections", daemon=True).start()
