@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from booru_embed_dagster.presentation import tag_map
 from booru_embed_dagster.presentation.tag_map import map_tags, most_used
 
 
@@ -26,6 +27,17 @@ def test_like_tags_lie_together(num_each: int) -> None:
 
 def test_the_map_is_the_same_each_time() -> None:
     assert np.array_equal(map_tags(clusters(10)), map_tags(clusters(10)))
+
+
+def test_many_tags_lie_beside_their_neighbours_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = clusters(40)[np.random.default_rng(2).permutation(80)]
+    monkeypatch.setattr(tag_map, "_FIRST_TAGS", 30)
+    places = map_tags(vectors)
+    assert places.shape == (80, 2)
+    assert np.array_equal(places, map_tags(vectors))
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(80)
+    is_one = vectors[:, 0] > vectors[:, 1]
+    assert np.mean(is_one[distances.argmin(axis=1)] == is_one) == 1
 
 
 @pytest.mark.parametrize("num_tags", [1, 2, 9, 10])
