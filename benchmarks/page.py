@@ -59,16 +59,20 @@ RENDERER = """
 
 
 def tag_map(num_tags: int) -> dict[str, Any]:
-    """An answer of ``/api/map``: clusters of tags, with counts by Zipf's law."""
+    """An answer of ``/api/map/0``: clusters of tags, with counts by Zipf's law."""
     random = np.random.default_rng(7)
     centres = random.normal(0, 3, (CLUSTERS, 2))
     points = centres[random.integers(0, CLUSTERS, num_tags)] + random.normal(0, 0.5, (num_tags, 2))
+    points = np.rint(65_535 * (points - points.min(0)) / np.ptp(points, axis=0).max()).astype(np.int64)
     return {
+        "map": "benchmark",
+        "num_pieces": 1,
+        "num_tags": num_tags,
         "tags": [f"some_tag_{index}" for index in range(num_tags)],
         "categories": random.integers(0, 5, num_tags).tolist(),
         "counts": [max(5, 4_000_000 // (index + 1)) for index in range(num_tags)],
-        "x": points[:, 0].round(4).tolist(),
-        "y": points[:, 1].round(4).tolist(),
+        "x": points[:, 0].tolist(),
+        "y": points[:, 1].tolist(),
     }
 
 
@@ -84,7 +88,7 @@ def serve(page: Page, num_tags: int) -> None:
     }
     answers = {
         "info": info,
-        "map": tag_map(num_tags),
+        "map/0": tag_map(num_tags),
         "complete": {"completions": [], "known": [], "unknown": []},
         "similar": {"neighbours": []},
     }

@@ -27,7 +27,7 @@ from booru_embed_core.embedder.captions import (
 from booru_embed_core.embedder.completion import Implied, NextTags, ban_note, check_implied, renormalize, shares
 from booru_embed_core.embedder.fill import FillQuery, fill_all, read_fill
 from booru_embed_core.embedder.metadata import rating_and_score_bin
-from booru_embed_core.embedder.neighbours import Centred
+from booru_embed_core.embedder.neighbours import Centred, embeddings_of_tags
 from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.embedder.reduced_network import as_trained
 from booru_embed_core.embedder.results import (
@@ -165,8 +165,7 @@ class BooruEmbedder:
     def _normalized(self, encoded: Encoded) -> Normalized:
         tags = tuple(self.tokenizer.decode(encoded.token_ids))
         weights = encoded.weights or (1.0,) * len(tags)
-        spelled = self.tokenizer.normalized(encoded)
-        excluded = tuple(self.tokenizer.decode(encoded.excluded))
+        spelled, excluded = self.tokenizer.normalized(encoded), tuple(self.tokenizer.decode(encoded.excluded))
         return Normalized(spelled, tags, encoded.unknown, encoded.notes, encoded.ratings, weights, excluded)
 
     def complete(
@@ -277,8 +276,7 @@ class BooruEmbedder:
         Raises:
             ValueError: as in `embed`.
         """
-        metadata = rating_and_score_bin(self.config, rating, score)
-        encoded = encode(self.tokenizer, caption)
+        metadata, encoded = rating_and_score_bin(self.config, rating, score), encode(self.tokenizer, caption)
         return self._normalized(encoded), tag_sets([encoded], self.vocab.num_special, *metadata)
 
     def similar_tags(self, tag: str, k: int = 10, category: Category | str | None = None) -> list[Neighbour]:
@@ -315,10 +313,12 @@ class BooruEmbedder:
         """
         with self._lock:
             if self._tag_embeddings is None:
-                every = np.arange(self.vocab.num_tags, dtype=np.int64)
-                sets = TagSets.without_metadata(every, np.ones_like(every))
-                self._tag_embeddings = unit_vectors(self.network.embeddings(sets))
+                self._tag_embeddings = embeddings_of_tags(self.network, np.arange(self.vocab.num_tags))
             return self._tag_embeddings
+
+    def take_tag_embeddings(self, vectors: NDArray[np.float32]) -> None:
+        """Takes `vectors` for `tag_embeddings`: a table has them, and computing those of all tags takes seconds."""
+        self._tag_embeddings = vectors
 
     @cached_property
     def centred_tags(self) -> Centred:

@@ -13,8 +13,13 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.embedder.network import Network, TagSets
+from booru_embed_core.vectors import unit_vectors
+
 Float32 = NDArray[np.float32]
 
+_AT_ONCE: Final = 16_384
+"""Tags that are embedded together: the network keeps tables of all that are distinct."""
 _LEAST_SQUARE: Final = np.float32(1e-8)
 """Squared distance from the mean below which a tag's direction is rounding noise."""
 
@@ -46,3 +51,11 @@ class Centred:
         """The cosine of each tag with `vector`, float32 ``[E]`` seen from the mean already; float32 ``[num_tags]``."""
         length = max(np.linalg.norm(vector), _LEAST_SQUARE**0.5)
         return np.clip((self.vectors @ vector - self.mean @ vector) / (self.lengths * length), -1, 1)
+
+
+def embeddings_of_tags(network: Network, tags: NDArray[np.int64]) -> Float32:
+    """The embedding of each of `tags` (int64 ``[n]``) as a caption of its own, float32 ``[n, E]``, unit length."""
+    sets = [
+        TagSets.without_metadata(one, np.ones_like(one)) for one in np.split(tags, range(_AT_ONCE, len(tags), _AT_ONCE))
+    ]
+    return unit_vectors(np.concatenate([network.embeddings(one) for one in sets]))

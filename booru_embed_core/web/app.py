@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
@@ -34,9 +35,10 @@ from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR
 from booru_embed_core.web import models
 from booru_embed_core.web.batching import MicroBatcher
 from booru_embed_core.web.completions import Completer, PrefixQuery, ReadQuery, Suggestions
+from booru_embed_core.web.content import COMPRESS_LEVEL
 from booru_embed_core.web.docs import docs_page
 from booru_embed_core.web.middleware import LOOPBACK_HOSTS, BodyLimit, HostCheck, SecurityHeaders
-from booru_embed_core.web.served import COMPRESS_LEVEL, Loading, Served
+from booru_embed_core.web.served import Loading, Served
 
 STATIC: Final = Path(__file__).parent / "static"
 _COMPRESSED_BYTES: Final = 100_000
@@ -61,6 +63,7 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
         503: "The model is loading.",
     }.items()
 }
+_NO_MAP: Final = "no map is served here; start `booru-embed serve` with --map"
 _NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": models.ErrorAnswer, "description": "Not served here."}
 }
@@ -203,9 +206,10 @@ def _add_status(app: FastAPI, loading: Loading) -> None:
                 for category_id, category in enumerate(CATEGORIES)
             },
             ratings=list(served.embedder.config.trained_ratings),
-            has_posts=served.posts is not None,
-            has_map=served.tag_map is not None,
+            has_posts=served.posts is not None or "posts" in served.waiting,
+            has_map=served.tag_map is not None or "map" in served.waiting,
             checkpoint=served.checkpoint,
+            practice=served.embedder.config.practice_note,
             left_out=[models.LeftOut(what=what, reason=loading.hidden(reason)) for what, reason in served.left_out],
             reload_error=loading.reload_error,
         )
@@ -239,14 +243,22 @@ def _add_tags(app: FastAPI, loading: Loading) -> None:
     @app.get("/api/map", response_model=models.TagMap, responses={503: _REFUSED[503], **_NOT_FOUND})
     def tag_map(request: Request) -> Response:
         """The coordinates of every tag on the map; similar tags lie together."""
+        loading.served.check_not_waiting("map")
         answer = loading.served.map_answer
         if answer is None:
-            raise HTTPException(404, "no map is served here; start `booru-embed serve` with --map")
-        content, compressed = answer
-        headers = {"Vary": "Accept-Encoding"}
-        if "gzip" not in request.headers.get("accept-encoding", ""):
-            return Response(content, 200, headers, "application/json")
-        return Response(compressed, 200, {**headers, "Content-Encoding": "gzip"}, "application/json")
+            raise HTTPException(404, _NO_MAP)
+        return answer.answer(request)
+
+    @app.get("/api/map/{piece}", response_model=models.MapPiece, responses={503: _REFUSED[503], **_NOT_FOUND})
+    def map_piece(request: Request, piece: Annotated[int, PathParameter(ge=0)]) -> Response:
+        """A piece of the map, as the page takes it: the most used tags first, places in whole numbers."""
+        loading.served.check_not_waiting("map")
+        answers = loading.served.map_pieces
+        if answers is None:
+            raise HTTPException(404, _NO_MAP)
+        if piece >= len(answers):
+            raise HTTPException(404, f"the map has {len(answers)} pieces; count from 0")
+        return answers[piece].answer(request)
 
 
 def _known(read: Normalized) -> Caption:
@@ -316,6 +328,7 @@ def _add_posts(app: FastAPI, loading: Loading) -> None:
     def search(asked: models.SearchRequest) -> models.SearchAnswer:
         """The posts that have most of a query's tags, the nearest first, among those that pass the filters."""
         served = loading.served
+        served.check_not_waiting("posts")
         if served.posts is None:
             raise HTTPException(404, _no_posts(loading, served))
         from booru_embed_core.search.parser import parse_query

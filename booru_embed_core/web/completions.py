@@ -111,6 +111,10 @@ class Completer:
         self._prefixes = PrefixIndex(embedder.tokenizer)
         self._banned = lru_cache(_REMEMBERED_BANS)(embedder.next_tags.banned)
 
+    def warm_up(self) -> None:
+        """Makes what the first typo would wait for."""
+        self._prefixes.warm_up()
+
     def complete(self, query: PrefixQuery) -> Suggestions:
         """The `k` most probable further tags, without those of the caption.
 

@@ -211,6 +211,7 @@ class Info(BaseModel):
     has_posts: bool
     has_map: bool
     checkpoint: str = Field(description="The name of its folder; in a warehouse, its version.")
+    practice: str = Field(description="A warning if the checkpoint is of a practice run; else empty.")
     left_out: list[LeftOut] = Field(description="Products of the warehouse that do not belong to this checkpoint.")
     reload_error: str | None = Field(description="Why a newer checkpoint is not served; null if none failed.")
 
@@ -221,6 +222,19 @@ class TagMap(BaseModel):
     counts: list[int]
     x: list[float]
     y: list[float]
+
+
+class MapPiece(BaseModel):
+    """Some of the map's tags."""
+
+    map: str = Field(description="Of which map this is a piece; all pieces of one have the same.")
+    num_pieces: int
+    num_tags: int = Field(description="In all pieces, which go from the most used tag to the least used one.")
+    tags: list[str]
+    categories: list[int] = Field(description="Indices into general, artist, copyright, character, meta.")
+    counts: list[int]
+    x: list[int] = Field(description="0 to 65535; the longer side of the map takes all of it.")
+    y: list[int]
 
 
 class Status(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import threading
@@ -18,14 +17,13 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.errors import one_line
 from booru_embed_core.web import models
 from booru_embed_core.web.completions import Completer
-from booru_embed_core.web.tag_map import TagMap
+from booru_embed_core.web.content import Content
+from booru_embed_core.web.tag_map import TagMap, pieces
 
 if TYPE_CHECKING:
     from booru_embed_core.search.post_search import PostSearch
 
 POLL_SECONDS: Final = 1.0
-COMPRESS_LEVEL: Final = 5
-"""Higher ones take several times as long and save a few percent."""
 T = TypeVar("T")
 _FOLDERS: Final = re.compile(r"(?<![\w/:.])/(?:[^/:;,'\"]+/)+")
 
@@ -53,6 +51,7 @@ class Served:
         tag_map: of the tags of `embedder`.
         checkpoint: the name of the checkpoint's folder, in a warehouse its version.
         left_out: products that were found but not loaded.
+        waiting: ``posts`` and ``map`` while they are still being loaded.
     """
 
     embedder: BooruEmbedder
@@ -61,10 +60,17 @@ class Served:
     tag_map: TagMap | None = None
     checkpoint: str = ""
     left_out: tuple[LeftOut, ...] = ()
+    waiting: frozenset[str] = frozenset()
+
+    def check_not_waiting(self, what: str) -> None:
+        """Raises an HTTPException with status 503 while `what` is being loaded."""
+        if what in self.waiting:
+            verb = "are" if what == "posts" else "is"
+            raise HTTPException(503, f"the {what} {verb} loading; try again in a few seconds")
 
     @cached_property
-    def map_answer(self) -> tuple[bytes, bytes] | None:
-        """The map as JSON, plain and compressed, made once: for all tags of Danbooru that takes seconds."""
+    def map_answer(self) -> Content | None:
+        """The whole map as JSON, made once: for all tags of Danbooru that takes seconds."""
         if self.tag_map is None:
             return None
         indices, vocab = self.tag_map.tag_indices, self.embedder.vocab
@@ -75,8 +81,16 @@ class Served:
             x=self.tag_map.points[:, 0].tolist(),
             y=self.tag_map.points[:, 1].tolist(),
         )
-        content = answer.model_dump_json().encode()
-        return content, gzip.compress(content, COMPRESS_LEVEL, mtime=0)
+        return Content.of(answer.model_dump_json().encode())
+
+    @cached_property
+    def map_pieces(self) -> tuple[Content, ...] | None:
+        """The map in pieces for the page, made once."""
+        return (
+            None
+            if self.tag_map is None
+            else tuple(Content.of(one) for one in pieces(self.tag_map, self.embedder.vocab))
+        )
 
 
 class Loading:
@@ -91,6 +105,7 @@ class Loading:
         say: prints a line for whoever runs the server.
         poll_seconds: time between two calls of `version`.
         folders: of this machine, which answers do not name.
+        first: makes what answers until the first `load` is done; None where nothing does.
     """
 
     def __init__(
@@ -101,8 +116,10 @@ class Loading:
         say: Callable[[str], None] = lambda _line: None,
         poll_seconds: float = POLL_SECONDS,
         folders: Callable[[], Collection[str]] = tuple,
+        first: Callable[[], Served | None] = lambda: None,
     ) -> None:
         self._load = load
+        self._first = first
         self._version = version
         self._on_load = on_load
         self._say = say
@@ -158,8 +175,12 @@ class Loading:
 
     def _load_once(self) -> None:
         # Futures, since no error of any kind may end the watch: neither one of the load, nor a closed stderr.
+        if self._served is None and not (first := _settled(self._first)).exception():
+            self._served = first.result()
+            del first
         loaded = _settled(self._load)
         error, old = loaded.exception(), self._served
+        is_first = old is None or bool(old.waiting)
         if error is not None:
             self.error = _described(error)
             still = f"; checkpoint {old.checkpoint} still answers" if old else ""
@@ -167,7 +188,7 @@ class Loading:
             return
         self._served, self.error = loaded.result(), None
         del loaded
-        lines = [] if old is None else [f"checkpoint {self._served.checkpoint} answers now"]
+        lines = [] if is_first else [f"checkpoint {self._served.checkpoint} answers now"]
         lines += [f"left out: {what}: {reason}" for what, reason in self._served.left_out]
         del old
         _settled(lambda: [self._say(line) for line in lines])

@@ -42,7 +42,7 @@ class Sources:
 
     def __post_init__(self) -> None:
         # By its folder, so that posts or a map that move do not load it again; the server alone keeps it alive.
-        self._last: tuple[Path, ref[BooruEmbedder]] | None = None
+        self._last: tuple[Path, ref[Completer]] | None = None
 
     def folder(self) -> Path:
         """The folder of the checkpoint, without links.
@@ -69,6 +69,20 @@ class Sources:
         whole = [absolute for path in found for absolute in (os.path.abspath(path), os.path.realpath(path))]
         return tuple({*found, *whole, *map(os.path.dirname, whole), os.getcwd(), os.path.expanduser("~")})
 
+    def first(self) -> Served | None:
+        """The model alone, which answers while posts and map are loaded; None where one of them was named.
+
+        Raises:
+            ValueError, OSError: the checkpoint cannot be read.
+        """
+        if self.posts is not None or self.tag_embeddings is not None:
+            return None  # an error in what was named must not come after the first answer
+        folder = self.folder()
+        posts, _ = self._beside(folder)
+        completer = self._completer(folder)
+        waiting = {"map", *(["posts"] if posts is not None else [])}
+        return Served(completer.embedder, completer, checkpoint=self._name(folder), waiting=frozenset(waiting))
+
     def load(self) -> Served:
         """What the server answers from.
 
@@ -78,18 +92,17 @@ class Sources:
         """
         folder = self.folder()
         posts, table = self._beside(folder)
-        embedder = self._embedder(folder)
-        completer = Completer(embedder)
-        completer.complete(PrefixQuery(""))  # warms up: the first pass is the slowest
+        completer = self._completer(folder)
+        embedder = completer.embedder
+        completer.warm_up()
         left_out: list[LeftOut] = []
         posts, table = self._fitting(folder, posts, table, left_out)
-        name = folder.name if os.path.exists(self.checkpoint) else str(self.checkpoint)
         return Served(
             embedder,
             completer,
             _posts(embedder, posts, left_out, is_named=self.posts is not None),
             _map(embedder, table, left_out, is_named=self.tag_embeddings is not None),
-            name,
+            self._name(folder),
             tuple(left_out),
         )
 
@@ -113,12 +126,16 @@ class Sources:
             table = None
         return posts, table
 
-    def _embedder(self, folder: Path) -> BooruEmbedder:
-        embedder = self._last[1]() if self._last is not None and self._last[0] == folder else None
-        if embedder is None:
-            embedder = BooruEmbedder.load(folder)
-            self._last = folder, ref(embedder)
-        return embedder
+    def _name(self, folder: Path) -> str:
+        return folder.name if os.path.exists(self.checkpoint) else str(self.checkpoint)
+
+    def _completer(self, folder: Path) -> Completer:
+        completer = self._last[1]() if self._last is not None and self._last[0] == folder else None
+        if completer is None:
+            completer = Completer(BooruEmbedder.load(folder))
+            completer.complete(PrefixQuery(""))  # warms up: the first pass is the slowest
+            self._last = folder, ref(completer)
+        return completer
 
 
 def _of_another(product: Path, checkpoint: Path) -> str:

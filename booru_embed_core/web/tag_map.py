@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.neighbours import embeddings_of_tags
 from booru_embed_core.errors import first_line
 from booru_embed_core.filesystem import open_regular
+from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.version_file import verify_version
+from booru_embed_core.web import models
+
+if TYPE_CHECKING:
+    from booru_embed_core.tags.vocab import Vocab
 
 _SAME_COSINE: Final = 0.98
 """Mean cosine above which two tables of tag embeddings are of one model: bf16 changes the third digit of a vector."""
 
 
+_COMPARED_TAGS: Final = 1000
+PIECE_TAGS: Final = 25_000
+"""Tags of a piece: 300 kB."""
+_SIDE: Final = 65_535
+"""Two places of the longer side of the map differ by a pixel where it is 800 pixels long and shown at 80 times that."""
 _REMEDY: Final = "materialize tag_embeddings again"
 
 
@@ -60,17 +73,55 @@ def tag_map(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
         vectors = np.asarray(pc.list_flatten(columns["vector"]).to_numpy(), np.float32)
     except (OSError, ValueError, TypeError, LookupError, NotImplementedError, pa.ArrowException) as error:
         raise TagMapError(f"{table}: no coordinates of tags ({first_line(error)}); {_REMEDY}") from None
-    vocab = embedder.vocab
-    every_id = range(vocab.num_special, vocab.num_tokens)
-    index_of = {(category.value, tag): i for i, (category, tag) in enumerate(embedder.tokenizer.decode(every_id))}
-    named = zip(columns["category"].to_pylist(), columns["tag"].to_pylist(), strict=True)
-    indices = np.array([index_of.get((str(category), str(tag)), -1) for category, tag in named], dtype=np.int64)
+    names = zip(columns["category"].to_pylist(), columns["tag"].to_pylist(), strict=True)
+    indices = _indices(embedder, names)
     is_other = (indices < 0).any() or vectors.size != len(indices) * dim
-    # Also where the mean is NaN.
-    if is_other or not np.mean((vectors.reshape(-1, dim) * embedder.tag_embeddings()[indices]).sum(1)) >= _SAME_COSINE:
+    if is_other or not _mean_cosine(embedder, indices, vectors.reshape(-1, dim)) >= _SAME_COSINE:  # also of NaN
         raise TagMapError(f"{table}: of another checkpoint; {_REMEDY}, or leave it out")
+    if np.array_equal(indices, np.arange(embedder.vocab.num_tags)):
+        embedder.take_tag_embeddings(vectors.reshape(-1, dim))
     has_point = np.isfinite(points).all(axis=1)
     return TagMap(indices[has_point], points[has_point])
+
+
+def pieces(tag_map: TagMap, vocab: Vocab) -> Iterator[bytes]:
+    """The map as JSON in pieces (`models.MapPiece`): the most used tags first, places in whole numbers."""
+    order = np.argsort(-vocab.counts[tag_map.tag_indices], kind="stable")
+    indices, points = tag_map.tag_indices[order], tag_map.points[order].astype(np.float64)
+    lowest, highest = (ends(points, axis=0) if len(points) else np.zeros(2) for ends in (np.min, np.max))
+    side = max(float((highest - lowest).max()), np.finfo(np.float32).tiny)
+    places = np.rint(_SIDE * ((points - (lowest + highest) / 2) / side + 0.5)).astype(np.int64)
+    digest = hashlib.sha256(places.tobytes() + indices.tobytes()).hexdigest()[:16]
+    num_pieces = max(1, -(-len(indices) // PIECE_TAGS))
+    for number in range(num_pieces):
+        part = slice(number * PIECE_TAGS, (number + 1) * PIECE_TAGS)
+        piece = models.MapPiece(
+            map=f"{vocab.hash[:16]}{digest}",
+            num_pieces=num_pieces,
+            num_tags=len(indices),
+            tags=[vocab.tags[index] for index in indices[part].tolist()],
+            categories=vocab.categories[indices[part]].tolist(),
+            counts=vocab.counts[indices[part]].tolist(),
+            x=places[part, 0].tolist(),
+            y=places[part, 1].tolist(),
+        )
+        yield piece.model_dump_json().encode()
+
+
+def _indices(embedder: BooruEmbedder, names: Iterable[tuple[str | None, str | None]]) -> NDArray[np.int64]:
+    """The tag index of each name of a category and a tag, -1 for one that is none, int64 ``[n]``."""
+    vocab = embedder.vocab
+    index_of: dict[str, dict[str, int]] = {
+        category.value: dict(zip(tags := vocab.tags_of(category), range(first, first + len(tags)), strict=True))
+        for category, first in zip(CATEGORIES, (vocab.category_offsets - vocab.num_special).tolist(), strict=False)
+    }
+    return np.array([index_of.get(str(category), {}).get(str(tag), -1) for category, tag in names], dtype=np.int64)
+
+
+def _mean_cosine(embedder: BooruEmbedder, indices: NDArray[np.int64], vectors: NDArray[np.float32]) -> float:
+    """Of the tags' embeddings with `vectors`, over some of them: all of 189,000 would take ten seconds."""
+    rows = np.unique(np.linspace(0, len(indices) - 1, _COMPARED_TAGS).astype(np.int64)) if len(indices) else indices
+    return float(np.mean((vectors[rows] * embeddings_of_tags(embedder.network, indices[rows])).sum(1)))
 
 
 def _principal_components(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

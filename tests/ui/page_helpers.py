@@ -103,7 +103,8 @@ class StandIn:
             file = STATIC / (path.removeprefix("static/") or "index.html")
             route.fulfill(path=file, headers={"Content-Security-Policy": STRICT, "Content-Type": content_type(file)})
             return
-        call, body = path.removeprefix("api/"), route.request.post_data_json or {}
+        call, _, piece = path.removeprefix("api/").partition("/")
+        body = {"piece": int(piece)} if piece else route.request.post_data_json or {}
         self.asked.append((call, body))
         if call in self.down:
             self.has_failed = True
@@ -193,13 +194,20 @@ class StandIn:
         notes = ["score:>10 is a condition of the stand-in"] if "score:>10" in body["tags"] else []
         return {"posts": posts, "unknown": [], "notes": notes}
 
-    def map(self, _body: dict[str, Any]) -> dict[str, Any]:
+    def map(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Piece ``body["piece"]`` of the map: six tags, then the others."""
+        by_use = sorted(VOCAB, key=lambda one: -one.count)
+        tags = (by_use[:6], by_use[6:])[body["piece"]]
+        side = max(one.y for one in VOCAB)
         return {
-            "tags": [one.tag for one in VOCAB],
-            "categories": [CATEGORIES.index(one.category) for one in VOCAB],
-            "counts": [one.count for one in VOCAB],
-            "x": [one.x for one in VOCAB],
-            "y": [one.y for one in VOCAB],
+            "map": "0123",
+            "num_pieces": 2,
+            "num_tags": len(VOCAB),
+            "tags": [one.tag for one in tags],
+            "categories": [CATEGORIES.index(one.category) for one in tags],
+            "counts": [one.count for one in tags],
+            "x": [round(65535 * one.x / side) for one in tags],
+            "y": [round(65535 * one.y / side) for one in tags],
         }
 
 

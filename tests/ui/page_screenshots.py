@@ -29,7 +29,7 @@ IMAGES = ROOT / "docs/images"
 NUM_COLOURS = 256
 MAX_BYTES = 300_000
 CAPTION = "1girl,long_hair,touhou"
-NUM_POINTS = "() => fetch('api/map').then((answer) => answer.json()).then(({ tags }) => tags.length)"
+NUM_POINTS = "() => fetch('api/map/0').then((answer) => answer.json()).then((piece) => piece.num_tags)"
 
 
 @pytest.fixture(scope="module")

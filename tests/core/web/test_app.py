@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from starlette.testclient import TestClient as AnyHostClient
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.schema import CATEGORIES
 from booru_embed_core.search.post_search import PostSearch
+from booru_embed_core.web import tag_map as tag_map_module
 from booru_embed_core.web.app import create_app
 from booru_embed_core.web.completions import Completer, Suggestions
 from booru_embed_core.web.middleware import MAX_BODY_BYTES
@@ -78,6 +80,7 @@ def test_info_says_what_is_served(client: TestClient, served: Served) -> None:
         "has_posts": True,
         "has_map": True,
         "checkpoint": "v1",
+        "practice": "",
         "left_out": [{"what": "map", "reason": "table.parquet: too old"}],
         "reload_error": None,
     }
@@ -504,7 +507,7 @@ def test_schemathesis_finds_nothing(client: TestClient, mode: GenerationMode) ->
     operations = [
         one.ok() for one in schemathesis.openapi.from_asgi("/api/openapi.json", client.app).get_all_operations()
     ]
-    assert len(operations) == 9
+    assert len(operations) == 10
     num_cases = 0
     for operation in operations:
         if mode == GenerationMode.NEGATIVE and not list(operation.body):
@@ -522,7 +525,7 @@ def test_schemathesis_finds_nothing(client: TestClient, mode: GenerationMode) ->
     assert num_cases > 80
 
 
-SECTION = re.compile(r"^## (GET|POST) (/api/\w+)\n.*?((?:```json\n.*?```\n*)+)", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(r"^## (GET|POST) (/api/\w+(?:/0)?)\n.*?((?:```json\n.*?```\n*)+)", re.MULTILINE | re.DOTALL)
 
 
 def shape(value: Any) -> Any:
@@ -536,10 +539,70 @@ def test_the_reference_shows_what_is_asked_and_answered(client: TestClient) -> N
     page = (Path(__file__).parents[3] / "docs/reference/http-api.md").read_text(encoding="utf-8")
     sections = SECTION.findall(page)
     described = client.get("/api/openapi.json").json()["paths"]
-    assert {path for _, path, _ in sections} == set(described) - {"/api/health"}
+    assert {path.replace("/0", "/{piece}") for _, path, _ in sections} == set(described) - {"/api/health"}
     for method, path, code in sections:
         blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", code, re.DOTALL)]
         body = blocks[0] if method == "POST" else None
         answer = client.request(method, path, json=body)
         assert answer.status_code == 200, answer.text
         assert shape(answer.json()) == shape(blocks[-1]), path
+
+
+def test_the_pieces_of_the_map_are_its_tags_by_use_and_its_places(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tag_map_module, "PIECE_TAGS", 10)
+    one_more = replace(served)
+    with TestClient(create_app(Loading(lambda: one_more))) as client:
+        while client.get("/api/ready").status_code != 200:
+            threading.Event().wait(0.01)
+        whole, first = client.get("/api/map").json(), client.get("/api/map/0")
+        found = [client.get(f"/api/map/{number}").json() for number in range(first.json()["num_pieces"])]
+        beyond = client.get(f"/api/map/{len(found)}")
+        assert (beyond.status_code, beyond.json()["error"]) == (404, f"the map has {len(found)} pieces; count from 0")
+        etag = first.headers["etag"]
+        for known in (etag, f'"x", W/{etag}'):
+            again = client.get("/api/map/0", headers={"If-None-Match": known})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+        assert client.get("/api/map/0", headers={"If-None-Match": '"x"'}).json() == found[0]
+    assert len({(piece["map"], piece["num_tags"]) for piece in found}) == 1
+    assert [len(piece["tags"]) for piece in found[:-1]] == [10] * (len(found) - 1)
+    columns = {
+        name: [one for piece in found for one in piece[name]] for name in ("tags", "categories", "counts", "x", "y")
+    }
+    assert columns["counts"] == sorted(whole["counts"], reverse=True)
+    rows = {row[:3]: row[3:] for row in zip(*columns.values(), strict=True)}
+    x, y = np.array(whole["x"]), np.array(whole["y"])
+    side = max(np.ptp(x), np.ptp(y))
+    for row in zip(*(whole[name] for name in columns), strict=True):
+        place = np.array(rows[row[:3]]) / 65535 - 0.5
+        middle = np.array([x.min() + x.max(), y.min() + y.max()]) / 2
+        assert np.abs(place - (np.array(row[3:]) - middle) / side).max() < 1e-5
+    assert {0, 65535} <= {*columns["x"], *columns["y"]}
+
+
+def test_what_is_still_loaded_answers_later(served: Served) -> None:
+    may_load = threading.Event()
+
+    def load() -> Served:
+        assert may_load.wait(30)
+        return served
+
+    first = Served(served.embedder, served.completer, checkpoint="v1", waiting=frozenset({"posts", "map"}))
+    said: list[str] = []
+    with TestClient(create_app(Loading(load, first=lambda: first, say=said.append))) as client:
+        while client.get("/api/ready").status_code != 200:
+            threading.Event().wait(0.01)
+        assert post(client, "complete", tags="solo")["completions"]
+        info = client.get("/api/info").json()
+        assert (info["has_posts"], info["has_map"]) == (True, True)
+        loading = {"error": "the posts are loading; try again in a few seconds"}
+        assert refused(client, "search", tags="solo") == (503, loading)
+        for path in ("map", "map/0"):
+            answer = client.get(f"/api/{path}")
+            assert (answer.status_code, answer.json()["error"][:18]) == (503, "the map is loading")
+        may_load.set()
+        while client.get("/api/map").status_code != 200:
+            threading.Event().wait(0.01)
+        assert post(client, "search", tags="solo")["posts"]
+    assert [line for line in said if "answers now" in line] == []

@@ -65,10 +65,16 @@ export interface Info {
   left_out: { what: string; reason: string }[];
   reload_error: string | null;
 }
-export interface TagMap {
+/** A piece of the map: the most used tags are in the first one. */
+export interface MapPiece {
+  /** Of which map it is a piece. */
+  map: string;
+  num_pieces: number;
+  num_tags: number;
   tags: string[];
   categories: number[];
   counts: number[];
+  /** 0 to 65535. */
   x: number[];
   y: number[];
 }
@@ -125,7 +131,8 @@ function post<T>(path: string, body: object, signal?: AbortSignal): Promise<T> {
 }
 
 export const getInfo = (signal?: AbortSignal) => ask<Info>("info", { signal: signal ?? null });
-export const getMap = (signal?: AbortSignal) => ask<TagMap>("map", { signal: signal ?? null });
+export const getMapPiece = (piece: number, signal?: AbortSignal) =>
+  ask<MapPiece>(`map/${piece}`, { signal: signal ?? null });
 export const complete = (query: CompleteQuery, signal?: AbortSignal) => post<Completions>("complete", query, signal);
 export const fill = (query: FillQuery, signal?: AbortSignal) => post<Filled>("fill", query, signal);
 export const similar = (tag: string, k: number, signal?: AbortSignal) =>

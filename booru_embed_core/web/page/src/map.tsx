@@ -3,7 +3,7 @@
 import { effect, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import * as api from "./api.ts";
-import { CATEGORIES, type Neighbour, type TagMap } from "./api.ts";
+import { CATEGORIES, type MapPiece, type Neighbour } from "./api.ts";
 import { Combobox, type Option } from "./combobox.tsx";
 import { type Colours, MapView } from "./map_view.ts";
 import { Neighbours } from "./neighbours.tsx";
@@ -29,7 +29,7 @@ function coloursIn(box: HTMLElement): Colours {
   return { categories: CATEGORIES.map(colourOf), ink, paper };
 }
 
-function useView(data: TagMap) {
+function useView(pieces: MapPiece[]) {
   const box = useRef<HTMLDivElement>(null);
   const view = useSignal<MapView | null>(null);
   const hovered = useSignal<Hovered | null>(null);
@@ -65,7 +65,7 @@ function useView(data: TagMap) {
     };
     const element = box.current!;
     const canvases = [...element.querySelectorAll("canvas")] as [HTMLCanvasElement, HTMLCanvasElement];
-    const created = new MapView(element, canvases, data, { onHover, onClick });
+    const created = new MapView(element, canvases, pieces, { onHover, onClick });
     view.value = created;
     const stops = [
       effect(() => {
@@ -78,7 +78,8 @@ function useView(data: TagMap) {
       stops.forEach((stop) => stop());
       created.close();
     };
-  }, [data]);
+  }, [pieces[0]]);
+  useEffect(() => view.value?.add(pieces), [pieces]);
   return { box, view, hovered };
 }
 
@@ -116,8 +117,8 @@ function Hovering({ hovered, view }: { hovered: Hovered; view: MapView }) {
   );
 }
 
-function Chart({ data }: { data: TagMap }) {
-  const { box, view, hovered } = useView(data);
+function Chart({ pieces }: { pieces: MapPiece[] }) {
+  const { box, view, hovered } = useView(pieces);
   const find = async (text: string) => findIn(view.value, text);
   const pick = ({ tag }: Option) => {
     state.focused.value = tag;
@@ -141,7 +142,7 @@ function Chart({ data }: { data: TagMap }) {
   return (
     <div class="chart card">
       <Combobox id="find" label="Find a tag on the map" placeholder="Find a tag" find={find} onPick={pick} />
-      <div class="map" ref={box} tabIndex={0} role="application" aria-label={`Map of ${data.tags.length} tags. ${HELP}`}
+      <div class="map" ref={box} tabIndex={0} role="application" aria-label={`Map of ${pieces[0]!.num_tags} tags. ${HELP}`}
         onKeyDown={onKeyDown}>
         <canvas class="points" />
         <canvas />
@@ -171,7 +172,7 @@ export function TagMapPanel() {
         {state.info.error.value !== null ? (
           <Panel of={state.info} retry={state.askInfo} rows={0}>{() => null}</Panel>
         ) : hasMap ? (
-          <Panel of={state.map} retry={state.askMap} rows={12}>{(data) => <Chart data={data} />}</Panel>
+          <Panel of={state.map} retry={state.askMap} rows={12}>{(pieces) => <Chart pieces={pieces} />}</Panel>
         ) : (
           <p class="state card">This model has no map.</p>
         )}

@@ -4,7 +4,7 @@ import { select, type Selection } from "d3-selection";
 import "d3-transition";
 import { zoom, zoomIdentity, type ZoomBehavior, type ZoomTransform } from "d3-zoom";
 import Flatbush from "flatbush";
-import { CATEGORIES, type Category, type TagMap } from "./api.ts";
+import { CATEGORIES, type Category, type MapPiece } from "./api.ts";
 import { Labels } from "./labels.ts";
 import { type Colour, type Placement, Points } from "./points.ts";
 
@@ -13,6 +13,7 @@ const FLIGHT_ZOOM = 10;
 const FLIGHT_MS = 700;
 const MAX_SIZE = 11; // see Points.draw
 const MANY = 10_000;
+const SIDE = 65535; // of the map, in the whole numbers of the server
 const REACH = 12; // maximal distance of the pointer from a point, in CSS pixels
 
 export interface Callbacks {
@@ -34,13 +35,15 @@ function channels(colour: string): Colour {
 }
 
 export class MapView {
-  readonly names: string[];
-  readonly counts: number[];
+  readonly names: string[] = [];
+  readonly counts: number[] = [];
   readonly #categories: Uint8Array;
   readonly #x: Float32Array;
   readonly #y: Float32Array;
+  /** x, y, weight and category of each point from the end on: frequent tags last, on top. */
+  readonly #vertices: Float32Array;
   readonly #indices = new Map<string, number>();
-  readonly #tree: Flatbush;
+  #tree = new Flatbush(1);
   readonly #labels: Labels;
   readonly #zoom: ZoomBehavior<HTMLElement, unknown>;
   readonly #selection: Selection<HTMLElement, unknown, null, undefined>;
@@ -51,26 +54,23 @@ export class MapView {
   #hovered: number | null = null;
   #near: number[] = [];
   #marked: number[] = [];
+  #markedNames: string[] = [];
+  #numPieces = 0;
   #banned: ReadonlySet<Category> = new Set();
   #colours: Colours = { categories: CATEGORIES.map(() => "rgb(128 128 128)"), ink: "gray", paper: "white" };
 
   constructor(
     readonly box: HTMLElement,
     readonly canvases: [HTMLCanvasElement, HTMLCanvasElement],
-    data: TagMap,
+    pieces: MapPiece[],
     readonly callbacks: Callbacks,
   ) {
-    const order = data.tags.map((_, index) => index).sort((a, b) => data.counts[b]! - data.counts[a]!);
-    this.names = order.map((index) => data.tags[index]!);
-    this.counts = order.map((index) => data.counts[index]!);
-    this.names.forEach((name, index) => this.#indices.set(name, index));
-    this.#categories = Uint8Array.from(order, (index) => data.categories[index]!);
-    [this.#x, this.#y] = unitSquare(order, data);
-    this.#tree = new Flatbush(Math.max(1, order.length));
-    if (order.length === 0) this.#tree.add(0, 0);
-    order.forEach((_, index) => this.#tree.add(this.#x[index]!, this.#y[index]!));
-    this.#tree.finish();
-    this.#points = new Points(canvases[0], this.#vertices());
+    const count = pieces[0]?.num_tags ?? 0;
+    this.#categories = new Uint8Array(count);
+    this.#x = new Float32Array(count);
+    this.#y = new Float32Array(count);
+    this.#vertices = new Float32Array(count * 4);
+    this.#points = new Points(canvases[0]);
     this.#labels = new Labels(canvases[1]);
     this.#selection = select(box);
     this.#zoom = zoom<HTMLElement, unknown>()
@@ -85,18 +85,34 @@ export class MapView {
     this.#listen();
     this.#resizes = new ResizeObserver(() => this.#resize());
     this.#resizes.observe(box);
+    this.add(pieces);
   }
 
-  #vertices(): Float32Array {
+  /** Adds the pieces that are not on the map yet; the tags of each are less frequent than those before. */
+  add(pieces: MapPiece[]): void {
+    for (const piece of pieces.slice(this.#numPieces)) this.#addTags(piece);
+    this.#numPieces = pieces.length;
     const count = this.names.length;
-    const maxLog = Math.log(Math.max(2, this.counts[0] ?? 2));
-    const vertices = new Float32Array(count * 4);
-    for (let index = 0; index < count; index++) {
-      const weight = Math.log(Math.max(1, this.counts[index]!)) / maxLog;
-      const start = (count - 1 - index) * 4; // frequent tags last, on top
-      vertices.set([this.#x[index]!, this.#y[index]!, weight, this.#categories[index]!], start);
-    }
-    return vertices;
+    this.#tree = new Flatbush(Math.max(1, count));
+    if (count === 0) this.#tree.add(0, 0);
+    for (let index = 0; index < count; index++) this.#tree.add(this.#x[index]!, this.#y[index]!);
+    this.#tree.finish();
+    this.#points.points = this.#vertices.subarray(this.#vertices.length - 4 * count);
+    this.setMarked(this.#markedNames);
+  }
+
+  #addTags(piece: MapPiece): void {
+    const maxLog = Math.log(Math.max(2, this.counts[0] ?? piece.counts[0] ?? 2));
+    piece.tags.forEach((name, at) => {
+      const index = this.names.length;
+      const [x, y, category, count] = [piece.x[at]! / SIDE, piece.y[at]! / SIDE, piece.categories[at]!, piece.counts[at]!];
+      this.names.push(name);
+      this.counts.push(count);
+      this.#indices.set(name, index);
+      [this.#x[index], this.#y[index], this.#categories[index]] = [x, y, category];
+      const weight = Math.log(Math.max(1, count)) / maxLog;
+      this.#vertices.set([x, y, weight, category], this.#vertices.length - 4 * (index + 1));
+    });
   }
 
   #listen(): void {
@@ -153,6 +169,7 @@ export class MapView {
   }
 
   setMarked(names: string[]): void {
+    this.#markedNames = names;
     this.#marked = this.#indicesOf(names);
     this.redraw();
   }
@@ -241,13 +258,4 @@ export class MapView {
     cancelAnimationFrame(this.#frame);
     this.#resizes.disconnect();
   }
-}
-
-/** The coordinates in `order`, scaled into the unit square with the same factor for both axes. */
-function unitSquare(order: number[], { x, y }: TagMap): [Float32Array, Float32Array] {
-  const bounds = [x, y].map((all) => all.reduce(([low, high], one) => [Math.min(low, one), Math.max(high, one)] as const, [Infinity, -Infinity] as const));
-  const side = Math.max(...bounds.map(([low, high]) => high - low)) || 1;
-  const scaled = (all: number[], [low, high]: readonly [number, number]) =>
-    Float32Array.from(order, (index) => (all[index]! - (low + high) / 2) / side + 0.5);
-  return [scaled(x, bounds[0]!), scaled(y, bounds[1]!)];
 }

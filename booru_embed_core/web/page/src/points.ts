@@ -47,11 +47,10 @@ export class Points {
   #colours: (number | null)[] = [];
   #paper = 0;
 
-  /** `points` holds x, y, weight (0 to 1) and category of each point; later points are drawn on top. */
-  constructor(
-    canvas: HTMLCanvasElement,
-    readonly points: Float32Array,
-  ) {
+  /** x, y, weight (0 to 1) and category of each point; later points are drawn on top. */
+  points: Float32Array = new Float32Array();
+
+  constructor(canvas: HTMLCanvasElement) {
     this.#context = canvas.getContext("2d", { alpha: false })!;
   }
 

@@ -37,7 +37,9 @@ export const focused = signal<string | null>(null);
 export const announcement = signal("");
 
 export const info = new Latest<api.Info>();
-export const map = new Latest<api.TagMap>();
+/** The pieces of the map that have arrived; the first is drawn while the others load. */
+export const map = new Latest<api.MapPiece[]>();
+const restOfMap = new Latest<null>();
 const spelling = new Latest<Spelled[]>();
 export const suggestions = new Latest<api.Completions>();
 /** The tags that were drawn to complete the caption. */
@@ -261,7 +263,20 @@ export function askInfo(): void {
 }
 
 export function askMap(): void {
-  if (info.value.value?.has_map) void map.run(api.getMap);
+  if (info.value.value?.has_map) void map.run(async (signal) => [await api.getMapPiece(0, signal)]);
+}
+
+function askRestOfMap(): void {
+  const pieces = map.value.value;
+  if (pieces === null || pieces.length >= pieces[0]!.num_pieces) restOfMap.clear();
+  else
+    void restOfMap.run(async (signal) => {
+      const piece = await api.getMapPiece(pieces.length, signal);
+      signal.throwIfAborted();
+      if (piece.map === pieces[0]!.map) map.value.value = [...pieces, piece];
+      else askMap(); // the server has loaded another model in between
+      return null;
+    });
 }
 
 export function start(): void {
@@ -273,4 +288,5 @@ export function start(): void {
   effect(askPosts);
   effect(askNeighbours);
   effect(askMap);
+  effect(askRestOfMap);
 }
