@@ -76,7 +76,7 @@ def serve(
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     print_notice(f"booru-embed on http://{shown}:{port} (the API: http://{shown}:{port}/api/docs); Ctrl-C stops it")
-    loading = Loading(sources.load, sources.version, _freeze, say, folders=sources.folders)
+    loading = Loading(sources.load, sources.version, _freeze, say, folders=sources.folders, first=sources.first)
     app = create_app(loading, origins, [host, *hosts])
     _end_quietly_on_sigterm()
     give_back_memory()
