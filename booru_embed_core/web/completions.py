@@ -166,14 +166,13 @@ class Completer:
         self, typed: TypedPrefix, probabilities: NDArray[np.float32], categories: Sequence[Category], k: int
     ) -> list[Suggestion]:
         """The best `k` tags of `categories`: one way of matching after another, until there are enough."""
-        index, is_allowed = self._prefixes, probabilities > 0
-        if len(categories) < len(CATEGORIES):
-            is_wanted = np.array([category in categories for category in CATEGORIES])
-            is_allowed &= is_wanted[self.embedder.vocab.categories]
+        index, vocab = self._prefixes, self.embedder.vocab
         if not typed.text:
-            best = top_k(probabilities, np.flatnonzero(is_allowed), k)
+            best = self._most_probable(probabilities, categories, k)
             return [self._suggestion(tag, probabilities, is_excluded=typed.is_excluded) for tag in best]
+        is_wanted = np.array([category in categories for category in CATEGORIES])
         found: list[Suggestion] = []
+        found_tags: list[int] = []
         for search, match in (
             (index.starting_with, Match.PREFIX),
             (index.with_word, Match.WORD),
@@ -182,13 +181,27 @@ class Completer:
             if len(found) == k:
                 break
             matches = search(typed.text)
+            is_allowed = (probabilities[matches.tags] > 0) & is_wanted[vocab.categories[matches.tags]]
+            is_allowed &= ~np.isin(matches.tags, found_tags)
             for tag, row in _best(matches, probabilities, is_allowed, k - len(found)):
-                is_allowed[tag] = False
+                found_tags.append(tag)
                 alias = index.alias(row)
                 is_alias = match is Match.PREFIX and alias is not None
                 way = Match.ALIAS if is_alias else match
                 found.append(self._suggestion(tag, probabilities, alias, way, typed.is_excluded))
         return found
+
+    def _most_probable(self, probabilities: NDArray[np.float32], categories: Sequence[Category], k: int) -> list[int]:
+        """The `k` tags of `categories` with the highest probabilities above 0, the most probable first."""
+        vocab = self.embedder.vocab
+        if len(categories) == len(CATEGORIES):
+            return [tag for tag in top_k(probabilities, None, k) if probabilities[tag] > 0]
+        found: list[int] = []
+        for category in categories:  # the tags of each stand together
+            start = vocab.first_token_id(category) - vocab.num_special
+            of_category = probabilities[start : start + vocab.sizes[category]]
+            found += [start + tag for tag in top_k(of_category, None, k) if of_category[tag] > 0]
+        return sorted(found, key=lambda tag: (-probabilities[tag], tag))[:k]
 
     def _suggestion(
         self,
@@ -206,9 +219,11 @@ class Completer:
 def _best(
     matches: Matches, probabilities: NDArray[np.float32], is_allowed: NDArray[np.bool_], k: int
 ) -> list[tuple[int, int]]:
-    """The best `k` of the allowed tags of `matches`, and their rows: fewer typos first, then the most probable."""
-    kept = is_allowed[matches.tags]
-    tags, edits, rows = matches.tags[kept], matches.edits[kept], matches.rows[kept]
+    """The best `k` of the tags of `matches` that are allowed (bool ``[len(matches.tags)]``), and their rows.
+
+    Those with fewer typos come first, then the most probable.
+    """
+    tags, edits, rows = matches.tags[is_allowed], matches.edits[is_allowed], matches.rows[is_allowed]
     found: list[tuple[int, int]] = []
     for num_edits in np.unique(edits).tolist():
         among = tags[edits == num_edits]

@@ -34,3 +34,4 @@ def test_the_highest_are_those_of_a_sort(num_values: int, levels: int) -> None:
         candidates = np.flatnonzero(numbers.random(num_values) < 0.9)
         wanted = sorted(candidates.tolist(), key=lambda index: (-values[index], index))[:k]
         assert top_k(values, candidates, k) == wanted
+        assert top_k(values[candidates], None, k) == [candidates.tolist().index(index) for index in wanted]
