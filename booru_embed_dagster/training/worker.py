@@ -94,10 +94,14 @@ class Job(BaseModel):
         return self.training.num_processes
 
 
+def _kind(job: object) -> str:
+    return "stage" if isinstance(job, dict) and job.get("stage", "checkpoint") != "checkpoint" else "training"
+
+
 _AnyJob: Final[TypeAdapter[Job | StageJob]] = TypeAdapter(
     Annotated[
         Annotated[Job, Tag("training")] | Annotated[StageJob, Tag("stage")],
-        Discriminator(lambda job: "training" if job.get("stage", "checkpoint") == "checkpoint" else "stage"),
+        Discriminator(_kind),
     ]
 )
 """A job of ``stage`` ``checkpoint``, or without one, is a training."""

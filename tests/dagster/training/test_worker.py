@@ -127,7 +127,14 @@ def test_a_fault_of_the_machine_is_a_reason_of_one_line(
 
 def test_what_is_no_job_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "odd.json").write_text('{"packed_path": 3}')
-    for name, reason in (("odd.json", "validation errors for Job"), ("none.json", "No such file or directory")):
+    (tmp_path / "list.json").write_text("[3]")
+    (tmp_path / "stage.json").write_text('{"stage": "cooking"}')
+    for name, reason in (
+        ("odd.json", "validation errors for"),
+        ("list.json", "validation error for"),
+        ("stage.json", "validation errors for"),
+        ("none.json", "No such file or directory"),
+    ):
         assert worker.main([str(tmp_path / name)]) == 1
         said = capsys.readouterr().err
         assert said.startswith(f"training: {tmp_path / name}: not a job (")
