@@ -20,7 +20,7 @@ def unit_vectors(vectors: NDArray[Floating]) -> NDArray[Floating]:
 
 
 def top_k(values: NDArray[np.float32], candidates: NDArray[np.int64] | None, k: int) -> list[int]:
-    """The `k` of `candidates` (ascending indices into `values`, None for all) with the highest values, ties by index."""
+    """`k` of `candidates` (ascending indices into `values`, or None for all) with the highest values; ties by index."""
     found = values if candidates is None else values[candidates]
     num_blocks = len(found) // _BLOCK
     if k < num_blocks:
