@@ -27,6 +27,7 @@ from booru_embed_core.cli.shared import TagsCommand, UsageError, say
 from booru_embed_core.cli.streams import prepare_streams, stream_error
 from booru_embed_core.errors import library_errors, one_line
 from booru_embed_core.faults import machine_error
+from booru_embed_core.memory import bound_kept_shapes
 
 _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "sklearn", "tokenizers"], "data") | {
     "dagster": "dag",
@@ -60,9 +61,13 @@ for command in (ingest, embed, complete, fill, similar, evaluate, export, index,
 
 
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001  `main` reads it too
+) -> None:
     """Embed a set of Danbooru tags as one low-dimensional vector."""
-    # `main` reads --debug itself, since it also guards the parsing; declared here for --help.
+    if context.invoked_subcommand != "serve":  # which has bounds of its own
+        bound_kept_shapes()
 
 
 def main() -> None:

@@ -18,7 +18,10 @@ import typer
 
 from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, say
 from booru_embed_core.cli.streams import print_notice
+from booru_embed_core.memory import bound_kept_shapes, give_back_memory
 
+_KEPT_PRODUCTS: Final = 256
+"""Of short captions, whose shapes come again: preparing one takes longer than a completion."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -56,14 +59,10 @@ def serve(
     # torch reads this when it is imported. A second thread saves at most one of the four milliseconds of a completion,
     # keeps another core busy while it waits for the next one, and has to wait while the event loop computes.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Captions have any number of tags. torch keeps what it prepared for 1,024 shapes in every thread, and oneDNN keeps
-    # the same once for all of them: with less of the first, passes are faster and memory is bounded.
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    bound_kept_shapes(_KEPT_PRODUCTS)
     from booru_embed_core.embedder.results import UnknownTagsWarning
     from booru_embed_core.training.checkpoint_config import read_config
     from booru_embed_core.web.app import create_app
-    from booru_embed_core.web.memory import give_back_memory
     from booru_embed_core.web.served import Loading
     from booru_embed_core.web.server import DrainingServer, server_config
     from booru_embed_core.web.sources import Sources

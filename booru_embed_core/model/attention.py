@@ -137,7 +137,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout, row
     if layout.plan is not None:
         return _BucketedAttention.apply(queries, keys, values, layout.plan, False, rows)  # type: ignore[no-any-return, no-untyped-call]
     if rows is not None:
-        queries, keys, values = queries[rows], keys[rows], values[rows]
+        # torch (2.13) adds the gradients of `table[rows]` in bf16 row by row, where sums stand still at 256.
+        queries, keys, values = (table.index_select(0, rows) for table in (queries, keys, values))
     return _by_kernel(queries, keys, values, layout, layout.cu_seqlens, layout.max_seqlen)
 
 

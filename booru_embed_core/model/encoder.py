@@ -258,7 +258,8 @@ class SetEncoder(nn.Module):
         self.rating_head = Linear(dim, len(RATINGS))
         self.score_head = Linear(dim, 1)
         sizes = torch.tensor(config.category_sizes, device="cpu")  # also where the weights are made on no device
-        categories = torch.repeat_interleave(torch.arange(NUM_CATEGORIES, device="cpu"), sizes)
+        each = torch.arange(NUM_CATEGORIES, device="cpu")
+        categories = torch.repeat_interleave(each, sizes, output_size=config.num_tags)
         self.register_buffer("tag_category", categories, persistent=False)
         self.tag_category: Tensor
         self._initialise()

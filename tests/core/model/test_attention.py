@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 from collections.abc import Callable
 
@@ -274,3 +275,41 @@ def test_gpu_kernels_equal_the_loop(backend: Backend, dtype: torch.dtype, poolin
     wanted = with_gradients(lambda *qkv: loop(*qkv, lengths), exact, grad.double())
     scaled = [(one.cpu().double() / other.abs().max(), other / other.abs().max()) for one, other in zip(found, wanted)]  # noqa: B905
     assert_same([one for one, _ in scaled], [other for _, other in scaled], 2e-2)
+
+
+# flash_attn 2.8, flash_attn/flash_attn_interface.py: the arguments that have no defaults, and the first that have.
+FLASH_ATTN = ("q", "k", "v", "cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k", "dropout_p")
+# torch 2.10 and 2.13, torch/nn/attention/varlen.py: the names differ, the order does not.
+TORCH_VARLEN = ("query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k")
+
+
+@pytest.mark.parametrize("pooling", [False, True])
+@pytest.mark.parametrize("backend", ["flash-attn", "varlen"])
+def test_a_kernel_is_called_by_its_signature(backend: Backend, pooling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As installed, or else as documented: each argument has the role that the kernel gives its place."""
+    documented = FLASH_ATTN if backend == "flash-attn" else TORCH_VARLEN
+    kernel = attention._flash_attn() if backend == "flash-attn" else attention._torch_varlen()
+    names = documented if kernel is None else tuple(inspect.signature(kernel).parameters)
+    assert names[: len(documented)] == documented
+    calls: list[tuple[object, ...]] = []
+
+    def called(*given: object) -> Tensor:
+        calls.append(given)
+        return queries
+
+    finder = "_flash_attn" if backend == "flash-attn" else "_torch_varlen"
+    monkeypatch.setattr(attention, finder, lambda: called)
+    lengths = torch.tensor([2, 3])
+    queries, keys, values = torch.randn(2 if pooling else 5, 2, 16), torch.randn(5, 2, 16), torch.randn(5, 2, 16)
+    layout = SetLayout.build(lengths, 3, 2, backend)
+    function_of(pooling)(queries, keys, values, layout)
+    given = dict(zip(documented, calls[0], strict=False))
+    assert len(given) == len(calls[0]) == 7, "dropout and all that follows keep their defaults"
+    q, k, v, cu_q, cu_k, max_q, max_k = given.values()
+    assert (q is queries, k is keys, v is values) == (True, True, True)
+    assert isinstance(cu_q, Tensor)
+    assert isinstance(cu_k, Tensor)
+    assert (cu_q.dtype, cu_k.dtype) == (torch.int32, torch.int32)
+    assert cu_q.tolist() == ([0, 1, 2] if pooling else [0, 2, 5])
+    assert cu_k.tolist() == [0, 2, 5]
+    assert (max_q, max_k) == (1 if pooling else 3, 3)
