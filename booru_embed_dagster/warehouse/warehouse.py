@@ -65,6 +65,7 @@ from booru_embed_dagster.warehouse.manifests import (
     content_version,
     is_intact,
 )
+from booru_embed_dagster.warehouse.sharing import share_files
 from booru_embed_dagster.warehouse.versions import ASSETS, INPUTS, Product, Versions
 
 __all__ = ["ASSETS", "DRAFTS", "Draft", "Product", "Warehouse", "lock_folder"]
@@ -212,9 +213,11 @@ class Warehouse(Versions):
         created = datetime.now(UTC).isoformat(timespec="microseconds")
         manifest = Manifest(asset=asset, version=version, inputs=inputs, files=files, created=created)
         (written / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        home = self.root / asset
+        if (before := linked(home)) is not None:
+            share_files(written, home / before)
         set_file_modes(written, (written / MANIFEST).stat().st_mode)
         sync_tree(written)
-        home = self.root / asset
         product = Product(asset, version, home / version)
         with lock_names(home):
             if not is_intact(product.path):
