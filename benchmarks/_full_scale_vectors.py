@@ -139,7 +139,7 @@ STAGES: Final[tuple[Stage, ...]] = (
         "tag_embeddings",
         "dagster/row_count",
         limits={"cpu_seconds": 180, "peak_mb": 1000},
-        before={"cpu_seconds": 533, "peak_mb": 2000, "disk_mb": 93},
+        before={"cpu_seconds": 533, "peak_mb": 2000, "disk_bytes": 93e6},
     ),
     Stage("embedding", embedding, before={"rows_per_cpu_second": 2090, "peak_mb": 2200}),
     Stage(
