@@ -6,8 +6,8 @@ Design choices:
 * A token is a tag: its vector is the tag's plus its category's. The decoder uses the same tag vectors.
 * Every set begins with the summary token, so that an empty caption has a state. The pooling block attends with the
   summary token as its only query, which costs next to nothing.
-* A block's feed-forward comes before its attention. Without positions, the first one depends only on the tag, so a CPU
-  computes it once per tag of the vocabulary instead of once per token. `feed_forward_first=False` is the usual order.
+* With `feed_forward_first`, a block's feed-forward comes before its attention. Without positions, the first one depends
+  only on the tag, so a CPU computes it once per tag of the vocabulary instead of once per token.
 * Pre-RMSNorm without gains, QK-norm, SwiGLU, no biases: stable at high learning rates, with nothing to tune.
 * The bottleneck is a Matryoshka embedding: its prefixes work on their own. The decoder reads the unit-length vector:
   what predicts tags is exactly what a user gets.
