@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.tokens.cooccurrence import captions_from_packed, count_cooccurrence, ppmi_factors
+from booru_embed_core.tokens.cooccurrence import PackedCaptions, count_cooccurrence, ppmi_factors
 from booru_embed_core.tokens.packed_file import PackedFile
 
 _MAX_TAGS: Final = 4096
-"""Number of most used tags whose pairs are counted: a dense float64 matrix of 128 MiB. Other tags start at random."""
+"""Number of most used tags whose pairs are counted, in a dense float64 matrix of 128 MiB and one of counts of 64 MiB.
+Other tags start at random."""
 _MAX_POSTS: Final = 2**19
 _NO_VECTOR: Final = 1e-6
 """Below this length a vector is rounding error: the tag never occurs with another, and starts at random too."""
@@ -28,7 +29,7 @@ def start_from_ppmi(model: SetEncoder, packed: PackedFile, vocab: Vocab, rows: N
     random. `model` must be on the CPU.
     """
     step = -(-len(rows) // _MAX_POSTS) or 1
-    pairs = count_cooccurrence(captions_from_packed(packed, vocab, rows[::step], is_restored=False), _MAX_TAGS)
+    pairs = count_cooccurrence(PackedCaptions(packed, vocab, rows[::step], is_restored=False), _MAX_TAGS)
     _, singular, right = ppmi_factors(pairs, model.config.settings.width)
     vectors = right * np.sqrt(singular)
     square_lengths = np.square(vectors).sum(axis=1)
