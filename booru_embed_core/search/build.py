@@ -35,7 +35,7 @@ from booru_embed_core.outputs import check_output_folder, claimed_folder
 from booru_embed_core.posts.arrow import schema_of
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.search.folder import FORMAT_VERSION, PART_FILES, IndexMetadata, part_name, part_vectors
-from booru_embed_core.search.index_file import write_index
+from booru_embed_core.search.index_file import help_to_write, write_index
 from booru_embed_core.search.posts_table import POSTS_FILE, TAGS_FILE, write_posts_table
 from booru_embed_core.search.vector_index import INDEX_FILE, SearchError
 from booru_embed_core.tags.vocab import Vocab
@@ -155,7 +155,10 @@ def help_to_index(
     Raises:
         ValueError: as `index_posts`.
     """
-    embed_parts(_agreed(_Embedding(checkpoint_dir, packed_path, device, precision), ranks), work_dir, log, ranks)
+    embedding = _agreed(_Embedding(checkpoint_dir, packed_path, device, precision), ranks)
+    parts = embed_parts(embedding, work_dir, log, ranks)
+    num_posts = embedding.packed.num_posts
+    help_to_write(num_posts, lambda: map(part_vectors, parts), embedding.queries(), ranks, len(parts))
 
 
 def _agreed(embedding: _Embedding, ranks: Ranks) -> _Embedding:
@@ -172,9 +175,8 @@ def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log, ranks
     write_posts_table(out_dir, packed.post_id, packed.rating, packed.score, _tags(packed, vocab), vocab.num_tags)
     log("building the index")
     started = time.monotonic()
-    index, recall = write_index(
-        out_dir / INDEX_FILE, packed.num_posts, lambda: map(part_vectors, parts), embedding.queries()
-    )
+    shared = (packed.num_posts, lambda: map(part_vectors, parts), embedding.queries(), ranks, len(parts))
+    index, recall = write_index(out_dir / INDEX_FILE, *shared)
     log(
         f"index: {index.num_rows:,} posts in {index.num_lists:,} lists, recall@10 {recall:.3f} with {index.nprobe} "
         f"lists per query, {time.monotonic() - started:,.0f} s"

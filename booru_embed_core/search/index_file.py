@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import faiss
 import numpy as np
@@ -34,9 +34,13 @@ from booru_embed_core.search.vector_index import (
     sampled_rows,
     trained_lists,
 )
+from booru_embed_core.training.distributed import ONE_RANK, Ranks
 
 Blocks = Callable[[], Iterator[Float16]]
 """Goes through all vectors, float16 ``[n, dim]`` of unit length, in the order of their rows."""
+
+_Found: TypeAlias = tuple[NDArray[np.int64], Float32, NDArray[np.int64]]
+"""Of a block: the list of each row, and for each query the best scores and their rows."""
 
 _MAX_THREADS: Final = 4
 _GROUP_BYTES: Final = 1 << 28
@@ -45,22 +49,37 @@ _NO_LISTS: Final = b"sprs" + bytes(8)
 """What faiss writes at the end of an index without rows: a sparse table of sizes, which is empty."""
 
 
-def write_index(file: Path, num_rows: int, blocks: Blocks, queries: Float32) -> tuple[VectorIndex, float]:
+def write_index(
+    file: Path, num_rows: int, blocks: Blocks, queries: Float32, ranks: Ranks = ONE_RANK, num_blocks: int = 0
+) -> tuple[VectorIndex, float]:
     """Writes the index of `blocks` to `file`; returns it, opened, and its recall@10 on `queries`.
 
-    Its `nprobe` is doubled until that recall reaches `WANTED_RECALL`.
+    Its `nprobe` is doubled until that recall reaches `WANTED_RECALL`. With several ranks, the others call
+    `help_to_write`; the bytes are the same.
 
     Args:
         file: is overwritten.
         num_rows: vectors in `blocks`, above 0.
         blocks: all vectors; it is called several times.
         queries: float32 ``[Q, dim]``, of unit length.
+        ranks: this one and those that help.
+        num_blocks: how many there are; needed with several ranks.
     """
-    centroids = trained_lists(_sample(num_rows, blocks), num_rows)
-    lists, neighbours = _assigned(num_rows, blocks, centroids, queries)
+    centroids = _trained(num_rows, blocks, ranks)
+    lists, neighbours = _assigned(num_rows, blocks, centroids, queries, ranks, num_blocks)
     nprobe, recall = _tuned(centroids, lists[neighbours], queries)
     _write(file, blocks, centroids, lists)
     return VectorIndex.open(file, nprobe, (num_rows, centroids.shape[1])), recall
+
+
+def help_to_write(num_rows: int, blocks: Blocks, queries: Float32, ranks: Ranks, num_blocks: int) -> None:
+    """Does this rank's share of the work of `write_index`, which the first of `ranks` calls with the same arguments."""
+    _assigned(num_rows, blocks, _trained(num_rows, blocks, ranks), queries, ranks, num_blocks)
+
+
+def _trained(num_rows: int, blocks: Blocks, ranks: Ranks) -> Float32:
+    """The centroids, trained by one of `ranks`."""
+    return ranks.each("centroids", 1, lambda _: trained_lists(_sample(num_rows, blocks), num_rows))[0]
 
 
 def _sample(num_rows: int, blocks: Blocks) -> Float32:
@@ -79,30 +98,53 @@ def _sample(num_rows: int, blocks: Blocks) -> Float32:
 
 
 def _assigned(
-    num_rows: int, blocks: Blocks, centroids: Float32, queries: Float32
+    num_rows: int, blocks: Blocks, centroids: Float32, queries: Float32, ranks: Ranks, num_blocks: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The list of each row, int32 ``[N]``, and the rows nearest to each query, int64 ``[Q, k]``."""
     quantizer = faiss.IndexFlatIP(centroids.shape[1])
     quantizer.add(centroids)
     k = min(RECALL_K, num_rows)
 
-    def task(block: Float16) -> tuple[NDArray[np.int64], Float32, NDArray[np.int64]]:
+    def task(block: Float16) -> _Found:
         vectors = block.astype(np.float32)
         exact = faiss.IndexFlatIP(vectors.shape[1])
         exact.add(vectors)
         return quantizer.search(vectors, 1)[1][:, 0], *exact.search(queries, min(k, len(vectors)))
 
     lists, nearest = np.empty(num_rows, np.int32), faiss.ResultHeap(len(queries), k, keep_max=True)
-    num_threads, start = min(_MAX_THREADS, len(os.sched_getaffinity(0))), 0
+    found = _by_threads(task, blocks) if ranks.num_ranks == 1 else _by_ranks(task, blocks, ranks, num_blocks)
+    start = 0
+    for of_block, scores, rows in found:
+        lists[start : start + len(of_block)] = of_block
+        nearest.add_result(scores, rows + start)
+        start += len(of_block)
+    nearest.finalize()
+    return lists, nearest.I
+
+
+def _by_threads(task: Callable[[Float16], _Found], blocks: Blocks) -> Iterator[_Found]:
+    num_threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(num_threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
         left = blocks()
         while window := list(islice(left, num_threads)):
-            for of_block, scores, rows in pool.map(task, window):
-                lists[start : start + len(of_block)] = of_block
-                nearest.add_result(scores, rows + start)
-                start += len(of_block)
-    nearest.finalize()
-    return lists, nearest.I
+            yield from pool.map(task, window)
+
+
+def _by_ranks(task: Callable[[Float16], _Found], blocks: Blocks, ranks: Ranks, num_blocks: int) -> list[_Found]:
+    """The results of all blocks. Each rank goes once through the blocks, past those that others take."""
+    threads, left, passed = faiss.omp_get_max_threads(), blocks(), 0
+
+    def compute(number: int) -> _Found:
+        nonlocal passed
+        block = next(islice(left, number - passed, None))
+        passed = number + 1
+        return task(block)
+
+    faiss.omp_set_num_threads(1)
+    try:
+        return ranks.each("lists", num_blocks, compute)
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _tuned(centroids: Float32, wanted: NDArray[np.int32], queries: Float32) -> tuple[int, float]:

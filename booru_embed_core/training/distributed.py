@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
@@ -34,7 +33,7 @@ from booru_embed_core.model.rank_shard import SINGLE_RANK, RankShard
 from booru_embed_core.training.launch_variables import LaunchError, checked_variables, described
 from booru_embed_core.training.lifeline import Lifeline, Store, end_connections, lifeline
 
-Array: TypeAlias = NDArray[Any]
+Result = TypeVar("Result")
 
 _TIMEOUT: Final = timedelta(minutes=30)
 """How long a rank waits for one that does not respond. One that ended, or whose link is cut, is noticed before."""
@@ -108,7 +107,7 @@ class Ranks:
             raise RuntimeError("its connection ended")  # `joined_ranks` tells it
         return self.store.add(f"dealt/{name}", 1) - 1
 
-    def each(self, name: str, num: int, compute: Callable[[int], Array]) -> list[Array]:
+    def each(self, name: str, num: int, compute: Callable[[int], Result]) -> list[Result]:
         """``compute(number)`` for each number from 0 to `num` - 1, in that order, on every rank; `dealt` to the ranks.
 
         Raises:
@@ -119,7 +118,7 @@ class Ranks:
             return list(own.values())
         of_ranks: list[Any] = [None] * self.num_ranks
         dist.all_gather_object(of_ranks, own)
-        found = {number: array for of_rank in of_ranks for number, array in of_rank.items()}
+        found = {number: result for of_rank in of_ranks for number, result in of_rank.items()}
         return [found[number] for number in range(num)]
 
     def check_agreement(self, name: str, value: str) -> None:
