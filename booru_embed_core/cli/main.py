@@ -63,7 +63,7 @@ for command in (ingest, embed, complete, fill, similar, evaluate, export, index,
 @app.callback()
 def options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001  `main` reads it too
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001  see `main`
 ) -> None:
     """Embed a set of Danbooru tags as one low-dimensional vector."""
     if context.invoked_subcommand != "serve":  # which has bounds of its own
