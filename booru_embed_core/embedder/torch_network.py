@@ -23,8 +23,8 @@ from booru_embed_core.training.mapped_weights import MappedWeights
 
 _FP16_ENGINES: Final = ("x86", "fbgemm", "onednn")
 """torch's quantization engines that multiply by weights of half precision."""
-_PACKED_TAGS: Final = 16_384
-"""Tags that are packed at once: 16 MB at width 256."""
+_PACKED_TAGS: Final = 8192
+"""Tags that are packed at once: 8 MB at width 256."""
 
 
 class TorchNetwork:
@@ -64,6 +64,7 @@ class TorchNetwork:
         columns = self.model.tag_vectors().T.contiguous()  # with few states a third of the time of rows
         return lambda states: torch.addmm(bias, states, columns)
 
+    @torch.inference_mode()
     def _packed(self) -> Callable[[Tensor], Tensor]:
         """`_scores` by the tags' vectors in half precision.
 
@@ -72,9 +73,11 @@ class TorchNetwork:
         """
         model, parts = self.model, []
         tags, categories = model.tokens.weight[model.config.num_special :], model.tag_category
+        room = torch.empty(min(_PACKED_TAGS, len(tags)), tags.shape[1])
         for start in range(0, len(tags), _PACKED_TAGS):
             part = slice(start, min(start + _PACKED_TAGS, len(tags)))
-            vectors = tags[part] + model.categories(categories[part])
+            vectors = torch.index_select(model.categories.weight, 0, categories[part], out=room[: part.stop - start])
+            vectors += tags[part]
             # What torch.ao.nn.quantized.dynamic.Linear calls, which takes a second to import.
             parts.append(torch.ops.quantized.linear_prepack_fp16(vectors, model.tag_bias[part]))
             if self._mapped is not None:

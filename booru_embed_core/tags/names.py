@@ -52,9 +52,10 @@ class TagNames:
             for category_id, category in enumerate(CATEGORIES)
         ]
         self.spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
-        self.ids = {name: token_id for name, token_id in self.spellings.items() if TAG_SEPARATOR not in name}
+        self.ids, every = self.spellings, "\0".join(self.spellings)
+        if TAG_SEPARATOR in every:
+            self.ids = {name: token_id for name, token_id in self.spellings.items() if TAG_SEPARATOR not in name}
         self._folded: dict[str, int] = {}
-        every = "\0".join(self.ids)
         if every.casefold() != every:  # not for Danbooru, whose tags are lower case
             folded = ((name.casefold(), name, token_id) for name, token_id in self.ids.items())
             self._folded = {spelled: token_id for spelled, name, token_id in folded if spelled != name}

@@ -189,18 +189,18 @@ def _spelled(names: list[str]) -> list[str]:
     joined = _BETWEEN.join(names)
     if joined.count(_BETWEEN) != max(0, len(names) - 1):
         return [name.casefold().replace(TAG_SEPARATOR, "_") for name in names]  # a name has the sign
-    return joined.casefold().replace(TAG_SEPARATOR, "_").split(_BETWEEN) if names else []
+    spelled = joined.casefold().replace(TAG_SEPARATOR, "_")
+    return spelled.split(_BETWEEN) if spelled != joined else names
 
 
 def _inner_words(names: list[str]) -> tuple[list[str], NDArray[np.int64]]:
     """Each of `names` from each word but its first one on, and which name it is of, int64."""
-    words: list[str] = []
-    owners: list[int] = []
-    for owner, name in enumerate(names):
-        for word in _INNER_WORD.finditer(name):
-            words.append(name[word.start() :])
-            owners.append(owner)
-    return words, np.array(owners, dtype=np.int64)
+    joined = _BETWEEN.join(names)
+    starts = np.array([word.start() for word in _INNER_WORD.finditer(joined)], dtype=np.int64)
+    ends = np.cumsum([len(name) + 1 for name in names], dtype=np.int64) - 1
+    owners = np.searchsorted(ends, starts, side="right")
+    words = [joined[start:end] for start, end in zip(starts.tolist(), ends[owners].tolist(), strict=True)]
+    return words, owners
 
 
 def _letters(texts: list[str]) -> NDArray[np.uint64]:
