@@ -112,7 +112,7 @@ def _get(url: str) -> bytes:
         except urllib.error.URLError:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(0.02)
+        time.sleep(0.05)  # more often would cost the server as much as its start
 
 
 def _used(server: subprocess.Popen[bytes]) -> dict[str, Any]:
