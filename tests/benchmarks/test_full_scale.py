@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import full_scale
 from benchmarks._full_scale import Place, Stage, measured
+from benchmarks._full_scale_table import full_scale as full_scale_table
 
 
 def test_a_stage_that_has_figures_is_not_measured_again() -> None:
@@ -53,3 +54,11 @@ def test_figures_are_added_in_the_order_of_the_stages(tmp_path: Path, monkeypatc
     assert found["two"]["cpu_seconds"] == 1.5
     assert {"commit", "machine"} <= found["one"].keys()
     assert full_scale.read_results(file) == found
+
+
+def test_the_table_has_the_figures_before_and_the_limits() -> None:
+    stage = {"cpu_seconds": 12.34, "peak_mb": 1234, "disk_bytes": 5e6, "commit": "abc"}
+    table = full_scale_table(
+        {"stages": {"an_index": {**stage, "limits": {"peak_mb": 2000}, "before": {"peak_mb": 6800}}}}
+    )
+    assert "| an index | 12.3 | 1,234 (before 6,800, limit 2,000) | 5 |  |  |" in table

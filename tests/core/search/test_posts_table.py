@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from booru_embed_core.search import posts_table
 from booru_embed_core.search.posts_table import PostsTable, write_posts_table
 
 NUM_TAGS = 9
@@ -40,7 +41,9 @@ def write(folder: Path, records: list[list[int]], num_tags: int = NUM_TAGS) -> P
 def test_both_directions_are_what_the_records_say(
     tmp_path_factory: pytest.TempPathFactory, records: list[list[int]]
 ) -> None:
-    table = write(tmp_path_factory.mktemp("table"), records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(posts_table, "_BLOCK_ROWS", 4)
+        table = write(tmp_path_factory.mktemp("table"), records)
     assert [table.tags[row].tolist() for row in range(table.num_posts)] == [sorted(record) for record in records]
     for tag in range(NUM_TAGS):
         assert table.rows[tag].tolist() == [row for row, record in enumerate(records) if tag in record]
