@@ -248,6 +248,7 @@ def start_ranks(job: Job | StageJob, arguments: Sequence[str], stop: Callable[[]
     """
     num_processes = job.num_processes
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    torchrun += ["--local-addr", "127.0.0.1"]  # the name of a machine or a container need not resolve
     torchrun += ["--shutdown-timeout", str(_SHUTDOWN_SECONDS)]
     process = subprocess.Popen(  # noqa: S603  our own command
         [*torchrun, "--module", "booru_embed_dagster.training.worker", *arguments],
