@@ -43,7 +43,9 @@ def test_sections_of_a_file_of_yours_are_taken_with_their_paths(tmp_path: Path) 
 
 def test_several_sources_are_refused_in_one_line(tmp_path: Path) -> None:
     base = tmp_path / "mine.toml"
-    base.write_text('[[posts.source]]\nexport = ["a.csv"]\n[[posts.source]]\nexport = ["b.csv"]\n')
+    base.write_text(
+        '[[posts.source]]\nsite = "a"\nexport = ["a.csv"]\n[[posts.source]]\nsite = "b"\nexport = ["b.csv"]\n'
+    )
     with pytest.raises(SettingsError, match=r"several \[\[posts.source\]\]"):
         practice.practice_settings(["posts.csv"], base)
 
