@@ -166,9 +166,8 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.Tensor, "backward", _backward)
     monkeypatch.setattr(nn.Module, "_apply", _apply)
     # In inference mode no tensor becomes fake.
-    no_grad = torch.no_grad()
-    monkeypatch.setattr(torch.inference_mode, "__enter__", lambda _: no_grad.__enter__())
-    monkeypatch.setattr(torch.inference_mode, "__exit__", lambda _, *error: no_grad.__exit__(*error))
+    monkeypatch.setattr(torch.inference_mode, "__enter__", torch.no_grad.__enter__)
+    monkeypatch.setattr(torch.inference_mode, "__exit__", torch.no_grad.__exit__)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
