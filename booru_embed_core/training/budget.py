@@ -67,7 +67,9 @@ def limit_to_minutes(run: Run, rows: NDArray[np.int64], minutes: float, announce
 
     num_steps = max(1, bisect_right(range(1, run.num_steps + 1), left, key=seconds_of))
     run.limit(int(run.ranks.sum(torch.tensor(num_steps if run.ranks.is_first else 0))))
-    announce(f"{run.num_steps:,} of {run.steps.num_planned:,} steps, of {step_seconds:.2f} s each, end {minutes:g} min")
+    announce(
+        f"{minutes:g} minutes are {run.num_steps:,} of {run.steps.num_planned:,} steps, at {step_seconds:.2f} s a step"
+    )
 
 
 def _step_seconds(run: Run, minutes: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -46,7 +47,10 @@ def test_a_limited_training_has_its_own_schedule_and_minutes_are_turned_into_ste
     with pytest.raises(TrainingInterrupted, match="stopped at step 4 of 19"):
         bench.train("minutes", minutes, should_stop=stop_after(4), announce=said.append)
     bench.train("minutes", minutes)
-    assert said[-1] == "19 of 34 steps, of 307.69 s each, end 100 min"
+    begun, first = said[-2:]
+    assert "100 minutes are 19 of 34 steps, at 307.69 s a step" in said
+    assert begun == f"trains {report.num_parameters:,} parameters on cpu: 19 steps"
+    assert re.fullmatch(r"step 1/19  took [\d.]+ s for 16 posts and 149 tags; later ones may be faster", first)
     assert bench.weights_sha256("minutes") == bench.weights_sha256("steps")
     assert bench.log("minutes") == bench.log("steps")
     config = read_config(bench.out_dir("minutes"))

@@ -138,7 +138,7 @@ def test_a_state_that_cannot_be_written_beside_the_training_stops_it(
 
     with monkeypatch.context() as patched:
         patched.setattr(states, "_copy", full)
-        with pytest.raises(DiskError, match="no space left"):
+        with pytest.raises(DiskError, match="No space left"):
             bench.train("full", RESUMED)
     assert [file.name for file in bench.work_dir("full").iterdir() if "state" in file.name] == []
 
