@@ -106,7 +106,7 @@ def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
         table = with_positions(embeddings_table(embedder))
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
         plot = picture(draw_map(table), draft.path / "tag_map.png")
-    practice = practice_metadata(embedder.config)
+    practice = practice_metadata(embedder.config.practice_note)
     return materialized(pipeline, draft, **table_metadata(table), **practice, plot=plot)
 
 

@@ -26,7 +26,6 @@ from booru_embed_dagster.automation.provenance import INPUTS, describe_inputs, i
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.report import Evaluation
-    from booru_embed_core.training.checkpoint_config import CheckpointConfig
     from booru_embed_dagster.resources import Pipeline
     from booru_embed_dagster.warehouse.warehouse import Draft
 
@@ -113,9 +112,9 @@ def materialized(
     )
 
 
-def practice_metadata(config: CheckpointConfig) -> dict[str, str]:
-    """A note on a product of a checkpoint from a practice run; empty for a whole training."""
-    return {"practice": config.practice_note} if config.practice_note else {}
+def practice_metadata(note: str) -> dict[str, str]:
+    """The `note` on a product of a checkpoint from a practice run; empty for a whole training."""
+    return {"practice": note} if note else {}
 
 
 def links(pipeline: Pipeline, draft: Draft) -> dict[str, dg.MetadataValue]:

@@ -1,7 +1,7 @@
 """Runs every stage once for each call that writes, which fails or in which the process is killed.
 
-``python -m tests.faults.campaign FOLDER`` needs the environment of `injector.environment`: it forks a child for each run
-from one process that has imported everything. Prints a JSON line for each fault, and at the end the counts.
+``python -m tests.faults.campaign FOLDER`` needs the environment of `injector.environment`: it forks a child for each
+run from one process that has imported everything. Prints a JSON line for each fault, and at the end the counts.
 """
 
 from __future__ import annotations
