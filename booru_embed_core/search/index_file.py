@@ -1,4 +1,4 @@
-"""Writes the file that `VectorIndex.open` reads from blocks of vectors: memory does not grow with the vectors.
+"""Writes the file that `VectorIndex.open` reads from blocks of vectors: a vector takes 20 bytes of memory.
 
 Three passes over the blocks: a sample trains the lists; then each row gets its list, and the exact neighbours of the
 queries are found; then the lists are written one after another. So the number of lists that a query has to read is
