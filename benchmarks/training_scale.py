@@ -20,7 +20,6 @@ import sys
 import tarfile
 import tempfile
 import time
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -81,7 +80,10 @@ def write_corpus(folder: Path, num_tags: int, num_posts: int = NUM_POSTS) -> Non
 
 def train_steps(vocab_dir: Path, packed_path: Path, num_steps: int) -> dict[str, Any]:
     """The cost of `num_steps` steps in this process, with the `booru_embed_core` that it imports."""
-    with suppress(ImportError):  # what the command line and Dagster's processes do, in builds that have it
+    import booru_embed_core
+
+    # What the command line and Dagster's processes do, in builds that have it: an older one would import this build's.
+    if Path(booru_embed_core.__file__).with_name("memory.py").is_file():
         from booru_embed_core.memory import bound_kept_shapes
 
         bound_kept_shapes()
