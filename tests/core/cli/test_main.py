@@ -102,12 +102,12 @@ def test_a_missing_module_of_the_package_itself_is_a_traceback(run: Run, monkeyp
 
 
 @pytest.mark.slow
-def test_as_a_program_json_is_alone_on_stdout(trained: Trained, embedder: BooruEmbedder) -> None:
+def test_as_a_program_json_is_alone_on_stdout(trained: Trained) -> None:
     process = program("complete", r"solo xyzzy tracer_\(overwatch\)", "-k", 3, "-c", trained.checkpoint, "--json")
     out, err = process.communicate()
     assert process.returncode == 0
     completions = json.loads(out)["completions"]
-    wanted = embedder.complete("solo tracer_(overwatch)", k=3)
+    wanted = BooruEmbedder.load(trained.checkpoint, precision="fp32").complete("solo tracer_(overwatch)", k=3)
     assert [one["tag"] for one in completions] == [one.tag for one in wanted]
     assert err.startswith("warning: ")
     assert len(err.splitlines()) == 1

@@ -39,6 +39,7 @@ def test_a_server_follows_its_warehouse_and_ends_with_zero_when_terminated(wareh
         try:
             wait_until(lambda: status(f"{url}/api/ready") == 200)
             assert len(call(f"{url}/api/complete", {"tags": "1girl", "k": 3})["completions"]) == 3
+            wait_until(lambda: len(call(f"{url}/api/info")["left_out"]) == 2)  # completions answer before that
             info = call(f"{url}/api/info")
             assert info["checkpoint"] == "v2"
             assert [one["what"] for one in info["left_out"]] == ["posts", "map"]
