@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import full_scale
 from benchmarks._full_scale import Place, Stage, measured
-from benchmarks._full_scale_table import full_scale as full_scale_table
+from benchmarks._scale_tables import full_scale as full_scale_table
 
 
 def test_a_stage_that_has_figures_is_not_measured_again() -> None:

@@ -1,4 +1,4 @@
-"""The table of ``results/full_scale.json``; `tables` renders it into the page once there are results."""
+"""The tables of ``results/full_scale.json`` and ``results/training_scale.json``, for `tables`."""
 
 from __future__ import annotations
 
@@ -38,3 +38,18 @@ def _cell(stage: Mapping[str, Any], figure: str, divisor: float) -> str:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def training_scale(result: Mapping[str, Any]) -> str:
+    """A training step by size of the vocabulary, beside the build before."""
+    lines = ["| tags | CPU s a step (before) | ratio | peak MB (before) |", "|---:|---:|---:|---:|"]
+    lines += [
+        f"| {case['num_tags']:,} | {case['cpu_seconds']:.2f} ({case['cpu_seconds_before']:.2f}) | "
+        f"{case['ratio_to_before']:.2f} | {case['peak_mb']:,} ({case['peak_mb_before']:,}) |"
+        for case in result["cases"]
+    ]
+    where = (
+        f"Commit `{result['commit']}` against `{result['before']}`, {result['time'][:10]}, {result['machine']['cpu']}, "
+        f"rounds: {result['rounds']}, steps: {result['steps']}, load before: {result['load_average_before']:.1f}."
+    )
+    return "\n".join([*lines, "", where])
