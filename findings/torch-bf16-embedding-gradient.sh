@@ -12,8 +12,7 @@ python=${1:-}
 if [ -z "$python" ]; then
 	python3 -m venv "$folder/env"
 	python=$folder/env/bin/python
-	"$python" -m pip install --quiet --disable-pip-version-check torch==2.13.0 numpy \
-		--extra-index-url https://download.pytorch.org/whl/cpu > "$folder/pip.log" 2>&1
+	"$python" -m pip install --quiet --disable-pip-version-check torch==2.13.0 numpy==2.4.6 > "$folder/pip.log" 2>&1
 fi
 cat > "$folder/gradients.py" << 'PYTHON'
 import sys
