@@ -97,8 +97,9 @@ def weighted_forward(model: SetEncoder, sets: TagSets, mechanism: Mechanism) -> 
 
     x = norm(F.embedding(padded, table))
     for block in model.blocks:
+        x = block.before_attention(x)  # type: ignore[operator]
         x = x + attention(block.attention, norm(x), norm(x))  # type: ignore[arg-type]
-        x = x + feed_forward(block.feed_forward, norm(x))  # type: ignore[arg-type]
+        x = block.after_attention(x)  # type: ignore[operator]
     assert model.pool.attention is not None, "the mechanisms differ in attention only"
     summary = x[:, :1] + attention(model.pool.attention, norm(x[:, :1]), norm(x))
     pooled = norm((summary + feed_forward(model.pool.feed_forward, norm(summary)))[:, 0])
