@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks._results import BOORU_EMBED, RESULTS, display_name
-from benchmarks._scale_tables import training_scale
+from benchmarks._scale_tables import full_scale, training_scale
 
 PAGE: Final = Path(__file__).parent.parent / "docs/reference/benchmarks.md"
 MAX_RATIOS: Final[Mapping[str, float]] = {"posts": 5.5, "tag_frequencies": 4, "packed_tokens": 2.2, "all of it": 9.5}
@@ -329,6 +329,7 @@ TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "embedding": embedding,
     "training": training,
     "training_scale": training_scale,
+    "full_scale": full_scale,
     "search": search,
     "page": page,
     "serving": serving,
