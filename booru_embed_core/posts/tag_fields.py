@@ -164,11 +164,15 @@ def _reject_long(columns: dict[str, pa.Array[Any]]) -> None:
         return
     longest: Any = pa.array(rows)
     fields = [columns[name].take(longest).fill_null("").to_pylist() for name in names]
-    posts = (TAG_SEPARATOR.join(post) for post in zip(*fields, strict=True))
-    num_tags = np.array([len(list(filter(None, post.split(TAG_SEPARATOR)))) for post in posts])
+    num_tags = np.array([_num_tags(post) for post in zip(*fields, strict=True)])
     is_long = np.zeros(len(num_bytes), dtype=np.bool_)
     is_long[rows[num_tags > MAX_POST_TAGS]] = True
     columns[names[0]] = pc.if_else(pa.array(is_long), pa.scalar(None, pa.string()), columns[names[0]])
+
+
+def _num_tags(fields: Sequence[str]) -> int:
+    """How many tags the canonical `fields` of a post hold."""
+    return sum(len(list(filter(None, field.split(TAG_SEPARATOR)))) for field in fields)
 
 
 def _canonical(column: pa.Array[Any], conventions: Conventions) -> tuple[pa.Array[Any], int]:
@@ -299,14 +303,10 @@ def _unescaped(match: re.Match[str]) -> str:
 
 def length_problem(values: Mapping[str, RawValue], conventions: Conventions) -> str | None:
     """Why a post with the raw `values` has too many tags; None where it has not."""
-    num_tags = 0
-    for value in (values.get(name) for name in TAG_FIELDS):
-        if isinstance(value, str) and conventions.tag_separator == "list":
-            num_tags += len(list_items(value) or ())
-        elif isinstance(value, str):
-            num_tags += sum(map(bool, value.split(conventions.tag_separator)))
-        elif value is not None:
-            num_tags += len(value)
+    given = [value for value in map(values.get, TAG_FIELDS) if value is not None]
+    types = [pa.list_(pa.string()) if isinstance(value, list) else pa.string() for value in given]
+    columns = [_canonical(pa.array([value], type_), conventions)[0] for value, type_ in zip(given, types, strict=True)]
+    num_tags = _num_tags([column[0].as_py() or "" for column in columns])
     return f"{num_tags} tags, more than {MAX_POST_TAGS}" if num_tags > MAX_POST_TAGS else None
 
 
