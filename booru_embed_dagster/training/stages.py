@@ -6,24 +6,17 @@ library and settings only at module level: assets import the jobs from here, and
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from booru_embed_core.errors import disk_errors, library_errors
-from booru_embed_core.faults import machine_error
-from booru_embed_core.training.launch_variables import RANK
-from booru_embed_dagster.training.reasons import FAILURE_FILE, LOST_FILES, leave_reason, release_room
-from booru_embed_dagster.training.stopping import ShutdownWatchdog
-from booru_embed_dagster.warehouse.warehouse import lock_folder
+from booru_embed_dagster.training.reporting import run_reporting
 
 if TYPE_CHECKING:
     from booru_embed_core.training.distributed import Ranks
+    from booru_embed_dagster.training.stopping import ShutdownWatchdog
 
 _ELSEWHERE: Final = "set [warehouse] path to a folder on another disk"
 _LESS_MEMORY: Final = "lower [processes] {stage}: each process holds the model and its part of the work"
@@ -74,36 +67,24 @@ def run_stage(
         deliver: called once at the end, with nothing: the result is in files.
         stop: asked continuously by a thread, which ends the process: only whole parts count.
     """
-    from booru_embed_core.training.distributed import RankLostError, joined_ranks
+    from booru_embed_core.training.distributed import joined_ranks
 
-    rank = int(os.environ.get(RANK, "0"))
+    def compute(watchdog: ShutdownWatchdog) -> dict[str, Any]:
+        watchdog.offer_save(lambda: "stopped; what is finished is kept: start it again and it resumes from there")
+        with joined_ranks() as ranks:
+            job.compute(ranks, log)
+        return {}
 
-    def say(line: str, file: str = FAILURE_FILE) -> None:
-        leave_reason(job.out_dir, file, line, rank)
-        with suppress(OSError, AttributeError):  # stderr may be closed, or a file on a full disk
-            sys.stderr.write(f"{job.name}: {line}\n")
-            sys.stderr.flush()
-
-    job.work_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            disk_errors(job.work_dir, _ELSEWHERE),
-            lock_folder(job.work_dir) if rank == 0 else nullcontext(),
-            ShutdownWatchdog(stop, say, 0.0) as watchdog,
-        ):
-            watchdog.offer_save(lambda: "stopped; what is finished is kept: start it again and it resumes from there")
-            with joined_ranks() as ranks:
-                job.compute(ranks, log)
-    except RankLostError as error:
-        say(str(error), LOST_FILES.format(rank=rank))
+    report = run_reporting(
+        job,
+        compute,
+        stop,
+        folder=job.work_dir,
+        elsewhere=_ELSEWHERE,
+        less_memory=_LESS_MEMORY.format(stage=job.stage),
+        grace_seconds=0.0,
+    )
+    if report is None:
         return 1
-    except library_errors(ValueError) as error:
-        less = _LESS_MEMORY.format(stage=job.stage)
-        told = error if isinstance(error, ValueError) else machine_error(error, job.work_dir, _ELSEWHERE, less)
-        if told is None:
-            raise
-        say(str(told))
-        return 1
-    release_room(job.out_dir, rank)
-    deliver({})
+    deliver(report)
     return 0

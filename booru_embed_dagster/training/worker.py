@@ -18,7 +18,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,8 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from dagster_pipes import PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
-from booru_embed_core.errors import DiskError, disk_error, disk_errors, first_line, library_errors
-from booru_embed_core.faults import machine_error
+from booru_embed_core.errors import DiskError, disk_error, disk_errors, first_line
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training.launch_variables import (
     RANK,
@@ -45,17 +43,19 @@ from booru_embed_dagster.training.reasons import (
     REPORT,
     leave_reason,
     reason_in,
-    release_room,
     reserve_room,
     send,
 )
+from booru_embed_dagster.training.reporting import rank_of_process, run_reporting, warn
 from booru_embed_dagster.training.stages import StageJob, run_stage
-from booru_embed_dagster.training.stopping import GRACE_SECONDS, ShutdownWatchdog, StopRequest
-from booru_embed_dagster.warehouse.warehouse import lock_folder
+from booru_embed_dagster.training.stopping import GRACE_SECONDS, StopRequest
 
 if TYPE_CHECKING:
+    from booru_embed_core.training.loop import TrainReport
     from booru_embed_core.training.progress import Progress
+    from booru_embed_dagster.training.stopping import ShutdownWatchdog
 
+_TRAINING: Final = "training"
 _LOG_EVERY_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
 _SHUTDOWN_SECONDS: Final = 900
@@ -86,7 +86,7 @@ class Job(BaseModel):
     @property
     def name(self) -> str:
         """What messages call it."""
-        return "training"
+        return _TRAINING
 
     @property
     def num_processes(self) -> int:
@@ -135,46 +135,37 @@ def run_job(
         deliver: called once, with the training report.
         stop: asked after each step, and continuously by a thread for steps that take too long.
     """
-    from booru_embed_core.training.distributed import RankLostError
     from booru_embed_core.training.loop import TrainingInterrupted, train
 
-    def say(line: str, file: str = FAILURE_FILE) -> None:
-        leave_reason(job.out_dir, file, line, _rank())
-        _warn(line)
-
-    # The first rank saves. It would notice the end of another rank, so the others wait until it has begun.
-    grace_seconds = GRACE_SECONDS if _rank() == 0 else GRACE_SECONDS + 2
     folder = _folder_of(job)
-    try:
-        with disk_errors(folder, _ELSEWHERE):
-            job.work_dir.mkdir(parents=True, exist_ok=True)
-            with (
-                lock_folder(job.work_dir) if _rank() == 0 else nullcontext(),
-                ShutdownWatchdog(stop, say, grace_seconds) as watchdog,
-            ):
-                report = train(
-                    job.packed_path,
-                    job.vocab_dir,
-                    job.work_dir,
-                    job.out_dir,
-                    job.model,
-                    job.training,
-                    ProgressLog(log),
-                    stop,
-                    lambda save: watchdog.offer_save(partial(_saved, save, folder)),
-                    log,
-                )
-    except RankLostError as error:
-        say(str(error), LOST_FILES.format(rank=_rank()))
+
+    def compute(watchdog: ShutdownWatchdog) -> TrainReport:
+        return train(
+            job.packed_path,
+            job.vocab_dir,
+            job.work_dir,
+            job.out_dir,
+            job.model,
+            job.training,
+            ProgressLog(log),
+            stop,
+            lambda save: watchdog.offer_save(partial(_saved, save, folder)),
+            log,
+        )
+
+    report = run_reporting(
+        job,
+        compute,
+        stop,
+        folder=folder,
+        elsewhere=_ELSEWHERE,
+        less_memory="lower [training] batch_posts",
+        # The first rank saves. It would notice the end of another rank, so the others wait until it has begun.
+        grace_seconds=GRACE_SECONDS if rank_of_process() == 0 else GRACE_SECONDS + 2,
+        expected=(TrainingInterrupted,),
+    )
+    if report is None:
         return 1
-    except library_errors(ValueError, TrainingInterrupted) as error:
-        is_ours = isinstance(error, ValueError | TrainingInterrupted)
-        told = error if is_ours else machine_error(error, folder, _ELSEWHERE, "lower [training] batch_posts")
-        if told is None:
-            raise
-        say(str(told))
-        return 1
-    release_room(job.out_dir, _rank())
     send(REPORT, json.dumps(asdict(report)))
     deliver(asdict(report))
     return 0
@@ -211,22 +202,22 @@ def main(arguments: Sequence[str]) -> int:
             job = _AnyJob.validate_json(Path(arguments[0]).read_bytes())
         except (OSError, ValidationError) as error:
             reason = error.strerror if isinstance(error, OSError) else first_line(error)
-            _warn(f"{arguments[0]}: not a job ({reason}); name the JSON file of one")
+            warn(_TRAINING, f"{arguments[0]}: not a job ({reason}); name the JSON file of one")
             return 1
     sys.excepthook = partial(_leave_traceback, job.out_dir)
     try:
         checked_variables()
-        reserve_room(job.out_dir, _rank())
+        reserve_room(job.out_dir, rank_of_process())
     except (LaunchError, OSError) as error:
         line = str(disk_error(error, job.out_dir, _ELSEWHERE) or error)
         leave_reason(job.out_dir, FAILURE_FILE, line, 0)
-        _warn(line)
+        warn(_TRAINING, line)
         return 1
     is_rank = RANK in os.environ
     stop = StopRequest(os.getppid() if is_started_by_dagster or is_rank else None)
     if job.num_processes > 1 and not is_rank:
         return start_ranks(job, arguments, stop)
-    if is_started_by_dagster and _rank() == 0:
+    if is_started_by_dagster and rank_of_process() == 0:
         with open_dagster_pipes() as pipes:
             return _run(job, pipes.log.info, pipes.report_custom_message, stop)
     return _run(job, logging.getLogger(__name__).info, lambda _: None, stop)
@@ -270,18 +261,8 @@ def start_ranks(job: Job | StageJob, arguments: Sequence[str], stop: Callable[[]
 def _leave_traceback(
     out_dir: Path, kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    leave_reason(out_dir, CRASH_FILE, "".join(traceback.format_exception(kind, error, trace)), _rank())
+    leave_reason(out_dir, CRASH_FILE, "".join(traceback.format_exception(kind, error, trace)), rank_of_process())
     sys.__excepthook__(kind, error, trace)
-
-
-def _warn(line: str) -> None:
-    with suppress(OSError, AttributeError):  # stderr may be closed, or a file on a full disk
-        sys.stderr.write(f"training: {line}\n")
-        sys.stderr.flush()
-
-
-def _rank() -> int:
-    return int(os.environ.get(RANK, "0"))
 
 
 if __name__ == "__main__":

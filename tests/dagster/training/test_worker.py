@@ -20,7 +20,7 @@ from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.training import loop
 from booru_embed_core.training.distributed import RankLostError
 from booru_embed_core.training.progress import Progress
-from booru_embed_dagster.training import worker
+from booru_embed_dagster.training import stopping, worker
 from booru_embed_dagster.training.reasons import CRASH_FILE, FAILURE_FILE, RESERVED_BYTES
 from booru_embed_dagster.training.worker import Job, ProgressLog, main, run_job, start_ranks
 from booru_embed_dagster.warehouse.warehouse import lock_folder
@@ -278,7 +278,7 @@ def test_a_stop_that_cannot_save_says_so(job: Job, monkeypatch: pytest.MonkeyPat
 
     def fake(*arguments: Any) -> Report:
         offered: list[Any] = []
-        monkeypatch.setattr(worker.ShutdownWatchdog, "offer_save", lambda _, save: offered.append(save))
+        monkeypatch.setattr(stopping.ShutdownWatchdog, "offer_save", lambda _, save: offered.append(save))
         arguments[8](save)
         lines.append(offered[0]())
         return Report(num_steps=9)
