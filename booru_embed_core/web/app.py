@@ -32,7 +32,7 @@ from booru_embed_core.embedder.fill import FillQuery, ReadFill, fill_all, read_f
 from booru_embed_core.embedder.results import Filled, Normalized, UnknownTagsError
 from booru_embed_core.errors import one_line
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR
-from booru_embed_core.web import models
+from booru_embed_core.web import answers, models
 from booru_embed_core.web.batching import MicroBatcher
 from booru_embed_core.web.completions import Completer, PrefixQuery, ReadQuery, Suggestions
 from booru_embed_core.web.content import COMPRESS_LEVEL
@@ -130,6 +130,7 @@ def create_app(loading: Loading, allow_origins: Collection[str] = (), hosts: Col
         docs_url=None,  # Swagger's page loads scripts from another host
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        generate_unique_id_function=lambda route: route.name,  # clients are generated with these names
         lifespan=lifespan,
     )
     app.router.route_class = _JsonRoute
@@ -237,8 +238,7 @@ def _add_tags(app: FastAPI, loading: Loading) -> None:
     @app.post("/api/similar", responses=_REFUSED)
     def similar(asked: models.SimilarRequest) -> models.SimilarAnswer:
         """The tags whose embeddings are nearest to that of one tag."""
-        found = loading.served.embedder.similar_tags(asked.tag, asked.k, asked.category)
-        return models.SimilarAnswer(tag=asked.tag, neighbours=[models.SimilarTag(**one._asdict()) for one in found])
+        return answers.similar_answer(loading.served.embedder, asked)
 
     @app.get("/api/map", response_model=models.TagMap, responses={503: _REFUSED[503], **_NOT_FOUND})
     def tag_map(request: Request) -> Response:
@@ -249,16 +249,18 @@ def _add_tags(app: FastAPI, loading: Loading) -> None:
             raise HTTPException(404, _NO_MAP)
         return answer.answer(request)
 
-    @app.get("/api/map/{piece}", response_model=models.MapPiece, responses={503: _REFUSED[503], **_NOT_FOUND})
+    of_piece: dict[int | str, dict[str, Any]] = {status: _REFUSED[status] for status in (422, 503)}
+
+    @app.get("/api/map/{piece}", response_model=models.MapPiece, responses=of_piece | _NOT_FOUND)
     def map_piece(request: Request, piece: Annotated[int, PathParameter(ge=0)]) -> Response:
         """A piece of the map, as the page takes it: the most used tags first, places in whole numbers."""
         loading.served.check_not_waiting("map")
-        answers = loading.served.map_pieces
-        if answers is None:
+        pieces = loading.served.map_pieces
+        if pieces is None:
             raise HTTPException(404, _NO_MAP)
-        if piece >= len(answers):
-            raise HTTPException(404, f"the map has {len(answers)} pieces; count from 0")
-        return answers[piece].answer(request)
+        if piece >= len(pieces):
+            raise HTTPException(404, f"the map has {len(pieces)} pieces; count from 0")
+        return pieces[piece].answer(request)
 
 
 def _known(read: Normalized) -> Caption:
@@ -272,55 +274,14 @@ def _add_completions(app: FastAPI, completions: _Completions) -> None:
     @app.post("/api/complete", responses=_REFUSED)
     async def complete(asked: models.CompleteRequest) -> models.CompleteAnswer:
         """The most probable further tags of a caption; its unknown tags are ignored."""
-        found = await completions(
-            PrefixQuery(
-                asked.tags,
-                asked.k,
-                asked.categories,
-                asked.rating,
-                asked.score,
-                asked.prefix,
-                asked.per_category,
-                asked.implied,
-                asked.banned,
-            )
-        )
-        return models.CompleteAnswer(
-            completions=[models.CompletedTag(**one._asdict()) for one in found.completions],
-            unknown=list(found.unknown),
-            known=[
-                models.KnownTag(tag=tag, category=category, weight=weight)
-                for (category, tag), weight in zip(found.known, found.weights, strict=True)
-            ],
-            implied=[models.Tag(tag=tag, category=category) for category, tag in found.implied],
-            notes=list(found.notes),
-        )
+        return answers.complete_answer(await completions(answers.prefix_query(asked)))
 
 
 def _add_fills(app: FastAPI, fills: _Fills) -> None:
     @app.post("/api/fill", responses=_REFUSED)
     async def fill(asked: models.FillRequest) -> models.FillAnswer:
         """A whole caption: further tags drawn one after another, without contradictions; its unknown tags are kept."""
-        found = await fills(
-            FillQuery(
-                caption=asked.tags,
-                n=asked.n,
-                temperature=asked.temperature,
-                seed=asked.seed,
-                categories=asked.categories,
-                limits=asked.limits,
-                rating=asked.rating,
-                score=asked.score,
-                implied=asked.implied,
-                banned=asked.banned,
-            )
-        )
-        return models.FillAnswer(
-            tags=[models.FilledTag(**one._asdict()) for one in found.tags],
-            prompt=found.prompt(asked.dialect),
-            unknown=list(found.unknown),
-            notes=list(found.prompt_notes(asked.dialect)),
-        )
+        return answers.fill_answer(await fills(answers.fill_query(asked)), asked)
 
 
 def _add_posts(app: FastAPI, loading: Loading) -> None:
@@ -331,19 +292,7 @@ def _add_posts(app: FastAPI, loading: Loading) -> None:
         served.check_not_waiting("posts")
         if served.posts is None:
             raise HTTPException(404, _no_posts(loading, served))
-        from booru_embed_core.search.parser import parse_query
-
-        query = parse_query(asked.tags, served.embedder.tokenizer)
-        filters = (asked.ratings, asked.min_score, asked.required, asked.excluded)
-        found = served.posts.search(served.embedder, query, asked.k, *filters, by=asked.by)
-        return models.SearchAnswer(
-            posts=[
-                models.Post(**post._asdict() | {"tags": [models.Tag(**tag._asdict()) for tag in post.tags]})
-                for post in found
-            ],
-            unknown=list(query.unknown()),
-            notes=list(query.notes),
-        )
+        return answers.search_answer(served.posts, served.embedder, asked)
 
 
 def _no_posts(loading: Loading, served: Served) -> str:

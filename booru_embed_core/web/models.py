@@ -152,6 +152,19 @@ class FillAnswer(BaseModel):
     notes: list[str]
 
 
+class NormalizeRequest(_Request):
+    tags: Caption = Field(description="The caption to read.")
+
+
+class NormalizeAnswer(BaseModel):
+    caption: str = Field(description="The known tags in their canonical spelling, separated by spaces.")
+    known: list[KnownTag]
+    unknown: list[str]
+    excluded: list[Tag] = Field(description="Tags with a weight of 0 or less: no part of the caption.")
+    ratings: list[str] = Field(description="Ratings that it names, of g s q e; they are no tags.")
+    notes: list[str] = Field(description="What was read differently from its spelling.")
+
+
 class SimilarRequest(_Request):
     tag: Annotated[str, Field(min_length=1, max_length=200, strict=True)]
     k: Count = 10
