@@ -67,17 +67,17 @@ def serve(
     from booru_embed_core.web.server import DrainingServer, server_config
     from booru_embed_core.web.sources import Sources
 
-    origins = [_checked_origin(origin) for origin in allow_origin or ()]
-    hosts = [_checked_host(name) for name in allow_host or ()]
+    origins = [checked_origin(origin) for origin in allow_origin or ()]
+    hosts = [checked_host(name) for name in allow_host or ()]
     sources = Sources(checkpoint, posts, tag_embeddings)
     read_config(sources.folder())  # raises for a damaged checkpoint before the server starts
     warnings.simplefilter("ignore", UnknownTagsWarning)  # answers name unknown tags
-    listening = _listen(host, port)
+    listening = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     print_notice(f"booru-embed on http://{shown}:{port} (the API: http://{shown}:{port}/api/docs); Ctrl-C stops it")
     loading = Loading(sources.load, sources.version, _freeze, say, folders=sources.folders, first=sources.first)
     app = create_app(loading, origins, [host, *hosts])
-    _end_quietly_on_sigterm()
+    end_quietly_on_sigterm()
     give_back_memory()
     before = set(threading.enumerate())
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
@@ -89,7 +89,7 @@ def serve(
         os._exit(0)
 
 
-def _end_quietly_on_sigterm() -> None:
+def end_quietly_on_sigterm() -> None:
     """Makes a SIGTERM end the process with exit code 0: uvicorn raises it once more after its shutdown."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
@@ -102,7 +102,7 @@ def _freeze() -> None:
     gc.freeze()  # a full collection would visit all tag names: the slowest answers would take 30 ms longer
 
 
-def _checked_origin(origin: str) -> str:
+def checked_origin(origin: str) -> str:
     """`origin`, if browsers can send it.
 
     Raises:
@@ -127,7 +127,7 @@ def _checked_origin(origin: str) -> str:
     return origin
 
 
-def _checked_host(name: str) -> str:
+def checked_host(name: str) -> str:
     """`name`, if a request can name it as its host.
 
     Raises:
@@ -145,7 +145,7 @@ def _checked_host(name: str) -> str:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that listens at `port` of `host`.
 
     Raises:

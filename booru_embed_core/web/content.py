@@ -7,8 +7,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final, Self
 
-from fastapi import Request
-from fastapi.responses import Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 COMPRESS_LEVEL: Final = 5
 """Higher ones take several times as long and save a few percent."""

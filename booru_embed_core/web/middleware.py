@@ -45,11 +45,13 @@ class HostCheck:
     Args:
         app: the application.
         hosts: names and addresses, beside the address that a connection reached; ``*`` stands for all.
+        command: the one that takes ``--allow-host``, for the message.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], command: str = "booru-embed serve") -> None:
         self._app = app
         self._hosts = {spelled_host(host) for host in hosts}
+        self._command = command
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and "*" not in self._hosts:
@@ -61,7 +63,7 @@ class HostCheck:
                 return
             server = scope.get("server") or ("",)
             if host not in self._hosts and not (is_address(host) and host == spelled_host(str(server[0]))):
-                error = f"{host} is not served here; start `booru-embed serve` with --allow-host {host}"
+                error = f"{host} is not served here; start `{self._command}` with --allow-host {host}"
                 await JSONResponse({"error": error}, 421)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -106,6 +106,17 @@ class Sources:
             tuple(left_out),
         )
 
+    def posts_of(self, embedder: BooruEmbedder, folder: Path) -> tuple[PostSearch | None, tuple[LeftOut, ...]]:
+        """The posts that `embedder`, of the checkpoint in `folder`, searches; None if there are none that fit, and why.
+
+        Raises:
+            ValueError, OSError: the posts that were named cannot be read, or belong to another checkpoint.
+            ModuleNotFoundError: a package for the posts that were named is not installed.
+        """
+        left_out: list[LeftOut] = []
+        posts, _ = self._fitting(folder, self._beside(folder)[0], None, left_out)
+        return _posts(embedder, posts, left_out, is_named=self.posts is not None), tuple(left_out)
+
     def _beside(self, folder: Path) -> tuple[Path | None, Path | None]:
         """The posts and the table of the map, without links: what is checked of them is what is opened."""
         warehouse = folder.parent.parent
