@@ -26,7 +26,12 @@ from booru_embed_core.cli.shared import (
 )
 from booru_embed_core.schema import SPLITS, Category
 
-inspect_app = typer.Typer(no_args_is_help=True, help="Show what a vocabulary, a packed file or a checkpoint holds.")
+inspect_app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Show what a vocabulary, a packed file or a checkpoint holds.",
+)
 
 
 @inspect_app.command("vocab")

@@ -1,4 +1,4 @@
-"""The command ``booru-embed``: its subcommands assembled, and how failures end.
+"""The command ``booru-embed``: its subcommands, each imported when it is called, and how failures end.
 
 Exit code 0 on success, 2 for wrong use, 1 for a failure, 130 after Ctrl-C, 143 after SIGTERM. All of these are one line
 on stderr; ``--debug`` adds the traceback of a failure. ``--json`` prints one JSON value on stdout and nothing else.
@@ -6,23 +6,15 @@ on stderr; ``--debug`` adds the traceback of a failure. ``--json`` prints one JS
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import typer
-from typer.core import TyperCommand
 
-from booru_embed_core.cli.complete import complete, fill, similar
-from booru_embed_core.cli.embed import embed
-from booru_embed_core.cli.evaluate import evaluate
-from booru_embed_core.cli.export import export
-from booru_embed_core.cli.ingest import ingest
-from booru_embed_core.cli.inspect import inspect_app
 from booru_embed_core.cli.interrupts import InterruptibleGroup, Stopped, StopSignals
-from booru_embed_core.cli.search import duplicates, index, search
-from booru_embed_core.cli.serve import serve
 from booru_embed_core.cli.shared import TagsCommand, UsageError, say
 from booru_embed_core.cli.streams import prepare_streams, stream_error
 from booru_embed_core.errors import library_errors, one_line
@@ -45,19 +37,41 @@ _OUR_SIGNALS: Final = (
     *("export", "index", "search", "duplicates"),
 )
 """The commands that `StopSignals` ends; the server drains, and commands of other packages end as they do themselves."""
+_COMMANDS: Final = {
+    "ingest": "ingest",
+    "embed": "embed",
+    "complete": "complete",
+    "fill": "complete",
+    "similar": "complete",
+    "evaluate": "evaluate",
+    "export": "export",
+    "index": "search",
+    "search": "search",
+    "duplicates": "search",
+    "serve": "serve",
+    "inspect": "inspect",
+}
+"""The commands in the order of the help, each with its module of this folder; its function has the command's name."""
+_FOR_ONE: Final = ("complete", "fill")
+"""Commands that compute a few captions at most, for which numpy need not start a thread for each core."""
 _SOME_FILE: Final = Path("a file of this command")
 """Stands in a message for a file that an error does not name."""
 
+
+class _Program(InterruptibleGroup):
+    """All commands."""
+
+    modules: ClassVar = {name: f"booru_embed_core.cli.{module}" for name, module in _COMMANDS.items()}
+    kinds: ClassVar = dict.fromkeys(("complete", "fill", "similar", "search"), TagsCommand)
+
+
 app = typer.Typer(
     name="booru-embed",
-    cls=InterruptibleGroup,
+    cls=_Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(inspect_app, name="inspect")
-for command in (ingest, embed, complete, fill, similar, evaluate, export, index, search, duplicates, serve):
-    app.command(cls=TagsCommand if command in (complete, fill, similar, search) else TyperCommand)(command)
 
 
 @app.callback()
@@ -66,6 +80,8 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001  see `main`
 ) -> None:
     """Embed a set of Danbooru tags as one low-dimensional vector."""
+    if context.invoked_subcommand in _FOR_ONE:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if context.invoked_subcommand != "serve":  # which has bounds of its own
         bound_kept_shapes()
 
