@@ -8,6 +8,7 @@ Brackets stay with their pieces: only a look at the vocabulary tells whether one
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ _MAY_BE_CUT: Final = re.compile(r"[,;|\n\t]|::|:\d")
 _BRACKET: Final = re.compile(r"[()\[\]{}]")
 _PLAIN: Final = re.compile(r"(?:[^,;|\n\t:()\[\]{}]++(?:\([^,;|\n\t:()\[\]{}]*+\))?)++\Z")
 """Most names by far: neither separators nor colons, and no brackets but single pairs of round ones."""
+_SIGNS: Final = frozenset(",;|\n\t:()[]{}")
+"""A name that is not cut has one of them, and what names it in a text has the same ones."""
+_LOOSE: Final = {**dict.fromkeys(map(ord, " -\t\n\r\v\f\x1c\x1d\x1e\x1f"), "_"), ord("\\"): None}
+"""Signs that `_pattern` takes for each other, of ASCII; backslashes may be left out or added."""
 _WEIGHT_AT_END: Final = re.compile(rf"\s*:\s*({NUMBER})\s*\Z")
 _SUFFIX: Final = re.compile(r"(?:\d{1,2}(?:\.\d{1,4})?|\.\d{1,4}|[+-]{1,20})?(?=\s)")
 _MAX_COLONS: Final = 8
@@ -84,26 +89,39 @@ class PieceCutter:
 
     def __init__(self, names: Iterable[str], words: Collection[str]) -> None:
         self._words = words
-        self._scan = re.compile(_SCAN)
-        cut = [
+        self._kept: dict[frozenset[str], list[str]] = {}
+        """The names that are not cut, by the signs that each has."""
+        kept = [
             name
-            for name in names
-            if not _PLAIN.match(name)
-            and ((_MAY_BE_CUT.search(name) and self._is_cut(name)) or (_BRACKET.search(name) and _is_unbalanced(name)))
+            for name in itertools.filterfalse(_PLAIN.match, names)
+            if (_MAY_BE_CUT.search(name) and self._is_cut(name)) or (_BRACKET.search(name) and _is_unbalanced(name))
         ]
-        if cut:
-            kept = "|".join(map(_pattern, sorted(cut, key=len, reverse=True)))
-            whole = rf"(?<![^\s,;(\[{{|:\"'])(?:{kept})(?=$|[\s,;)\]}}|:\"'.!?+-])"
-            self._scan = re.compile(f"(?P<tag>(?i:{whole}))|{_SCAN}")
+        for name in kept:
+            self._kept.setdefault(_SIGNS.intersection(name), []).append(name)
 
     def cut(self, text: str, names: KnownNames, notes: list[str]) -> CutText:
         """The pieces of `text`, without empty ones."""
         scan = _Scan(text, names, self._words)
-        for match in self._scan.finditer(text):
+        for match in re.compile(self._pattern_for(text)).finditer(text):
             scan.read(match)
         scan.finish()
         notes += scan.notes
         return CutText(scan.pieces(), scan.is_list)
+
+    def _pattern_for(self, text: str) -> str:
+        """What is searched for in `text`: of the names that are not cut, those that may be in it.
+
+        With all of a large vocabulary, compiling it takes as long as everything else before a first completion.
+        """
+        signs, plain = _SIGNS.intersection(text), text.translate(_LOOSE).lower()
+        named = [name for own, names in self._kept.items() if own <= signs for name in names]
+        if text.isascii():  # (?i) takes a few other letters for letters of ASCII
+            named = [name for name in named if not name.isascii() or name.translate(_LOOSE).lower() in plain]
+        if not named:
+            return _SCAN
+        kept = "|".join(map(_pattern, sorted(named, key=len, reverse=True)))
+        whole = rf"(?<![^\s,;(\[{{|:\"'])(?:{kept})(?=$|[\s,;)\]}}|:\"'.!?+-])"
+        return f"(?P<tag>(?i:{whole}))|{_SCAN}"
 
     def _is_cut(self, name: str) -> bool:
         spaced = name.replace("_", " ")

@@ -15,23 +15,25 @@ def unique_spellings(tags: Sequence[str], categories: Sequence[int], counts: Seq
     A spelling is the bare tag. Of two tags of one name, the less used is spelled ``category:tag``; if both are used
     equally often, the later one is. The prefix is repeated while another tag has that spelling.
     """
-    every = set(tags)
-    if len(every) == len(tags):
-        return dict(zip(tags, range(len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + len(tags)), strict=True))
-    owner: dict[str, int] = {}
-    for tag_index, tag in enumerate(tags):
-        if tag not in owner or counts[tag_index] > counts[owner[tag]]:
-            owner[tag] = tag_index
+    first = dict(zip(reversed(tags), range(len(tags) - 1, -1, -1), strict=True))
     spellings = list(tags)
-    taken = every
-    for tag_index, tag in enumerate(tags):
-        if owner[tag] != tag_index:
-            prefix = f"{CATEGORIES[categories[tag_index]].value}:"
-            spelling = prefix + tag
-            while spelling in taken:
-                spelling = prefix + spelling
-            spellings[tag_index] = spelling
-            taken.add(spelling)
+    if len(first) < len(tags):
+        later = [tag_index for tag_index, tag in enumerate(tags) if first[tag] != tag_index]
+        owner: dict[str, int] = {}
+        shared = sorted({*later, *(first[tags[tag_index]] for tag_index in later)})
+        for tag_index in shared:
+            tag = tags[tag_index]
+            if tag not in owner or counts[tag_index] > counts[owner[tag]]:
+                owner[tag] = tag_index
+        taken = set(first)
+        for tag_index in shared:
+            if owner[tags[tag_index]] != tag_index:
+                prefix = f"{CATEGORIES[categories[tag_index]].value}:"
+                spelling = prefix + tags[tag_index]
+                while spelling in taken:
+                    spelling = prefix + spelling
+                spellings[tag_index] = spelling
+                taken.add(spelling)
     return dict(zip(spellings, range(len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + len(tags)), strict=True))
 
 

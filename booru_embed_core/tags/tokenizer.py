@@ -11,15 +11,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from booru_embed_core.schema import CATEGORIES, TAG_SEPARATOR, Category
-from booru_embed_core.tags.dialects import without_settings
-from booru_embed_core.tags.emphasis import Mention
 from booru_embed_core.tags.names import TagNames
 from booru_embed_core.tags.normalize import joined
-from booru_embed_core.tags.reader import CaptionReader
 from booru_embed_core.tags.vocab import Vocab
+
+if TYPE_CHECKING:
+    from booru_embed_core.tags.emphasis import Mention
+    from booru_embed_core.tags.reader import CaptionReader
 
 _LIST: Final = re.compile(r"[,\n]")
 
@@ -56,11 +57,16 @@ class Tokenizer:
     def __init__(self, vocab: Vocab) -> None:
         self.vocab = vocab
         self._names = TagNames(vocab)
-        self._reader = CaptionReader(self._names)
         self._ids = self._names.ids
         self._has_commas = any("," in tag for tag in vocab.tags)
         self.aliases = self._names.aliases
         """The token_id by each other name of a tag, in lower case; no tag's own name is among them."""
+
+    @cached_property
+    def _reader(self) -> CaptionReader:
+        from booru_embed_core.tags.reader import CaptionReader  # lists of known tags need none of its expressions
+
+        return CaptionReader(self._names)
 
     @cached_property
     def spellings(self) -> tuple[str, ...]:
@@ -110,6 +116,8 @@ class Tokenizer:
 
     def without_settings(self, text: str, notes: list[str]) -> str:
         """`text` without what names no tag, as `encode` takes it out; `notes` gets a line for everything taken out."""
+        from booru_embed_core.tags.dialects import without_settings
+
         return without_settings(text, self._ids, notes)
 
     def normalized(self, encoded: Encoded) -> str:
