@@ -57,8 +57,8 @@ class TagNames:
             self.ids = {name: token_id for name, token_id in self.spellings.items() if TAG_SEPARATOR not in name}
         self._folded: dict[str, int] = {}
         if every.casefold() != every:  # not for Danbooru, whose tags are lower case
-            folded = ((name.casefold(), name, token_id) for name, token_id in self.ids.items())
-            self._folded = {spelled: token_id for spelled, name, token_id in folded if spelled != name}
+            folded = zip(map(str.casefold, self.ids), self.ids.items(), strict=True)
+            self._folded = {spelled: token_id for spelled, (name, token_id) in folded if spelled != name}
         self.aliases = self._known_aliases()
 
     def find(self, text: str) -> Found | None:

@@ -18,7 +18,7 @@ def unique_spellings(tags: Sequence[str], categories: Sequence[int], counts: Seq
     first = dict(zip(reversed(tags), range(len(tags) - 1, -1, -1), strict=True))
     spellings = list(tags)
     if len(first) < len(tags):
-        later = [tag_index for tag_index, tag in enumerate(tags) if first[tag] != tag_index]
+        later = [tag_index for tag_index, index in enumerate(map(first.__getitem__, tags)) if index != tag_index]
         owner: dict[str, int] = {}
         shared = sorted({*later, *(first[tags[tag_index]] for tag_index in later)})
         for tag_index in shared:
