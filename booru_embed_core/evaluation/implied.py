@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -22,6 +23,7 @@ from booru_embed_core.tokens.cooccurrence import (
     count_tags,
     take_captions,
 )
+from booru_embed_core.training.distributed import ONE_RANK, Ranks
 
 if TYPE_CHECKING:
     Implications: TypeAlias = "sparse.csr_matrix[np.bool_]"
@@ -29,11 +31,16 @@ if TYPE_CHECKING:
 _FIRST_POSTS: Final = 8
 """Posts of a rare tag that are looked at first, which drops nearly all pairs."""
 _USES_AT_A_TIME: Final = 2**17
+_CHUNK_POSTS: Final = 65_536
 _KNUTH: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 def implied_pairs(
-    captions: Captions, threshold: float, min_count: int, pairs: Cooccurrence | None = None
+    captions: Captions,
+    threshold: float,
+    min_count: int,
+    pairs: Cooccurrence | None = None,
+    ranks: Ranks = ONE_RANK,
 ) -> Implications:
     """bool [num_tags, num_tags], true at (a, b) where P(b | a) = n(a and b) / n(a) > `threshold`, for a ≠ b.
 
@@ -45,6 +52,7 @@ def implied_pairs(
         threshold: in (0, 1].
         min_count: minimal number of posts with a; with fewer, P(b | a) is too noisy.
         pairs: counts of the same captions, if they are known.
+        ranks: this one and those that call this with the same captions: they share the counting.
     """
     counts = count_tags(captions) if pairs is None else pairs.counts.astype(np.int64)
     num_tags = len(counts)
@@ -57,12 +65,16 @@ def implied_pairs(
         found += _of_counted(pairs, is_counted, threshold, min_count)
     wanted = np.where((counts >= min_count) & ~is_counted, _FIRST_POSTS + 4 * (1 - threshold) * counts, 0)
     uses = _looked_at(captions, wanted / np.maximum(1, counts)) if wanted.any() else found[0]
-    possible = [np.empty(0, np.int64)]
-    for causes, effects, together, looked_at in _counted(captions, uses):
+    groups = list(_groups(uses))
+
+    def possible(number: int) -> NDArray[np.int64]:
+        causes, effects, together, looked_at = _counted(captions, uses[groups[number]])
         keep = (together + (counts[causes] - looked_at) > threshold * counts[causes]) & (causes != effects)
-        possible.append(causes[keep] * num_tags + effects[keep])
-    asked = np.sort(np.concatenate(possible))
-    found.append(asked[_count_pairs(captions, asked) > threshold * counts[asked // num_tags]])
+        of_group: NDArray[np.int64] = causes[keep] * num_tags + effects[keep]
+        return of_group
+
+    asked = np.sort(np.concatenate([np.empty(0, np.int64), *ranks.each("possible pairs", len(groups), possible)]))
+    found.append(asked[_count_pairs(captions, asked, ranks) > threshold * counts[asked // num_tags]])
     every = np.concatenate(found)
     places = np.divmod(every, num_tags)
     return sparse.csr_matrix((np.ones(len(every), np.bool_), places), shape=(num_tags, num_tags))
@@ -100,34 +112,39 @@ def _looked_at(captions: Captions, shares: NDArray[np.float64]) -> NDArray[np.in
 _Counts: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]"
 
 
-def _counted(captions: Captions, uses: NDArray[np.int64]) -> Iterator[_Counts]:
-    """Of pairs that share one of the posts in `uses`: both tags, the posts with both, and those with the first."""
-    tags = uses >> 32
-    starts = np.append(np.flatnonzero(np.diff(tags, prepend=-1)), len(uses))
+def _groups(uses: NDArray[np.int64]) -> Iterator[slice]:
+    """Slices of `uses`, each of about `_USES_AT_A_TIME` of them, that cut no tag in two."""
+    starts = np.append(np.flatnonzero(np.diff(uses >> 32, prepend=-1)), len(uses))
     first = 0
     while first < len(starts) - 1:
         last = max(first + 1, int(np.searchsorted(starts, starts[first] + _USES_AT_A_TIME, side="right")) - 1)
-        places = starts[first : last + 1]
-        num_posts = np.diff(places)
-        posts, at = np.unique(uses[places[0] : places[-1]] & 0xFFFFFFFF, return_inverse=True)
-        groups = caption_matrix(at, places - places[0], len(posts))
-        together = (groups @ take_captions(captions, posts)).tocoo()
-        yield (
-            tags[places[together.row]],
-            together.col.astype(np.int64),
-            together.data.astype(np.int64),
-            num_posts[together.row],
-        )
+        yield slice(int(starts[first]), int(starts[last]))
         first = last
 
 
-def _count_pairs(captions: Captions, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+def _counted(captions: Captions, uses: NDArray[np.int64]) -> _Counts:
+    """Of pairs that share one of the posts in `uses`: both tags, the posts with both, and those with the first."""
+    tags = uses >> 32
+    places = np.append(np.flatnonzero(np.diff(tags, prepend=-1)), len(uses))
+    posts, at = np.unique(uses & 0xFFFFFFFF, return_inverse=True)
+    together = (caption_matrix(at, places, len(posts)) @ take_captions(captions, posts)).tocoo()
+    return (
+        tags[places[together.row]],
+        together.col.astype(np.int64),
+        together.data.astype(np.int64),
+        np.diff(places)[together.row],
+    )
+
+
+def _count_pairs(captions: Captions, pairs: NDArray[np.int64], ranks: Ranks) -> NDArray[np.int64]:
     """Posts with both tags of each of `pairs` ``a · num_tags + b``, ascending, int64[num_pairs]."""
     num_tags = captions.shape[1]
     together = np.zeros(len(pairs), np.int64)
     starts = np.searchsorted(pairs, np.arange(num_tags + 1, dtype=np.int64) * num_tags)
     num_effects = np.diff(starts)
-    for chunk in caption_chunks(captions) if len(pairs) else ():
+    num_chunks = -(-captions.shape[0] // _CHUNK_POSTS) if len(pairs) else 0
+    for number in ranks.dealt("counted pairs", num_chunks):
+        chunk = captions[number * _CHUNK_POSTS : (number + 1) * _CHUNK_POSTS]
         posts = np.repeat(np.arange(chunk.shape[0]), np.diff(chunk.indptr))
         tags = chunk.indices.astype(np.int64)
         asks = num_effects[tags] > 0
@@ -138,7 +155,8 @@ def _count_pairs(captions: Captions, pairs: NDArray[np.int64]) -> NDArray[np.int
         held = posts * num_tags + tags
         at = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
         together += np.bincount(places[held[at] == wanted], minlength=len(pairs))
-    return together
+    every: NDArray[np.int64] = ranks.sum(torch.from_numpy(together)).numpy()
+    return every
 
 
 def without_implied(held_out: HeldOut, implied: Implications) -> HeldOut:

@@ -11,7 +11,8 @@ from booru_embed_core.evaluation.suggestions import Suggestions, suggestions_tab
 
 if TYPE_CHECKING:
     from booru_embed_core.evaluation.metrics import Metrics
-    from booru_embed_core.evaluation.report import Evaluation, Margin, SplitHalfResult, TaskResult
+    from booru_embed_core.evaluation.report import Evaluation, SplitHalfResult
+    from booru_embed_core.evaluation.task_figures import Margin, TaskResult
     from booru_embed_core.evaluation.tasks import Hide
 
 TITLES: Final[Mapping[Hide, str]] = {"one": "One tag hidden", "half": "Half of the tags hidden"}

@@ -109,6 +109,11 @@ def rank_hidden(scorer: Scorer, held_outs: Sequence[HeldOut], chunk: int = 1024)
     return [Ranked(of_task, every[place]) for of_task, place in zip(ranks, places, strict=True)]
 
 
+def scored_at_once(num_tags: int, at_most: int = 1024) -> int:
+    """Posts of `num_tags` tags each that `rank_hidden` scores at once."""
+    return max(1, min(at_most, _MAX_CELLS // max(1, num_tags)))
+
+
 def _rank_fitted(scorer: FittedScorer, held_outs: Sequence[HeldOut], chunk: int) -> list[Ranked]:
     """`rank_hidden` of a baseline that ranks the tags that it does not know below the others, by popularity."""
     pairs, name = scorer.pairs, scorer.name
@@ -172,7 +177,7 @@ def _ranks(
     every = np.unique(np.concatenate(keys))
     num_better = np.empty(len(every), np.int64)
     num_filtered = [[np.empty(0, np.int64)] for _ in held_outs]
-    step = max(1, min(chunk, _MAX_CELLS // width))
+    step = scored_at_once(width, chunk)
     for start in range(0, visible.shape[0], step):
         stop = min(start + step, visible.shape[0])
         scores = score(visible[start:stop])

@@ -6,9 +6,10 @@ to PPMI-SVD's: fitted on training posts, penalty chosen on validation posts, mea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score, r2_score
 from sklearn.preprocessing import StandardScaler
 
 from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer
+from booru_embed_core.evaluation.model_parts import post_slices
 from booru_embed_core.evaluation.tag_vectors import PPMI_DIM, RULES, factor_ppmi
 from booru_embed_core.evaluation.tasks import sample_rows
 from booru_embed_core.schema import SPLITS
@@ -25,6 +27,7 @@ from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix, Float64, captions_from_packed, count_cooccurrence
 from booru_embed_core.tokens.score_bins import score_bin_edges, score_bins
+from booru_embed_core.training.parts import Arrays, Parts
 from booru_embed_core.vectors import unit_vectors
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ Target: TypeAlias = Literal["rating", "score"]
 
 TARGETS: Final[tuple[Target, ...]] = ("rating", "score")
 CONSTANT_NAME: Final = "constant"
+PPMI_NAME: Final = "ppmi_svd"
 _HEADLINES: Final[Mapping[Target, str]] = {"rating": "accuracy", "score": "r2"}
 """The metrics that hyper-parameters are chosen by."""
 _PENALTIES: Final = (1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0)
@@ -78,6 +82,17 @@ class _FittedProbe:
     params: Params
     predicted: Float64
 
+    def arrays(self, target: Target) -> Arrays:
+        """This probe of `target` in a part."""
+        params = np.array(json.dumps(self.params))
+        return {f"{target}/value": np.array(self.value), f"{target}/params": params, f"{target}/test": self.predicted}
+
+    @classmethod
+    def of(cls, found: Arrays, target: Target) -> Self:
+        """The probe of `target` that `arrays` put into a part."""
+        params = json.loads(str(found[f"{target}/params"]))
+        return cls(float(found[f"{target}/value"]), params, found[f"{target}/test"])
+
 
 def run_probes(
     scorers: Sequence[Scorer],
@@ -85,6 +100,7 @@ def run_probes(
     vocab: Vocab,
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
+    parts: Parts | None = None,
 ) -> dict[str, ProbeResult]:
     """The probes of PPMI-SVD with `PPMI_DIM` numbers, and of those of `scorers` that embed.
 
@@ -98,18 +114,14 @@ def run_probes(
         vocab: its vocabulary.
         settings: numbers of posts and tags, and the seed that draws the posts.
         report: called with a line after each target.
+        parts: compute the parts: embeddings of some posts, and the probes of a model.
     """
+    parts = parts or Parts()
     posts = _read(packed, vocab, settings)
     targets = [t for t in TARGETS if all(len(np.unique(one.labels[t])) > 1 for one in posts.values())]
     if not targets:
         report("no probe: rating and score are the same for all posts")
-    best: dict[Target, dict[str, _FittedProbe]] = {target: {} for target in targets}
-    for scorer, params in _embedders(scorers, posts["train"].captions, settings) if targets else ():
-        features = _standardised({split: one.captions for split, one in posts.items()}, scorer)
-        for target in targets:
-            fitted = _probe(target, features, {split: one.labels[target] for split, one in posts.items()}, params)
-            if scorer.name not in best[target] or fitted.value > best[target][scorer.name].value:
-                best[target][scorer.name] = fitted
+    best = _fitted_probes(scorers, posts, targets, settings, parts) if targets else {}
     results: dict[str, ProbeResult] = {}
     for target, of_target in best.items():
         train, test = posts["train"].labels[target], posts["test"].labels[target]
@@ -154,22 +166,71 @@ def _read(packed: PackedFile, vocab: Vocab, settings: EvaluationSettings) -> dic
     return posts
 
 
-def _embedders(
-    scorers: Sequence[Scorer], train: CaptionMatrix, settings: EvaluationSettings
-) -> Iterator[tuple[EmbeddingScorer, Params]]:
-    """Each model that embeds, then both forms of PPMI-SVD, of which the better is taken."""
-    for scorer in scorers:
-        if isinstance(scorer, EmbeddingScorer):
-            yield scorer, {}
-    factors = factor_ppmi(count_cooccurrence(train, settings.max_fitted_tags), PPMI_DIM)
+def _fitted_probes(
+    scorers: Sequence[Scorer],
+    posts: Mapping[str, _Posts],
+    targets: Sequence[Target],
+    settings: EvaluationSettings,
+    parts: Parts,
+) -> dict[Target, dict[str, _FittedProbe]]:
+    """Target → model that embeds, then PPMI-SVD → its probe."""
+    embedders = [scorer for scorer in scorers if isinstance(scorer, EmbeddingScorer)]
+    captions = {split: one.captions for split, one in posts.items()}
+    vectors = _embedded(embedders, captions, parts)
+    names = [*(scorer.name for scorer in embedders), PPMI_NAME]
+
+    def compute(number: int) -> Arrays:
+        tried = _ppmi_vectors(captions, settings) if number == len(embedders) else iter([(vectors[number], {})])
+        found: dict[Target, _FittedProbe] = {}
+        for embedded, params in tried:
+            features = _standardised(embedded)
+            for target in targets:
+                fitted = _probe(target, features, {split: one.labels[target] for split, one in posts.items()}, params)
+                if target not in found or fitted.value > found[target].value:
+                    found[target] = fitted
+        return {key: array for target, fitted in found.items() for key, array in fitted.arrays(target).items()}
+
+    results = parts.each("probed", len(names), compute)
+    return {
+        target: {name: _FittedProbe.of(found, target) for name, found in zip(names, results, strict=True)}
+        for target in targets
+    }
+
+
+def _embedded(
+    embedders: Sequence[EmbeddingScorer], captions: Mapping[str, CaptionMatrix], parts: Parts
+) -> list[dict[str, NDArray[np.float32]]]:
+    """Of each of `embedders`, split → its embeddings, float32[n, dim]; computed some posts at a time."""
+    units = [(split, rows) for split, of_split in captions.items() for rows in post_slices(of_split.shape[0], 1)]
+
+    def compute(number: int) -> Arrays:
+        split, rows = units[number]
+        return {str(i): scorer.embed(captions[split][rows]) for i, scorer in enumerate(embedders)}
+
+    found = parts.each("embedded", len(units), compute) if embedders else []
+    return [
+        {
+            split: np.concatenate([one[str(i)] for (of, _), one in zip(units, found, strict=True) if of == split])
+            for split in captions
+        }
+        for i in range(len(embedders))
+    ]
+
+
+def _ppmi_vectors(
+    captions: Mapping[str, CaptionMatrix], settings: EvaluationSettings
+) -> Iterator[tuple[dict[str, NDArray[np.float32]], Params]]:
+    """Split → embeddings by PPMI-SVD, and its hyper-parameters: both forms, of which the better is taken."""
+    factors = factor_ppmi(count_cooccurrence(captions["train"], settings.max_fitted_tags), PPMI_DIM)
     dim = len(factors.singular)
     for rule in RULES:
-        yield factors.scorer(dim, rule), {"dim": dim, "rule": rule}
+        scorer = factors.scorer(dim, rule)
+        yield {split: scorer.embed(of_split) for split, of_split in captions.items()}, {"dim": dim, "rule": rule}
 
 
-def _standardised(captions: Mapping[str, CaptionMatrix], scorer: EmbeddingScorer) -> dict[str, Float64]:
+def _standardised(embedded: Mapping[str, NDArray[np.float32]]) -> dict[str, Float64]:
     """Unit vectors of each split, float64[n, dim], scaled to mean 0 and variance 1 in train, number by number."""
-    units = {split: unit_vectors(scorer.embed(of_split).astype(np.float64)) for split, of_split in captions.items()}
+    units = {split: unit_vectors(rows.astype(np.float64)) for split, rows in embedded.items()}
     scaler = StandardScaler().fit(units["train"])
     return {split: scaler.transform(rows) for split, rows in units.items()}
 

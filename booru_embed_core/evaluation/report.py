@@ -6,45 +6,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.baselines import EmbeddingScorer, Scorer
+from booru_embed_core.evaluation.baseline_parts import FittedOn, rank_by_baselines
+from booru_embed_core.evaluation.baselines import Scorer
+from booru_embed_core.evaluation.counting import counted_implications, counted_pairs
 from booru_embed_core.evaluation.groups import groups_of_tags
-from booru_embed_core.evaluation.implied import implied_pairs, without_implied
-from booru_embed_core.evaluation.metrics import (
-    SPLIT_HALF_METRIC,
-    SPLIT_HALF_RETRIEVAL,
-    Metrics,
-    PostMetrics,
-    Ranked,
-    evaluate_scorer,
-    mean_metrics,
-    metrics_of_ranks,
-    rank_hidden,
-    ranks_of_group,
-    split_half_recall,
-)
+from booru_embed_core.evaluation.implied import without_implied
+from booru_embed_core.evaluation.metrics import Metrics, evaluate_scorer
+from booru_embed_core.evaluation.model_parts import rank_by_models
 from booru_embed_core.evaluation.probes import ProbeResult, run_probes
 from booru_embed_core.evaluation.suggestions import Suggestions, suggestions_of
-from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_rows, split_halves
-from booru_embed_core.evaluation.tuning import (
-    Baselines,
-    Params,
-    TunedBaseline,
-    chosen_params,
-    tune_baselines,
-    validation_tasks,
-)
+from booru_embed_core.evaluation.task_figures import Task, TaskFigures, TaskResult
+from booru_embed_core.evaluation.tasks import HIDES, HeldOut, Hide, hold_out, sample_rows
+from booru_embed_core.evaluation.tuning import Baselines, Params, validation_tasks
 from booru_embed_core.json_files import content_checksum
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix, PackedCaptions, captions_from_packed, count_cooccurrence
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, PackedCaptions, captions_from_packed
+from booru_embed_core.training.parts import Parts
 
 if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
@@ -54,43 +40,6 @@ _HEAD: Final = "booru-embed-head"
 """The scorer whose softmax completions show; its module imports torch."""
 _WELL_TAGGED: Final = 20
 """95% of posts have this many tags only in an export that was selected for them: site-wide, p5 is 10 general tags."""
-
-
-@dataclass(frozen=True)
-class Margin:
-    """A model's lead over the best baseline on the same posts.
-
-    Attributes:
-        against: the baseline with the highest mean.
-        difference: mean over posts of the model's metric minus the baseline's.
-        standard_error: standard error of that mean: the standard deviation of the posts' differences over √n.
-    """
-
-    against: str
-    difference: float
-    standard_error: float
-
-    @property
-    def is_ahead(self) -> bool | None:
-        """Whether the difference is positive; None if it is within two standard errors of 0."""
-        return None if abs(self.difference) <= 2 * self.standard_error else self.difference > 0
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """Figures of one held-out task.
-
-    Attributes:
-        num_posts: posts with hidden tags.
-        num_hidden: hidden tags of all these posts.
-        models: name → metric → mean over posts; the models first, then the baselines.
-        margins: name of a model → metric → its margin over the best baseline; empty without baselines.
-    """
-
-    num_posts: int
-    num_hidden: int
-    models: Mapping[str, Metrics]
-    margins: Mapping[str, Mapping[str, Margin]]
 
 
 @dataclass(frozen=True)
@@ -163,96 +112,152 @@ def run_evaluation(
     settings: EvaluationSettings,
     report: Callable[[str], None] = lambda _: None,
     notes: Sequence[str] = (),
+    parts: Parts | None = None,
 ) -> Evaluation:
     """Figures of `scorers` and of the baselines on at most ``settings.max_posts`` test posts of `packed`.
 
-    Baselines and implications come from training posts only; hyper-parameters are chosen on validation posts.
+    Baselines and implications come from training posts only; hyper-parameters are chosen on validation posts. With
+    several ranks the others call `help_to_evaluate`; the figures are the same.
 
     Args:
         scorers: the models; those with ``embed`` also take part in split-half retrieval.
         packed: the packed file, made with `vocab`.
         vocab: its vocabulary.
         settings: seed, baselines and their grids.
-        report: called with a line after each step.
+        report: called with lines of progress.
         notes: sentences about the models that come first among the caveats.
+        parts: compute the parts, and keep what is finished; their source names all other arguments.
 
     Raises:
         ValueError: a split has nothing to fit, tune or test on, or a model has a baseline's name.
         ScoreError: a model's scores cannot be ranked.
+        RankLostError: another rank ended; finished parts stay.
     """
+    posts = _test_posts(packed, vocab, settings)
+    found = _computed(scorers, posts, packed, vocab, settings, report, parts or Parts())
+    groups = groups_of_tags(vocab, found.counts)
+    split_sizes = {split: len(rows_of_split(packed, split)) for split in SPLITS}
+    results = {hide: task.figures(groups, [scorer.name for scorer in scorers]) for hide, task in found.tasks.items()}
+    return Evaluation(
+        seed=settings.seed,
+        split_sizes=split_sizes,
+        num_tags=vocab.num_tags,
+        num_fitted_tags=found.num_fitted_tags,
+        tasks={hide: result.whole for hide, result in results.items()},
+        without_implied={hide: result.without_implied for hide, result in results.items()},
+        num_implied_pairs=found.num_implied_pairs,
+        implied_threshold=settings.implied_threshold,
+        split_half_retrieval=SplitHalfResult(posts.asked["half"].num_posts, found.retrieval),
+        chosen=found.chosen,
+        caveats=(
+            *notes,
+            *_caveats(results["half"], posts.captions, packed.rating[posts.rows]),
+            *_fewer_posts(len(posts.rows), split_sizes["test"], vocab.num_tags, settings),
+            *found.left_out,
+        ),
+        probes=found.probes,
+        by_group={hide: result.by_group for hide, result in results.items()},
+        by_group_without_implied={hide: result.by_group_without_implied for hide, result in results.items()},
+        visible_share={hide: result.visible_share for hide, result in results.items()},
+        suggestions=found.suggestions,
+    )
+
+
+def help_to_evaluate(
+    scorers: Sequence[Scorer],
+    packed: PackedFile,
+    vocab: Vocab,
+    settings: EvaluationSettings,
+    parts: Parts,
+    report: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Does this rank's share of the work of `run_evaluation`, which the first rank calls with the same arguments.
+
+    Raises:
+        ValueError: as `run_evaluation`.
+    """
+    _computed(scorers, _test_posts(packed, vocab, settings), packed, vocab, settings, report, parts)
+
+
+@dataclass(frozen=True, eq=False)
+class _TestPosts:
+    """The rows of the test posts, their captions, and both tasks."""
+
+    rows: NDArray[np.int64]
+    captions: CaptionMatrix
+    asked: Mapping[Hide, HeldOut]
+
+
+def _test_posts(packed: PackedFile, vocab: Vocab, settings: EvaluationSettings) -> _TestPosts:
     rows = sample_rows(packed, "test", settings, vocab.num_tags)
     captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
     asked = {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
     if not asked["one"].num_posts:
         raise ValueError("no test post has two tags of the vocabulary; give more posts or raise test_share")
+    return _TestPosts(rows, captions, asked)
+
+
+@dataclass(frozen=True, eq=False)
+class _Computed:
+    """What ranks compute, part by part."""
+
+    counts: NDArray[np.float64]
+    num_fitted_tags: int
+    num_implied_pairs: int
+    tasks: Mapping[Hide, Task]
+    retrieval: Mapping[str, Metrics]
+    chosen: Mapping[str, Mapping[str, Params]]
+    left_out: Sequence[str]
+    probes: Mapping[str, ProbeResult]
+    suggestions: Mapping[str, Suggestions]
+
+
+def _computed(
+    scorers: Sequence[Scorer],
+    posts: _TestPosts,
+    packed: PackedFile,
+    vocab: Vocab,
+    settings: EvaluationSettings,
+    report: Callable[[str], None],
+    parts: Parts,
+) -> _Computed:
+    _check_names(scorers, settings)
     validation = validation_tasks(packed, vocab, settings)
     train = PackedCaptions(packed, vocab, rows_of_split(packed, "train"))
-    pairs = count_cooccurrence(train, settings.max_fitted_tags)
+    pairs = counted_pairs(train, settings, parts)
     report(f"counted the tags of {pairs.num_posts:,} posts")
-    implied = implied_pairs(train, settings.implied_threshold, settings.implied_min_count, pairs)
+    implied = counted_implications(train, settings, pairs, parts)
     train.give_back()
-    tasks = {hide: _Task(held_out, without_implied(held_out, implied)) for hide, held_out in asked.items()}
-    halves = split_halves(captions, post_ids, settings.seed, vocab.is_unknown)
-    retrieval: dict[str, Metrics] = {}
-    for scorer in scorers:
-        for task in tasks.values():
-            task.rank(scorer, report)
-        _split_half(scorer, halves, retrieval)
-    baselines = tune_baselines(train, pairs, validation, settings, report)
-    chosen, left_out = _rank_baselines(baselines, tasks, halves, retrieval, report)
-    groups = groups_of_tags(vocab, pairs.counts)
-    split_sizes = {split: len(rows_of_split(packed, split)) for split in SPLITS}
-    results = {hide: task.figures(groups, [scorer.name for scorer in scorers]) for hide, task in tasks.items()}
-    return Evaluation(
-        seed=settings.seed,
-        split_sizes=split_sizes,
-        num_tags=vocab.num_tags,
-        num_fitted_tags=len(pairs.fitted),
-        tasks={hide: result.whole for hide, result in results.items()},
-        without_implied={hide: result.without_implied for hide, result in results.items()},
+    tasks = {hide: Task(held_out, without_implied(held_out, implied)) for hide, held_out in posts.asked.items()}
+    retrieval = rank_by_models(scorers, tasks, parts, report)
+    baselines = rank_by_baselines(FittedOn(train, pairs, validation, tasks, settings), parts, report)
+    counts, num_fitted = pairs.counts, len(pairs.fitted)
+    del pairs  # 268 MB at 8,192 tags
+    probes = run_probes(scorers, packed, vocab, settings, report, parts)
+    asked = (posts.captions, packed.post_id[posts.rows], vocab, settings.seed, parts)
+    suggestions: Mapping[str, Suggestions] = next(
+        (suggestions_of(one, *asked) for one in scorers if one.name == _HEAD), {}
+    )
+    if parts.taken:
+        report(f"{len(parts.taken)} parts were finished before")
+    return _Computed(
+        counts=counts,
+        num_fitted_tags=num_fitted,
         num_implied_pairs=implied.nnz,
-        implied_threshold=settings.implied_threshold,
-        split_half_retrieval=SplitHalfResult(halves[0].shape[0], retrieval),
-        chosen=chosen,
-        caveats=(
-            *notes,
-            *_caveats(results["half"], captions, packed.rating[rows]),
-            *_fewer_posts(len(rows), split_sizes["test"], vocab.num_tags, settings),
-            *left_out,
-        ),
-        probes=run_probes(scorers, packed, vocab, settings, report),
-        by_group={hide: result.by_group for hide, result in results.items()},
-        by_group_without_implied={hide: result.by_group_without_implied for hide, result in results.items()},
-        visible_share={hide: result.visible_share for hide, result in results.items()},
-        suggestions=next(
-            (suggestions_of(one, captions, post_ids, vocab, settings.seed) for one in scorers if one.name == _HEAD), {}
-        ),
+        tasks=tasks,
+        retrieval={**retrieval, **baselines.retrieval},
+        chosen=baselines.chosen,
+        left_out=baselines.left_out,
+        probes=probes,
+        suggestions=suggestions,
     )
 
 
-def _rank_baselines(
-    baselines: Iterable[TunedBaseline],
-    tasks: Mapping[Hide, _Task],
-    halves: tuple[CaptionMatrix, CaptionMatrix],
-    retrieval: dict[str, Metrics],
-    report: Callable[[str], None],
-) -> tuple[Mapping[str, Mapping[str, Params]], list[str]]:
-    """Ranks each of `baselines` on `tasks` and `halves` before the next is fitted.
-
-    Returns their hyper-parameters, and a sentence for each that is left out.
-    """
-    params: dict[str, Mapping[str, Params]] = {}
-    left_out = []
-    for baseline in baselines:
-        for hide, task in tasks.items():
-            if hide in baseline.best:
-                task.rank(baseline.best[hide].fit(), report)
-        if SPLIT_HALF_RETRIEVAL in baseline.best:
-            _split_half(baseline.best[SPLIT_HALF_RETRIEVAL].fit(), halves, retrieval)
-        params[baseline.name] = baseline.params
-        left_out += [baseline.left_out] if baseline.left_out else []
-        del baseline  # its scorers take memory
-    return chosen_params(params), left_out
+def _check_names(scorers: Sequence[Scorer], settings: EvaluationSettings) -> None:
+    names = [*(scorer.name for scorer in scorers), *settings.baselines]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two scorers are called {name!r}; rename one")
 
 
 def evaluate_captions(
@@ -285,88 +290,6 @@ def evaluate_captions(
     return {"hide": hide, "num_posts": held_out.num_posts, "models": models}
 
 
-@dataclass(frozen=True)
-class _TaskFigures:
-    """A task with and without implied tags, both also by group of tags, and the models' shares on visible tags."""
-
-    whole: TaskResult
-    without_implied: TaskResult
-    by_group: Mapping[str, TaskResult]
-    by_group_without_implied: Mapping[str, TaskResult]
-    visible_share: Mapping[str, float]
-
-
-class _Task:
-    """A task with and without implied tags, and the ranks that each scorer gave its hidden tags."""
-
-    def __init__(self, held_out: HeldOut, left: HeldOut) -> None:
-        self.asked = (held_out, left)
-        self._ranked: dict[str, list[Ranked]] = {}
-
-    def rank(self, scorer: Scorer, report: Callable[[str], None]) -> None:
-        """Scores the posts once."""
-        if scorer.name in self._ranked:
-            raise ValueError(f"two scorers are called {scorer.name!r}; rename one")
-        self._ranked[scorer.name] = rank_hidden(scorer, self.asked)
-        report(f"evaluated {scorer.name} on {self.asked[0].num_posts} posts")
-
-    def figures(self, groups: Mapping[str, NDArray[np.bool_]], models: Sequence[str]) -> _TaskFigures:
-        """All figures; what is not one of `models` is a baseline."""
-        baselines = [name for name in self._ranked if name not in models]
-        whole, left = (
-            _figures(
-                task.hidden, {name: both[i].ranks for name, both in self._ranked.items()}, groups, models, baselines
-            )
-            for i, task in enumerate(self.asked)
-        )
-        shares = {name: float(self._ranked[name][0].visible_share.mean()) for name in models}
-        return _TaskFigures(whole[0], left[0], whole[1], left[1], shares)
-
-
-def _figures(
-    hidden: CaptionMatrix,
-    ranks: Mapping[str, NDArray[np.int64]],
-    groups: Mapping[str, NDArray[np.bool_]],
-    models: Sequence[str],
-    baselines: Sequence[str],
-) -> tuple[TaskResult, dict[str, TaskResult]]:
-    """Figures of all `hidden` tags, and of those in each of the `groups` that has any."""
-    by_group: dict[str, TaskResult] = {}
-    for group, is_asked in groups.items():
-        if not is_asked[hidden.indices].any():
-            continue
-        of_group = {name: ranks_of_group(of_scorer, hidden, is_asked) for name, of_scorer in ranks.items()}
-        asked = next(iter(of_group.values()))[1]
-        by_group[group] = _result(asked, {name: own for name, (own, _) in of_group.items()}, models, baselines)
-    return _result(hidden, ranks, models, baselines), by_group
-
-
-def _result(
-    hidden: CaptionMatrix, ranks: Mapping[str, NDArray[np.int64]], models: Sequence[str], baselines: Sequence[str]
-) -> TaskResult:
-    """Figures of the hidden tags `hidden` [n, num_tags] from each scorer's ranks."""
-    if not hidden.shape[0]:
-        return TaskResult(0, 0, {}, {})
-    values: dict[str, PostMetrics] = {name: metrics_of_ranks(of_scorer, hidden) for name, of_scorer in ranks.items()}
-    means = {name: mean_metrics(of_scorer) for name, of_scorer in values.items()}
-    margins: dict[str, dict[str, Margin]] = {}
-    for model in models if baselines else ():
-        margins[model] = {}
-        for metric in means[model]:
-            best = max(baselines, key=lambda name: means[name][metric])
-            differences = values[model][metric] - values[best][metric]
-            error = float(differences.std()) / len(differences) ** 0.5
-            margins[model][metric] = Margin(best, float(differences.mean()), error)
-    return TaskResult(hidden.shape[0], hidden.nnz, means, margins)
-
-
-def _split_half(scorer: Scorer, halves: tuple[CaptionMatrix, CaptionMatrix], found: dict[str, Metrics]) -> None:
-    """Adds split-half retrieval of `scorer` to `found` if it embeds."""
-    if isinstance(scorer, EmbeddingScorer):
-        first, second = halves
-        found[scorer.name] = {SPLIT_HALF_METRIC: split_half_recall(scorer.embed(first), scorer.embed(second))}
-
-
 def _fewer_posts(num_posts: int, num_test: int, num_tags: int, settings: EvaluationSettings) -> list[str]:
     """A caveat if the vocabulary is so large that fewer posts are tested than ``max_posts``."""
     if num_posts == min(num_test, settings.max_posts):
@@ -377,7 +300,7 @@ def _fewer_posts(num_posts: int, num_test: int, num_tags: int, settings: Evaluat
     ]
 
 
-def _caveats(half: _TaskFigures, captions: CaptionMatrix, ratings: NDArray[np.uint8]) -> tuple[str, ...]:
+def _caveats(half: TaskFigures, captions: CaptionMatrix, ratings: NDArray[np.uint8]) -> tuple[str, ...]:
     caveats = []
     implied_share = 1 - half.without_implied.num_hidden / half.whole.num_hidden
     if implied_share > 0:

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation.baselines import Scorer
+from booru_embed_core.evaluation.model_parts import post_slices
 from booru_embed_core.evaluation.tasks import hold_out, keep_tags
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix
+from booru_embed_core.training.parts import Arrays, Parts
 
 _VISIBLE_TAGS: Final = 6
 _POSTS_AT_A_TIME: Final = 1024
@@ -43,7 +45,12 @@ class Suggestions:
 
 
 def suggestions_of(
-    scorer: Scorer, captions: CaptionMatrix, post_ids: NDArray[np.int64], vocab: Vocab, seed: int
+    scorer: Scorer,
+    captions: CaptionMatrix,
+    post_ids: NDArray[np.int64],
+    vocab: Vocab,
+    seed: int,
+    parts: Parts | None = None,
 ) -> dict[str, Suggestions]:
     """Figures of `scorer`, whose softmax is a completion's probability, by what is visible: six tags, or half of them.
 
@@ -55,6 +62,7 @@ def suggestions_of(
         post_ids: int64 ``[n]``.
         vocab: the vocabulary with the implications.
         seed: decides which tags are visible.
+        parts: compute the parts, some captions each.
     """
     visible = {
         f"{_VISIBLE_TAGS} tags": keep_tags(captions, post_ids, _VISIBLE_TAGS, seed, vocab.is_unknown),
@@ -62,7 +70,8 @@ def suggestions_of(
     }
     if not vocab.implications.num_pairs:
         return {}
-    return {name: _figures(scorer, tags, vocab) for name, tags in visible.items() if tags.shape[0]}
+    of_names = ((name, f"suggested-{i}", tags) for i, (name, tags) in enumerate(visible.items()) if tags.shape[0])
+    return {name: _figures(scorer, tags, vocab, parts or Parts(), part) for name, part, tags in of_names}
 
 
 def suggestions_table(found: Mapping[str, Suggestions]) -> list[str]:
@@ -75,10 +84,17 @@ def suggestions_table(found: Mapping[str, Suggestions]) -> list[str]:
     return lines
 
 
-def _figures(scorer: Scorer, visible: CaptionMatrix, vocab: Vocab) -> Suggestions:
+def _figures(scorer: Scorer, visible: CaptionMatrix, vocab: Vocab, parts: Parts, name: str) -> Suggestions:
     step = max(1, min(_POSTS_AT_A_TIME, _MAX_CELLS // max(1, vocab.num_tags)))
-    chunks = [_of_chunk(scorer, visible[start : start + step], vocab) for start in range(0, visible.shape[0], step)]
-    means = np.concatenate(chunks, axis=1).mean(axis=1)
+    slices = post_slices(*visible.shape, step)
+
+    def compute(number: int) -> Arrays:
+        own = visible[slices[number]]
+        chunks = [_of_chunk(scorer, own[start : start + step], vocab) for start in range(0, own.shape[0], step)]
+        return {"figures": np.concatenate(chunks, axis=1)}
+
+    found = [one["figures"] for one in parts.each(name, len(slices), compute)]
+    means = np.concatenate(found, axis=1).mean(axis=1)
     return Suggestions(visible.shape[0], *(float(mean) for mean in means))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,8 +45,8 @@ if TYPE_CHECKING:
     from booru_embed_core.tokens.packed_file import PackedFile
 
 Params: TypeAlias = "dict[str, float | str]"
-Candidates: TypeAlias = "Iterator[tuple[Params, Callable[[], Scorer]]]"
-"""Hyper-parameters, and a function that fits with them."""
+Candidates: TypeAlias = "Iterator[tuple[int, Params, Callable[[], Scorer]]]"
+"""Place in the grid, hyper-parameters, and a function that fits with them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +70,13 @@ class Baselines:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A baseline's metric on validation, its hyper-parameters, and a function that fits it.
+    """A baseline's metric on validation, its place in the grid, its hyper-parameters, and a function that fits it.
 
     Scorers of all pairs of tags are fitted again when they are needed: at 8,192 tags each takes 268 MB.
     """
 
     value: float
+    index: int
     params: Params
     fit: Callable[[], Scorer]
 
@@ -119,26 +119,42 @@ def tune_baselines(
     Raises:
         ValueError: `train` has no tag, or a task of `validation` no post.
     """
-    if not pairs.counts.any():
-        raise ValueError("the training split has no tag of the vocabulary; give more posts or a smaller test_share")
-    if not all(held_out.num_posts for held_out in validation.values()):
-        raise ValueError("no validation post has two tags of the vocabulary; give more posts or raise validation_share")
-    num_validation = max(held_out.num_posts for held_out in validation.values())
+    check_can_tune(pairs, validation)
     for name in settings.baselines:
-        left_out = _left_out(name, pairs, num_validation, settings)
+        left_out = why_left_out(name, pairs, validation, settings)
         if left_out:
             report(left_out)
             yield TunedBaseline(name, {}, left_out)
             continue
-        best = _search(_candidates(name, pairs, train, settings), validation)
-        figures = (f"{task} {fitted.value:.3f} {fitted.params or ''}".strip() for task, fitted in best.items())
-        report(f"fitted {name}; on validation: {', '.join(figures)}")
+        best = best_of(candidates(name, pairs, train, settings), validation)
+        report(fitted_line(name, {task: (found.value, found.params) for task, found in best.items()}))
         yield TunedBaseline(name, best)
         del best
 
 
-def _left_out(name: str, pairs: Cooccurrence, num_validation: int, settings: EvaluationSettings) -> str:
+def check_can_tune(pairs: Cooccurrence, validation: Mapping[Hide, HeldOut]) -> None:
+    """Checks that there is something to fit and to tune on.
+
+    Raises:
+        ValueError: the training split has no tag, or a task of `validation` no post.
+    """
+    if not pairs.counts.any():
+        raise ValueError("the training split has no tag of the vocabulary; give more posts or a smaller test_share")
+    if not all(held_out.num_posts for held_out in validation.values()):
+        raise ValueError("no validation post has two tags of the vocabulary; give more posts or raise validation_share")
+
+
+def fitted_line(name: str, best: Mapping[str, tuple[float, Params]]) -> str:
+    """What is told of the baseline `name`: the metric and the hyper-parameters of the best candidate of each task."""
+    figures = (f"{task} {value:.3f} {params or ''}".strip() for task, (value, params) in best.items())
+    return f"fitted {name}; on validation: {', '.join(figures)}"
+
+
+def why_left_out(
+    name: str, pairs: Cooccurrence, validation: Mapping[Hide, HeldOut], settings: EvaluationSettings
+) -> str:
     """Why the baseline `name` is not fitted, and how to have it; empty if it is."""
+    num_validation = max(held_out.num_posts for held_out in validation.values())
     if name == "item2vec" and not is_installed():
         return GENSIM_IS_MISSING
     seconds = baseline_seconds(name, pairs, num_validation, settings)
@@ -202,13 +218,13 @@ def validation_tasks(packed: PackedFile, vocab: Vocab, settings: EvaluationSetti
     return {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
 
 
-def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, Candidate]:
+def best_of(tried: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[str, Candidate]:
     """The best candidate of each task, and of split-half retrieval if candidates embed.
 
     A tie keeps the earlier candidate.
     """
     best: dict[str, Candidate] = {}
-    for params, fit in candidates:
+    for index, params, fit in tried:
         scorer = fit()
         values = {str(hide): evaluate_scorer(scorer, asked)[HEADLINE] for hide, asked in validation.items()}
         if isinstance(scorer, EmbeddingScorer) and "half" in validation:
@@ -216,41 +232,71 @@ def _search(candidates: Candidates, validation: Mapping[Hide, HeldOut]) -> dict[
             values[SPLIT_HALF_RETRIEVAL] = split_half_recall(scorer.embed(half.visible), scorer.embed(half.hidden))
         for task, value in values.items():
             if task not in best or value > best[task].value:
-                best[task] = Candidate(value, params, fit)
+                best[task] = Candidate(value, index, params, fit)
         del scorer, fit  # or it would stay in memory while the next one is fitted
     return best
+
+
+def num_groups(name: str, settings: EvaluationSettings) -> int:
+    """How many parts the grid of baseline `name` has; the candidates of one share the work of fitting."""
+    sizes = {
+        "item_knn": len(ITEM_KNN_EXPONENTS),
+        "ease": len(settings.ease_lambdas),
+        "edlae": len(settings.edlae_dropouts),
+    }
+    return sizes.get(name, 1)
+
+
+def group_of(name: str, index: int) -> int:
+    """The part of the grid of baseline `name` that the candidate `index` belongs to, where it has several."""
+    return index % len(ITEM_KNN_EXPONENTS) if name == "item_knn" else index
+
+
+def candidates(
+    name: str, pairs: Cooccurrence, train: Captions, settings: EvaluationSettings, group: int | None = None
+) -> Candidates:
+    """All points of the grid of baseline `name`, or those of one of its `num_groups`, fitted one at a time."""
+
+    def is_asked(number: int) -> bool:
+        return group in (None, number)
+
+    if name == "popularity":
+        yield 0, {}, partial(Popularity, pairs)
+    elif name == "naive_bayes":
+        for index, fitted in enumerate(fit_naive_bayes_each(pairs, NAIVE_BAYES_DAMPINGS)):
+            yield index, {"damping": fitted.damping}, partial(_as_is, fitted)
+    elif name == "item_knn":
+        nearest = {
+            number: NearestTags(pairs, max(ITEM_KNN_NEIGHBOURS), exponent)
+            for number, exponent in enumerate(ITEM_KNN_EXPONENTS)
+            if is_asked(number)
+        }
+        for row, neighbours in enumerate(ITEM_KNN_NEIGHBOURS):
+            for number, tags in nearest.items():
+                params: Params = {"neighbours": neighbours, "exponent": ITEM_KNN_EXPONENTS[number]}
+                yield row * len(ITEM_KNN_EXPONENTS) + number, params, partial(tags.item_knn, neighbours)
+    elif name == "ease":
+        for number, ridge in enumerate(settings.ease_lambdas):
+            if is_asked(number):
+                yield number, {"lambda": ridge}, partial(fit_ease, pairs, ridge)
+    elif name == "edlae":
+        ridge = min(settings.ease_lambdas)
+        for number, dropout in enumerate(settings.edlae_dropouts):
+            if is_asked(number):
+                yield number, {"lambda": ridge, "dropout": dropout}, partial(fit_ease, pairs, ridge, dropout)
+    else:
+        for index, (params, fit) in enumerate(_embedding_candidates(name, pairs, train)):
+            yield index, params, fit
 
 
 def _as_is(scorer: Scorer) -> Scorer:
     return scorer
 
 
-def _candidates(name: str, pairs: Cooccurrence, train: Captions, settings: EvaluationSettings) -> Candidates:
-    """All points of the grid of baseline `name`, fitted one at a time."""
-    if name == "popularity":
-        yield {}, partial(Popularity, pairs)
-    elif name == "naive_bayes":
-        for fitted in fit_naive_bayes_each(pairs, NAIVE_BAYES_DAMPINGS):
-            yield {"damping": fitted.damping}, partial(_as_is, fitted)
-    elif name == "item_knn":
-        nearest = [NearestTags(pairs, max(ITEM_KNN_NEIGHBOURS), exponent) for exponent in ITEM_KNN_EXPONENTS]
-        for neighbours, (exponent, tags) in itertools.product(
-            ITEM_KNN_NEIGHBOURS, zip(ITEM_KNN_EXPONENTS, nearest, strict=True)
-        ):
-            yield {"neighbours": neighbours, "exponent": exponent}, partial(tags.item_knn, neighbours)
-    elif name == "ease":
-        for ridge in settings.ease_lambdas:
-            yield {"lambda": ridge}, partial(fit_ease, pairs, ridge)
-    elif name == "edlae":
-        ridge = min(settings.ease_lambdas)
-        for dropout in settings.edlae_dropouts:
-            yield {"lambda": ridge, "dropout": dropout}, partial(fit_ease, pairs, ridge, dropout)
-    else:
-        yield from _embedding_candidates(name, pairs, train)
-
-
-def _embedding_candidates(name: str, pairs: Cooccurrence, train: Captions) -> Candidates:
-    """`_candidates` of the baselines with a vector for each tag."""
+def _embedding_candidates(
+    name: str, pairs: Cooccurrence, train: Captions
+) -> Iterator[tuple[Params, Callable[[], Scorer]]]:
+    """`candidates` of the baselines with a vector for each tag."""
     if name == "ppmi_svd":
         factors = factor_ppmi(pairs, PPMI_DIM)
         size = len(factors.singular)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from booru_embed_core.evaluation.evaluation_file import EvaluationFile, read_evaluation
 from booru_embed_core.evaluation.markdown import TITLES, metrics_table, verdict
-from booru_embed_core.evaluation.report import Margin
+from booru_embed_core.evaluation.task_figures import Margin
 from booru_embed_core.schema import CATEGORIES
 
 if TYPE_CHECKING:

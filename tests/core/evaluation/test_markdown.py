@@ -8,7 +8,8 @@ import pytest
 
 from booru_embed_core.evaluation.markdown import render_markdown
 from booru_embed_core.evaluation.probes import ProbeResult
-from booru_embed_core.evaluation.report import Evaluation, Margin, SplitHalfResult, TaskResult
+from booru_embed_core.evaluation.report import Evaluation, SplitHalfResult
+from booru_embed_core.evaluation.task_figures import Margin, TaskResult
 
 MODELS = {
     "booru-embed": {"recall@1": 0.95, "recall@10": 0.58, "recall@50": 0.7, "mrr": 0.9},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation import report as report_module
+from booru_embed_core.evaluation import counting as report_module
 from booru_embed_core.evaluation.baselines import Popularity
 from booru_embed_core.evaluation.implied import implied_pairs, without_implied
 from booru_embed_core.evaluation.metrics import (
@@ -19,7 +19,8 @@ from booru_embed_core.evaluation.metrics import (
     rank_hidden,
     ranks_of_group,
 )
-from booru_embed_core.evaluation.report import Evaluation, Margin, TaskResult, evaluate_captions, run_evaluation
+from booru_embed_core.evaluation.report import Evaluation, evaluate_captions, run_evaluation
+from booru_embed_core.evaluation.task_figures import Margin, TaskResult
 from booru_embed_core.evaluation.tasks import HIDES, hold_out
 from booru_embed_core.evaluation.tuning import baselines_from_packed
 from booru_embed_core.schema import UNKNOWN_TAGS, Category

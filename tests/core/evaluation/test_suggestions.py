@@ -14,6 +14,7 @@ from booru_embed_core.evaluation.tasks import hold_out, keep_tags
 from booru_embed_core.tags.implications import Implications
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.tokens.cooccurrence import CaptionMatrix
+from booru_embed_core.training.parts import Parts
 from tests.core.evaluation.evaluation_helpers import captions_of, rows_of
 
 TAGS = ("a", "b", "c", "d", "unknown general")
@@ -40,7 +41,7 @@ def vocab() -> Vocab:
 def test_figures_are_those_by_hand(vocab: Vocab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_POSTS_AT_A_TIME", 2)
     visible = captions_of([[0], [2], [0, 2]])[:, :5]
-    found = module._figures(Fixed(), visible, vocab)
+    found = module._figures(Fixed(), visible, vocab, Parts(), "suggested")
     # {a}: b 4/7, c 2/7, d 1/7, and b is implied. {c}: b 4/6. {a, c}: b 4/5, d 1/5, and b is implied.
     assert found.num_posts == 3
     assert found.first_is_implied == pytest.approx(2 / 3)
