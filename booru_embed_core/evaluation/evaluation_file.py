@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field
 
 from booru_embed_core.json_files import Count, JsonModel, SealedModel, read_json
 
+EVALUATION_FILE: Final = "evaluation.json"
+REPORT_FILE: Final = "report.md"
 _REMEDY: Final = "materialize evaluation again"
 
 
@@ -33,6 +35,12 @@ class TaskFile(_Figures):
     margins: dict[str, dict[str, MarginFile]] = Field(default_factory=dict)
 
 
+class SplitHalfFile(_Figures):
+    """Figures of split-half retrieval."""
+
+    models: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+
 class SplitSizes(JsonModel):
     """Posts of each split."""
 
@@ -50,6 +58,7 @@ class EvaluationFile(SealedModel):
     split_sizes: SplitSizes
     num_tags: Count
     tasks: dict[str, TaskFile]
+    split_half_retrieval: SplitHalfFile = Field(default_factory=SplitHalfFile)
     caveats: tuple[str, ...]
 
 

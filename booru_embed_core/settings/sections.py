@@ -48,6 +48,7 @@ Processes: TypeAlias = Annotated[int, Field(ge=1, le=1024, strict=True)]
 class ProcessesSettings(Section):
     """Processes of the stages after training. Not observed, because they do not change the output."""
 
+    evaluation: Processes = 1
     post_embeddings: Processes = 1
 
 

@@ -92,7 +92,7 @@ class Parts:
         if self.folder is None:
             return None
         try:
-            with np.load(self._file(name), allow_pickle=False) as content:
+            with self._file(name).open("rb") as stream, np.load(stream, allow_pickle=False) as content:
                 found: Arrays = {key: content[key] for key in content.files}
         except (OSError, ValueError, EOFError, LookupError, zipfile.BadZipFile, zlib.error):
             return None

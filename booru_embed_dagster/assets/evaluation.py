@@ -1,7 +1,7 @@
 """Checkpoint → its evaluation, and the embedding of every tag."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 import dagster as dg
 import numpy as np
@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from booru_embed_core.disk_space import check_room, tag_vectors_bytes
+from booru_embed_core.evaluation.evaluation_file import EVALUATION_FILE, REPORT_FILE, read_evaluation
 from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
 from booru_embed_core.posts.arrow import strings
 from booru_embed_core.schema import Category
-from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+from booru_embed_core.tokens.packed_file import PACKED_FILE
 from booru_embed_dagster.assets import OWNERS
 from booru_embed_dagster.automation.observation import settings_key
 from booru_embed_dagster.presentation import plots
@@ -26,12 +27,11 @@ from booru_embed_dagster.presentation.metadata import (
 )
 from booru_embed_dagster.presentation.tag_map import MAX_DRAWN_TAGS, map_tags, most_used
 from booru_embed_dagster.resources import GPU_POOL, Pipeline, one_line_errors
+from booru_embed_dagster.training.launcher import do_stage
+from booru_embed_dagster.training.stages import StageJob
+from booru_embed_dagster.warehouse.versions import Product
+from booru_embed_dagster.warehouse.warehouse import Draft
 
-if TYPE_CHECKING:
-    from booru_embed_core.evaluation.report import Evaluation
-
-EVALUATION_FILE: Final = "evaluation.json"
-REPORT_FILE: Final = "report.md"
 TASK_TITLES: Final = {"one": "one tag hidden", "half": "half of the tags hidden"}
 
 
@@ -44,46 +44,37 @@ TASK_TITLES: Final = {"one": "one tag hidden", "half": "half of the tags hidden"
     deps=["checkpoint", "packed_tokens", "vocab", settings_key("evaluation")],
 )
 @one_line_errors
-def evaluation(pipeline: Pipeline) -> dg.MaterializeResult[None]:
+def evaluation(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """How well the embedding recovers hidden tags of unseen posts, beside baselines fitted on the same training posts.
 
-    See the report below. `booru-embed-head` is the completion head, which reads the state before the bottleneck.
+    See the report below. `booru-embed-head` is the completion head, which reads the state before the bottleneck. An
+    interrupted run keeps its finished parts when this is materialized again from the same inputs.
     """
     inputs = pipeline.current("checkpoint", "packed_tokens", "vocab")
-    checkpoint, tokens, _ = inputs
     with pipeline.new_version(
         "evaluation", inputs=inputs, sections=["evaluation"], defined_by=[EVALUATION_FILE]
     ) as draft:
-        result, report = evaluate(checkpoint.path, tokens.path / PACKED_FILE, pipeline)
-        (draft.path / EVALUATION_FILE).write_text(result.to_json() + "\n", encoding="utf-8")
-        (draft.path / REPORT_FILE).write_text(report, encoding="utf-8")
+        do_stage(context, _evaluation_job(pipeline, draft, inputs), draft.scratch / "output.log")
+        result = read_evaluation(draft.path / EVALUATION_FILE)
+        report = (draft.path / REPORT_FILE).read_text(encoding="utf-8")
         tasks = {TASK_TITLES[hide]: task.models for hide, task in result.tasks.items() if task.num_posts}
         plot = picture(plots.recall(tasks), draft.path / "recall.png")
+    pipeline.warehouse.clear_work("evaluation")
     return materialized(pipeline, draft, **evaluation_metadata(result), report=dg.MetadataValue.md(report), plot=plot)
 
 
-def evaluate(checkpoint_dir: Path, packed_path: Path, pipeline: Pipeline) -> tuple["Evaluation", str]:
-    """The evaluation of a checkpoint on the test posts of a packed file, and its report as Markdown.
-
-    Raises:
-        ValueError: the checkpoint was trained with other splits and may have seen the test posts.
-    """
-    from booru_embed_core.evaluation.markdown import render_markdown
-    from booru_embed_core.evaluation.report import run_evaluation
-    from booru_embed_core.evaluation.scorers import model_scorers
-    from booru_embed_core.training.checkpoint import load_checkpoint
-    from booru_embed_core.training.hardware import pick_device
-
-    settings = pipeline.settings
-    model, config, vocab = load_checkpoint(checkpoint_dir, pick_device(settings.training.device))
-    packed = PackedFile.open(packed_path, vocab.hash)
-    if packed.split_settings != config.splits:
-        raise ValueError(f"{checkpoint_dir}: trained with other splits than {packed_path} has; materialize checkpoint")
-    log = dg.get_dagster_logger().info
-    dropped = vocab.implications if config.splits.drop_implied else None
-    practice = (config.practice_note,) if config.practice_note else ()
-    result = run_evaluation(model_scorers(model, dropped), packed, vocab, settings.evaluation, log, practice)
-    return result, render_markdown(result)
+def _evaluation_job(pipeline: Pipeline, draft: Draft, inputs: Sequence[Product]) -> StageJob:
+    checkpoint, tokens, _ = inputs
+    return StageJob(
+        stage="evaluation",
+        checkpoint_dir=checkpoint.path,
+        packed_path=tokens.path / PACKED_FILE,
+        work_dir=pipeline.warehouse.work_folder("evaluation", draft.inputs_key),
+        out_dir=draft.path,
+        device=pipeline.settings.training.device,
+        num_processes=pipeline.settings.processes.evaluation,
+        evaluation=pipeline.settings.evaluation,
+    )
 
 
 @dg.asset(

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from booru_embed_core.evaluation.evaluation_file import EvaluationFile, TaskFile, read_evaluation
+from booru_embed_core.evaluation.evaluation_file import EVALUATION_FILE, EvaluationFile, TaskFile, read_evaluation
 from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE
 from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.training.checkpoint_config import read_config
-from booru_embed_dagster.assets.evaluation import EVALUATION_FILE
 from booru_embed_dagster.checks.base import Findings, blocking, warning
 from booru_embed_dagster.checks.collapse import isotropy_findings
 from booru_embed_dagster.resources import Pipeline

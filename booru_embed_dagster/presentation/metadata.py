@@ -25,7 +25,7 @@ from booru_embed_core.tokens.packed_file import TENSOR_TYPES, PackedFile
 from booru_embed_dagster.automation.provenance import INPUTS, describe_inputs, input_tags, why
 
 if TYPE_CHECKING:
-    from booru_embed_core.evaluation.report import Evaluation
+    from booru_embed_core.evaluation.evaluation_file import EvaluationFile
     from booru_embed_dagster.resources import Pipeline
     from booru_embed_dagster.warehouse.warehouse import Draft
 
@@ -217,7 +217,7 @@ def weights_metadata(file: Path) -> dict[str, dg.MetadataValue | int]:
     return {"dagster/column_schema": column_schema(columns), "num_tensors": len(columns)}
 
 
-def evaluation_metadata(evaluation: Evaluation) -> dict[str, dg.MetadataValue | int | float]:
+def evaluation_metadata(evaluation: EvaluationFile) -> dict[str, dg.MetadataValue | int | float]:
     """A row for each task and model, and as numbers of their own, to follow over versions, those of our embedding.
 
     Beside its recall@10 stands that of the best baseline.

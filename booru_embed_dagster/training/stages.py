@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from booru_embed_core.settings import EvaluationSettings
 from booru_embed_dagster.training.reporting import run_reporting
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class StageJob(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: Literal["post_embeddings"]
+    stage: Literal["evaluation", "post_embeddings"]
     checkpoint_dir: Path
     packed_path: Path
     work_dir: Path
@@ -37,6 +38,8 @@ class StageJob(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_processes: int = Field(default=1, ge=1)
     """Ranks that the stage starts by itself, on one machine."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What `evaluation` measures; other stages do not read it."""
 
     @property
     def name(self) -> str:
@@ -45,9 +48,14 @@ class StageJob(BaseModel):
 
     def compute(self, ranks: Ranks, log: Callable[[str], object]) -> None:
         """Does what this rank takes of the work, and on the first rank the rest."""
+        made_of = (self.checkpoint_dir, self.packed_path)
+        if self.stage == "evaluation":
+            from booru_embed_core.evaluation.checkpoint_evaluation import evaluate_checkpoint
+
+            evaluate_checkpoint(*made_of, self.out_dir, self.work_dir, self.evaluation, self.device, log, ranks)
+            return
         from booru_embed_core.search.build import help_to_index, index_posts
 
-        made_of = (self.checkpoint_dir, self.packed_path)
         if ranks.is_first:
             index_posts(*made_of, self.out_dir, self.work_dir, self.device, log=log, ranks=ranks)
         else:

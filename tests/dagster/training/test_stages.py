@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from booru_embed_core.evaluation import checkpoint_evaluation
+from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.training.distributed import RankLostError, Ranks
 from booru_embed_dagster.training import launcher, worker
 from booru_embed_dagster.training.launcher import do_stage
@@ -60,6 +62,16 @@ def test_a_stage_that_fails_leaves_its_reason(
     assert capsys.readouterr().err == f"post_embeddings: {error}\n"
 
 
+def test_an_evaluation_has_its_settings(job: StageJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[object, ...]] = []
+    monkeypatch.setattr(checkpoint_evaluation, "evaluate_checkpoint", lambda *given: called.append(given))
+    settings = EvaluationSettings(max_posts=5)
+    evaluation = job.model_copy(update={"stage": "evaluation", "evaluation": settings})
+    evaluation.compute(Ranks(), print)
+    folders = (job.checkpoint_dir, job.packed_path, job.out_dir, job.work_dir)
+    assert called == [(*folders, settings, "cpu", print, Ranks())]
+
+
 def test_one_process_computes_here_and_alone(job: StageJob, computed: list[Ranks]) -> None:
     context: Any = type("Context", (), {"log": type("Log", (), {"info": print})})
     job.work_dir.mkdir()
@@ -89,5 +101,6 @@ def test_the_messages_of_a_stage_name_it(tmp_path: Path) -> None:
 
 def test_the_job_is_what_the_guide_shows() -> None:
     guide = (Path(__file__).parents[3] / "docs/guides/multi-gpu.md").read_text(encoding="utf-8")
-    shown = next(block for block in guide.split("```json")[1:] if "post_embeddings" in block).split("```")[0]
-    assert StageJob.model_validate(json.loads(shown)).stage == "post_embeddings"
+    blocks = [json.loads(block.split("```")[0]) for block in guide.split("```json")[1:]]
+    stages = [StageJob.model_validate(block).stage for block in blocks if "stage" in block]
+    assert stages == ["post_embeddings", "evaluation"]
