@@ -1,7 +1,7 @@
 """Embeds all posts of a packed file, one Parquet part after another, and writes the folder that `PostSearch` opens.
 
 An interrupted run resumes: the footer of each part names the weights and the packed file that it was made from, and a
-part is kept if both are the same.
+part is kept if both are the same. The same holds for the parts of the index.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from booru_embed_core.training.checkpoint import load_checkpoint
 from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
 from booru_embed_core.training.distributed import ONE_RANK, Ranks
 from booru_embed_core.training.hardware import pick_device, pick_dtype
+from booru_embed_core.training.parts import KEPT_FILES, Parts
 from booru_embed_core.vectors import unit_vectors
 
 PART_POSTS: Final = 16_384
@@ -58,7 +59,11 @@ _QUERY_TAGS: Final = 4
 _SEED: Final = 7
 _MADE_FROM: Final = b"made_from"
 _DRAFT: Final = "index"
-_KEPT: Final = (PART_FILES, f"{PART_FILES}.partial", _DRAFT, f"{SCRATCH_PREFIX}*")
+_KEPT: Final = (
+    *(name for files in (PART_FILES, KEPT_FILES) for name in (files, f"{files}.partial")),
+    _DRAFT,
+    f"{SCRATCH_PREFIX}*",
+)
 """What an interrupted or killed run leaves; scratch folders are of booru-embed 0.2."""
 
 Log = Callable[[str], object]
@@ -157,8 +162,7 @@ def help_to_index(
     """
     embedding = _agreed(_Embedding(checkpoint_dir, packed_path, device, precision), ranks)
     parts = embed_parts(embedding, work_dir, log, ranks)
-    num_posts = embedding.packed.num_posts
-    help_to_write(num_posts, lambda: map(part_vectors, parts), embedding.queries(), ranks, len(parts))
+    help_to_write(*_indexed(embedding, parts, _index_parts(embedding, work_dir, ranks)))
 
 
 def _agreed(embedding: _Embedding, ranks: Ranks) -> _Embedding:
@@ -175,8 +179,10 @@ def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log, ranks
     write_posts_table(out_dir, packed.post_id, packed.rating, packed.score, _tags(packed, vocab), vocab.num_tags)
     log("building the index")
     started = time.monotonic()
-    shared = (packed.num_posts, lambda: map(part_vectors, parts), embedding.queries(), ranks, len(parts))
-    index, recall = write_index(out_dir / INDEX_FILE, *shared)
+    of_index = _index_parts(embedding, work_dir, ranks)
+    index, recall = write_index(out_dir / INDEX_FILE, *_indexed(embedding, parts, of_index))
+    if of_index.taken:
+        log(f"{len(of_index.taken)} parts of the index were finished before")
     log(
         f"index: {index.num_rows:,} posts in {index.num_lists:,} lists, recall@10 {recall:.3f} with {index.nprobe} "
         f"lists per query, {time.monotonic() - started:,.0f} s"
@@ -197,6 +203,17 @@ def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log, ranks
     )
     metadata.write(out_dir)
     return metadata
+
+
+def _index_parts(embedding: _Embedding, work_dir: Path, ranks: Ranks) -> Parts:
+    return Parts(ranks, work_dir, embedding.made_from).of(str(PART_POSTS).encode())
+
+
+def _indexed(
+    embedding: _Embedding, files: list[Path], parts: Parts
+) -> tuple[int, Callable[[], Iterator[NDArray[np.float16]]], NDArray[np.float32], Parts, int]:
+    """What `write_index` and `help_to_write` are told."""
+    return embedding.packed.num_posts, lambda: map(part_vectors, files), embedding.queries(), parts, len(files)
 
 
 def _shared(file: Path, folder: Path) -> Path:

@@ -8,7 +8,7 @@ known without searching the index: its neighbours are found where their lists ar
     7 1 4                  0 1 5                                                7 1, recall .67
 
 The bytes are those that faiss writes for the same lists, whatever the number of threads: each block is one task, and
-faiss works in one thread within it.
+faiss works in one thread within it. Centroids and the lists of a block are parts, which an interruption leaves.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import faiss
 import numpy as np
@@ -34,14 +35,13 @@ from booru_embed_core.search.vector_index import (
     sampled_rows,
     trained_lists,
 )
-from booru_embed_core.training.distributed import ONE_RANK, Ranks
+from booru_embed_core.training.parts import Arrays, Parts
 
 Blocks = Callable[[], Iterator[Float16]]
 """Goes through all vectors, float16 ``[n, dim]`` of unit length, in the order of their rows."""
 
-_Found: TypeAlias = tuple[NDArray[np.int64], Float32, NDArray[np.int64]]
-"""Of a block: the list of each row, and for each query the best scores and their rows."""
-
+_LISTS: Final = "lists"
+"""The parts of the blocks."""
 _MAX_THREADS: Final = 4
 _GROUP_BYTES: Final = 1 << 28
 """Vectors that are put in the order of their lists at once. Each group reads all blocks again."""
@@ -50,7 +50,7 @@ _NO_LISTS: Final = b"sprs" + bytes(8)
 
 
 def write_index(
-    file: Path, num_rows: int, blocks: Blocks, queries: Float32, ranks: Ranks = ONE_RANK, num_blocks: int = 0
+    file: Path, num_rows: int, blocks: Blocks, queries: Float32, parts: Parts | None = None, num_blocks: int = 0
 ) -> tuple[VectorIndex, float]:
     """Writes the index of `blocks` to `file`; returns it, opened, and its recall@10 on `queries`.
 
@@ -62,24 +62,30 @@ def write_index(
         num_rows: vectors in `blocks`, above 0.
         blocks: all vectors; it is called several times.
         queries: float32 ``[Q, dim]``, of unit length.
-        ranks: this one and those that help.
+        parts: keep what is finished; their source names the vectors.
         num_blocks: how many there are; needed with several ranks.
     """
-    centroids = _trained(num_rows, blocks, ranks)
-    lists, neighbours = _assigned(num_rows, blocks, centroids, queries, ranks, num_blocks)
+    parts = parts or Parts()
+    centroids = _trained(num_rows, blocks, parts)
+    lists, neighbours = _assigned(num_rows, blocks, centroids, queries, parts, num_blocks)
     nprobe, recall = _tuned(centroids, lists[neighbours], queries)
     _write(file, blocks, centroids, lists)
     return VectorIndex.open(file, nprobe, (num_rows, centroids.shape[1])), recall
 
 
-def help_to_write(num_rows: int, blocks: Blocks, queries: Float32, ranks: Ranks, num_blocks: int) -> None:
+def help_to_write(num_rows: int, blocks: Blocks, queries: Float32, parts: Parts, num_blocks: int) -> None:
     """Does this rank's share of the work of `write_index`, which the first of `ranks` calls with the same arguments."""
-    _assigned(num_rows, blocks, _trained(num_rows, blocks, ranks), queries, ranks, num_blocks)
+    _assigned(num_rows, blocks, _trained(num_rows, blocks, parts), queries, parts, num_blocks)
 
 
-def _trained(num_rows: int, blocks: Blocks, ranks: Ranks) -> Float32:
-    """The centroids, trained by one of `ranks`."""
-    return ranks.each("centroids", 1, lambda _: trained_lists(_sample(num_rows, blocks), num_rows))[0]
+def _trained(num_rows: int, blocks: Blocks, parts: Parts) -> Float32:
+    """The centroids, trained by one of the ranks."""
+
+    def compute(_: int) -> Arrays:
+        return {"centroids": trained_lists(_sample(num_rows, blocks), num_rows)}
+
+    centroids: Float32 = parts.each("centroids", 1, compute)[0]["centroids"]
+    return centroids
 
 
 def _sample(num_rows: int, blocks: Blocks) -> Float32:
@@ -98,43 +104,52 @@ def _sample(num_rows: int, blocks: Blocks) -> Float32:
 
 
 def _assigned(
-    num_rows: int, blocks: Blocks, centroids: Float32, queries: Float32, ranks: Ranks, num_blocks: int
+    num_rows: int, blocks: Blocks, centroids: Float32, queries: Float32, parts: Parts, num_blocks: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The list of each row, int32 ``[N]``, and the rows nearest to each query, int64 ``[Q, k]``."""
     quantizer = faiss.IndexFlatIP(centroids.shape[1])
     quantizer.add(centroids)
     k = min(RECALL_K, num_rows)
 
-    def task(block: Float16) -> _Found:
+    def task(block: Float16) -> Arrays:
+        """The list of each row, and for each query the best scores and their rows."""
         vectors = block.astype(np.float32)
         exact = faiss.IndexFlatIP(vectors.shape[1])
         exact.add(vectors)
-        return quantizer.search(vectors, 1)[1][:, 0], *exact.search(queries, min(k, len(vectors)))
+        scores, rows = exact.search(queries, min(k, len(vectors)))
+        return {"lists": quantizer.search(vectors, 1)[1][:, 0].astype(np.int32), "scores": scores, "rows": rows}
 
     lists, nearest = np.empty(num_rows, np.int32), faiss.ResultHeap(len(queries), k, keep_max=True)
-    found = _by_threads(task, blocks) if ranks.num_ranks == 1 else _by_ranks(task, blocks, ranks, num_blocks)
+    of_lists = parts.of(centroids.tobytes(), queries.tobytes())
+    is_alone = parts.ranks.num_ranks == 1
+    found = _by_threads(task, blocks, of_lists) if is_alone else _by_ranks(task, blocks, of_lists, num_blocks)
     start = 0
-    for of_block, scores, rows in found:
-        lists[start : start + len(of_block)] = of_block
-        nearest.add_result(scores, rows + start)
-        start += len(of_block)
+    for of_block in found:
+        stop = start + len(of_block["lists"])
+        lists[start:stop] = of_block["lists"]
+        nearest.add_result(of_block["scores"], of_block["rows"] + start)
+        start = stop
     nearest.finalize()
     return lists, nearest.I
 
 
-def _by_threads(task: Callable[[Float16], _Found], blocks: Blocks) -> Iterator[_Found]:
+def _by_threads(task: Callable[[Float16], Arrays], blocks: Blocks, parts: Parts) -> Iterator[Arrays]:
+    def part(numbered: tuple[int, Float16]) -> Arrays:
+        number, block = numbered
+        return parts.part(f"{_LISTS}-{number:05}", partial(task, block))
+
     num_threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(num_threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-        left = blocks()
+        left = enumerate(blocks())
         while window := list(islice(left, num_threads)):
-            yield from pool.map(task, window)
+            yield from pool.map(part, window)
 
 
-def _by_ranks(task: Callable[[Float16], _Found], blocks: Blocks, ranks: Ranks, num_blocks: int) -> list[_Found]:
+def _by_ranks(task: Callable[[Float16], Arrays], blocks: Blocks, parts: Parts, num_blocks: int) -> list[Arrays]:
     """The results of all blocks. Each rank goes once through the blocks, past those that others take."""
     threads, left, passed = faiss.omp_get_max_threads(), blocks(), 0
 
-    def compute(number: int) -> _Found:
+    def compute(number: int) -> Arrays:
         nonlocal passed
         block = next(islice(left, number - passed, None))
         passed = number + 1
@@ -142,7 +157,7 @@ def _by_ranks(task: Callable[[Float16], _Found], blocks: Blocks, ranks: Ranks, n
 
     faiss.omp_set_num_threads(1)
     try:
-        return ranks.each("lists", num_blocks, compute)
+        return parts.each(_LISTS, num_blocks, compute)
     finally:
         faiss.omp_set_num_threads(threads)
 

@@ -11,7 +11,7 @@ import pytest
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.filesystem import ForeignPathError, file_sha256, locked_folder
 from booru_embed_core.schema import RATINGS
-from booru_embed_core.search import build
+from booru_embed_core.search import build, index_file
 from booru_embed_core.search.build import make_search_folder, vectors_schema
 from booru_embed_core.search.folder import PART_FILES, read_vectors
 from booru_embed_core.search.post_search import PostSearch
@@ -62,6 +62,20 @@ def test_an_interrupted_run_goes_on_with_the_parts_that_are_finished(
     assert embedded[3:] == [64, 64, 64, 300 - 4 * 64, build.NUM_QUERIES]
     assert "128 of 300 posts embedded" in lines[0]
     assert "64 of 300 posts were embedded before" in lines
+    assert contents(tmp_path / "again") == contents(search_folder)
+
+
+def test_an_interrupted_index_goes_on_with_its_lists(
+    trained: Trained, search_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(index_file, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            index(trained, tmp_path / "out", tmp_path / "work")
+    monkeypatch.setattr(index_file, "trained_lists", lambda *_: pytest.fail("the lists were trained before"))
+    lines: list[str] = []
+    index(trained, tmp_path / "again", tmp_path / "work", lines)
+    assert "6 parts of the index were finished before" in lines  # the centroids and five parts of posts
     assert contents(tmp_path / "again") == contents(search_folder)
 
 
