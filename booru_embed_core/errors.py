@@ -21,11 +21,16 @@ MAX_MESSAGE: Final = 400
 MAX_SHOWN: Final = 60
 """Characters of a value that a message shows."""
 _MAX_DIGITS: Final = 40
+_ACCESS: Final = (
+    "end the program that has it open, or give this user access"
+    if sys.platform == "win32"
+    else "give this user access (chmod, chown)"
+)
 _REMEDIES: Final = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
     errno.EROFS: "mount it for writing",
-    errno.EACCES: "give this user access (chmod, chown)",
+    errno.EACCES: _ACCESS,
     errno.EPERM: "give this user access (chmod, chown, chattr)",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
@@ -287,8 +292,8 @@ def space_left(folder: Path, number: int = errno.ENOSPC) -> str:
         return ""
     there = existing(folder)
     usage = shutil.disk_usage(there)
-    mount = next((parent for parent in (there, *there.parents) if parent.is_mount()), there)
-    if hasattr(os, "statvfs"):  # not on Windows
+    mount = next((parent for parent in (there, *there.parents) if os.path.ismount(parent)), there)
+    if sys.platform != "win32":
         counts = os.statvfs(there)
         if counts.f_files and not counts.f_favail:
             return f" (no file can be created on the disk {mount}, which holds {counts.f_files:,})"

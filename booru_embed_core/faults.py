@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -98,17 +99,19 @@ def _joined(remedy: str, other: str) -> str:
 
 def _limit_bytes() -> int | None:
     """The limit of this process's address space; None without one."""
-    with contextlib.suppress(ImportError):  # not on Windows
-        import resource
+    if sys.platform == "win32":
+        return None
+    import resource
 
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        return None if soft == resource.RLIM_INFINITY else soft
-    return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def _machine_memory() -> str:
     """How much memory is free, in brackets, where the system tells."""
-    with contextlib.suppress(AttributeError, ValueError, OSError):
+    if sys.platform == "win32":
+        return ""
+    with contextlib.suppress(ValueError, OSError):
         free, total = (os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
         return f" ({free / 1e6:,.0f} of {total / 1e6:,.0f} MB are free)"
     return ""

@@ -8,7 +8,9 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -19,6 +21,8 @@ FILE: Final = "a file"
 FOLDER: Final = "a folder"
 LINK: Final = "a link"
 SCRATCH_PREFIX: Final = "booru-embed-"
+_LOCK_PAUSE_SECONDS: Final = 0.1
+"""Between two attempts to lock, where nothing wakes a process that waits."""
 
 _unfinished: Final[list[Path]] = []
 """What `remove_unfinished` removes: only the whole process knows it when a signal ends it."""
@@ -39,23 +43,56 @@ def scratch_folder(temp_dir: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def locked_folder(folder: Path, *, wait: bool = False) -> Iterator[int]:
-    """Locks `folder` for this process until the block ends and gives its descriptor. POSIX only.
+def locked_folder(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Locks `folder` for this process until the block ends; whether it still stands there: its owner may remove it.
 
-    With `wait`, waits until it is free. The lock is a ``flock``: a killed process loses it, so nobody has to remove it
-    by hand.
+    With `wait`, waits until it is free. A killed process loses its lock, so nobody has to remove it by hand. The lock
+    is a ``flock`` of the folder. Windows cannot lock a folder: there it is a file beside it, which ends with its lock.
 
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is off.
     """
-    import fcntl  # not on Windows, where a checkpoint can be loaded all the same
-
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = _open_lock(folder)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield descriptor
+        while not _lock(descriptor, wait=wait):
+            if not wait:
+                raise BlockingIOError(errno.EAGAIN, "another process has locked it", str(folder))
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        yield _is_locked_by(descriptor, folder)
     finally:
         os.close(descriptor)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _open_lock(folder: Path) -> int:
+        return os.open(folder.with_name(f"{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_TEMPORARY)
+
+    def _lock(descriptor: int, *, wait: bool) -> bool:  # noqa: ARG001  its wait ends after ten seconds
+        with contextlib.suppress(PermissionError):
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return True
+        return False
+
+    def _is_locked_by(descriptor: int, folder: Path) -> bool:  # noqa: ARG001  it is of the file beside
+        return folder.is_dir()
+else:
+    import fcntl
+
+    def _open_lock(folder: Path) -> int:
+        return os.open(folder, os.O_RDONLY)
+
+    def _lock(descriptor: int, *, wait: bool) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return True
+        return False
+
+    def _is_locked_by(descriptor: int, folder: Path) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), os.lstat(folder))
+        return False
 
 
 @contextmanager
@@ -124,6 +161,14 @@ def remove(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def move_folder(folder: Path, target: Path) -> None:
+    """Renames `folder` to `target`, where nothing is, or an empty folder."""
+    if sys.platform == "win32":
+        with contextlib.suppress(OSError):
+            target.rmdir()  # it replaces no folder
+    folder.replace(target)
 
 
 def kind_of(path: Path) -> str | None:
@@ -210,8 +255,10 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flushes the file or folder `path` to disk; of a folder these are the names in it."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flushes the file or folder `path` to disk; of a folder these are the names in it, except on Windows."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # it opens no folders
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)  # it flushes what it may write
     try:
         os.fsync(descriptor)
     except OSError as error:

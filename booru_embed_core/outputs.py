@@ -24,6 +24,7 @@ from booru_embed_core.filesystem import (
     kind_of,
     locked_folder,
     make_folder,
+    move_folder,
     remove,
     removed_on_error,
     sync,
@@ -113,7 +114,7 @@ def new_folder(folder: Path, option: str = "--output") -> Iterator[Path]:
             draft.mkdir()
             yield draft
             sync_tree(draft)
-            draft.replace(final)
+            move_folder(draft, final)
             sync(final.parent)
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -135,8 +136,7 @@ def claimed_folder(folder: Path, names: Sequence[str], option: str = "--output")
         while True:
             make_folder(folder)
             try:
-                descriptor = stack.enter_context(locked_folder(folder))
-                if os.path.samestat(os.fstat(descriptor), os.lstat(folder)):
+                if stack.enter_context(locked_folder(folder)):
                     break
             except FileNotFoundError:
                 pass  # its owner has just removed it

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -37,6 +38,8 @@ class InterruptibleGroup(PluggableGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
+            if sys.platform == "win32" and ctx.obj is not None:
+                ctx.obj.number = signal.SIGINT
             raise Stopped(str(error)) from None
         except Exception as error:
             if ctx.obj is None or ctx.obj.number is None:
@@ -47,7 +50,8 @@ class InterruptibleGroup(PluggableGroup):
 class StopSignals:
     """Turns the first signal into a `KeyboardInterrupt`, and ends a process that does not end by that; a context.
 
-    Further signals are ignored, so that nothing interrupts the removal of unfinished files.
+    Further signals are ignored, so that nothing interrupts the removal of unfinished files. Windows keeps Python's own
+    handling of Ctrl-C: there a call of a library runs to its end.
     """
 
     def __init__(self) -> None:
@@ -55,6 +59,8 @@ class StopSignals:
         """The signal that has come."""
         self._ended = threading.Event()
         self._before: dict[int, Any] = {}
+        self._reading = self._writing = self._fd_before = -1
+        self._thread = threading.Thread(target=self._watch, name="stop-signals", daemon=True)
 
     @property
     def code(self) -> int:
@@ -67,7 +73,7 @@ class StopSignals:
         return f"stopped by {_NAMES.get(signal.Signals(self.number or signal.SIGINT), 'the end of its terminal')}"
 
     def __enter__(self) -> Self:
-        if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
             return self
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
@@ -75,7 +81,6 @@ class StopSignals:
             if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and a shell's background jobs want it
                 self._before[number] = signal.signal(number, self._handle)
         self._fd_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._watch, name="stop-signals", daemon=True)
         self._thread.start()
         return self
 

@@ -160,6 +160,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        has_number = error.errno and error.errno > 0 and sys.platform != "win32"  # which has numbers of its own
+        reason = os.strerror(error.errno or 0) if has_number else error.strerror
         remedy = "choose another with --host or --port"
         raise ValueError(f"cannot listen on {host}, port {port}: {reason}; {remedy}") from None

@@ -14,6 +14,8 @@ from booru_embed_core.errors import REMEDIES, DiskError
 _IN, _OUT, _ERR = range(3)
 _OUTPUT: Final = "standard output"
 _OTHER_DISK: Final = "write it to another disk"
+_NO_READER: Final = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
+"""Its reader has stopped."""
 _UNREADABLE: Final = (errno.EBADF, errno.EISDIR)
 
 
@@ -49,12 +51,14 @@ def prepare_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(_IN, encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(_ERR, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     before = sys.stdout
-    if before is None or _number(before) == _OUT:
+    if sys.platform == "win32" and isinstance(before, io.TextIOWrapper) and before.isatty():
+        before.reconfigure(errors="backslashreplace")  # bytes would be shown in the console's own encoding
+    elif before is None or _number(before) == _OUT:
         output = _Output(_OUT, "w", closefd=False)
         # Programs read UTF-8 whatever the locale. Text that came in as bytes of no encoding is shown as in Python.
         encoding = before.encoding if before is not None and output.isatty() else "utf-8"
         buffer = io.BufferedWriter(output)
-        sys.stdout = io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=output.isatty())
+        sys.stdout = io.TextIOWrapper(buffer, encoding, "backslashreplace", "\n", line_buffering=output.isatty())
 
 
 def _number(stream: TextIO) -> int | None:
@@ -80,10 +84,10 @@ def stream_error(error: OSError) -> str | None:
     """
     if isinstance(error, OutputError):
         drop_output()
-        if error.errno == errno.EPIPE:  # its reader has stopped
+        if error.errno in _NO_READER:
             return ""
         if error.errno == errno.EBADF:
-            return f"{_OUTPUT}: it is closed; open it, or send it to /dev/null"
+            return f"{_OUTPUT}: it is closed; open it, or send it to {os.devnull}"
         remedy = "" if error.errno in REMEDIES else _OTHER_DISK
         return str(DiskError(error.errno or 0, Path(_OUTPUT), _OTHER_DISK, remedy=remedy))
     if error.filename is None and error.errno in _UNREADABLE:

@@ -25,6 +25,7 @@ from booru_embed_core.filesystem import (
     SCRATCH_PREFIX,
     atomic_file,
     file_sha256,
+    move_folder,
     remove,
     removed_on_error,
     sync,
@@ -256,7 +257,7 @@ def make_search_folder(checkpoint_dir: Path, packed_path: Path, out_dir: Path, l
                 draft.mkdir()
                 metadata = _index(embedding, draft, work_dir, log)
                 sync_tree(draft)
-                draft.replace(out_dir)
+                move_folder(draft, out_dir)
                 sync(work_dir.parent)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_kept(work_dir, out_dir)) from None

@@ -14,6 +14,7 @@ faiss works in one thread within it. Centroids and the lists of a block are part
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -138,11 +139,18 @@ def _by_threads(task: Callable[[Float16], Arrays], blocks: Blocks, parts: Parts)
         number, block = numbered
         return parts.part(f"{_LISTS}-{number:05}", partial(task, block))
 
-    num_threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    num_threads = min(_MAX_THREADS, _num_cores())
     with ThreadPoolExecutor(num_threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
         left = enumerate(blocks())
         while window := list(islice(left, num_threads)):
             yield from pool.map(part, window)
+
+
+def _num_cores() -> int:
+    """The cores that this process may use, where the system tells; else all of them."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _by_ranks(task: Callable[[Float16], Arrays], blocks: Blocks, parts: Parts, num_blocks: int) -> list[Arrays]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -81,7 +82,7 @@ class PackedCaptions:
         mapped: Any = self.packed.tokens
         while mapped is not None and not isinstance(mapped, mmap.mmap):
             mapped = getattr(mapped, "base", None)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        if mapped is not None and sys.platform != "win32":
             mapped.madvise(mmap.MADV_DONTNEED)
 
 

@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -173,7 +174,7 @@ def end_connections() -> None:
 
 def tcp_connections() -> Iterator[socket.socket]:
     """The open TCP connections of this process, those of libraries too; each is open until the next is asked for."""
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd"):
         with contextlib.suppress(OSError), _socket(int(name)) as one:
             if one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM:
                 one.getpeername()  # an OSError if it only listens

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from booru_embed_core.errors import first_line
 from booru_embed_core.filesystem import open_regular
 from booru_embed_core.training.checkpoint_config import REMEDY, CheckpointError
 
-_DTYPE: Final = "F32"
+_DTYPES: Final[dict[str, type[np.generic]]] = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
 _LENGTH_BYTES: Final = 8
 _METADATA: Final = "__metadata__"
 _BLOCK: Final = 1 << 22
@@ -25,17 +26,19 @@ _BLOCK: Final = 1 << 22
 
 
 class MappedWeights:
-    """The float32 tensors of a safetensors file, by name; the pages of the file are read when they are needed.
+    """The tensors of a safetensors file, by name; the pages of the file are read when they are needed.
 
     Attributes:
-        arrays: of the file; what is written into one stays in this process.
+        arrays: of the file, float32, float16 or int8; what is written into one stays in this process.
+        layouts: the type of each, as the file names it, and its shape.
+        metadata: what the file says of itself, text by text.
     """
 
     def __init__(self, file: Path) -> None:
         """Maps `file`.
 
         Raises:
-            CheckpointError: it is not a safetensors file of float32 tensors.
+            CheckpointError: it is not a safetensors file of such tensors.
         """
         try:
             with open_regular(file) as stream:
@@ -46,14 +49,17 @@ class MappedWeights:
                 raise ValueError("the header is damaged")
             names: list[str] = [name for name in header if name != _METADATA]
             self.arrays = {name: self._array(start, header[name]) for name in names}
+            self.layouts = {name: (str(header[name]["dtype"]), array.shape) for name, array in self.arrays.items()}
+            self.metadata = {str(key): str(value) for key, value in dict(header.get(_METADATA) or {}).items()}
         except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{file}: not this model's weights ({first_line(error, 200)}); {REMEDY}") from None
 
-    def _array(self, start: int, entry: dict[str, Any]) -> NDArray[np.float32]:
-        if entry["dtype"] != _DTYPE:
-            raise ValueError(f"a tensor of {entry['dtype']} instead of {_DTYPE}")
+    def _array(self, start: int, entry: dict[str, Any]) -> NDArray[Any]:
+        dtype = _DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise ValueError(f"a tensor of {entry['dtype']} instead of {', '.join(_DTYPES)}")
         first, last = entry["data_offsets"]
-        numbers = np.frombuffer(self._mapped, np.float32, (last - first) // 4, start + first)
+        numbers = np.frombuffer(self._mapped, dtype, (last - first) // np.dtype(dtype).itemsize, start + first)
         return numbers.reshape(entry["shape"])
 
     def spoilt(self) -> str:
@@ -69,5 +75,5 @@ class MappedWeights:
 
     def give_back(self) -> None:
         """Takes no more memory for what was read; it comes from the file again when it is needed."""
-        if hasattr(mmap, "MADV_DONTNEED"):
+        if sys.platform != "win32":
             self._mapped.madvise(mmap.MADV_DONTNEED)

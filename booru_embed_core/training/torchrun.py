@@ -23,7 +23,12 @@ _PERIOD_SECONDS: Final = 1.0
 
 
 def limit_silence(seconds: float) -> None:
-    """Has the kernel end those TCP connections of this process on which what was sent stays unanswered for so long."""
+    """Has the kernel end those TCP connections of this process on which what was sent stays unanswered for so long.
+
+    Only Linux has such a limit.
+    """
+    if sys.platform != "linux":
+        return
     for connection in tcp_connections():
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
