@@ -26,6 +26,7 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
     "torch": "torch",
     "faiss": "search",
     "fastapi": "serve",
+    "mcp": "mcp",
     "rapidfuzz": "serve",
     "uvicorn": "serve",
     "onnx": "export",
@@ -36,7 +37,7 @@ _OUR_SIGNALS: Final = (
     *("ingest", "embed", "complete", "fill", "similar", "evaluate", "inspect"),
     *("export", "index", "search", "duplicates"),
 )
-"""The commands that `StopSignals` ends; the server drains, and commands of other packages end as they do themselves."""
+"""The commands that `StopSignals` ends; servers, and commands of other packages, end as they do themselves."""
 _COMMANDS: Final = {
     "ingest": "ingest",
     "embed": "embed",
@@ -49,10 +50,11 @@ _COMMANDS: Final = {
     "search": "search",
     "duplicates": "search",
     "serve": "serve",
+    "mcp": "mcp",
     "inspect": "inspect",
 }
 """The commands in the order of the help, each with its module of this folder; its function has the command's name."""
-_FOR_ONE: Final = ("complete", "fill")
+_FOR_ONE: Final = ("complete", "fill", "mcp")
 """Commands that compute a few captions at most, for which numpy need not start a thread for each core."""
 _SOME_FILE: Final = Path("a file of this command")
 """Stands in a message for a file that an error does not name."""
