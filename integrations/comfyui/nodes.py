@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ MODEL: Final = "BOORU_EMBED"
 ALL: Final = "all"
 WITHHELD: Final = "withheld"
 _MAX_TAGS: Final = 1000
-_NO_SCORE: Final = -1_000_000
+_WHOLE_NUMBER: Final = re.compile(r"[-+]?\d{1,9}", re.ASCII)
 
 _CAPTION: Final = (
     "STRING",
@@ -204,23 +205,23 @@ class Embed(_Node):
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
         adapter = "A safetensors file of linear maps to the image model's sizes; empty passes the numbers on."
-        score = {"default": _NO_SCORE, "min": _NO_SCORE, "max": 1_000_000, "tooltip": "The lowest withholds it."}
+        score = "A whole number, with a rating; empty withholds it."
         return {
             "required": {
                 "model": (MODEL,),
                 "caption": _CAPTION,
                 "rating": ([WITHHELD, *RATINGS],),
-                "score": ("INT", score),
+                "score": ("STRING", {"default": "", "dynamicPrompts": False, "tooltip": score}),
                 "adapter": ("STRING", {"default": "", "dynamicPrompts": False, "tooltip": adapter}),
             }
         }
 
     def run(
-        self, model: BooruEmbedder, caption: str, rating: str, score: int, adapter: str
+        self, model: BooruEmbedder, caption: str, rating: str, score: str, adapter: str
     ) -> tuple[list[list[Any]], str]:
         given = None if rating == WITHHELD else rating
         with _unknown_in_notes():
-            found = conditioning(model, caption, given, None if score == _NO_SCORE else score, read_adapter(adapter))
+            found = conditioning(model, caption, given, _score(score), read_adapter(adapter))
         return found, _notes(model.normalize(caption))
 
 
@@ -283,6 +284,19 @@ def _limits(text: str) -> dict[str, int]:
             raise ValueError(f"limits: {part!r} is not a category and a number; write it as artist=0")
         limits[name] = int(number)
     return limits
+
+
+def _score(text: str) -> int | None:
+    """The number in `text`, None without one.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    if not text.strip():
+        return None
+    if not _WHOLE_NUMBER.fullmatch(text.strip()):
+        raise ValueError(f"score: {text.strip()!r} is not a whole number; write one, or leave it empty")
+    return int(text)
 
 
 def _spelled(model: BooruEmbedder, tags: Iterable[tuple[Any, str]]) -> list[str]:
