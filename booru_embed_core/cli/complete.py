@@ -56,7 +56,7 @@ def complete(
     as_json: JsonOption = False,
 ) -> None:
     """Print the most probable further tags of a caption."""
-    embedder = load_embedder(checkpoint, rating, score, is_for_one=True)
+    embedder = load_embedder(checkpoint, rating, score, num_captions=1)
     with unknown_tags_on_stderr():
         found = embedder.complete(caption, k, category, rating, score, _kept(implied), banned or ())
     (read,) = read_captions(embedder, [caption])
@@ -95,7 +95,7 @@ def fill(
 ) -> None:
     """Print a caption with further tags drawn for it, as a prompt."""
     limits = _limits(limit or [])
-    embedder = load_embedder(checkpoint, rating, score, is_for_one=True)
+    embedder = load_embedder(checkpoint, rating, score, num_captions=1)
     with unknown_tags_on_stderr():
         found = embedder.fill(
             caption, n, temperature, seed, category or None, limits, rating, score, _kept(implied), banned or ()

@@ -127,21 +127,14 @@ def load_embedder(
     score: int | None = None,
     dim: int | None = None,
     *,
-    is_for_one: bool = False,
+    num_captions: int | None = None,
 ) -> BooruEmbedder:
-    """The embedder; options that contradict each other or the checkpoint end with exit code 2.
-
-    One that `is_for_one` caption is ready sooner and computes in float32.
-    """
+    """The embedder, by what is fastest for `num_captions`; options that contradict each other end with exit code 2."""
     if score is not None and rating is None:
         raise UsageError("--score needs --rating: scores are compared among posts of one rating.")
-    from booru_embed_core.embedder.backend import find_and_read, load_light_network
     from booru_embed_core.embedder.embedder import BooruEmbedder
 
-    if is_for_one:
-        folder, config, vocab = find_and_read(checkpoint)
-        return BooruEmbedder(load_light_network(folder, config), config, vocab)
-    embedder = BooruEmbedder.load(checkpoint)
+    embedder = BooruEmbedder.load(checkpoint, num_captions=num_captions)
     if dim is not None and dim > embedder.embedding_dim:
         raise UsageError(f"--dim {dim} exceeds the embedding's {embedder.embedding_dim} numbers.")
     return embedder

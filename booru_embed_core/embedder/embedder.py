@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from booru_embed_core.embedder.completion import Implied, NextTags, ban_note, ch
 from booru_embed_core.embedder.fill import FillQuery, fill_all, read_fill
 from booru_embed_core.embedder.metadata import rating_and_score_bin
 from booru_embed_core.embedder.neighbours import Centred, embeddings_of_tags
-from booru_embed_core.embedder.network import Network, TagSets
+from booru_embed_core.embedder.network import Network, TagSets, padded
 from booru_embed_core.embedder.reduced_network import as_trained
 from booru_embed_core.embedder.results import (
     DEFAULT_TEMPERATURE,
@@ -46,8 +46,6 @@ from booru_embed_core.vectors import top_k, unit_vectors
 
 if TYPE_CHECKING:
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
-
-_PRECISIONS: Final = ("auto", "fp32", "bf16", "int8")
 
 
 class BooruEmbedder:
@@ -75,7 +73,14 @@ class BooruEmbedder:
         return type(self), (self.network, self.config, self.vocab)
 
     @classmethod
-    def load(cls, checkpoint: Path | str, device: str = "auto", precision: str = "auto") -> Self:
+    def load(
+        cls,
+        checkpoint: Path | str,
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+        num_captions: int | None = None,
+    ) -> Self:
         """The embedder of a checkpoint.
 
         Args:
@@ -85,15 +90,17 @@ class BooruEmbedder:
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the hardware multiplies it natively, which takes half
                 the time and changes the third digit of a vector. A folder of ONNX files takes ``fp32`` (its ``auto``)
                 or ``int8``.
+            backend: ``numpy``, which computes in float32; ``torch``; ``onnx`` for a folder of ONNX files; or ``auto``,
+                the fastest that is installed. Without torch that is numpy. With it, numpy computes until a large call
+                imports torch, which computes everything where it is imported already.
+            num_captions: about how many captions you will embed, for ``auto`` to choose at once; None if unknown.
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not match the vocabulary beside it.
-            ValueError: unknown precision, or no such device.
+            ValueError: unknown precision or backend, or it is not installed or has no such device.
         """
-        if precision not in _PRECISIONS:
-            raise ValueError(f"precision {precision!r} is not one of {', '.join(_PRECISIONS)}")
         folder, config, vocab = find_and_read(checkpoint)
-        return cls(load_network(folder, config, device, precision), config, vocab)
+        return cls(load_network(folder, config, device, precision, backend, num_captions), config, vocab)
 
     @property
     def embedding_dim(self) -> int:
@@ -344,13 +351,7 @@ class BooruEmbedder:
 
         L is the number of tokens of the longest caption.
         """
-        sets = self._sets(captions, rating, score)
-        states, cu_seqlens = self.network.token_states(sets)
-        lengths = np.diff(cu_seqlens)
-        is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
-        padded = np.zeros((*is_token.shape, states.shape[1]), dtype=np.float32)
-        padded[is_token] = states
-        return padded, is_token
+        return padded(*self.network.token_states(self._sets(captions, rating, score)))
 
     def _dim(self, dim: int | None) -> int:
         dim = self.embedding_dim if dim is None else dim

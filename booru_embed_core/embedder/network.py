@@ -1,8 +1,8 @@
 """The interface between the embedder and the trained network: numpy arrays in and out, for any backend.
 
 A backend is a class with the three methods of `Network`, in a module that `BooruEmbedder.load` imports on first use:
-``torch_network`` (torch) or ``onnx_network`` (onnxruntime). It takes sets of tags and knows nothing of text,
-vocabularies or unit length. Several threads may call it at once.
+``numpy_network`` (numpy), ``torch_network`` (torch) or ``onnx_network`` (onnxruntime). It takes sets of tags and knows
+nothing of text, vocabularies or unit length. Several threads may call it at once.
 """
 
 from __future__ import annotations
@@ -107,3 +107,12 @@ def sorted_tags(sets: TagSets) -> TagSets:
     owners = np.repeat(np.arange(len(sets.lengths)), sets.lengths)
     order = np.lexsort((sets.tags, owners))
     return replace(sets, tags=sets.tags[order], weights=None if sets.weights is None else sets.weights[order])
+
+
+def padded(states: NDArray[np.float32], cu_seqlens: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """`Network.token_states` padded with zeros, float32 ``[n, L, d]``, and which rows are tokens, bool ``[n, L]``."""
+    lengths = np.diff(cu_seqlens)
+    is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    found = np.zeros((*is_token.shape, states.shape[1]), dtype=np.float32)
+    found[is_token] = states
+    return found, is_token

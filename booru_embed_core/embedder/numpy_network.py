@@ -1,20 +1,22 @@
-"""The network by numpy, for a few captions: torch takes longer to import than these take altogether.
+"""The network by numpy alone, in float32: it is ready before torch is imported, and needs no other package.
 
-It computes `SetEncoder.forward` in float32, set after set, over the mapped weights of a checkpoint.
+Many sets are computed part by part, those of similar length together. The tags' vectors stay in the file of a
+checkpoint, and take memory where they are read.
 
-Shape legend: T tokens of a set, H heads, D head dimension, d width, E embedding_dim, V tags.
+Shape legend: T tokens, d width, E embedding_dim, V tags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import TagSets, sorted_tags, token_ids
+from booru_embed_core.embedder.numpy_trunk import FirstTables, Float32, NumpyTrunk, Run, rms_norm, runs_of
 from booru_embed_core.schema import NUM_CATEGORIES
 from booru_embed_core.training.checkpoint_config import (
     REMEDY,
@@ -24,145 +26,169 @@ from booru_embed_core.training.checkpoint_config import (
     verify_weights,
 )
 from booru_embed_core.training.mapped_weights import MappedWeights
+from booru_embed_core.training.tag_table import TagTable
+from booru_embed_core.training.weights_layout import SCALES, TABLE, VOCAB_KEY, check_weights
 
-Float32 = NDArray[np.float32]
+_BATCH_TOKENS: Final = 2048
+"""Tokens computed together: 2 MB of states at width 256; more do not fit the cache."""
+_MAX_ROWS: Final = 16_384
+"""Distinct tokens of which the first block's work is kept for one call: 67 MB at width 256."""
+_SCORED_TAGS: Final = 8192
+"""Tags that are scored at once where their vectors are converted first: 8 MB at width 256."""
+
+
+class _Part(NamedTuple):
+    """Sets that are computed together: their rows in the input, their tokens, runs and weights (None: all are 1)."""
+
+    rows: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    runs: list[Run]
+    weights: Float32 | None
 
 
 class NumpyNetwork:
-    """A `Network` in float32 for a few captions. Threads may share an instance; a pickled one reads its file again."""
+    """A `Network` in float32. Threads may share an instance; a pickled one reads its file again."""
 
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
         """The network of a checkpoint's `folder`.
 
         Raises:
-            CheckpointError: the weights are missing, damaged, or of another shape than `config` says.
+            CheckpointError: the weights are missing, damaged, NaN or infinite, or not those of `config`.
         """
         file = folder.absolute() / WEIGHTS_FILE
-        verify_weights(file, config)
+        has_checksum = verify_weights(file, config)
         self._loaded_from = folder.absolute(), config
         self._mapped = MappedWeights(file)
+        check_weights(file, config, self._mapped.layouts, self._mapped.metadata.get(VOCAB_KEY, ""))
+        self._table = TagTable.of(self._mapped)
+        # Copies, which are aligned in memory.
+        self._weights: dict[str, Float32] = {
+            name: array.astype(np.float32)
+            for name, array in self._mapped.arrays.items()
+            if name not in (TABLE, SCALES, "tag_bias")
+        }
+        self._weights["tag_bias"] = self._mapped.arrays["tag_bias"]
+        self._trunk = NumpyTrunk(config.model, self._weights)
         self._settings = config.model
         self._num_special = config.num_special
         self._categories = np.repeat(np.arange(NUM_CATEGORIES), config.category_sizes)
-        table, bias = (self._mapped.arrays.get(name, np.empty(0)).shape for name in ("tokens.weight", "tag_bias"))
-        num_tags = len(self._categories)
-        if table != (config.num_special + num_tags, config.model.width) or bias != (num_tags,):
-            raise CheckpointError(f"{file}: not this model's weights: tokens.weight of {list(table)}; {REMEDY}")
+        if spoilt := self._spoilt(is_whole=not has_checksum):
+            raise CheckpointError(f"{file}: {spoilt} has weights that are NaN or infinite; {REMEDY}")
+
+    @classmethod
+    def load(cls, folder: Path, config: CheckpointConfig) -> Self:
+        """The network of a checkpoint.
+
+        Raises:
+            CheckpointError: as in the constructor.
+        """
+        return cls(folder, config)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._loaded_from
 
-    @classmethod
-    def load(cls, folder: Path, config: CheckpointConfig) -> Self:
-        """The network of a checkpoint; its first caption shows whether it is whole.
-
-        Raises:
-            CheckpointError: as in the constructor; or a weight is missing, of another shape, NaN or infinite.
-        """
-        network, file = cls(folder, config), folder / WEIGHTS_FILE
-        try:
-            nothing = TagSets.without_metadata(np.empty(0, np.int64), np.zeros(1, np.int64))
-            is_finite = (
-                np.isfinite(network.tag_scores(nothing)).all() and np.isfinite(network.embeddings(nothing)).all()
-            )
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{file}: not this model's weights ({error}); {REMEDY}") from None
-        if not is_finite:
-            raise CheckpointError(f"{file}: has weights that are NaN or infinite; {REMEDY}")
-        return network
-
     def embeddings(self, sets: TagSets) -> Float32:
         """The bottleneck of each set, float32 ``[n, E]``."""
-        # Set by set, here and below: a product with several has other last digits.
-        embeddings = np.empty((len(sets.lengths), self._settings.embedding_dim), np.float32)
-        for row, pooled in zip(embeddings, self._pooled(sets), strict=True):
-            np.matmul(self._weight("bottleneck.weight"), pooled, out=row)
-        return embeddings
+        return self._finite(self._pooled(sets) @ self._weights["bottleneck.weight"].T)
 
     def tag_scores(self, sets: TagSets) -> Float32:
         """The completion head's logit of every tag, float32 ``[n, num_tags]``."""
-        scores = np.empty((len(sets.lengths), len(self._categories)), np.float32)
-        tags, of_categories = self._weight("tokens.weight")[self._num_special :], self._weight("categories.weight")
-        for row, pooled in zip(scores, self._pooled(sets), strict=True):
-            state = _rms_norm(pooled + self._feed_forward("head", pooled[None])[0])
-            np.matmul(tags, state, out=row)
-            row += (of_categories @ state)[self._categories]
-        scores += self._weight("tag_bias")
-        return scores
+        pooled = self._pooled(sets)
+        states = rms_norm(pooled + self._trunk.feed_forward("head", pooled))
+        scores = np.empty((len(states), len(self._categories)), np.float32)
+        at_once = len(self._categories) if self._table.levels.dtype == np.float32 else _SCORED_TAGS
+        for start in range(0, len(self._categories), max(1, at_once)):
+            part = slice(start, min(start + at_once, len(self._categories)))
+            vectors = self._table[self._num_special + part.start : self._num_special + part.stop]
+            scores[:, part] = states @ vectors.T
+        of_categories = states @ self._weights["categories.weight"].T
+        bias = self._weights["tag_bias"]
+        for row, of_row in zip(scores, of_categories, strict=True):
+            row += of_row[self._categories]
+            row += bias
+        return self._finite(scores)
 
     def token_states(self, sets: TagSets) -> tuple[Float32, NDArray[np.int32]]:
         """The state of every token, float32 ``[tokens, d]``, and cu_seqlens int32 ``[n + 1]``."""
-        states = [states for states, _ in self._states(sets)]
-        cu_seqlens = np.concatenate([[0], np.cumsum([len(one) for one in states])]).astype(np.int32)
-        width = self._settings.width
-        return np.concatenate([np.empty((0, width), np.float32), *states]), cu_seqlens
+        ids, lengths = token_ids(sets, self._num_special)
+        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+        states = np.empty((cu_seqlens[-1], self._settings.width), np.float32)
+        for part, found in self._states(sets, ids, lengths):
+            states[part.tokens] = found
+        return states, cu_seqlens.astype(np.int32)
 
     def _pooled(self, sets: TagSets) -> Float32:
         """The pooled state of each set, float32 ``[n, d]``."""
         pooled = np.empty((len(sets.lengths), self._settings.width), np.float32)
-        for row, (states, weights) in enumerate(self._states(sorted_tags(sets))):
-            if self._settings.trunk == "attention":
-                first = states[:1]
-                one = first + self._attention("pool", _rms_norm(first), _rms_norm(states), np.log(weights))
+        sets = sorted_tags(sets)
+        for part, states in self._states(sets, *token_ids(sets, self._num_special)):
+            pooled[part.rows] = self._trunk.pooled(states, part.runs, part.weights)
+        return pooled
+
+    def _states(
+        self, sets: TagSets, ids: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> Iterator[tuple[_Part, Float32]]:
+        """Part by part, the state of each of its tokens, float32 ``[T, d]``."""
+        distinct, tables = self._first_tables(ids)
+        for part in self._parts(sets, ids, lengths):
+            log_weights = None if part.weights is None else np.log(part.weights)
+            own = ids[part.tokens]
+            if tables is None:
+                yield part, self._trunk.states(self._inputs(own), part.runs, log_weights)
             else:
-                one = _rms_norm((states * weights[:, None]).sum(0, keepdims=True) / np.sqrt(weights.sum()))
-            pooled[row] = one + self._feed_forward("pool.feed_forward", _rms_norm(one))
-        return _rms_norm(pooled)
+                rows = np.searchsorted(distinct, own)
+                yield part, self._trunk.states(None, part.runs, log_weights, tables, rows)
 
-    def _states(self, sets: TagSets) -> Iterator[tuple[Float32, Float32]]:
-        """The states of the tokens of each set, float32 ``[T, d]``, and their weights, float32 ``[T]``."""
-        ids, lengths = token_ids(sets, self._num_special)
-        every_weight = np.ones(len(ids), np.float32)
-        every_weight[ids >= self._num_special] = sets.tag_weights()
-        ends = np.cumsum(lengths)
-        for start, end in zip((ends - lengths).tolist(), ends.tolist(), strict=True):
-            weights = every_weight[start:end]
-            x = self._tokens(ids[start:end])
-            for block in range(self._settings.num_layers):
-                if self._settings.feed_forward_first:
-                    x = x + self._feed_forward(f"blocks.{block}.feed_forward", _rms_norm(x))
-                if self._settings.trunk == "attention":
-                    normed = _rms_norm(x)
-                    x = x + self._attention(f"blocks.{block}", normed, normed, np.log(weights))
-                if not self._settings.feed_forward_first:
-                    x = x + self._feed_forward(f"blocks.{block}.feed_forward", _rms_norm(x))
-            yield x, weights
+    def _first_tables(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], FirstTables | None]:
+        """The distinct ones of `ids`, ascending, and the first block's work on them, None where it saves nothing."""
+        if len(ids) <= _BATCH_TOKENS:
+            return ids, None
+        distinct = np.unique(ids)
+        if len(distinct) > min(_MAX_ROWS, len(ids) // 2):
+            return distinct, None
+        return distinct, self._trunk.first_tables(self._inputs(distinct))
 
-    def _tokens(self, ids: NDArray[np.int64]) -> Float32:
+    def _parts(self, sets: TagSets, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[_Part]:
+        """The sets in parts of a few thousand tokens, shorter sets first; a longer set is a part of its own."""
+        weights = None
+        if sets.weights is not None and not bool((sets.weights == 1).all()):
+            weights = np.ones(len(ids), np.float32)
+            weights[ids >= self._num_special] = sets.weights
+        starts = np.cumsum(lengths) - lengths
+        order = np.argsort(lengths, kind="stable")
+        of_order, first = lengths[order], 0
+        while first < len(order):
+            ends = np.cumsum(of_order[first : first + _BATCH_TOKENS])
+            num = max(1, int(np.searchsorted(ends, _BATCH_TOKENS, side="right")))
+            rows = order[first : first + num]
+            own = of_order[first : first + num]
+            tokens = np.repeat(starts[rows] - (np.cumsum(own) - own), own) + np.arange(own.sum())
+            yield _Part(rows, tokens, runs_of(own), None if weights is None else weights[tokens])
+            first += num
+
+    def _inputs(self, ids: NDArray[np.int64]) -> Float32:
         """The input states of tokens, float32 ``[T, d]``."""
-        vectors = self._weight("tokens.weight")[ids]
+        vectors = self._table[ids]
         is_tag = ids >= self._num_special
-        vectors[is_tag] += self._weight("categories.weight")[self._categories[ids[is_tag] - self._num_special]]
-        return _rms_norm(vectors)
+        vectors[is_tag] += self._weights["categories.weight"][self._categories[ids[is_tag] - self._num_special]]
+        return rms_norm(vectors)
 
-    def _attention(self, part: str, query_states: Float32, states: Float32, log_weights: Float32) -> Float32:
-        """Attention of `query_states` ``[Q, d]`` over `states` ``[T, d]``, float32 ``[Q, d]``."""
-        heads = self._settings.num_heads
-        name = f"{part}.attention"
-        scale = np.exp(self._weight(f"{name}.log_scale"))[:, None] * np.float32((states.shape[1] // heads) ** -0.5)
-        queries = _rms_norm(
-            (query_states @ self._weight(f"{name}.query.weight").T).reshape(len(query_states), heads, -1)
-        )
-        keys, values = np.split(states @ self._weight(f"{name}.key_value.weight").T, 2, axis=1)
-        keys = _rms_norm(keys.reshape(len(states), heads, -1)).transpose(1, 2, 0)
-        scores = (queries * scale).transpose(1, 0, 2) @ keys + log_weights
-        scores = np.exp(scores - scores.max(-1, keepdims=True))
-        scores /= scores.sum(-1, keepdims=True)
-        mixed = scores @ values.reshape(len(states), heads, -1).transpose(1, 0, 2)
-        flat: Float32 = mixed.transpose(1, 0, 2).reshape(len(query_states), -1)
-        return flat @ self._weight(f"{name}.output.weight").T
+    def _spoilt(self, *, is_whole: bool) -> str:
+        """The name of a weight that is NaN or infinite, empty if there is none; of the tags' only if `is_whole`.
 
-    def _feed_forward(self, part: str, x: Float32) -> Float32:
-        gate, up = np.split(x @ self._weight(f"{part}.gate_up.weight").T, 2, axis=1)
-        inner: Float32 = gate / (1 + np.exp(-gate)) * up
-        return inner @ self._weight(f"{part}.down.weight").T
+        Those are many, a file with a checksum was looked at when it was written, and results are looked at anyway.
+        """
+        if is_whole:
+            return self._mapped.spoilt()
+        return next((name for name, array in self._weights.items() if not np.isfinite(array).all()), "")
 
-    def _weight(self, name: str) -> Float32:
-        return self._mapped.arrays[name]
+    def _finite(self, results: Float32) -> Float32:
+        """`results`.
 
-
-def _rms_norm(x: Float32) -> Float32:
-    """`encoder.rms_norm`."""
-    root = np.linalg.norm(x, axis=-1, keepdims=True) * np.float32(x.shape[-1] ** -0.5)
-    normed: Float32 = x / np.maximum(root, np.float32(1e-6))
-    return normed
+        Raises:
+            CheckpointError: they are NaN or infinite, and so are some of the tags' vectors.
+        """
+        if not np.isfinite(results).all():
+            file = self._loaded_from[0] / WEIGHTS_FILE
+            raise CheckpointError(f"{file}: {TABLE} has weights that are NaN or infinite; {REMEDY}")
+        return results

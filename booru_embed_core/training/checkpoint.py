@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,6 @@ from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.settings import ModelSettings
 from booru_embed_core.tags.vocab import VOCAB_FILES, Vocab
 from booru_embed_core.training.checkpoint_config import (
-    CONFIG_FILE,
     REMEDY,
     WEIGHTS_FILE,
     CheckpointConfig,
@@ -32,12 +31,9 @@ from booru_embed_core.training.checkpoint_config import (
     verify_weights,
     write_config,
 )
+from booru_embed_core.training.light_table import LightTable
 from booru_embed_core.training.mapped_weights import MappedWeights
-
-_VOCAB_KEY: Final = "vocab_hash"
-_BETWEEN: Final = "+"
-_TABLE: Final = "tokens.weight"
-_DTYPE: Final = "F32"
+from booru_embed_core.training.weights_layout import BETWEEN, SCALES, TABLE, VOCAB_KEY, check_weights
 
 
 def encoder_config(vocab: Vocab, settings: ModelSettings) -> EncoderConfig:
@@ -72,7 +68,7 @@ def save_checkpoint(
             f"{out_dir}: {spoilt} has weights that are NaN or infinite; lower [training] learning_rate"
         )
     # A single entry: safetensors writes several in random order, so equal weights would give different bytes.
-    save_file(weights, out_dir / WEIGHTS_FILE, metadata={_VOCAB_KEY: _vocab_names(config)})
+    save_file(weights, out_dir / WEIGHTS_FILE, metadata={VOCAB_KEY: _vocab_names(config)})
     write_config(out_dir, config, [WEIGHTS_FILE])
     for name in VOCAB_FILES:
         shutil.copyfile(vocab_dir / name, out_dir / name)
@@ -80,7 +76,7 @@ def save_checkpoint(
 
 def _vocab_names(config: CheckpointConfig) -> str:
     """The vocabulary's hash, and that of its implications: a checkpoint with others is another version of it."""
-    return _BETWEEN.join(one for one in (config.vocab_hash, config.implications_sha256) if one)
+    return BETWEEN.join(one for one in (config.vocab_hash, config.implications_sha256) if one)
 
 
 def load_checkpoint(
@@ -110,6 +106,10 @@ def load_model(checkpoint_dir: Path, config: CheckpointConfig, device: torch.dev
         # Copies, for the tensors are views of the file.
         tensors = {name: weights.get_tensor(name).clone() for name in weights.keys()}  # noqa: SIM118  it is no dict
     _check_finite(file, _not_finite(tensors))
+    scales = tensors.pop(SCALES, None)
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    if scales is not None:
+        tensors[TABLE] *= scales[:, None]
     model.load_state_dict(tensors, assign=True)
     return model.eval().to(device)
 
@@ -125,8 +125,12 @@ def load_mapped(checkpoint_dir: Path, config: CheckpointConfig) -> tuple[SetEnco
     weights = MappedWeights(file)
     _check_finite(file, weights.spoilt())
     tensors = {name: torch.from_numpy(array) for name, array in weights.arrays.items()}
+    table, scales = tensors[TABLE], tensors.pop(SCALES, None)
     # Copies of the others, which are aligned in memory: products with them have the same last digits everywhere.
-    tensors = {name: tensor if name == _TABLE else tensor.clone() for name, tensor in tensors.items()}
+    tensors = {name: tensor if name == TABLE else tensor.float().clone() for name, tensor in tensors.items()}
+    if table.dtype != torch.float32:
+        del tensors[TABLE]
+        model.tokens = LightTable(table, scales)  # type: ignore[assignment]  # it is read alike
     model.load_state_dict(tensors, assign=True)
     return model.eval(), weights
 
@@ -138,20 +142,16 @@ def _outline_of(file: Path, config: CheckpointConfig) -> SetEncoder:
         CheckpointError: the file is missing, damaged, or of another vocabulary.
     """
     verify_weights(file, config)
-    shape = EncoderConfig(settings=config.model, num_special=config.num_special, category_sizes=config.category_sizes)
     try:
         with safe_open(file, framework="pt") as weights:
-            made_with = (weights.metadata() or {}).get(_VOCAB_KEY, "").split(_BETWEEN)[0]
+            made_with = (weights.metadata() or {}).get(VOCAB_KEY, "")
             found = {name: _layout(weights.get_slice(name)) for name in list(weights.keys())}
     except SafetensorError as error:
         raise CheckpointError(f"{file}: not this model's weights ({one_line(error, 200)}); {REMEDY}") from None
-    model = _without_weights(shape, found, file)
-    if made_with != config.vocab_hash:
-        raise CheckpointError(
-            f"{file}: weights of the vocab {one_line(made_with, 16) or '(none named)'}, but the vocab beside them is "
-            f"{config.vocab_hash[:16]}; restore the weights of that checkpoint, or {REMEDY}"
-        )
-    return model
+    check_weights(file, config, found, made_with)
+    return _outline(
+        EncoderConfig(settings=config.model, num_special=config.num_special, category_sizes=config.category_sizes)
+    )
 
 
 def _check_finite(file: Path, spoilt: str) -> None:
@@ -187,33 +187,6 @@ def _outline(shape: EncoderConfig) -> SetEncoder:
 def _layout(tensor: Any) -> tuple[str, tuple[int, ...]]:  # a type that safetensors does not name
     """The type and the shape of a tensor, of the file's header."""
     return tensor.get_dtype(), tuple(tensor.get_shape())
-
-
-def _without_weights(shape: EncoderConfig, found: Mapping[str, tuple[str, tuple[int, ...]]], file: Path) -> SetEncoder:
-    """The outline of the network of `shape`.
-
-    Raises:
-        CheckpointError: its weights are not those `found` in `file`.
-    """
-    table = found.get(_TABLE, ("", ()))[1]
-    if table != (shape.num_tokens, shape.settings.width) or shape.settings.num_layers > len(found):
-        raise CheckpointError(
-            f"{file}: not this model's weights: {len(found)} tensors, {_TABLE} of {list(table)}, and {CONFIG_FILE} has "
-            f"{shape.settings.num_layers} layers, {[shape.num_tokens, shape.settings.width]}; {REMEDY}"
-        )
-    model = _outline(shape)
-    wanted = {name: (_DTYPE, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
-    for name in sorted({*wanted, *found}):
-        if found.get(name) != wanted.get(name):
-            there, asked = (_described(layouts.get(name)) for layouts in (found, wanted))
-            raise CheckpointError(
-                f"{file}: not this model's weights: {one_line(name, 80)} is {there}, not {asked}; {REMEDY}"
-            )
-    return model
-
-
-def _described(layout: tuple[str, tuple[int, ...]] | None) -> str:
-    return "missing" if layout is None else f"{layout[0]} {list(layout[1])}"
 
 
 def _not_finite(weights: Mapping[str, Tensor]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from booru_embed_core.embedder.network import Network, TagSets
+from booru_embed_core.embedder.numpy_network import NumpyNetwork
 from booru_embed_core.embedder.onnx_network import OnnxNetwork
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.formats import CheckpointSource, export
@@ -18,11 +19,13 @@ from tests.core.model_helpers import Trained
 from tests.core.network_helpers import some_sets, some_weights
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx"])
+@pytest.fixture(scope="module", params=["numpy", "torch", "onnx"])
 def network(request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Network:
     source = CheckpointSource.open(trained.checkpoint)
     if request.param == "torch":
         return TorchNetwork(source.model)
+    if request.param == "numpy":
+        return NumpyNetwork.load(trained.checkpoint, source.config)
     folder: Path = tmp_path_factory.mktemp("networks") / "onnx"
     export(ExportFormat.ONNX, source, folder)
     return OnnxNetwork.load(folder, read_config(folder), "cpu", "fp32")
