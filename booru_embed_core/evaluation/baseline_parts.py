@@ -106,7 +106,7 @@ def rank_by_baselines(data: FittedOn, parts: Parts, report: Callable[[str], None
     for name in fitted:
         for hide, task in data.tasks.items():
             task.add(name, [Ranked(found[name][f"{hide}/ranks/{i}"], _NO_SHARE) for i in range(len(task.asked))])
-            report(f"evaluated {name} on {task.asked[0].num_posts} posts")
+            report(f"evaluated {name} on {task.asked[0].num_posts:,} posts with {hide} hidden")
         if (recall := found[name].get(f"{SPLIT_HALF_RETRIEVAL}/recall")) is not None:
             retrieval[name] = {SPLIT_HALF_METRIC: float(recall)}
     params: dict[str, dict[str, Params]] = {}

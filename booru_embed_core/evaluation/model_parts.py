@@ -53,7 +53,7 @@ def rank_by_models(
         for i, scorer in enumerate(scorers):
             share = _joined(own, f"{i}/share")
             task.add(scorer.name, [Ranked(_joined(own, f"{i}/ranks/{j}"), share) for j in range(len(task.asked))])
-            report(f"evaluated {scorer.name} on {task.asked[0].num_posts} posts")
+            report(f"evaluated {scorer.name} on {task.asked[0].num_posts:,} posts with {hide} hidden")
     embedders = [(i, scorer.name) for i, scorer in enumerate(scorers) if isinstance(scorer, EmbeddingScorer)]
 
     def recall(number: int) -> Arrays:
