@@ -238,8 +238,8 @@ def _computed(
     suggestions: Mapping[str, Suggestions] = next(
         (suggestions_of(one, *asked) for one in scorers if one.name == _HEAD), {}
     )
-    if parts.taken:
-        report(f"{len(parts.taken)} parts were finished before")
+    if num_taken := parts.num_taken():
+        report(f"{num_taken} parts were finished before")
     return _Computed(
         counts=counts,
         num_fitted_tags=num_fitted,

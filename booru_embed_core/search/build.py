@@ -163,7 +163,9 @@ def help_to_index(
     """
     embedding = _agreed(_Embedding(checkpoint_dir, packed_path, device, precision), ranks)
     parts = embed_parts(embedding, work_dir, log, ranks)
-    help_to_write(*_indexed(embedding, parts, _index_parts(embedding, work_dir, ranks)))
+    of_index = _index_parts(embedding, work_dir, ranks)
+    help_to_write(*_indexed(embedding, parts, of_index))
+    of_index.num_taken()
 
 
 def _agreed(embedding: _Embedding, ranks: Ranks) -> _Embedding:
@@ -182,8 +184,8 @@ def _index(embedding: _Embedding, out_dir: Path, work_dir: Path, log: Log, ranks
     started = time.monotonic()
     of_index = _index_parts(embedding, work_dir, ranks)
     index, recall = write_index(out_dir / INDEX_FILE, *_indexed(embedding, parts, of_index))
-    if of_index.taken:
-        log(f"{len(of_index.taken)} parts of the index were finished before")
+    if num_taken := of_index.num_taken():
+        log(f"{num_taken} parts of the index were finished before")
     log(
         f"index: {index.num_rows:,} posts in {index.num_lists:,} lists, recall@10 {recall:.3f} with {index.nprobe} "
         f"lists per query, {time.monotonic() - started:,.0f} s"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from booru_embed_core.filesystem import atomic_file
@@ -70,7 +71,7 @@ class Parts:
         found = self._read(name)
         if not self.ranks.any(found is None):
             assert found is not None
-            self.taken.append(name)
+            self.taken.extend([name] * self.ranks.is_first)
             return found
         found = compute()
         if self.ranks.is_first:
@@ -86,6 +87,10 @@ class Parts:
         else:
             self.taken.append(name)
         return found
+
+    def num_taken(self) -> int:
+        """How many parts all ranks found finished; each of them asks."""
+        return int(self.ranks.sum(torch.tensor(len(self.taken))))
 
     def _read(self, name: str) -> Arrays | None:
         """The finished part `name`; None without one. One with a changed bit is none: zip has a checksum."""

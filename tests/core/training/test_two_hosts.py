@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from booru_embed_core.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from booru_embed_core.settings import EvaluationSettings
 from tests.core.model_helpers import Trained, training_settings
 from tests.core.training.test_distributed import accumulate
 from tests.core.training.training_helpers import NARROW, Bench, forks
@@ -77,6 +79,14 @@ def test_a_cut_cable_ends_both_machines_and_they_go_on_where_they_stopped(
         "out": str(bench.folder / "searched"),
         "checkpoint": str(trained.checkpoint),
     }
+    settings = EvaluationSettings(baselines=("popularity",), implied_min_count=2)
+    figures = bench.folder / "figures"
+    evaluation = {
+        **embedding,
+        "work": str(bench.folder / "evaluated"),
+        "out": str(figures),
+        "evaluation": settings.model_dump_json(),
+    }
     with two_hosts() as hosts:
         check_lost(start(hosts, training, bench.folder, "train", cut_at=10))
         assert list(bench.out_dir("hosts").iterdir()) == []
@@ -87,7 +97,13 @@ def test_a_cut_cable_ends_both_machines_and_they_go_on_where_they_stopped(
         times = [file.stat().st_mtime_ns for file in kept]
         assert start(hosts, embedding, bench.folder, "embed-on") == [[], []]
         assert [file.stat().st_mtime_ns for file in kept] == times
+        assert start(hosts, evaluation, bench.folder, "evaluate") == [[], []]
     accumulate(monkeypatch, 2)
     bench.train("uncut", SETTINGS)
     assert bench.weights_sha256("hosts") == bench.weights_sha256("uncut")
     assert contents(bench.folder / "searched") == contents(search_folder)
+    (bench.folder / "here").mkdir()
+    alone = (trained.checkpoint, corpus.packed_path, bench.folder / "here", bench.folder / "evaluated-here")
+    alone[-1].mkdir()
+    evaluate_checkpoint(*alone, settings, "cpu", lambda _: None)
+    assert contents(figures) == contents(bench.folder / "here")

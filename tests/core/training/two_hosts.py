@@ -20,8 +20,9 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from booru_embed_core.evaluation.checkpoint_evaluation import evaluate_checkpoint
 from booru_embed_core.search import build
-from booru_embed_core.settings import ModelSettings, TrainingSettings
+from booru_embed_core.settings import EvaluationSettings, ModelSettings, TrainingSettings
 from booru_embed_core.training import lifeline, loop, step, torchrun
 from booru_embed_core.training.distributed import RankLostError, joined_ranks
 from tests.core.search_helpers import PART_POSTS
@@ -101,7 +102,7 @@ def host(name: str, number: int, job_file: str) -> None:
 
 
 def rank(job_file: str) -> None:
-    """Trains, or embeds the posts, as one rank, which may wait for a cut of the cable in the middle."""
+    """Trains, embeds the posts, or evaluates, as one rank, which may wait for a cut of the cable in the middle."""
     job = json.loads(Path(job_file).read_text())
     calls = iter(range(1, 1_000_000))
     signal.signal(signal.SIGTERM, lambda *_: None)  # as the worker: torchrun sends it when it has lost the other one
@@ -128,6 +129,10 @@ def rank(job_file: str) -> None:
             loop.train(packed, vocab, work, out, model, TrainingSettings.model_validate(job["training"]))
             return
         with joined_ranks() as ranks:
+            if "evaluation" in job:
+                settings = EvaluationSettings.model_validate_json(job["evaluation"])
+                evaluate_checkpoint(Path(job["checkpoint"]), packed, out, work, settings, "cpu", lambda _: None, ranks)
+                return
             made_of = (Path(job["checkpoint"]), packed)
             if ranks.is_first:
                 build.index_posts(*made_of, out, work, "cpu", "fp32", lambda _: None, ranks)
