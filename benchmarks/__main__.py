@@ -8,7 +8,7 @@ import sys
 
 import benchmarks
 
-TOOLS = ("corpus", "full_scale", "memory", "mutation", "soak", "tables", "time_to_quality")
+TOOLS = ("corpus", "evaluation_memory", "full_scale", "memory", "mutation", "soak", "tables", "time_to_quality")
 """Modules to run on their own: they generate inputs or pages, take hours, or need a trained model."""
 
 
