@@ -46,7 +46,7 @@ class _InputFormat(StrEnum):
     PARQUET = "parquet"
 
 
-class _OnUnknown(StrEnum):
+class OnUnknown(StrEnum):
     RAISE = "raise"
     ZERO = "zero"
     EMPTY = "empty"
@@ -60,7 +60,7 @@ _FileOption = Annotated[
     Path | None,
     typer.Option("--file", "-f", help="Embed the captions of a .txt, .jsonl or .parquet file.", metavar="FILE"),
 ]
-_OutputOption = Annotated[
+OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Write a .parquet, .npy or .jsonl file; resumes an interrupted one."),
 ]
@@ -73,13 +73,13 @@ _ColumnOption = Annotated[
 _IdColumnOption = Annotated[
     str | None, typer.Option("--id-column", help="Column or key of the ids; by default id, or rows from 0.")
 ]
-_OnUnknownOption = Annotated[
-    _OnUnknown,
+OnUnknownOption = Annotated[
+    OnUnknown,
     typer.Option("--on-unknown", help="Captions of unknown tags alone: fail, a zero vector, or the empty caption."),
 ]
-_BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Captions embedded together.")]
-_RestartOption = Annotated[bool, typer.Option("--restart", help="Forget what an interrupted job has left.")]
-_DimOption = Annotated[
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Captions embedded together.")]
+RestartOption = Annotated[bool, typer.Option("--restart", help="Forget what an interrupted job has left.")]
+DimOption = Annotated[
     int | None, typer.Option("--dim", min=1, help="Length of the vector: a prefix of the whole embedding.")
 ]
 
@@ -87,17 +87,17 @@ _DimOption = Annotated[
 def embed(
     captions: _CaptionsArgument = None,
     file: _FileOption = None,
-    output: _OutputOption = None,
+    output: OutputOption = None,
     input_format: _FormatOption = None,
     column: _ColumnOption = None,
     id_column: _IdColumnOption = None,
-    on_unknown: _OnUnknownOption = _OnUnknown.RAISE,
-    batch_size: _BatchSizeOption = 1024,
-    restart: _RestartOption = False,
+    on_unknown: OnUnknownOption = OnUnknown.RAISE,
+    batch_size: BatchSizeOption = 1024,
+    restart: RestartOption = False,
     checkpoint: CheckpointOption = CHECKPOINT,
     rating: RatingOption = None,
     score: ScoreOption = None,
-    dim: _DimOption = None,
+    dim: DimOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the embedding of each caption, one unit vector per line, or write all to a file."""
@@ -119,17 +119,17 @@ def embed(
         if input_format or column or id_column or restart:
             raise UsageError("--input-format, --column, --id-column and --restart are for - and --file.")
         if output is not None:
-            _check_output(output)
+            check_output(output)
         _embed_arguments(load_embedder(checkpoint, rating, score, dim), captions, output, settings, as_json=as_json)
         return
     if restart and output is None:
         raise UsageError("--restart is for --output, which alone is resumed.")
     source = _source(None if is_stdin else file, input_format, column, id_column)
     if output is not None:
-        _check_output(output, file)
+        check_output(output, file)
     settings = replace(settings, input_form=str(source.form))
     embedder = load_embedder(checkpoint, rating, score, dim)
-    _embed_source(embedder, checkpoint, source, output, settings, restart=restart, as_json=as_json)
+    embed_source(embedder, checkpoint, source, output, settings, restart=restart, as_json=as_json)
 
 
 def _reads_stdin(captions: list[str], file: Path | None) -> bool:
@@ -141,7 +141,7 @@ def _reads_stdin(captions: list[str], file: Path | None) -> bool:
     return captions == [_STDIN] or str(file) == _STDIN
 
 
-def _check_output(output: Path, file: Path | None = None) -> None:
+def check_output(output: Path, file: Path | None = None) -> None:
     from booru_embed_core.embedder.vector_files import vector_format
 
     vector_format(output)
@@ -161,7 +161,7 @@ def _source(file: Path | None, form: _InputFormat | None, column: str | None, id
     return CaptionFile(file, known, column, id_column)
 
 
-def _embed_source(
+def embed_source(
     embedder: BooruEmbedder,
     checkpoint: Path,
     source: CaptionFile,

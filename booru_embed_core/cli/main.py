@@ -34,13 +34,14 @@ _EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "skl
 }
 """The extra that brings a package, for commands that a small installation cannot run."""
 _OUR_SIGNALS: Final = (
-    *("ingest", "embed", "complete", "fill", "similar", "evaluate", "inspect"),
+    *("ingest", "embed", "from-tagger", "complete", "fill", "similar", "evaluate", "inspect"),
     *("export", "index", "search", "duplicates"),
 )
 """The commands that `StopSignals` ends; servers, and commands of other packages, end as they do themselves."""
 _COMMANDS: Final = {
     "ingest": "ingest",
     "embed": "embed",
+    "from-tagger": "from_tagger",
     "complete": "complete",
     "fill": "complete",
     "similar": "complete",
