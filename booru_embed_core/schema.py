@@ -70,6 +70,7 @@ class ExportFormat(StrEnum):
     """Formats in which ``booru-embed export`` writes a checkpoint."""
 
     HUB = "hub"
+    LIGHT = "light"
     SENTENCE_TRANSFORMERS = "sentence-transformers"
     ONNX = "onnx"
     PARQUET = "parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from booru_embed_core.errors import disk_errors
 from booru_embed_core.outputs import check_output_folder
 from booru_embed_core.schema import ExportFormat
 from booru_embed_core.version_file import read_version
+
+LightPrecision = StrEnum("LightPrecision", ["half", "int8"])
 
 
 class _ManifestError(ValueError):
@@ -28,12 +31,15 @@ def export(
     ] = None,
     tokens: Annotated[
         Path | None,
-        typer.Option("--tokens", help="Packed file to measure int8 on; by default from the warehouse.", metavar="FILE"),
+        typer.Option("--tokens", help="Packed file to measure loss on; by default from the warehouse.", metavar="FILE"),
     ] = None,
     loss_posts: Annotated[
         int,
-        typer.Option("--posts", min=2, max=MAX_COUNT, help="Test posts to measure int8 on; more take longer."),
+        typer.Option("--posts", min=2, max=MAX_COUNT, help="Test posts to measure loss on; more take longer."),
     ] = 1000,
+    precision: Annotated[
+        LightPrecision, typer.Option("--precision", help="Of the tags' vectors in the format light.")
+    ] = LightPrecision.int8,
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint in a format of another program."""
@@ -41,11 +47,13 @@ def export(
     from booru_embed_core.export.formats import CheckpointSource
     from booru_embed_core.export.formats import export as write
     from booru_embed_core.training.checkpoint_config import read_config
+    from booru_embed_core.training.weights_layout import Precision
 
     check_output_folder(output)
     folder = find_checkpoint(checkpoint)
     tokens = tokens or _tokens_of(folder, read_config(folder).packed_tokens)
-    source = CheckpointSource.open(folder, evaluation or _evaluation_of(folder), tokens, loss_posts)
+    kept = Precision(precision.value)
+    source = CheckpointSource.open(folder, evaluation or _evaluation_of(folder), tokens, loss_posts, kept)
     with disk_errors(output.absolute().parent, "choose an --output on another disk"):
         write(form, source, output)
     files = {str(path): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -25,6 +25,10 @@ from booru_embed_core.cli.shared import (
     say,
 )
 from booru_embed_core.schema import SPLITS, Category
+
+_ONE: Final = "one caption"
+_ASKED: Final = {_ONE: 1, "1,000 captions": 1000, "100,000 captions": 100_000}
+"""How many captions `inspect checkpoint` names a backend for."""
 
 inspect_app = typer.Typer(
     no_args_is_help=True,
@@ -149,16 +153,23 @@ def inspect_checkpoint(
     folder: Annotated[Path, typer.Argument(help="Checkpoint folder.")] = CHECKPOINT,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the shape, sizes and provenance of a checkpoint."""
-    from booru_embed_core.training.checkpoint import load_checkpoint
-    from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE, verify_weights
+    """Print the shape, sizes and provenance of a checkpoint, and what computes it here."""
+    from booru_embed_core.embedder.backend import choose, find_and_read
+    from booru_embed_core.training.checkpoint_config import WEIGHTS_FILE
+    from booru_embed_core.training.weights_file import WeightsFile
 
-    model, config, vocab = load_checkpoint(folder)
-    has_checksum = verify_weights(folder / WEIGHTS_FILE, config)
-    facts = {
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "num_tags": vocab.num_tags,
+    folder, config, vocab = find_and_read(folder)
+    chosen = {name: choose(folder, config, num_captions=num) for name, num in _ASKED.items()}
+    facts: dict[str, Any] = {"num_tags": vocab.num_tags}
+    has_checksum = True
+    if chosen[_ONE].backend != "onnx":
+        weights = WeightsFile.read(folder / WEIGHTS_FILE, config)
+        weights.check_finite()
+        has_checksum = weights.has_checksum
+        facts = {"num_parameters": weights.num_parameters, **facts, "precision": weights.precision.value}
+    facts |= {
         "has_checksum": has_checksum,
+        "backends": {name: f"{one.backend}: {one.reason}" for name, one in chosen.items()},
         **config.model_dump(mode="json", exclude={"score_bin_edges"}),
     }
     if not has_checksum:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Backend: TypeAlias = Literal["auto", "numpy", "torch", "onnx"]
 BACKENDS: Final = ("auto", "numpy", "torch", "onnx")
 PRECISIONS: Final = ("auto", "fp32", "bf16", "int8")
+MANY_CAPTIONS: Final = 10**9
+"""For callers that answer for hours: whatever takes longest to load pays."""
 _ONNX_FILE: Final = "model.onnx"
 
 
@@ -95,7 +97,8 @@ def _by_work(config: CheckpointConfig, num_captions: int | None) -> Choice:
         return Choice("numpy", "so few captions take less time than importing torch")
     if num_captions is None and "torch" not in sys.modules:
         return Choice("auto", "numpy for a few captions; a call of many imports torch")
-    return Choice("torch", "it is imported already" if num_captions is None else "importing it pays for so many")
+    reason = "it is imported already" if num_captions is None else "importing it pays for so many captions"
+    return Choice("torch", f"{reason}; it takes a GPU if there is one")
 
 
 def load_network(

@@ -23,11 +23,9 @@ from booru_embed_core.training.checkpoint_config import (
     WEIGHTS_FILE,
     CheckpointConfig,
     CheckpointError,
-    verify_weights,
 )
-from booru_embed_core.training.mapped_weights import MappedWeights
-from booru_embed_core.training.tag_table import TagTable
-from booru_embed_core.training.weights_layout import SCALES, TABLE, VOCAB_KEY, check_weights
+from booru_embed_core.training.weights_file import TagTable, WeightsFile
+from booru_embed_core.training.weights_layout import SCALES, TABLE
 
 _BATCH_TOKENS: Final = 2048
 """Tokens computed together: 2 MB of states at width 256; more do not fit the cache."""
@@ -55,25 +53,25 @@ class NumpyNetwork:
         Raises:
             CheckpointError: the weights are missing, damaged, NaN or infinite, or not those of `config`.
         """
-        file = folder.absolute() / WEIGHTS_FILE
-        has_checksum = verify_weights(file, config)
+        weights = WeightsFile.read(folder.absolute() / WEIGHTS_FILE, config)
+        self._file = weights.file
         self._loaded_from = folder.absolute(), config
-        self._mapped = MappedWeights(file)
-        check_weights(file, config, self._mapped.layouts, self._mapped.metadata.get(VOCAB_KEY, ""))
-        self._table = TagTable.of(self._mapped)
+        self._table = TagTable.of(weights.mapped)
         # Copies, which are aligned in memory.
         self._weights: dict[str, Float32] = {
             name: array.astype(np.float32)
-            for name, array in self._mapped.arrays.items()
+            for name, array in weights.mapped.arrays.items()
             if name not in (TABLE, SCALES, "tag_bias")
         }
-        self._weights["tag_bias"] = self._mapped.arrays["tag_bias"]
+        self._weights["tag_bias"] = weights.mapped.arrays["tag_bias"]
         self._trunk = NumpyTrunk(config.model, self._weights)
         self._settings = config.model
         self._num_special = config.num_special
         self._categories = np.repeat(np.arange(NUM_CATEGORIES), config.category_sizes)
-        if spoilt := self._spoilt(is_whole=not has_checksum):
-            raise CheckpointError(f"{file}: {spoilt} has weights that are NaN or infinite; {REMEDY}")
+        if not weights.has_checksum:
+            weights.check_finite()
+        for name, array in self._weights.items():  # those of tags are many, and results are looked at anyway
+            self._finite(array, name)
 
     @classmethod
     def load(cls, folder: Path, config: CheckpointConfig) -> Self:
@@ -173,22 +171,12 @@ class NumpyNetwork:
         vectors[is_tag] += self._weights["categories.weight"][self._categories[ids[is_tag] - self._num_special]]
         return rms_norm(vectors)
 
-    def _spoilt(self, *, is_whole: bool) -> str:
-        """The name of a weight that is NaN or infinite, empty if there is none; of the tags' only if `is_whole`.
-
-        Those are many, a file with a checksum was looked at when it was written, and results are looked at anyway.
-        """
-        if is_whole:
-            return self._mapped.spoilt()
-        return next((name for name, array in self._weights.items() if not np.isfinite(array).all()), "")
-
-    def _finite(self, results: Float32) -> Float32:
-        """`results`.
+    def _finite(self, numbers: Float32, name: str = TABLE) -> Float32:
+        """`numbers`: weights, or results of finite weights and those of the table.
 
         Raises:
-            CheckpointError: they are NaN or infinite, and so are some of the tags' vectors.
+            CheckpointError: one is NaN or infinite.
         """
-        if not np.isfinite(results).all():
-            file = self._loaded_from[0] / WEIGHTS_FILE
-            raise CheckpointError(f"{file}: {TABLE} has weights that are NaN or infinite; {REMEDY}")
-        return results
+        if not np.isfinite(numbers).all():
+            raise CheckpointError(f"{self._file}: {name} has weights that are NaN or infinite; {REMEDY}")
+        return numbers

@@ -16,9 +16,10 @@ from typing import Final
 import torch
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
+from booru_embed_core.embedder.network import Network
 from booru_embed_core.embedder.torch_network import TorchNetwork
 from booru_embed_core.export.model_card import ONNX_USE, SENTENCE_USE, card, loss_section
-from booru_embed_core.export.quantization_loss import LOSS_POSTS, quantization_loss
+from booru_embed_core.export.quantization_loss import LOSS_POSTS, QuantizationLoss, quantization_loss
 from booru_embed_core.export.tag_vectors import write_parquet, write_projector, write_word2vec
 from booru_embed_core.model.encoder import SetEncoder
 from booru_embed_core.outputs import new_folder
@@ -32,6 +33,7 @@ from booru_embed_core.training.checkpoint_config import (
     read_checkpoint,
     write_config,
 )
+from booru_embed_core.training.weights_layout import Precision
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class CheckpointSource:
         evaluation: ``evaluation.json`` of the checkpoint, for the card.
         tokens: the packed file that it was trained on, whose test posts measure the loss of int8.
         loss_posts: the most test posts for that.
+        precision: of the weights of a light checkpoint.
     """
 
     checkpoint: Path
@@ -55,6 +58,7 @@ class CheckpointSource:
     evaluation: Path | None
     tokens: Path | None
     loss_posts: int = LOSS_POSTS
+    precision: Precision = Precision.INT8
 
     @classmethod
     def open(
@@ -63,6 +67,7 @@ class CheckpointSource:
         evaluation: Path | None = None,
         tokens: Path | None = None,
         loss_posts: int = LOSS_POSTS,
+        precision: Precision = Precision.INT8,
     ) -> CheckpointSource:
         """The source of a checkpoint's folder.
 
@@ -70,7 +75,9 @@ class CheckpointSource:
             CheckpointError: as in `load_mapped`; or the vocabulary is damaged.
         """
         config, vocab = read_checkpoint(checkpoint)
-        return cls(checkpoint, load_mapped(checkpoint, config)[0], config, vocab, evaluation, tokens, loss_posts)
+        return cls(
+            checkpoint, load_mapped(checkpoint, config)[0], config, vocab, evaluation, tokens, loss_posts, precision
+        )
 
     @cached_property
     def embedder(self) -> BooruEmbedder:
@@ -96,6 +103,32 @@ def write_hub(source: CheckpointSource, out_dir: Path) -> None:
     _write_card(out_dir, card(source.config, source.vocab, source.evaluation))
 
 
+def write_light_folder(source: CheckpointSource, out_dir: Path) -> None:
+    """Writes a checkpoint whose weights take half or a quarter of the room, and a card that says what they lose."""
+    from booru_embed_core.embedder.backend import load_network
+    from booru_embed_core.export.light import write_light_weights
+
+    _copy(source, out_dir, *VOCAB_FILES)
+    write_light_weights(source.checkpoint, source.config, out_dir, source.precision)
+    config = write_config(out_dir, source.config, [WEIGHTS_FILE])
+    loads = [
+        partial(load_network, folder, config, "cpu", "fp32")
+        for folder, config in ((source.checkpoint, source.config), (out_dir, config))
+    ]
+    name = "half precision" if source.precision is Precision.HALF else source.precision.value
+    section = loss_section(_loss(source, *loads), name)
+    _write_card(out_dir, card(source.config, source.vocab, source.evaluation, more=section))
+
+
+def _loss(
+    source: CheckpointSource, exact: Callable[[], Network], rounded: Callable[[], Network]
+) -> QuantizationLoss | None:
+    """What the network of `rounded` loses against that of `exact`; None if there are no posts to measure it on."""
+    if source.tokens is None:
+        return None
+    return quantization_loss(exact, rounded, source.tokens, source.vocab, source.loss_posts)
+
+
 def write_onnx_folder(source: CheckpointSource, out_dir: Path) -> None:
     """Writes the graphs in float32 and int8, and the other files that `BooruEmbedder.load` needs."""
     from booru_embed_core.embedder.onnx_network import INT8_FILES, OnnxNetwork
@@ -104,13 +137,8 @@ def write_onnx_folder(source: CheckpointSource, out_dir: Path) -> None:
     _copy(source, out_dir, *VOCAB_FILES)
     write_onnx(source.model, source.vocab.hash, out_dir)
     config = write_config(out_dir, source.config, [*INT8_FILES, *INT8_FILES.values()])
-    found = None
-    if source.tokens is not None:
-        exact, rounded = (
-            partial(OnnxNetwork.load, out_dir, config, "cpu", precision) for precision in ("fp32", "int8")
-        )
-        found = quantization_loss(exact, rounded, source.tokens, source.vocab, source.loss_posts)
-    section = loss_section(found)
+    loads = [partial(OnnxNetwork.load, out_dir, config, "cpu", precision) for precision in ("fp32", "int8")]
+    section = loss_section(_loss(source, *loads))
     _write_card(out_dir, card(source.config, source.vocab, source.evaluation, ONNX_USE, "onnxruntime", section))
 
 
@@ -139,6 +167,7 @@ def _write_card(out_dir: Path, text: str) -> None:
 
 _WRITERS: Final[dict[ExportFormat, Callable[[CheckpointSource, Path], None]]] = {
     ExportFormat.HUB: write_hub,
+    ExportFormat.LIGHT: write_light_folder,
     ExportFormat.SENTENCE_TRANSFORMERS: write_sentence_folder,
     ExportFormat.ONNX: write_onnx_folder,
     ExportFormat.PARQUET: lambda source, out_dir: write_parquet(source.embedder, out_dir),

@@ -89,9 +89,9 @@ def card(
     return "\n\n".join(sections) + "\n"
 
 
-def loss_section(found: QuantizationLoss | None) -> str:
-    """The section on int8: a table of what was measured, or a note that nothing was."""
-    title = "## Loss of int8"
+def loss_section(found: QuantizationLoss | None, precision: str = "int8") -> str:
+    """The section on weights in `precision`: a table of what was measured, or a note that nothing was."""
+    title = f"## Loss of {precision}"
     if found is None:
         return f"{title}\n\nNot measured: the packed file that the checkpoint was trained on was missing."
     rows = [
@@ -103,7 +103,7 @@ def loss_section(found: QuantizationLoss | None) -> str:
         "completion head ranks tags. The embedding finds the other half of a post among those of these posts, so that "
         "its recall depends on their number."
     )
-    return "\n".join([title, "", text, "", "| | float32 | int8 | difference |", "|---|---:|---:|---:|", *rows])
+    return "\n".join([title, "", text, "", f"| | float32 | {precision} | difference |", "|---|---:|---:|---:|", *rows])
 
 
 def _shape(config: CheckpointConfig) -> str:

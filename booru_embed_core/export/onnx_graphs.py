@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from booru_embed_core.embedder.onnx_network import COMPLETION_FILE, INT8_FILES, MODEL_FILE, VOCAB_KEY, WEIGHTS_INPUT
+from booru_embed_core.export.rounding import rounded
 from booru_embed_core.model.encoder import Attention, Block, FeedForward, Linear, SetEncoder
 
 _OPSET: Final = 18
@@ -28,8 +29,6 @@ _MASKED: Final = -1e4  # far below any score, and finite in fp16 too
 _WEIGHT_LEVELS: Final = 63
 _STATE_LEVELS: Final = 127
 _ZERO: Final = np.uint8(128)
-_ROUNDED_ROWS: Final = 16_384
-"""Rows that are rounded at once: all of 189,000 tags would take three times the bytes of their vectors."""
 
 
 def write_onnx(model: SetEncoder, vocab_hash: str, out_dir: Path) -> None:
@@ -57,16 +56,6 @@ def _write(
     graph_of(model, _Graph(onnx_model.graph, int8))
     helper.set_model_props(onnx_model, {VOCAB_KEY: vocab_hash})
     onnx.save_model(onnx_model, file)
-
-
-def rounded(rows: NDArray[np.float32], levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """`rows` ``[n, m]`` as multiples of a scale of each row, int8 between -`levels` and `levels`, and the scales."""
-    levels_of, scales = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _ROUNDED_ROWS):
-        part = slice(start, start + _ROUNDED_ROWS)
-        own = np.maximum(np.abs(rows[part]).max(1), 1e-12) / levels
-        levels_of[part], scales[part] = np.rint(rows[part] / own[:, None]), own
-    return levels_of, scales
 
 
 class _Graph:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
+from booru_embed_core.embedder.backend import MANY_CAPTIONS
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.locate import find_checkpoint
 from booru_embed_core.errors import one_line
+from booru_embed_core.filesystem import followed
 from booru_embed_core.version_file import read_version
 from booru_embed_core.web.completions import Completer, PrefixQuery
 from booru_embed_core.web.served import LeftOut, Served
@@ -121,7 +123,7 @@ class Sources:
         """The posts and the table of the map, without links: what is checked of them is what is opened."""
         warehouse = folder.parent.parent
         found = (warehouse / "post_embeddings/current", warehouse / "tag_embeddings/current/tag_embeddings.parquet")
-        posts, table = (path if os.path.exists(path) else None for path in found)
+        posts, table = (path if os.path.exists(path) else None for path in map(followed, found))
         posts, table = self.posts or posts, self.tag_embeddings or table
         return posts and posts.resolve(), table and table.resolve()
 
@@ -143,7 +145,7 @@ class Sources:
     def _completer(self, folder: Path) -> Completer:
         completer = self._last[1]() if self._last is not None and self._last[0] == folder else None
         if completer is None:
-            completer = Completer(BooruEmbedder.load(folder))
+            completer = Completer(BooruEmbedder.load(folder, num_captions=MANY_CAPTIONS))
             completer.complete(PrefixQuery(""))  # warms up: the first pass is the slowest
             self._last = folder, ref(completer)
         return completer

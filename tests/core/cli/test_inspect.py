@@ -79,6 +79,10 @@ def test_inspect_checkpoint_says_what_it_was_made_of(run: Run, trained: Trained)
     assert found["num_tags"] == 36
     assert found["packed_tokens"] == "v1"
     assert found["model"]["width"] == 32
+    assert found["precision"] == "float32"
+    few, *_, many = found["backends"].values()
+    assert few == "numpy: so few captions take less time than importing torch"
+    assert many.split(":")[0] in ("numpy", "torch")  # the network is tiny
     table = run("inspect", "checkpoint", trained.checkpoint).out
     assert [line.split()[0] for line in table.splitlines()] == list(found)
 
