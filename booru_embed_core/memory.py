@@ -6,6 +6,7 @@ Only the standard library, since torch reads its bounds from the environment of 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
 import time
@@ -16,8 +17,14 @@ _KEPT_SHAPES: Final = 16
 KEPT_PRODUCTS: Final = 64
 TRIM_SECONDS: Final = 1.0
 _MAX_ARENAS: Final = 2
+_MAPPED_BYTES: Final = 4 << 20
+"""Blocks from this size on go back as soon as they are freed. By default the limit rises with each of them to 32 MB,
+and what is smaller leaves holes."""
+_KEPT_BYTES: Final = 16 << 20
 _M_ARENA_MAX: Final = -8
-"""The parameter of glibc's ``mallopt``."""
+_M_MMAP_THRESHOLD: Final = -3
+_M_TRIM_THRESHOLD: Final = -1
+"""Parameters of glibc's ``mallopt``."""
 
 
 def bound_kept_shapes(num_products: int = KEPT_PRODUCTS, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -45,6 +52,8 @@ def give_back_memory() -> bool:
     if libc is None or not hasattr(libc, "malloc_trim"):
         return False
     libc.mallopt(_M_ARENA_MAX, _MAX_ARENAS)
+    libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
     def run() -> None:
         while True:
@@ -53,3 +62,11 @@ def give_back_memory() -> bool:
 
     threading.Thread(target=run, daemon=True, name="memory").start()
     return True
+
+
+def trim_memory() -> None:
+    """Returns what was freed to the system now, as after a network that is not needed any more."""
+    gc.collect()
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if libc is not None and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

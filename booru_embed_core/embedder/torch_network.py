@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from booru_embed_core.embedder.network import TagSets
+from booru_embed_core.model.dense import trunk_in
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.inference import encode_sets, token_states
 from booru_embed_core.model.objective import read_tokens
@@ -25,13 +26,17 @@ _FP16_ENGINES: Final = ("x86", "fbgemm", "onednn")
 """torch's quantization engines that multiply by weights of half precision."""
 _PACKED_TAGS: Final = 8192
 """Tags that are packed at once: 8 MB at width 256."""
+_PACKED_WIDTH: Final = 512
+"""Numbers that torch packs for each tag, at least: it fills up with zeros."""
+_MANY_TAGS: Final = 512
+"""Tags of which the pages are given back: more than a caption has."""
 
 
 class TorchNetwork:
     """A `Network` of a `SetEncoder` in evaluation mode, whose trunk computes in `dtype` (None: the device's default).
 
     Any number of threads may call it at once: it only reads the weights, and inference mode is thread-local. The
-    weights must not change after the first call of `tag_scores`, which caches a copy of some.
+    weights must not change after the first call, which caches copies of some.
 
     If the trunk computes in bf16 on a CPU, the tags' vectors are rounded to half precision, whose error is smaller.
     """
@@ -48,6 +53,13 @@ class TorchNetwork:
         """Pickles the weights themselves: a copy needs no file, and torch shares no memory between processes."""
         weights = {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
         return _restored, (self.model.config, weights, self.model.tag_bias.device.type, self._dtype)
+
+    @cached_property
+    def _trunk(self) -> SetEncoder:
+        """The model that computes pooled states."""
+        if self._dtype == torch.bfloat16 and self.model.tag_bias.device.type == "cpu":
+            return trunk_in(self.model, self._dtype)
+        return self.model
 
     @cached_property
     def _scores(self) -> Callable[[Tensor], Tensor]:
@@ -70,20 +82,41 @@ class TorchNetwork:
 
         They are packed a few thousand at a time: torch reads them column by column, and 189,000 rows of a column are
         in no cache. That takes half a second instead of two, and no copy in float32.
+
+        Narrow vectors of several tags stand beside each other in a row, since torch would fill it up with zeros. The
+        states are then multiplied once for each place in a row; reading the rows takes most of the time.
         """
         model, parts = self.model, []
         tags, categories = model.tokens.weight[model.config.num_special :], model.tag_category
-        room = torch.empty(min(_PACKED_TAGS, len(tags)), tags.shape[1])
-        for start in range(0, len(tags), _PACKED_TAGS):
-            part = slice(start, min(start + _PACKED_TAGS, len(tags)))
-            vectors = torch.index_select(model.categories.weight, 0, categories[part], out=room[: part.stop - start])
+        width = tags.shape[1]
+        num_beside = max(1, _PACKED_WIDTH // width)
+        at_once = _PACKED_TAGS // num_beside * num_beside
+        for start in range(0, len(tags), at_once):
+            part = slice(start, min(start + at_once, len(tags)))
+            num_rows = -(-(part.stop - start) // num_beside)
+            room = torch.zeros(num_beside * num_rows, width)
+            vectors = room[: part.stop - start]
+            torch.index_select(model.categories.weight, 0, categories[part], out=vectors)
             vectors += tags[part]
+            rows = room.view(num_beside, num_rows, width).transpose(0, 1).reshape(num_rows, -1)
             # What torch.ao.nn.quantized.dynamic.Linear calls, which takes a second to import.
-            parts.append(torch.ops.quantized.linear_prepack_fp16(vectors, model.tag_bias[part]))
-            if self._mapped is not None:
-                self._mapped.give_back()
-        product = torch.ops.quantized.linear_dynamic_fp16
-        return lambda states: torch.cat([product(states, part) for part in parts], dim=1)
+            parts.append(torch.ops.quantized.linear_prepack_fp16(rows, None))
+            self._give_back()
+        product, bias = torch.ops.quantized.linear_dynamic_fp16, model.tag_bias.detach()
+
+        def scores(states: Tensor) -> Tensor:
+            placed = torch.zeros(num_beside, len(states), num_beside, width)
+            for place in range(num_beside):
+                placed[place, :, place] = states
+            found = [product(placed.view(-1, num_beside * width), part) for part in parts]
+            each = [of_place for one in found for of_place in one.view(num_beside, len(states), -1)]
+            return torch.cat(each, dim=1)[:, : len(bias)].add_(bias)
+
+        return scores
+
+    def _give_back(self) -> None:
+        if self._mapped is not None:
+            self._mapped.give_back()
 
     @classmethod
     def load(cls, checkpoint_dir: Path, config: CheckpointConfig, device: str, precision: str) -> Self:
@@ -102,7 +135,10 @@ class TorchNetwork:
     @torch.inference_mode()
     def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
         """The bottleneck of each set, float32 ``[n, E]``."""
-        return self.model.embed(self._pooled(sets)).float().cpu().numpy()
+        found: NDArray[np.float32] = self.model.embed(self._pooled(sets)).float().cpu().numpy()
+        if len(sets.tags) > _MANY_TAGS:
+            self._give_back()
+        return found
 
     @torch.inference_mode()
     def tag_scores(self, sets: TagSets) -> NDArray[np.float32]:
@@ -126,7 +162,7 @@ class TorchNetwork:
 
     def _pooled(self, sets: TagSets) -> Tensor:
         return encode_sets(
-            self.model,
+            self._trunk,
             sets.tags,
             sets.lengths,
             sets.ratings,

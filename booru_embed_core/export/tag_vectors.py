@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from booru_embed_core.embedder.neighbours import embeddings_of_tags
 from booru_embed_core.schema import CATEGORIES
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ WORD2VEC_FILE: Final = "tags.word2vec.txt"
 VECTORS_FILE: Final = "vectors.tsv"
 METADATA_FILE: Final = "metadata.tsv"
 PROJECTOR_CONFIG_FILE: Final = "projector_config.pbtxt"  # TensorBoard looks for this name
+_ROWS_AT_ONCE: Final = 4096
+"""Rows that are read together: Arrow takes several times their size."""
+_BUFFER_BYTES: Final = 1 << 20
 _PROJECTOR_CONFIG: Final = f"""embeddings {{
   tensor_name: "tags"
   tensor_path: "{VECTORS_FILE}"
@@ -35,7 +40,7 @@ def embeddings_table(embedder: BooruEmbedder) -> pa.Table:
     Unknown tokens are not tags and have no row.
     """
     vocab, known = embedder.vocab, _known(embedder)
-    vectors = embedder.tag_embeddings()[known]
+    vectors = embeddings_of_tags(embedder.network, known)
     categories = [CATEGORIES[category_id].value for category_id in vocab.categories[known].tolist()]
     flat = pa.array(vectors.reshape(-1), pa.float32())
     columns = {
@@ -45,6 +50,30 @@ def embeddings_table(embedder: BooruEmbedder) -> pa.Table:
         "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
     }
     return pa.table(columns)
+
+
+def read_vectors(source: Path | BinaryIO, num_rows: int) -> NDArray[np.float32]:
+    """The vectors of ``tag_embeddings.parquet``, float32 ``[num_rows, E]``, read a few thousand rows at a time.
+
+    Raises:
+        ValueError, LookupError, OSError, pa.ArrowException: there is no such column, or it is not that of `num_rows`
+            vectors of one length.
+    """
+    found = np.empty((num_rows, 0), dtype=np.float32)
+    row = 0
+    with pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False) as parquet:
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=["vector"], use_threads=False):
+            numbers = np.asarray(pc.list_flatten(batch.column("vector")).to_numpy(zero_copy_only=False), np.float32)
+            vectors = numbers.reshape(batch.num_rows, -1)
+            if not row:
+                found = np.empty((num_rows, vectors.shape[1]), dtype=np.float32)
+            if vectors.shape[1] != found.shape[1] or row + len(vectors) > num_rows:
+                raise ValueError(f"not {num_rows} vectors of one length")
+            found[row : row + len(vectors)] = vectors
+            row += len(vectors)
+    if row != num_rows:
+        raise ValueError(f"{row} vectors in {num_rows} rows")
+    return found
 
 
 def write_parquet(embedder: BooruEmbedder, out_dir: Path) -> None:

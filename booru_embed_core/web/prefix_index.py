@@ -27,6 +27,9 @@ _BEGINNINGS: Final = (3, 10, 20, 40)
 """Letters at the beginning of a name whose set is kept, to rule out most names without a comparison."""
 
 
+_TEXTS_AT_ONCE: Final = 16_384
+
+
 class Match(StrEnum):
     """What of a tag is like the typed letters."""
 
@@ -151,15 +154,14 @@ class _TypoTables:
     def __init__(self, texts: list[str], names: NDArray[np.int64]) -> None:
         """Of the sorted `texts`; those in the rows `names`, ascending, are whole names or aliases."""
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        bits = _bits(texts)
-        starts = np.cumsum(lengths) - lengths
-        letters = _sets(bits, starts, lengths)
+        letters = _letters(texts)
         order = np.argsort(lengths, kind="stable")
         self._by_length = order.astype(np.int32)
         self._letters_by_length = letters[order]
         self._lengths = lengths[order].astype(np.int32)
         self._names = names
-        self._beginnings = {most: _sets(bits, starts[names], np.minimum(lengths[names], most)) for most in _BEGINNINGS}
+        whole = [texts[row] for row in names.tolist()]
+        self._beginnings = {most: _letters(whole, most) for most in _BEGINNINGS}
 
     def near(self, length: int, letters: np.uint64, max_edits: int) -> NDArray[np.int64]:
         """The rows of all texts of about `length` with few letters that are not among `letters`, and the reverse."""
@@ -203,13 +205,23 @@ def _inner_words(names: list[str]) -> tuple[list[str], NDArray[np.int64]]:
     return words, owners
 
 
-def _letters(texts: list[str]) -> NDArray[np.uint64]:
+def _letters(texts: list[str], most: int | None = None) -> NDArray[np.uint64]:
     """The letters of each text as a set of 64 bits, some shared by several letters: uint64 ``[len(texts)]``.
 
     An edit takes at most one bit and adds at most one, so most texts are ruled out without a comparison.
+
+    Args:
+        texts: read some thousands at a time, since a letter takes twelve bytes meanwhile.
+        most: only so many letters at the beginning of each.
     """
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    return _sets(_bits(texts), np.cumsum(lengths) - lengths, lengths)
+    found = np.empty(len(texts), dtype=np.uint64)
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        part = texts[start : start + _TEXTS_AT_ONCE]
+        lengths = np.fromiter(map(len, part), dtype=np.int64, count=len(part))
+        starts = np.cumsum(lengths) - lengths
+        kept = lengths if most is None else np.minimum(lengths, most)
+        found[start : start + len(part)] = _sets(_bits(part), starts, kept)
+    return found
 
 
 def _bits(texts: list[str]) -> NDArray[np.uint64]:

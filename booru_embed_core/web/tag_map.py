@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,6 +29,7 @@ _SAME_COSINE: Final = 0.98
 _COMPARED_TAGS: Final = 1000
 PIECE_TAGS: Final = 25_000
 """Tags of a piece: 300 kB."""
+_ROWS_AT_ONCE: Final = 16_384
 _SIDE: Final = 65_535
 """Two places of the longer side of the map differ by a pixel where it is 800 pixels long and shown at 80 times that."""
 _REMEDY: Final = "materialize tag_embeddings again"
@@ -59,27 +60,28 @@ def tag_map(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
     """
     if table is None:
         known = np.flatnonzero(~embedder.vocab.is_unknown)
-        return TagMap(known, _principal_components(embedder.tag_embeddings()[known]))
+        return TagMap(known, _principal_components(embedder.tag_embeddings(), known))
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
+
+    from booru_embed_core.export.tag_vectors import read_vectors
 
     verify_version(table, TagMapError, _REMEDY)
     dim = embedder.embedding_dim
     try:
         with open_regular(table) as stream:
-            columns = pq.read_table(stream, columns=["tag", "category", "vector", "x", "y"])
-        points = np.stack([columns[axis].to_numpy().astype(np.float32) for axis in ("x", "y")], axis=1)
-        vectors = np.asarray(pc.list_flatten(columns["vector"]).to_numpy(), np.float32)
+            columns = pq.read_table(stream, columns=["tag", "category", "x", "y"])
+            points = np.stack([columns[axis].to_numpy().astype(np.float32) for axis in ("x", "y")], axis=1)
+            indices = _indices(embedder, columns["category"].to_pylist(), columns["tag"].to_pylist())
+            del columns
+            vectors = read_vectors(stream, len(indices))
     except (OSError, ValueError, TypeError, LookupError, NotImplementedError, pa.ArrowException) as error:
         raise TagMapError(f"{table}: no coordinates of tags ({first_line(error)}); {_REMEDY}") from None
-    names = zip(columns["category"].to_pylist(), columns["tag"].to_pylist(), strict=True)
-    indices = _indices(embedder, names)
-    is_other = (indices < 0).any() or vectors.size != len(indices) * dim
-    if is_other or not _mean_cosine(embedder, indices, vectors.reshape(-1, dim)) >= _SAME_COSINE:  # also of NaN
+    is_other = (indices < 0).any() or vectors.shape[1] != dim
+    if is_other or not _mean_cosine(embedder, indices, vectors) >= _SAME_COSINE:  # also of NaN
         raise TagMapError(f"{table}: of another checkpoint; {_REMEDY}, or leave it out")
     if np.array_equal(indices, np.arange(embedder.vocab.num_tags)):
-        embedder.take_tag_embeddings(vectors.reshape(-1, dim))
+        embedder.take_tag_embeddings(vectors)
     has_point = np.isfinite(points).all(axis=1)
     return TagMap(indices[has_point], points[has_point])
 
@@ -108,14 +110,21 @@ def pieces(tag_map: TagMap, vocab: Vocab) -> Iterator[bytes]:
         yield piece.model_dump_json().encode()
 
 
-def _indices(embedder: BooruEmbedder, names: Iterable[tuple[str | None, str | None]]) -> NDArray[np.int64]:
-    """The tag index of each name of a category and a tag, -1 for one that is none, int64 ``[n]``."""
+def _indices(
+    embedder: BooruEmbedder, categories: Sequence[str | None], names: Sequence[str | None]
+) -> NDArray[np.int64]:
+    """The tag index of each of `names` in its category, -1 for one that is none, int64 ``[n]``."""
     vocab = embedder.vocab
+    if names == list(vocab.tags) and categories == [CATEGORIES[number].value for number in vocab.categories.tolist()]:
+        return np.arange(vocab.num_tags)  # without a second table of all names
     index_of: dict[str, dict[str, int]] = {
         category.value: dict(zip(tags := vocab.tags_of(category), range(first, first + len(tags)), strict=True))
         for category, first in zip(CATEGORIES, (vocab.category_offsets - vocab.num_special).tolist(), strict=False)
     }
-    return np.array([index_of.get(str(category), {}).get(str(tag), -1) for category, tag in names], dtype=np.int64)
+    return np.array(
+        [index_of.get(str(category), {}).get(str(tag), -1) for category, tag in zip(categories, names, strict=True)],
+        dtype=np.int64,
+    )
 
 
 def _mean_cosine(embedder: BooruEmbedder, indices: NDArray[np.int64], vectors: NDArray[np.float32]) -> float:
@@ -124,7 +133,16 @@ def _mean_cosine(embedder: BooruEmbedder, indices: NDArray[np.int64], vectors: N
     return float(np.mean((vectors[rows] * embeddings_of_tags(embedder.network, indices[rows])).sum(1)))
 
 
-def _principal_components(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    centred = vectors - vectors.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    return np.asarray(centred @ axes[:, ::-1][:, :2], dtype=np.float32)
+def _principal_components(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The two principal components of `rows` (int64 ``[n]``) of `vectors`, float32 ``[n, 2]``, a few rows at a time."""
+    parts = np.array_split(rows, max(1, -(-len(rows) // _ROWS_AT_ONCE)))
+    dim = vectors.shape[1]
+    total, moments = np.zeros(dim), np.zeros((dim, dim))
+    for part in parts:
+        total += vectors[part].sum(axis=0, dtype=np.float64)
+    mean = (total / max(1, len(rows))).astype(np.float32)
+    for part in parts:
+        centred = vectors[part] - mean
+        moments += centred.T @ centred
+    axes = np.linalg.eigh(moments)[1][:, ::-1][:, :2].astype(np.float32)
+    return np.concatenate([(vectors[part] - mean) @ axes for part in parts])

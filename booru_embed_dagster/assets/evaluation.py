@@ -1,6 +1,7 @@
 """Checkpoint → its evaluation, and the embedding of every tag."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import dagster as dg
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from booru_embed_core.disk_space import check_room, tag_vectors_bytes
 from booru_embed_core.evaluation.evaluation_file import EVALUATION_FILE, REPORT_FILE, read_evaluation
 from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE, embeddings_table
+from booru_embed_core.memory import trim_memory
 from booru_embed_core.posts.arrow import strings
 from booru_embed_core.schema import Category
 from booru_embed_core.tokens.packed_file import PACKED_FILE
@@ -88,17 +90,30 @@ def _evaluation_job(pipeline: Pipeline, draft: Draft, inputs: Sequence[Product])
 @one_line_errors
 def tag_embeddings(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The embedding of each single tag and its position on a map of all tags, as Parquet."""
-    from booru_embed_core.embedder.embedder import BooruEmbedder
-
     inputs = pipeline.current("checkpoint", "vocab")
-    embedder = BooruEmbedder.load(inputs[0].path, pipeline.settings.training.device, "fp32")
     with pipeline.new_version("tag_embeddings", inputs=inputs, defined_by=[TAG_EMBEDDINGS_FILE]) as draft:
-        check_room(draft.path, tag_vectors_bytes(embedder.vocab.num_tags, embedder.embedding_dim), "tag_embeddings")
-        table = with_positions(embeddings_table(embedder))
+        table, practice_note = embedded_tags(inputs[0].path, pipeline.settings.training.device, draft.path)
+        table = with_positions(table)
         pq.write_table(table, draft.path / TAG_EMBEDDINGS_FILE, compression="zstd")
         plot = picture(draw_map(table), draft.path / "tag_map.png")
-    practice = practice_metadata(embedder.config.practice_note)
+    practice = practice_metadata(practice_note)
     return materialized(pipeline, draft, **table_metadata(table), **practice, plot=plot)
+
+
+def embedded_tags(checkpoint_dir: Path, device: str, out_dir: Path) -> tuple[pa.Table, str]:
+    """The table of the tags' embeddings and the practice note of a checkpoint, whose memory is free again.
+
+    Raises:
+        DiskError: the disk of `out_dir` has no room for the table.
+    """
+    from booru_embed_core.embedder.embedder import BooruEmbedder
+
+    embedder = BooruEmbedder.load(checkpoint_dir, device, "fp32", "torch")
+    check_room(out_dir, tag_vectors_bytes(embedder.vocab.num_tags, embedder.embedding_dim), "tag_embeddings")
+    table, practice_note = embeddings_table(embedder), embedder.config.practice_note
+    del embedder
+    trim_memory()
+    return table, practice_note
 
 
 def with_positions(table: pa.Table) -> pa.Table:

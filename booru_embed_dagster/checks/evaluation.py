@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from booru_embed_core.evaluation.evaluation_file import EVALUATION_FILE, EvaluationFile, TaskFile, read_evaluation
-from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE
+from booru_embed_core.export.tag_vectors import TAG_EMBEDDINGS_FILE, read_vectors
 from booru_embed_core.posts.arrow import read_parquet
 from booru_embed_core.tags.vocab import Vocab
 from booru_embed_core.training.checkpoint_config import read_config
@@ -82,14 +82,15 @@ def embeddings_are_unit_vectors(pipeline: Pipeline) -> Findings:
     (embeddings,) = pipeline.current("tag_embeddings")
     vocab = Vocab.load(pipeline.made_from(embeddings, "vocab").path)
     file = embeddings.path / TAG_EMBEDDINGS_FILE
-    table = read_parquet(file)
     problems = []
-    if table["tag"].to_pylist() != [vocab.tags[tag_index] for tag_index in np.flatnonzero(~vocab.is_unknown)]:
+    if read_parquet(file, ["tag"])["tag"].to_pylist() != [
+        vocab.tags[tag_index] for tag_index in np.flatnonzero(~vocab.is_unknown)
+    ]:
         problems.append(f"{file}: its tags are not those of the vocab; materialize tag_embeddings again")
-    lengths = np.linalg.norm(_vectors(table), axis=-1)
+    lengths = np.linalg.norm(_vectors(file), axis=-1)
     if not np.all(np.abs(lengths - 1) < LENGTH_TOLERANCE):  # nan is not either
         problems.append(f"{file}: a vector is not of unit length; materialize checkpoint again")
-    return Findings(problems, {"num_tags": table.num_rows})
+    return Findings(problems, {"num_tags": len(lengths)})
 
 
 @blocking("tag_embeddings")
@@ -97,13 +98,12 @@ def tag_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
     """The embeddings of tags point in many directions, so that neighbours are meaningful."""
     (embeddings,) = pipeline.current("tag_embeddings")
     file = embeddings.path / TAG_EMBEDDINGS_FILE
-    return isotropy_findings(file, _vectors(read_parquet(file)))
+    return isotropy_findings(file, _vectors(file))
 
 
-def _vectors(table: pa.Table) -> NDArray[np.float32]:
+def _vectors(file: Path) -> NDArray[np.float32]:
     """float32 ``[num_tags, E]``."""
-    flat: NDArray[np.float32] = pc.list_flatten(table["vector"]).to_numpy()
-    return flat.reshape(table.num_rows, -1)
+    return read_vectors(file, pq.read_metadata(file).num_rows)
 
 
 def _train_longer(pipeline: Pipeline, evaluation: Product) -> str:
