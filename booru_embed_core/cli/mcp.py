@@ -73,9 +73,9 @@ def mcp(
     if http:
         _run_http(server, host, port, origins, hosts)
         return
-    say("booru-embed: tools on standard input and output, for a client of MCP; Ctrl-C stops them")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end_at_once)
+    say("booru-embed: tools on standard input and output, for a client of MCP; Ctrl-C stops them")
     run_stdio(server)
 
 

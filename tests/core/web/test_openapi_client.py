@@ -35,7 +35,9 @@ def app(search_embedder: BooruEmbedder, post_search: PostSearch) -> Any:
 
 @pytest.fixture(scope="module")
 def document(app: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(app.openapi()))
+    found = json.loads(json.dumps(app.openapi()))
+    assert isinstance(found, dict)
+    return found
 
 
 @pytest.fixture(scope="module")
