@@ -73,6 +73,7 @@ class ExportFormat(StrEnum):
     LIGHT = "light"
     SENTENCE_TRANSFORMERS = "sentence-transformers"
     ONNX = "onnx"
+    DEMO = "demo"
     PARQUET = "parquet"
     WORD2VEC = "word2vec"
     PROJECTOR = "projector"

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from booru_embed_core.cli.shared import CHECKPOINT, MAX_COUNT, CheckpointOption, JsonOption, print_json, say
+from booru_embed_core.cli.shared import (
+    CHECKPOINT,
+    MAX_COUNT,
+    CheckpointOption,
+    JsonOption,
+    UsageError,
+    print_json,
+    say,
+)
 from booru_embed_core.errors import disk_errors
 from booru_embed_core.outputs import check_output_folder
 from booru_embed_core.schema import ExportFormat
 from booru_embed_core.version_file import read_version
 
+_LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
 LightPrecision = StrEnum("LightPrecision", ["half", "int8"])
 
 
@@ -40,6 +51,13 @@ def export(
     precision: Annotated[
         LightPrecision, typer.Option("--precision", help="Of the tags' vectors in the format light.")
     ] = LightPrecision.int8,
+    license_id: Annotated[
+        str, typer.Option("--license", help="Of the model, by its name on the Hub, for the card.", metavar="NAME")
+    ] = "unknown",
+    runtime: Annotated[
+        Path | None,
+        typer.Option("--runtime", help="onnxruntime-web for the demo: its folder or .tgz; else npm fetches it."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint in a format of another program."""
@@ -50,10 +68,13 @@ def export(
     from booru_embed_core.training.weights_layout import Precision
 
     check_output_folder(output)
+    if not _LICENSE.fullmatch(license_id):
+        raise UsageError(f"--license {license_id}: give the Hub's name of a licence, such as mit or cc-by-4.0.")
     folder = find_checkpoint(checkpoint)
     tokens = tokens or _tokens_of(folder, read_config(folder).packed_tokens)
     kept = Precision(precision.value)
     source = CheckpointSource.open(folder, evaluation or _evaluation_of(folder), tokens, loss_posts, kept)
+    source = replace(source, license_id=license_id, runtime=runtime)
     with disk_errors(output.absolute().parent, "choose an --output on another disk"):
         write(form, source, output)
     files = {str(path): path.stat().st_size for path in sorted(output.rglob("*")) if path.is_file()}

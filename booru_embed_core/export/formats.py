@@ -18,7 +18,15 @@ import torch
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.network import Network
 from booru_embed_core.embedder.torch_network import TorchNetwork
-from booru_embed_core.export.model_card import ONNX_USE, SENTENCE_USE, card, loss_section
+from booru_embed_core.export.model_card import (
+    BOTH_USE,
+    LIBRARY_USE,
+    ONNX_USE,
+    SENTENCE_USE,
+    UNKNOWN_LICENSE,
+    card,
+    loss_section,
+)
 from booru_embed_core.export.quantization_loss import LOSS_POSTS, QuantizationLoss, quantization_loss
 from booru_embed_core.export.tag_vectors import write_parquet, write_projector, write_word2vec
 from booru_embed_core.model.encoder import SetEncoder
@@ -49,6 +57,8 @@ class CheckpointSource:
         tokens: the packed file that it was trained on, whose test posts measure the loss of int8.
         loss_posts: the most test posts for that.
         precision: of the weights of a light checkpoint.
+        license_id: of the model, by its name on the Hub, for the card.
+        runtime: onnxruntime-web for the demo, see `find_runtime`.
     """
 
     checkpoint: Path
@@ -59,6 +69,8 @@ class CheckpointSource:
     tokens: Path | None
     loss_posts: int = LOSS_POSTS
     precision: Precision = Precision.INT8
+    license_id: str = UNKNOWN_LICENSE
+    runtime: Path | None = None
 
     @classmethod
     def open(
@@ -97,10 +109,28 @@ def export(form: ExportFormat, source: CheckpointSource, out_dir: Path) -> None:
 
 
 def write_hub(source: CheckpointSource, out_dir: Path) -> None:
-    """Writes a folder for the Hub: the files of the checkpoint, and a card."""
+    """Writes a folder for the Hub: the files of the checkpoint, a card, and a model for sentence-transformers.
+
+    That model is left out where `write_sentence_folder` refuses the checkpoint.
+    """
+    from booru_embed_core.export.sentence_transformers import has_counterpart, write_beside
+
     _copy(source, out_dir, WEIGHTS_FILE, *VOCAB_FILES)
     write_config(out_dir, source.config, [WEIGHTS_FILE])
-    _write_card(out_dir, card(source.config, source.vocab, source.evaluation))
+    loads_both = has_counterpart(source.model) and not source.config.splits.drop_implied
+    if loads_both:
+        write_beside(source.model, source.vocab, out_dir)
+    _write_card(source, out_dir, use=BOTH_USE if loads_both else LIBRARY_USE)
+
+
+def write_demo_folder(source: CheckpointSource, out_dir: Path) -> None:
+    """Writes a page that completes captions without a server."""
+    from booru_embed_core.export.demo import write_demo
+    from booru_embed_core.export.demo_runtime import find_runtime
+
+    drops_implied = source.config.splits.drop_implied
+    runtime = find_runtime(source.runtime)
+    write_demo(source.model, source.vocab, runtime, out_dir, drops_implied=drops_implied, license_id=source.license_id)
 
 
 def write_light_folder(source: CheckpointSource, out_dir: Path) -> None:
@@ -117,7 +147,7 @@ def write_light_folder(source: CheckpointSource, out_dir: Path) -> None:
     ]
     name = "half precision" if source.precision is Precision.HALF else source.precision.value
     section = loss_section(_loss(source, *loads), name)
-    _write_card(out_dir, card(source.config, source.vocab, source.evaluation, more=section))
+    _write_card(source, out_dir, more=section)
 
 
 def _loss(
@@ -139,7 +169,7 @@ def write_onnx_folder(source: CheckpointSource, out_dir: Path) -> None:
     config = write_config(out_dir, source.config, [*INT8_FILES, *INT8_FILES.values()])
     loads = [partial(OnnxNetwork.load, out_dir, config, "cpu", precision) for precision in ("fp32", "int8")]
     section = loss_section(_loss(source, *loads))
-    _write_card(out_dir, card(source.config, source.vocab, source.evaluation, ONNX_USE, "onnxruntime", section))
+    _write_card(source, out_dir, ONNX_USE, "onnxruntime", section)
 
 
 def write_sentence_folder(source: CheckpointSource, out_dir: Path) -> None:
@@ -152,8 +182,7 @@ def write_sentence_folder(source: CheckpointSource, out_dir: Path) -> None:
             "implied tags; export it as onnx or hub, or train without drop_implied"
         )
     write_sentence_transformer(source.model, source.vocab, out_dir)
-    text = card(source.config, source.vocab, source.evaluation, SENTENCE_USE, "sentence-transformers")
-    _write_card(out_dir, text)
+    _write_card(source, out_dir, SENTENCE_USE, "sentence-transformers")
 
 
 def _copy(source: CheckpointSource, out_dir: Path, *names: str) -> None:
@@ -161,7 +190,10 @@ def _copy(source: CheckpointSource, out_dir: Path, *names: str) -> None:
         shutil.copyfile(source.checkpoint / name, out_dir / name)
 
 
-def _write_card(out_dir: Path, text: str) -> None:
+def _write_card(
+    source: CheckpointSource, out_dir: Path, use: str = LIBRARY_USE, library: str = "booru-embed", more: str = ""
+) -> None:
+    text = card(source.config, source.vocab, source.evaluation, use, library, more, source.license_id)
     (out_dir / CARD_FILE).write_text(text, encoding="utf-8")
 
 
@@ -170,6 +202,7 @@ _WRITERS: Final[dict[ExportFormat, Callable[[CheckpointSource, Path], None]]] = 
     ExportFormat.LIGHT: write_light_folder,
     ExportFormat.SENTENCE_TRANSFORMERS: write_sentence_folder,
     ExportFormat.ONNX: write_onnx_folder,
+    ExportFormat.DEMO: write_demo_folder,
     ExportFormat.PARQUET: lambda source, out_dir: write_parquet(source.embedder, out_dir),
     ExportFormat.WORD2VEC: lambda source, out_dir: write_word2vec(source.embedder, out_dir),
     ExportFormat.PROJECTOR: lambda source, out_dir: write_projector(source.embedder, out_dir),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from booru_embed_core.evaluation.evaluation_file import EvaluationFile, read_evaluation
 from booru_embed_core.evaluation.markdown import TITLES, metrics_table, verdict
@@ -15,13 +17,12 @@ if TYPE_CHECKING:
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
-_HEAD: Final = """---
-library_name: {library}
-pipeline_tag: feature-extraction
-tags: [danbooru, tags, embedding, set-transformer, matryoshka]
----
-# A set of Danbooru tags as one vector of {dim} numbers
-"""
+UNKNOWN_LICENSE: Final = "unknown"
+"""The Hub's name for a licence that nobody has told."""
+_TAGS: Final = ("danbooru", "tags", "embedding", "set-transformer", "matryoshka")
+_NAME: Final = "booru-embed"
+_HEAD_NAME: Final = "booru-embed-head"
+_HALF_NAME: Final = "Split-half retrieval"
 LIBRARY_USE: Final = """```python
 from booru_embed_core import BooruEmbedder
 
@@ -50,6 +51,9 @@ The folder holds no code: its weights are those of an architecture that transfor
 separate tags, whose words may be separated by spaces. Without them spaces separate tags, whose words need underscores:
 `1girl cat_ears`. Weights are not read. Unknown tags are left out silently, and a caption of only unknown tags is read
 as the empty one."""
+BOTH_USE: Final = f"""{LIBRARY_USE}
+
+{SENTENCE_USE.replace("The folder holds no code: its", "For this library the")}"""
 _PURPOSE: Final = """## Intended use
 
 Condition image models on a set of tags, search image collections by tags, compare tags, and suggest further tags.
@@ -63,8 +67,9 @@ def card(
     use: str = LIBRARY_USE,
     library: str = "booru-embed",
     more: str = "",
+    license_id: str = UNKNOWN_LICENSE,
 ) -> str:
-    """The card as Markdown.
+    """The card as Markdown, with the Hub's metadata in front of it.
 
     Args:
         config: of the checkpoint.
@@ -73,16 +78,21 @@ def card(
         use: how to load this format; ``{dim}`` stands for E.
         library: the library that loads it, by its name on the Hub.
         more: sections of this format alone.
+        license_id: of the model, by its name on the Hub.
 
     Raises:
         ValueError: the evaluation is of another model.
     """
+    dim = config.model.embedding_dim
+    found = None if evaluation is None else _evaluation(evaluation, vocab.num_tags)
     sections = [
-        _HEAD.format(library=library, dim=config.model.embedding_dim) + "\n" + _shape(config),
-        use.format(dim=config.model.embedding_dim),
+        _metadata(library, license_id, found),
+        f"# A set of Danbooru tags as one vector of {dim} numbers",
+        _shape(config),
+        use.format(dim=dim),
         _PURPOSE,
         _data(config, vocab),
-        _metrics(vocab, evaluation),
+        _metrics(found),
         *([more] if more else []),
         _limits(config, vocab),
     ]
@@ -104,6 +114,43 @@ def loss_section(found: QuantizationLoss | None, precision: str = "int8") -> str
         "its recall depends on their number."
     )
     return "\n".join([title, "", text, "", f"| | float32 | {precision} | difference |", "|---|---:|---:|---:|", *rows])
+
+
+def _metadata(library: str, license_id: str, found: EvaluationFile | None) -> str:
+    """The card's metadata in YAML, of which JSON is a part; ``model-index`` has the figures of `found`."""
+    lines = [
+        f"library_name: {library}",
+        "pipeline_tag: feature-extraction",
+        f"license: {license_id}",
+        f"tags: [{', '.join(_TAGS)}]",
+    ]
+    results = [] if found is None else _results(found)
+    if results:
+        lines += ["metrics: [recall]", "model-index:", f"- name: {_NAME}", "  results:"]
+        lines += [f"  - {json.dumps(result, ensure_ascii=False)}" for result in results]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _results(found: EvaluationFile) -> list[dict[str, Any]]:
+    """Each task of `found` as a result of the Hub's ``model-index``; figures that are not finite are left out."""
+    tasks = [
+        (f"{hide}-hidden", str(TITLES.get(hide, hide)), task.models)  # type: ignore[call-overload]  # others' tasks too
+        for hide, task in found.tasks.items()
+    ]
+    tasks.append(("split-half", _HALF_NAME, found.split_half_retrieval.models))
+    dataset = {"type": "booru-posts", "name": f"posts of a booru ({found.split_sizes.test:,} tested)", "split": "test"}
+    results = []
+    for config, title, models in tasks:
+        metrics = [
+            {"type": metric, "value": round(value, 4), "name": metric if model == _NAME else f"{metric} ({model})"}
+            for model in (_NAME, _HEAD_NAME)
+            for metric, value in models.get(model, {}).items()
+            if math.isfinite(value)
+        ]
+        if metrics:
+            task = {"type": "feature-extraction", "name": title}
+            results.append({"task": task, "dataset": dataset | {"config": config}, "metrics": metrics})
+    return results
 
 
 def _shape(config: CheckpointConfig) -> str:
@@ -129,11 +176,10 @@ def _data(config: CheckpointConfig, vocab: Vocab) -> str:
     )
 
 
-def _metrics(vocab: Vocab, evaluation: Path | None) -> str:
+def _metrics(found: EvaluationFile | None) -> str:
     title = "## Metrics"
-    if evaluation is None:
+    if found is None:
         return f"{title}\n\nNot measured: the checkpoint had no evaluation when this card was written."
-    found = _evaluation(evaluation, vocab.num_tags)
     lines = [
         title,
         "",

@@ -28,7 +28,15 @@ from booru_embed_core.schema import PAD_TOKEN, SPECIAL_TOKENS
 from booru_embed_core.tags.vocab import Vocab
 
 _MAX_LENGTH: Final = 1_000_000
+SUBFOLDER: Final = "sentence_transformer"
+_MODULES_FILE: Final = "modules.json"
+_LIBRARY_CONFIG: Final = "config_sentence_transformers.json"
 _MODULES: Final = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Normalize", "3_Normalize"))
+
+
+def has_counterpart(model: SetEncoder) -> bool:
+    """Whether transformers has an architecture for `model`."""
+    return model.config.settings.trunk == "attention"
 
 
 def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -> None:
@@ -38,7 +46,7 @@ def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -
         ValueError: the trunk is not attention.
     """
     settings = model.config.settings
-    if settings.trunk != "attention":
+    if not has_counterpart(model):
         raise ValueError(f"trunk {settings.trunk!r} has no counterpart in transformers; export hub or onnx instead")
     width, dim = settings.width, settings.embedding_dim
     for _, folder in _MODULES[1:]:
@@ -54,9 +62,9 @@ def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -
     ]
     dense = {"in_features": width, "out_features": dim, "bias": False}
     files: dict[str, Any] = {
-        "modules.json": modules,
+        _MODULES_FILE: modules,
         "config.json": transformer_config(model),
-        "config_sentence_transformers.json": {"similarity_fn_name": "cosine"},
+        _LIBRARY_CONFIG: {"similarity_fn_name": "cosine"},
         "sentence_bert_config.json": {"max_seq_length": _MAX_LENGTH},
         "tokenizer.json": tokenizer_json(vocab),
         "tokenizer_config.json": {
@@ -72,6 +80,23 @@ def write_sentence_transformer(model: SetEncoder, vocab: Vocab, out_dir: Path) -
     for name, content in files.items():
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (out_dir / name).write_text(text + "\n", encoding="utf-8")
+
+
+def write_beside(model: SetEncoder, vocab: Vocab, out_dir: Path) -> None:
+    """Writes the same into `SUBFOLDER` of `out_dir`, a folder that has a ``config.json`` and weights of its own.
+
+    ``modules.json`` and the library's settings lie in `out_dir`, so `SentenceTransformer(out_dir)` loads it too.
+    """
+    folder = out_dir / SUBFOLDER
+    folder.mkdir()
+    write_sentence_transformer(model, vocab, folder)
+    (folder / _LIBRARY_CONFIG).rename(out_dir / _LIBRARY_CONFIG)
+    file = folder / _MODULES_FILE
+    modules = json.loads(file.read_text(encoding="utf-8"))
+    for module in modules:
+        module["path"] = f"{SUBFOLDER}/{module['path']}".rstrip("/")
+    file.unlink()
+    (out_dir / _MODULES_FILE).write_text(json.dumps(modules, indent=1) + "\n", encoding="utf-8")
 
 
 def transformer_config(model: SetEncoder) -> dict[str, Any]:

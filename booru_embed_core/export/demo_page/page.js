@@ -228,14 +228,16 @@ function start(vocab, files) {
   changed();
   return Completer.load(vocab, files).then((loaded) => {
     completer = loaded;
+    Object.assign(globalThis.demo, { names, completer });
     $("state").hidden = true;
     return changed();
   });
 }
 
-globalThis.demo = { Names, Completer, read };
+// For the console, and for tests.
+globalThis.demo = { Names, read };
 const { vocab, ...files } = globalThis.booruEmbed;
-globalThis.demo.ready = start(vocab, files).catch((error) => {
+start(vocab, files).catch((error) => {
   $("state").textContent = `The network could not be loaded: ${error.message ?? error}`;
   $("state").classList.add("problem");
   throw error;

@@ -12,16 +12,19 @@ from safetensors import SafetensorError
 from booru_embed_core.export import formats
 from booru_embed_core.schema import ExportFormat
 from tests.core.cli_helpers import Run
+from tests.core.export.demo_helpers import stand_in_runtime
 from tests.core.model_helpers import Trained
 
 
 def test_each_format_is_written_and_its_files_are_named(run: Run, trained: Trained, tmp_path: Path) -> None:
+    more = {ExportFormat.DEMO: ("--runtime", stand_in_runtime(tmp_path / "package"), "--license", "mit")}
     for form in ExportFormat:
-        done = run("export", form, "--checkpoint", trained.checkpoint, "--output", tmp_path / form)
+        done = run("export", form, "-c", trained.checkpoint, "--output", tmp_path / form, *more.get(form, ()))
         assert (done.code, done.err) == (0, "")
         files = [path for path in (tmp_path / form).rglob("*") if path.is_file()]
         assert files
         assert done.out.splitlines() == [f"{path}: {path.stat().st_size:,} bytes" for path in sorted(files)]
+    assert "\nlicense: mit\n" in (tmp_path / "demo" / "README.md").read_text(encoding="utf-8")
     (file,) = (tmp_path / "word2vec").iterdir()
     as_json = run("export", "word2vec", "-c", trained.checkpoint, "-o", tmp_path / "again", "--json").json
     assert as_json == {"format": "word2vec", "files": {str(tmp_path / "again" / file.name): file.stat().st_size}}
@@ -59,6 +62,12 @@ def test_what_cannot_be_written_is_said_in_one_line(run: Run, trained: Trained, 
     assert message.startswith(f"{tmp_path / 'mine'}: exists and is not an empty folder")
     assert "no such file" in run("export", "parquet", "-c", tmp_path, "-o", tmp_path / "out").failed(1)
     assert "'pickle'" in run("export", "pickle", "-c", trained.checkpoint, "-o", tmp_path / "out").failed(2)
+    options = ("--license", "All rights reserved")
+    message = run("export", "hub", "-c", trained.checkpoint, "-o", tmp_path / "out", *options).failed(2)
+    assert "--license All rights reserved: give the Hub's name of a licence" in message
+    options = ("--runtime", tmp_path / "nowhere")
+    message = run("export", "demo", "-c", trained.checkpoint, "-o", tmp_path / "out", *options).failed(1)
+    assert message.startswith(f"{tmp_path / 'nowhere'}: not the .tgz of onnxruntime-web")
     assert {path.name for path in tmp_path.iterdir()} == {"mine"}
 
 

@@ -11,12 +11,15 @@ import pytest
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.schema import ExportFormat
+from tests.core.export.demo_helpers import stand_in_runtime
 from tests.core.model_helpers import Trained
 
 
 @pytest.fixture(scope="module")
-def source(trained: Trained) -> CheckpointSource:
-    return CheckpointSource.open(trained.checkpoint, tokens=trained.corpus.packed_path)
+def source(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> CheckpointSource:
+    runtime = stand_in_runtime(tmp_path_factory.mktemp("runtime") / "package")
+    found = CheckpointSource.open(trained.checkpoint, tokens=trained.corpus.packed_path)
+    return dataclasses.replace(found, runtime=runtime, license_id="cc-by-4.0")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -28,7 +31,26 @@ def test_the_library_loads_the_hub_folder(source: CheckpointSource, tmp_path: Pa
     loaded = BooruEmbedder.load(tmp_path / "hub", "cpu", "fp32")
     captions = ["1girl cat_ears tail", "", "sword, armor"]
     assert np.array_equal(loaded.embed(captions), source.embedder.embed(captions))
-    assert "Not measured" in (tmp_path / "hub/README.md").read_text(encoding="utf-8")
+    text = (tmp_path / "hub/README.md").read_text(encoding="utf-8")
+    assert "Not measured" in text
+    assert "\nlicense: cc-by-4.0\n" in text
+
+
+def test_sentence_transformers_loads_the_hub_folder(source: CheckpointSource, tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    export(ExportFormat.HUB, source, tmp_path / "hub")
+    captions = ["1girl cat_ears tail", "", "sword, armor"]
+    vectors = library.SentenceTransformer(str(tmp_path / "hub"), device="cpu").encode(captions, show_progress_bar=False)
+    assert vectors == pytest.approx(source.embedder.embed(captions), abs=1e-5)
+    assert "SentenceTransformer(" in (tmp_path / "hub/README.md").read_text(encoding="utf-8")
+
+
+def test_a_hub_folder_without_a_counterpart_is_for_the_library_alone(source: CheckpointSource, tmp_path: Path) -> None:
+    splits = source.config.splits.model_copy(update={"drop_implied": True})
+    dropped = dataclasses.replace(source, config=source.config.model_copy(update={"splits": splits}))
+    export(ExportFormat.HUB, dropped, tmp_path / "hub")
+    assert not (tmp_path / "hub/modules.json").exists()
+    assert "SentenceTransformer(" not in (tmp_path / "hub/README.md").read_text(encoding="utf-8")
 
 
 def test_the_library_loads_the_onnx_folder_and_its_card_says_what_int8_loses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,12 @@ def evaluation(tmp_path: Path) -> Path:
             "margins": {"booru-embed": dict.fromkeys(metrics, margin)},
         }
     }
+    half = {"models": {"booru-embed": {"recall@1": 0.125}}}
+    tasks["one"] = {"models": {"booru-embed-head": {"recall@10": 0.75, "mrr": math.nan}}}
     split_sizes = {"train": 2000, "validation": 10, "test": 1234}
     file = tmp_path / "evaluation.json"
     found = {"num_tags": 36, "tasks": tasks, "split_sizes": split_sizes, "caveats": ["Every post is rated 's'."]}
+    found["split_half_retrieval"] = half
     file.write_text(json.dumps(found), encoding="utf-8")
     return file
 
@@ -47,6 +51,41 @@ def test_the_card_has_metrics_beside_baselines(source: CheckpointSource, evaluat
     assert "- `booru-embed` is ahead of ease at recall@1 (+0.100 ± 0.010)" in text
     assert "- Every post is rated 's'." in text
     assert f"{source.config.num_train_posts} training posts" in text
+
+
+def test_the_hub_reads_the_metadata(source: CheckpointSource, evaluation: Path) -> None:
+    """By the Hub's own library; its check on the web cannot run here, and asks for the same words."""
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    read = ModelCard(card(source.config, source.vocab, evaluation, license_id="cc-by-4.0"))
+    data = read.data
+    assert isinstance(data, ModelCardData)
+    assert (data.license, data.library_name, data.pipeline_tag) == ("cc-by-4.0", "booru-embed", "feature-extraction")
+    assert {"danbooru", "embedding"} <= set(data.tags or ())
+    assert data.model_name == "booru-embed"
+    results = data.eval_results
+    assert results is not None
+    dataset = {
+        "dataset_type": "booru-posts",
+        "dataset_name": "posts of a booru (1,234 tested)",
+        "dataset_split": "test",
+    }
+    task = {"task_type": "feature-extraction"}
+    half = task | dataset | {"task_name": "Half of the tags hidden", "dataset_config": "half-hidden"}
+    one = task | dataset | {"task_name": "One tag hidden", "dataset_config": "one-hidden"}
+    split = task | dataset | {"task_name": "Split-half retrieval", "dataset_config": "split-half"}
+    head = "recall@10 (booru-embed-head)"
+    assert results == [
+        EvalResult(**half, metric_type="recall@1", metric_value=0.25, metric_name="recall@1"),
+        EvalResult(**half, metric_type="recall@10", metric_value=0.5, metric_name="recall@10"),
+        EvalResult(**one, metric_type="recall@10", metric_value=0.75, metric_name=head),  # without MRR, which is NaN
+        EvalResult(**split, metric_type="recall@1", metric_value=0.125, metric_name="recall@1"),
+    ]
+    index = eval_results_to_model_index("booru-embed", results)
+    assert index == data.to_dict()["model-index"]
+    assert ModelCard(str(read)).data.to_dict() == data.to_dict()
+    assert ModelCard(card(source.config, source.vocab, None)).data.license == "unknown"
 
 
 @pytest.mark.parametrize(
