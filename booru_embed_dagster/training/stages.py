@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from booru_embed_dagster.training.stopping import ShutdownWatchdog
 
 _ELSEWHERE: Final = "set [warehouse] path to a folder on another disk"
-_LESS_MEMORY: Final = "lower [processes] {stage}: each process holds the model and its part of the work"
+_LESS_MEMORY: Final = {
+    "evaluation": "lower [processes] evaluation, or [evaluation] max_fitted_tags: baselines take its square",
+    "post_embeddings": "lower [processes] post_embeddings: each process holds the model and its part of the work",
+}
 
 
 class StageJob(BaseModel):
@@ -89,7 +92,7 @@ def run_stage(
         stop,
         folder=job.work_dir,
         elsewhere=_ELSEWHERE,
-        less_memory=_LESS_MEMORY.format(stage=job.stage),
+        less_memory=_LESS_MEMORY[job.stage],
         grace_seconds=0.0,
     )
     if report is None:
