@@ -48,7 +48,6 @@ def inspect_vocab(
 ) -> None:
     """Print the sizes and most used tags of a vocabulary, and what its cut lost."""
     from booru_embed_core.schema import CATEGORIES
-    from booru_embed_core.tags.build import what_is_lost
     from booru_embed_core.tags.vocab import Vocab
 
     vocab = Vocab.load(folder)
@@ -59,7 +58,7 @@ def inspect_vocab(
     ]
     rows.sort(key=lambda row: (-row["count"], row["token_id"]))
     sizes = {one.value: size for one, size in vocab.sizes.items()}
-    lost = what_is_lost(vocab).to_pylist()
+    lost = vocab.lost_rows()
     if as_json:
         print_json({"num_tags": vocab.num_tags, "sizes": sizes, "sha256": vocab.hash, "lost": lost, "tags": rows[:k]})
         return

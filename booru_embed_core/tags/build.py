@@ -122,21 +122,7 @@ def build_vocab(
 
 def what_is_lost(vocab: Vocab) -> pa.Table:
     """What the cut of `vocab` lost, a row for each category as `LOST_SCHEMA`; no row where that is unknown."""
-    rows = []
-    for category_id, (category, lost) in enumerate((vocab.lost or {}).items()):
-        is_kept = (vocab.categories == category_id) & ~vocab.is_unknown
-        num_kept, kept_uses = int(is_kept.sum()), int(vocab.counts[is_kept].sum())
-        rows.append(
-            {
-                "category": category.value,
-                "tags_kept": num_kept,
-                "tags_lost": lost.num_tags,
-                "uses_kept": kept_uses,
-                "uses_lost": lost.num_uses,
-                "share_of_uses_lost": lost.num_uses / max(1, kept_uses + lost.num_uses),
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=LOST_SCHEMA)
+    return pa.Table.from_pylist(vocab.lost_rows(), schema=LOST_SCHEMA)
 
 
 def _kept(tag_of: Mapping[str, str], vocab: Vocab, category: Category) -> dict[str, str]:

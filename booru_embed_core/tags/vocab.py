@@ -147,6 +147,24 @@ class Vocab:
                 unknown[self.first_token_id(category) - self.num_special + local_id] = True
         return unknown
 
+    def lost_rows(self) -> list[dict[str, Any]]:
+        """What the cut lost: for each category what is kept and lost; none where that is unknown."""
+        rows = []
+        for category_id, (category, lost) in enumerate((self.lost or {}).items()):
+            is_kept = (self.categories == category_id) & ~self.is_unknown
+            num_kept, kept_uses = int(is_kept.sum()), int(self.counts[is_kept].sum())
+            rows.append(
+                {
+                    "category": category.value,
+                    "tags_kept": num_kept,
+                    "tags_lost": lost.num_tags,
+                    "uses_kept": kept_uses,
+                    "uses_lost": lost.num_uses,
+                    "share_of_uses_lost": lost.num_uses / max(1, kept_uses + lost.num_uses),
+                }
+            )
+        return rows
+
     @cached_property
     def hash(self) -> str:
         """SHA-256, in hex, of the special tokens and of category, tag and count of each tag in order.

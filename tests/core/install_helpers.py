@@ -20,29 +20,41 @@ np.save(sys.argv[2], embedder.embed(["1girl, cat ears", "tail", ""]))
 assert len(embedder.complete("1girl", k=3)) == 3
 """
 
-SMOKE: Final = {
-    "": """
-import sys
+_BASE: Final = """
+import contextlib, io, json
 from booru_embed_core.tags.vocab import Vocab
 from pathlib import Path
 assert Vocab.load(Path(sys.argv[1])).num_tags
-from booru_embed_core import BooruEmbedder
-try:
-    BooruEmbedder.load(sys.argv[1])
-except ValueError as error:
-    assert "install booru-embed[torch]" in str(error), error
-else:
-    raise SystemExit("loaded with nothing to compute with")
-import contextlib, io
+assert embedder.similar_tags("1girl", k=2) and embedder.fill("1girl", n=3).tags and embedder.hidden_states("1girl")
 from booru_embed_core.cli.main import main
-sys.argv[1:] = ["evaluate", "--posts", "none.csv"]
-with contextlib.redirect_stderr(io.StringIO()) as said:
-    try:
-        main()
-    except SystemExit as stopped:
-        assert stopped.code == 1
-assert "is not installed; pip install 'booru-embed[" in said.getvalue(), said.getvalue()
-""",
+def run(*arguments):
+    sys.argv[1:] = arguments
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            main()
+        except SystemExit as stopped:
+            return stopped.code, out.getvalue(), said.getvalue()
+checkpoint = sys.argv[1]
+for command in (
+    ("complete", "1girl"), ("fill", "1girl"), ("similar", "1girl"), ("embed", "1girl", "tail"),
+    ("inspect", "vocab", checkpoint), ("inspect", "checkpoint", checkpoint),
+):
+    at = () if command[0] == "inspect" else ("-c", checkpoint)
+    code, out, said = run(*command, *at, "--json")
+    assert code == 0 and json.loads(out), (command, said)
+assert json.loads(out)["backends"]["100,000 captions"] == "numpy: torch is not installed"
+code, _, said = run("evaluate", "--posts", "none.csv")
+assert code == 1 and "is not installed; pip install 'booru-embed[" in said, said
+try:
+    BooruEmbedder.load(checkpoint, backend="torch")
+except ValueError as error:
+    assert "torch is not installed; install booru-embed[torch]" in str(error), error
+else:
+    raise SystemExit("loaded with a torch that is not there")
+"""
+
+SMOKE: Final = {
+    "": _EMBED + _BASE,
     "torch": _EMBED,
     "onnx": _EMBED,
     "export": """
@@ -97,6 +109,10 @@ from booru_embed_core.web.served import Loading
 def load():
     raise ValueError("nothing")
 assert "/api/complete" in create_app(Loading(load)).openapi()["paths"]
+import sys
+from pathlib import Path
+from booru_embed_core.web.sources import Sources
+assert Sources(Path(sys.argv[1])).load().embedder.complete("1girl", k=3)
 """,
     "hub": """
 from booru_embed_core import BooruEmbedder
