@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from booru_embed_core.embedder.vector_files import Block
 
 _STDIN: Final = "-"
+_CAPTION_BYTES: Final = 50
+"""Of a caption in a file, on average: text has more, a compressed column fewer."""
 
 
 class _InputFormat(StrEnum):
@@ -128,7 +130,9 @@ def embed(
     if output is not None:
         check_output(output, file)
     settings = replace(settings, input_form=str(source.form))
-    embedder = load_embedder(checkpoint, rating, score, dim)
+    # By the file alone, so that a resumed job computes the rest as it began.
+    num_captions = None if is_stdin or file is None else 1 + file.stat().st_size // _CAPTION_BYTES
+    embedder = load_embedder(checkpoint, rating, score, dim, num_captions=num_captions)
     embed_source(embedder, checkpoint, source, output, settings, restart=restart, as_json=as_json)
 
 

@@ -67,6 +67,13 @@ class AutoNetwork:
         """As `Network.token_states`."""
         return self._for(self._saved_by_tokens(sets)).token_states(sets)
 
+    def expect(self, num_tokens: int) -> None:
+        """Decides now for calls that follow with `num_tokens` in all, so that one network computes them."""
+        with self._lock:
+            saved = self._saved + num_tokens * self._token_products * _SAVED_BY_TOKEN
+            if self._current is self._light and saved > _load_seconds(self._config):
+                self._current = self._heavy()
+
     def _saved_by_tokens(self, sets: TagSets) -> float:
         num_tokens = len(sets.tags) + len(sets.lengths)
         return 0.0 if num_tokens < _SMALL_TOKENS else num_tokens * self._token_products * _SAVED_BY_TOKEN

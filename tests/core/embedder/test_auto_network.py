@@ -69,6 +69,14 @@ def test_calls_add_up(network: AutoNetwork) -> None:
         assert isinstance(network.current, NumpyNetwork if num_calls < 4 else TorchNetwork)
 
 
+def test_what_is_expected_is_decided_at_once_and_counted_once(network: AutoNetwork) -> None:
+    network.expect(2900)
+    network.embeddings(of_tokens(2900))
+    assert isinstance(network.current, NumpyNetwork)
+    network.expect(200)
+    assert isinstance(network.current, TorchNetwork)
+
+
 def test_scores_of_many_tags_add_up(network: AutoNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto_network, "_SAVED_BY_SCORE", 1000 / network._score_products)
     for num_calls in range(1, 5):
