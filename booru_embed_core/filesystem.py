@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -21,6 +22,9 @@ FILE: Final = "a file"
 FOLDER: Final = "a folder"
 LINK: Final = "a link"
 SCRATCH_PREFIX: Final = "booru-embed-"
+_CURRENT: Final = "current"
+_FOLDER_NAME: Final = re.compile(r"\w+")
+_MAX_NAME_BYTES: Final = 256
 _LOCK_PAUSE_SECONDS: Final = 0.1
 """Between two attempts to lock, where nothing wakes a process that waits."""
 
@@ -179,6 +183,19 @@ def kind_of(path: Path) -> str | None:
         return None
     kinds = {stat.S_IFREG: FILE, stat.S_IFDIR: FOLDER, stat.S_IFLNK: LINK, stat.S_IFIFO: "a pipe"}
     return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def followed(path: Path) -> Path:
+    """`path`, where a file ``current`` in it that names a folder beside it counts as a link to that folder.
+
+    git and archives leave such a file of a warehouse's link where links need a privilege, as on Windows.
+    """
+    for one in (path, *path.parents):
+        if one.name == _CURRENT and one.is_file() and one.stat().st_size <= _MAX_NAME_BYTES:
+            version = one.read_text(encoding="utf-8", errors="replace").strip()
+            if _FOLDER_NAME.fullmatch(version):
+                return one.with_name(version) / path.relative_to(one)
+    return path
 
 
 def make_folder(folder: Path) -> None:

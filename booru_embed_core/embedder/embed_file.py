@@ -313,6 +313,8 @@ class _Parts:
 
     def remove(self) -> None:
         """Removes the files, the record first: one that cannot be removed is still that of whole parts."""
+        for stream in self._streams:
+            stream.close()  # Windows removes no open file
         with suppress(OSError):
             (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)

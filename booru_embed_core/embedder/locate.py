@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from booru_embed_core.filesystem import followed
 from booru_embed_core.training.checkpoint_config import CONFIG_FILE, CheckpointError
 
 _HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -16,13 +17,14 @@ def find_checkpoint(name: Path | str) -> Path:
 
     That is `name` itself if it holds a ``config.json``, else ``current`` in it (`name` is the asset's folder) or
     ``checkpoint/current`` (`name` is a warehouse). If there is no such folder, ``owner/name`` is looked up in the Hub's
-    local cache; nothing is downloaded. A folder without a checkpoint is returned as it is, and reading it raises.
+    local cache; nothing is downloaded. A folder without a checkpoint is returned as it is, and reading it raises. A
+    file ``current`` that names a version counts as the link to it.
 
     Raises:
         CheckpointError: a Hub name that is not in the cache, or huggingface_hub is not installed.
     """
     folder = Path(name)
-    for candidate in (folder, folder / "current", folder / "checkpoint" / "current"):
+    for candidate in map(followed, (folder, folder / "current", folder / "checkpoint" / "current")):
         if (candidate / CONFIG_FILE).is_file():
             return candidate.resolve()
     if folder.exists() or not _HUB_NAME.fullmatch(str(name)):

@@ -19,6 +19,7 @@ from booru_embed_core.embedder.captions import Caption
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.results import Neighbour, UnknownTagsError, UnknownTagsWarning
 from booru_embed_core.errors import first_line, shown
+from booru_embed_core.filesystem import followed
 from booru_embed_core.schema import CATEGORIES, RATINGS, Category
 from booru_embed_core.search.filters import (
     MAX_MASKS,
@@ -99,7 +100,7 @@ class PostSearch:
         Raises:
             SearchError: the folder is not one for search, has another format, or a file is missing or was changed.
         """
-        folder = Path(folder)
+        folder = followed(Path(folder))
         metadata = read_metadata(folder)
         check_sizes(folder, metadata)
         is_verified = verify_files(folder, metadata)
