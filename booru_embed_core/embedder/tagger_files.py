@@ -199,7 +199,7 @@ def _of_rows(file: Path, rows: Any, header: list[str], columns: dict[str, int]) 
     image, name, score, category = (
         next((columns[one] for one in names if one in columns), None) for names in (_IMAGES, NAMES, SCORES, CATEGORIES)
     )
-    groups = {index: GROUPS[one] for one, index in columns.items() if one in GROUPS and index != image}
+    groups = {n: GROUPS[one.lower()] for n, one in enumerate(header) if one.lower() in GROUPS and n != image}
     if name is not None and score is not None:
         yield from _row_per_tag(file, _checked(file, rows, header), (image, name, score, category))
         return
