@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Final
 
 import typer
 
+from booru_embed_core.cli.extras import missing_package
 from booru_embed_core.cli.interrupts import InterruptibleGroup, Stopped, StopSignals
 from booru_embed_core.cli.shared import TagsCommand, UsageError, say
 from booru_embed_core.cli.streams import prepare_streams, stream_error
@@ -21,18 +22,6 @@ from booru_embed_core.errors import library_errors, one_line
 from booru_embed_core.faults import machine_error
 from booru_embed_core.memory import bound_kept_shapes
 
-_EXTRAS: Final = dict.fromkeys(["duckdb", "matplotlib", "pyarrow", "scipy", "sklearn", "tokenizers"], "data") | {
-    "dagster": "dag",
-    "torch": "torch",
-    "faiss": "search",
-    "fastapi": "serve",
-    "mcp": "mcp",
-    "rapidfuzz": "serve",
-    "uvicorn": "serve",
-    "onnx": "export",
-    "onnxruntime": "export",
-}
-"""The extra that brings a package, for commands that a small installation cannot run."""
 _OUR_SIGNALS: Final = (
     *("ingest", "embed", "from-tagger", "complete", "fill", "similar", "evaluate", "inspect"),
     *("export", "index", "search", "duplicates"),
@@ -119,10 +108,10 @@ def _run(arguments: list[str], is_debug: bool, stop: StopSignals | None) -> int 
     except typer.Abort:
         code = 130
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if is_debug or extra is None:
+        line = missing_package(error.name or "", arguments[0] if arguments else "")
+        if is_debug or line is None:
             raise
-        say(f"error: {error.name} is not installed; pip install 'booru-embed[{extra}]'")
+        say(f"error: {line}")
         code = 1
     except library_errors(ValueError) as error:
         line = _line_of(error)

@@ -66,12 +66,16 @@ def encode(tokenizer: Tokenizer, caption: Caption) -> Encoded:
     if isinstance(caption, str):
         return tokenizer.encode(caption)
     if isinstance(caption, Mapping):
-        return _merged(tokenizer, [(tag, _checked(tag, weight)) for tag, weight in caption.items()])
+        return _merged(tokenizer, list(caption), [_checked(tag, weight) for tag, weight in caption.items()])
     if isinstance(caption, Set):
         caption = sorted(caption, key=str)
     if isinstance(caption, bytes) or not isinstance(caption, Iterable):
         raise ValueError(f"a caption is {type(caption).__name__} {shown(caption)}; {_FORMS}")
-    return _merged(tokenizer, [(tag, 1.0) for tag in caption])
+    tags = list(caption)
+    known = tokenizer.exactly(tags)
+    if None not in known:  # a twentieth of the time
+        return Encoded(tuple(dict.fromkeys(known)), ())  # type: ignore[arg-type]
+    return _merged(tokenizer, tags, [1.0] * len(tags))
 
 
 def warn_of_unknown(caption: Caption, encoded: Encoded, on_unknown: str, stacklevel: int) -> None:
@@ -108,17 +112,20 @@ def tag_sets(encoded: Sequence[Encoded], num_special: int, rating_id: int, score
     )
 
 
-def _merged(tokenizer: Tokenizer, weighted_tags: Iterable[tuple[Any, float]]) -> Encoded:
-    """All of `weighted_tags` as one caption; of two mentions of one tag, the higher weight counts."""
+def _merged(tokenizer: Tokenizer, tags: Sequence[Any], tag_weights: Sequence[float]) -> Encoded:
+    """All `tags` with their weights as one caption; of two mentions of one tag, the higher weight counts."""
     weights: dict[int, float] = {}
     unknown: list[str] = []
     notes: list[str] = []
     ratings: list[str] = []
     excluded: dict[int, None] = {}
-    for tag, weight in weighted_tags:
+    for tag, weight, known in zip(tags, tag_weights, tokenizer.exactly(tags), strict=True):
         if not isinstance(tag, str):
             raise ValueError(f"a tag of a caption is {type(tag).__name__} {shown(tag)}; {_FORMS}")
         if np.float32(weight) == 0:
+            continue
+        if known is not None and known not in weights:
+            weights[known] = weight
             continue
         # With a comma, spaces inside a tag are read as underscores.
         one = tokenizer.encode(f"{tag}," if TAG_SEPARATOR in tag else tag)

@@ -109,6 +109,11 @@ class Tokenizer:
             tuple(token_id for token_id in mentioned if token_id not in weights),
         )
 
+    def exactly(self, names: Iterable[object]) -> list[int | None]:
+        """The token_id of each of `names` that is a tag's own name, unchanged: what `encode` finds first; else None."""
+        ids = self._ids
+        return [ids.get(name) if isinstance(name, str) else None for name in names]
+
     def tag_named(self, name: str) -> int | None:
         """The token_id of the tag that `name` names, without signs around it; None if it names none."""
         found = self._names.find(name)

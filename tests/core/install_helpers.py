@@ -43,8 +43,11 @@ for command in (
     code, out, said = run(*command, *at, "--json")
     assert code == 0 and json.loads(out), (command, said)
 assert json.loads(out)["backends"]["100,000 captions"] == "numpy: torch is not installed"
-code, _, said = run("evaluate", "--posts", "none.csv")
-assert code == 1 and "is not installed; pip install 'booru-embed[" in said, said
+for extra, *command in (
+    ("data", "evaluate", "--posts", "none.csv"), ("search", "search", "1girl"), ("serve", "serve", "-c", checkpoint),
+):
+    code, _, said = run(*command)
+    assert code == 1 and said.rstrip().endswith(f"is not installed; pip install 'booru-embed[{extra}]'"), said
 try:
     BooruEmbedder.load(checkpoint, backend="torch")
 except ValueError as error:

@@ -144,3 +144,15 @@ def test_the_choices_for_unknown_captions(on_unknown: OnUnknown) -> None:
     assert error_of(lambda: check_on_unknown(on_unknown.upper())) == (
         f"on_unknown {on_unknown.upper()!r} is not one of raise, zero, empty"
     )
+
+
+def test_known_tags_of_a_list_are_looked_up_at_once_and_read_as_one_by_one(tokenizer: Tokenizer) -> None:
+    known = ["1girl", "cat_ears", "1girl"]
+    assert encode(tokenizer, known) == tokenizer.encode("1girl cat_ears 1girl")
+    mixed = encode(tokenizer, [*known, "nothing", "Tail", "-solo", "solo"])
+    assert mixed.token_ids == tokenizer.encode("1girl cat_ears tail").token_ids
+    assert (mixed.unknown, len(mixed.excluded)) == (("nothing",), 1)
+    weighted = encode(tokenizer, {"cat_ears": 0.5, "cat ears": 0.25, "1girl": 1})
+    assert weighted.weights == (0.5, 1.0)
+    assert weighted.notes == ("cat ears: mentioned with weights 0.5, 0.25; 0.5 counts",)
+    assert "list" in error_of(lambda: encode(tokenizer, ["1girl", ["solo"]]))  # type: ignore[list-item]
