@@ -110,7 +110,12 @@ function start(vocab, files) {
   const caption = $("caption");
   const list = $("options");
   const categoryOf = (tag) => vocab.categories[names.category(tag)];
-  const spelled = (tag) => (vocab.spellings[tag] ?? vocab.tags[tag]).replace(/[()[\]{}]/g, "\\$&").replace(/(?<=\w)_(?=\w)/g, " ");
+  const spelled = (tag) => {
+    const name = vocab.spellings[tag] ?? vocab.tags[tag];
+    const isWords = /[\p{L}\p{N}]{2}/u.test(name) && !/^_|__|_$/.test(name); // others, such as >_<, keep underscores
+    const text = name.replace(/[\\()[\]]/g, "\\$&");
+    return isWords ? text.replaceAll("_", " ") : text;
+  };
   let options = [];
   let chosen = -1;
   let asked = 0;

@@ -55,7 +55,7 @@ class Names {
     }
     const cut = [...this.ids.keys(), ...this.aliases.keys()].filter((name) => /[,;|\n]/.test(name));
     cut.sort((one, other) => other.length - one.length);
-    const whole = cut.map((name) => escaped(name).replace(/[_-]/g, "[_\\s-]")).join("|");
+    const whole = cut.map((name) => escaped(name).replace(/\\[()[\]{}]/g, "\\\\{0,2}$&").replace(/[_-]/g, "[_\\s-]")).join("|");
     // A separator within one of these names separates nothing.
     this.kept = cut.length ? new RegExp(`(?<![^\\s,;([{|:"'])(?:${whole})(?=$|[\\s,;)\\]}|:"'.!?+-])`, "giu") : null;
   }
@@ -241,9 +241,11 @@ function read(names, text) {
   const hold = (name) => `\uE000${held.push(name) - 1}\uE001`;
   const release = (piece) => piece.replace(/\uE000(\d+)\uE001/g, (_, number) => held[number]);
   let cut = text.replace(/\r\n?/g, "\n").replace(/[\uE000\uE001]/g, "");
-  if (names.kept) cut = cut.replace(names.kept, hold);
+  const keep = () => (names.kept ? cut.replace(names.kept, hold) : cut);
+  cut = keep();
   cut = cut.replace(/[\uFF01-\uFF5E]/g, (sign) => String.fromCharCode(sign.charCodeAt(0) - 0xfee0));
   cut = cut.replace(/[\u3001\u3002\uFF61\uFF64\u060C\u061B]/g, ",").replace(/\u3000/g, " ");
+  cut = keep();
   const isList = /[,;|\n]/.test(cut);
   const pieces = cut.split(/[,;|\n]/).map((piece) => release(piece).trim()).filter(Boolean);
   const emphasis = new Emphasis();

@@ -36,15 +36,6 @@ def test_the_library_loads_the_hub_folder(source: CheckpointSource, tmp_path: Pa
     assert "\nlicense: cc-by-4.0\n" in text
 
 
-def test_sentence_transformers_loads_the_hub_folder(source: CheckpointSource, tmp_path: Path) -> None:
-    library = pytest.importorskip("sentence_transformers")
-    export(ExportFormat.HUB, source, tmp_path / "hub")
-    captions = ["1girl cat_ears tail", "", "sword, armor"]
-    vectors = library.SentenceTransformer(str(tmp_path / "hub"), device="cpu").encode(captions, show_progress_bar=False)
-    assert vectors == pytest.approx(source.embedder.embed(captions), abs=1e-5)
-    assert "SentenceTransformer(" in (tmp_path / "hub/README.md").read_text(encoding="utf-8")
-
-
 def test_a_hub_folder_without_a_counterpart_is_for_the_library_alone(source: CheckpointSource, tmp_path: Path) -> None:
     splits = source.config.splits.model_copy(update={"drop_implied": True})
     dropped = dataclasses.replace(source, config=source.config.model_copy(update={"splits": splits}))

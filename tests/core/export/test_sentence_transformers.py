@@ -75,6 +75,18 @@ def test_the_vectors_are_those_of_the_embedder(embedder: BooruEmbedder, encode: 
     assert encode(typed) == pytest.approx(embedder.embed(typed), abs=1e-5)
 
 
+def test_the_hub_folder_loads_too(sentence_transformers: Any, source: CheckpointSource, tmp_path: Path) -> None:
+    export(ExportFormat.HUB, source, tmp_path / "hub")
+    captions = ["1girl, cat ears, catears_1", "", "sword armor"]
+    model = sentence_transformers.SentenceTransformer(str(tmp_path / "hub"), device="cpu")
+    expected = pytest.approx(source.embedder.embed(captions), abs=1e-5)
+    assert model.encode(captions, show_progress_bar=False) == expected
+    assert BooruEmbedder.load(tmp_path / "hub", "cpu", "fp32").embed(captions[1:]) == pytest.approx(
+        source.embedder.embed(captions[1:]), abs=1e-5
+    )
+    assert "SentenceTransformer(" in (tmp_path / "hub/README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "shape",
     [{"num_layers": 1}, {"num_layers": 3, "num_heads": 4, "width": 64}, {"feed_forward_first": False}],
