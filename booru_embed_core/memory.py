@@ -46,8 +46,9 @@ def give_back_memory() -> bool:
     """Starts a thread that returns freed memory every second; False where the C library is not glibc.
 
     Requests of very different sizes in several threads leave glibc's arenas full of holes, and resident memory creeps
-    up.
+    up. Arrow takes its memory there too, if it is not imported yet, since its own pool keeps what it had.
     """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if libc is None or not hasattr(libc, "malloc_trim"):
         return False

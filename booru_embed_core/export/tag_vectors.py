@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from booru_embed_core.embedder.neighbours import embeddings_of_tags
 from booru_embed_core.schema import CATEGORIES
@@ -52,21 +52,21 @@ def embeddings_table(embedder: BooruEmbedder) -> pa.Table:
     return pa.table(columns)
 
 
-def read_vectors(source: Path | BinaryIO, num_rows: int) -> NDArray[np.float32]:
-    """The vectors of ``tag_embeddings.parquet``, float32 ``[num_rows, E]``, read a few thousand rows at a time.
+def read_vectors(source: Path | BinaryIO, num_rows: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """The vectors of ``tag_embeddings.parquet``, `dtype` ``[num_rows, E]``, read a few thousand rows at a time.
 
     Raises:
         ValueError, LookupError, OSError, pa.ArrowException: there is no such column, or it is not that of `num_rows`
             vectors of one length.
     """
-    found = np.empty((num_rows, 0), dtype=np.float32)
+    found = np.empty((num_rows, 0), dtype)
     row = 0
     with pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False) as parquet:
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=["vector"], use_threads=False):
             numbers = np.asarray(pc.list_flatten(batch.column("vector")).to_numpy(zero_copy_only=False), np.float32)
             vectors = numbers.reshape(batch.num_rows, -1)
             if not row:
-                found = np.empty((num_rows, vectors.shape[1]), dtype=np.float32)
+                found = np.empty((num_rows, vectors.shape[1]), dtype)
             if vectors.shape[1] != found.shape[1] or row + len(vectors) > num_rows:
                 raise ValueError(f"not {num_rows} vectors of one length")
             found[row : row + len(vectors)] = vectors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.embedder.neighbours import embeddings_of_tags
+from booru_embed_core.embedder.neighbours import Vectors, embeddings_of_tags
 from booru_embed_core.errors import first_line
 from booru_embed_core.filesystem import open_regular
 from booru_embed_core.schema import CATEGORIES
@@ -20,13 +20,19 @@ from booru_embed_core.version_file import verify_version
 from booru_embed_core.web import models
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from booru_embed_core.tags.vocab import Vocab
 
 _SAME_COSINE: Final = 0.98
 """Mean cosine above which two tables of tag embeddings are of one model: bf16 changes the third digit of a vector."""
 
 
-_COMPARED_TAGS: Final = 1000
+_COMPARED_RUNS: Final = 16
+_RUN_TAGS: Final = 64
+"""Tags that are compared: in runs, since each reads a page of the weights, and the system reads those beside it."""
+_HALVED_BYTES: Final = 32_000_000
+"""Size in float32 from which the tags' vectors are kept in half precision: that of 65,000 tags."""
 PIECE_TAGS: Final = 25_000
 """Tags of a piece: 300 kB."""
 _ROWS_AT_ONCE: Final = 16_384
@@ -60,7 +66,7 @@ def tag_map(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
     """
     if table is None:
         known = np.flatnonzero(~embedder.vocab.is_unknown)
-        return TagMap(known, _principal_components(embedder.tag_embeddings(), known))
+        return TagMap(known, _principal_components(embedder.tag_vectors(_dtype(embedder)), known))
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -72,9 +78,9 @@ def tag_map(embedder: BooruEmbedder, table: Path | None = None) -> TagMap:
         with open_regular(table) as stream:
             columns = pq.read_table(stream, columns=["tag", "category", "x", "y"])
             points = np.stack([columns[axis].to_numpy().astype(np.float32) for axis in ("x", "y")], axis=1)
-            indices = _indices(embedder, columns["category"].to_pylist(), columns["tag"].to_pylist())
+            indices = _indices(embedder, columns)
             del columns
-            vectors = read_vectors(stream, len(indices))
+            vectors = read_vectors(stream, len(indices), _dtype(embedder))
     except (OSError, ValueError, TypeError, LookupError, NotImplementedError, pa.ArrowException) as error:
         raise TagMapError(f"{table}: no coordinates of tags ({first_line(error)}); {_REMEDY}") from None
     is_other = (indices < 0).any() or vectors.shape[1] != dim
@@ -110,30 +116,38 @@ def pieces(tag_map: TagMap, vocab: Vocab) -> Iterator[bytes]:
         yield piece.model_dump_json().encode()
 
 
-def _indices(
-    embedder: BooruEmbedder, categories: Sequence[str | None], names: Sequence[str | None]
-) -> NDArray[np.int64]:
-    """The tag index of each of `names` in its category, -1 for one that is none, int64 ``[n]``."""
+def _indices(embedder: BooruEmbedder, columns: pa.Table) -> NDArray[np.int64]:
+    """The tag index of each row's tag in its category, -1 for one that is none, int64 ``[n]``."""
+    import pyarrow as pa
+
     vocab = embedder.vocab
-    if names == list(vocab.tags) and categories == [CATEGORIES[number].value for number in vocab.categories.tolist()]:
-        return np.arange(vocab.num_tags)  # without a second table of all names
+    categories = [CATEGORIES[number].value for number in vocab.categories.tolist()]
+    if columns.select(["tag", "category"]).equals(pa.table({"tag": vocab.tags, "category": categories})):
+        return np.arange(vocab.num_tags)  # without Python's copies of all names
+    names = zip(columns["category"].to_pylist(), columns["tag"].to_pylist(), strict=True)
     index_of: dict[str, dict[str, int]] = {
         category.value: dict(zip(tags := vocab.tags_of(category), range(first, first + len(tags)), strict=True))
         for category, first in zip(CATEGORIES, (vocab.category_offsets - vocab.num_special).tolist(), strict=False)
     }
     return np.array(
-        [index_of.get(str(category), {}).get(str(tag), -1) for category, tag in zip(categories, names, strict=True)],
+        [index_of.get(str(category), {}).get(str(tag), -1) for category, tag in names],
         dtype=np.int64,
     )
 
 
-def _mean_cosine(embedder: BooruEmbedder, indices: NDArray[np.int64], vectors: NDArray[np.float32]) -> float:
+def _dtype(embedder: BooruEmbedder) -> type[np.floating]:
+    """In which the embeddings of all tags are kept."""
+    return np.float16 if 4 * embedder.vocab.num_tags * embedder.embedding_dim >= _HALVED_BYTES else np.float32
+
+
+def _mean_cosine(embedder: BooruEmbedder, indices: NDArray[np.int64], vectors: Vectors) -> float:
     """Of the tags' embeddings with `vectors`, over some of them: all of 189,000 would take ten seconds."""
-    rows = np.unique(np.linspace(0, len(indices) - 1, _COMPARED_TAGS).astype(np.int64)) if len(indices) else indices
+    firsts = np.linspace(0, max(0, len(indices) - _RUN_TAGS), _COMPARED_RUNS).astype(np.int64)
+    rows = np.unique(firsts[:, None] + np.arange(min(_RUN_TAGS, len(indices))))
     return float(np.mean((vectors[rows] * embeddings_of_tags(embedder.network, indices[rows])).sum(1)))
 
 
-def _principal_components(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _principal_components(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The two principal components of `rows` (int64 ``[n]``) of `vectors`, float32 ``[n, 2]``, a few rows at a time."""
     parts = np.array_split(rows, max(1, -(-len(rows) // _ROWS_AT_ONCE)))
     dim = vectors.shape[1]
@@ -142,7 +156,7 @@ def _principal_components(vectors: NDArray[np.float32], rows: NDArray[np.int64])
         total += vectors[part].sum(axis=0, dtype=np.float64)
     mean = (total / max(1, len(rows))).astype(np.float32)
     for part in parts:
-        centred = vectors[part] - mean
+        centred = vectors[part].astype(np.float32) - mean
         moments += centred.T @ centred
     axes = np.linalg.eigh(moments)[1][:, ::-1][:, :2].astype(np.float32)
     return np.concatenate([(vectors[part] - mean) @ axes for part in parts])
