@@ -6,8 +6,11 @@ import csv
 import gzip
 import itertools
 import json
+import os
 import shutil
+import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,16 @@ from booru_embed_core.settings import load_settings
 from booru_embed_core.training.loop import train
 from booru_embed_core.training.step import NonFiniteLossError
 from tests.dagster.project_helpers import SAMPLE, Project, failure, make_project, rows
-from tests.docs.doc_helpers import PAGES, ROOT, Block, blocks_of, check, run
+from tests.docs.doc_helpers import PAGES, ROOT, SERVER, Block, blocks_of, check, run, serving
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-NOT_RUN = 23
+NOT_RUN = 25
 """Blocks with ``<!-- not run: … -->``; before you raise it, see what of the new block can run."""
 ASSETS = "posts,tag_frequencies,vocab,packed_tokens,checkpoint,post_embeddings"
 SHORTER = {"condition-a-model.md": {"= 3000, 600, 64": "= 400, 150, 64", "lr=2e-3": "lr=1e-2"}}
 """Replacements that shorten what takes a minute in a guide."""
+SERVED = ("http-clients.md",)
+"""Pages whose blocks call one server."""
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +76,7 @@ def workplace(trained_project: Project, tmp_path: Path, monkeypatch: pytest.Monk
     with gzip.open(tmp_path / "tags.csv.gz", "wt", encoding="utf-8") as stream:
         stream.write("tag,category,post_count,aliases\n1girl,0,9,1girls\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # the commands of the package
     return tmp_path
 
 
@@ -104,12 +110,13 @@ def test_blocks_run(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
     names: dict[str, Any] = {"__name__": "__main__"}
     if page.name == "interruptions.md":
         fail_to_train(workplace)
-    for block in blocks_of(page):
-        code = block.code
-        for long, short in SHORTER.get(page.name, {}).items():
-            code = code.replace(long, short)
-        if block.reason is None:
-            run(block._replace(code=code), names, monkeypatch)
+    with serving(["booru-embed", "serve"]) if page.name in SERVED else nullcontext(SERVER) as address:
+        for block in blocks_of(page):
+            code = block.code.replace(SERVER, address)
+            for long, short in SHORTER.get(page.name, {}).items():
+                code = code.replace(long, short)
+            if block.reason is None:
+                run(block._replace(code=code), names, monkeypatch)
     if page.name == "condition-a-model.md":
         assert names["num_steps"] == 150
         assert names["with_captions"][-1][1] < 0.97 * names["without"][-1][1]

@@ -22,6 +22,7 @@ from booru_embed_core.web.app import create_app
 from booru_embed_core.web.completions import Completer
 from booru_embed_core.web.served import Loading, Served
 from booru_embed_core.web.server import DrainingServer, server_config
+from tests.core.model_helpers import Trained
 
 SCRIPT = Path(__file__).parents[2] / "integrations/a1111/booru_embed.py"
 pytestmark = pytest.mark.filterwarnings("ignore::booru_embed_core.embedder.results.UnknownTagsWarning")
@@ -52,9 +53,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture(scope="module")
-def server(search_embedder: BooruEmbedder) -> Iterator[str]:
+def server(trained: Trained) -> Iterator[str]:
     """The address of the API in a thread."""
-    served = Served(search_embedder, Completer(search_embedder))
+    embedder = BooruEmbedder.load(trained.checkpoint, "cpu", "fp32")
+    served = Served(embedder, Completer(embedder))
     listening = socket.create_server(("127.0.0.1", 0))
     running = DrainingServer(server_config(create_app(Loading(lambda: served))))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
