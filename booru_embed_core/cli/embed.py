@@ -122,7 +122,8 @@ def embed(
             raise UsageError("--input-format, --column, --id-column and --restart are for - and --file.")
         if output is not None:
             check_output(output)
-        _embed_arguments(load_embedder(checkpoint, rating, score, dim), captions, output, settings, as_json=as_json)
+        embedder = load_embedder(checkpoint, rating, score, dim, num_captions=len(captions))
+        _embed_arguments(embedder, captions, output, settings, as_json=as_json)
         return
     if restart and output is None:
         raise UsageError("--restart is for --output, which alone is resumed.")

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import Network, TagSets
-from booru_embed_core.settings import ModelSettings
-from booru_embed_core.training.checkpoint_config import CheckpointConfig
+
+if TYPE_CHECKING:
+    from booru_embed_core.settings import ModelSettings
+    from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 # Measured by benchmarks/embedding_backends.py on one core with AVX-512; they decide only which backend computes.
 _LOAD_SECONDS: Final = 1.3

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.tags.vocab import Vocab
-from booru_embed_core.training.checkpoint_config import CheckpointConfig
+
+if TYPE_CHECKING:
+    from booru_embed_core.training.checkpoint_config import CheckpointConfig
 
 
 class ReducedNetwork:

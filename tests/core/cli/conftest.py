@@ -10,4 +10,4 @@ from tests.core.model_helpers import Trained
 
 @pytest.fixture(scope="session")
 def embedder(trained: Trained) -> BooruEmbedder:
-    return BooruEmbedder.load(trained.checkpoint)
+    return BooruEmbedder.load(trained.checkpoint, backend="numpy")
