@@ -144,12 +144,9 @@ class TaggerCaptions:
 
     def _reading(self, name: str) -> _Reading:
         encoded = self._tokenizer.encode(f"{name}," if TAG_SEPARATOR in name else name)
-        if not encoded.token_ids and TAG_SEPARATOR in name.strip():
-            whole = self._tokenizer.encode(name)  # a caption without commas
-            if whole.token_ids:
-                known = [tag for _, tag in self._tokenizer.decode(whole.token_ids)]
-                return _Reading((*known, *whole.unknown), None, None)
         tags = self._tokenizer.decode(encoded.token_ids)
+        if len(tags) + len(encoded.unknown) > 1:  # a caption without commas
+            return _Reading((*(tag for _, tag in tags), *encoded.unknown), None, None)
         is_rating = not tags and name.strip().lower() in _RATINGS
         rating = RATING_NAMES[name.strip().lower()] if is_rating else next(iter(encoded.ratings), None)
         return _Reading((name,), tags[0][0] if tags else None, None if tags else rating)

@@ -42,14 +42,14 @@ class Assistant:
     def __init__(self, embedder: BooruEmbedder, find_posts: Callable[[], tuple[PostSearch | None, str]]) -> None:
         self.embedder = embedder
         self._find_posts = find_posts
-        self._lock = threading.Lock()
+        self._completer_lock, self._posts_lock = threading.Lock(), threading.Lock()
         self._completer: Completer | None = None
         self._posts: tuple[PostSearch | None, str] | None = None
 
     @property
     def completer(self) -> Completer:
         """Completes; made when it is first asked for, since its index of a large vocabulary takes half a second."""
-        with self._lock:
+        with self._completer_lock:
             self._completer = self._completer or Completer(self.embedder)
             return self._completer
 
@@ -60,7 +60,7 @@ class Assistant:
         Raises:
             ToolError: there are none.
         """
-        with self._lock:
+        with self._posts_lock:
             self._posts = self._posts or self._find_posts()
         posts, reason = self._posts
         if posts is None:
@@ -99,7 +99,8 @@ class ToolOf(Generic[_Asked]):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
-            told = f"{field or 'arguments'}: {first['msg']}; see the tool's input schema"
+            problem = first["msg"].removeprefix("Value error, ")
+            told = f"{field or 'arguments'}: {problem}; see the tool's input schema"
             raise ToolError(one_line(told)) from None
         try:
             return self.run(assistant, asked)
