@@ -10,6 +10,7 @@ from typing import Final
 import booru_embed_core
 from booru_embed_core.evaluation.evaluation_file import EVALUATION_FILE, REPORT_FILE
 from booru_embed_core.evaluation.markdown import render_markdown
+from booru_embed_core.evaluation.model_parts import PART_POSTS
 from booru_embed_core.evaluation.report import help_to_evaluate, run_evaluation
 from booru_embed_core.evaluation.scorers import model_scorers
 from booru_embed_core.filesystem import file_sha256
@@ -60,7 +61,8 @@ def evaluate_checkpoint(
     made_from = _made_from(checkpoint_dir / WEIGHTS_FILE, packed_path, settings)
     ranks.check_agreement("the checkpoint, the packed file or [evaluation]", made_from[:16])
     parts = Parts(ranks, work_dir, made_from)
-    scorers = model_scorers(model, vocab.implications if config.splits.drop_implied else None)
+    dropped = vocab.implications if config.splits.drop_implied else None
+    scorers = model_scorers(model, dropped, 4 * PART_POSTS)  # a part is scored by all of them in turn
 
     def report(line: str) -> None:
         log(line)

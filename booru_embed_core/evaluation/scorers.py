@@ -22,7 +22,7 @@ from booru_embed_core.tokens.cooccurrence import CaptionMatrix, caption_matrix
 
 EMBEDDING_NAME: Final = "booru-embed"
 COMPLETION_HEAD_NAME: Final = "booru-embed-head"
-_KEPT_POSTS: Final = 131_072
+KEPT_POSTS: Final = 131_072
 _FIRST: Final = 1e4
 """Larger than any difference between logarithms of shares."""
 
@@ -31,11 +31,14 @@ class PooledStates:
     """A cache of the pooled states of visible captions, shared by the scorers of one model.
 
     The encoder is nearly all of the work, and the bottleneck, its prefixes and the completion head read the same state.
-    The newest 131,072 are kept: 134 MB at width 256.
+    The newest are kept; 131,072 take 134 MB at width 256.
     """
 
-    def __init__(self, model: SetEncoder, implications: Implications | None = None) -> None:
+    def __init__(
+        self, model: SetEncoder, implications: Implications | None = None, max_posts: int = KEPT_POSTS
+    ) -> None:
         self.model = model
+        self.max_posts = max_posts
         self.implications = implications
         """Where the model was trained without implied tags, those to leave out of visible captions too."""
         self._closure: CaptionMatrix | None = None
@@ -58,7 +61,7 @@ class PooledStates:
                 indices, lengths = indices[keep], np.bincount(rows[keep], minlength=len(lengths))
             self._kept[key] = encode_sets(self.model, indices, lengths)
             self._num_kept += len(lengths)
-            while self._num_kept > _KEPT_POSTS and len(self._kept) > 1:
+            while self._num_kept > self.max_posts and len(self._kept) > 1:
                 self._num_kept -= len(self._kept.popitem(last=False)[1])
         return self._kept[key]
 
@@ -131,13 +134,15 @@ class CompletionHeadScorer:
         return self.states.tag_scores(model.complete(self.states.of(visible)))
 
 
-def model_scorers(model: SetEncoder, implications: Implications | None = None) -> list[Scorer]:
+def model_scorers(
+    model: SetEncoder, implications: Implications | None = None, max_posts: int = KEPT_POSTS
+) -> list[Scorer]:
     """Scorers of the embedding, the completion head, and each Matryoshka prefix, longest first.
 
     `implications` are those of a model that was trained without implied tags: visible captions then lack them too, and
-    scores are those of whole posts.
+    scores are those of whole posts. The pooled states of `max_posts` captions are kept.
     """
-    states = PooledStates(model, implications)
+    states = PooledStates(model, implications, max_posts)
     prefixes = sorted(model.config.settings.matryoshka_dims, reverse=True)
     of_prefixes = (BottleneckScorer(states, dim) for dim in prefixes)
     return [BottleneckScorer(states), CompletionHeadScorer(states), *of_prefixes]

@@ -116,9 +116,8 @@ def test_a_model_without_implied_tags_is_asked_without_them(embedder: BooruEmbed
     assert np.exp(scores[2]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_oldest_states_make_room(embedder: BooruEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorers, "_KEPT_POSTS", 2)
-    states = PooledStates(embedder.network.model)
+def test_the_oldest_states_make_room(embedder: BooruEmbedder) -> None:
+    states = PooledStates(embedder.network.model, max_posts=2)
     asked = [captions_of([[tag]], embedder.vocab.num_tags) for tag in range(3)]
     kept = [states.of(visible) for visible in asked]
     assert states.of(asked[2]) is kept[2]
