@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-import booru_embed_core
 from booru_embed_core.evaluation.evaluation_file import EVALUATION_FILE, REPORT_FILE
 from booru_embed_core.evaluation.markdown import render_markdown
 from booru_embed_core.evaluation.model_parts import PART_POSTS
@@ -79,5 +79,5 @@ def evaluate_checkpoint(
 def _made_from(weights: Path, packed_path: Path, settings: EvaluationSettings) -> str:
     """A hash of all that decides the figures."""
     decided = [file_sha256(weights), file_sha256(packed_path), settings.model_dump_json()]
-    decided += [booru_embed_core.__version__, str(_FORMAT)]
+    decided += [version("booru-embed"), str(_FORMAT)]
     return hashlib.sha256("\n".join(decided).encode()).hexdigest()
