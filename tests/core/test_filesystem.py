@@ -16,8 +16,10 @@ from booru_embed_core.filesystem import (
     atomic_file,
     file_sha256,
     folder_bytes,
+    followed,
     locked_folder,
     make_folder,
+    move_folder,
     open_regular,
     remove,
     remove_unfinished,
@@ -229,3 +231,45 @@ def test_a_file_that_cannot_be_read_to_its_end_is_named(tmp_path: Path, monkeypa
     monkeypatch.setattr("hashlib.file_digest", fail)
     with pytest.raises(OSError, match=r"Input/output error: '.*weights'"):
         file_sha256(tmp_path / "weights")
+
+
+def test_a_file_that_a_copy_made_of_the_link_current_counts_as_the_link(tmp_path: Path) -> None:
+    (tmp_path / "v1").mkdir()
+    current = tmp_path / "current"
+    current.write_text("v1\n")
+    assert followed(current) == tmp_path / "v1"
+    assert followed(current / "table.parquet") == tmp_path / "v1/table.parquet"
+    for content in ("", "../v1", "v1/deeper", "v" * 300):
+        current.write_text(content)
+        assert followed(current / "table.parquet") == current / "table.parquet"
+    current.unlink()
+    current.symlink_to("v1")
+    assert followed(current) == current
+
+
+def test_a_folder_is_moved_to_where_nothing_or_an_empty_folder_is(tmp_path: Path) -> None:
+    for number, is_there in enumerate((False, True)):
+        folder, target = tmp_path / f"made{number}", tmp_path / f"target{number}"
+        folder.mkdir()
+        (folder / "file").touch()
+        if is_there:
+            target.mkdir()
+        move_folder(folder, target)
+        assert (target / "file").exists()
+        assert not folder.exists()
+
+
+def test_a_lock_tells_that_its_folder_was_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with locked_folder(folder) as is_there:
+        assert is_there
+    monkeypatch.setattr("booru_embed_core.filesystem._open_lock", lambda path: _opened_then_removed(path))
+    with locked_folder(folder) as is_there:
+        assert not is_there
+
+
+def _opened_then_removed(folder: Path) -> int:
+    descriptor = os.open(folder, os.O_RDONLY)
+    folder.rmdir()
+    return descriptor
