@@ -15,6 +15,7 @@ from operator import truediv
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks._backend_tables import embedding_backends
 from benchmarks._results import BOORU_EMBED, RESULTS, display_name
 from benchmarks._scale_tables import full_scale, training_scale
 
@@ -327,6 +328,7 @@ TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "data_path": data_path,
     "batches": batches,
     "embedding": embedding,
+    "embedding_backends": embedding_backends,
     "training": training,
     "training_scale": training_scale,
     "full_scale": full_scale,

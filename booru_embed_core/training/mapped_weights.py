@@ -21,6 +21,8 @@ from booru_embed_core.training.checkpoint_config import REMEDY, CheckpointError
 _DTYPES: Final[dict[str, type[np.generic]]] = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
 _LENGTH_BYTES: Final = 8
 _METADATA: Final = "__metadata__"
+_HALF_EXPONENT: Final = 0x7C00
+"""The bits of half precision that are all set in what is NaN or infinite."""
 _BLOCK: Final = 1 << 22
 """Numbers that are looked at at once: 16 MB."""
 
@@ -68,7 +70,7 @@ class MappedWeights:
             numbers = array.reshape(-1)
             for first in range(0, len(numbers), _BLOCK):
                 block = numbers[first : first + _BLOCK]
-                if not (np.isfinite(block.min()) and np.isfinite(block.max())):
+                if not _is_finite(block):
                     return name
                 self.give_back()
         return ""
@@ -77,3 +79,9 @@ class MappedWeights:
         """Takes no more memory for what was read; it comes from the file again when it is needed."""
         if sys.platform != "win32":
             self._mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _is_finite(block: NDArray[Any]) -> bool:
+    if block.dtype == np.float16:  # whose comparisons take twenty times as long as those of its bits
+        return int((block.view(np.uint16) & _HALF_EXPONENT).max()) < _HALF_EXPONENT
+    return block.dtype == np.int8 or bool(np.isfinite(block.min()) and np.isfinite(block.max()))

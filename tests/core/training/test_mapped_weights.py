@@ -35,18 +35,24 @@ def test_what_is_written_stays_in_the_process(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
 def test_a_number_that_is_none_is_found_wherever_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: float, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(mapped_weights, "_BLOCK", 4)
     file = tmp_path / "a.safetensors"
     for place in (0, 3, 4, 9):
-        spoilt = torch.zeros(5, 2)
+        spoilt = torch.full((5, 2), -60_000, dtype=dtype)
         spoilt.view(-1)[place] = number
         save_file({"a": torch.zeros(9), "b": spoilt, "empty": torch.empty(0)}, file)
         assert MappedWeights(file).spoilt() == "b"
-    save_file({"a": torch.zeros(9)}, file)
+    whole = {
+        "a": torch.zeros(9),
+        "b": torch.full((9,), 65_504, dtype=dtype),
+        "c": torch.full((9,), -128).to(torch.int8),
+    }
+    save_file(whole, file)
     assert MappedWeights(file).spoilt() == ""
 
 
