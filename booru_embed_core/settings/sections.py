@@ -109,7 +109,7 @@ class ModelSettings(Section):
     num_layers: Annotated[int, Field(ge=1, le=128, strict=True)] = 1
     num_heads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
     ffn_width: Width = 512
-    feed_forward_first: Switch = False
+    feed_forward_first: Switch = True
     decoder_width: Width = 512
     embedding_dim: Width = 128
     matryoshka_dims: Annotated[tuple[Width, ...], Field(max_length=64)] = (16, 32, 64)
@@ -134,7 +134,7 @@ class TrainingSettings(Section):
     """How the model is trained."""
 
     seed: Seed = 7
-    num_epochs: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 8
+    num_epochs: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 12
     max_steps: PositiveInt | None = None
     max_minutes: Annotated[float, Field(gt=0, le=1e6, strict=True)] | None = None
     batch_posts: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = 256
@@ -142,15 +142,15 @@ class TrainingSettings(Section):
     num_sampled_tags: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 8192
     initial_vectors: Literal["ppmi_svd", "random"] = "ppmi_svd"
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: Annotated[float, Field(gt=0, le=10, strict=True)] = 4e-3
+    learning_rate: Annotated[float, Field(gt=0, le=10, strict=True)] = 6e-3
     warmup_share: Share = 0.05
-    decay: Literal["linear", "cosine"] = "cosine"
+    decay: Literal["linear", "cosine"] = "linear"
     weight_decay: Weight = 0.05
     clip_norm: Annotated[float, Field(gt=0, le=1e6, strict=True)] = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    split_draws: Annotated[int, Field(ge=1, le=1000, strict=True)] = 2
-    whole_share: Share = 0.5
+    split_draws: Annotated[int, Field(ge=1, le=1000, strict=True)] = 4
+    whole_share: Share = 0.75
     duplicate_weight: Weight = 0.05
     contrastive_weight: Weight = 0.1
     contrastive_temperature: Annotated[float, Field(ge=1e-3, le=1000, strict=True)] = 0.07

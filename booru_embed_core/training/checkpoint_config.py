@@ -71,6 +71,12 @@ class CheckpointConfig(SealedModel):
         is_older = info.mode == "json" and "feed_forward_first" not in value.model_fields_set
         return value.model_copy(update={"feed_forward_first": False}) if is_older else value
 
+    @field_validator("training")
+    @classmethod
+    def _trained_by_older_builds(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+        older = {"decay": "cosine", "whole_share": 0.5} if info.mode == "json" else {}
+        return value.model_copy(update={key: older[key] for key in older.keys() - value.model_fields_set})
+
     @property
     def is_practice(self) -> bool:
         """Whether ``[training] max_steps`` or ``max_minutes`` ended the training before its last epoch did."""

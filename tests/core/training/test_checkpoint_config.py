@@ -62,6 +62,15 @@ def test_blocks_of_older_builds_attend_first(copy: Path) -> None:
     assert not read_config(copy).model.feed_forward_first
 
 
+def test_a_training_of_older_builds_is_reported_as_it_was(copy: Path) -> None:
+    training = json.loads((copy / CONFIG_FILE).read_text(encoding="utf-8"))["training"]
+    change_config(copy, training={**training, "decay": "linear", "whole_share": 0.75})
+    assert (read_config(copy).training.decay, read_config(copy).training.whole_share) == ("linear", 0.75)
+    del training["decay"], training["whole_share"]
+    change_config(copy, training=training)
+    assert (read_config(copy).training.decay, read_config(copy).training.whole_share) == ("cosine", 0.5)
+
+
 WRONG: dict[str, list[object]] = {
     "vocab_hash": [None, 1, []],
     "num_special": ["17", 17.0, True, -1, 18, 10**400, None],
