@@ -122,7 +122,7 @@ def _in_folder(folder: Path, untagged: list[str]) -> Iterator[TaggedImage]:
     for stem, file in beside.items():
         own = images.get(stem, stem).relative_to(folder).as_posix()
         value = _parsed(file) if file.suffix.lower() in _JSON else _text(file)
-        if isinstance(value, dict | list) and not holds_scores(value):
+        if value and isinstance(value, dict | list) and not holds_scores(value):
             raise CaptionFileError(
                 f"{file}: holds other things than the scores of one image; move it out of the folder, or name it itself"
             )
@@ -133,6 +133,8 @@ def _in_json(file: Path) -> Iterator[TaggedImage]:
     value = _parsed(file)
     if isinstance(value, dict) and {"query", "tag", "rating"} <= value.keys():
         yield from _in_database(value, file)
+    elif isinstance(value, dict) and holds_scores(value) and any(isinstance(value.get(key), str) for key in _IMAGES):
+        yield _of_record(value, str(file))
     elif holds_scores(value):
         yield TaggedImage(str(file), file.stem, scores_of(value, str(file)))
     elif isinstance(value, dict):
@@ -182,7 +184,7 @@ def _of_record(value: Any, place: str) -> TaggedImage:
 
 
 def _in_table(file: Path) -> Iterator[TaggedImage]:
-    csv.field_size_limit(_MAX_FIELD)
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
     with _opened(file) as stream:
         rows = csv.reader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",", strict=True)
         try:

@@ -126,7 +126,7 @@ def holds_scores(value: Any) -> bool:
         return are_groups or (bool(objects) and all(_key(one, NAMES) and _key(one, SCORES) for one in objects))
     if not isinstance(value, dict) or not value:
         return False
-    return _are_numbers(value) or all(str(key).lower() in GROUPS or key == "label" for key in value)
+    return _are_numbers(value) or any(str(key).lower() in GROUPS for key in value)
 
 
 def cell_scores(cell: str, place: str, kind: str | None) -> list[TagScore]:

@@ -62,6 +62,8 @@ def test_an_image_is_read_in_each_form_of_json(tmp_path: Path, value: Any, found
 def test_a_file_of_one_image_is_named_by_itself(tmp_path: Path) -> None:
     assert read(written(tmp_path, "a.json", GROUPS)) == {"a": IN_GROUPS}
     assert read(written(tmp_path, "b.json", SCORES)) == {"b": PLAIN}
+    assert read(written(tmp_path, "b.json", {"tags": SCORES, "model": "wd"})) == {"b": PLAIN}
+    assert read(written(tmp_path, "b.json", {"tags": SCORES, "filename": "x.png"})) == {"x.png": PLAIN}
     assert read(written(tmp_path, "c.txt", "\ufeff1girl, hat\n")) == {"c": [("1girl", 1, None), ("hat", 1, None)]}
     assert read(written(tmp_path, "d.csv", "name,category,count,score\n1girl,0,9,0.99\nsolo,9,1,.5\n")) == {
         "d": [("1girl", 0.99, "general"), ("solo", 0.5, "rating")]
