@@ -1,4 +1,4 @@
-"""The tables of ``results/full_scale.json`` and ``results/training_scale.json``, for `tables`."""
+"""The tables of ``full_scale.json``, ``training_scale.json`` and ``time_to_quality.json``, for `tables`."""
 
 from __future__ import annotations
 
@@ -53,3 +53,31 @@ def training_scale(result: Mapping[str, Any]) -> str:
         f"rounds: {result['rounds']}, steps: {result['steps']}, load before: {result['load_average_before']:.1f}."
     )
     return "\n".join([*lines, "", where])
+
+
+def time_to_quality(result: Mapping[str, Any]) -> str:
+    """What whole trainings cost and reach, and the ratio of a step."""
+    measures = [*result["runs"][0]["now"]["recall@10"], "R@1"]
+    lines = [f"| {' | '.join(['', *(_run_name(run) for run in result['runs'])])} |"]
+    lines.append(f"| --- |{' ---: |' * len(result['runs'])}")
+    lines.append(_run_row("CPU s", [f"{run['now']['cpu_seconds']:,.0f}" for run in result["runs"]]))
+    for measure in measures:
+        figures = [{**run["now"]["recall@10"], "R@1": run["now"]["R@1"]}[measure] for run in result["runs"]]
+        name = measure if measure == "R@1" else f"recall@10, {measure}"
+        lines.append(_run_row(name, [f"{figure:.3f}" for figure in figures]))
+    step = result["step"]
+    told = (
+        f"A step takes {step['now']:.3f} CPU s for {step['before']:.3f}: ratio {step['ratio']:.3f} "
+        f"({step['range'][0]:.3f} … {step['range'][1]:.3f}), medians of {step['num_steps']} alternating steps. "
+        f"{result['time'][:10]}, {result['machine']['cpu']}, one thread."
+    )
+    return "\n".join([*lines, "", told])
+
+
+def _run_name(run: Mapping[str, Any]) -> str:
+    """The heading of a training."""
+    return f"seed {run['now']['seed']}, {run['now']['num_epochs']} epochs"
+
+
+def _run_row(name: str, cells: list[str]) -> str:
+    return f"| {' | '.join([name, *cells])} |"
