@@ -27,6 +27,8 @@ def test_cosines_are_those_of_the_differences_from_the_mean(num: int, dim: int, 
     clear = lengths > 1e-2
     assert centred.cosines(asked.astype(np.float32))[clear] == pytest.approx(cosines[clear], abs=1e-3)
     assert np.abs(centred.cosines(asked.astype(np.float32))).max() <= 1
+    halved = Centred.of(vectors.astype(np.float16), counts)
+    assert halved.cosines(asked.astype(np.float32))[clear] == pytest.approx(cosines[clear], abs=0.05)
 
 
 def test_a_hub_is_no_longer_near_to_everything() -> None:

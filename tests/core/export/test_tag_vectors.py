@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.embedder.embedder import BooruEmbedder
-from booru_embed_core.export.tag_vectors import write_parquet, write_projector, write_word2vec
+from booru_embed_core.export.tag_vectors import read_vectors, write_parquet, write_projector, write_word2vec
 from booru_embed_core.schema import CATEGORIES
 from tests.core.model_helpers import Trained
 
@@ -29,6 +29,19 @@ def test_the_table_has_a_row_for_each_tag(embedder: BooruEmbedder, tmp_path: Pat
     assert table.column("category").to_pylist() == [CATEGORIES[i].value for i in vocab.categories.tolist()]
     assert table.column("count").to_pylist() == vocab.counts.tolist()
     assert np.array_equal(np.array(table.column("vector").to_pylist(), np.float32), embedder.tag_embeddings())
+
+
+def test_vectors_are_read_in_blocks(embedder: BooruEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parquet(embedder, tmp_path)
+    file, num = tmp_path / "tag_embeddings.parquet", embedder.vocab.num_tags
+    monkeypatch.setattr("booru_embed_core.export.tag_vectors._ROWS_AT_ONCE", num // 2 - 1)
+    assert np.array_equal(read_vectors(file, num), embedder.tag_embeddings())
+    with file.open("rb") as stream:
+        halved = read_vectors(stream, num, np.float16)
+    assert np.array_equal(halved, embedder.tag_embeddings().astype(np.float16))
+    for other in (num - 1, num + 1):
+        with pytest.raises(ValueError, match="vectors"):
+            read_vectors(file, other)
 
 
 def test_gensim_reads_the_words(embedder: BooruEmbedder, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from booru_embed_core.model.dense import DenseEncoder
+from booru_embed_core.model.dense import DenseEncoder, trunk_in
 from booru_embed_core.model.encoder import SUMMARY_ID
 from tests.core.model_helpers import CATEGORY_SIZES, NUM_SPECIAL, encoder
 
@@ -42,6 +42,17 @@ def test_states_are_those_of_training(name: str, lengths: list[int], seed: int) 
     torch.testing.assert_close(found, weighted, rtol=0, atol=1e-5)
     coarse = DenseEncoder(model, token_ids.unique(), torch.bfloat16)(token_ids, sizes)
     assert torch.nn.functional.cosine_similarity(coarse, expected).min() > 0.99
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_that_are_converted_once_give_the_same_bytes(name: str) -> None:
+    model, lengths = MODELS[name], torch.tensor([1, 3, 3, 8])
+    token_ids = torch.arange(NUM_SPECIAL, NUM_SPECIAL + int(lengths.sum())).clamp(max=NUM_SPECIAL + NUM_TAGS - 1)
+    token_ids[lengths.cumsum(0) - lengths] = SUMMARY_ID
+    of_each, distinct = (model, trunk_in(model, torch.bfloat16)), token_ids.unique()
+    states = [DenseEncoder(one, distinct, torch.bfloat16)(token_ids, lengths) for one in of_each]
+    assert torch.equal(*states)
+    assert all(weight.dtype == torch.float32 for weight in model.state_dict().values())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -12,6 +12,7 @@ import pytest
 from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.export.tag_vectors import embeddings_table
 from booru_embed_core.web.tag_map import TagMapError, tag_map
+from tests.core.model_helpers import Trained
 
 
 def write(table: pa.Table, tmp_path: Path) -> Path:
@@ -43,6 +44,22 @@ def test_without_a_table_the_farthest_apart_are_far_apart(search_embedder: Booru
     assert found.tag_indices.tolist() == list(range(len(vectors)))
     singular = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False)
     np.testing.assert_allclose(np.linalg.norm(found.points, axis=0), singular[:2], rtol=1e-3)
+
+
+def test_many_tags_are_kept_in_half_precision(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, by_table, alone = (BooruEmbedder.load(trained.checkpoint, "cpu", "fp32") for _ in range(3))
+    table = write(with_xy(embeddings_table(whole)), tmp_path)
+    monkeypatch.setattr("booru_embed_core.web.tag_map._HALVED_BYTES", 0)
+    tag_map(by_table, table)
+    tag_map(alone)
+    expected = {one.tag: one.similarity for one in whole.similar_tags("cat_ears", 10_000)}
+    for halved in (by_table, alone):
+        assert halved.tag_vectors().dtype == np.float16
+        assert halved.tag_embeddings().dtype == np.float32
+        found = {one.tag: one.similarity for one in halved.similar_tags("cat_ears", 10_000)}
+        assert found == pytest.approx(expected, abs=5e-3)
 
 
 def test_a_table_of_another_checkpoint_is_refused(search_embedder: BooruEmbedder, tmp_path: Path) -> None:
