@@ -70,19 +70,32 @@ class Completer {
     return logits.data;
   }
 
-  // Index and probability of each tag that may follow, the most probable first.
-  async complete({ tags, weights, excluded }) {
+  // Index and probability of the `k` most probable further tags of each category, the most probable first.
+  async complete({ tags, weights, excluded }, k = K) {
     const scores = Float64Array.from(await this.logits(tags, weights));
-    const offered = new Array(scores.length).fill(true);
-    for (const tag of [...this.vocab.unknown, ...tags]) offered[tag] = false;
-    for (const tag of [...impliedBy(this.vocab, tags), ...this.banned(excluded)]) offered[tag] = false;
-    const highest = scores.reduce((most, score, tag) => (offered[tag] ? Math.max(most, score) : most), -Infinity);
-    let total = 0;
-    scores.forEach((score, tag) => (total += scores[tag] = offered[tag] ? Math.exp(score - highest) : 0));
-    const found = [...scores.keys()].filter((tag) => offered[tag]);
+    for (const tag of [...this.vocab.unknown, ...tags, ...impliedBy(this.vocab, tags), ...this.banned(excluded)]) {
+      scores[tag] = -Infinity; // not offered
+    }
+    const highest = scores.reduce((one, other) => Math.max(one, other), -Infinity);
+    const total = scores.reduce((sum, score) => sum + Math.exp(score - highest), 0);
+    const { firsts } = this.vocab;
+    const found = firsts.flatMap((first, category) => mostOf(scores, first, firsts[category + 1] ?? scores.length, k));
     found.sort((one, other) => scores[other] - scores[one] || one - other);
-    return found.map((tag) => ({ tag, probability: scores[tag] / total }));
+    return found.map((tag) => ({ tag, probability: Math.exp(scores[tag] - highest) / total }));
   }
+}
+
+// The indices of the `k` highest finite scores from `start` to `end`; of equal ones the first.
+function mostOf(scores, start, end, k) {
+  const found = [];
+  for (let index = start; index < end; index++) {
+    if (scores[index] === -Infinity || (found.length === k && scores[index] <= scores[found[k - 1]])) continue;
+    let place = found.length;
+    while (place > 0 && scores[found[place - 1]] < scores[index]) place--;
+    found.splice(place, 0, index);
+    if (found.length > k) found.pop();
+  }
+  return found;
 }
 
 function shown(probability) {
@@ -182,7 +195,7 @@ function start(vocab, files) {
   }
 
   function showCompletions(found) {
-    const columns = vocab.categories.map((category) => [category, found.filter(({ tag }) => categoryOf(tag) === category).slice(0, K)]);
+    const columns = vocab.categories.map((category) => [category, found.filter(({ tag }) => categoryOf(tag) === category)]);
     $("columns").replaceChildren(
       ...columns.filter(([, rows]) => rows.length).map(([category, rows]) =>
         element("section", { className: `card ${category}` },

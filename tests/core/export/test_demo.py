@@ -132,7 +132,9 @@ def test_completions_are_those_of_the_library(page: Page, source: CheckpointSour
         assert "tail" not in expected or "cat" not in caption
         expected = [one.tag for one in embedder.complete(caption, 10, "character")]
         assert completions(page, caption, "character") == expected
-    found = page.evaluate("async () => (await demo.completer.complete(demo.read(demo.names, '1girl'))).slice(0, 20)")
+    found = page.evaluate(
+        "async () => (await demo.completer.complete(demo.read(demo.names, '1girl'), 20)).slice(0, 20)"
+    )
     for one, other in zip(found, embedder.complete("1girl", 20), strict=True):
         assert vocab.tags[one["tag"]] == other.tag
         assert one["probability"] == pytest.approx(other.probability, rel=1e-5)
