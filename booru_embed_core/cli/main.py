@@ -6,6 +6,7 @@ on stderr; ``--debug`` adds the traceback of a failure. ``--json`` prints one JS
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import nullcontext
@@ -46,6 +47,8 @@ _COMMANDS: Final = {
 """The commands in the order of the help, each with its module of this folder; its function has the command's name."""
 _FOR_ONE: Final = ("complete", "fill", "mcp")
 """Commands that compute a few captions at most, for which numpy need not start a thread for each core."""
+_SHORT: Final = ("complete", "fill", "similar")
+"""Commands that end before there is garbage to collect."""
 _SOME_FILE: Final = Path("a file of this command")
 """Stands in a message for a file that an error does not name."""
 
@@ -83,9 +86,16 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = len(arguments) < len(sys.argv) - 1
     prepare_streams()
+    is_short = arguments[:1] in [[command] for command in _SHORT] and gc.isenabled()
+    if is_short:
+        gc.disable()  # all that is loaded stays until the end: looking for what is free takes a twentieth of the time
     has_own_handlers = arguments[:1] not in [[command] for command in _OUR_SIGNALS]
-    with nullcontext() if has_own_handlers else StopSignals() as stop:
-        code = _run(arguments, is_debug, stop)
+    try:
+        with nullcontext() if has_own_handlers else StopSignals() as stop:
+            code = _run(arguments, is_debug, stop)
+    finally:
+        if is_short:
+            gc.enable()
     sys.exit(code or 0)
 
 

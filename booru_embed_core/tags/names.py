@@ -52,13 +52,9 @@ class TagNames:
             for category_id, category in enumerate(CATEGORIES)
         ]
         self.spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
-        self.ids, every = self.spellings, "\0".join(self.spellings)
-        if TAG_SEPARATOR in every:
+        self.ids = self.spellings
+        if TAG_SEPARATOR in "\0".join(self.spellings):
             self.ids = {name: token_id for name, token_id in self.spellings.items() if TAG_SEPARATOR not in name}
-        self._folded: dict[str, int] = {}
-        if every.casefold() != every:  # not for Danbooru, whose tags are lower case
-            folded = zip(map(str.casefold, self.ids), self.ids.items(), strict=True)
-            self._folded = {spelled: token_id for spelled, (name, token_id) in folded if spelled != name}
         self.aliases = self._known_aliases()
 
     def find(self, text: str) -> Found | None:
@@ -102,6 +98,15 @@ class TagNames:
                 return LONGEST_RUN
             return max(self._longest.get(_first_word(word), 1), self._longest.get(_first_word(tag), 1))
         return self._longest.get(_first_word(word), 1)
+
+    @cached_property
+    def _folded(self) -> dict[str, int]:
+        """The token_id by each name in lower case, of those that are not: none of Danbooru's."""
+        every = "\0".join(self.ids)
+        if every.casefold() == every:
+            return {}
+        folded = zip(map(str.casefold, self.ids), self.ids.items(), strict=True)
+        return {spelled: token_id for spelled, (name, token_id) in folded if spelled != name}
 
     @cached_property
     def longest_name(self) -> int:

@@ -25,15 +25,15 @@ def unique_spellings(tags: Sequence[str], categories: Sequence[int], counts: Seq
             tag = tags[tag_index]
             if tag not in owner or counts[tag_index] > counts[owner[tag]]:
                 owner[tag] = tag_index
-        taken = set(first)
+        added: set[str] = set()
         for tag_index in shared:
             if owner[tags[tag_index]] != tag_index:
                 prefix = f"{CATEGORIES[categories[tag_index]].value}:"
                 spelling = prefix + tags[tag_index]
-                while spelling in taken:
+                while spelling in first or spelling in added:
                     spelling = prefix + spelling
                 spellings[tag_index] = spelling
-                taken.add(spelling)
+                added.add(spelling)
     return dict(zip(spellings, range(len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + len(tags)), strict=True))
 
 
