@@ -90,9 +90,8 @@ class BooruEmbedder:
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the hardware multiplies it natively, which takes half
                 the time and changes the third digit of a vector. A folder of ONNX files takes ``fp32`` (its ``auto``)
                 or ``int8``.
-            backend: ``numpy``, which computes in float32; ``torch``; ``onnx`` for a folder of ONNX files; or ``auto``,
-                the fastest that is installed. Without torch that is numpy. With it, numpy computes until a large call
-                imports torch, which computes everything where it is imported already.
+            backend: ``numpy``, in float32; ``torch``; ``onnx``, for a folder of ONNX files; or ``auto``: numpy, until a
+                large call imports torch if that is installed; where it is imported already, it computes everything.
             num_captions: about how many captions you will embed, for ``auto`` to choose at once; None if unknown.
 
         Raises:
@@ -150,8 +149,7 @@ class BooruEmbedder:
 
         Raises:
             ValueError: as in `embed`, or `batch_size` below 1.
-            UnknownTagsError: as in `embed`, at the batch of that caption; it ends the stream. Another `on_unknown`
-                goes past it.
+            UnknownTagsError: as in `embed`, at the batch of that caption; it ends the stream.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is below 1; embed at least one caption at a time")
@@ -306,8 +304,7 @@ class BooruEmbedder:
             raise ValueError(f"{tag!r} is {len(encoded.token_ids)} tags, not one; use `embed` for sets of tags")
         index = encoded.token_ids[0] - self.vocab.num_special
         tags = self.centred_tags
-        similarity = tags.cosines(tags.vectors[index] - tags.mean)
-        allowed[index] = False
+        similarity, allowed[index] = tags.cosines(tags.vectors[index] - tags.mean), False
         return [
             Neighbour(self.vocab.tags[i], self._category(i), float(similarity[i]))
             for i in top_k(similarity, np.flatnonzero(allowed), k)
@@ -316,7 +313,7 @@ class BooruEmbedder:
     def tag_embeddings(self) -> NDArray[np.float32]:
         """The embedding of each tag as a caption of its own, float32 ``[num_tags, E]``, unit length.
 
-        Row ``tag_index`` belongs to ``vocab.tags[tag_index]``; unknown tokens (``vocab.is_unknown``) have rows too.
+        Row ``tag_index`` belongs to ``vocab.tags[tag_index]``; unknown tokens have rows too.
         """
         return self.tag_vectors().astype(np.float32, copy=False)
 
@@ -348,8 +345,7 @@ class BooruEmbedder:
         score if given, then the caption's tags, in the order of `normalize`. The weight of a tag moves the states of
         the caption's other tokens.
         """
-        sets = self._sets(captions, rating, score)
-        return self.network.token_states(sets)
+        return self.network.token_states(self._sets(captions, rating, score))
 
     def padded_hidden_states(
         self, captions: Caption | Iterable[Caption], rating: str | None = None, score: int | None = None
