@@ -87,17 +87,16 @@ class TorchNetwork:
         states are then multiplied once for each place in a row; reading the rows takes most of the time.
         """
         model, parts = self.model, []
-        tags, categories = model.tokens.weight[model.config.num_special :], model.tag_category
-        width = tags.shape[1]
+        num_special, num_tags, width = model.config.num_special, model.config.num_tags, model.config.settings.width
         num_beside = max(1, _PACKED_WIDTH // width)
         at_once = _PACKED_TAGS // num_beside * num_beside
-        for start in range(0, len(tags), at_once):
-            part = slice(start, min(start + at_once, len(tags)))
+        for start in range(0, num_tags, at_once):
+            part = slice(start, min(start + at_once, num_tags))
             num_rows = -(-(part.stop - start) // num_beside)
             room = torch.zeros(num_beside * num_rows, width)
             vectors = room[: part.stop - start]
-            torch.index_select(model.categories.weight, 0, categories[part], out=vectors)
-            vectors += tags[part]
+            torch.index_select(model.categories.weight, 0, model.tag_category[part], out=vectors)
+            vectors += model.tokens(torch.arange(num_special + part.start, num_special + part.stop))
             rows = room.view(num_beside, num_rows, width).transpose(0, 1).reshape(num_rows, -1)
             # What torch.ao.nn.quantized.dynamic.Linear calls, which takes a second to import.
             parts.append(torch.ops.quantized.linear_prepack_fp16(rows, None))
