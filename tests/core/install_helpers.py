@@ -117,6 +117,23 @@ from pathlib import Path
 from booru_embed_core.web.sources import Sources
 assert Sources(Path(sys.argv[1])).load().embedder.complete("1girl", k=3)
 """,
+    "mcp": """
+import sys, anyio
+from pathlib import Path
+from mcp import Client
+from booru_embed_core.cli.mcp import _assistant, _Backend
+from booru_embed_core.mcp_server.http import create_app
+from booru_embed_core.mcp_server.server import create_server
+from booru_embed_core.web.server import server_config
+server = create_server(_assistant(Path(sys.argv[1]), None, _Backend.AUTO))
+async def ask():
+    async with Client(server) as client:
+        answer = await client.call_tool("complete", {"tags": "1girl", "k": 3})
+        assert len(answer.structured_content["completions"]) == 3
+        assert (await client.call_tool("search", {"tags": "1girl"})).is_error
+anyio.run(ask)
+assert server_config(create_app(server))
+""",
     "hub": """
 from booru_embed_core import BooruEmbedder
 try:
@@ -135,6 +152,7 @@ _FORBIDDEN: Final = {
     "data": ("torch", "onnxruntime", "dagster"),
     "search": ("torch", "onnxruntime", "duckdb", "scipy", "sklearn", "matplotlib", "tokenizers", "dagster"),
     "serve": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster"),
+    "mcp": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster", "fastapi"),
     "hub": ("torch", "onnxruntime", "pyarrow", "duckdb", "scipy", "sklearn", "matplotlib", "dagster"),
 }
 """Packages that the extra must not install."""
