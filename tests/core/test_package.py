@@ -58,3 +58,18 @@ def test_the_import_alone_loads_nothing() -> None:
 )
 def test_a_name_loads_what_it_needs_alone(name: str, needed: set[str]) -> None:
     assert loaded_after(f"from booru_embed_core import {name}", HEAVY) == needed
+
+
+def test_the_embedder_starts_with_numpy_alone() -> None:
+    names = ("numpy", "pydantic", "typer", "booru_embed_core.tags.reader")
+    assert loaded_after("from booru_embed_core import BooruEmbedder", names) == {"numpy"}
+
+
+def test_a_command_loads_no_other() -> None:
+    code = (
+        "import contextlib, io\nfrom booru_embed_core.cli.main import main\nsys.argv[1:] = ['complete', '--help']\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    main()"
+    )
+    commands = ("complete", "embed", "export", "ingest", "inspect", "search", "serve")
+    names = tuple(f"booru_embed_core.cli.{name}" for name in commands)
+    assert loaded_after(code, (*names, "numpy", "pydantic", *HEAVY)) == {"booru_embed_core.cli.complete"}
