@@ -36,6 +36,10 @@ _THRESHOLD: Final = 0.05
 _POWER: Final = 6.0
 _MAX_POWER: Final = 100.0
 _SHOWN: Final = 5
+_SelectedTagsOption = Annotated[
+    Path | None,
+    typer.Option("--selected-tags", help="selected_tags.csv of the model, for categories.", metavar="FILE"),
+]
 
 
 def from_tagger(
@@ -46,10 +50,7 @@ def from_tagger(
         ),
     ],
     output: OutputOption = None,
-    selected_tags: Annotated[
-        Path | None,
-        typer.Option("--selected-tags", help="selected_tags.csv of the model, for categories.", metavar="FILE"),
-    ] = None,
+    selected_tags: _SelectedTagsOption = None,
     general_threshold: Annotated[
         float, typer.Option("--general-threshold", min=0, max=1, help="Minimal score of a tag.")
     ] = _THRESHOLD,
