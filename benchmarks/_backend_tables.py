@@ -34,7 +34,7 @@ def embedding_backends(result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"CPU seconds from the start of a process; the build before is `{before}`. Medians of {result['rounds']} "
-            "alternating rounds.",
+            f"alternating rounds, at commit `{result['start_commit']}`.",
             "",
             *_table(["", "build before", "now", "limit"], starts),
             "",

@@ -200,9 +200,17 @@ def large_checkpoint(checkpoint: Path, folder: Path, num_tags: int = 131_072) ->
     return out
 
 
-def main(checkpoint: Path, large: Path | None, before: str, rounds: int, sizes: Sequence[int], num_posts: int) -> None:
-    """Prints the figures and writes them."""
-    from benchmarks._results import write
+def main(
+    checkpoint: Path,
+    large: Path | None,
+    before: str,
+    rounds: int,
+    sizes: Sequence[int],
+    num_posts: int,
+    only_start: bool = False,
+) -> None:
+    """Prints the figures and writes them; with `only_start`, those of the start, beside the others as they are."""
+    from benchmarks._results import RESULTS, about, write
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -219,7 +227,12 @@ def main(checkpoint: Path, large: Path | None, before: str, rounds: int, sizes: 
         }
         checkpoints = {"sample": checkpoint, "131,072 tags": large}
         figures["start"] = start(checkpoints, "1girl, cat ears", folder / "before", rounds)
+        figures["start_commit"] = about()["commit"]
         print(figures["start"], flush=True)
+        if only_start:
+            file = RESULTS / "embedding_backends.json"
+            file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **figures}, indent=2) + "\n", "utf-8")
+            return
         figures["largest_difference"] = largest_difference(checkpoint)
         print(figures["largest_difference"], flush=True)
         tokens = _tokens_of(checkpoint)
@@ -249,5 +262,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of captions")
     parser.add_argument("--posts", type=int, default=5000, help="test posts for the recall that is lost")
+    parser.add_argument("--only-start", action="store_true", help="measure the start again, and keep the rest")
     asked = parser.parse_args()
-    main(asked.checkpoint, asked.large, asked.before, asked.rounds, asked.sizes, asked.posts)
+    given = (asked.checkpoint, asked.large, asked.before, asked.rounds, asked.sizes, asked.posts)
+    main(*given, only_start=asked.only_start)

@@ -68,6 +68,7 @@ def test_tables_have_a_row_a_case() -> None:
             "before": "fedcba9",
             "rounds": 3,
             "load_average_before": 0.5,
+            "start_commit": "1234abc",
             "start": {"sample": {"before": 0.52, "now": 0.38}},
             "largest_difference": {
                 "captions": 10_000, "embeddings": 4e-7, "completed_captions": 1000, "probabilities": 3e-6
