@@ -140,7 +140,7 @@ class TrainingSettings(Section):
     batch_posts: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = 256
     batch_tokens: Annotated[int, Field(ge=1, le=100_000_000, strict=True)] | None = None
     num_sampled_tags: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 8192
-    initial_vectors: Literal["ppmi_svd", "random"] = "ppmi_svd"
+    initial_vectors: Literal["correlation", "ppmi_svd", "random"] = "correlation"
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: Annotated[float, Field(gt=0, le=10, strict=True)] = 6e-3
     warmup_share: Share = 0.05

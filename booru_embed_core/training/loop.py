@@ -40,7 +40,7 @@ from booru_embed_core.training.checkpoint_manager import CheckpointManager
 from booru_embed_core.training.distributed import Ranks, joined_ranks
 from booru_embed_core.training.events import EVENTS_FOLDER, EventLog
 from booru_embed_core.training.hardware import compile_for_device, pick_device, pick_dtype
-from booru_embed_core.training.initial_vectors import start_from_ppmi
+from booru_embed_core.training.initial_vectors import start_from_correlation, start_from_ppmi
 from booru_embed_core.training.log import TrainingLog
 from booru_embed_core.training.optimizer import Optimizer
 from booru_embed_core.training.progress import Progress
@@ -320,9 +320,10 @@ def start_run(
     torch.manual_seed(settings.seed)
     model = SetEncoder(encoder_config(vocab, model_settings))
     model.start_from_frequencies(torch.from_numpy(vocab.counts / max(1, packed.num_posts)))
-    if settings.initial_vectors == "ppmi_svd":
+    if settings.initial_vectors != "random":
         announce("computes initial tag vectors from co-occurrence")
-        start_from_ppmi(model, packed, vocab, rows)
+        start = start_from_correlation if settings.initial_vectors == "correlation" else start_from_ppmi
+        start(model, packed, vocab, rows)
     model.to(device)
     dtype = pick_dtype(settings.precision, device)
     compile_for_device(model, device, dtype)

@@ -45,7 +45,7 @@ def test_the_longer_preset_differs_in_the_network_and_its_training_alone() -> No
     assert exports[0] == exports[1]
     assert exports[0]
     assert short.warehouse_path != long.warehouse_path
-    assert long.training.num_epochs > short.training.num_epochs
+    assert long.model.width > short.model.width
 
 
 def test_the_quick_preset_trains_less_and_differs_in_nothing_else() -> None:
