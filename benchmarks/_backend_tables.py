@@ -69,7 +69,13 @@ def _light(cases: Mapping[str, Any]) -> list[str]:
             for precision, figures in of.items()
         ]
         title = "The sample's checkpoint" if size == "sample" else f"An untrained checkpoint of {size}"
-        header = ["", "MB of weights", "CPU s to load, numpy", "torch", "`booru-embed complete`"]
+        header = [
+            "",
+            "MB of weights",
+            "CPU s of a first load with its imports, numpy",
+            "torch, already imported",
+            "`booru-embed complete`",
+        ]
         parts += [f"{title}:", "", *_table(header, rows), ""]
         metrics = of["half"].get("recall", {})
         if metrics:
