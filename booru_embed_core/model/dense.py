@@ -14,13 +14,16 @@ Shape legend: T tokens, S sets, H heads, D head dimension, d width, R distinct t
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from booru_embed_core.model.encoder import Attention, Block, Linear, Pool, SetEncoder, rms_norm
+
+_TABLE_ROWS: Final = 8192
+"""Tokens whose tables are computed at once: the first block's feed-forward takes eleven numbers for each of theirs."""
 
 
 class _Run(NamedTuple):
@@ -58,15 +61,23 @@ class DenseEncoder:
         """Precomputes tables for `distinct` (int64 ``[R]`` token ids, ascending); the weights must not change then."""
         self.model = model
         self._distinct = distinct
-        self._table = rms_norm(model.token_vectors(distinct)).to(dtype)
         block = model.blocks[0]
         assert isinstance(block, Block)
-        self._table = block.before_attention(self._table)
-        first = block.attention
+        attention, num_rows = block.attention, len(distinct)
+        self._table = torch.empty(num_rows, model.config.settings.width, dtype=dtype)
         self._first = None
-        if first is not None:
-            states = rms_norm(self._table)
-            self._first = [x.reshape(-1, first.head_dim) for x in first.project(states, states)]
+        if attention is not None:
+            shape = (num_rows * attention.num_heads, attention.head_dim)
+            self._first = [torch.empty(shape, dtype=dtype) for _ in range(3)]
+        for start in range(0, num_rows, _TABLE_ROWS):
+            rows = slice(start, min(start + _TABLE_ROWS, num_rows))
+            table = block.before_attention(rms_norm(model.token_vectors(distinct[rows])).to(dtype))
+            self._table[rows] = table
+            if attention is None or self._first is None:
+                continue
+            states = rms_norm(table)
+            for whole, part in zip(self._first, attention.project(states, states), strict=True):
+                whole.view(num_rows, -1)[rows] = part.flatten(1)
 
     @torch.inference_mode()
     def __call__(self, token_ids: Tensor, lengths: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -22,6 +22,8 @@ from booru_embed_core.web.prefix_index import Match, Matches, PrefixIndex
 
 _REMEMBERED_BANS: Final = 64
 """Lists of bans that are looked up once: an editor sends the same list with every letter that is typed."""
+_SCORES_AT_ONCE: Final = 1 << 21
+"""8 MB; a pass takes several times that. Eleven captions of 189,000 tags gain nothing from more of them."""
 
 
 class Suggestion(NamedTuple):
@@ -136,9 +138,14 @@ class Completer:
         return ReadQuery(query, read, sets, self._banned(tuple(query.banned), read.excluded))
 
     def answer(self, queries: Sequence[ReadQuery]) -> list[Suggestions]:
-        """`complete` of each of `queries`, at least one, in one pass through the network."""
-        probabilities = self.embedder.probabilities_of(TagSets.concatenate([query.sets for query in queries]))
-        return [self._suggestions(query, row) for query, row in zip(queries, probabilities, strict=True)]
+        """`complete` of each of `queries`, in one pass through the network or, for a large vocabulary, a few."""
+        found: list[Suggestions] = []
+        at_once = max(1, _SCORES_AT_ONCE // self.embedder.vocab.num_tags)
+        for start in range(0, len(queries), at_once):
+            part = queries[start : start + at_once]
+            probabilities = self.embedder.probabilities_of(TagSets.concatenate([query.sets for query in part]))
+            found += [self._suggestions(query, row) for query, row in zip(part, probabilities, strict=True)]
+        return found
 
     def _suggestions(self, asked: ReadQuery, probabilities: NDArray[np.float32]) -> Suggestions:
         query, vocab, rules = asked.query, self.embedder.vocab, self.embedder.next_tags
