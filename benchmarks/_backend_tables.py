@@ -72,8 +72,8 @@ def _light(cases: Mapping[str, Any]) -> list[str]:
         header = [
             "",
             "MB of weights",
-            "CPU s of a first load with its imports, numpy",
-            "torch, already imported",
+            "CPU s to load without imports, numpy",
+            "torch",
             "`booru-embed complete`",
         ]
         parts += [f"{title}:", "", *_table(header, rows), ""]

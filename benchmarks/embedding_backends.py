@@ -49,8 +49,9 @@ BooruEmbedder.load(sys.argv[1], backend=sys.argv[3]).embed(captions)
 _LOAD: Final = """
 import sys, time
 from booru_embed_core import BooruEmbedder
+import booru_embed_core.embedder.numpy_network
 if sys.argv[2] == "torch":
-    import torch
+    import booru_embed_core.embedder.torch_network
 started = time.process_time()
 BooruEmbedder.load(sys.argv[1], backend=sys.argv[2], precision="fp32")
 print(time.process_time() - started)
