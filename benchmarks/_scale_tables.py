@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ _COLUMNS: Final[Mapping[str, tuple[str, float]]] = {
     "p95_ms": ("p95 ms", 1),
 }
 """Title of each figure, and what it is divided by."""
+_WIDTH: Final = 118
 
 
 def full_scale(result: Mapping[str, Any]) -> str:
@@ -81,3 +83,18 @@ def _run_name(run: Mapping[str, Any]) -> str:
 
 def _run_row(name: str, cells: list[str]) -> str:
     return f"| {' | '.join([name, *cells])} |"
+
+
+def memory(result: Mapping[str, Any]) -> str:
+    """Peak memory of each stage of the default run, beside the build before."""
+    lines = ["| process | peak MB (before) | CPU s (before) |", "| --- | ---: | ---: |"]
+    for name, case in result["cases"].items():
+        now, before = (_short(max(case[f"cpu_seconds{end}"])) for end in ("", "_before"))
+        title = f"training, {case['steps']} steps" if "steps" in case else name.replace("_", " ")
+        lines.append(f"| {title} | {case['peak_mb']:,} ({case['peak_mb_before']:,}) | {now} ({before}) |")
+    largest = max(case["peak_mb"] for case in result["cases"].values())
+    where = (
+        f"The largest process takes {largest:,} MB; the limit is {result['max_peak_mb']:,}. "
+        f"Commit `{result['commit']}` against `{result['before']}`, {result['time'][:10]}, {result['machine']['cpu']}."
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(where, _WIDTH)])
