@@ -60,6 +60,7 @@ class EvaluationFile(SealedModel):
     tasks: dict[str, TaskFile]
     split_half_retrieval: SplitHalfFile = Field(default_factory=SplitHalfFile)
     caveats: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_evaluation(file: Path, remedy: str = _REMEDY) -> EvaluationFile:

@@ -49,7 +49,8 @@ def _introduction(evaluation: Evaluation) -> str:
     sizes = ", ".join(f"{size:,} {split}" for split, size in evaluation.split_sizes.items())
     return (
         "# Evaluation\n\n"
-        "A post's hidden tags are ranked among all tags but the visible ones. "
+        + "".join(f"**{note}**\n\n" for note in evaluation.notes)
+        + "A post's hidden tags are ranked among all tags but the visible ones. "
         "recall@k = hits / min(k, hidden tags); MRR = 1 / rank of the best-ranked hidden tag. Figures are means over "
         "posts, the best in bold. Baselines are fitted on the training posts and tuned on the validation posts. "
         f"Posts: {sizes}. Tags: {evaluation.num_tags:,}. Seed {evaluation.seed}."

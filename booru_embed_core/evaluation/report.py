@@ -80,6 +80,7 @@ class Evaluation:
             over posts. Baselines have none, because their scores are not logits.
         suggestions: what is visible → how much of the completion head's suggestions the visible tags imply, by the
             vocabulary's implications; without such, or without a completion head, none.
+        notes: sentences about the models that one must know to read the figures, such as that of a practice run.
     """
 
     seed: int
@@ -98,6 +99,7 @@ class Evaluation:
     by_group_without_implied: Mapping[Hide, Mapping[str, TaskResult]] = field(default_factory=dict)
     visible_share: Mapping[Hide, Mapping[str, float]] = field(default_factory=dict)
     suggestions: Mapping[str, Suggestions] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def to_json(self) -> str:
         """Indented JSON with the keys in the order of the fields, and the checksum of them."""
@@ -125,7 +127,7 @@ def run_evaluation(
         vocab: its vocabulary.
         settings: seed, baselines and their grids.
         report: called with lines of progress.
-        notes: sentences about the models that come first among the caveats.
+        notes: sentences about the models that the report begins with.
         parts: compute the parts, and keep what is finished; their source names all other arguments.
 
     Raises:
@@ -150,7 +152,6 @@ def run_evaluation(
         split_half_retrieval=SplitHalfResult(posts.asked["half"].num_posts, found.retrieval),
         chosen=found.chosen,
         caveats=(
-            *notes,
             *_caveats(results["half"], posts.captions, packed.rating[posts.rows]),
             *_fewer_posts(len(posts.rows), split_sizes["test"], vocab.num_tags, settings),
             *found.left_out,
@@ -160,6 +161,7 @@ def run_evaluation(
         by_group_without_implied={hide: result.by_group_without_implied for hide, result in results.items()},
         visible_share={hide: result.visible_share for hide, result in results.items()},
         suggestions=found.suggestions,
+        notes=tuple(notes),
     )
 
 

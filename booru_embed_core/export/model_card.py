@@ -193,7 +193,7 @@ def _metrics(found: EvaluationFile | None) -> str:
         for model, margins in task.margins.items():
             known = {metric: Margin(**margin.model_dump()) for metric, margin in margins.items()}
             lines.append(verdict(model, known))
-    lines += ["", *(f"- {caveat}" for caveat in found.caveats)]
+    lines += ["", *(f"- {caveat}" for caveat in (*found.notes, *found.caveats))]
     return "\n".join(lines).rstrip()
 
 

@@ -79,8 +79,11 @@ class CheckpointConfig(SealedModel):
 
     @property
     def is_practice(self) -> bool:
-        """Whether ``[training] max_steps`` or ``max_minutes`` ended the training before its last epoch did."""
-        return self.num_steps is not None and self.num_steps < (self.num_planned_steps or 0)
+        """Whether ``[training] max_steps`` or ``max_minutes`` bounded the training, even if all epochs fitted."""
+        if self.num_steps is None:
+            return False
+        is_bounded = (self.training.max_steps, self.training.max_minutes) != (None, None)
+        return is_bounded or self.num_steps < (self.num_planned_steps or 0)
 
     @property
     def training_length(self) -> str:
@@ -89,6 +92,8 @@ class CheckpointConfig(SealedModel):
         if not self.is_practice:
             return f"{num_epochs} epochs"
         assert self.num_steps is not None
+        if self.num_steps == self.num_planned_steps:
+            return f"{num_epochs} epochs, a practice run: [training] bounds it, although all steps fitted"
         assert self.num_planned_steps is not None
         done = num_epochs * self.num_steps / self.num_planned_steps
         return (

@@ -38,7 +38,7 @@ def test_sections_of_a_file_of_yours_are_taken_with_their_paths(tmp_path: Path) 
     assert settings.tag_tables == (base.parent / "tags.csv",)
     assert source.columns.id == "post id"
     assert settings.vocab.artist.keep_percentile == 85
-    assert settings.training.num_epochs == 8  # the schedule is the practice run's
+    assert settings.training.num_epochs == 12  # the schedule is the practice run's
 
 
 def test_several_sources_are_refused_in_one_line(tmp_path: Path) -> None:

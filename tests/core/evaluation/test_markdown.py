@@ -36,6 +36,7 @@ EVALUATION = Evaluation(
     split_half_retrieval=SplitHalfResult(5575, {"booru-embed": {"recall@1": 0.4}, "ppmi_svd": {"recall@1": 0.02}}),
     chosen={"half": {"popularity": {}, "ease": {"lambda": 3000.0}, "ppmi_svd": {"dim": 64, "rule": "cosine"}}},
     caveats=("Every post is rated 's'.",),
+    notes=("The model was trained for 1 of 9 epochs.",),
     by_group={"half": {"general": RESULT, "tail": replace(RESULT, num_posts=40, num_hidden=41, models=RARE)}},
     by_group_without_implied={"half": {"tail": replace(RESULT, num_posts=30, num_hidden=31, models=RARE)}},
     visible_share={"half": {"booru-embed": 0.0123}},
@@ -58,6 +59,10 @@ def test_margins_are_reported_with_their_error(text: str) -> None:
         "- `booru-embed` is ahead of ease at recall@1 (+0.080 ± 0.010), level with ease at recall@10 (+0.040 ± 0.030), "
         "behind ease at MRR (-0.050 ± 0.010)." in text
     )
+
+
+def test_the_report_begins_with_what_one_must_know_of_the_models(text: str) -> None:
+    assert text.startswith("# Evaluation\n\n**The model was trained for 1 of 9 epochs.**\n\nA post's hidden")
 
 
 def test_sizes_choices_and_caveats_are_reported(text: str) -> None:

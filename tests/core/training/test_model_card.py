@@ -24,6 +24,14 @@ def test_the_card_names_sizes_training_and_vocabulary(trained: Trained) -> None:
     assert not config.is_practice
 
 
+def test_a_run_that_is_bounded_is_a_practice_even_if_all_epochs_fit(trained: Trained) -> None:
+    config = read_config(trained.checkpoint)
+    bounded = config.training.model_copy(update={"max_minutes": 60.0})
+    small = config.model_copy(update={"training": bounded, "num_planned_steps": config.num_steps})
+    assert small.is_practice
+    assert "for 6 epochs, a practice run: [training] bounds it, although all steps fitted." in small.practice_note
+
+
 def test_the_cards_example_runs(trained: Trained) -> None:
     card = (trained.checkpoint / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
