@@ -92,7 +92,7 @@ def cost(command: Sequence[str], build: Path, **variables: str) -> dict[str, Any
     """Peak MB and CPU seconds of `command`, run with the code of the folder `build`, and the last line it printed."""
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, env=_environment(build, variables), text=True
+            command, stdout=subprocess.PIPE, stderr=said, env=_environment(build, variables), cwd=build, text=True
         )
         assert process.stdout is not None
         lines = process.stdout.read().splitlines()
@@ -161,7 +161,7 @@ def serving_cost(warehouse: Path, captions: Path, build: Path) -> dict[str, Any]
     port = 20_000 + os.getpid() % 20_000
     command = [sys.executable, "-c", _CLI, "serve", "-c", str(warehouse / "checkpoint/current"), "--port", str(port)]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(build, {})
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(build, {}), cwd=build
     )
     names = hashlib.sha256()
     try:
