@@ -1,9 +1,9 @@
-"""The tables of ``full_scale.json``, ``training_scale.json`` and ``time_to_quality.json``, for `tables`."""
+"""The tables of scale, of time to quality, of memory and of files of captions, for `tables`."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 _COLUMNS: Final[Mapping[str, tuple[str, float]]] = {
@@ -98,3 +98,32 @@ def memory(result: Mapping[str, Any]) -> str:
         f"Commit `{result['commit']}` against `{result['before']}`, {result['time'][:10]}, {result['machine']['cpu']}."
     )
     return "\n".join([*lines, "", *textwrap.wrap(where, _WIDTH)])
+
+
+def embedding_files(result: Mapping[str, Any]) -> str:
+    """Rows per second of ``booru-embed embed --file`` beside the build before, and one caption beside the peer."""
+    figures = result["figures"]
+    lines = ["| captions | rows per CPU s (before) | without the network |", "|---|---:|---:|"]
+    for name, case in figures["file"].items():
+        rates = case["rows_per_cpu_second"]
+        without = _short(case["without_network_rows_per_cpu_second"])
+        lines.append(f"| {name} | {_short(rates['now'])} ({_short(rates['before'])}) | {without} |")
+    one = ["| one caption | median CPU ms | 95th percentile |", "|---|---:|---:|"]
+    one += [
+        f"| {name} | {times['median_cpu_ms']:.1f} | {times['p95_cpu_ms']:.1f} |"
+        for name, times in figures["one_caption"].items()
+    ]
+    where = (
+        f"{figures['captions']:,} captions of {figures['mean_tags']:.0f} tags, the start included, one thread. "
+        f"Commit `{result['commit']}`, {result['time'][:10]}, {result['machine']['cpu']}."
+    )
+    return "\n".join([*lines, "", *one, "", *textwrap.wrap(where, _WIDTH)])
+
+
+SCALE_TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "training_scale": training_scale,
+    "time_to_quality": time_to_quality,
+    "full_scale": full_scale,
+    "memory": memory,
+    "embedding_files": embedding_files,
+}

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from benchmarks._backend_tables import embedding_backends
 from benchmarks._results import BOORU_EMBED, RESULTS, display_name
-from benchmarks._scale_tables import full_scale, memory, time_to_quality, training_scale
+from benchmarks._scale_tables import SCALE_TABLES
 
 PAGE: Final = Path(__file__).parent.parent / "docs/reference/benchmarks.md"
 MAX_RATIOS: Final[Mapping[str, float]] = {"posts": 5.5, "tag_frequencies": 4, "packed_tokens": 2.2, "all of it": 9.5}
@@ -330,10 +330,7 @@ TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "embedding": embedding,
     "embedding_backends": embedding_backends,
     "training": training,
-    "training_scale": training_scale,
-    "time_to_quality": time_to_quality,
-    "full_scale": full_scale,
-    "memory": memory,
+    **SCALE_TABLES,
     "search": search,
     "page": page,
     "serving": serving,
