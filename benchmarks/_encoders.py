@@ -54,8 +54,11 @@ def padded_forward(model: SetEncoder, token_ids: Tensor, lengths: Tensor, _: int
 
     x = norm(F.embedding(ids, table)).to(dtype)
     for block in model.blocks:
+        if block.feed_forward_first:
+            x = x + feed_forward(block.feed_forward, norm(x))
         x = x + attention(block.attention, norm(x), norm(x))
-        x = x + feed_forward(block.feed_forward, norm(x))
+        if not block.feed_forward_first:
+            x = x + feed_forward(block.feed_forward, norm(x))
     summary = x[:, :1] + attention(model.pool.attention, norm(x[:, :1]), norm(x))
     return norm((summary + feed_forward(model.pool.feed_forward, norm(summary)))[:, 0].float())
 

@@ -16,6 +16,7 @@ from booru_embed_core.evaluation.tasks import Hide, hold_out
 from booru_embed_core.evaluation.tuning import baselines_from_packed
 from booru_embed_core.schema import CATEGORIES, tag_column
 from booru_embed_core.settings import EvaluationSettings
+from booru_embed_core.training.checkpoint import load_checkpoint
 from tests.core.cli_helpers import Run
 from tests.core.evaluation.evaluation_helpers import captions_of
 from tests.core.export_helpers import csv_bytes
@@ -53,7 +54,7 @@ def test_evaluate_is_the_librarys(
     held_out = hold_out(captions_of(tags, embedder.vocab.num_tags), post_ids, hide, 3)
     assert result["num_posts"] == held_out.num_posts == sum(len(one) >= 2 for one in tags) < len(posts)
     baselines = baselines_from_packed(trained.corpus.packed, embedder.vocab, EvaluationSettings())
-    scorers = [*model_scorers(embedder.network.model), *baselines.scorers[hide]]
+    scorers = [*model_scorers(load_checkpoint(trained.checkpoint)[0]), *baselines.scorers[hide]]
     assert result["models"] == {scorer.name: evaluate_scorer(scorer, held_out) for scorer in scorers}
     assert {"booru-embed", "booru-embed-head", "ease", "popularity"} <= set(result["models"])
     assert all(set(one) == {"recall@1", "recall@10", "recall@50", "mrr"} for one in result["models"].values())
