@@ -6,11 +6,12 @@ SwiGLU has. Each tag is one word of its vocabulary, so that sequences have the s
 which costs the same.
 
 There are two corpora: the sample's captions, and captions of log-normal lengths (mean 35, sigma .5). With default
-settings, both models embed all captions of each corpus in ten alternating rounds. Then each precision, and several
+settings, both models embed all captions of each corpus in alternating rounds. Then each precision, and several
 batch sizes of the peer, embed a tenth of the captions. Captions of the second corpus are distinct; the sample's are
 repeated if there are too few. Neither side caches repetitions.
 
-``BOORU_EMBED_CAPTIONS`` is the number of captions (100,000), ``BOORU_EMBED_THREADS`` the number of CPU threads (2).
+``BOORU_EMBED_CAPTIONS`` is the number of captions (100,000), ``BOORU_EMBED_ROUNDS`` that of rounds (10), and
+``BOORU_EMBED_THREADS`` that of CPU threads (2). With few captions, kernels that are built for new shapes weigh more.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from booru_embed_core.training.checkpoint import encoder_config
 from booru_embed_core.training.checkpoint_config import CheckpointConfig
 from booru_embed_core.training.hardware import pick_dtype
 
-ROUNDS = 10
+ROUNDS = int(os.environ.get("BOORU_EMBED_ROUNDS", "10"))
 MEAN_LENGTH, SIGMA = 35, 0.5
 SAMPLE = Path(__file__).parent.parent / "data/sample/danbooru2017_sfw_posts.csv.gz"
 BATCHES_OF_PEER = (32, 128)  # the first is its default

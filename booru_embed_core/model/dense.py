@@ -7,6 +7,8 @@ It computes `SetEncoder.forward` with the same modules and less work:
 * Without positions, the first block's projections depend only on the token, so they run once per distinct token.
 * Pooling has one query per set. The value projection is linear, so it is applied to each head's weighted sum of
   states: one projection per set instead of one per token.
+* Within a set it computes in float32, whatever the trunk's dtype: for bf16 oneDNN would build a kernel for each number
+  and length of sets (.3 ms, about as long as a caption takes). Only the linear maps take bf16: their shapes recur.
 
 Shape legend: T tokens, S sets, H heads, D head dimension, d width, R distinct tokens.
 """
@@ -131,10 +133,10 @@ def _mixed(
     mixed = torch.empty_like(x)
     for run in runs:
         if tables is None:
-            q, k, v = (y[run.tokens].view(*run.shape, heads, head_dim).transpose(1, 2) for y in projected)
+            q, k, v = (y[run.tokens].view(*run.shape, heads, head_dim).transpose(1, 2).float() for y in projected)
         else:
             head_rows = rows[run.tokens].view(*run.shape)[:, None] * heads + head_range
-            q, k, v = (F.embedding(head_rows, table) for table in tables)
+            q, k, v = (F.embedding(head_rows, table).float() for table in tables)
         scores = torch.matmul(q * head_dim**-0.5, k.transpose(-2, -1))
         if log_weights is not None:
             scores += log_weights[run.tokens].view(run.shape)[:, None, None]
@@ -160,7 +162,8 @@ def _pooled(pool: Pool, x: Tensor, runs: list[_Run], weights: Tensor | None) -> 
         scores = (keys[run.tokens].view(*run.shape, heads, head_dim) * queries[run.sets, None]).sum(-1)
         if weights is not None:
             scores += weights[run.tokens].log().view(*run.shape, 1)
-        torch.bmm(scores.softmax(1).transpose(1, 2), normed[run.tokens].view(*run.shape, -1), out=means[run.sets])
+        states = normed[run.tokens].view(*run.shape, -1).float()
+        means[run.sets] = torch.bmm(scores.float().softmax(1).transpose(1, 2), states)
     values = torch.bmm(means.transpose(0, 1), value_weight.view(heads, head_dim, -1).transpose(1, 2))
     pooled = summary + attention.output(values.transpose(0, 1).reshape(len(summary), -1))
     return pooled + pool.feed_forward(rms_norm(pooled))  # type: ignore[no-any-return]
