@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.embedder.network import TagSets, sorted_tags, token_ids
-from booru_embed_core.embedder.numpy_trunk import FirstTables, Float32, NumpyTrunk, Run, rms_norm, runs_of
+from booru_embed_core.embedder.numpy_trunk import FirstTables, Float32, NumpyTrunk, rms_norm
+from booru_embed_core.model.runs import Run, runs_of
 from booru_embed_core.schema import NUM_CATEGORIES
 from booru_embed_core.training.checkpoint_config import (
     REMEDY,

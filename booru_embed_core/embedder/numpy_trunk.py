@@ -14,20 +14,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.model.runs import Run
 from booru_embed_core.settings import ModelSettings
 
 Float32 = NDArray[np.float32]
 
 _MAX_SCORES: Final = 1 << 24
 """Attention scores in memory at once: 64 MB."""
-
-
-class Run(NamedTuple):
-    """Consecutive sets of equal length: their slices of the tokens and of the sets, and (sets, tokens of each)."""
-
-    tokens: slice
-    sets: slice
-    shape: tuple[int, int]
 
 
 class FirstTables(NamedTuple):
@@ -37,17 +30,6 @@ class FirstTables(NamedTuple):
     queries: Float32 | None
     keys: Float32 | None
     values: Float32 | None
-
-
-def runs_of(lengths: NDArray[np.int64]) -> list[Run]:
-    """The runs of equal `lengths`, in order."""
-    firsts = np.flatnonzero(np.diff(lengths, prepend=-1))
-    num_sets = np.diff(firsts, append=len(lengths))
-    runs, start = [], 0
-    for first, num, length in zip(firsts.tolist(), num_sets.tolist(), lengths[firsts].tolist(), strict=True):
-        runs.append(Run(slice(start, start + num * length), slice(first, first + num), (num, length)))
-        start += num * length
-    return runs
 
 
 class NumpyTrunk:

@@ -16,27 +16,17 @@ Shape legend: T tokens, S sets, H heads, D head dimension, d width, R distinct t
 from __future__ import annotations
 
 import copy
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from booru_embed_core.model.encoder import Attention, Block, Linear, Pool, SetEncoder, rms_norm
+from booru_embed_core.model.runs import Run, runs_of
 
 _TABLE_ROWS: Final = 8192
 """Tokens whose tables are computed at once: the first block's feed-forward takes eleven numbers for each of theirs."""
-
-
-class _Run(NamedTuple):
-    """Consecutive sets of equal length."""
-
-    tokens: slice
-    """Their slice of the T tokens."""
-    sets: slice
-    """Their slice of the S sets."""
-    shape: tuple[int, int]
-    """(number of sets, tokens per set)."""
 
 
 def trunk_in(model: SetEncoder, dtype: torch.dtype) -> SetEncoder:
@@ -90,7 +80,7 @@ class DenseEncoder:
             lengths: int64 ``[S]``, ascending.
             weights: float32 ``[T]``, as in `SetEncoder.forward`.
         """
-        runs = _runs(lengths)
+        runs = runs_of(lengths.numpy())
         log_weights = None if weights is None else weights.log()
         rows = torch.searchsorted(self._distinct, token_ids)
         x = F.embedding(rows, self._table)
@@ -104,24 +94,12 @@ class DenseEncoder:
         return rms_norm(_pooled(self.model.pool, x, runs, weights).float())
 
 
-def _runs(lengths: Tensor) -> list[_Run]:
-    """The runs of equal `lengths`, in order."""
-    runs, start, first = [], 0, 0
-    for length, num_sets in zip(
-        *(x.tolist() for x in torch.unique_consecutive(lengths, return_counts=True)), strict=True
-    ):
-        stop = start + num_sets * length
-        runs.append(_Run(slice(start, stop), slice(first, first + num_sets), (num_sets, length)))
-        start, first = stop, first + num_sets
-    return runs
-
-
 def _mixed(
     attention: Attention,
     x: Tensor,
     rows: Tensor,
     tables: list[Tensor] | None,
-    runs: list[_Run],
+    runs: list[Run],
     log_weights: Tensor | None,
 ) -> Tensor:
     """Softmax attention within each set, ``[T, d]``, of states `x`, or of `rows` of precomputed projection `tables`."""
@@ -144,7 +122,7 @@ def _mixed(
     return mixed
 
 
-def _pooled(pool: Pool, x: Tensor, runs: list[_Run], weights: Tensor | None) -> Tensor:
+def _pooled(pool: Pool, x: Tensor, runs: list[Run], weights: Tensor | None) -> Tensor:
     """The pooled states ``[S, d]`` of token states ``[T, d]``."""
     attention = pool.attention
     if attention is None:
@@ -169,7 +147,7 @@ def _pooled(pool: Pool, x: Tensor, runs: list[_Run], weights: Tensor | None) -> 
     return pooled + pool.feed_forward(rms_norm(pooled))  # type: ignore[no-any-return]
 
 
-def _scaled_sum(x: Tensor, run: _Run, weights: Tensor | None) -> Tensor:
+def _scaled_sum(x: Tensor, run: Run, weights: Tensor | None) -> Tensor:
     """The sum of each set's states divided by the root of their number, float32 ``[run's sets, d]``."""
     states = x[run.tokens].view(*run.shape, -1).float()
     if weights is None:
