@@ -65,7 +65,6 @@ class VectorIndex:
         self.dim = int(index.d)
         self.num_lists = int(index.nlist)
         self._lock = threading.Lock()
-        self._has_places = False
 
     @property
     def kind(self) -> str:
@@ -111,7 +110,6 @@ class VectorIndex:
         """Writes the index to `file`."""
         with self._lock:
             self._index.set_direct_map_type(faiss.DirectMap.NoMap)
-            self._has_places = False
         faiss.write_index(self._index, str(file))
 
     def tune(self, queries: Float32) -> float:
@@ -163,9 +161,8 @@ class VectorIndex:
     def _nearest_of(self, rows: NDArray[np.int64], query: Float32, k: int) -> tuple[NDArray[np.int64], Float32]:
         """`search` among `rows`, int64 ``[m]``, by reading their vectors."""
         with self._lock:
-            if not self._has_places:  # 8 bytes a row, which an index that no filter searches does without
-                self._index.make_direct_map()
-                self._has_places = True
+            # 8 bytes a row, which an index that no filter searches does without; a second call does nothing.
+            self._index.make_direct_map()
         scores = self._index.reconstruct_batch(rows) @ query
         best = np.lexsort((rows, -scores))[:k]
         return rows[best], scores[best]
