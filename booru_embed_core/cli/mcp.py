@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import warnings
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from booru_embed_core.cli.serve import checked_host, checked_origin, end_quietly_on_sigterm, listen
+from booru_embed_core.cli.serve import checked_host, checked_origin, listen, serve_until_stopped, url_of
 from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, UsageError, say
 from booru_embed_core.cli.streams import print_message, print_notice
 
@@ -101,14 +100,10 @@ def _assistant(checkpoint: Path, posts: Path | None, backend: _Backend) -> Assis
 
 def _run_http(server: Server[Any], host: str, port: int, origins: list[str], hosts: list[str]) -> None:
     from booru_embed_core.mcp_server.http import PATH, create_app
-    from booru_embed_core.web.server import DrainingServer, server_config
 
     listening = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    print_notice(f"booru-embed: tools on http://{shown}:{port}{PATH}, for a client of MCP; Ctrl-C stops them")
-    end_quietly_on_sigterm()
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
-        DrainingServer(server_config(create_app(server, origins, [host, *hosts]))).run(sockets=[listening])
+    print_notice(f"booru-embed: tools on {url_of(host, port)}{PATH}, for a client of MCP; Ctrl-C stops them")
+    serve_until_stopped(create_app(server, origins, [host, *hosts]), listening)
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -19,6 +19,9 @@ import typer
 from booru_embed_core.cli.shared import CHECKPOINT, CheckpointOption, say
 from booru_embed_core.cli.streams import print_notice
 from booru_embed_core.memory import bound_kept_shapes, give_back_memory
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 _KEPT_PRODUCTS: Final = 256
 """Of short captions, whose shapes come again: preparing one takes longer than a completion."""
@@ -64,7 +67,6 @@ def serve(
     from booru_embed_core.training.checkpoint_config import read_config
     from booru_embed_core.web.app import create_app
     from booru_embed_core.web.served import Loading
-    from booru_embed_core.web.server import DrainingServer, server_config
     from booru_embed_core.web.sources import Sources
 
     origins = [checked_origin(origin) for origin in allow_origin or ()]
@@ -73,15 +75,13 @@ def serve(
     read_config(sources.folder())  # raises for a damaged checkpoint before the server starts
     warnings.simplefilter("ignore", UnknownTagsWarning)  # answers name unknown tags
     listening = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    print_notice(f"booru-embed on http://{shown}:{port} (the API: http://{shown}:{port}/api/docs); Ctrl-C stops it")
+    url = url_of(host, port)
+    print_notice(f"booru-embed on {url} (the API: {url}/api/docs); Ctrl-C stops it")
     loading = Loading(sources.load, sources.version, _freeze, say, folders=sources.folders, first=sources.first)
     app = create_app(loading, origins, [host, *hosts])
-    end_quietly_on_sigterm()
     give_back_memory()
     before = set(threading.enumerate())
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
-        DrainingServer(server_config(app, access_log=access_log)).run(sockets=[listening])
+    serve_until_stopped(app, listening, access_log=access_log)
     if set(threading.enumerate()) - before:
         # A load in progress, or an answer that nobody waits for any more, would hold up the end.
         sys.stdout.flush()
@@ -89,10 +89,19 @@ def serve(
         os._exit(0)
 
 
-def end_quietly_on_sigterm() -> None:
-    """Makes a SIGTERM end the process with exit code 0: uvicorn raises it once more after its shutdown."""
+def serve_until_stopped(app: ASGIApp, listening: socket.socket, *, access_log: bool = False) -> None:
+    """Serves `app` on `listening` until a signal. uvicorn raises it once more after its shutdown, which is ignored."""
+    from booru_embed_core.web.server import DrainingServer, server_config
+
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
+    with suppress(KeyboardInterrupt):
+        DrainingServer(server_config(app, access_log=access_log)).run(sockets=[listening])
+
+
+def url_of(host: str, port: int) -> str:
+    """The address of a server, as a browser takes it."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _freeze() -> None:
