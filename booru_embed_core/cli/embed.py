@@ -131,10 +131,14 @@ def embed(
     if output is not None:
         check_output(output, file)
     settings = replace(settings, input_form=str(source.form))
-    # By the file alone, so that a resumed job computes the rest as it began.
-    num_captions = None if is_stdin or file is None else 1 + file.stat().st_size // _CAPTION_BYTES
+    num_captions = None if is_stdin or file is None else expected_captions(file)
     embedder = load_embedder(checkpoint, rating, score, dim, num_captions=num_captions)
     embed_source(embedder, checkpoint, source, output, settings, restart=restart, as_json=as_json)
+
+
+def expected_captions(source: Path) -> int:
+    """About how many captions a file or folder holds: by it alone, so that a resumed job computes as it began."""
+    return sum(1 for _ in source.rglob("*")) if source.is_dir() else 1 + source.stat().st_size // _CAPTION_BYTES
 
 
 def _reads_stdin(captions: list[str], file: Path | None) -> bool:

@@ -16,6 +16,7 @@ from booru_embed_core.cli.embed import (
     RestartOption,
     check_output,
     embed_source,
+    expected_captions,
 )
 from booru_embed_core.cli.shared import (
     CHECKPOINT,
@@ -87,7 +88,7 @@ def from_tagger(
     if output is not None:
         check_output(output, source)
     kinds = {} if selected_tags is None else read_selected_tags(selected_tags)
-    embedder = load_embedder(checkpoint, rating, score, dim)
+    embedder = load_embedder(checkpoint, rating, score, dim, num_captions=max(1, expected_captions(source)))
     rules = TaggerRules(general_threshold, character_threshold, power, kinds)
     tagged = TaggerFile(source, InputFormat.JSONL, tokenizer=embedder.tokenizer, rules=rules)
     settings = JobSettings(

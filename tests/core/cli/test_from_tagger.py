@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from booru_embed_core.embedder import tagger_captions
+from booru_embed_core.embedder.embedder import BooruEmbedder
 from tests.core.cli_helpers import Run, cli
 from tests.core.model_helpers import Trained
 
@@ -35,6 +36,27 @@ def test_scores_become_a_file_of_vectors_and_every_score_is_told(run: Run, train
         "warning: kept tags outside the vocabulary: 1, with their images: blorb (1)",
         "note: by rating: 1 g, 1 s; ratings are no tags: give --rating to embed all images with one",
     ]
+
+
+def test_what_computes_follows_from_the_source_alone(
+    run: Run, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed job then computes the rest as it began."""
+    asked: list[int | None] = []
+    load = BooruEmbedder.load
+
+    def noted(checkpoint: Path, num_captions: int | None) -> BooruEmbedder:
+        asked.append(num_captions)
+        return load(checkpoint, num_captions=num_captions)
+
+    monkeypatch.setattr(BooruEmbedder, "load", noted)
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "images" / f"{name}.txt").write_text("1girl")
+    (tmp_path / "tags.json").write_text(json.dumps(SCORES))
+    for source in ("images", "tags.json"):
+        assert run("from-tagger", tmp_path / source, "--checkpoint", trained.checkpoint).code == 0
+    assert asked == [3, 1 + len(json.dumps(SCORES)) // 50]
 
 
 def test_a_folder_tells_which_images_it_leaves_out_and_json_prints(run: Run, trained: Trained, tmp_path: Path) -> None:
