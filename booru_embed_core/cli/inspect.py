@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -25,6 +25,11 @@ from booru_embed_core.cli.shared import (
     say,
 )
 from booru_embed_core.schema import SPLITS, Category
+
+if TYPE_CHECKING:
+    import torch
+
+    from booru_embed_core.settings import TrainingSettings
 
 _ONE: Final = "one caption"
 _ASKED: Final = {_ONE: 1, "1,000 captions": 1000, "100,000 captions": 100_000}
@@ -218,14 +223,12 @@ def inspect_plan(
 ) -> None:
     """Estimate a training: parameters, operations, peak memory, and time at a given throughput."""
     import numpy as np
-    import torch
 
     from booru_embed_core.settings import load_settings
     from booru_embed_core.tags.vocab import Vocab
     from booru_embed_core.tokens.batches import rows_of_split
     from booru_embed_core.tokens.packed_file import PackedFile
     from booru_embed_core.training.checkpoint import encoder_config
-    from booru_embed_core.training.hardware import pick_device, pick_dtype
     from booru_embed_core.training.plan import plan_facts, plan_training
 
     chosen, made_with = load_settings(settings), Vocab.load(vocab)
@@ -234,10 +237,7 @@ def inspect_plan(
         lengths = np.diff(file.offsets).astype(np.int64)[rows_of_split(file, "train")]
     else:
         lengths = np.full(num_posts, mean_length, dtype=np.int64)
-    device = pick_device(chosen.training.device) if device_name is None else torch.device(device_name)
-    is_elsewhere = device.type == "cuda" and not torch.cuda.is_available()
-    precision = "bf16" if is_elsewhere and chosen.training.precision == "auto" else chosen.training.precision
-    dtype = pick_dtype(precision, device)
+    device, dtype = _planned_for(chosen.training, device_name)
     config = encoder_config(made_with, chosen.model)
     on_gpu = device.type == "cuda"
     plan = plan_training(config, chosen.training, lengths, dtype, on_gpu, made_with.counts)
@@ -249,6 +249,18 @@ def inspect_plan(
     for name, fact in facts.items():
         values = fact if isinstance(fact, dict) else {"": fact}
         print_table([(name.replace("_", " "), key, _counted(value)) for key, value in values.items()])
+
+
+def _planned_for(training: TrainingSettings, device_name: str | None) -> tuple[torch.device, torch.dtype]:
+    """The device, which may be missing here, and the trunk's dtype there."""
+    import torch
+
+    from booru_embed_core.training.hardware import pick_device, pick_dtype
+
+    device = pick_device(training.device) if device_name is None else torch.device(device_name)
+    is_elsewhere = device.type == "cuda" and not torch.cuda.is_available()
+    precision = "bf16" if is_elsewhere and training.precision == "auto" else training.precision
+    return device, pick_dtype(precision, device)
 
 
 def _counted(value: float | None) -> str:

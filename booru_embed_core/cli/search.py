@@ -96,10 +96,7 @@ def search(
         return
     with unknown_tags_on_stderr():
         found = searched.search(embedder, parsed, k, ratings, min_score, required or (), excluded or (), by)
-    if as_json:
-        print_json({"posts": [_as_json(post) for post in found], **read})
-    else:
-        print_table([(f"{post.similarity:7.4f}", *_cells(post)) for post in found])
+    _print_posts(found, read, as_json)
     if len(found) < k:
         say(f"{len(found):,} of {searched.num_posts:,} posts pass the filters; leave one out for more")
 
@@ -172,6 +169,14 @@ def _print_tags(near: list[Neighbour], named: list[FoundPost], read: dict[str, l
     for post in named:
         print(" ".join(tag.tag for tag in post.tags) + "\n")
     print_table([(f"{one.similarity:7.4f}", one.category.value, one.tag) for one in near])
+
+
+def _print_posts(found: list[FoundPost], read: dict[str, list[str]], as_json: bool) -> None:
+    """Prints the posts that were found."""
+    if as_json:
+        print_json({"posts": [_as_json(post) for post in found], **read})
+    else:
+        print_table([(f"{post.similarity:7.4f}", *_cells(post)) for post in found])
 
 
 def _cells(post: FoundPost) -> tuple[str, ...]:
