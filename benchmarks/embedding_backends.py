@@ -12,19 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
-import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from benchmarks._builds import ROOT, cpu_seconds, unpack
 from booru_embed_core.tags.vocab import Vocab
 
 BEFORE: Final = "1b2652f"
@@ -36,7 +32,6 @@ MAX_OVER_BEST: Final = 1.2
 MAX_START_SECONDS: Final[Mapping[str, float]] = {"sample": 0.5, "131,072 tags": 1.0, "import": 0.3}
 _MANY: Final = 10_000
 """Captions that are embedded once, and not in every round."""
-_ROOT: Final = Path(__file__).parent.parent
 _COMPLETE: Final = "from booru_embed_core.cli.main import main; main()"
 _IMPORT: Final = "import booru_embed_core"
 _NAME: Final = "from booru_embed_core import BooruEmbedder"
@@ -58,21 +53,6 @@ print(time.process_time() - started)
 """
 
 
-def cpu_seconds(arguments: Sequence[str], build: Path = _ROOT) -> tuple[float, str]:
-    """The CPU seconds of ``python -c`` with `arguments` and the modules of `build`, and what it printed."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", *arguments],
-        cwd=build,
-        env={**os.environ, "PYTHONPATH": str(build)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
-
-
 def alternated(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
     """The median of each way's seconds; the ways take turns."""
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -86,7 +66,7 @@ def start(checkpoints: Mapping[str, Path], caption: str, before: Path, rounds: i
     """CPU seconds to a completion of `caption`, and of the import, with the build `before` and this one."""
     cases = {name: (_COMPLETE, "complete", caption, "-c", str(folder)) for name, folder in checkpoints.items()}
     cases |= {"import": (_IMPORT,), "import of BooruEmbedder": (_NAME,)}
-    builds = {"before": before, "now": _ROOT}
+    builds = {"before": before, "now": ROOT}
     return {
         name: alternated(
             {which: lambda build=build, given=given: cpu_seconds(given, build)[0] for which, build in builds.items()},
@@ -215,11 +195,7 @@ def main(
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        archive = subprocess.run(
-            ["git", "-C", str(_ROOT), "archive", before, "booru_embed_core"], check=True, stdout=subprocess.PIPE
-        )
-        with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
-            files.extractall(folder / "before", filter="data")
+        unpack(before, folder / "before")
         large = large or large_checkpoint(checkpoint, folder)
         figures: dict[str, Any] = {
             "before": before,

@@ -13,9 +13,6 @@ One caption is embedded by the library as it ships, and by sentence-transformers
 from __future__ import annotations
 
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from benchmarks._builds import ROOT, cpu_seconds
 from benchmarks._results import write
 from benchmarks.embedding import sample_captions
 from booru_embed_core.embedder.caption_files import CaptionFile, InputFormat
@@ -38,7 +36,6 @@ from booru_embed_core.embedder.network import TagSets
 from booru_embed_core.export.formats import CheckpointSource, export
 from booru_embed_core.schema import ExportFormat
 
-ROOT = Path(__file__).parent.parent
 FORMS = ("text", "lists")
 ROUNDS = 2
 NUM_SINGLE = 400
@@ -64,14 +61,8 @@ def write_captions(file: Path, captions: list[str], form: str) -> None:
 
 def command_seconds(checkout: Path, checkpoint: Path, file: Path, output: Path) -> float:
     """CPU seconds of the command of `checkout`, start included."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     arguments = ["embed", "--file", str(file), "--output", str(output), "--checkpoint", str(checkpoint)]
-    subprocess.run(
-        [sys.executable, "-c", _MAIN, *arguments], check=True, cwd=checkout, env=environment, stderr=subprocess.DEVNULL
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return cpu_seconds([_MAIN, *arguments], checkout, OMP_NUM_THREADS="1")[0]
 
 
 def seconds_without_network(embedder: BooruEmbedder, file: Path, output: Path) -> float:

@@ -21,14 +21,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +40,6 @@ STAGES: Final = ("evaluation", "tag_embeddings", "post_embeddings")
 CASES: Final = ("training", *STAGES, "embedding", "serving")
 _NUM_COMPLETIONS: Final = 100
 _START_SECONDS: Final = 300
-_ROOT: Final = Path(__file__).resolve().parents[1]
 _CLI: Final = "from booru_embed_core.cli.main import main; main()"
 _SETTINGS: Final = '[warehouse]\npath = "warehouse"\n[posts]\nexport = ["posts.csv"]\n'
 
@@ -224,19 +221,15 @@ def compared(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str
 
 def main(warehouse: Path, before: str, rounds: int, num_steps: int, cases: Sequence[str]) -> None:
     """Prints a line per case and writes the figures; those of cases that are not measured now stay as they are."""
+    from benchmarks._builds import ROOT, unpack
+
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        builds = [scratch / "before", _ROOT]
-        archive = subprocess.run(
-            ["git", "-C", str(_ROOT), "archive", before, "booru_embed_core", "booru_embed_dagster"],
-            check=True,
-            stdout=subprocess.PIPE,
-        )
-        with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
-            files.extractall(builds[0], filter="data")
+        builds = [scratch / "before", ROOT]
+        unpack(before, builds[0], ["booru_embed_core", "booru_embed_dagster"])
         code = f"from benchmarks.memory import *; print(write_captions(Path({str(warehouse)!r}), Path(sys.argv[1])))"
         # In a process of its own: a child's peak starts with the memory of the process that starts it.
-        written = cost([sys.executable, "-c", code, str(scratch / "captions.txt")], _ROOT)
+        written = cost([sys.executable, "-c", code, str(scratch / "captions.txt")], ROOT)
         measured = {}
         for case in cases:
             pairs = [

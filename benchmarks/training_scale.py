@@ -17,10 +17,8 @@ import resource
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +32,6 @@ ROUNDS: Final = 2
 NUM_STEPS: Final = 6
 NUM_POSTS: Final = 600_000
 """Initial vectors read no more than half a million of them."""
-_ROOT: Final = Path(__file__).resolve().parents[1]
 _ZIPF_SHIFT: Final = 5.0
 """A tag of rank r is used in proportion to 1 / (r + shift): batches have about as many distinct tags as real ones."""
 _POSTS_AT_ONCE: Final = 50_000
@@ -168,17 +165,14 @@ def main(before: str = BEFORE, num_rounds: int = ROUNDS, warehouse: Path | None 
         num_rounds: rounds of both builds for each case.
         warehouse: a folder with ``vocab/current`` and ``packed_tokens/current`` for one more case.
     """
+    from benchmarks._builds import ROOT, unpack
     from benchmarks._results import write
     from booru_embed_core.tokens.packed_file import PACKED_FILE
 
     load, cases = round(os.getloadavg()[0], 2), []
     with tempfile.TemporaryDirectory() as scratch:
-        builds = [Path(scratch, "before"), _ROOT]
-        archive = subprocess.run(
-            ["git", "-C", str(_ROOT), "archive", before, "booru_embed_core"], check=True, stdout=subprocess.PIPE
-        )
-        with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
-            files.extractall(builds[0], filter="data")
+        builds = [Path(scratch, "before"), ROOT]
+        unpack(before, builds[0])
         for num_tags in NUM_TAGS:
             corpus = Path(scratch, f"corpus-{num_tags}")
             write_corpus(corpus, num_tags)
