@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from booru_embed_core.evaluation import counting, implied, model_parts, tuning
 from booru_embed_core.evaluation.checkpoint_evaluation import evaluate_checkpoint
@@ -19,7 +16,7 @@ from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.training.distributed import joined_ranks
 from booru_embed_core.training.parts import Arrays, Parts
 from tests.core.model_helpers import Trained
-from tests.core.training.training_helpers import forks
+from tests.core.training.training_helpers import ranks_finish
 
 SETTINGS = EvaluationSettings(
     baselines=("popularity", "item_knn", "ppmi_svd", "ease"), ease_lambdas=(1.0, 100.0), implied_min_count=2
@@ -81,29 +78,7 @@ def rank(made: Trained, out: Path, work: Path, notes: Path, stop_after: int, env
 def by_ranks(made: Trained, out: Path, work: Path, notes: Path, num_ranks: int, stop_after: int = 1_000_000) -> bool:
     """Whether all of `num_ranks` ranks came to the end."""
     notes.mkdir()
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    shared = {
-        "WORLD_SIZE": str(num_ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": "0",
-    }
-    each = partial(forks().Process, target=rank)
-    processes = [
-        each(args=(made, out, work, notes, stop_after, {**shared, "RANK": str(i), "LOCAL_RANK": str(i)}))
-        for i in range(num_ranks)
-    ]
-    for process in processes:
-        process.start()
-    deadline = time.monotonic() + 240
-    for process in processes:
-        process.join(max(0, deadline - time.monotonic()))
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-    assert None not in codes, f"ranks that hang have no exit code: {codes}"
-    return codes == [0] * num_ranks
+    return ranks_finish(rank, num_ranks, made, out, work, notes, stop_after)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

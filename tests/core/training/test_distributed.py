@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from booru_embed_core.training.loop import TrainingInterrupted
 from booru_embed_core.training.states import state_files
 from tests.core.model_helpers import captions, encoder, random_captions, training_settings
 from tests.core.training import rank_worker
-from tests.core.training.training_helpers import NARROW, Bench, forks, stop_after
+from tests.core.training.training_helpers import NARROW, Bench, ranks_finish, stop_after
 
 SETTINGS = training_settings(checkpoint_every_steps=7)
 
@@ -46,32 +45,8 @@ def by_torchrun(job: Path, num_ranks: int) -> bool:
 
 
 def forked(job: Path, num_ranks: int) -> bool:
-    """Whether ranks with torchrun's variables finished; they are forked with torch imported, without the launcher.
-
-    The store is held here, as torchrun's agent holds it: a free port that rank 0 opens later may be taken by then.
-    """
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    shared = {
-        "WORLD_SIZE": str(num_ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": "0",
-    }
-    ranks = [
-        forks().Process(target=rank_worker.main, args=(str(job), {**shared, "RANK": rank, "LOCAL_RANK": rank}))
-        for rank in map(str, range(num_ranks))
-    ]
-    for rank in ranks:
-        rank.start()
-    deadline = time.monotonic() + 240
-    for rank in ranks:
-        rank.join(max(0, deadline - time.monotonic()))
-    exit_codes = [rank.exitcode for rank in ranks]
-    for rank in ranks:
-        rank.kill()
-    assert None not in exit_codes, f"ranks that hang have no exit code: {exit_codes}"
-    return exit_codes == [0] * num_ranks
+    """Whether all ranks of `job` finished."""
+    return ranks_finish(rank_worker.main, num_ranks, str(job))
 
 
 def run_ranks(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from booru_embed_core.filesystem import file_sha256
 from booru_embed_core.settings import ModelSettings, TokensSettings, TrainingSettings
@@ -94,6 +96,36 @@ def forks() -> ForkServerContext:
     preloaded = ["tests.core.training.training_helpers", "torch.utils.tensorboard", "torch._dynamo"]
     context.set_forkserver_preload(preloaded)
     return context
+
+
+def ranks_finish(target: Callable[..., object], num_ranks: int, *arguments: object) -> bool:
+    """Whether ranks with torchrun's variables finished; they are forked with torch imported, without the launcher.
+
+    Each calls `target` with `arguments` and its variables. The store is held here, as torchrun's agent holds it: a free
+    port that rank 0 opens later may be taken by then.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "WORLD_SIZE": str(num_ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    ranks = [
+        forks().Process(target=target, args=(*arguments, {**shared, "RANK": rank, "LOCAL_RANK": rank}))
+        for rank in map(str, range(num_ranks))
+    ]
+    for rank in ranks:
+        rank.start()
+    deadline = time.monotonic() + 240
+    for rank in ranks:
+        rank.join(max(0, deadline - time.monotonic()))
+    exit_codes = [rank.exitcode for rank in ranks]
+    for rank in ranks:
+        rank.kill()
+    assert None not in exit_codes, f"ranks that hang have no exit code: {exit_codes}"
+    return exit_codes == [0] * num_ranks
 
 
 def stop_after(num_steps: int) -> Callable[[], bool]:
