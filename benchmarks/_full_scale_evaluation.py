@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks._full_scale import Stage
+from benchmarks._full_scale import Stage, asset_stage
 
-STAGES: Final[tuple[Stage, ...]] = ()
+STAGES: Final[tuple[Stage, ...]] = (asset_stage("evaluation", limits={"cpu_seconds": 1_800, "peak_mb": 2_500}),)
