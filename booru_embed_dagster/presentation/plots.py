@@ -166,7 +166,7 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
         validation = np.array(taken)
         axes.plot(validation[:, 0], validation[:, 1], "o-", color=_INK, lw=1.2, ms=4, label="validation posts")
         epoch, best = validation[int(np.argmin(validation[:, 1]))]
-        label = f"the best, {best:.3f} after epoch {epoch:g}: the checkpoint"
+        label = f"the best, {best:.3f} after epoch {round(epoch, 3):g}: the checkpoint"
         axes.plot(epoch, best, "*", color=_INK, ms=13, mec="white", label=label)
     _label(axes, "", "epoch", "loss of bottleneck and head")
     _legend(axes)
