@@ -162,10 +162,12 @@ def fit_ease(pairs: Cooccurrence, ridge: float, dropout: float = 0.0) -> Ease:
     if not (ridge > 0 and 0 <= dropout < 1):
         raise ValueError(f"EASE with ridge {ridge} and dropout {dropout}; ridge must be above 0, dropout in [0, 1)")
     penalty = ridge + dropout / (1 - dropout) * pairs.counts[pairs.fitted]
-    precision = _inverse(pairs.together, penalty)
-    weights = np.empty(precision.shape, np.float32)
+    precision = _inverse(pairs.together, penalty).T  # symmetric, so this is the same matrix in C order
+    diagonal = np.diag(precision).copy()
+    # The weights take the place of the inverse: row i of float32 ends before row i of float64 begins.
+    weights = precision.ravel().view(np.float32)[: precision.size].reshape(precision.shape)
     for rows in blocks(len(weights)):
-        weights[rows] = -precision[rows] / np.diag(precision)
+        weights[rows] = -precision[rows] / diagonal
     np.fill_diagonal(weights, 0)
     return Ease(pairs, weights, "edlae" if dropout else "ease")
 
