@@ -11,12 +11,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks._full_scale import Place, Stage, asset_stage, own_peak_mb
+from benchmarks._full_scale import Place, Stage, asset_stage, cpu_seconds, own_peak_mb
 from booru_embed_core.tokens.packed_file import PACKED_FILE, PackedFile
+
+if TYPE_CHECKING:
+    from booru_embed_core.search.vector_index import VectorIndex
 
 NUM_EMBEDDED: Final = 200_000
 NUM_SEARCHES: Final = 256
@@ -27,6 +31,13 @@ _VECTORS: Final = "vectors.npy"
 _QUERIES: Final = "queries.npy"
 _SEED: Final = 7
 _K: Final = 20
+_RECALL_K: Final = 10
+NUM_FILTERED: Final = 24
+"""Queries whose recall among the rows of masks is measured."""
+SHARES: Final = (0.5, 0.2, 0.1, 0.05, 0.02, 0.005)
+_NOISE: Final = 0.1
+_SAMPLED: Final = 37
+_CHUNK: Final = 65_536
 
 
 def embedding(place: Place) -> dict[str, Any]:
@@ -108,6 +119,7 @@ def search(place: Place) -> dict[str, Any]:
     from booru_embed_core.search.vector_index import INDEX_FILE, VectorIndex
 
     faiss.omp_set_num_threads(1)
+    before = cpu_seconds()
     table = PostsTable.open(place.scratch)
     found = VectorIndex.open(place.scratch / INDEX_FILE, _nprobe(), (table.num_posts, DIM))
     numbers, queries = np.random.default_rng(_SEED), np.load(place.scratch / _QUERIES)[_TUNING:]
@@ -120,8 +132,45 @@ def search(place: Place) -> dict[str, Any]:
             started = time.process_time()
             ranked(table, found, vector, _K, asked, asked, passing(filters, table))
             seconds[name].append(time.process_time() - started)
-    figures = {f"median_ms{name}": _milliseconds(taken, 0.5) for name, taken in seconds.items()}
-    return figures | {f"p95_ms{name}": _milliseconds(taken, 0.95) for name, taken in seconds.items()}
+    figures: dict[str, float] = {f"median_ms{name}": _milliseconds(taken, 0.5) for name, taken in seconds.items()}
+    figures |= {f"p95_ms{name}": _milliseconds(taken, 0.95) for name, taken in seconds.items()}
+    figures |= {"max_ms": _milliseconds(seconds[""], 1), "cpu_seconds": round(cpu_seconds() - before, 2)}
+    figures["peak_mb"] = own_peak_mb()
+    return figures | filtered_recall(found, place.scratch / _VECTORS, queries[:NUM_FILTERED])
+
+
+def filtered_recall(index: VectorIndex, vectors_file: Path, queries: NDArray[np.float32]) -> dict[str, float]:
+    """The mean recall@10 of `queries` among the rows of masks, by kind of mask, and the lowest mean of a kind and size.
+
+    The masks hold each of `SHARES` of the rows: random ones, those near to the query, far from it, and near to another
+    query. Nearness has noise, as that of posts with a tag has, so that a mask has no sharp border.
+    """
+    vectors, numbers = np.load(vectors_file, mmap_mode="r"), np.random.default_rng(_SEED)
+    noise = numbers.normal(0, _NOISE, len(vectors)).astype(np.float32)
+    found: dict[tuple[str, float], list[float]] = {}
+    for query, other in zip(queries, np.roll(queries, 1, axis=0), strict=True):
+        chunks = range(0, len(vectors), _CHUNK)
+        scores = np.concatenate(
+            [vectors[c : c + _CHUNK].astype(np.float32) @ np.stack([query, other]).T for c in chunks]
+        )
+        near = scores[:, 0]
+        for kind, value in {
+            "random": noise,
+            "near": near + noise,
+            "far": noise - near,
+            "other": scores[:, 1] + noise / 3,
+        }.items():
+            for share in SHARES:
+                passing = value > np.quantile(value[::_SAMPLED], 1 - share)
+                rows = np.flatnonzero(passing)
+                k = min(_RECALL_K, len(rows))
+                best = rows[np.argsort(-near[rows])[:k]]
+                rows = index.search(query, k, passing)[0]
+                found.setdefault((kind, share), []).append(float(np.isin(best, rows).mean()))
+    means = {key: float(np.mean(recalls)) for key, recalls in found.items()}
+    kinds = dict.fromkeys(kind for kind, _ in means)
+    figures = {f"recall_{kind}": float(np.mean([means[kind, share] for share in SHARES])) for kind in kinds}
+    return {name: round(value, 4) for name, value in (figures | {"recall_lowest": min(means.values())}).items()}
 
 
 def _nprobe() -> int:

@@ -34,9 +34,14 @@ class HasAny:
 
     def mask(self, table: PostsTable) -> Mask:
         """As `Filter.mask`."""
-        found = np.zeros(table.num_posts, np.bool_)
-        for tag in self.tags:
-            found[table.rows[tag]] = True
+        if not self.tags:
+            return np.zeros(table.num_posts, np.bool_)
+        found = table.has(self.tags[0])
+        for tag in self.tags[1:]:
+            if table.is_frequent(tag):
+                found |= table.has(tag)
+            else:
+                found[table.rows[tag]] = True
         return found
 
     def wanted(self) -> tuple[int, ...]:
@@ -52,7 +57,9 @@ class Not:
 
     def mask(self, table: PostsTable) -> Mask:
         """As `Filter.mask`."""
-        return ~self.inner.mask(table)
+        found = self.inner.mask(table)
+        np.logical_not(found, out=found)
+        return found
 
     def wanted(self) -> tuple[int, ...]:
         """As `Filter.wanted`."""
@@ -67,8 +74,10 @@ class Every:
 
     def mask(self, table: PostsTable) -> Mask:
         """As `Filter.mask`."""
-        found = np.ones(table.num_posts, np.bool_)
-        for one in self.inner:
+        if not self.inner:
+            return np.ones(table.num_posts, np.bool_)
+        found = self.inner[0].mask(table)
+        for one in self.inner[1:]:
             found &= one.mask(table)
         return found
 
@@ -103,8 +112,11 @@ class RatingIs:
 
     def mask(self, table: PostsTable) -> Mask:
         """As `Filter.mask`."""
-        found = np.zeros(table.num_posts, np.bool_)
-        for rating in sorted(self.ratings):  # a tenth of the time of `np.isin`
+        if not self.ratings:
+            return np.zeros(table.num_posts, np.bool_)
+        first, *more = sorted(self.ratings)
+        found: Mask = table.rating == first
+        for rating in more:  # a tenth of the time of `np.isin`
             found |= table.rating == rating
         return found
 

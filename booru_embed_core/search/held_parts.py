@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from booru_embed_core.errors import first_line
 from booru_embed_core.search.folder import IndexMetadata, num_parts, part_name, verify_part
-from booru_embed_core.search.vector_index import Float32, SearchError
+from booru_embed_core.search.stored_vectors import Float32
+from booru_embed_core.search.vector_index import SearchError
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from booru_embed_core.search.stored_vectors import Float32, one_thread
 from booru_embed_core.search.vector_index import (
     RECALL_K,
-    WANTED_RECALL,
     Float16,
-    Float32,
     VectorIndex,
     empty_index,
+    fewest_lists,
     sampled_rows,
     trained_lists,
 )
@@ -55,7 +55,7 @@ def write_index(
 ) -> tuple[VectorIndex, float]:
     """Writes the index of `blocks` to `file`; returns it, opened, and its recall@10 on `queries`.
 
-    Its `nprobe` is doubled until that recall reaches `WANTED_RECALL`. With several ranks, the others call
+    Its `nprobe` is the lowest that reaches `WANTED_RECALL`. With several ranks, the others call
     `help_to_write`; the bytes are the same.
 
     Args:
@@ -69,7 +69,7 @@ def write_index(
     parts = parts or Parts()
     centroids = _trained(num_rows, blocks, parts)
     lists, neighbours = _assigned(num_rows, blocks, centroids, queries, parts, num_blocks)
-    nprobe, recall = _tuned(centroids, lists[neighbours], queries)
+    nprobe, recall = fewest_lists(centroids, queries, lists[neighbours])
     _write(file, blocks, centroids, lists)
     return VectorIndex.open(file, nprobe, (num_rows, centroids.shape[1])), recall
 
@@ -155,7 +155,7 @@ def _num_cores() -> int:
 
 def _by_ranks(task: Callable[[Float16], Arrays], blocks: Blocks, parts: Parts, num_blocks: int) -> list[Arrays]:
     """The results of all blocks. Each rank goes once through the blocks, past those that others take."""
-    threads, left, passed = faiss.omp_get_max_threads(), blocks(), 0
+    left, passed = blocks(), 0
 
     def compute(number: int) -> Arrays:
         nonlocal passed
@@ -163,30 +163,8 @@ def _by_ranks(task: Callable[[Float16], Arrays], blocks: Blocks, parts: Parts, n
         passed = number + 1
         return task(block)
 
-    faiss.omp_set_num_threads(1)
-    try:
+    with one_thread():
         return parts.each(_LISTS, num_blocks, compute)
-    finally:
-        faiss.omp_set_num_threads(threads)
-
-
-def _tuned(centroids: Float32, wanted: NDArray[np.int32], queries: Float32) -> tuple[int, float]:
-    """The number of lists that a query reads, and the share of its neighbours that it finds there.
-
-    Args:
-        centroids: float32 ``[L, dim]``.
-        wanted: int32 ``[Q, k]``, the lists that hold the neighbours of each query.
-        queries: float32 ``[Q, dim]``.
-    """
-    num_lists = len(centroids)
-    order = np.argsort(-(queries @ centroids.T), axis=1, kind="stable")
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(num_lists)[None], axis=1)
-    of_neighbours = np.take_along_axis(ranks, wanted.astype(np.int64), axis=1)
-    nprobe = 1
-    while (recall := float(np.mean(of_neighbours < nprobe))) < WANTED_RECALL and nprobe < num_lists:
-        nprobe = min(2 * nprobe, num_lists)
-    return nprobe, recall
 
 
 def _write(file: Path, blocks: Blocks, centroids: Float32, lists: NDArray[np.int32]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from booru_embed_core.schema import RATINGS
 from booru_embed_core.search.folder import read_vectors
 from booru_embed_core.search.post_search import PostSearch
-from booru_embed_core.search.vector_index import Float32
+from booru_embed_core.search.stored_vectors import Float32
 from booru_embed_core.vectors import unit_vectors
 
 MAX_EXACT_POSTS: Final = 300_000

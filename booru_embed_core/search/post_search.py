@@ -41,8 +41,9 @@ from booru_embed_core.search.parser import as_query
 from booru_embed_core.search.posts_table import PostsTable
 from booru_embed_core.search.query import MAX_TERMS, Query, Term
 from booru_embed_core.search.ranking import Rows, ranked
+from booru_embed_core.search.stored_vectors import Float32
 from booru_embed_core.search.unknown import NOT_STORED, unknown_message
-from booru_embed_core.search.vector_index import INDEX_FILE, Float32, SearchError, VectorIndex
+from booru_embed_core.search.vector_index import INDEX_FILE, SearchError, VectorIndex
 from booru_embed_core.vectors import top_k, unit_vectors
 
 _SAME_COSINE: Final = 0.98
@@ -254,9 +255,7 @@ class PostSearch:
         """The first `k` rows that pass by `order`, and their cosines."""
         every = np.arange(self.num_posts) if mask is None else np.flatnonzero(mask)
         rows = order.first(self.table, every, k)
-        chosen = np.zeros(self.num_posts, np.bool_)
-        chosen[rows] = True
-        found, cosines = self.index.search(vector, len(rows), chosen)
+        found, cosines = self.index.search(vector, len(rows), np.sort(rows))
         by_row = dict(zip(found.tolist(), cosines.tolist(), strict=True))
         return rows, np.array([by_row[row] for row in rows.tolist()], np.float32)
 

@@ -7,8 +7,9 @@ tag, in the order of the vocabulary, with the rows of the posts that have the ta
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 POSTS_FILE: Final = "posts.arrow"
 TAGS_FILE: Final = "tags.arrow"
 _BLOCK_ROWS: Final = 65_536
+_FREQUENT: Final = 8
+"""A tag of more than one in so many posts is frequent."""
+_NUM_KEPT: Final = 32
+"""Frequent tags whose posts are kept as bits, at most 4 bytes a post; the corpus of 5.8 million posts has 28."""
 
 _FIXED: Final = {"post_id": pa.int64(), "rating": pa.uint8(), "score": pa.int32()}
 _POSTS: Final = [
@@ -106,6 +111,25 @@ class PostsTable:
     def num_posts(self) -> int:
         """Number of rows."""
         return len(self.post_id)
+
+    def has(self, tag: int) -> NDArray[np.bool_]:
+        """The rows with `tag`, bool ``[N]``, in an array that the caller may change."""
+        if not self.is_frequent(tag):
+            return self._marked(tag)
+        return np.unpackbits(self._bits(tag), count=self.num_posts).view(np.bool_)
+
+    def is_frequent(self, tag: int) -> bool:
+        """Whether so many rows have `tag` that they are kept as bits: unpacking them takes .3 ms, marking them 13."""
+        return len(self.rows[tag]) > self.num_posts // _FREQUENT
+
+    @cached_property
+    def _bits(self) -> Callable[[int], NDArray[np.uint8]]:
+        return lru_cache(_NUM_KEPT)(lambda tag: np.packbits(self._marked(tag)))
+
+    def _marked(self, tag: int) -> NDArray[np.bool_]:
+        found = np.zeros(self.num_posts, np.uint8)
+        np.add.at(found, self.rows[tag], np.uint8(1))  # two thirds of the time of setting them
+        return found.view(np.bool_)
 
 
 def write_posts_table(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from booru_embed_core.search.filters import Mask
 from booru_embed_core.search.posts_table import PostsTable
-from booru_embed_core.search.vector_index import Float32, VectorIndex
+from booru_embed_core.search.stored_vectors import Float32
+from booru_embed_core.search.vector_index import VectorIndex
 
 Rows = NDArray[np.int64]
 
@@ -43,16 +44,31 @@ def ranked(
     """
     if not asked:
         return index.search(vector, k, passing)
-    levels = tags_held(table, asked, len(first) + 1)
-    if set(first) != set(asked):
+    rarest = min(asked, key=lambda tag: len(table.rows[tag]))
+    if len(asked) == 1 and not table.is_frequent(rarest):
+        rows = table.rows[rarest]
+        if passing is not None:
+            rows = rows[passing.take(rows)]
+        if len(rows) >= k:
+            return index.search(vector, k, rows)
+    if set(first) == set(asked):
+        levels, highest = tags_held(table, asked), len(asked) + 1
+    else:
+        levels = tags_held(table, asked, len(first) + 1)
         levels += tags_held(table, first)
+        highest = (len(first) + 1) * len(asked) + len(first) + 1
     levels += 1
     if passing is not None:
         levels *= passing  # level 0 is never chosen
     last, num_above = _last_level(levels, k)
+    if last == highest and not table.is_frequent(rarest):
+        rows = table.rows[rarest]
+        return index.search(vector, k, rows[levels.take(rows) == last])
+    on_last, cosines_on_last = index.search(vector, k - num_above, levels == last)
+    if not num_above:
+        return on_last, cosines_on_last
     above, cosines_above = index.search(vector, num_above, levels > last)
     order = np.argsort(-levels[above].astype(np.int64), kind="stable")  # the search puts the nearest first
-    on_last, cosines_on_last = index.search(vector, k - num_above, levels == last)
     return np.concatenate([above[order], on_last]), np.concatenate([cosines_above[order], cosines_on_last])
 
 
@@ -72,5 +88,9 @@ def tags_held(table: PostsTable, tags: Sequence[int], step: int = 1) -> NDArray[
     largest = (len(tags) + 1) * step + len(tags) + 1
     held = np.zeros(table.num_posts, np.min_scalar_type(largest))
     for tag in tags:
-        held[table.rows[tag]] += held.dtype.type(step)
+        if table.is_frequent(tag):
+            marks = table.has(tag).view(np.uint8)
+            held += marks if step == 1 else np.multiply(marks, held.dtype.type(step))
+        else:
+            np.add.at(held, table.rows[tag], held.dtype.type(step))  # half the time of adding to `held[rows]`
     return held

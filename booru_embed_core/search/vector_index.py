@@ -4,23 +4,27 @@ k-means makes the lists (Jégou, Douze, Schmid 2011, "Product Quantization for N
 without its quantization). Lists allow exact filters, since a search can skip single rows, and reading all lists is the
 exact search. A graph allows neither; `benchmarks/search.py` compares the two.
 
+A search under a mask reads the nearest lists until it has met enough rows that pass. The fewer rows pass, the farther
+lie the nearest of them, and the more lists hold them, but the fewer vectors are to be compared in total.
+
 This module knows vectors and rows; posts belong to ``post_search``.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self, cast
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from booru_embed_core.errors import first_line
+from booru_embed_core.search.stored_vectors import Float32, Mask, Rows, StoredVectors, is_mask, one_thread, rows_of
 
 Float16 = NDArray[np.float16]
-Float32 = NDArray[np.float32]
 
 INDEX_FILE: Final = "index.faiss"
 RECALL_K: Final = 10
@@ -35,11 +39,25 @@ _ITERATIONS: Final = 10
 """Of k-means."""
 _SEED: Final = 7
 _CHUNK_ROWS: Final = 65_536
-_READ_SECONDS: Final = 2.2e-6
-"""Of reading one vector by its row, measured at 5.8 million rows."""
-_SKIP_SECONDS: Final = 1.5e-8
-"""Of asking of one row in a list whether it passes, measured likewise."""
+_EXACT_ROWS: Final = 32_768
+"""Rows that a search compares all, without the lists."""
+_EXPONENT: Final = 0.6
+"""Of the share of the rows that pass, to which the number of compared vectors is proportional.
 
+At 5.8 million rows it gives the wanted recall with masks of a hundredth to half of all rows, wherever they lie to the
+query (`full_scale`, ``search``).
+"""
+_READ_SECONDS: Final = 1e-7
+"""Of comparing one row where it is stored, measured at 5.8 million rows, like the next three."""
+_SCAN_SECONDS: Final = 1.6e-8
+"""Of comparing one row while faiss scans its list."""
+_ASK_SECONDS: Final = 8e-9
+"""Of asking of one row in a list whether it passes."""
+_LIST_SECONDS: Final = 2e-8
+"""Of listing one row of a mask, and finding its list; that of a row that does not pass takes a hundredth."""
+_SPARE: Final = 3
+"""How many times as many rows faiss finds as will pass by the share of the lists that it scans."""
+_MAX_FOUND: Final = 4096
 
 _REMEDY: Final = "rebuild it with `booru-embed index`"
 
@@ -64,6 +82,7 @@ class VectorIndex:
         self.num_rows = int(index.ntotal)
         self.dim = int(index.d)
         self.num_lists = int(index.nlist)
+        self._stored: StoredVectors | None = None
         self._lock = threading.Lock()
 
     @property
@@ -108,64 +127,91 @@ class VectorIndex:
 
     def save(self, file: Path) -> None:
         """Writes the index to `file`."""
-        with self._lock:
-            self._index.set_direct_map_type(faiss.DirectMap.NoMap)
         faiss.write_index(self._index, str(file))
 
     def tune(self, queries: Float32) -> float:
-        """Doubles `nprobe` until the recall@10 of `queries`, float32 ``[Q, dim]``, reaches `WANTED_RECALL`; returns it.
+        """Sets `nprobe` to the fewest lists that give `queries`, ``[Q, dim]``, `WANTED_RECALL`; returns that recall@10.
 
         Reading all lists gives a recall of 1.
         """
-        k = min(RECALL_K, self.num_rows)
-        exact = self._find(queries, k, self.num_lists, None)[1]
-        self.nprobe = 1
-        while (recall := index_recall(self._find(queries, k, self.nprobe, None)[1], exact)) < WANTED_RECALL:
-            if self.nprobe == self.num_lists:
-                break
-            self.nprobe = min(2 * self.nprobe, self.num_lists)
+        exact = self._find(queries, min(RECALL_K, self.num_rows), self.num_lists)[1]
+        self.nprobe, recall = fewest_lists(self._centroids(), queries, self._stored_vectors().list_of[exact])
         return recall
 
     def recall(self, queries: Float32) -> float:
         """The share of the ten best rows of each of `queries`, float32 ``[Q, dim]``, that `search` finds."""
         k = min(RECALL_K, self.num_rows)
-        exact = self._find(queries, k, self.num_lists, None)[1]
-        return index_recall(self._find(queries, k, self.nprobe, None)[1], exact)
+        exact = self._find(queries, k, self.num_lists)[1]
+        return index_recall(self._find(queries, k, self.nprobe)[1], exact)
 
-    def search(
-        self, query: Float32, k: int, passing: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.int64], Float32]:
+    def search(self, query: Float32, k: int, passing: Mask | Rows | None = None) -> tuple[NDArray[np.int64], Float32]:
         """The best rows by inner product with `query`, int64 ``[n]``, and the products, float32 ``[n]``; best first.
 
-        n is `k`, or the number of rows that pass if that is lower. The fewer rows pass, the more lists are read, so
-        that the number of compared vectors stays about the same; few rows are compared all, without the lists.
+        n is `k`, or the number of rows that pass if that is lower. Up to `_EXACT_ROWS` rows are all compared. Of more,
+        those in the nearest lists are, at least `nprobe` lists.
 
         Args:
             query: float32 ``[dim]``.
             k: maximal number of rows.
-            passing: bool ``[N]``, the rows to choose from; None allows all.
+            passing: the rows to choose from, bool ``[N]`` or different row numbers, ascending; None allows all.
         """
-        num_passing = self.num_rows if passing is None else int(np.count_nonzero(passing))
+        if passing is None:
+            num_passing = self.num_rows
+        else:
+            num_passing = int(np.count_nonzero(passing)) if is_mask(passing) else len(passing)
         k = min(k, num_passing)
         if k == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        nprobe = min(self.num_lists, -(-self.nprobe * self.num_rows // num_passing))
-        if passing is not None and _is_few(num_passing, self.num_rows * nprobe / self.num_lists):
-            return self._nearest_of(np.flatnonzero(passing), query, k)
-        scores, rows = self._find(query[None], k, nprobe, passing)
-        if rows[0, -1] < 0:  # these lists hold fewer than k rows that pass
-            scores, rows = self._find(query[None], k, self.num_lists, passing)
-        order = np.lexsort((rows[0], -scores[0]))
-        return rows[0][order], scores[0][order]
+        if passing is None:
+            rows, scores = self._scanned(query, k, self.nprobe)
+            return (rows, scores) if len(rows) == k else self._scanned(query, k, self.num_lists)
+        if num_passing > _EXACT_ROWS:
+            rows, scores = self._nearby(query, k, passing, num_passing)
+            if len(rows) == k:
+                return rows, scores
+        return self._stored_vectors().nearest(rows_of(passing), query, k)
 
-    def _nearest_of(self, rows: NDArray[np.int64], query: Float32, k: int) -> tuple[NDArray[np.int64], Float32]:
-        """`search` among `rows`, int64 ``[m]``, by reading their vectors."""
+    def _nearby(
+        self, query: Float32, k: int, passing: Mask | Rows, num_passing: int
+    ) -> tuple[NDArray[np.int64], Float32]:
+        """`search` in the nearest lists, which may hold fewer than `k` rows that pass."""
+        stored, share = self._stored_vectors(), num_passing / self.num_rows
+        order = np.argsort(-(self._centroids() @ query))
+        num_met = np.cumsum(stored.num_of_lists(passing, num_passing)[order])
+        wanted = self.nprobe * stored.mean_size * share**_EXPONENT
+        last = min(max(int(np.searchsorted(num_met, wanted)), self.nprobe - 1), self.num_lists - 1)
+        nearest = order[: last + 1]
+        num_compared, num_read = int(num_met[last]), int(stored.sizes[nearest].sum())
+        num_found = _SPARE * -(-k * num_read // max(1, num_compared))
+        if num_found <= _MAX_FOUND and _is_dense(num_compared, num_read):
+            found = self._scanned(query, num_found, last + 1)
+            passes = _pass(passing, found[0])
+            if np.count_nonzero(passes) >= k:
+                return found[0][passes][:k], found[1][passes][:k]
+        if is_mask(passing) and _is_listed(num_passing, self.num_rows, num_read):
+            passing = np.flatnonzero(passing)
+        return stored.nearest_in_lists(nearest, passing, query, k)
+
+    def _stored_vectors(self) -> StoredVectors:
+        """Where the rows are; an index that no filter searches does without."""
         with self._lock:
-            # 8 bytes a row, which an index that no filter searches does without; a second call does nothing.
-            self._index.make_direct_map()
-        scores = self._index.reconstruct_batch(rows) @ query
-        best = np.lexsort((rows, -scores))[:k]
-        return rows[best], scores[best]
+            if self._stored is None:
+                self._stored = StoredVectors(self._index)
+            return self._stored
+
+    def _centroids(self) -> Float32:
+        """Those of the lists, float32 ``[L, dim]``."""
+        quantizer = faiss.downcast_index(self._index.quantizer)
+        centroids: Float32 = faiss.rev_swig_ptr(quantizer.get_xb(), self.num_lists * self.dim)
+        return centroids.reshape(self.num_lists, self.dim)
+
+    def _scanned(self, query: Float32, k: int, nprobe: int) -> tuple[NDArray[np.int64], Float32]:
+        """The best rows of `nprobe` lists; fewer than `k` where these have fewer."""
+        scores, rows = self._find(query[None], k, nprobe)
+        found = rows[0] >= 0
+        rows, scores = rows[0][found], scores[0][found]
+        order = np.lexsort((rows, -scores))
+        return rows[order], scores[order]
 
     def within(self, queries: Float32, above: float, nprobe: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The indices of pairs of a query and a row whose inner product exceeds `above`, int64 ``[n]`` each.
@@ -179,19 +225,43 @@ class VectorIndex:
         limits, _, rows = self._index.range_search(queries, above, params=parameters)
         return np.repeat(np.arange(len(queries)), np.diff(limits).astype(np.int64)), rows
 
-    def _find(
-        self, queries: Float32, k: int, nprobe: int, passing: NDArray[np.bool_] | None
-    ) -> tuple[Float32, NDArray[np.int64]]:
-        bits = None if passing is None else np.packbits(passing, bitorder="little")
-        selector = None if bits is None else faiss.IDSelectorBitmap(bits)
-        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+    def _find(self, queries: Float32, k: int, nprobe: int) -> tuple[Float32, NDArray[np.int64]]:
+        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
         scores, rows = self._index.search(np.ascontiguousarray(queries), k, params=parameters)
         return scores, rows
 
 
-def _is_few(num_passing: int, num_looked_at: float) -> bool:
-    """Whether reading the vectors of all rows that pass takes less time than skipping those that do not in lists."""
-    return num_passing * _READ_SECONDS < num_looked_at * _SKIP_SECONDS
+def _pass(passing: Mask | Rows, rows: Rows) -> Mask:
+    """Which of `rows` pass, bool ``[n]``."""
+    if is_mask(passing):
+        return cast("Mask", passing.take(rows))
+    return np.asarray(passing.take(np.searchsorted(passing, rows), mode="clip") == rows)
+
+
+def _is_dense(num_compared: int, num_read: int) -> bool:
+    """Whether comparing all rows of lists takes less time than asking which of them pass and comparing these."""
+    return num_read * _SCAN_SECONDS < num_read * _ASK_SECONDS + num_compared * _READ_SECONDS
+
+
+def _is_listed(num_passing: int, num_rows: int, num_read: int) -> bool:
+    """Whether listing all rows that pass takes less time than asking all rows of the lists that are read."""
+    return (num_passing + 0.01 * num_rows) * _LIST_SECONDS < num_read * _ASK_SECONDS
+
+
+def fewest_lists(centroids: Float32, queries: Float32, wanted: NDArray[np.integer[Any]]) -> tuple[int, float]:
+    """The lowest number of lists with which queries find `WANTED_RECALL` of their neighbours, and what they find.
+
+    Args:
+        centroids: float32 ``[L, dim]``.
+        queries: float32 ``[Q, dim]``.
+        wanted: integers ``[Q, k]``, the lists that hold the neighbours of each query.
+    """
+    order = np.argsort(-(queries @ centroids.T), axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(len(centroids))[None], axis=1)
+    of_neighbours = np.sort(np.take_along_axis(ranks, wanted.astype(np.int64), axis=1), axis=None)
+    nprobe = 1 + int(of_neighbours[math.ceil(WANTED_RECALL * of_neighbours.size) - 1])
+    return nprobe, float(np.mean(of_neighbours < nprobe))
 
 
 def index_recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
@@ -214,9 +284,7 @@ def trained_lists(sample: Float32, num_rows: int) -> Float32:
     vectors.
     """
     num_lists = _num_lists(num_rows)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # the same centroids for any number of threads
-    try:
+    with one_thread():  # the same centroids for any number of threads
         num_clusters = int(num_lists**0.5)
         clusters = _clustered(sample, num_clusters)
         quantizer = faiss.IndexFlatIP(sample.shape[1])
@@ -228,8 +296,6 @@ def trained_lists(sample: Float32, num_rows: int) -> Float32:
         return np.concatenate(
             [_clustered(sample[rows], int(share)) for rows, share in zip(members, shares, strict=True) if share]
         )
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def _clustered(vectors: Float32, num_clusters: int) -> Float32:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import full_scale
 from benchmarks._full_scale import Place, Stage, measured
+from benchmarks._full_scale_vectors import filtered_recall
 from benchmarks._scale_tables import full_scale as full_scale_table
+from booru_embed_core.search import vector_index
+from booru_embed_core.search.vector_index import VectorIndex
 
 
 def test_a_stage_that_has_figures_is_not_measured_again() -> None:
@@ -62,3 +66,17 @@ def test_the_table_has_the_figures_before_and_the_limits() -> None:
         {"stages": {"an_index": {**stage, "limits": {"peak_mb": 2000}, "before": {"peak_mb": 6800}}}}
     )
     assert "| an index | 12.3 | 1,234 (before 6,800, limit 2,000) | 5 |  |  |" in table
+
+
+def test_recall_among_masked_rows_is_that_of_comparing_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.save(tmp_path / "vectors.npy", vectors.astype(np.float16))
+    index = VectorIndex.build(vectors.astype(np.float16))
+    assert set(filtered_recall(index, tmp_path / "vectors.npy", vectors[:4]).values()) == {1.0}
+    monkeypatch.setattr(vector_index, "_EXACT_ROWS", 0)  # the nearest list alone finds fewer
+    found = filtered_recall(index, tmp_path / "vectors.npy", vectors[:4])
+    assert found.keys() == {"recall_random", "recall_near", "recall_far", "recall_other", "recall_lowest"}
+    assert 0 < found["recall_lowest"] < found["recall_near"] < 1

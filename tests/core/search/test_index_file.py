@@ -11,7 +11,8 @@ import pytest
 
 from booru_embed_core.search import index_file
 from booru_embed_core.search.index_file import write_index
-from booru_embed_core.search.vector_index import WANTED_RECALL, Float16, Float32, VectorIndex, trained_lists
+from booru_embed_core.search.stored_vectors import Float32
+from booru_embed_core.search.vector_index import WANTED_RECALL, Float16, VectorIndex, trained_lists
 from booru_embed_core.training.parts import Parts
 from tests.core.search.test_vector_index import DIM, NUM, QUERIES, VECTORS
 

@@ -54,3 +54,18 @@ def test_tags_beyond_16_bits_are_kept(tmp_path: Path) -> None:
     assert (table.tags[0].tolist(), table.tags[1].tolist()) == ([3, 70_000], [65_536])
     assert table.tags.values.dtype == np.uint32
     assert write(tmp_path, [[3]]).tags.values.dtype == np.uint16
+
+
+def test_rows_with_a_tag_are_marked_also_where_they_are_kept_as_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posts_table, "_NUM_KEPT", 2)
+    numbers = np.random.default_rng(0)
+    table = write(tmp_path, [[tag for tag in range(NUM_TAGS) if numbers.random() < 1 / (1 + tag)] for _ in range(61)])
+    assert [table.is_frequent(tag) for tag in (0, 1, 2)] == [True] * 3
+    assert not table.is_frequent(NUM_TAGS - 1)
+    for tag in (*range(NUM_TAGS), 0, 1, 2):
+        marked = table.has(tag)
+        assert np.flatnonzero(marked).tolist() == table.rows[tag].tolist()
+        marked[:] = True  # the caller's own
+        assert np.flatnonzero(table.has(tag)).tolist() == table.rows[tag].tolist()

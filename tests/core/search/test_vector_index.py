@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from booru_embed_core.search import vector_index
-from booru_embed_core.search.vector_index import MIN_RECALL, SearchError, VectorIndex, index_recall
+from booru_embed_core.search.vector_index import MIN_RECALL, WANTED_RECALL, SearchError, VectorIndex, index_recall
 
 NUM, DIM = 3000, 12
 
@@ -75,24 +74,21 @@ def test_rows_that_pass_far_from_the_query_are_found_too(index: VectorIndex) -> 
     assert found[0] >= exact(QUERIES[0], 100, passing)[-1]
 
 
-@pytest.mark.parametrize("num", [1, 20, 400])
-def test_rows_whose_vectors_are_read_are_those_that_all_lists_give(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num: int
-) -> None:
-    passing = np.zeros(NUM, np.bool_)
-    passing[np.random.default_rng(3).permutation(NUM)[:num]] = True
-    every, found = VectorIndex.build(VECTORS), []
-    every.nprobe = every.num_lists
-    every.save(tmp_path / "before.faiss")
-    for is_few in (True, False):
-        monkeypatch.setattr(vector_index, "_is_few", lambda *_, is_few=is_few: is_few)
-        found.append(every.search(QUERIES[0], 10, passing))
-        every.save(tmp_path / "after.faiss")
-        assert (tmp_path / "after.faiss").read_bytes() == (tmp_path / "before.faiss").read_bytes()
-    (rows, scores), (wanted, wanted_scores) = found
-    assert rows.tolist() == wanted.tolist()
-    assert len(rows) == min(10, num)
-    assert scores == pytest.approx(wanted_scores, abs=1e-6)
+def test_a_filter_leaves_the_file_of_an_index_as_it_was(tmp_path: Path) -> None:
+    made = VectorIndex.build(VECTORS)
+    made.save(tmp_path / "before.faiss")
+    made.search(QUERIES[0], 10, np.arange(NUM) % 3 == 0)
+    made.save(tmp_path / "after.faiss")
+    assert (tmp_path / "after.faiss").read_bytes() == (tmp_path / "before.faiss").read_bytes()
+
+
+def test_a_query_reads_the_fewest_lists_that_find_enough() -> None:
+    made = VectorIndex.build(VECTORS)
+    recall = made.tune(QUERIES)
+    assert recall >= WANTED_RECALL
+    assert made.recall(QUERIES) == pytest.approx(recall, abs=1e-3)
+    made.nprobe -= 1
+    assert made.recall(QUERIES) < WANTED_RECALL
 
 
 def test_pairs_above_a_bound_are_those_of_comparing_all(index: VectorIndex) -> None:
