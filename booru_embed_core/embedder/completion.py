@@ -31,10 +31,11 @@ def ban_note(name: str) -> str:
 
 def shares(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """The softmax of each row of `scores` (float32 ``[n, num_tags]``), in place; a row of -inf becomes zeros."""
-    highest = scores.max(1, keepdims=True)
-    scores -= np.where(np.isneginf(highest), np.float32(0), highest)
-    np.exp(scores, out=scores)
-    scores /= np.maximum(scores.sum(1, keepdims=True), np.finfo(np.float32).tiny)
+    for row in scores:  # one by one: those of 189,000 tags fit the cache alone
+        highest = row.max(initial=-np.inf)
+        row -= np.float32(0) if np.isneginf(highest) else highest
+        np.exp(row, out=row)
+        row /= np.maximum(row.sum(), np.finfo(np.float32).tiny)
     return scores
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from booru_embed_core.embedder.network import TagSets
+from booru_embed_core.embedder.packed_scores import PackedScores
 from booru_embed_core.model.dense import trunk_in
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.inference import encode_sets, token_states
@@ -24,12 +25,8 @@ from booru_embed_core.training.mapped_weights import MappedWeights
 
 _FP16_ENGINES: Final = ("x86", "fbgemm", "onednn")
 """torch's quantization engines that multiply by weights of half precision."""
-_PACKED_TAGS: Final = 8192
-"""Tags that are packed at once: 8 MB at width 256."""
-_PACKED_WIDTH: Final = 512
-"""Numbers that torch packs for each tag, at least: it fills up with zeros."""
-_MANY_TAGS: Final = 512
-"""Tags of which the pages are given back: more than a caption has."""
+_MANY_TAGS: Final = 1024
+"""Tags after which the pages of their vectors are given back: the system maps 64 kB around each."""
 
 
 class TorchNetwork:
@@ -48,6 +45,7 @@ class TorchNetwork:
         self.model = model
         self._dtype = dtype
         self._mapped = mapped
+        self._num_read = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the weights themselves: a copy needs no file, and torch shares no memory between processes."""
@@ -72,46 +70,9 @@ class TorchNetwork:
         bias = self.model.tag_bias.detach()
         is_rounded = self._dtype == torch.bfloat16 and bias.device.type == "cpu"
         if is_rounded and torch.backends.quantized.engine in _FP16_ENGINES:
-            return self._packed()
+            return PackedScores(self.model, self._give_back)
         columns = self.model.tag_vectors().T.contiguous()  # with few states a third of the time of rows
         return lambda states: torch.addmm(bias, states, columns)
-
-    @torch.inference_mode()
-    def _packed(self) -> Callable[[Tensor], Tensor]:
-        """`_scores` by the tags' vectors in half precision.
-
-        They are packed a few thousand at a time: torch reads them column by column, and 189,000 rows of a column are
-        in no cache. That takes half a second instead of two, and no copy in float32.
-
-        Narrow vectors of several tags stand beside each other in a row, since torch would fill it up with zeros. The
-        states are then multiplied once for each place in a row; reading the rows takes most of the time.
-        """
-        model, parts = self.model, []
-        num_special, num_tags, width = model.config.num_special, model.config.num_tags, model.config.settings.width
-        num_beside = max(1, _PACKED_WIDTH // width)
-        at_once = _PACKED_TAGS // num_beside * num_beside
-        for start in range(0, num_tags, at_once):
-            part = slice(start, min(start + at_once, num_tags))
-            num_rows = -(-(part.stop - start) // num_beside)
-            room = torch.zeros(num_beside * num_rows, width)
-            vectors = room[: part.stop - start]
-            torch.index_select(model.categories.weight, 0, model.tag_category[part], out=vectors)
-            vectors += model.tokens(torch.arange(num_special + part.start, num_special + part.stop))
-            rows = room.view(num_beside, num_rows, width).transpose(0, 1).reshape(num_rows, -1)
-            # What torch.ao.nn.quantized.dynamic.Linear calls, which takes a second to import.
-            parts.append(torch.ops.quantized.linear_prepack_fp16(rows, None))
-            self._give_back()
-        product, bias = torch.ops.quantized.linear_dynamic_fp16, model.tag_bias.detach()
-
-        def scores(states: Tensor) -> Tensor:
-            placed = torch.zeros(num_beside, len(states), num_beside, width)
-            for place in range(num_beside):
-                placed[place, :, place] = states
-            found = [product(placed.view(-1, num_beside * width), part) for part in parts]
-            each = [of_place for one in found for of_place in one.view(num_beside, len(states), -1)]
-            return torch.cat(each, dim=1)[:, : len(bias)].add_(bias)
-
-        return scores
 
     def _give_back(self) -> None:
         if self._mapped is not None:
@@ -135,8 +96,6 @@ class TorchNetwork:
     def embeddings(self, sets: TagSets) -> NDArray[np.float32]:
         """The bottleneck of each set, float32 ``[n, E]``."""
         found: NDArray[np.float32] = self.model.embed(self._pooled(sets)).float().cpu().numpy()
-        if len(sets.tags) > _MANY_TAGS:
-            self._give_back()
         return found
 
     @torch.inference_mode()
@@ -160,7 +119,7 @@ class TorchNetwork:
         return states, np.concatenate([[0], np.cumsum(lengths.cpu().numpy())]).astype(np.int32)
 
     def _pooled(self, sets: TagSets) -> Tensor:
-        return encode_sets(
+        pooled = encode_sets(
             self._trunk,
             sets.tags,
             sets.lengths,
@@ -169,6 +128,11 @@ class TorchNetwork:
             dtype=self._dtype,
             weights=sets.weights,
         )
+        self._num_read += len(sets.tags)  # of several threads at once it may miss some
+        if self._num_read > _MANY_TAGS:
+            self._num_read = 0
+            self._give_back()
+        return pooled
 
 
 def _restored(

@@ -23,8 +23,8 @@ WORD2VEC_FILE: Final = "tags.word2vec.txt"
 VECTORS_FILE: Final = "vectors.tsv"
 METADATA_FILE: Final = "metadata.tsv"
 PROJECTOR_CONFIG_FILE: Final = "projector_config.pbtxt"  # TensorBoard looks for this name
-_ROWS_AT_ONCE: Final = 4096
-"""Rows that are read together: Arrow takes several times their size."""
+_ROWS_AT_ONCE: Final = 1024
+"""Rows that are read together: Arrow takes many times their size, and leaves holes in memory that grow with it."""
 _BUFFER_BYTES: Final = 1 << 20
 _PROJECTOR_CONFIG: Final = f"""embeddings {{
   tensor_name: "tags"

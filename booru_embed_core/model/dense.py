@@ -63,7 +63,7 @@ class DenseEncoder:
             self._first = [torch.empty(shape, dtype=dtype) for _ in range(3)]
         for start in range(0, num_rows, _TABLE_ROWS):
             rows = slice(start, min(start + _TABLE_ROWS, num_rows))
-            table = block.before_attention(rms_norm(model.token_vectors(distinct[rows])).to(dtype))
+            table = block.before_attention(rms_norm(_vectors(model, distinct[rows])).to(dtype))
             self._table[rows] = table
             if attention is None or self._first is None:
                 continue
@@ -92,6 +92,14 @@ class DenseEncoder:
                 x += attention.output(_mixed(attention, x, rows, tables, runs, log_weights))
             x = block.after_attention(x)
         return rms_norm(_pooled(self.model.pool, x, runs, weights).float())
+
+
+def _vectors(model: SetEncoder, distinct: Tensor) -> Tensor:
+    """`SetEncoder.token_vectors` of ascending token ids: the tags are the last of them, and no mask is needed."""
+    vectors, num_special = F.embedding(distinct, model.tokens.weight), model.config.num_special
+    first = int(torch.searchsorted(distinct, num_special))
+    vectors[first:] += F.embedding(model.tag_category[distinct[first:] - num_special], model.categories.weight)
+    return vectors
 
 
 def _mixed(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from booru_embed_core.model.attention import SetLayout, order_by_length, pick_backend
 from booru_embed_core.model.dense import DenseEncoder
-from booru_embed_core.model.encoder import SetEncoder, token_order
-from booru_embed_core.model.objective import read_tokens
+from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder, token_order
+from booru_embed_core.model.objective import FIRST_RATING_ID, FIRST_SCORE_ID, read_tokens
 
 BATCH_TOKENS: Final = 32_768
 """Tokens per forward pass on a GPU: 100 MB of states at width 512 in float32."""
@@ -54,7 +54,7 @@ def encode_sets(
     on_cpu = device.type == "cpu"
     dtype = dtype or inference_dtype(device)
     batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else BATCH_TOKENS)
-    dense = DenseEncoder(model, _distinct(tags, model), dtype) if on_cpu else None
+    dense = DenseEncoder(model, _distinct(model, tags, ratings, score_bins), dtype) if on_cpu else None
     pooled = torch.empty(len(lengths), model.config.settings.width, dtype=torch.float32, device=device)
     starts = np.cumsum(lengths) - lengths
     seen = lengths + 1 + sum((given >= 0).astype(np.int64) for given in (ratings, score_bins) if given is not None)
@@ -84,11 +84,16 @@ def encode_sets(
     return pooled
 
 
-def _distinct(tags: NDArray[np.int64], model: SetEncoder) -> Tensor:
-    """Token ids int64 ``[R]``, ascending: the special tokens and those of `tags`."""
+def _distinct(
+    model: SetEncoder, tags: NDArray[np.int64], ratings: NDArray[np.int64] | None, score_bins: NDArray[np.int64] | None
+) -> Tensor:
+    """Token ids int64 ``[R]``, ascending: the summary token, those of the metadata that is given, and of `tags`."""
     config = model.config
     is_used = np.zeros(config.num_tokens, dtype=np.bool_)
-    is_used[: config.num_special] = True
+    is_used[SUMMARY_ID] = True
+    for given, first in ((ratings, FIRST_RATING_ID), (score_bins, FIRST_SCORE_ID)):
+        if given is not None:
+            is_used[given[given >= 0] + first] = True
     is_used[tags + config.num_special] = True
     return torch.from_numpy(np.flatnonzero(is_used))
 

@@ -43,15 +43,16 @@ class TagNames:
 
     def __init__(self, vocab: Vocab) -> None:
         self.vocab = vocab
+        self.spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
+        token_ids = iter(self.spellings.values())  # in order; numbers of their own would take 5 MB for 189,000 tags
         self.by_category: list[dict[str, int]] = [
-            dict(zip(vocab.tags_of(category), itertools.count(vocab.first_token_id(category)), strict=False))
+            dict(zip(tags := vocab.tags_of(category), itertools.islice(token_ids, len(tags)), strict=True))
             for category in CATEGORIES
         ]
         self.unknown_ids = [
             self.by_category[category_id].pop(UNKNOWN_TAGS[category], None)
             for category_id, category in enumerate(CATEGORIES)
         ]
-        self.spellings = unique_spellings(vocab.tags, vocab.categories.tolist(), vocab.counts.tolist())
         self.ids = self.spellings
         if TAG_SEPARATOR in "\0".join(self.spellings):
             self.ids = {name: token_id for name, token_id in self.spellings.items() if TAG_SEPARATOR not in name}

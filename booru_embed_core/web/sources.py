@@ -17,6 +17,7 @@ from booru_embed_core.embedder.embedder import BooruEmbedder
 from booru_embed_core.embedder.locate import find_checkpoint
 from booru_embed_core.errors import one_line
 from booru_embed_core.filesystem import followed
+from booru_embed_core.memory import trim_memory
 from booru_embed_core.version_file import read_version
 from booru_embed_core.web.completions import Completer, PrefixQuery
 from booru_embed_core.web.served import LeftOut, Served
@@ -97,6 +98,7 @@ class Sources:
         completer = self._completer(folder)
         embedder = completer.embedder
         completer.warm_up()
+        trim_memory()  # the map takes most memory while it is loaded
         left_out: list[LeftOut] = []
         posts, table = self._fitting(folder, posts, table, left_out)
         return Served(

@@ -144,7 +144,11 @@ def _mean_cosine(embedder: BooruEmbedder, indices: NDArray[np.int64], vectors: V
     """Of the tags' embeddings with `vectors`, over some of them: all of 189,000 would take ten seconds."""
     firsts = np.linspace(0, max(0, len(indices) - _RUN_TAGS), _COMPARED_RUNS).astype(np.int64)
     rows = np.unique(firsts[:, None] + np.arange(min(_RUN_TAGS, len(indices))))
-    return float(np.mean((vectors[rows] * embeddings_of_tags(embedder.network, indices[rows])).sum(1)))
+    cosines = [
+        (vectors[part] * embeddings_of_tags(embedder.network, indices[part])).sum(1)
+        for part in np.array_split(rows, _COMPARED_RUNS)  # all at once would take 30 MB
+    ]
+    return float(np.mean(np.concatenate(cosines)))
 
 
 def _principal_components(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from booru_embed_core.embedder.network import Network, TagSets
 from booru_embed_core.embedder.numpy_network import NumpyNetwork
@@ -51,22 +50,6 @@ def test_neither_the_order_of_tags_nor_the_other_sets_matter(
     other = reordered(sets, order)
     assert network.embeddings(other) == pytest.approx(network.embeddings(sets)[order], abs=1e-5)
     assert network.tag_scores(other) == pytest.approx(network.tag_scores(sets)[order], abs=1e-4)
-
-
-@pytest.mark.parametrize("at_once", [7, 24])
-def test_scores_do_not_depend_on_how_many_tags_are_packed_at_once(
-    trained: Trained, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, sets = CheckpointSource.open(trained.checkpoint), some_sets(5, trained.corpus.vocab.num_tags)
-    expected = TorchNetwork(source.model, torch.float32).tag_scores(sets)
-    together = TorchNetwork(source.model, torch.bfloat16)
-    with torch.inference_mode():
-        states = source.model.complete(together._pooled(sets))
-        beside = together._packed()(states)
-        monkeypatch.setattr("booru_embed_core.embedder.torch_network._PACKED_TAGS", at_once)
-        monkeypatch.setattr("booru_embed_core.embedder.torch_network._PACKED_WIDTH", 100)
-        assert torch.equal(together._packed()(states), beside)
-    assert beside.numpy() == pytest.approx(expected, abs=0.2)
 
 
 def test_no_sets_give_no_rows(network: Network, trained: Trained) -> None:

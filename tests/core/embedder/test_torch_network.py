@@ -75,3 +75,19 @@ def test_scores_of_half_precision_are_those_of_float32_to_three_digits(
         expected = (states @ model.tag_vectors().T + model.tag_bias).numpy()
     assert not np.array_equal(found, expected)
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_pages_of_weights_are_given_back_once_many_tags_were_read(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load(trained)
+    given_back: list[int] = []
+    assert network._mapped is not None
+    monkeypatch.setattr(network._mapped, "give_back", lambda: given_back.append(1))
+    monkeypatch.setattr("booru_embed_core.embedder.torch_network._MANY_TAGS", 5)
+    three = TagSets.without_metadata(np.array([3, 5, 7]), np.array([3]))
+    counts = []
+    for _ in range(4):
+        network.embeddings(three)
+        counts.append(len(given_back))
+    assert counts == [0, 1, 1, 2]
