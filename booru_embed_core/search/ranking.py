@@ -51,6 +51,12 @@ def ranked(
             rows = rows[passing.take(rows)]
         if len(rows) >= k:
             return index.search(vector, k, rows)
+    elif len(asked) == 1:
+        chosen = table.has(rarest)
+        if passing is not None:
+            chosen &= passing
+        if np.count_nonzero(chosen) >= k:
+            return index.search(vector, k, chosen)
     if set(first) == set(asked):
         levels, highest = tags_held(table, asked), len(asked) + 1
     else:

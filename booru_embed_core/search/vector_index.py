@@ -41,7 +41,7 @@ _SEED: Final = 7
 _CHUNK_ROWS: Final = 65_536
 _EXACT_ROWS: Final = 32_768
 """Rows that a search compares all, without the lists."""
-_EXPONENT: Final = 0.6
+_EXPONENT: Final = 0.65
 """Of the share of the rows that pass, to which the number of compared vectors is proportional.
 
 At 5.8 million rows it gives the wanted recall with masks of a hundredth to half of all rows, wherever they lie to the

@@ -105,7 +105,7 @@ def test_the_fewer_rows_pass_the_more_lists_and_the_fewer_vectors_are_read(
     assert 5 <= lists[0] < lists[1] < lists[2] < index.num_lists
     assert rows[0] > rows[1] > rows[2]
     stored = index._stored_vectors()
-    wanted = 5 * stored.mean_size * (np.array([0.9, 0.5, 0.1]) ** 0.6)
+    wanted = 5 * stored.mean_size * (np.array([0.9, 0.5, 0.1]) ** vector_index._EXPONENT)
     assert np.all(np.abs(np.array(rows) - wanted) < stored.sizes.max())
 
 
