@@ -33,12 +33,12 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
+from booru_embed_core.model.bucket_sizes import BUCKET_STEP, bucket_sizes
+from booru_embed_core.model.rows import sum_rows
+
 Backend = Literal["flash-attn", "varlen", "buckets"]
 
-# Sets are padded to a multiple of this. Finer steps pad less but give more and smaller matmuls, and odd widths leave
-# bf16's fast path.
-BUCKET_STEP: Final = 4
-_MASKED: Final = -1e4  # finite in bf16 and fp16: the softmax of a row of -inf is NaN
+MASKED: Final = -1e4  # finite in bf16 and fp16: the softmax of a row of -inf is NaN
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,12 @@ class BucketPlan:
     """int64 ``[T * H]``, the inverse: the slot row of each input row."""
     padding_rows: Tensor
     """int64: the slot rows that are padding."""
+    sets: Tensor
+    """int64 ``[T]``: each token's set."""
+    slot_tokens: Tensor
+    """int64 ``[P]``: the token of each slot."""
+    token_slots: Tensor
+    """int64 ``[T]``: each token's slot."""
     to_pool_slots: Tensor
     """int64 ``[S * H]``: like `to_slots`, with one query per set."""
     from_pool_slots: Tensor
@@ -196,12 +202,12 @@ class _BucketedAttention(torch.autograd.Function):
             if bucket.log_weights is not None:
                 by_set += bucket.log_weights[:, None, :]
             if bucket.is_padding is not None:
-                by_set.masked_fill_(bucket.is_padding[:, None, :], _MASKED)
+                by_set.masked_fill_(bucket.is_padding[:, None, :], MASKED)
             weights.append(scores.softmax(-1))
             torch.bmm(weights[-1], vs, out=os)
         ctx.save_for_backward(q, k, v, *weights)
         ctx.plan, ctx.pooling, ctx.heads = plan, pooling, heads
-        ctx.to_rows, ctx.num_rows = None if rows is None else to_slots, len(keys)
+        ctx.rows, ctx.num_rows = rows, len(keys)
         return output.index_select(0, from_queries).view(-1, heads, head_dim)
 
     @staticmethod
@@ -225,21 +231,12 @@ class _BucketedAttention(torch.autograd.Function):
             grad_scores = torch._softmax_backward_data(grad_weight, weight, -1, weight.dtype)
             torch.bmm(grad_scores, ks, out=gq)
             torch.bmm(grad_scores.transpose(1, 2), qs, out=gk)
-        grads_in: list[Tensor]
-        if ctx.to_rows is None:
-            indices = (from_queries, plan.from_slots, plan.from_slots)
-            grads_in = [g.index_select(0, index) for g, index in zip((grad_q, grad_k, grad_v), indices, strict=True)]
-        else:  # sums over thousands of tokens, so in float32; padding slots have zero gradient
-            grads_in = [_sum_rows(g, ctx.to_rows, ctx.num_rows * heads) for g in (grad_q, grad_k, grad_v)]
-        grads_in[0] = grads_in[0] * head_dim**-0.5
-        return (*(g.view(-1, heads, head_dim) for g in grads_in), None, None, None)
-
-
-def _sum_rows(values: Tensor, rows: Tensor, num_rows: int) -> Tensor:
-    """``[num_rows, D]``: the sum of `values` ``[P, D]`` by `rows` (int64 ``[P]``), summed in float32."""
-    wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    sums: Tensor = torch.ops.aten.embedding_dense_backward(wide, rows, num_rows, -1, False)
-    return sums.to(values.dtype)
+        indices = (from_queries, plan.from_slots, plan.from_slots)
+        found = [g.index_select(0, index) for g, index in zip((grad_q, grad_k, grad_v), indices, strict=True)]
+        if ctx.rows is not None:
+            found = [sum_rows(g.view(-1, heads * head_dim), ctx.rows, ctx.num_rows) for g in found]
+        found[0] = found[0] * head_dim**-0.5
+        return (*(g.view(-1, heads, head_dim) for g in found), None, None, None)
 
 
 def _query_rows(plan: BucketPlan, pooling: bool) -> tuple[Tensor, Tensor]:
@@ -265,8 +262,9 @@ def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int, weights: Tensor 
     """The plan for sets of ascending `lengths` (int64 ``[S]``), whose tokens have `weights` (float32 ``[T]``)."""
     assert bool((lengths[1:] >= lengths[:-1]).all()), "the buckets backend needs sets in ascending length"
     device = lengths.device
-    widths = torch.div(lengths + bucket_step - 1, bucket_step, rounding_mode="floor") * bucket_step
-    bucket_widths, bucket_sets = (x.tolist() for x in torch.unique_consecutive(widths, return_counts=True))
+    bucket_widths, bucket_sets, bucket_tokens = bucket_sizes(lengths, bucket_step)
+    num_sets = torch.tensor(bucket_sets, device=device)
+    widths = torch.repeat_interleave(torch.tensor(bucket_widths, device=device), num_sets, output_size=len(lengths))
     num_tokens, num_slots = int(lengths.sum()), int(widths.sum())
 
     set_starts, slot_starts = torch.cumsum(lengths, 0) - lengths, torch.cumsum(widths, 0) - widths
@@ -286,9 +284,10 @@ def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int, weights: Tensor 
 
     buckets = []
     masks = torch.split(is_padding, bucket_slots)
-    for num_sets, width, mask, log_weight in zip(bucket_sets, bucket_widths, masks, log_weights, strict=True):
-        shape = (num_sets, width)
-        masked = mask.view(shape) if bool(mask.any()) else None
+    sizes = zip(bucket_sets, bucket_widths, bucket_tokens, masks, log_weights, strict=True)
+    for of_bucket, width, of_tokens, mask, log_weight in sizes:
+        shape = (of_bucket, width)
+        masked = mask.view(shape) if of_tokens < of_bucket * width else None
         buckets.append(Bucket(*shape, masked, None if log_weight is None else log_weight.view(shape)))
     rows = _slot_rows(bucket_slots, heads, device)
     pool_rows = _slot_rows([bucket.num_sets for bucket in buckets], heads, device)
@@ -298,6 +297,9 @@ def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int, weights: Tensor 
         to_slots=_gather_rows(rows, tokens),
         from_slots=rows[slots].reshape(-1),
         padding_rows=rows[is_padding].reshape(-1),
+        sets=torch.repeat_interleave(every_set, lengths),
+        slot_tokens=tokens,
+        token_slots=slots,
         to_pool_slots=_gather_rows(pool_rows, every_set),
         from_pool_slots=pool_rows.reshape(-1),
     )

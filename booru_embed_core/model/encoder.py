@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from booru_embed_core.model.attention import SetLayout, attend, order_by_length, pick_backend, pool
+from booru_embed_core.model.pooled_states import pool_values
+from booru_embed_core.model.rows import take_rows
 from booru_embed_core.schema import NUM_CATEGORIES, RATINGS, SPECIAL_TOKENS, SUMMARY_TOKEN
 from booru_embed_core.settings import ModelSettings
 
@@ -153,8 +155,12 @@ class Attention(nn.Module):
 
     def pool(self, query_states: Tensor, states: Tensor, layout: SetLayout) -> Tensor:
         """Attention ``[S, d]`` of one query state per set ``[S, d]`` over token states ``[T, d]``."""
-        mixed = pool(*self.project(query_states, states), layout)
-        return self.output(mixed.flatten(1))  # type: ignore[no-any-return]
+        if layout.backend != "buckets":
+            return self.output(pool(*self.project(query_states, states), layout).flatten(1))  # type: ignore[no-any-return]
+        key_weight, value_weight = self.key_value.weight.to(states.dtype).chunk(2)
+        keys = rms_norm(F.linear(states, key_weight).view(-1, self.num_heads, self.head_dim))
+        mixed = pool_values(self.queries(query_states), keys, states, value_weight, layout)
+        return self.output(mixed)  # type: ignore[no-any-return]
 
     def project(self, query_states: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``[Q, H, D]`` of states ``[Q, d]``, and keys and values ``[T, H, D]`` of states ``[T, d]``."""
@@ -200,8 +206,7 @@ class Block(nn.Module):
             rows: int64 ``[T]``: each token's row of `x`; None if it has a row per token.
         """
         states = self.before_attention(x)
-        # In float32: its gradient sums over thousands of tokens.
-        x = states if rows is None else F.embedding(rows, states.float()).to(states.dtype)
+        x = states if rows is None else take_rows(states, rows)
         if self.attention is not None:
             x = x + self.dropout(self.attention(rms_norm(states), layout, rows))
         return self.after_attention(x)

@@ -11,8 +11,8 @@ content. It takes seconds and no memory for any size of network. Sources of the 
 * Attributed: a module's backward pass takes twice the FLOPs of its forward pass; the rest is the output layer's.
 * Extrapolated: an epoch is a step times the number of steps.
 
-Sets are padded to a multiple of `BUCKET_STEP` on a CPU, and not at all on a GPU. Memory is always that of the CPU path;
-flash kernels store no attention weights.
+Sets are padded as by `bucket_sizes` on a CPU, and not at all on a GPU. Memory is always that of the CPU path; flash
+kernels store no attention weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from booru_embed_core.model.attention import BUCKET_STEP, SetLayout
+from booru_embed_core.model.attention import SetLayout
+from booru_embed_core.model.bucket_sizes import BUCKET_STEP, bucket_sizes
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.objective import CaptionBatch, contrastive_loss, objective, split_captions
 from booru_embed_core.model.output_layer import MAX_BYTES
@@ -201,8 +202,8 @@ def _mean_split(
     sizes = np.empty((_NUM_SPLITS, 3))
     for seed in range(_NUM_SPLITS):
         lengths = split_captions(captions, config.num_special, settings, torch.Generator().manual_seed(seed)).lengths
-        widths = -(-lengths // bucket_step) * bucket_step
-        sizes[seed] = [int(x.sum()) for x in (lengths, widths, widths.square())]
+        widths, sets, _ = (np.array(x) for x in bucket_sizes(lengths.sort().values, bucket_step))
+        sizes[seed] = [int(lengths.sum()), int((sets * widths).sum()), int((sets * widths**2).sum())]
     mean = sizes.mean(0)
     return PlannedBatch(len(captions.lengths), *mean.tolist()), int(np.abs(sizes - mean)[:, 2].argmin())
 

@@ -11,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from booru_embed_core.model.attention import SetLayout
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
 from booru_embed_core.model.objective import contrastive_loss, objective, split_captions
 from booru_embed_core.settings import ModelSettings, TrainingSettings
@@ -137,8 +138,10 @@ def test_a_mean_batch_is_the_mean_over_splits(steps_of: Callable[..., Steps], va
     found = []
     for seed in range(100):
         views = split_captions(steps.batch, NUM_SPECIAL, steps.settings, torch.Generator().manual_seed(seed))
-        widths = -(-views.lengths // 4) * 4
-        found.append([int(x.sum()) for x in (views.lengths, widths, widths.square())])
+        plan = SetLayout.build(views.lengths.sort().values, 0, 1, "buckets").plan
+        assert plan is not None
+        pairs = sum(bucket.num_sets * bucket.width**2 for bucket in plan.buckets)
+        found.append([int(views.lengths.sum()), len(plan.slot_tokens), pairs])
     tokens, slots, pairs = np.mean(found, axis=0)
     assert steps.plan.batch.num_tokens == pytest.approx(tokens, rel=0.01)
     assert steps.plan.batch.num_slots == pytest.approx(slots, rel=0.01)
