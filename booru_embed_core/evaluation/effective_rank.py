@@ -17,7 +17,7 @@ class Isotropy:
     """How evenly embeddings use their directions.
 
     Attributes:
-        mean_cosine: over all pairs of different rows; 1 when all rows are equal.
+        mean_cosine: over all pairs of different rows, by the product of their weights; 1 when all rows are equal.
         effective_rank: number of directions in use, 1 to min(rows, E).
     """
 
@@ -25,23 +25,30 @@ class Isotropy:
     effective_rank: float
 
 
-def isotropy(vectors: NDArray[np.floating]) -> Isotropy:
+def isotropy(vectors: NDArray[np.floating], weights: NDArray[np.number] | None = None) -> Isotropy:
     """The isotropy of `vectors`: unit rows ``[n, E]``, n at least 2, all finite.
 
-    effective_rank = exp(-Σ λ_i ln λ_i), with λ the eigenvalues of the second moments VᵀV / n, which sum to 1. This is
-    Roy and Vetterli, "The effective rank" (EUSIPCO 2007), on squared singular values and without centring. A direction
-    that all rows share therefore counts by its share of their length, and nearly equal rows have rank 1 despite noise.
+    effective_rank = exp(-Σ λ_i ln λ_i), with λ the eigenvalues of the second moments Σ w_i v_i v_iᵀ, which sum to 1.
+    This is Roy and Vetterli, "The effective rank" (EUSIPCO 2007), on squared singular values and without centring. A
+    direction that all rows share therefore counts by its share of their length, and nearly equal rows have rank 1
+    despite noise.
+
+    Args:
+        vectors: the rows.
+        weights: ``[n]``, of each row, not negative and of several rows not 0; None for equal ones.
     """
     n, dim = vectors.shape
+    shares = np.full(n, 1 / n) if weights is None else weights / np.sum(weights)
     moments, total, squares = np.zeros((dim, dim)), np.zeros(dim), 0.0
     for start in range(0, n, _BLOCK):
-        rows = vectors[start : start + _BLOCK].astype(np.float64)
-        moments += rows.T @ rows
-        total += rows.sum(axis=0)
-        squares += float((rows**2).sum())
-    eigenvalues = np.linalg.eigvalsh(moments / n)
-    shares = eigenvalues[eigenvalues > 0]
+        rows, of_rows = vectors[start : start + _BLOCK].astype(np.float64), shares[start : start + _BLOCK]
+        weighted = rows * of_rows[:, None]
+        moments += rows.T @ weighted
+        total += weighted.sum(axis=0)
+        squares += float((weighted**2).sum())
+    eigenvalues = np.linalg.eigvalsh(moments)
+    positive = eigenvalues[eigenvalues > 0]
     return Isotropy(
-        mean_cosine=float((total @ total - squares) / (n * (n - 1))),
-        effective_rank=float(np.exp(-(shares * np.log(shares)).sum())),
+        mean_cosine=float((total @ total - squares) / (1 - shares @ shares)),
+        effective_rank=float(np.exp(-(positive * np.log(positive)).sum())),
     )

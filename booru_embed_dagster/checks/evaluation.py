@@ -95,10 +95,14 @@ def embeddings_are_unit_vectors(pipeline: Pipeline) -> Findings:
 
 @blocking("tag_embeddings")
 def tag_embeddings_have_not_collapsed(pipeline: Pipeline) -> Findings:
-    """The embeddings of tags point in many directions, so that neighbours are meaningful."""
+    """The embeddings of tags point in many directions, so that neighbours are meaningful.
+
+    A tag counts by its uses: rare ones, which a short training has not seen, are nearly alike and may be most tags.
+    """
     (embeddings,) = pipeline.current("tag_embeddings")
     file = embeddings.path / TAG_EMBEDDINGS_FILE
-    return isotropy_findings(file, _vectors(file))
+    counts = read_parquet(file, ["count"])["count"].to_numpy()
+    return isotropy_findings(file, _vectors(file), counts)
 
 
 def _vectors(file: Path) -> NDArray[np.float32]:

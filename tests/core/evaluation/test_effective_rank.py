@@ -45,3 +45,12 @@ def test_opposite_rows_have_no_mean_cosine_and_still_one_direction() -> None:
 
 def test_directions_drawn_at_random_use_the_whole_room() -> None:
     assert isotropy(directions(5000, 32)).effective_rank > 31
+
+
+def test_a_weight_counts_a_row_as_often() -> None:
+    vectors, times = directions(6, 4), np.array([1, 3, 0, 2, 5, 1])
+    found, repeated = isotropy(vectors, times), isotropy(np.repeat(vectors, times, axis=0))
+    assert found.effective_rank == pytest.approx(repeated.effective_rank)
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
+    shares = [times[i] * times[j] for i, j in pairs]
+    assert found.mean_cosine == pytest.approx(np.average([vectors[i] @ vectors[j] for i, j in pairs], weights=shares))

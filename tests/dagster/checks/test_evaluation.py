@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from booru_embed_core.evaluation.effective_rank import isotropy
 from booru_embed_core.evaluation.scorers import EMBEDDING_NAME
 from booru_embed_core.training.checkpoint_config import CONFIG_FILE, read_config
 from booru_embed_dagster.checks import evaluation as checks
+from booru_embed_dagster.checks.collapse import MIN_EFFECTIVE_RANK
 from booru_embed_dagster.warehouse.manifests import read_manifest
 from tests.dagster.checks.check_helpers import run_check
 from tests.dagster.project_helpers import Project
@@ -157,6 +159,22 @@ def test_embeddings_that_are_all_alike_fail(copy: Project) -> None:
     result = run_check(checks.tag_embeddings_have_not_collapsed, copy)
     assert not result.passed
     assert "have collapsed: they use 1.0 of 16 directions and their mean cosine is 1.00" in str(result.description)
+
+
+def test_rare_tags_may_be_alike(copy: Project) -> None:
+    """Those that a short training has not seen: with many tags, they are most of them."""
+    file = copy.warehouse.current("tag_embeddings").path / "tag_embeddings.parquet"
+    most_used = np.argsort(-pq.read_table(file)["count"].to_numpy())[:3]
+    changed: list[Any] = []
+
+    def change(vectors: Any) -> None:
+        vectors[:] = np.eye(vectors.shape[1])[0]
+        vectors[most_used] = np.eye(vectors.shape[1])[1:4]
+        changed.append(vectors.copy())
+
+    change_vectors(copy, change)
+    assert isotropy(changed[0]).effective_rank < MIN_EFFECTIVE_RANK
+    assert run_check(checks.tag_embeddings_have_not_collapsed, copy).passed
 
 
 def test_embeddings_of_other_tags_fail(copy: Project) -> None:
