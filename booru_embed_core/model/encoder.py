@@ -70,10 +70,8 @@ def rms_norm(x: Tensor) -> Tensor:
     """`x` scaled to a root mean square of 1 along the last dimension, without a gain (Zhang & Sennrich 2019)."""
     if x.is_cuda:
         return F.rms_norm(x, (x.shape[-1],))
-    if (
-        torch.is_inference_mode_enabled()
-    ):  # a function of autograd takes longer to call than a caption's norms to compute
-        return x * _inverse_rms(x)
+    if torch.is_inference_mode_enabled():
+        return x * _inverse_rms(x)  # calling a function of autograd takes longer than the norms of a caption
     normed: Tensor = _RmsNorm.apply(x)  # type: ignore[no-untyped-call]
     return normed
 

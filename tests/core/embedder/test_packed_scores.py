@@ -1,8 +1,7 @@
-"""Scores of packed vectors depend neither on how many tags are packed at once nor on who computes which part."""
+"""Scores of packed vectors do not depend on how many tags are packed at once, nor on how many threads ask."""
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -51,64 +50,15 @@ def test_what_was_read_is_given_back_after_each_part(model: SetEncoder, monkeypa
     assert len(given_back) == -(-model.config.num_tags // 16) > 1
 
 
-def test_helpers_compute_what_the_caller_would(
-    model: SetEncoder, states: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packed_scores, "_PACKED_TAGS", 16)
-    alone = PackedScores(model, lambda: None, num_helpers=0)
-    helped = PackedScores(model, lambda: None, num_helpers=2)
-    # A part that takes long for the caller leaves the others to the helpers.
-    caller, taken = threading.get_ident(), threading.Event()
-    product = torch.ops.quantized.linear_dynamic_fp16.default
-    owners: set[int] = set()
-
-    def computed(placed: Tensor, part: object) -> Tensor:
-        owners.add(threading.get_ident())
-        if threading.get_ident() != caller:
-            taken.set()
-        else:
-            assert taken.wait(60)
-        return product(placed, part)
-
-    with torch.inference_mode():
-        expected = alone(states)
-        monkeypatch.setattr(packed_scores, "_product", computed)
-        assert torch.equal(helped(states), expected)
-    assert len(owners) > 1
-
-
 def test_many_threads_may_ask_at_once(model: SetEncoder, states: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_scores, "_PACKED_TAGS", 16)
-    helped = PackedScores(model, lambda: None, num_helpers=2)
+    packed = PackedScores(model, lambda: None)
 
     @torch.inference_mode()
     def scores(row: int) -> Tensor:
-        return helped(states[row : row + 1])
+        return packed(states[row : row + 1])
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(scores, [row % len(states) for row in range(40)]))
     for row, one in enumerate(found):
         assert torch.equal(one, scores(row % len(states)))
-
-
-def test_an_error_of_a_helper_is_the_callers(
-    model: SetEncoder, states: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packed_scores, "_PACKED_TAGS", 16)
-    helped, caller, failed = PackedScores(model, lambda: None, num_helpers=1), threading.get_ident(), threading.Event()
-    product = torch.ops.quantized.linear_dynamic_fp16.default
-
-    def failing(placed: Tensor, part: object) -> Tensor:
-        if threading.get_ident() != caller:
-            failed.set()
-            raise RuntimeError("no memory")
-        assert failed.wait(60)
-        return product(placed, part)
-
-    monkeypatch.setattr(packed_scores, "_product", failing)
-    with torch.inference_mode(), pytest.raises(RuntimeError, match="no memory"):
-        helped(states)
-
-
-def test_no_helper_waits_where_one_part_is_all(model: SetEncoder) -> None:
-    assert PackedScores(model, lambda: None, num_helpers=8)._pool is None
