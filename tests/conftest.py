@@ -26,10 +26,12 @@ settings.register_profile("fast", parent=settings.get_profile("untimed"), max_ex
 SLOW_FIXTURES = {"browser", "built", "emulator", "postgres", "served", "trained_project", "wheel"}
 """They start servers and browsers, train or install: a test that asks for one is slow."""
 
-# A suite that was started in the background (nohup, a shell's &) ignores interrupts, and so would all servers that it
-# starts and stops by one.
+# A suite that was started in the background (nohup, a shell's &) ignores interrupts, or the end of its terminal, and so
+# would all processes that it starts and stops by one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
