@@ -1,7 +1,7 @@
 """The scores of all tags on a CPU: states times the tags' vectors, packed in half precision.
 
 With 189,000 tags the product reads 97 MB, which takes half of a completion. One thread computes it: with others that
-take parts while their cores are free, 100 completions a second take a quarter more CPU time, and the slowest longer.
+take parts while their cores are free, 100 completions a second take a quarter more CPU time.
 """
 
 from __future__ import annotations
