@@ -40,8 +40,9 @@ from benchmarks._encoders import PEERS, installed_peers, peer
 from benchmarks._packed import random_packed
 from benchmarks._results import BOORU_EMBED, display_name, write
 from benchmarks.training import Way, step
-from booru_embed_core.model.attention import Backend, SetLayout, attend, pool
+from booru_embed_core.model.attention import Backend, SetLayout, attend
 from booru_embed_core.model.encoder import EncoderConfig, SetEncoder
+from booru_embed_core.model.pooled_states import pool
 from booru_embed_core.schema import NUM_CATEGORIES, SPECIAL_TOKENS
 from booru_embed_core.settings import ModelSettings, TrainingSettings
 from booru_embed_core.tokens.batches import Batch, EpochBatches

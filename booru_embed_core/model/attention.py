@@ -73,10 +73,6 @@ class BucketPlan:
     """int64 ``[P]``: the token of each slot."""
     token_slots: Tensor
     """int64 ``[T]``: each token's slot."""
-    to_pool_slots: Tensor
-    """int64 ``[S * H]``: like `to_slots`, with one query per set."""
-    from_pool_slots: Tensor
-    """int64 ``[S * H]``: the inverse of `to_pool_slots`."""
 
 
 @dataclass(frozen=True)
@@ -141,31 +137,17 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout, row
             tokens; None if they have a row per token.
     """
     if layout.plan is not None:
-        return _BucketedAttention.apply(queries, keys, values, layout.plan, False, rows)  # type: ignore[no-any-return, no-untyped-call]
+        return _BucketedAttention.apply(queries, keys, values, layout.plan, rows)  # type: ignore[no-any-return, no-untyped-call]
     if rows is not None:
         # torch (2.13) adds the gradients of `table[rows]` in bf16 row by row, where sums stand still at 256.
         queries, keys, values = (table.index_select(0, rows) for table in (queries, keys, values))
-    return _by_kernel(queries, keys, values, layout, layout.cu_seqlens, layout.max_seqlen)
+    return by_kernel(queries, keys, values, layout, layout.cu_seqlens, layout.max_seqlen)
 
 
-def pool(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout) -> Tensor:
-    """Softmax attention of one query per set over that set, ``[S, H, D]`` in the inputs' dtype.
-
-    Args:
-        queries: ``[S, H, D]``.
-        keys: ``[T, H, D]``.
-        values: ``[T, H, D]``.
-        layout: the sets of the T tokens.
-    """
-    if layout.plan is not None:
-        return _BucketedAttention.apply(queries, keys, values, layout.plan, True, None)  # type: ignore[no-any-return, no-untyped-call]
-    cu_queries = torch.arange(layout.num_sets + 1, dtype=torch.int32, device=queries.device)
-    return _by_kernel(queries, keys, values, layout, cu_queries, 1)
-
-
-def _by_kernel(
+def by_kernel(
     queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout, cu_queries: Tensor, max_queries: int
 ) -> Tensor:
+    """Softmax attention of the queries of each set, ``[Q, H, D]``, whose bounds are int32 `cu_queries`, by a kernel."""
     kernel = _flash_attn() if layout.backend == "flash-attn" else _torch_varlen()
     assert kernel is not None
     # Positional arguments: torch renamed the keywords between 2.10 and 2.13.
@@ -182,21 +164,18 @@ class _BucketedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, plan: BucketPlan, pooling: bool, rows: Tensor | None
+        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, plan: BucketPlan, rows: Tensor | None
     ) -> Tensor:
-        """`attend`, or `pool` if `pooling`; saves the gathered inputs and the attention weights for backward."""
+        """`attend`; saves the gathered inputs and the attention weights for backward."""
         heads, head_dim = keys.shape[1:]
-        to_queries, from_queries = _query_rows(plan, pooling)
         to_slots = plan.to_slots
         if rows is not None:
-            to_queries = to_slots = rows[to_slots // heads] * heads + to_slots % heads
-        q = queries.reshape(-1, head_dim).index_select(0, to_queries) * head_dim**-0.5
-        k, v = (x.reshape(-1, head_dim).index_select(0, to_slots) for x in (keys, values))
+            to_slots = rows[to_slots // heads] * heads + to_slots % heads
+        q, k, v = (x.reshape(-1, head_dim).index_select(0, to_slots) for x in (queries, keys, values))
+        q *= head_dim**-0.5
         output = torch.empty_like(q)
         weights = []
-        for bucket, (qs, ks, vs, os) in _each_bucket(
-            plan, heads, pooling, (q, True), (k, False), (v, False), (output, True)
-        ):
+        for bucket, (qs, ks, vs, os) in _each_bucket(plan, heads, q, k, v, output):
             scores = torch.bmm(qs, ks.transpose(1, 2))
             by_set = scores.view(heads, bucket.num_sets, -1, bucket.width)
             if bucket.log_weights is not None:
@@ -206,56 +185,39 @@ class _BucketedAttention(torch.autograd.Function):
             weights.append(scores.softmax(-1))
             torch.bmm(weights[-1], vs, out=os)
         ctx.save_for_backward(q, k, v, *weights)
-        ctx.plan, ctx.pooling, ctx.heads = plan, pooling, heads
+        ctx.plan, ctx.heads = plan, heads
         ctx.rows, ctx.num_rows = rows, len(keys)
-        return output.index_select(0, from_queries).view(-1, heads, head_dim)
+        return output.index_select(0, plan.from_slots).view(-1, heads, head_dim)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of queries, keys and values."""
         q, k, v, *weights = ctx.saved_tensors
-        plan, pooling, heads = ctx.plan, ctx.pooling, ctx.heads
-        to_queries, from_queries = _query_rows(plan, pooling)
-        head_dim = q.shape[-1]
-        grad_out = grads[0].reshape(-1, head_dim).index_select(0, to_queries)
-        if not pooling:
-            grad_out.index_fill_(0, plan.padding_rows, 0)
+        plan, heads, head_dim = ctx.plan, ctx.heads, q.shape[-1]
+        grad_out = grads[0].reshape(-1, head_dim).index_select(0, plan.to_slots)
+        grad_out.index_fill_(0, plan.padding_rows, 0)
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        blocks = _each_bucket(
-            plan, heads, pooling, (q, True), (k, False), (v, False), (grad_out, True),
-            (grad_q, True), (grad_k, False), (grad_v, False),
-        )  # fmt: skip
+        blocks = _each_bucket(plan, heads, q, k, v, grad_out, grad_q, grad_k, grad_v)
         for weight, (_, (qs, ks, vs, gs, gq, gk, gv)) in zip(weights, blocks, strict=True):
             torch.bmm(weight.transpose(1, 2), gs, out=gv)
             grad_weight = torch.bmm(gs, vs.transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_weight, weight, -1, weight.dtype)
             torch.bmm(grad_scores, ks, out=gq)
             torch.bmm(grad_scores.transpose(1, 2), qs, out=gk)
-        indices = (from_queries, plan.from_slots, plan.from_slots)
-        found = [g.index_select(0, index) for g, index in zip((grad_q, grad_k, grad_v), indices, strict=True)]
+        found = [g.index_select(0, plan.from_slots) for g in (grad_q, grad_k, grad_v)]
         if ctx.rows is not None:
             found = [sum_rows(g.view(-1, heads * head_dim), ctx.rows, ctx.num_rows) for g in found]
         found[0] = found[0] * head_dim**-0.5
-        return (*(g.view(-1, heads, head_dim) for g in found), None, None, None)
+        return (*(g.view(-1, heads, head_dim) for g in found), None, None)
 
 
-def _query_rows(plan: BucketPlan, pooling: bool) -> tuple[Tensor, Tensor]:
-    return (plan.to_pool_slots, plan.from_pool_slots) if pooling else (plan.to_slots, plan.from_slots)
-
-
-def _each_bucket(plan: BucketPlan, heads: int, pooling: bool, *rows: tuple[Tensor, bool]) -> Any:
-    """Each bucket with its block ``[H * num_sets, width or 1, D]`` of every tensor; True marks query tensors."""
-    start = query_start = 0
+def _each_bucket(plan: BucketPlan, heads: int, *slots: Tensor) -> Any:
+    """Each bucket with its block ``[H * num_sets, width, D]`` of every tensor."""
+    start = 0
     for bucket in plan.buckets:
         num, width = heads * bucket.num_sets, bucket.width
-        query_width = 1 if pooling else width
-        blocks = []
-        for tensor, is_query in rows:
-            first, wide = (query_start, query_width) if is_query else (start, width)
-            blocks.append(tensor[first : first + num * wide].view(num, wide, -1))
-        yield bucket, blocks
+        yield bucket, [x[start : start + num * width].view(num, width, -1) for x in slots]
         start += num * width
-        query_start += num * query_width
 
 
 def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int, weights: Tensor | None) -> BucketPlan:
@@ -290,7 +252,6 @@ def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int, weights: Tensor 
         masked = mask.view(shape) if of_tokens < of_bucket * width else None
         buckets.append(Bucket(*shape, masked, None if log_weight is None else log_weight.view(shape)))
     rows = _slot_rows(bucket_slots, heads, device)
-    pool_rows = _slot_rows([bucket.num_sets for bucket in buckets], heads, device)
     every_set = torch.arange(len(lengths), device=device)
     return BucketPlan(
         tuple(buckets),
@@ -300,8 +261,6 @@ def _bucket_plan(lengths: Tensor, heads: int, bucket_step: int, weights: Tensor 
         sets=torch.repeat_interleave(every_set, lengths),
         slot_tokens=tokens,
         token_slots=slots,
-        to_pool_slots=_gather_rows(pool_rows, every_set),
-        from_pool_slots=pool_rows.reshape(-1),
     )
 
 

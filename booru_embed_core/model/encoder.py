@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from booru_embed_core.model.attention import SetLayout, attend, order_by_length, pick_backend, pool
-from booru_embed_core.model.pooled_states import pool_values
+from booru_embed_core.model.attention import SetLayout, attend, order_by_length, pick_backend
+from booru_embed_core.model.pooled_states import pool, pool_values
 from booru_embed_core.model.rows import take_rows
 from booru_embed_core.schema import NUM_CATEGORIES, RATINGS, SPECIAL_TOKENS, SUMMARY_TOKEN
 from booru_embed_core.settings import ModelSettings

@@ -1,4 +1,4 @@
-"""Pooling of states instead of values, for the buckets backend.
+"""Pooling: attention of one query per set. For the buckets backend, of states instead of values.
 
 Values are a linear map of states, so the values of a head's mean state are the mean of its values: the map is applied
 once per set and head instead of once per token. Neither keys nor states are gathered by head.
@@ -13,12 +13,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from booru_embed_core.model.attention import MASKED, BucketPlan, SetLayout
+from booru_embed_core.model.attention import MASKED, BucketPlan, SetLayout, by_kernel
 from booru_embed_core.model.rows import sum_rows
 
 
+def pool(queries: Tensor, keys: Tensor, values: Tensor, layout: SetLayout) -> Tensor:
+    """Softmax attention of one query per set over that set, ``[S, H, D]`` in the inputs' dtype.
+
+    Args:
+        queries: ``[S, H, D]``.
+        keys: ``[T, H, D]``.
+        values: ``[T, H, D]``.
+        layout: the sets of the T tokens.
+    """
+    if layout.plan is not None:  # by each head's mean of the values of all heads: `pool_values` takes less time
+        means = pool_states(queries, keys, values.flatten(1), layout)
+        return means.view(*means.shape[:2], *values.shape[1:]).diagonal(dim1=1, dim2=2).transpose(1, 2)
+    cu_queries = torch.arange(layout.num_sets + 1, dtype=torch.int32, device=queries.device)
+    return by_kernel(queries, keys, values, layout, cu_queries, 1)
+
+
 def pool_values(queries: Tensor, keys: Tensor, states: Tensor, value_weight: Tensor, layout: SetLayout) -> Tensor:
-    """What `attention.pool` gives for the values that `value_weight` ``[H * D, d]`` makes of `states`, ``[S, H * D]``.
+    """What `pool` gives for the values that `value_weight` ``[H * D, d]`` makes of `states`, ``[S, H * D]``.
 
     The other arguments are those of `pool_states`.
     """

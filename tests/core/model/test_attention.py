@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 import tests.core.model_helpers  # noqa: F401  one thread
 from booru_embed_core.model import attention
-from booru_embed_core.model.attention import Backend, SetLayout, attend, order_by_length, pick_backend, pool
+from booru_embed_core.model.attention import Backend, SetLayout, attend, order_by_length, pick_backend
+from booru_embed_core.model.pooled_states import pool
 
 LENGTHS = st.one_of(
     st.lists(st.just(1), min_size=1, max_size=8),
@@ -197,7 +198,8 @@ def test_the_plan_places_every_token_once_and_pads_little(lengths: list[int], he
     assert len(plan.to_slots) == num_slots * heads
     # Gathering into slots and back is the identity.
     assert torch.equal(plan.to_slots[plan.from_slots], torch.arange(sum(lengths) * heads))
-    assert torch.equal(plan.to_pool_slots[plan.from_pool_slots], torch.arange(len(lengths) * heads))
+    assert torch.equal(plan.slot_tokens[plan.token_slots], torch.arange(sum(lengths)))
+    assert torch.equal(plan.sets, torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)))
     rows = torch.cat([plan.from_slots, plan.padding_rows])
     assert torch.equal(rows.sort().values, torch.arange(num_slots * heads))
     num_padding = sum(int(bucket.is_padding.sum()) for bucket in plan.buckets if bucket.is_padding is not None)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from booru_embed_core.model.attention import SetLayout, attend, pool
+from booru_embed_core.model.attention import SetLayout, attend
 from booru_embed_core.model.encoder import SUMMARY_ID, SetEncoder
+from booru_embed_core.model.pooled_states import pool
 from booru_embed_core.model.sampled_network import SampledNetwork
 from booru_embed_core.model.tag_sample import TagSampler
 from tests.core.model_helpers import NUM_SPECIAL, encoder

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from booru_embed_core.model.attention import SetLayout, pool
+from booru_embed_core.model.attention import SetLayout
 from booru_embed_core.model.encoder import Attention, rms_norm
-from booru_embed_core.model.pooled_states import pool_states
+from booru_embed_core.model.pooled_states import pool, pool_states
 from tests.core.model_helpers import model_settings
 
 LENGTHS = [1, 1, 2, 3, 4, 5, 7, 8, 13, 13, 30, 61]
