@@ -29,7 +29,7 @@ from booru_embed_core.json_files import content_checksum
 from booru_embed_core.schema import RATINGS, SPLITS
 from booru_embed_core.settings import EvaluationSettings
 from booru_embed_core.tokens.batches import rows_of_split
-from booru_embed_core.tokens.cooccurrence import CaptionMatrix, PackedCaptions, captions_from_packed
+from booru_embed_core.tokens.cooccurrence import CaptionMatrix, PackedCaptions
 from booru_embed_core.training.parts import Parts
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class _TestPosts:
 
 def _test_posts(packed: PackedFile, vocab: Vocab, settings: EvaluationSettings) -> _TestPosts:
     rows = sample_rows(packed, "test", settings, vocab.num_tags)
-    captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
+    captions, post_ids = PackedCaptions(packed, vocab, rows)[:], packed.post_id[rows]
     asked = {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
     if not asked["one"].num_posts:
         raise ValueError("no test post has two tags of the vocabulary; give more posts or raise test_share")
@@ -229,7 +229,6 @@ def _computed(
     pairs = counted_pairs(train, settings, parts)
     report(f"counted the tags of {pairs.num_posts:,} posts")
     implied = counted_implications(train, settings, pairs, parts)
-    train.give_back()
     tasks = {hide: Task(held_out, without_implied(held_out, implied)) for hide, held_out in posts.asked.items()}
     retrieval = rank_by_models(scorers, tasks, parts, report)
     baselines = rank_by_baselines(FittedOn(train, pairs, validation, tasks, settings), parts, report)

@@ -36,7 +36,6 @@ from booru_embed_core.tokens.cooccurrence import (
     Captions,
     Cooccurrence,
     PackedCaptions,
-    captions_from_packed,
     count_cooccurrence,
 )
 
@@ -214,7 +213,7 @@ def baselines_from_packed(
 def validation_tasks(packed: PackedFile, vocab: Vocab, settings: EvaluationSettings) -> dict[Hide, HeldOut]:
     """Task → at most ``max_posts`` validation posts of `packed` with hidden tags."""
     rows = sample_rows(packed, "validation", settings)
-    captions, post_ids = captions_from_packed(packed, vocab, rows), packed.post_id[rows]
+    captions, post_ids = PackedCaptions(packed, vocab, rows)[:], packed.post_id[rows]
     return {hide: hold_out(captions, post_ids, hide, settings.seed, vocab.is_unknown) for hide in HIDES}
 
 

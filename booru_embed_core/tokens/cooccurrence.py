@@ -76,11 +76,10 @@ class PackedCaptions:
     def __getitem__(self, index: slice | NDArray[np.int64]) -> CaptionMatrix:
         """CaptionMatrix of some of the posts, by their places in `rows`; the file's pages stay in the cache alone."""
         captions = captions_from_packed(self.packed, self.vocab, self.rows[index], is_restored=self.is_restored)
-        self.give_back()
+        self._give_back()
         return captions
 
-    def give_back(self) -> None:
-        """Gives back the memory of the file's pages, which are read again when they are needed."""
+    def _give_back(self) -> None:
         mapped: Any = self.packed.tokens
         while mapped is not None and not isinstance(mapped, mmap.mmap):
             mapped = getattr(mapped, "base", None)
