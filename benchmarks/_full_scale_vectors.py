@@ -31,7 +31,6 @@ _VECTORS: Final = "vectors.npy"
 _QUERIES: Final = "queries.npy"
 _SEED: Final = 7
 _K: Final = 20
-_RECALL_K: Final = 10
 NUM_FILTERED: Final = 16
 """Queries whose recall among the rows of masks is measured."""
 SHARES: Final = (0.5, 0.1, 0.02, 0.005)
@@ -145,6 +144,8 @@ def filtered_recall(index: VectorIndex, vectors_file: Path, queries: NDArray[np.
     The masks hold each of `SHARES` of the rows: random ones, those near to the query, far from it, and near to another
     query. Nearness has noise, as that of posts with a tag has, so that a mask has no sharp border.
     """
+    from booru_embed_core.search.vector_index import RECALL_K, index_recall
+
     vectors, numbers = np.load(vectors_file, mmap_mode="r"), np.random.default_rng(_SEED)
     noise = numbers.normal(0, _NOISE, len(vectors)).astype(np.float32)
     found: dict[tuple[str, float], list[float]] = {}
@@ -158,10 +159,10 @@ def filtered_recall(index: VectorIndex, vectors_file: Path, queries: NDArray[np.
             for share in SHARES:
                 passing = value > np.quantile(value[::_SAMPLED], 1 - share)
                 rows = np.flatnonzero(passing)
-                k = min(_RECALL_K, len(rows))
+                k = min(RECALL_K, len(rows))
                 best = rows[np.argpartition(-near[rows], k - 1)[:k]]
-                rows = index.search(query, k, passing)[0]
-                found.setdefault((kind, share), []).append(float(np.isin(best, rows).mean()))
+                recall = index_recall(index.search(query, k, passing)[0][None], best[None])
+                found.setdefault((kind, share), []).append(recall)
     means = {key: float(np.mean(recalls)) for key, recalls in found.items()}
     kinds = dict.fromkeys(kind for kind, _ in means)
     figures = {f"recall_{kind}": float(np.mean([means[kind, share] for share in SHARES])) for kind in kinds}

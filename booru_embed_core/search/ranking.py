@@ -44,30 +44,20 @@ def ranked(
     """
     if not asked:
         return index.search(vector, k, passing)
-    rarest = min(asked, key=lambda tag: len(table.rows[tag]))
-    if len(asked) == 1 and not table.is_frequent(rarest):
-        rows = table.rows[rarest]
-        if passing is not None:
-            rows = rows[passing.take(rows)]
-        if len(rows) >= k:
-            return index.search(vector, k, rows)
-    elif len(asked) == 1:
-        chosen = table.has(rarest)
-        if passing is not None:
-            chosen &= passing
-        if np.count_nonzero(chosen) >= k:
-            return index.search(vector, k, chosen)
-    if set(first) == set(asked):
-        levels, highest = tags_held(table, asked), len(asked) + 1
-    else:
-        levels = tags_held(table, asked, len(first) + 1)
+    if len(asked) == 1:
+        holders, num_holders = _posts_with(table, asked[0], passing)
+        if num_holders >= k:
+            return index.search(vector, k, holders)
+    step, num_first = (1, 0) if set(first) == set(asked) else (len(first) + 1, len(first))
+    levels = tags_held(table, asked, step)
+    if num_first:
         levels += tags_held(table, first)
-        highest = (len(first) + 1) * len(asked) + len(first) + 1
     levels += 1
     if passing is not None:
         levels *= passing  # level 0 is never chosen
     last, num_above = _last_level(levels, k)
-    if last == highest and not table.is_frequent(rarest):
+    rarest = min(asked, key=lambda tag: len(table.rows[tag]))
+    if last == step * len(asked) + num_first + 1 and not table.is_frequent(rarest):  # those that have all tags
         rows = table.rows[rarest]
         return index.search(vector, k, rows[levels.take(rows) == last])
     on_last, cosines_on_last = index.search(vector, k - num_above, levels == last)
@@ -76,6 +66,18 @@ def ranked(
     above, cosines_above = index.search(vector, num_above, levels > last)
     order = np.argsort(-levels[above].astype(np.int64), kind="stable")  # the search puts the nearest first
     return np.concatenate([above[order], on_last]), np.concatenate([cosines_above[order], cosines_on_last])
+
+
+def _posts_with(table: PostsTable, tag: int, passing: Mask | None) -> tuple[Mask | Rows, int]:
+    """The rows with `tag` that pass, as rows or as a mask, whichever is at hand; and their number."""
+    if not table.is_frequent(tag):
+        rows = table.rows[tag]
+        rows = rows if passing is None else rows[passing.take(rows)]
+        return rows, len(rows)
+    chosen = table.has(tag)
+    if passing is not None:
+        chosen &= passing
+    return chosen, int(np.count_nonzero(chosen))
 
 
 def _last_level(levels: NDArray[Any], k: int) -> tuple[int, int]:
